@@ -1,0 +1,129 @@
+"""Every error that a caller may want to tell apart, with the code it has on the wire.
+
+Celery stores an error as its class and arguments and makes it anew in the producer, so each class takes one message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GenerationError(Exception):
+    """A request ended without its text. ``code`` is what the journal's ``error`` message carries."""
+
+    code: ClassVar[str] = "internal_error"
+    #: Whether the same request, sent again, may succeed.
+    retryable: ClassVar[bool] = False
+
+
+class InvalidRequest(GenerationError, ValueError):
+    """A field of the request is unknown, missing or out of bounds; the message names it."""
+
+    code = "invalid_request"
+
+
+class ContextExceeded(InvalidRequest):
+    """Prompt and ``max_tokens`` together do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownModel(InvalidRequest):
+    """The model is neither in the catalogue nor allowed by one of its patterns."""
+
+    code = "model_not_found"
+
+
+class ModelLoadFailed(GenerationError):
+    """The model's files are missing, incomplete or unreadable on the worker that was to load it."""
+
+    code = "model_load_failed"
+
+
+class OutOfMemory(GenerationError):
+    """The request can never fit into the memory of the machine that serves it."""
+
+    code = "out_of_memory"
+
+
+class CannotResume(GenerationError):
+    """The worker that died and the one that took over hold different revisions of the model or of the prompt."""
+
+    code = "cannot_resume"
+
+
+class EngineFailed(GenerationError):
+    """The engine died or stopped making steps, more often than a request is tried again."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class DeadlineExceeded(GenerationError):
+    """A time limit passed before the request could be answered."""
+
+    code = "deadline_exceeded"
+
+
+class Expired(GenerationError):
+    """The request waited in its queue for longer than its ``expires``."""
+
+    code = "expired"
+
+
+class NoWorker(GenerationError):
+    """No live worker serves the request's tier, and the request asked for one."""
+
+    code = "no_worker"
+    retryable = True
+
+
+class QueueFull(GenerationError):
+    """So many requests wait in the tier's queue that no more are taken: try again after ``retry_after_s`` seconds.
+
+    ``depth`` and ``bound`` count requests; ``retry_after_s`` is ``None`` where nothing has been served of late.
+    """
+
+    code = "queue_full"
+    retryable = True
+
+    def __init__(self, message: str = "", depth: int = 0, bound: int = 0, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.depth = depth
+        self.bound = bound
+        self.retry_after_s = retry_after_s
+
+
+class BrokerUnavailable(GenerationError):
+    """Redis cannot be reached, or refuses this client."""
+
+    code = "broker_unavailable"
+    retryable = True
+
+
+class JournalFailed(GenerationError):
+    """Redis answered a write to a journal with an error that waiting does not mend."""
+
+    code = "journal_failed"
+
+
+class Cancelled(GenerationError):
+    """The request was cancelled; what had been generated is in its journal."""
+
+    code = "cancelled"
+
+
+class StreamTimeout(TimeoutError):
+    """A reader waited longer than it wanted to; the request itself goes on."""
+
+
+def _leaves(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
+    found = {base.code: base}
+    for each in base.__subclasses__():
+        found.update(_leaves(each))
+    return found
+
+
+def error_for(code: str) -> type[GenerationError]:
+    """The class that has this wire code; :class:`GenerationError` for codes of newer versions."""
+    return _leaves(GenerationError).get(code, GenerationError)

@@ -1,0 +1,228 @@
+"""What a worker and an engine process say to each other, over one private pipe.
+
+A worker sends :class:`EngineConfig` once, then :class:`Submit`, :class:`Abort`, :class:`Resize` and :class:`Shutdown`; an
+engine answers :class:`Loading` while it loads, then :class:`Ready` or :class:`LoadFailed` once, and after that one
+:class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once it keeps to a new bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline"]
+Isolation: TypeAlias = Literal["", "suspects", "alone"]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class EngineConfig:
+    """The first message to an engine: which model it serves, and within which bounds.
+
+    ``model`` is the name that people use, ``source`` a local folder or a hub id, ``revision`` the hub's branch, tag or
+    commit; a folder that came from the hub has its commit there. A model called ``fake:STEP_MS`` needs no source
+    (:mod:`tasks.engine.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
+    between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
+    ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` lowers the model's own context.
+    """
+
+    model: str
+    source: str = ""
+    revision: str | None = None
+    max_batch: int = 8
+    prefill_step_tokens: int = 256
+    prompt_cache_bytes: int = 0
+    memory_budget_bytes: int | None = None
+    context_tokens: int | None = None
+    trust_remote_code: bool = False
+    log_level: str = "INFO"
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Sampling:
+    """How the tokens of one request are drawn. Bounds are checked before a request gets here.
+
+    ``temperature`` 0 is greedy; ``top_k`` 0, ``min_p`` 0 and ``top_p`` 1 switch their filter off. ``seed`` makes draw k a
+    function of (seed, k) alone. ``logprobs`` asks for the chosen token's log-probability, ``top_logprobs`` for that many
+    alternatives (0–20). ``logit_bias`` maps token ids to additive biases.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_context_size: int = 20
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Resume:
+    """Where an earlier attempt stood.
+
+    ``ids`` are the tokens that the journal holds, ``text`` is what their chunks said in all (what the detokeniser or the
+    stop matcher still held back is in ``ids`` and not in ``text``). ``revision`` and ``prompt_hash`` must be met again.
+    """
+
+    ids: list[int]
+    text: str
+    revision: str
+    prompt_hash: str
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Submit:
+    """Generate. Exactly one of ``messages`` and ``prompt`` is set; ``max_tokens`` ``None`` means what the context leaves.
+
+    ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
+    only, ``"alone"`` with nobody.
+    """
+
+    task_id: str
+    messages: list[dict[str, Any]] | None
+    prompt: str | None
+    max_tokens: int | None
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    resume: Resume | None = None
+    isolate: Isolation = ""
+    op: Literal["generate"] = "generate"
+
+
+@dataclass(slots=True, frozen=True)
+class Abort:
+    """End a request within one step; it answers :class:`Finished` with this reason, or nothing if it is unknown."""
+
+    task_id: str
+    reason: FinishReason = "cancelled"
+
+
+@dataclass(slots=True, frozen=True)
+class Resize:
+    """Stay within so many bytes from now on, instead of :attr:`EngineConfig.memory_budget_bytes`; what runs may end first."""
+
+    memory_budget_bytes: int
+
+
+@dataclass(slots=True, frozen=True)
+class Shutdown:
+    """End the process, without finishing what runs."""
+
+
+@dataclass(slots=True, frozen=True)
+class Loading:
+    """How far loading is: a fraction between 0 and 1, or ``None`` where it cannot be known."""
+
+    fraction: float | None
+    about: str
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Ready:
+    """The model is loaded. Sizes in bytes; ``kv_bytes_per_token`` is one token's share of the KV cache in one request."""
+
+    model: str
+    revision: str
+    context_tokens: int
+    weights_bytes: int
+    kv_bytes_per_token: int
+    accelerator: Literal["metal", "cuda", "cpu", "fake"]
+    blas: str
+    load_s: float
+    pid: int
+
+
+@dataclass(slots=True, frozen=True)
+class LoadFailed:
+    """The model cannot be served. ``code`` is a wire code of :mod:`tasks.errors`."""
+
+    code: str
+    message: str
+
+
+@dataclass(slots=True, frozen=True)
+class Started:
+    """The prompt was accepted and tokenised. ``prompt_hash`` is a hash of the prompt's token ids."""
+
+    task_id: str
+    prompt_tokens: int
+    cached_tokens: int
+    prompt_hash: str
+
+
+@dataclass(slots=True, frozen=True)
+class TokenLogprob:
+    """A token's log-probability (natural logarithm) and its likeliest alternatives, best first."""
+
+    id: int
+    token: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Tokens:
+    """Tokens ``index`` … ``index + len(ids) - 1``. ``text`` may lag: half a character and half a stop string are held back."""
+
+    task_id: str
+    index: int
+    ids: list[int]
+    text: str
+    logprobs: list[TokenLogprob] | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Finished:
+    """A request's end; ``completion_tokens`` counts from the first attempt's first token."""
+
+    task_id: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(slots=True, frozen=True)
+class Failed:
+    """A request that cannot be answered; the others go on. ``code`` is a wire code of :mod:`tasks.errors`."""
+
+    task_id: str
+    code: str
+    message: str
+
+
+@dataclass(slots=True, frozen=True)
+class Resized:
+    """From now on the engine stays within the bytes that the last :class:`Resize` named."""
+
+    memory_budget_bytes: int
+
+
+Event: TypeAlias = Started | Tokens | Finished | Failed
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class StepOutput:
+    """All that one step brought, in order, and the engine's state after it.
+
+    ``step`` counts decode steps since the start (a step decodes one token for each row of the batch); ``prefilled`` are the
+    prompt tokens that were computed since the last message. ``active_bytes`` and the two after it are MLX's own figures.
+    """
+
+    step: int
+    events: list[Event]
+    running: int
+    waiting: int
+    prefilled: int = 0
+    active_bytes: int | None = None
+    cache_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+ToEngine: TypeAlias = EngineConfig | Submit | Abort | Resize | Shutdown
+FromEngine: TypeAlias = Loading | Ready | LoadFailed | StepOutput | Resized

@@ -1,0 +1,157 @@
+"""The model catalogue: which models a request may name, where each comes from, and what is known of it.
+
+``catalogue.toml`` beside this module is read first, then the file that ``CELERY_MLX_CATALOGUE`` names. The second one
+wins: a model of the same name replaces the built-in one, ``allow`` and ``allow_paths`` replace the built-in lists, and
+``builtin_models = false`` drops the built-in models. docs/catalogue.md shows a whole file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker_config.catalogue_file import FAKE_PREFIX, CatalogueFile, Kind, ModelEntry, is_hub_id, looks_like_path, shown
+from worker_config.environment import SettingError
+from worker_config.settings import current_settings
+from worker_config.tiers import TIERS, tier_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from worker_config.settings import Settings
+
+__all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "current_catalogue", "load_catalogue"]
+
+BUILT_IN = Path(__file__).with_name("catalogue.toml")
+
+_FAKE = re.compile(rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?:@(.+))?", re.ASCII)
+_LONGEST_NAME = 200
+
+
+class ModelNotAllowed(LookupError):
+    """A request named a model that is neither in the catalogue nor allowed; the message lists what comes close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every model that may be named, by entry, by pattern or by folder.
+
+    Args:
+        models: the entries by name.
+        allow: patterns in the shell's style (``mlx-community/*``) for hub ids that need no entry; case matters.
+        allow_paths: folders, links resolved, under which a request may name a model's folder.
+        allow_fake: whether ``fake:STEP_MS`` and ``fake:STEP_MS@TIER`` are models.
+    """
+
+    models: Mapping[str, ModelEntry]
+    allow: tuple[str, ...] = ()
+    allow_paths: tuple[Path, ...] = ()
+    allow_fake: bool = False
+
+    def resolve(self, name: str) -> ModelEntry:
+        """The entry that this name stands for: an entry's name, an entry's source, or what a rule allows.
+
+        A fake model is of the smallest tier unless its name pins another, as ``fake:10@7-13B`` does.
+
+        Raises:
+            ModelNotAllowed: no entry and no rule covers the name.
+        """
+        entry = self.models.get(name) or self._by_source(name)
+        if entry is not None:
+            return entry
+        if name.startswith(FAKE_PREFIX):
+            return self._fake(name)
+        if looks_like_path(name):
+            return self._local(name)
+        if is_hub_id(name) and any(fnmatchcase(name, pattern) for pattern in self.allow):
+            return ModelEntry(name=name, kind="hub", source=name)
+        raise ModelNotAllowed(self._explain(name))
+
+    def _by_source(self, name: str) -> ModelEntry | None:
+        return next((each for each in self.models.values() if each.kind == "hub" and each.source == name), None)
+
+    def _fake(self, name: str) -> ModelEntry:
+        if not self.allow_fake:
+            raise ModelNotAllowed(
+                f"model {shown(name)}: fake models are off; set CELERY_MLX_ALLOW_FAKE=1 to allow them"
+            )
+        match = _FAKE.fullmatch(name)
+        if match is None:
+            raise ModelNotAllowed(
+                f"model {shown(name)}: expected fake:STEP_MS or fake:STEP_MS@TIER, as in fake:10@7-13B"
+            )
+        step_ms, tier = match.groups()
+        try:
+            pinned = tier_named(tier) if tier else TIERS[0]
+        except SettingError as error:
+            raise ModelNotAllowed(f"model {shown(name)}: {error}") from None
+        return ModelEntry(name=name, kind="fake", source=step_ms, tier=pinned)
+
+    def _local(self, name: str) -> ModelEntry:
+        resolved = _resolved(name)
+        if resolved is not None and any(resolved.is_relative_to(folder) for folder in self.allow_paths):
+            return ModelEntry(name=name, kind="path", source=str(resolved))
+        folders = ", ".join(map(str, self.allow_paths)) or "none"
+        raise ModelNotAllowed(
+            f"model {shown(name)}: a path must be absolute, without '..', and lie in a folder of allow_paths "
+            f"(now: {folders}); add its folder there in the file that CELERY_MLX_CATALOGUE names"
+        )
+
+    def _explain(self, name: str) -> str:
+        close = _close(name, [*self.models, *(each.source for each in self.models.values() if each.kind == "hub")])
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(self.models))}."
+        allowed = ", ".join(self.allow) or "none"
+        return (
+            f"model {shown(name)} is neither in the catalogue nor allowed by a pattern (now: {allowed}); {hint} "
+            "To allow it, add it to the file that CELERY_MLX_CATALOGUE names"
+        )
+
+
+@cache
+def current_catalogue() -> Catalogue:
+    """This process's catalogue, read at the first call.
+
+    Raises:
+        SettingError: as :func:`load_catalogue`.
+    """
+    return load_catalogue(current_settings())
+
+
+def load_catalogue(settings: Settings) -> Catalogue:
+    """The built-in catalogue with the file of ``settings.catalogue`` on top.
+
+    Raises:
+        SettingError: a file cannot be read or a field is wrong; the message names file, line where it can be told,
+            field, value and remedy.
+    """
+    layers = [CatalogueFile(BUILT_IN).read()]
+    if settings.catalogue:
+        layers.append(CatalogueFile(Path(settings.catalogue).expanduser()).read())
+    top = layers[-1]
+    models: dict[str, ModelEntry] = {}
+    for layer in layers if top.builtin_models else layers[-1:]:
+        models.update(layer.models)
+    allow = next(layer.allow for layer in reversed(layers) if layer.allow is not None)
+    allow_paths = next(layer.allow_paths for layer in reversed(layers) if layer.allow_paths is not None)
+    return Catalogue(models, allow, allow_paths, allow_fake=settings.allow_fake)
+
+
+def _resolved(name: str) -> Path | None:
+    """The place that a path leads to, its links followed, or a link in an allowed folder would lead anywhere."""
+    path = Path(name)
+    if not path.is_absolute() or ".." in path.parts:
+        return None
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null character
+        return None
+
+
+def _close(name: str, known: Iterable[str]) -> list[str]:
+    by_folded = {each.casefold(): each for each in known}
+    return [by_folded[each] for each in get_close_matches(name[:_LONGEST_NAME].casefold(), by_folded, n=3, cutoff=0.45)]

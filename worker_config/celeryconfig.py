@@ -1,0 +1,73 @@
+"""Celery's own options, made from the project's settings. ``app.config_from_object`` reads :func:`celery_options`.
+
+Another application takes :func:`worker_options` alone: what a worker needs to run ``tasks.generate``, and nothing that
+changes where that application's other tasks go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from worker_config.tiers import QUEUES
+
+if TYPE_CHECKING:
+    from worker_config.settings import Settings
+
+DEFAULT_QUEUE = "celery"
+#: Celery's priorities on Redis: 0 (interactive, the default) is taken first, then 5, then 9 (batch). 3 and 6 are kombu's own
+#: steps: a producer without our options puts its priorities 3 to 8 there, and nobody else would ever look.
+PRIORITY_STEPS = [0, 3, 5, 6, 9]
+
+
+def broker_options(settings: Settings) -> dict[str, Any]:
+    """Where messages and results are, and how connections to it behave."""
+    url = settings.redis_url
+    if url.startswith("unix://"):
+        url = "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+    return {
+        "broker_url": url,
+        "result_backend": url,
+        "broker_transport": "tasks.transport:Transport",
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "priority_steps": PRIORITY_STEPS,
+            "queue_order_strategy": "round_robin",
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+        },
+        "redis_socket_keepalive": True,
+        "redis_socket_connect_timeout": 5,
+        "redis_max_connections": 256,
+        "result_expires": settings.result_ttl_s,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+    }
+
+
+def worker_options(settings: Settings) -> dict[str, Any]:
+    """What a worker that runs ``tasks.generate`` needs, in this application or in another one."""
+    return {
+        **broker_options(settings),
+        # In the configuration because it beats -P there; tasks.worker refuses a pool that was typed.
+        "worker_pool": "tasks.worker.pool:EnginePool",
+        # 0 = no limit: the channel asks Redis only for queues that have room, which is exact where Celery's count is not
+        # (after a reconnect 4 running tasks became 8 reserved ones).
+        "worker_prefetch_multiplier": 0,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_hijack_root_logger": True,
+        "worker_log_format": "[%(asctime)s: %(levelname)s] %(message)s",
+        "worker_task_log_format": "[%(asctime)s: %(levelname)s] %(message)s",
+    }
+
+
+def celery_options(settings: Settings) -> dict[str, Any]:
+    """Everything the application ``tasks`` is configured with."""
+    return {
+        **worker_options(settings),
+        "task_default_queue": DEFAULT_QUEUE,
+        "task_queues": {name: {} for name in (*QUEUES, DEFAULT_QUEUE)},
+        "task_routes": ("tasks.routing.route_task",),
+        "result_extended": False,
+    }

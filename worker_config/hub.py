@@ -1,0 +1,48 @@
+"""Where the model hub's client keeps what it has fetched, read without that client, which a producer does not have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
+    """The hub client's folder: ``HF_HUB_CACHE``, else ``hub`` in ``HF_HOME``, else in the user's folder for caches."""
+    values = os.environ if environ is None else environ
+    if values.get("HF_HUB_CACHE"):
+        return Path(values["HF_HUB_CACHE"]).expanduser()
+    if values.get("HF_HOME"):
+        return Path(values["HF_HOME"]).expanduser() / "hub"
+    return Path(values.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+
+
+def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> Path:
+    """Where the hub's client keeps all that it has of one model."""
+    return hub_cache(environ) / f"models--{hub_id.replace('/', '--')}"
+
+
+def hub_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The local folder of a model at this revision (``None`` is the newest that was fetched); ``None`` if not local."""
+    folder = repository_folder(hub_id, environ)
+    wanted = revision or "main"
+    try:
+        commit = (folder / "refs" / wanted).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        commit = wanted
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def fetched_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """The local folder of a model if all of it was fetched; ``None`` if it was not, or if nobody here knows."""
+    snapshot = hub_snapshot(hub_id, revision, environ)
+    return snapshot if snapshot is not None and complete_mark(snapshot).is_file() else None
+
+
+def complete_mark(snapshot: Path) -> Path:
+    """The file whose presence says that a snapshot is whole. It is beside the folders that the hub's client looks into."""
+    return snapshot.parent.parent / f".celery-mlx-{snapshot.name}"

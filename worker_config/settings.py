@@ -1,0 +1,179 @@
+"""The project's settings: one frozen record, read once from the environment or a file it names.
+
+The environment beats the file, the file beats the default; a command-line option beats all three. A setting ``name`` is
+the variable ``CELERY_MLX_NAME``; the file is TOML with the plain names, and ``CELERY_MLX_CONFIG`` says where it is.
+``REDIS_URL`` keeps its usual name; ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE`` are read by huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worker_config.environment import Environment, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "CELERY_MLX_"
+
+
+def setting(default: Any, about: str, *, env: str | None = None, at_least: float | None = None) -> Any:
+    """A dataclass field that carries its own documentation, variable name and lower bound."""
+    return field(default=default, metadata={"about": about, "env": env, "at_least": at_least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting, with its unit in its name. The configuration reference is generated from this class."""
+
+    redis_url: str = setting(
+        "redis://localhost:6379/0", "Redis or Valkey: broker, results, journals and registry.", env="REDIS_URL"
+    )
+    redis_server: str = setting(
+        "", "The server program of the demo's and the tests' private Redis; empty means find one.", env="REDIS_SERVER"
+    )
+    cache: str = setting(
+        "", "The folder of the bundled model; empty means celery-mlx in the platform's folder for caches."
+    )
+    default_model: str = setting("smollm2-135m", "The model of a request that names none.")
+    catalogue: str = setting("", "A model catalogue (TOML) that is read after, and wins over, the built-in one.")
+    allow_fake: bool = setting(False, "Allow models called fake:STEP_MS, which compute nothing. For tests.")
+    show_prompts: bool = setting(False, "Show prompts in events, logs and Flower instead of their lengths.")
+    log_json: bool = setting(False, "Write the log as one JSON object a line.")
+
+    result_ttl_s: int = setting(86_400, "How long Celery results are kept.", at_least=1)
+    journal_ttl_s: int = setting(3_600, "How long a journal is kept after its request has ended.", at_least=1)
+
+    models: tuple[str, ...] = setting((), "Models to load at start and to keep loaded.")
+    keep_alive_s: float = setting(600.0, "An engine that was idle for so long is ended; 0 means never.", at_least=0)
+    load_timeout_s: float = setting(600.0, "A model that is not loaded by then has failed to load.", at_least=1)
+    stall_timeout_s: float = setting(
+        120.0, "An engine with work that makes no step for so long is replaced.", at_least=1
+    )
+    prefill_step_tokens: int = setting(256, "Prompt tokens that one engine step prefills at the most.", at_least=1)
+    max_batch: int = setting(0, "Requests in one engine's batch; 0 means as many as the worker has slots.", at_least=0)
+    prompt_cache_bytes: int = setting(
+        0, "Bytes for cached prompts in each engine; 0 means a tenth of the budget.", at_least=0
+    )
+
+    heartbeat_s: float = setting(5.0, "Interval of a worker's heartbeat.", at_least=0.005)
+    dead_after_s: float = setting(15.0, "A worker that was silent for so long is dead.", at_least=0.5)
+    sweep_s: float = setting(0.5, "Interval of the sweep for dead workers.", at_least=0.05)
+    drain_timeout_s: float = setting(
+        300.0, "How long a worker that was told to stop lets its requests run.", at_least=0
+    )
+
+    queue_per_slot: int = setting(
+        100,
+        "Requests that may wait in a tier's queue for each slot that serves it; above it delay() refuses.",
+        at_least=1,
+    )
+    queue_floor: int = setting(
+        1_000, "Requests that may wait in a tier's queue however few slots serve it.", at_least=1
+    )
+
+    chip: str = setting("", "Overrides the detected chip, as in 'Apple M2 Pro'. For virtual machines and simulations.")
+    gpu_cores: int = setting(0, "Overrides the detected number of GPU cores; 0 means detect.", at_least=0)
+    memory_gb: float = setting(0.0, "Overrides the detected memory (GiB); 0 means detect.", at_least=0)
+    cuda_visible_devices: str = setting(
+        "", "The NVIDIA GPUs that CUDA may use; the first of them is the worker's.", env="CUDA_VISIBLE_DEVICES"
+    )
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings out of these variables and the file that ``CELERY_MLX_CONFIG`` names.
+
+    Raises:
+        SettingError: a variable or a line of the file is unknown, unreadable or out of bounds.
+    """
+    environment = Environment(environ)
+    known = {each.name: each for each in fields(Settings)}
+    config_name = f"{PREFIX}CONFIG"
+    values: dict[str, Any] = {}
+    if environment.has(config_name):
+        values.update(_read_file(Path(environment.text(config_name)), known))
+    for name, each in known.items():
+        variable = variable_name(each)
+        if environment.has(variable):
+            values[name] = _bounded(each, _typed(environment, variable, each), f"{variable} (environment)")
+    return replace(Settings(), **values)
+
+
+@cache
+def current_settings() -> Settings:
+    """This process's settings, read from its environment at the first call.
+
+    Raises:
+        SettingError: as :func:`read_settings`.
+    """
+    return read_settings(os.environ)
+
+
+def child_environment(defaults: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that this one starts: our own, over these defaults."""
+    return {**defaults, **os.environ}
+
+
+def environment_with(**changes: str) -> dict[str, str]:
+    """This process's environment with some variables changed, for a process that it starts."""
+    return {**os.environ, **changes}
+
+
+def change_environment(**changes: str) -> None:
+    """Change variables of this process and of those that it starts from now on; settings are read anew."""
+    os.environ.update(changes)
+    current_settings.cache_clear()
+
+
+def redis_was_given() -> bool:
+    """Whether somebody said which Redis to use, be it the default one."""
+    return Environment(os.environ).has("REDIS_URL") or current_settings().redis_url != Settings().redis_url
+
+
+def variable_name(each: Any) -> str:
+    """The environment variable of a field of :class:`Settings`."""
+    return str(each.metadata["env"] or PREFIX + each.name.upper())
+
+
+def _read_file(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(
+            f"{PREFIX}CONFIG={str(path)!r}: cannot be read ({error.strerror}); name a TOML file"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{path}: not valid TOML: {error}") from None
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in known:
+            raise SettingError(f"{path}: unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        reader = Environment({name: text}, source=str(path))
+        values[name] = _bounded(known[name], _typed(reader, name, known[name]), f"{name} ({path})")
+    return values
+
+
+def _typed(reader: Environment, name: str, each: Any) -> Any:
+    kind = str(each.type)
+    if kind == "bool":
+        return reader.flag(name)
+    if kind == "int":
+        return reader.integer(name)
+    if kind == "float":
+        return reader.number(name)
+    if kind.startswith("tuple"):
+        return reader.words(name)
+    return reader.text(name)
+
+
+def _bounded(each: Any, value: Any, where: str) -> Any:
+    at_least = each.metadata["at_least"]
+    if at_least is not None and value < at_least:
+        raise SettingError(f"{where} is {value}: expected at least {at_least}")
+    return value
