@@ -1,0 +1,226 @@
+"""What a model's own files say of its size. Only their JSON is read: a few kilobytes, whatever the weights weigh.
+
+Formats: config.json as transformers writes it; safetensors (8 bytes of header length, then a JSON header of names,
+dtypes and shapes); the index of a model in several files. mlx packs quantised weights into 32-bit words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: The safetensors format's own bound on a header.
+HEADER_BYTES_MAX = 100_000_000
+#: KV caches hold keys and values in 16 bits.
+KV_VALUE_BYTES = 2
+
+_INDEX = "model.safetensors.index.json"
+# What belongs to a quantised weight and is no parameter of the model.
+_NOT_PARAMETERS = (".scales", ".biases", "_scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv")
+_PACKED_DTYPES = {"U32", "I32"}
+_CACHELESS_LAYERS = {"linear_attention", "mamba", "conv", "recurrent"}
+
+
+class ModelFilesUnreadable(ValueError):
+    """A model's folder lacks a file or holds one that is not what its name says; the message names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    """How large a model is; ``None`` where nothing says so.
+
+    Args:
+        parameters_b: billions of parameters in all.
+        weights_bytes: its weights, as they lie on the disk.
+        kv_bytes_per_token: the KV cache of one token in one request, were every layer to keep it.
+        context_tokens: the longest context that it was made for.
+    """
+
+    parameters_b: float | None = None
+    weights_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    context_tokens: int | None = None
+
+
+def read_model_size(folder: Path) -> ModelSize:
+    """The size of the model in this folder, from its weights' headers, else their index, else its config alone.
+
+    Raises:
+        ModelFilesUnreadable: config.json is missing, or a file is damaged.
+    """
+    config = _read_object(folder / "config.json")
+    try:
+        parameters, weights_bytes = _from_weights(folder, config) or _from_index(folder) or (None, None)
+        text = _text_config(config)
+        parameters = parameters or _count_from_config(text)
+        return ModelSize(
+            parameters_b=parameters / 1e9 if parameters else None,
+            weights_bytes=weights_bytes,
+            kv_bytes_per_token=_kv_bytes_per_token(text),
+            context_tokens=_whole(text.get("max_position_embeddings")),
+        )
+    except (TypeError, AttributeError) as error:
+        raise ModelFilesUnreadable(
+            f"{folder}: a field of config.json or of the index is impossible ({error})"
+        ) from None
+
+
+def _from_weights(folder: Path, config: dict[str, Any]) -> tuple[int, int] | None:
+    files = sorted(folder.glob("*.safetensors"))
+    index = _index(folder)
+    if not files or (index and not set(index.get("weight_map", {}).values()) <= {path.name for path in files}):
+        return None
+    parameters = weights_bytes = 0
+    for path in files:
+        for name, dtype, shape, size in _tensors(path):
+            parameters += _parameters_of(name, dtype, shape, config)
+            weights_bytes += size
+    return parameters, weights_bytes
+
+
+def _from_index(folder: Path) -> tuple[int | None, int | None] | None:
+    index = _index(folder)
+    if index is None:
+        return None
+    metadata = index.get("metadata")
+    if not isinstance(metadata, dict):
+        return None
+    return _whole(metadata.get("total_parameters")), _whole(metadata.get("total_size"))
+
+
+def _index(folder: Path) -> dict[str, Any] | None:
+    path = folder / _INDEX
+    return _read_object(path) if path.is_file() else None
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], int]]:
+    """Name, dtype, shape and bytes of each tensor in a safetensors file."""
+    for name, tensor in _header(path).items():
+        if name == "__metadata__":
+            continue
+        try:
+            shape = [int(each) for each in tensor["shape"]]
+            start, end = map(int, tensor["data_offsets"])
+            dtype = tensor["dtype"]
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise ModelFilesUnreadable(f"{path}: damaged entry of tensor {name!r} ({error})") from None
+        if min(shape, default=0) < 0 or not 0 <= start <= end:
+            raise ModelFilesUnreadable(f"{path}: tensor {name!r} has an impossible shape or place")
+        yield name, dtype, shape, end - start
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            text = file.read(length) if length <= HEADER_BYTES_MAX else b""
+    except OSError as error:
+        raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
+    return _object(text, f"header of {path}")
+
+
+def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, Any]) -> int:
+    """How many of the model's parameters a tensor holds: packed words count as what is packed into them."""
+    if name.endswith(_NOT_PARAMETERS):
+        return 0
+    count = math.prod(shape)
+    if dtype in _PACKED_DTYPES:
+        return count * 32 // _bits_of(name, config)
+    # gpt-oss as published: MXFP4 blocks, two values in each byte.
+    return count * 2 if dtype == "U8" and name.endswith("_blocks") else count
+
+
+def _bits_of(name: str, config: dict[str, Any]) -> int:
+    """Bits per weight of a packed tensor; mlx-lm writes what differs from the whole model's under the layer's name."""
+    quantization = config.get("quantization") or config.get("quantization_config")
+    if not isinstance(quantization, dict):
+        return 4
+    layer = quantization.get(name.rpartition(".")[0])
+    bits = layer.get("bits") if isinstance(layer, dict) else None
+    return _whole(bits) or _whole(quantization.get("bits")) or 4
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config; models that also see or hear keep it in ``text_config``."""
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else config
+
+
+def _kv_bytes_per_token(config: dict[str, Any]) -> int | None:
+    """Keys and values of one token in all layers that keep them; latent attention keeps one vector instead."""
+    layers = _caching_layers(config)
+    latent = _whole(config.get("kv_lora_rank"))
+    if layers and latent:
+        return layers * (latent + (_whole(config.get("qk_rope_head_dim")) or 0)) * KV_VALUE_BYTES
+    heads = _whole(config.get("num_attention_heads"))
+    kv_heads = _whole(config.get("num_key_value_heads")) or heads
+    head_dim = _head_dim(config)
+    if not (layers and kv_heads and head_dim):
+        return None
+    return layers * kv_heads * head_dim * 2 * KV_VALUE_BYTES
+
+
+def _caching_layers(config: dict[str, Any]) -> int | None:
+    layers = _whole(config.get("num_hidden_layers"))
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list):
+        return sum(kind not in _CACHELESS_LAYERS for kind in kinds)
+    interval = _whole(config.get("full_attention_interval"))
+    return layers // interval if layers and interval else layers
+
+
+def _count_from_config(config: dict[str, Any]) -> int | None:
+    """Parameters of a decoder by its dimensions: embeddings, and attention and a gated MLP (or experts) per layer."""
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    hidden, layers, heads, vocabulary = (_whole(config.get(name)) for name in names)
+    head_dim = _head_dim(config)
+    if not (hidden and layers and heads and vocabulary and head_dim):
+        return None
+    kv_heads = _whole(config.get("num_key_value_heads")) or heads
+    attention = 2 * hidden * head_dim * (heads + kv_heads)
+    experts = next(filter(None, (_whole(config.get(name)) for name in _EXPERTS)), 1)
+    width = _whole(config.get("moe_intermediate_size")) if experts > 1 else None
+    width = width or _whole(config.get("intermediate_size"))
+    if not width:
+        return None
+    embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return embeddings + layers * (attention + 3 * hidden * width * experts)
+
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def _head_dim(config: dict[str, Any]) -> int | None:
+    given = _whole(config.get("head_dim"))
+    hidden, heads = _whole(config.get("hidden_size")), _whole(config.get("num_attention_heads"))
+    return given or (hidden // heads if hidden and heads else None)
+
+
+def _whole(value: object) -> int | None:
+    """A positive whole number, else ``None``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**63:
+        return None
+    return int(value)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        return _object(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _object(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFilesUnreadable(f"{where}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ModelFilesUnreadable(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
