@@ -1,0 +1,1 @@
+"""One request's journal: a Redis Stream that is replay buffer, record, fence and idempotency record at once."""

@@ -1,0 +1,145 @@
+"""What a reader sees: chunks of text, each index once and in order, whatever pub/sub drops, repeats or delays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tasks.messages.journal import Claim, End, Error, Release, Start, Token
+
+if TYPE_CHECKING:
+    from tasks.messages.journal import Entry
+
+# How far back a chunk that straddles what was seen is compared with what was said.
+_TAIL_CHARACTERS = 1_024
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Chunk:
+    """Tokens ``index`` … ``index + len(ids) - 1`` and the text that they completed, which may be empty.
+
+    The last chunk has a ``finish_reason`` (``stop``, ``length``, ``cancelled``, ``deadline``), ``usage`` in tokens and
+    ``timing`` in ms, and in general no text. ``logprobs`` has one dictionary for each id, where they were asked for.
+    """
+
+    text: str
+    index: int
+    ids: list[int] = field(default_factory=list)
+    kind: str = "content"
+    logprobs: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    usage: dict[str, int] | None = None
+    timing: dict[str, float | None] | None = None
+
+
+#: What comes out of an :class:`Assembly`. After a chunk with a ``finish_reason``, or an error, nothing follows.
+Outcome: TypeAlias = Chunk | Error
+
+
+class Assembly:
+    """Puts the entries of one journal in order. Fed by one thread; others may look at its attributes.
+
+    Attributes:
+        next_index: the index that the next token has.
+        ended: its end or error has come out.
+        gap: something is missing between what came out and what was heard last: the stream has to be read.
+        worker: who holds the request, as far as is known; ``None`` where nobody does.
+        attempt: the number of its last claim.
+        prompt_tokens: the prompt's length, once it was tokenised.
+    """
+
+    def __init__(self) -> None:
+        self.next_index = 0
+        self.ended = False
+        self.gap = False
+        self.worker: str | None = None
+        self.attempt = 0
+        self.prompt_tokens: int | None = None
+        self._tail = ""
+        self._flushed_index = -1
+
+    def hear(self, entry: Entry) -> Outcome | None:
+        """Take an entry from the channel, which may have dropped others before it."""
+        if isinstance(entry, Error):
+            # It has no index that would show whether all before it were heard.
+            self.gap = not self.ended
+            return None
+        return self._take(entry, may_jump=False)
+
+    def read(self, entry: Entry, *, whole: bool) -> Outcome | None:
+        """Take an entry from the stream. ``whole``: read from its start, so what is missing here is missing for good."""
+        return self._take(entry, may_jump=whole)
+
+    def _take(self, entry: Entry, *, may_jump: bool) -> Outcome | None:
+        if self.ended:
+            return None
+        if isinstance(entry, Token):
+            return self._take_token(entry, may_jump) if _is_sound(entry) else None
+        if isinstance(entry, End):
+            return self._take_end(entry, may_jump)
+        if isinstance(entry, Error):
+            self.ended = True
+            return entry
+        self._note(entry)
+        return None
+
+    def _take_token(self, token: Token, may_jump: bool) -> Chunk | None:
+        if token.index > self.next_index and not may_jump:
+            self.gap = True
+            return None
+        after = token.index + len(token.ids)
+        if after < self.next_index or (token.ids and after == self.next_index):
+            return None
+        if not token.ids:
+            # Text that was held back until the end comes without ids: the one thing an index cannot tell from its copy.
+            if token.index <= self._flushed_index:
+                return None
+            self._flushed_index = token.index
+        seen = max(0, self.next_index - token.index)
+        text = _unsaid(self._tail, token.text) if seen else token.text
+        self.next_index = after
+        self._tail = (self._tail + text)[-_TAIL_CHARACTERS:]
+        return Chunk(
+            text=text,
+            index=after - len(token.ids) + seen,
+            ids=token.ids[seen:],
+            kind=token.kind,
+            logprobs=token.logprobs[seen:] if token.logprobs else token.logprobs,
+        )
+
+    def _take_end(self, end: End, may_jump: bool) -> Chunk | None:
+        if isinstance(end.index, int) and end.index > self.next_index and not may_jump:
+            self.gap = True
+            return None
+        self.ended = True
+        reason = str(end.finish_reason)
+        return Chunk(text="", index=self.next_index, finish_reason=reason, usage=end.usage, timing=end.timing)
+
+    def _note(self, entry: Claim | Start | Release) -> None:
+        if isinstance(entry, Claim):
+            self.worker, self.attempt = entry.worker, entry.attempt
+        elif isinstance(entry, Start):
+            self.prompt_tokens = entry.prompt_tokens
+        else:
+            self.worker = None
+
+
+def _is_sound(token: Token) -> bool:
+    """Whether the fields that order depends on are what they should be; an entry with others is skipped."""
+    return (
+        isinstance(token.index, int)
+        and token.index >= 0
+        and isinstance(token.ids, list)
+        and isinstance(token.text, str)
+        and isinstance(token.logprobs, list | None)
+        and token.choice == 0
+    )
+
+
+def _unsaid(said: str, text: str) -> str:
+    """The text without its longest beginning that was said last.
+
+    Needed where Redis lost a journal and its request was run again, in chunks that begin elsewhere.
+    """
+    overlap = next((size for size in range(len(text), 0, -1) if said.endswith(text[:size])), 0)
+    return text[overlap:]

@@ -1,0 +1,138 @@
+"""The way to Redis that journals use: found in a Celery app's settings, without redis-py's surprising defaults."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.retry import Retry
+
+from tasks.errors import BrokerUnavailable, JournalFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+TIMEOUT_S = 5.0
+# Answers of a server that will take the same write later; redis-py has classes of their own for some others.
+REFUSALS = (
+    "OOM",
+    "READONLY",
+    "MISCONF",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOPERM",
+    "NOAUTH",
+)
+
+
+class Endpoint(NamedTuple):
+    """Where Redis is: a URL as redis-py reads it, and TLS options that Celery keeps beside it."""
+
+    url: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return without_password(self.url)
+
+
+def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+    """A client for the Redis of a Celery app, a URL or an :class:`Endpoint`. Nothing is sent before its first command.
+
+    It answers in bytes, waits at most ``timeout_s`` for a reply, and sends a command at most twice (a pooled connection
+    may be stale): redis-py would try eleven times, which is a minute when a server hangs.
+
+    Raises:
+        BrokerUnavailable: the app's broker and result backend are not Redis, or the URL cannot be read.
+    """
+    where = endpoint(source)
+    try:
+        return redis.Redis.from_url(
+            where.url,
+            **dict(where.options),
+            # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
+            protocol=2,
+            decode_responses=False,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1),
+        )
+    except (ValueError, redis.RedisError) as error:
+        raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})") from error
+
+
+def endpoint(source: Any) -> Endpoint:
+    """The endpoint of a Celery app, or of a URL as Celery writes it.
+
+    Raises:
+        BrokerUnavailable: there is no Redis in the app's settings.
+    """
+    if isinstance(source, Endpoint):
+        return source
+    if isinstance(source, str):
+        return Endpoint(_plain_url(source))
+    conf = source.conf
+    candidates = [
+        ("broker_read_url", conf.broker_read_url or conf.broker_url, conf.broker_use_ssl),
+        ("result_backend", conf.result_backend, conf.redis_backend_use_ssl),
+    ]
+    for _, value, tls in candidates:
+        # Several brokers to fail over to are separated by semicolons, or a list.
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        if isinstance(first, str) and first.split(":", 1)[0] in SCHEMES:
+            options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
+            return Endpoint(_plain_url(first.split(";")[0]), options)
+    found = ", ".join(f"{name}={without_password(str(value))!r}" for name, value, _ in candidates)
+    raise BrokerUnavailable(f"journals need Redis, and neither setting names one: {found}; use a redis:// URL")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable URL)"
+    if parts.password is None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.split(':', 1)[0]}:***@{host}"))
+
+
+@contextmanager
+def translated(about: str) -> Iterator[None]:
+    """Turns redis-py's errors into this project's; ``about`` says what was being done.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached, or refuses for now.
+        JournalFailed: any other error of the server.
+    """
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise BrokerUnavailable(f"{about}: Redis cannot be reached ({error})") from error
+    except redis.ResponseError as error:
+        if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or str(error).startswith(REFUSALS):
+            raise BrokerUnavailable(f"{about}: Redis refuses ({error})") from error
+        raise JournalFailed(f"{about}: Redis answered {error}") from error
+
+
+def _plain_url(url: str) -> str:
+    """Celery's spelling of a Redis URL in redis-py's: socket paths, and the names of TLS checks."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    scheme = parts.scheme
+    if scheme == "redis+socket":
+        scheme = "unix"
+        query["db"] = query.pop("virtual_host", "0")
+    checks = query.get("ssl_cert_reqs", "")
+    if checks.startswith("CERT_"):
+        query["ssl_cert_reqs"] = checks.removeprefix("CERT_").lower()
+    # urlunsplit would leave out the slashes of a socket's URL, and redis-py wants them.
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -1,0 +1,394 @@
+"""Claims, appends, releases and ends on a real server."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks import keys
+from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.journal.connection import connect
+from tasks.journal.writer import Append, Journal
+from tasks.messages.journal import TYPES, Claim, End, Entry, Error, Release, Start, Token, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+TASK = "task-1"
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none(), max_size=1)
+A, B = "a@here#1", "b@here#1"
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[Redis]:
+    """A client as a worker has it."""
+    with closing(connect(redis_url)) as each:
+        yield each
+
+
+@pytest.fixture
+def journal(client: Redis) -> Journal:
+    """A journal whose owners A and B are alive."""
+    for identity in (A, B):
+        client.set(keys.alive(identity), 1)
+    return Journal(client, ttl_s=60)
+
+
+def start(attempt: int = 1) -> Start:
+    return Start(attempt=attempt, model="m", revision="r", prompt_tokens=7, cached_tokens=0, prompt_hash="h")
+
+
+def token(index: int, text: str = "x", attempt: int = 1) -> Token:
+    return Token(attempt=attempt, index=index, ids=[index], text=text)
+
+
+def end(index: int = 0, reason: str = "stop", attempt: int = 1) -> End:
+    return End(attempt=attempt, index=index, finish_reason=reason, usage={"completion_tokens": index})
+
+
+def die(client: Redis, identity: str) -> None:
+    client.delete(keys.alive(identity))
+
+
+def put(journal: Journal, *entries: Entry, n: int = 1, task_id: str = TASK) -> list[str]:
+    return list(journal.append([Append.of(task_id, n + i, entry) for i, entry in enumerate(entries)]))
+
+
+class TestClaim:
+    def test_first(self, journal: Journal, client: Redis) -> None:
+        """A request nobody has claimed is claimed as attempt 1, and the claim is in the stream, on a day's lease."""
+        answer = journal.claim(TASK, A)
+        assert (answer.kind, answer.attempt, answer.crashes, answer.entries) == ("claimed", 1, 0, [])
+        assert journal.read(TASK) == [Claim(attempt=1, worker=A, crashes=0, nonce=answer.nonce)]
+        assert 86_000_000 < client.pttl(keys.stream(TASK)) <= 86_400_000
+
+    def test_busy(self, journal: Journal) -> None:
+        """While its owner lives, a request is busy for others and for the owner itself."""
+        journal.claim(TASK, A)
+        answers = [journal.claim(TASK, A), journal.claim(TASK, B)]
+        assert [(each.kind, each.owner, each.items) for each in answers] == [("busy", A, [])] * 2
+
+    def test_repeated(self, journal: Journal) -> None:
+        """A claim that is sent again with its nonce, because the reply was lost, gets the same answer and no entry."""
+        first = journal.claim(TASK, A, nonce="feed")
+        assert journal.claim(TASK, A, nonce="feed") == first
+        assert len(journal.read(TASK)) == 1
+
+    def test_dead_owner(self, journal: Journal, client: Redis) -> None:
+        """A dead owner's request goes on as the next attempt with all that was emitted; its death counts as a crash."""
+        journal.claim(TASK, A)
+        put(journal, start(), token(0), token(1))
+        die(client, A)
+        answer = journal.claim(TASK, B)
+        assert (answer.kind, answer.attempt, answer.crashes) == ("claimed", 2, 1)
+        assert answer.entries[1:] == [start(), token(0), token(1)]
+        assert [(item.attempt, item.n) for item in answer.items] == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+
+    def test_dead_before_start(self, journal: Journal, client: Redis) -> None:
+        """An owner that died before its engine had the request does not make it a suspect."""
+        journal.claim(TASK, A)
+        die(client, A)
+        assert journal.claim(TASK, B).crashes == 0
+
+    def test_crashes_add_up(self, journal: Journal, client: Redis) -> None:
+        """Three owners that die with the request in their batch make three crashes."""
+        for attempt in (1, 2, 3):
+            owner = f"c@here#{attempt}"
+            client.set(keys.alive(owner), 1)
+            assert journal.claim(TASK, owner).crashes == attempt - 1
+            put(journal, start(attempt))
+            die(client, owner)
+        assert journal.claim(TASK, B).crashes == 3
+
+    @pytest.mark.parametrize(("crashed", "crashes"), [(True, 1), (False, 0)])
+    def test_released(self, journal: Journal, crashed: bool, crashes: int) -> None:
+        """A released request is claimed though its owner lives; only a release after a crash counts as one."""
+        answer = journal.claim(TASK, A)
+        put(journal, start(), token(0))
+        assert journal.release(TASK, 1, 3, crashed=crashed, nonce=answer.nonce) == "ok"
+        again = journal.claim(TASK, A)
+        assert (again.kind, again.attempt, again.crashes) == ("claimed", 2, crashes)
+        assert again.entries[-1] == Release(attempt=1, crashed=crashed)
+
+    @pytest.mark.parametrize("last", [end(1), Error(attempt=1, code="expired", message="late")])
+    def test_ended(self, journal: Journal, client: Redis, last: End | Error) -> None:
+        """An ended request is answered with all its entries, whether its owner lives or not."""
+        journal.claim(TASK, A)
+        put(journal, start(), token(0), last)
+        die(client, A)
+        answer = journal.claim(TASK, B)
+        assert (answer.kind, answer.entries[-1], answer.items) == ("ended", last, [])
+        assert len(journal.read(TASK)) == 4
+
+    def test_cancelled(self, journal: Journal) -> None:
+        """A marked request is claimed as cancelled, so that its claimant writes the end and its usage."""
+        journal.mark_cancelled(TASK)
+        answer = journal.claim(TASK, A)
+        assert (answer.kind, answer.attempt) == ("cancelled", 1)
+        assert put(journal, end(reason="cancelled")) == ["ok"]
+        assert journal.claim(TASK, B).kind == "ended"
+
+    def test_cancelled_while_busy(self, journal: Journal) -> None:
+        """A mark does not take a request from its living owner."""
+        journal.claim(TASK, A)
+        journal.mark_cancelled(TASK)
+        assert journal.claim(TASK, B).kind == "busy"
+        assert journal.cancelled([TASK, "other"]) == {TASK}
+        assert journal.cancelled([]) == set()
+
+    def test_cancelled_unless_running(self, journal: Journal) -> None:
+        """A mark for queued requests alone is reported by claims, aborts nothing, and weakens no other mark."""
+        journal.mark_cancelled(TASK, running=False)
+        assert journal.cancelled([TASK]) == set()
+        assert journal.claim(TASK, A).kind == "cancelled"
+        journal.mark_cancelled(TASK)
+        journal.mark_cancelled(TASK, running=False)
+        assert journal.cancelled([TASK]) == {TASK}
+
+    def test_queued_time(self, journal: Journal, client: Redis) -> None:
+        """The ledger's time becomes the first claim's waiting time, and the ledger's entry goes."""
+        seconds, micros = client.time()
+        client.hset(keys.LEDGER, TASK, json.dumps({"message": '{"at": 5}', "at": seconds + micros / 1e6 - 2.5}))
+        answer = journal.claim(TASK, A, nonce="feed")
+        assert answer.queued_ms is not None
+        assert 2_500 <= answer.queued_ms < 60_000
+        assert not client.hexists(keys.LEDGER, TASK)
+        assert journal.claim(TASK, A, nonce="feed").queued_ms == answer.queued_ms
+
+    @pytest.mark.parametrize("ledger", ["", "[]", "{", '{"at":"soon"}', '{"at":null}', "7"])
+    def test_unreadable_ledger(self, journal: Journal, client: Redis, ledger: str) -> None:
+        """A ledger entry that is not ours leaves the waiting time unknown, and goes."""
+        client.hset(keys.LEDGER, TASK, ledger)
+        assert journal.claim(TASK, A).queued_ms is None
+        assert not client.hexists(keys.LEDGER, TASK)
+
+    def test_garbage_in_the_stream(self, journal: Journal, client: Redis) -> None:
+        """Entries that are not ours are no claim, no end and no reason to fail."""
+        for n, payload in enumerate(
+            [b"\xff\xfe", b"{", b"[]", b'{"type":7}', b'{"type":"claim","worker":3,"crashes":"x"}']
+        ):
+            client.xadd(keys.stream(TASK), {"d": payload}, id=f"1-{n}")
+        answer = journal.claim(TASK, A)
+        assert (answer.kind, answer.attempt, answer.crashes, answer.entries) == ("claimed", 2, 0, [])
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.tuples(st.sampled_from(sorted(TYPES)), VALUES, VALUES), min_size=1, max_size=5))
+    def test_malformed_entries(self, journal: Journal, client: Redis, entries: list[tuple[str, Any, Any]]) -> None:
+        """Entries whose fields are of any type give one of the four answers, and never an error."""
+        client.delete(keys.stream(TASK))
+        for n, (kind, one, two) in enumerate(entries):
+            record = {"type": kind, "worker": one, "crashes": two, "crashed": one, "nonce": two, "index": one}
+            client.xadd(keys.stream(TASK), {"d": json.dumps(record)}, id=f"{1 + n // 2}-{n}")
+        answer = journal.claim(TASK, A)
+        assert answer.kind in {"claimed", "ended", "busy"}
+        assert 0 <= answer.crashes <= 1_001
+
+
+class TestAppend:
+    def test_statuses(self, journal: Journal, client: Redis) -> None:
+        """Each item has its own status: a fenced and a lost journal do not keep the third from being written."""
+        for task_id in ("fenced", "fine"):
+            journal.claim(task_id, A)
+        die(client, A)
+        journal.claim("fenced", B)
+        batch = [Append.of(task_id, 1, token(0)) for task_id in ("fenced", "lost", "fine")]
+        assert journal.append(batch) == ["fenced", "gone", "ok"]
+        assert not client.exists(keys.stream("lost"))
+        assert journal.read("fine")[-1] == token(0)
+        assert journal.append([]) == []
+
+    def test_published(self, journal: Journal, client: Redis) -> None:
+        """What is appended is published as it stands, in order; what is refused is not."""
+        with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]
+            pubsub.subscribe(keys.stream(TASK))
+            answer = journal.claim(TASK, A)
+            put(journal, token(0, "héllo"), end(1), token(1))
+            heard: list[bytes] = []
+            deadline = time.monotonic() + 5
+            while len(heard) < 3 and time.monotonic() < deadline:
+                message = pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1)
+                heard += [message["data"]] if message else []
+        claim = Claim(attempt=1, worker=A, nonce=answer.nonce)
+        assert [json.loads(each) for each in heard] == [
+            json.loads(encode(each)) for each in (claim, token(0, "héllo"), end(1))
+        ]
+
+    def test_retried(self, journal: Journal, client: Redis) -> None:
+        """A batch whose reply was lost can be sent again: what was written is ok, and not written twice."""
+        journal.claim(TASK, A)
+        batch = [Append.of(TASK, 1, start()), Append.of(TASK, 2, token(0)), Append.of(TASK, 3, end(1))]
+        assert journal.append(batch[:2]) == ["ok", "ok"]
+        assert journal.append(batch) == ["ok", "ok", "ok"]
+        assert journal.append(batch) == ["ok", "ok", "ok"]
+        assert client.xlen(keys.stream(TASK)) == 4
+
+    def test_same_id_other_payload(self, journal: Journal) -> None:
+        """An id that is taken by something else is no retry, but a fence."""
+        journal.claim(TASK, A)
+        put(journal, token(0, "mine"))
+        assert put(journal, token(0, "other")) == ["fenced"]
+
+    @pytest.mark.parametrize(
+        "last", [end(1), Error(attempt=1, code="expired", message="late"), Release(attempt=1, crashed=False)]
+    )
+    def test_after_the_last_word(self, journal: Journal, last: Entry) -> None:
+        """After an end, an error or its own release an attempt can append nothing more."""
+        journal.claim(TASK, A)
+        assert put(journal, token(0), last) == ["ok", "ok"]
+        assert put(journal, token(1), n=3) == ["fenced"]
+
+    def test_time_to_live(self, journal: Journal, client: Redis) -> None:
+        """An ended journal lives as long as was configured."""
+        journal.claim(TASK, A)
+        put(journal, end())
+        assert 0 < client.pttl(keys.stream(TASK)) <= 60_000
+
+    def test_never_revives(self, journal: Journal, client: Redis) -> None:
+        """An append to an expired journal does not bring it back."""
+        journal.claim(TASK, A)
+        client.delete(keys.stream(TASK))
+        assert put(journal, token(0)) == ["gone"]
+        assert client.exists(keys.stream(TASK)) == 0
+
+    def test_claimed_anew_after_a_loss(self, journal: Journal, client: Redis) -> None:
+        """The nonce fences the owner of an attempt that Redis lost and another worker claimed under the same number."""
+        old = journal.claim(TASK, A)
+        client.delete(keys.stream(TASK))
+        item = Append.of(TASK, 9, token(8), old.nonce)
+        assert journal.append([item]) == ["gone"]
+        new = journal.claim(TASK, B)
+        assert new.attempt == old.attempt
+        assert journal.append([item]) == ["fenced"]
+        assert journal.append([Append.of(TASK, 1, start(), new.nonce)]) == ["ok"]
+
+    def test_not_a_stream(self, journal: Journal, client: Redis) -> None:
+        """A key of another type fences its own request, and no other."""
+        client.set(keys.stream("odd"), "x")
+        journal.claim(TASK, A)
+        batch = [Append.of("odd", 1, token(0)), Append.of("odd", 1, token(0), "feed"), Append.of(TASK, 1, token(0))]
+        assert journal.append(batch) == ["fenced", "fenced", "ok"]
+        with pytest.raises(JournalFailed, match=r"claim of odd: .*WRONGTYPE"):
+            journal.claim("odd", A)
+
+    def test_out_of_memory(self, journal: Journal, client: Redis) -> None:
+        """A server without memory refuses the whole batch as unavailable; the retry writes it."""
+        journal.claim(TASK, A)
+        client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(BrokerUnavailable, match="Redis refuses"):
+                put(journal, token(0))
+        finally:
+            client.config_set("maxmemory", 0)
+        assert put(journal, token(0)) == ["ok"]
+
+    def test_scripts_flushed(self, journal: Journal, client: Redis) -> None:
+        """A server that has forgotten the scripts is given them again."""
+        client.script_flush()
+        journal.claim(TASK, A)
+        assert put(journal, token(0)) == ["ok"]
+
+
+class TestRewrite:
+    def test_lost(self, journal: Journal, client: Redis) -> None:
+        """The owner writes a lost journal anew, entry by entry, and goes on; sealed if it had ended."""
+        answer = journal.claim(TASK, A)
+        items = [*answer.items, Append.of(TASK, 1, start(), answer.nonce), Append.of(TASK, 2, token(0), answer.nonce)]
+        journal.append(items[1:])
+        before = client.xrange(keys.stream(TASK))
+        client.delete(keys.stream(TASK))
+        assert journal.rewrite(TASK, items)
+        assert client.xrange(keys.stream(TASK)) == before
+        assert client.pttl(keys.stream(TASK)) > 60_000
+        assert journal.append([Append.of(TASK, 3, end(1), answer.nonce)]) == ["ok"]
+
+    def test_ended(self, journal: Journal, client: Redis) -> None:
+        """A journal that is written anew with its end takes nothing more."""
+        answer = journal.claim(TASK, A)
+        assert not journal.rewrite(TASK, answer.items)
+        client.delete(keys.stream(TASK))
+        assert journal.rewrite(TASK, [*answer.items, Append.of(TASK, 1, end())])
+        assert put(journal, token(0), n=2) == ["fenced"]
+        assert client.pttl(keys.stream(TASK)) <= 60_000
+
+    def test_later_attempt(self, journal: Journal, client: Redis) -> None:
+        """A second attempt writes the first one's entries anew too."""
+        journal.claim(TASK, A)
+        put(journal, start(), token(0), Release(attempt=1, crashed=False))
+        answer = journal.claim(TASK, B)
+        before = client.xrange(keys.stream(TASK))
+        client.delete(keys.stream(TASK))
+        assert journal.rewrite(TASK, answer.items)
+        assert client.xrange(keys.stream(TASK)) == before
+
+
+class TestEndUnclaimed:
+    def test_never_claimed(self, journal: Journal, client: Redis) -> None:
+        """A request that was revoked while queued gets a journal with its end alone, and leaves the ledger."""
+        client.hset(keys.LEDGER, TASK, "{}")
+        assert journal.end_unclaimed(TASK, end(reason="cancelled", attempt=0)) == "ended"
+        (only,) = journal.read(TASK)
+        assert isinstance(only, End)
+        assert (only.attempt, only.index, only.finish_reason) == (1, 0, "cancelled")
+        assert client.hlen(keys.LEDGER) == 0
+        assert journal.claim(TASK, A).kind == "ended"
+        assert 0 < client.pttl(keys.stream(TASK)) <= 60_000
+
+    def test_after_tokens(self, journal: Journal, client: Redis) -> None:
+        """The end after a dead attempt counts the tokens that were emitted, and fences the dead."""
+        journal.claim(TASK, A)
+        put(journal, start(), token(0), token(1))
+        die(client, A)
+        bare = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+        assert journal.end_unclaimed(TASK, bare) == "ended"
+        last = journal.read(TASK)[-1]
+        assert isinstance(last, End)
+        assert (last.attempt, last.index, last.usage["prompt_tokens"], last.usage["completion_tokens"]) == (2, 2, 7, 2)
+        assert put(journal, token(2), n=4) == ["fenced"]
+
+    def test_busy_and_already(self, journal: Journal) -> None:
+        """A living owner ends its request itself; an ended one is not ended twice; a released one can be."""
+        error = Error(attempt=0, code="expired", message="late")
+        journal.claim(TASK, A)
+        assert journal.end_unclaimed(TASK, error) == "busy"
+        journal.release(TASK, 1, 1, crashed=False)
+        assert journal.end_unclaimed(TASK, error) == "ended"
+        assert journal.end_unclaimed(TASK, error) == "already"
+        assert journal.read(TASK)[-1] == Error(attempt=2, code="expired", message="late")
+
+    def test_moved(self, journal: Journal, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An end is worked out anew when something was appended since the journal was read, and not for ever."""
+        read = journal._stored
+        writes = iter(range(1_000))
+
+        def read_and_write(task_id: str) -> list[tuple[str, bytes]]:
+            stored = read(task_id)
+            for n in itertools.islice(writes, 1):
+                client.xadd(keys.stream(TASK), {"d": encode(token(n))}, id=f"1-{n}")
+            return stored
+
+        monkeypatch.setattr(journal, "_stored", read_and_write)
+        assert journal.end_unclaimed(TASK, end(reason="cancelled")) == "busy"
+        writes = iter([500])
+        assert journal.end_unclaimed(TASK, end(reason="cancelled")) == "ended"
+        last = journal.read(TASK)[-1]
+        assert isinstance(last, End)
+        assert last.index == 501
+
+
+class TestServer:
+    def test_unreachable(self) -> None:
+        """A server that is not there is one clear error that names what was tried."""
+        with (
+            closing(connect("redis://127.0.0.1:1/0")) as client,
+            pytest.raises(BrokerUnavailable, match=f"claim of {TASK}"),
+        ):
+            Journal(client).claim(TASK, A)
