@@ -1,0 +1,7 @@
+"""The fleet in Redis: workers' records and leases, the messages they hold, and the ledger of what was submitted."""
+
+from __future__ import annotations
+
+from tasks.registry.registry import Beat, Connections, DuplicateWorker, Reading, Registration, Registry
+
+__all__ = ["Beat", "Connections", "DuplicateWorker", "Reading", "Registration", "Registry"]

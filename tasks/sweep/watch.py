@@ -1,0 +1,105 @@
+"""Who is dead: a judgement over successive looks at the fleet, without Redis and without a clock of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from tasks.registry.registry import ABSENT_S, RESTART_GRACE_S, Connections
+
+#: A leap of Redis's clock against ours by more than this is a change of clocks, not a late reply.
+CLOCK_LEAP_S = 2.0
+#: Looks come when the thread gets its turn: so much less than :data:`ABSENT_S` between the first and the last is enough.
+JITTER_S = 0.05
+
+
+@dataclass(slots=True, frozen=True)
+class Seen:
+    """What one look saw of one worker. ``lease`` is the client id in its valid lease, ``None`` if it has none."""
+
+    node: str
+    boot: str
+    beat_at: float
+    lease: str | None
+
+    @property
+    def identity(self) -> str:
+        """``node#boot``."""
+        return f"{self.node}#{self.boot}"
+
+
+@dataclass(slots=True, frozen=True)
+class Look:
+    """The fleet at one moment: ``at`` by this process's monotonic clock, ``now`` by Redis's clock."""
+
+    at: float
+    now: float
+    workers: list[Seen]
+    connections: Connections
+
+
+@dataclass(slots=True, frozen=True)
+class Verdict:
+    """A worker that is dead, and why, for people."""
+
+    worker: Seen
+    reason: str
+
+
+class Watch:
+    """Remembers absences between looks.
+
+    Dead is a worker whose connection is absent in looks that span :data:`ABSENT_S`, or that has been silent for
+    ``dead_after_s`` by Redis's clock. Nobody is dead while :attr:`grace_s` lasts: after Redis has restarted or its clock
+    has leapt, and after this process's own connection was reset, everyone is on the way back.
+    """
+
+    def __init__(self, dead_after_s: float) -> None:
+        self._dead_after_s = dead_after_s
+        self._absent_since: dict[str, float] = {}
+        self._believe_from = -inf
+        self._run_id: str | None = None
+        self._clock_offset = 0.0
+
+    def disturbed(self, at: float) -> None:
+        """This process lost its own connection: absence means nothing for a while."""
+        self._believe_from = at + RESTART_GRACE_S
+        self._absent_since.clear()
+
+    def grace_s(self, at: float) -> float:
+        """For how much longer nobody is declared dead."""
+        return max(0.0, self._believe_from - at)
+
+    def verdicts(self, look: Look) -> list[Verdict]:
+        """Who is dead, given this look and those before."""
+        self._notice_restart(look)
+        self._notice_absence(look)
+        if self.grace_s(look.at):
+            return []
+        return [Verdict(worker, reason) for worker in look.workers if (reason := self._reason(worker, look))]
+
+    def _notice_restart(self, look: Look) -> None:
+        run_id, offset = look.connections.run_id, look.now - look.at
+        if self._run_id is None:
+            self._believe_from = max(self._believe_from, look.at + RESTART_GRACE_S - look.connections.uptime_s)
+        elif run_id != self._run_id or abs(offset - self._clock_offset) > CLOCK_LEAP_S:
+            self.disturbed(look.at)
+        self._run_id, self._clock_offset = run_id, offset
+
+    def _notice_absence(self, look: Look) -> None:
+        present = look.connections.identities
+        absent = set()
+        if present is not None:
+            # A worker without a number in its lease has no connection that could be missed.
+            absent = {each.identity for each in look.workers if each.lease and each.identity not in present}
+        self._absent_since = {each: self._absent_since.get(each, look.at) for each in absent}
+
+    def _reason(self, worker: Seen, look: Look) -> str:
+        since = self._absent_since.get(worker.identity)
+        if since is not None and look.at - since >= ABSENT_S - JITTER_S:
+            return f"its connection has been gone for {look.at - since:.1f} s"
+        silent_s = look.now - worker.beat_at
+        # A beat from the future was written before Redis's clock was put back.
+        if worker.lease is None and not 0 <= silent_s < self._dead_after_s:
+            return f"silent for {silent_s:.1f} s"
+        return ""

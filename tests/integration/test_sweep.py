@@ -1,0 +1,404 @@
+"""The sweep on a real server: who is dead, what becomes of their work, and how two sweeps share it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import keys
+from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError
+from tasks.journal.connection import connect
+from tasks.journal.writer import Journal
+from tasks.messages.journal import End, Error
+from tasks.registry import Registry, registry
+from tasks.registry import ledger as ledgers
+from tasks.registry.values import text
+from tasks.sweep import results, start_sweep, sweep, watch
+from tasks.sweep.sweep import Sweep
+from tests.fleet import Ghost, fetch_all, hold, message, record
+from tests.support import ROOT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tasks.demo.embedded import EmbeddedServer
+
+QUEUE = "tier-3-7B"
+
+
+class NoResults:
+    """A result backend in which nothing is final, unless a test says so."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, End | Error] = {}
+        self.failed: dict[str, Exception] = {}
+
+    def final_entry(self, task_id: str) -> End | Error | None:
+        """What the test says."""
+        return self.entries.get(task_id)
+
+    def fail(self, task_id: str, error: Exception) -> None:
+        """Remember it."""
+        self.failed[task_id] = error
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test's server is young; look at it as if it were not."""
+    monkeypatch.setattr(registry, "RESTART_GRACE_S", 0.0)
+    monkeypatch.setattr(watch, "RESTART_GRACE_S", 0.0)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client that answers in bytes."""
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def no_results() -> NoResults:
+    """The result backend of the sweeps below."""
+    return NoResults()
+
+
+@pytest.fixture
+def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]]:
+    """Makes sweeps, each with a client of its own; ends them after the test."""
+    made: list[tuple[Sweep, redis.Redis]] = []
+
+    def make(**options: Any) -> Sweep:
+        client = connect(redis_url)
+        each = Sweep(client, no_results, Journal(client), **{"sweep_s": 0.05, "dead_after_s": 0.5, **options})
+        made.append((each, client))
+        return each
+
+    yield make
+    for each, client in made:
+        each.stop()
+        each._lifeline.close()
+        client.close()
+
+
+def nodes(client: redis.Redis) -> set[str]:
+    """The names in the registry."""
+    return {text(each) for each in client.hkeys(keys.WORKERS)}
+
+
+def test_a_killed_worker_is_buried_and_its_work_returned(
+    client: redis.Redis, make: Callable[..., Sweep], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The vanished connection is enough; the living one next to it is not touched."""
+    caplog.set_level(logging.INFO)
+    with Ghost(client, "dead@lab") as dead, Ghost(client, "living@lab") as living:
+        hold(client, dead.identity, [message("t1"), message("t2")])
+        hold(client, living.identity, [message("t3")])
+        make(dead_after_s=15.0).start()
+        wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
+        died_at = time.monotonic()
+        dead.die()
+        wait_until(lambda: client.llen(QUEUE) == 2, about="the return of two requests")
+        assert time.monotonic() - died_at < 5
+        assert fetch_all(client, QUEUE) == ["t1", "t2"]
+        wait_until(
+            lambda: client.smembers(keys.OWNERS) == {b"living@lab#b1"}, about="the dead one's debts to be settled"
+        )
+        assert nodes(client) == {"living@lab"}
+        assert client.hlen(keys.unacked(living.identity)) == 1
+        (departed,) = Registry(client).history()
+        assert (departed["node"], departed["departed"]) == ("dead@lab", "dead")
+        assert not client.exists(keys.alive(dead.identity))
+        assert "dead@lab#b1 is dead: its connection has been gone" in caplog.text
+        assert "gave back 2 requests of dead@lab#b1: t1, t2" in caplog.text
+
+
+def test_a_silent_worker_is_dead_and_told_so(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """A worker that is stopped keeps its connection; once it wakes up it learns that its work is others'."""
+    with Ghost(client, lease_ms=300) as ghost:
+        hold(client, ghost.identity, [message("t1")])
+        make().start()
+        wait_until(lambda: client.llen(QUEUE) == 1, about="the return of the request")
+        assert nodes(client) == set()
+        assert ghost.beat() == "swept"
+        assert nodes(client) == set()
+
+
+def test_a_worker_of_a_newer_version_is_swept_too(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """The sweep needs three fields of a record, whatever else a later version writes."""
+    client.hset(keys.WORKERS, "new@lab", json.dumps({"v": 99, "boot": "b9", "beat_at": 5.0, "engines": "many"}))
+    client.hset(keys.WORKERS, "garbage@lab", b"\xff")
+    client.sadd(keys.OWNERS, "new@lab#b9")
+    hold(client, "new@lab#b9", [message("t1")])
+    make().round()
+    assert nodes(client) == {"garbage@lab"}
+    assert fetch_all(client, QUEUE) == ["t1"]
+
+
+def test_the_superseded_and_the_gone_owe_their_work_too(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """Whoever may hold messages and has neither record nor lease is swept, however it went."""
+    with Ghost(client) as ghost:
+        hold(client, ghost.identity, [message("t1")])
+        ghost.die()
+        Registry(client).register(record(boot="b2"), 15_000)
+        client.sadd(keys.OWNERS, "forgotten@lab#b7")
+        hold(client, "forgotten@lab#b7", [message("t2")])
+        make().round()
+        assert sorted(fetch_all(client, QUEUE)) == ["t1", "t2"]
+        assert client.smembers(keys.OWNERS) == {b"mac@lab#b2"}
+
+
+def test_a_lease_without_a_record_is_alive(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """A worker whose record somebody deleted is about to register again; its work is its own."""
+    with Ghost(client) as ghost:
+        hold(client, ghost.identity, [message("t1")])
+        client.delete(keys.WORKERS)
+        make().round()
+        assert not client.exists(QUEUE)
+        assert ghost.beat() == "registered"
+
+
+def test_two_sweeps_restore_each_request_once(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """Even without the lock between them, no request comes back twice."""
+    ids = [f"t{number:03}" for number in range(120)]
+    for name in ("a", "b", "c"):
+        client.sadd(keys.OWNERS, f"{name}@lab#b1")
+        hold(client, f"{name}@lab#b1", [message(f"{name}-{each}") for each in ids])
+    first, second = make(), make()
+    start = threading.Barrier(2)
+
+    def work(each: Sweep) -> None:
+        start.wait()
+        each._return_work(set())
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(fetch_all(client, QUEUE)) == sorted(f"{name}-{each}" for name in "abc" for each in ids)
+
+
+def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """A lock elects one; when it stops, another takes over at once; when it dies, once the lock has ended."""
+    first, second = make(name="first"), make(name="second")
+    first.start()
+    wait_until(lambda: client.hget(keys.SWEEP, "by") == b"first")
+    second.start()
+    second.round()
+    assert client.get(keys.SWEEP_LOCK) == b"first"
+    first.stop()
+    wait_until(lambda: client.hget(keys.SWEEP, "by") == b"second")
+    assert 0 < client.pttl(keys.SWEEP_LOCK) <= sweep.LOCK_AT_LEAST_S * 1000
+
+
+def test_every_round_is_signed_by_redis_clock(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """Workers and ``fleet`` can tell that a sweep runs."""
+    assert Registry(client).last_sweep() == (None, "")
+    make(name="beat:1").round()
+    at, by = Registry(client).last_sweep()
+    assert at is not None
+    assert abs(at - client.time()[0]) < 5
+    assert by == "beat:1"
+
+
+def test_nobody_is_dead_after_a_restart_of_redis(
+    client: redis.Redis,
+    make: Callable[..., Sweep],
+    redis_server: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While everyone reconnects the sweep declares nobody dead; those that stay away are dead after the grace."""
+    monkeypatch.setattr(watch, "RESTART_GRACE_S", 3.0)
+    monkeypatch.setattr(sweep, "RECONNECT_S", 0.1)
+    client.config_set("appendonly", "no")
+    each = make()
+    each.start()
+    wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
+    redis_server.restart()
+    back_at = time.monotonic()
+    # As append-only persistence brings them back: records are there, leases are over, connections are gone.
+    for node in ("back@lab", "away@lab"):
+        client.hset(keys.WORKERS, node, json.dumps({"v": 1, "node": node, "boot": "b1", "beat_at": 5.0}))
+        client.sadd(keys.OWNERS, f"{node}#b1")
+        hold(client, f"{node}#b1", [message(node)])
+    wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a sweep after the restart")
+    assert nodes(client) == {"back@lab", "away@lab"}
+    with Ghost(client, "back@lab"):
+        wait_until(lambda: nodes(client) == {"back@lab"}, about="the end of the grace")
+        assert time.monotonic() - back_at > 2.0
+        wait_until(lambda: fetch_all(client, QUEUE) == ["away@lab"])
+
+
+def test_a_reset_of_its_own_connection_makes_it_doubt(
+    client: redis.Redis, make: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that lost its connection cannot tell whose fault it was, so it waits."""
+    each = make()
+    each.start()
+    wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
+    monkeypatch.setattr(watch, "RESTART_GRACE_S", 3600.0)
+    assert each._watch.grace_s(time.monotonic()) == 0
+    client.client_kill_filter(_id=each._lifeline.client_id)
+    wait_until(lambda: each._watch.grace_s(time.monotonic()) > 3000, about="doubt")
+
+
+def test_a_broken_round_does_not_end_the_sweep(
+    client: redis.Redis, make: Callable[..., Sweep], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever one round meets, the next one comes."""
+    client.set(keys.WORKERS, "not a hash")
+    make().start()
+    wait_until(lambda: "a round failed" in caplog.text, about="a failed round")
+    client.delete(keys.WORKERS)
+    wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a round that works")
+
+
+def test_a_journal_whose_result_is_final_is_ended(
+    client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
+) -> None:
+    """A request that was revoked while its worker died ends for its readers too."""
+    client.sadd(keys.OWNERS, "dead@lab#b1")
+    Journal(client).claim("t1", "dead@lab#b1")
+    hold(client, "dead@lab#b1", [message("t1"), message("t2")])
+    no_results.entries["t1"] = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+    make().round()
+    end = Journal(client).read("t1")[-1]
+    assert isinstance(end, End)
+    assert end.finish_reason == "cancelled"
+    assert Journal(client).read("t2") == []
+    assert sorted(fetch_all(client, QUEUE)) == ["t1", "t2"]
+
+
+def overdue(client: redis.Redis, task_id: str, resent: int = 0) -> None:
+    """A ledger entry whose message is nowhere."""
+    entry = {"at": 5.0, "queue": QUEUE, "message": json.dumps(message(task_id)), "resent": resent}
+    client.hset(keys.LEDGER, task_id, json.dumps(entry))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger is looked through in every round."""
+    monkeypatch.setattr(sweep, "LEDGER_INTERVAL_S", 0.0)
+    monkeypatch.setattr(ledgers, "DUTY", 1e9)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_lost_request_is_sent_again(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """A message that vanished between BRPOP and the note of who has it is back in its queue after two looks."""
+    overdue(client, "t1")
+    each = make()
+    each.round()
+    assert not client.exists(QUEUE)
+    each.round()
+    assert fetch_all(client, QUEUE) == ["t1"]
+    each.round()
+    assert fetch_all(client, QUEUE) == ["t1"]
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_lost_request_with_a_final_result_is_ended(
+    client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
+) -> None:
+    """What Celery has ended by itself is not run, and its readers do not wait."""
+    overdue(client, "t1")
+    no_results.entries["t1"] = Error(attempt=0, code="expired", message="too late")
+    each = make()
+    each.round()
+    each.round()
+    assert not client.exists(QUEUE, keys.LEDGER)
+    error = Journal(client).read("t1")[-1]
+    assert isinstance(error, Error)
+    assert error.code == "expired"
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_request_that_is_lost_every_time_is_given_up(
+    client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
+) -> None:
+    """After five resends it ends with an error, for its readers and for ``get()``."""
+    overdue(client, "t1", resent=ledgers.RESENT_MAX)
+    each = make()
+    each.round()
+    each.round()
+    assert not client.exists(QUEUE, keys.LEDGER)
+    error = Journal(client).read("t1")[-1]
+    assert isinstance(error, Error)
+    assert "lost 5 times" in error.message
+    assert isinstance(no_results.failed["t1"], GenerationError)
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+def test_celery_results_become_ends(producer_app: Celery) -> None:
+    """Revoked and failed results end journals as their readers expect; open and successful ones do not."""
+    backend, found = producer_app.backend, results.Results(producer_app)
+    backend.mark_as_done("done", {"text": "x"})
+    backend.mark_as_revoked("revoked", "terminated")
+    backend.mark_as_failure("ours", EngineFailed("three times"))
+    backend.mark_as_failure("theirs", ValueError("bad"))
+    assert found.final_entry("unknown") is None
+    assert found.final_entry("done") is None
+    revoked, ours, theirs = (found.final_entry(each) for each in ("revoked", "ours", "theirs"))
+    assert isinstance(revoked, End)
+    assert revoked.finish_reason == "cancelled"
+    assert isinstance(ours, Error)
+    assert (ours.code, ours.message, ours.retryable) == ("engine_failed", "three times", True)
+    assert isinstance(theirs, Error)
+    assert (theirs.code, theirs.message) == ("internal_error", "ValueError: bad")
+    found.fail("new", GenerationError("lost"))
+    with pytest.raises(GenerationError, match="lost"):
+        producer_app.AsyncResult("new").get()
+
+
+def test_beats_sweep_starts_with_the_settings(producer_app: Celery, client: redis.Redis) -> None:
+    """What beat starts is a sweep of the app's own Redis."""
+    each = start_sweep(producer_app)
+    try:
+        wait_until(lambda: client.hget(keys.SWEEP, "by") == each.by.encode(), about="a sweep")
+        assert each.daemon
+    finally:
+        each.stop()
+
+
+def test_a_sweep_that_cannot_reach_redis_says_so(no_results: NoResults) -> None:
+    """A round without Redis is one clear error."""
+    with closing(connect("redis://127.0.0.1:1/0")) as away:
+        each = Sweep(away, no_results, Journal(away))
+        with pytest.raises(BrokerUnavailable):
+            each.round()
+        each.stop()
+
+
+def test_the_real_beat_sweeps(client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    """``celery -A tasks beat`` has the sweep in its process, and ends when it is told to."""
+    log = tmp_path / "beat.log"
+    with log.open("wb") as output:
+        beat = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-s", str(tmp_path / "schedule")],
+            cwd=ROOT,
+            env={**os.environ, "REDIS_URL": redis_url},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: client.hget(keys.SWEEP, "at"), timeout_s=30, about="a sweep of the real beat")
+        beat.terminate()
+        assert beat.wait(15) == 0, log.read_text()
+    finally:
+        if beat.poll() is None:
+            beat.kill()
+            beat.wait()
