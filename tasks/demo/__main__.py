@@ -1,0 +1,126 @@
+"""``make demo``: several people ask a real model at once, through Celery and Redis, on this machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.demo.bundled import MODEL, ensure_model
+from tasks.demo.conversation import ask
+from tasks.demo.embedded import EmbeddedServer
+from tasks.demo.errors import SetupError
+from tasks.demo.progress import progress
+from tasks.demo.worker import DemoWorker
+from tasks.errors import GenerationError
+from worker_config.environment import SettingError
+from worker_config.settings import change_environment, current_settings, redis_was_given
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from redis import Redis
+    from rich.console import Console
+
+    from tasks.generate import GenerateTask
+
+QUESTIONS = (
+    "What is photosynthesis?",
+    "Name three colors.",
+    "What is gravity?",
+    "What is the capital of France?",
+)
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.demo", description=__doc__)
+    parser.add_argument("question", nargs="*", help="ask this instead of the demo's own questions")
+    parser.add_argument("--max-tokens", type=int, help="the longest answer (96; 256 for your own question)")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        longest = (256 if options.question else 96) if options.max_tokens is None else options.max_tokens
+        return run(options.question or QUESTIONS, longest)
+    except (SetupError, SettingError, GenerationError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: {error.name} is not installed: pip install 'celery-mlx[demo]'\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return INTERRUPTED
+
+
+def run(questions: Sequence[str], max_tokens: int) -> int:
+    """Start everything, ask, show the answers, and stop everything: the worker first, Redis last."""
+    from rich.console import Console
+
+    from tasks.demo.view import summarise, watch
+
+    with progress() as report:
+        ensure_model(report)
+    console = Console()
+    with private_redis() as client, DemoWorker(current_settings().redis_url, MODEL) as worker:
+        with waiting(console, f"starting a worker and loading {MODEL}"):
+            worker.wait_until_ready(client)
+        with producer() as generate:
+            conversations = ask(generate, questions, model=MODEL, max_tokens=max_tokens, temperature=0)
+            try:
+                watch(console, conversations, worker.check)
+                for each in conversations:
+                    each.collect()
+            finally:
+                for each in conversations:
+                    each.release()
+    summarise(console, conversations)
+    return 1 if any(each.error for each in conversations) else 0
+
+
+@contextmanager
+def private_redis() -> Iterator[Redis]:
+    """A client of a server of our own, or of the one that ``REDIS_URL`` names; the settings name it from then on."""
+    import redis
+
+    with ExitStack() as stack:
+        if not redis_was_given():
+            change_environment(REDIS_URL=stack.enter_context(EmbeddedServer()).url)
+        client = stack.enter_context(closing(redis.Redis.from_url(current_settings().redis_url)))
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            raise SetupError(
+                f"the Redis that REDIS_URL names does not answer ({error}): start it, or unset REDIS_URL"
+            ) from None
+        yield client
+
+
+@contextmanager
+def producer() -> Iterator[GenerateTask]:
+    """The task, as every program that uses it has it."""
+    from tasks import app, generate
+
+    try:
+        yield generate
+    finally:
+        app.backend.result_consumer.stop()
+        app.close()
+
+
+@contextmanager
+def waiting(console: Console, about: str) -> Iterator[None]:
+    """Says that something takes a while: a spinner on a terminal, a line without one."""
+    if console.is_terminal:
+        with console.status(about):
+            yield
+    else:
+        console.print(f"{about} ...")
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

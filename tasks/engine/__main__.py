@@ -1,0 +1,141 @@
+"""``python -m tasks.engine``: an engine for the worker at the other end of ``--fd``, or one answer on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from tasks.engine.blas import load_blas
+from tasks.engine.engine import Engine
+from tasks.engine.fake import FakeBackend, is_fake
+from tasks.engine.intake import Intake
+from tasks.engine.link import Link
+from tasks.errors import GenerationError
+from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tasks.engine.backend import Backend, Facts
+    from tasks.messages.engine import FromEngine
+
+logger = logging.getLogger("tasks.engine")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.engine", description=__doc__)
+    parser.add_argument("--fd", type=int, help="serve the worker at the other end of this socket")
+    parser.add_argument("model", nargs="?", help="a model's folder or hub id, or fake:STEP_MS")
+    parser.add_argument("--prompt", help="what to say to the model")
+    parser.add_argument("--raw", action="store_true", help="no chat template")
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--verbose", action="store_true", help="log at DEBUG")
+    options = parser.parse_args(arguments)
+    if options.fd is not None:
+        return serve(options.fd)
+    if not options.model or options.prompt is None:
+        parser.error("give a model and --prompt")
+    return answer_once(options)
+
+
+def answer_once(options: argparse.Namespace) -> int:
+    """Load a model, print its answer as it comes, and return the exit code."""
+    logging.basicConfig(level="DEBUG" if options.verbose else "WARNING", format="%(levelname)s %(message)s")
+    config = EngineConfig(model=options.model, source=options.model)
+    try:
+        backend = load(config, lambda _: None, lambda: None)
+    except GenerationError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - this is the command's answer
+        return 1
+    from tasks.engine.answer import answer
+
+    submit = Submit(
+        task_id="terminal",
+        messages=None if options.raw else [{"role": "user", "content": options.prompt}],
+        prompt=options.prompt if options.raw else None,
+        max_tokens=options.max_tokens,
+        sampling=Sampling(temperature=options.temperature),
+    )
+    return answer(backend, submit)
+
+
+def serve(fd: int) -> int:
+    """Load the model that the first message names and serve it until the worker goes."""
+    started = time.monotonic()
+    os.set_inheritable(fd, False)
+    connection = Connection(fd)
+    config: EngineConfig = connection.recv()
+    logging.basicConfig(level=config.log_level, stream=sys.stderr, format="%(levelname)s %(message)s")
+    # A terminal's Ctrl-C and a service manager's stop reach the whole group; the worker drains, and then ends us.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    link, intake = Link(connection), Intake()
+    link.start(intake.receive)
+    try:
+        backend = load(config, link.send, link.flush)
+    except GenerationError as error:
+        logger.debug("loading failed", exc_info=True)
+        link.send(LoadFailed(error.code, str(error)))
+        link.flush()
+        return 1
+    facts = backend.facts
+    intake.start(backend)
+    ready = _ready(config, facts, time.monotonic() - started)
+    logger.info(
+        "%s at revision %s is ready after %.1f s on %s", config.model, ready.revision, ready.load_s, ready.accelerator
+    )
+    link.send(ready)
+    engine = Engine(
+        backend, intake, link.send, max_batch=config.max_batch, memory_budget_bytes=config.memory_budget_bytes
+    )
+    try:
+        engine.run()
+    except Exception:
+        logger.exception("a step failed")
+        link.flush()
+    return 1
+
+
+def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend:
+    """The model that the configuration names.
+
+    Raises:
+        ModelLoadFailed: it cannot be loaded.
+        OutOfMemory: it does not fit the budget.
+    """
+    if is_fake(config.model):
+        return FakeBackend(config, flush)
+    blas = load_blas()  # before MLX is imported: afterwards it has no effect
+    from tasks.engine.model import load_model
+
+    return load_model(config, lambda fraction, about: send(Loading(fraction, about)), blas)
+
+
+def _ready(config: EngineConfig, facts: Facts, load_s: float) -> Ready:
+    return Ready(
+        model=config.model,
+        revision=facts.revision,
+        context_tokens=facts.context_tokens,
+        weights_bytes=facts.weights_bytes,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
+        accelerator=facts.accelerator,
+        blas=facts.blas,
+        load_s=load_s,
+        pid=os.getpid(),
+    )
+
+
+if __name__ == "__main__":
+    # The interpreter's own end would wait for a stuck device; nothing here needs it.
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

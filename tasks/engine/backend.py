@@ -1,0 +1,105 @@
+"""What the engine's loop needs of a model: a real one (:mod:`tasks.engine.model`) or the fake one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.engine.request import Assembler, Request
+    from tasks.messages.engine import Submit, TokenLogprob
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Facts:
+    """What is known of a model once it is loaded; see :class:`tasks.messages.engine.Ready`."""
+
+    revision: str
+    context_tokens: int
+    weights_bytes: int
+    kv_bytes_per_token: int
+    kv_bytes_per_row: int = 0
+    accelerator: Literal["metal", "cuda", "cpu", "fake"]
+    blas: str
+    end_ids: frozenset[int]
+
+
+@dataclass(slots=True, frozen=True)
+class Draw:
+    """One row's token of one decode step."""
+
+    uid: int
+    token: int
+    logprob: TokenLogprob | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Memory:
+    """MLX's own figures, in bytes."""
+
+    active_bytes: int
+    cache_bytes: int
+    peak_bytes: int
+
+
+class OutOfDeviceMemory(Exception):
+    """A step did not fit into memory. The rows of the batch are lost and have to be inserted again."""
+
+
+class Backend(Protocol):
+    """A model with a batch of rows. ``encode`` and ``assembler`` run on any thread, the rest on the stepping one."""
+
+    facts: Facts
+    #: How long an idle engine waits for more of a burst, before it starts on what has come.
+    gather_s: float
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens computed so far, over all requests."""
+        ...
+
+    def encode(self, submit: Submit) -> list[int]:
+        """The prompt's token ids.
+
+        Raises:
+            tasks.errors.InvalidRequest: the model cannot take such a prompt.
+        """
+        ...
+
+    def assembler(self, stop: tuple[str, ...]) -> Assembler:
+        """A new text assembler for one request."""
+        ...
+
+    def shares_prefill(self, request: Request) -> bool:
+        """Whether a row that is being prefilled has a prefix that this request had better wait for."""
+        ...
+
+    def insert(self, request: Request) -> int:
+        """Add a row for prompt and ids; returns how many of its tokens need no prefill."""
+        ...
+
+    def decode(self) -> Sequence[Draw]:
+        """One token for each row that is prefilled."""
+        ...
+
+    def prefill(self) -> None:
+        """Compute a bounded number of prompt tokens. Rows whose prompt is complete decode next."""
+        ...
+
+    def remove(self, uids: Sequence[int], *, keep: bool) -> None:
+        """Take rows out, in any state; ``keep`` puts what they computed into the prompt cache."""
+        ...
+
+    def limit_prompt_cache(self, most_bytes: int) -> None:
+        """From now on keep no more cached prompts than this; forgets the least useful."""
+        ...
+
+    def reset(self) -> None:
+        """Drop all rows and cached prompts, after a step ran out of memory."""
+        ...
+
+    def memory(self) -> Memory | None:
+        """What MLX holds; ``None`` where there is no MLX."""
+        ...

@@ -1,0 +1,71 @@
+"""An optimised BLAS for MLX's CPU build, which links the reference one. To be called before MLX is imported.
+
+A library that is loaded with its symbols global wins over the one that MLX was linked with, if it comes first. Measured
+with a model of 135M parameters in float32 on two cores, tokens/s at batch 1, 4 and 16: reference BLAS 9 at any batch,
+OpenBLAS 17, 54 and 107, MKL 21, 49 and 96.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import logging
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+ADVICE = (
+    "no optimised BLAS found, so MLX computes with the reference one. An optimised BLAS is 2 times as fast for one request "
+    "and 10 times for 16 at once: apt install libopenblas0-pthread, or pip install 'celery-mlx[mkl]'"
+)
+
+
+def load_blas() -> str:
+    """Load the best BLAS of this machine and return its name; ``""`` where MLX brings its own way of computing."""
+    if not needs_blas():
+        return ""
+    for name, path in candidates():
+        try:
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            logger.warning("%s at %s cannot be loaded: %s", name, path, error)
+            continue
+        logger.info("BLAS: %s (%s)", name, path)
+        return name
+    logger.warning("BLAS: %s", ADVICE)
+    return "reference"
+
+
+def needs_blas() -> bool:
+    """Whether this machine has MLX's CPU build for Linux. macOS has Accelerate and Metal, the CUDA build cuBLAS."""
+    return sys.platform == "linux" and _installed("mlx-cpu")
+
+
+def candidates() -> list[tuple[str, str]]:
+    """Name and path of each optimised BLAS in reach, the preferred one first."""
+    found = []
+    if openblas := ctypes.util.find_library("openblas"):
+        found.append(("OpenBLAS", openblas))
+    if platform.machine() in {"x86_64", "AMD64"} and (mkl := _find_mkl()):
+        found.append(("MKL", mkl))
+    return found
+
+
+def _find_mkl() -> str | None:
+    """The single dynamic library in the wheel ``mkl``, which puts it under ``lib`` of the environment."""
+    if not _installed("mkl"):
+        return None
+    files = [Path(str(each.locate())) for each in metadata.files("mkl") or () if each.name.startswith("libmkl_rt.so")]
+    files += sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
+    return next((str(path.resolve()) for path in files if path.is_file()), None)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

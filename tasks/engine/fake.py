@@ -1,0 +1,262 @@
+"""A model that computes nothing: deterministic, timed, without MLX, for tests and for measuring everything else.
+
+It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``.
+Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
+faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
+``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
+and ``!fail`` cannot be tokenised.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.engine.backend import Draw, Facts, OutOfDeviceMemory
+from tasks.engine.stop import StopMatcher
+from tasks.errors import InvalidRequest, ModelLoadFailed
+from tasks.messages.engine import TokenLogprob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tasks.engine.request import Request
+    from tasks.messages.engine import EngineConfig, Submit
+
+PREFIX = "fake:"
+CRASH_EXITCODE = 70
+KV_BYTES_PER_TOKEN = 1024
+WEIGHTS_BYTES = 1 << 20
+# fmt: off
+_WORDS = (
+    "time", "river", "light", "stone", "cloud", "garden", "window", "letter", "summer", "winter", "morning", "evening",
+    "silver", "copper", "paper", "harbour", "mountain", "valley", "forest", "meadow", "island", "bridge", "market",
+    "village", "station", "lantern", "mirror", "ribbon", "anchor", "compass", "feather", "naïve", "café", "über", "façade",
+    "señor", "jalapeño", "crème", "brûlée", "Zürich", "København", "Ελλάδα", "Москва", "東京", "서울", "العربية", "नमस्ते",
+)
+# fmt: on
+_EMOJI = "🌍🚀🎈🦊🌻🍀🐙🎻"
+#: Every eighth pair of tokens from the sixth on is one emoji, cut in two in the middle of its bytes.
+_PERIOD, _HEAD, _TAIL = 8, 5, 6
+_VOCABULARY: tuple[bytes, ...] = (
+    *(f"{word} ".encode() for word in _WORDS),
+    *(sign.encode()[:2] for sign in _EMOJI),
+    *(sign.encode()[2:] + b" " for sign in _EMOJI),
+)
+_FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break)@(\d+)")
+_PIECE = re.compile(r"\s*\S+|\s+$")
+
+
+def is_fake(model: str) -> bool:
+    """Whether a model of this name is this module's."""
+    return model.startswith(PREFIX)
+
+
+def fake_text(prompt: str, seed: int | None, n: int) -> str:
+    """What the fake engine answers with ``max_tokens=n`` to a raw prompt; messages count as :func:`chat_prompt`."""
+    return b"".join(_VOCABULARY[fake_token(prompt, seed, k)] for k in range(n)).decode(errors="replace")
+
+
+def fake_token(prompt: str, seed: int | None, k: int) -> int:
+    """The id of token ``k``."""
+    kind = k % _PERIOD
+    if kind not in {_HEAD, _TAIL}:
+        return _digest(prompt, seed, k) % len(_WORDS)
+    sign = _digest(prompt, seed, k - kind) % len(_EMOJI)
+    return len(_WORDS) + sign + (len(_EMOJI) if kind == _TAIL else 0)
+
+
+def chat_prompt(messages: list[dict[str, Any]]) -> str:
+    """The raw prompt that these messages stand for."""
+    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
+
+
+def _digest(prompt: str, seed: int | None, k: int) -> int:
+    data = f"{seed}\0{k}\0{prompt}".encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class FakeOptions:
+    """What a fake model's name says: times in the units that their names end in."""
+
+    step_ms: float
+    load_s: float = 0.0
+    load_error: str = ""
+    context: int = 8192
+
+
+def parse_options(model: str) -> FakeOptions:
+    """The options in a name such as ``fake:10:load_s=2``; what follows an ``@`` is the tier, which is routing's business.
+
+    Raises:
+        ModelLoadFailed: the name does not have this form.
+    """
+    step_ms, *options = model.removeprefix(PREFIX).partition("@")[0].split(":")
+    try:
+        values: dict[str, Any] = {"step_ms": float(step_ms)}
+        for option in options:
+            name, value = option.split("=", 1)
+            values[name] = value if name == "load_error" else int(value) if name == "context" else float(value)
+        return FakeOptions(**values)
+    except (ValueError, TypeError):
+        raise ModelLoadFailed(
+            f"model {model!r}: expected fake:STEP_MS, with options load_s=, load_error= and context= behind more colons"
+        ) from None
+
+
+class FakeAssembler:
+    """The fake vocabulary's text, cut at stop strings."""
+
+    __slots__ = ("_matcher", "_utf8")
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._matcher = StopMatcher(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was completed."""
+        return self._matcher.stopped
+
+    def push(self, token_id: int) -> str:
+        """Take a token, return the text that is safe to show."""
+        return self._matcher.push(self._utf8.decode(_VOCABULARY[token_id]))
+
+    def finish(self) -> str:
+        """Return what was held back."""
+        return self._matcher.push(self._utf8.decode(b"", final=True)) + self._matcher.finish()
+
+
+@dataclass(slots=True)
+class _Row:
+    request: Request
+    prompt: str
+    faults: dict[int, str]
+
+
+class FakeBackend:
+    """The fake model behind the engine's real loop. ``flush`` empties the pipe before a made-up crash."""
+
+    gather_s = 0.0
+
+    def __init__(self, config: EngineConfig, flush: Callable[[], None]) -> None:
+        options = parse_options(config.model)
+        time.sleep(options.load_s)
+        if options.load_error:
+            raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
+        self.facts = Facts(
+            revision="fake",
+            context_tokens=min(options.context, config.context_tokens or options.context),
+            weights_bytes=WEIGHTS_BYTES,
+            kv_bytes_per_token=KV_BYTES_PER_TOKEN,
+            accelerator="fake",
+            blas="",
+            end_ids=frozenset(),
+        )
+        self.prefilled_tokens = 0
+        self._step_s = options.step_ms / 1000
+        self._beat = 0.0
+        self._flush = flush
+        self._rows: dict[int, _Row] = {}
+        self._spent: set[str] = set()
+
+    def encode(self, submit: Submit) -> list[int]:
+        """One id for each word."""
+        prompt = _raw_prompt(submit)
+        if "!fail" in prompt.split():
+            raise InvalidRequest("prompt: asked the fake engine to fail")
+        return [_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)]
+
+    def assembler(self, stop: tuple[str, ...]) -> FakeAssembler:
+        """A new assembler."""
+        return FakeAssembler(stop)
+
+    def shares_prefill(self, request: Request) -> bool:
+        """Never."""
+        return False
+
+    def insert(self, request: Request) -> int:
+        """Add a row, which decodes at once."""
+        prompt = _raw_prompt(request.submit)
+        faults = {int(index): fault for fault, index in _FAULT.findall(prompt)}
+        self._rows[request.uid] = _Row(request, prompt, faults)
+        self.prefilled_tokens += len(request.prompt) + len(request.ids)
+        return 0
+
+    def decode(self) -> list[Draw]:
+        """One token for each row, ``step_ms`` after the last."""
+        if not self._rows:
+            return []
+        if self._step_s:
+            self._keep_time()
+        return [self._draw(row) for row in self._rows.values()]
+
+    def prefill(self) -> None:
+        """Nothing to do: rows count as prefilled when they are added."""
+
+    def remove(self, uids: Sequence[int], *, keep: bool) -> None:
+        """Take rows out."""
+        for uid in uids:
+            self._rows.pop(uid, None)
+
+    def limit_prompt_cache(self, most_bytes: int) -> None:
+        """Nothing to do."""
+
+    def reset(self) -> None:
+        """Drop all rows."""
+        self._rows.clear()
+
+    def memory(self) -> None:
+        """Unknown."""
+        return
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        # A step right after the last keeps the beat; after a pause the beat starts anew.
+        if now - self._beat > self._step_s:
+            self._beat = now
+        self._beat += self._step_s
+        time.sleep(max(0.0, self._beat - now))
+
+    def _draw(self, row: _Row) -> Draw:
+        submit = row.request.submit
+        index = len(row.request.ids)
+        if row.faults:
+            self._fault(row, index)
+        token = fake_token(row.prompt, submit.sampling.seed, index)
+        return Draw(row.request.uid, token, _logprob(row, index, token) if submit.sampling.logprobs else None)
+
+    def _fault(self, row: _Row, index: int) -> None:
+        due = [fault for at, fault in row.faults.items() if index >= at]
+        first = row.request.submit.resume is None
+        if "crash" in due or ("crash-once" in due and first):
+            self._flush()
+            os._exit(CRASH_EXITCODE)
+        if "break" in due:
+            raise RuntimeError("a prompt asked the fake engine to break")
+        while "hang" in due or ("hang-once" in due and first):
+            time.sleep(3600)
+        if "oom" in due and row.request.task_id not in self._spent:
+            self._spent.add(row.request.task_id)
+            raise OutOfDeviceMemory("the fake engine was asked to run out of memory")
+
+
+def _raw_prompt(submit: Submit) -> str:
+    return chat_prompt(submit.messages or []) if submit.prompt is None else submit.prompt
+
+
+def _logprob(row: _Row, index: int, token: int) -> TokenLogprob:
+    """A made-up distribution: each alternative is half as likely as the one before."""
+    others = [(token + n) % len(_VOCABULARY) for n in range(row.request.submit.sampling.top_logprobs)]
+    top = tuple((other, _text(other), -0.7 * (n + 1)) for n, other in enumerate(others))
+    return TokenLogprob(token, _text(token), -0.7, top)
+
+
+def _text(token: int) -> str:
+    return _VOCABULARY[token].decode(errors="replace")

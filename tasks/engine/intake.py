@@ -1,0 +1,151 @@
+"""From a worker's messages to tokenised requests, off the stepping thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeAlias
+
+from tasks.engine.request import Request, prompt_hash
+from tasks.errors import CannotResume, ContextExceeded, GenerationError, InvalidRequest
+from tasks.messages.engine import Abort, Failed, Resize, Submit
+
+if TYPE_CHECKING:
+    from tasks.engine.backend import Backend
+
+logger = logging.getLogger(__name__)
+
+Item: TypeAlias = Request | Abort | Failed | Resize
+
+#: A burst that has not come in by then is not waited for.
+MOST_GATHER_S = 0.05
+BURST_FACTOR = 5
+
+
+class Intake:
+    """Takes messages in on one thread, prepares requests on another, and hands them over on a third."""
+
+    def __init__(self) -> None:
+        self._submits: SimpleQueue[Submit] = SimpleQueue()
+        self._changed = threading.Condition()
+        self._ready: list[Item] = []
+        #: What has come and is not tokenised yet, each with the abort that came after it.
+        self._pending: dict[str, Abort | None] = {}
+
+    def receive(self, message: Submit | Abort | Resize) -> None:
+        """Take a message in; only requests queue behind other requests' tokenising."""
+        with self._changed:
+            if isinstance(message, Submit):
+                self._pending[message.task_id] = None
+                self._submits.put(message)
+            elif isinstance(message, Abort) and message.task_id in self._pending:
+                self._pending[message.task_id] = message
+            else:
+                self._ready.append(message)
+            self._changed.notify_all()
+
+    def start(self, backend: Backend) -> None:
+        """Begin to tokenise, with a loaded model."""
+        threading.Thread(target=self._tokenise, args=(backend,), name="intake", daemon=True).start()
+
+    def collect(self, gather_s: float | None = None) -> list[Item]:
+        """What is ready, in order of arrival.
+
+        With ``gather_s`` (the engine is idle) wait until there is something, and for the rest of its burst: until
+        nothing is being tokenised and nothing new came for ``gather_s``, at most ``MOST_GATHER_S``. What has brought more
+        than one request is a burst, and is given longer pauses.
+        """
+        with self._changed:
+            if gather_s is not None:
+                self._changed.wait_for(lambda: self._ready)
+                self._gather(gather_s)
+            items, self._ready = self._ready, []
+        return items
+
+    def _gather(self, quiet_s: float) -> None:
+        deadline = time.monotonic() + MOST_GATHER_S
+        while quiet_s and (left_s := deadline - time.monotonic()) > 0:
+            if self._pending:
+                self._changed.wait(left_s)
+                continue
+            pause_s = quiet_s if len(self._ready) == 1 else BURST_FACTOR * quiet_s
+            if not self._more_comes(min(pause_s, left_s)):
+                return
+
+    def _more_comes(self, within_s: float) -> bool:
+        known = len(self._ready)
+        return self._changed.wait_for(lambda: bool(self._pending) or len(self._ready) > known, within_s)
+
+    def _tokenise(self, backend: Backend) -> None:
+        for uid in itertools.count():
+            submit = self._submits.get()
+            item = _prepare(uid, submit, backend)
+            with self._changed:
+                self._ready.append(item)
+                if (abort := self._pending.pop(submit.task_id, None)) is not None:
+                    self._ready.append(abort)
+                self._changed.notify_all()
+
+
+def _prepare(uid: int, submit: Submit, backend: Backend) -> Request | Failed:
+    try:
+        return prepare(uid, submit, backend)
+    except GenerationError as error:
+        return Failed(submit.task_id, error.code, str(error))
+    except Exception as error:  # one bad request must not end the thread that all others need
+        logger.exception("request %s could not be prepared", submit.task_id)
+        return Failed(submit.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
+
+
+def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
+    """A request with its prompt tokenised and an earlier attempt's tokens taken over.
+
+    Raises:
+        InvalidRequest: the model cannot take this prompt.
+        ContextExceeded: prompt and ``max_tokens`` do not fit the context.
+        CannotResume: the earlier attempt's model or prompt was another.
+    """
+    facts = backend.facts
+    prompt = backend.encode(submit)
+    if not prompt:
+        raise InvalidRequest("prompt: has no tokens; give the model something to go on from")
+    request = Request(
+        uid=uid,
+        submit=submit,
+        prompt=prompt,
+        prompt_hash=prompt_hash(prompt),
+        limit=_limit(submit.max_tokens, len(prompt), facts.context_tokens),
+        end_ids=facts.end_ids,
+        assembler=backend.assembler(submit.stop),
+    )
+    if submit.resume is not None:
+        _resume(request, facts.revision)
+    return request
+
+
+def _limit(max_tokens: int | None, prompt_tokens: int, context_tokens: int) -> int:
+    left = context_tokens - prompt_tokens
+    if max_tokens is None and left > 0:
+        return left
+    if max_tokens is None or max_tokens > left:
+        asked = "at least 1" if max_tokens is None else str(max_tokens)
+        raise ContextExceeded(
+            f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}: together more than the model's context "
+            f"of {context_tokens} tokens"
+        )
+    return max_tokens
+
+
+def _resume(request: Request, revision: str) -> None:
+    resume = request.submit.resume
+    assert resume is not None
+    for what, before, now in (
+        ("model revision", resume.revision, revision),
+        ("prompt hash", resume.prompt_hash, request.prompt_hash),
+    ):
+        if before != now:
+            raise CannotResume(f"the earlier attempt's {what} was {before!r}, this worker's is {now!r}")
+    request.resume()

@@ -1,0 +1,175 @@
+"""An engine process as its worker sees it: started, spoken to over one private pipe, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Self
+
+from tasks.messages.engine import EngineConfig, Shutdown
+from worker_config.settings import child_environment
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import IO
+
+    from tasks.messages.engine import FromEngine, ToEngine
+
+logger = logging.getLogger(__name__)
+
+#: Small products on a busy machine are fastest with one BLAS thread for each engine (docs/performance.md).
+ENGINE_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+LAST_LINES = 20
+EXIT_WAIT_S = 5.0
+_LEVELS = logging.getLevelNamesMapping()
+
+
+class EngineGone(Exception):
+    """The engine's process has ended, or its pipe is closed; the message says how, with its last words."""
+
+    def __init__(self, message: str, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+
+
+class EngineProcess:
+    """One engine process. ``receive`` belongs to one thread; everything else may be called from any.
+
+    The process ends with its parent: it sees the pipe close. Its stderr goes to this module's log, line by line.
+    """
+
+    def __init__(self, config: EngineConfig, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+        self.config = config
+        self._process = process
+        self._connection = Connection(link.detach())
+        self._sending = threading.Lock()
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        assert process.stderr is not None
+        self._pump = threading.Thread(
+            target=self._forward, args=(process.stderr,), name=f"engine-log-{process.pid}", daemon=True
+        )
+        self._pump.start()
+
+    @classmethod
+    def start(cls, config: EngineConfig) -> Self:
+        """Start a process for this model and return at once; its first messages say how the loading goes.
+
+        Raises:
+            OSError: the machine is out of processes, memory or file descriptors.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.engine", "--fd", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                env=child_environment(ENGINE_ENVIRONMENT),
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        engine = cls(config, process, ours)
+        with contextlib.suppress(EngineGone):  # receive() says why
+            engine.send(config)
+        return engine
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """``None`` while it runs; negative where a signal ended it."""
+        return self._process.poll()
+
+    def send(self, message: ToEngine) -> None:
+        """Hand a message over.
+
+        Raises:
+            EngineGone: the process has ended.
+        """
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            raise self._gone() from None
+
+    def receive(self) -> FromEngine:
+        """Wait for the engine's next message.
+
+        Raises:
+            EngineGone: the process has ended, or :meth:`close` was called.
+        """
+        try:
+            message: FromEngine = self._connection.recv()
+        except (OSError, EOFError):
+            raise self._gone() from None
+        return message
+
+    def kill(self) -> None:
+        """End the process at once; :meth:`receive` then raises."""
+        self._process.kill()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Ask the process to end, kill it if it does not within ``timeout_s``, and wait for its end. May be repeated."""
+        killer = threading.Timer(timeout_s, self._process.kill)
+        killer.start()
+        with contextlib.suppress(EngineGone):
+            self.send(Shutdown())
+        self._process.wait()
+        killer.cancel()
+        self._pump.join(EXIT_WAIT_S)
+        # The pipe is closed when nobody holds it any more: a thread in receive() may still be about to read from it.
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _gone(self) -> EngineGone:
+        """Say how the process ended. It closes its pipe a moment before it is gone; without a pipe it is of no use."""
+        try:
+            exitcode = self._process.wait(EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            exitcode = self._process.wait()
+        self._pump.join(EXIT_WAIT_S)
+        said = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
+        return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{said}", exitcode)
+
+    def _forward(self, stderr: IO[bytes]) -> None:
+        with stderr:
+            for raw in stderr:
+                line = raw.decode(errors="replace").rstrip()
+                if not line:
+                    continue
+                self._last_lines.append(line)
+                level, _, text = line.partition(" ")
+                # What is not the engine's own log is a library's last words before an abort.
+                known = _LEVELS.get(level)
+                logger.log(known or logging.WARNING, "engine %s: %s", self.pid, text if known else line)
+
+
+def ending(exitcode: int) -> str:
+    """How a process with this exit code (negative: the signal) came to its end."""
+    if exitcode >= 0:
+        return f"exited with code {exitcode}"
+    try:
+        return f"was ended by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"was ended by signal {-exitcode}"

@@ -1,0 +1,164 @@
+"""Fixtures for all tests.
+
+``redis_url`` and ``redis_client``: a real Valkey, emptied before the test; each pytest process has one of its own.
+``producer_app``: the Celery app ``tasks`` in this process; it and ``from tasks import generate`` talk to that server.
+``worker``: starts real workers: ``worker("-Q", "tier-under-3B", env={"CELERY_MLX_MODELS": "fake:10"})``.
+``bundled_model``: the folder of the real model, fetched into the cache once.
+``redis_server``: the server itself, for tests that stop and restart it.
+``shared_redis``, ``shared_app``, ``shared_worker``: the same for a whole module, whose server is emptied once; a module that
+uses them uses none of the others, and is one xdist group, so that its workers are started once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+import redis
+from hypothesis import settings as hypothesis_settings
+
+from tasks.demo.bundled import ensure_model
+from tasks.demo.embedded import EmbeddedServer
+from tests.support import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from celery import Celery
+
+# A shared machine is slow at times; what a test may assert is a count.
+hypothesis_settings.register_profile("shared", deadline=None)
+hypothesis_settings.load_profile("shared")
+
+PASSWORD = secrets.token_urlsafe(16)
+
+
+def _reserve_port() -> socket.socket:
+    """A socket that keeps a free port from being given to others until the server takes it over."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
+
+
+# The app reads its settings once per process, so the address is fixed before any test imports it. What the person who
+# runs the tests has set for their own fleet must not be used here, above all not their Redis.
+RESERVED = _reserve_port()
+PORT = int(RESERVED.getsockname()[1])
+KEPT = {"CELERY_MLX_CACHE"}
+for name in [each for each in os.environ if each.startswith("CELERY_MLX_") and each not in KEPT]:
+    del os.environ[name]
+os.environ.update(
+    REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{PORT}/0", CELERY_MLX_ALLOW_FAKE="1", HF_HUB_OFFLINE="1", TZ="UTC"
+)
+
+
+def pytest_unconfigure() -> None:
+    """Let go of the port where no test needed a server."""
+    RESERVED.close()
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[EmbeddedServer]:
+    """The one server of this pytest process. Use ``redis_server``, which empties it."""
+    RESERVED.close()
+    with EmbeddedServer(password=PASSWORD, port=PORT) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(session_server: EmbeddedServer) -> EmbeddedServer:
+    """A running, empty server; a test may stop, kill and restart it."""
+    if not session_server.running:
+        session_server.restart()
+    with closing(redis.Redis.from_url(session_server.url)) as client:
+        client.flushall()
+    return session_server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedServer) -> str:
+    """The URL of a running, empty server."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of a running, empty server, whose answers are text."""
+    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
+        yield client
+
+
+@pytest.fixture
+def producer_app(redis_url: str) -> Celery:
+    """The app ``tasks`` as a producer has it, connected to a running, empty server."""
+    from tasks import app
+
+    assert app.conf.broker_url == redis_url
+    return app
+
+
+class StartWorker(Protocol):
+    """The type of the fixture ``worker``."""
+
+    def __call__(self, *args: str, env: Mapping[str, str] = ..., online: bool = ..., app: str = ...) -> Worker: ...
+
+
+@pytest.fixture
+def worker(redis_client: redis.Redis, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts workers and waits until each is online (unless ``online=False``); ends them after the test."""
+    yield from _start_workers(redis_client, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_redis(session_server: EmbeddedServer) -> Iterator[redis.Redis]:
+    """A client of the server, which is emptied before the module's first test; its answers are text."""
+    if not session_server.running:
+        session_server.restart()
+    with closing(redis.Redis.from_url(session_server.url, decode_responses=True)) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_app(shared_redis: redis.Redis) -> Celery:
+    """The app ``tasks`` as a producer has it."""
+    from tasks import app
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def shared_worker(shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
+    """Starts workers that the module's tests share; ends them after the last."""
+    yield from _start_workers(shared_redis, tmp_path_factory.mktemp("workers"))
+
+
+def _start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
+    started: list[Worker] = []
+
+    def start(*args: str, env: Mapping[str, str] | None = None, online: bool = True, app: str = "tasks") -> Worker:
+        each = Worker(client, folder / f"worker-{len(started)}.log", args, env or {}, app)
+        started.append(each)
+        if online:
+            each.wait_until_online()
+        return each
+
+    yield start
+    try:
+        for each in started:
+            each.stop()
+    finally:
+        for each in started:  # pytest shows this where the test failed, and nowhere else
+            print(f"--- log of {each.node} \n{each.log()}")
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> Path:
+    """The folder of the bundled model; the first test that needs it may have to wait for the download."""
+    return ensure_model(lambda _about, _fraction: None)

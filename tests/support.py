@@ -1,0 +1,136 @@
+"""What several tests need: waiting for a condition, and real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import psutil
+
+from tasks import keys
+from tasks.messages.registry import WorkerRecord, decode_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import redis
+
+ROOT = Path(__file__).parent.parent
+#: The variable that marks every process that a test started, however far down and in whatever session.
+MARK = "TEST_PROCESS_MARK"
+
+Answer = TypeVar("Answer")
+
+
+def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 15.0, about: str = "the condition") -> Answer:
+    """The first true answer of ``condition``; an assertion fails when there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"{about} did not come true within {timeout_s:g} s"
+        time.sleep(0.01)
+    return answer
+
+
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """The living processes that carry this mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):  # it has just ended, or is not ours to look at
+            continue
+    return found
+
+
+def assert_gone(mark: str, *, timeout_s: float = 10.0) -> None:
+    """No process with this mark is left after a while; what is left is killed, and the test fails."""
+    deadline = time.monotonic() + timeout_s
+    while (left := marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    about = [f"{each.pid}: {' '.join(each.cmdline())[:200]}" for each in left if each.is_running()]
+    for each in left:
+        each.kill()
+    assert not about, f"processes stayed behind: {about}"
+
+
+class Worker:
+    """A real ``celery -A tasks worker`` in a session of its own.
+
+    Use the fixture ``worker``, which waits until it is ready and ends it after the test.
+    """
+
+    def __init__(
+        self, client: redis.Redis, log: Path, args: tuple[str, ...], env: Mapping[str, str], app: str = "tasks"
+    ) -> None:
+        self.node = f"test-{uuid.uuid4().hex[:8]}@here"
+        self.mark = uuid.uuid4().hex
+        self.log_path = log
+        self._client = client
+        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-n", self.node, "-l", "INFO", *args]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, MARK: self.mark, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self.process.pid
+
+    def log(self) -> str:
+        """All that the worker has said so far."""
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def record(self) -> WorkerRecord | None:
+        """The worker's record in the registry, if it is there and readable."""
+        payload = self._client.hget(keys.WORKERS, self.node)
+        if not isinstance(payload, str | bytes):
+            return None
+        record = decode_record(self.node, payload)
+        return record if isinstance(record, WorkerRecord) else None
+
+    def wait_until_online(self, timeout_s: float = 45.0) -> None:
+        """Return once the registry says ``online``; fail with the log if the worker ends or takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while (record := self.record()) is None or record.status != "online" or record.pid != self.pid:
+            assert self.process.poll() is None, f"worker ended with {self.process.returncode}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"worker not online after {timeout_s:g} s:\n{self.log()}"
+            time.sleep(0.02)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        """The exit status, once the worker has ended."""
+        return self.process.wait(timeout_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker process alone."""
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """``kill -9`` of the worker process alone; its engines have to notice by themselves."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End the worker: SIGTERM, a second one if it drains for long, SIGKILL; nothing of it may stay behind."""
+        for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            if self.process.poll() is not None:
+                break
+            self.process.send_signal(number)
+            try:
+                self.process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                continue
+        assert_gone(self.mark)

@@ -1,0 +1,175 @@
+"""What the demo shows, at several widths and without a terminal."""
+
+from __future__ import annotations
+
+import io
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from rich.console import Console
+
+from tasks.demo import conversation, view
+from tasks.demo.conversation import Conversation, ask, finished, total_tokens_per_s
+from tasks.demo.errors import SetupError
+from tasks.errors import EngineFailed
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUESTIONS = ("What is one?", "What is two?", "What is three?", "What is four, and why is it not five?")
+LONG = "word " * 120 + "END"
+
+
+class FakeResult:
+    """A result whose stream is known beforehand."""
+
+    def __init__(self, words: list[str], error: Exception | None = None) -> None:
+        self.words = words
+        self.error = error
+        self.stored: Any = {"finish_reason": "stop", "worker": "demo@here"}
+
+    def stream(self) -> Iterator[Any]:
+        for word in self.words:
+            yield SimpleNamespace(text=f"{word} ", ids=[1])
+        if self.error:
+            raise self.error
+
+    def get(self, timeout: float, propagate: bool) -> Any:
+        assert timeout == conversation.RESULT_TIMEOUT_S
+        assert not propagate
+        return self.stored
+
+
+def make(question: str, words: str, error: Exception | None = None, *, follow: bool = True) -> Conversation:
+    result = cast("Any", FakeResult(words.split(), error))
+    each = Conversation(question, time.monotonic(), result)
+    if follow:
+        each.follow()
+        each.collect()
+        each.ended_at = (each.first_at or each.sent_at) + 2  # a fake is faster than any panel is wide
+    return each
+
+
+def console(width: int, height: int = 24, *, terminal: bool = True) -> Console:
+    return Console(file=io.StringIO(), width=width, height=height, force_terminal=terminal, color_system=None)
+
+
+def printed(target: Console) -> str:
+    return cast("io.StringIO", target.file).getvalue()
+
+
+def test_a_conversation_goes_through_its_states() -> None:
+    """It waits, runs from its first token, and is answered at its end, with its times and its text."""
+    each = make("q", "one two three", follow=False)
+    assert (each.state, each.first_token_s, each.tokens_per_s) == ("waiting", None, None)
+    each.first_at, each.tokens = time.monotonic() - 1, 3
+    assert each.state == "running"
+    assert each.tokens_per_s == pytest.approx(2, rel=0.2)
+    each = make("q", "one two three")
+    assert (each.state, each.text, each.tokens) == ("answered", "one two three ", 3)
+    assert each.first_token_s is not None
+    assert each.answer["worker"] == "demo@here"
+
+
+def test_a_failed_answer_keeps_its_text_and_says_why() -> None:
+    """An error ends the conversation, is shown in its place, and its result is not asked for."""
+    each = make("q", "half an", EngineFailed("the engine died"))
+    assert (each.state, each.error, each.answer) == ("failed", "the engine died", {})
+    target = console(80)
+    view.watch(target, [each], lambda: None)
+    assert "error: the engine died" in printed(target)
+
+
+def test_a_failure_that_only_the_result_knows_is_shown() -> None:
+    """Where the stream ended well and the stored result is an error, the error is shown."""
+    each = make("q", "one", follow=False)
+    each.follow()
+    cast("FakeResult", each.result).stored = TypeError("broken")
+    each.collect()
+    assert (each.state, each.error) == ("failed", "TypeError: broken")
+
+
+def test_questions_are_asked_as_chats_at_once() -> None:
+    """Each question becomes one request with the parameters of all, and is followed to its end."""
+    sent = []
+
+    def delay(**parameters: Any) -> Any:
+        sent.append(parameters)
+        return FakeResult(["yes"])
+
+    conversations = ask(cast("Any", SimpleNamespace(delay=delay)), ["a?", "b?"], max_tokens=4)
+    wait_until(lambda: finished(conversations), about="both answers")
+    assert sent == [{"messages": [{"role": "user", "content": each}], "max_tokens": 4} for each in ("a?", "b?")]
+    assert total_tokens_per_s(conversations) > 0
+
+
+@pytest.mark.parametrize(("width", "columns"), [(200, 4), (120, 2), (80, 2), (76, 2), (75, 1), (30, 1)])
+def test_panels_fit_the_terminals_width(width: int, columns: int) -> None:
+    """As many panels stand side by side as can be read, and no line is wider than the terminal."""
+    target = console(width)
+    target.print(view._grid(target, [make(each, LONG) for each in QUESTIONS], whole=True))
+    lines = printed(target).splitlines()
+    assert lines[0].count("╭") == columns
+    assert max(map(len, lines)) <= width
+    assert "END" in printed(target)
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 20), (80, 24), (60, 30), (36, 20)])
+def test_growing_answers_fit_the_terminals_height(width: int, height: int) -> None:
+    """While answers grow, the last lines of each are shown and all panels fit the screen."""
+    target = console(width, height)
+    target.print(view._grid(target, [make(each, LONG) for each in QUESTIONS], whole=False))
+    lines = printed(target).splitlines()
+    assert len(lines) < height
+    assert printed(target).count("END") == len(QUESTIONS)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (6, 3), (9, 3)])
+def test_rows_are_about_equally_long(count: int, columns: int) -> None:
+    """On a wide terminal panels are spread evenly over the rows."""
+    assert view._columns(160, count) == columns
+
+
+def test_markup_in_an_answer_is_text() -> None:
+    """What the model writes is never taken for the terminal library's markup."""
+    each = make("[bold]q?", "[red]not red[/red] [/nonsense]")
+    for target in (console(80), console(80, terminal=False)):
+        view.watch(target, [each], lambda: None)
+        assert "[red]not red[/red] [/nonsense]" in printed(target)
+        assert "[bold]q?" in printed(target)
+
+
+def test_lines_without_a_terminal() -> None:
+    """Without a terminal each answer is one paragraph under its number and question, however long."""
+    target = console(20, terminal=False)
+    view.watch(target, [make("What is one?", LONG)], lambda: None)
+    assert printed(target) == f"[1] What is one?\n{LONG}\n\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watching_ends_when_the_worker_does(terminal: bool) -> None:
+    """A worker that ends while answers are awaited ends the waiting with its error."""
+
+    def check() -> None:
+        raise SetupError("the worker ended")
+
+    with pytest.raises(SetupError, match="the worker ended"):
+        view.watch(console(80, terminal=terminal), [make("q", "w", follow=False)], check)
+
+
+@pytest.mark.parametrize(("width", "complete"), [(100, True), (60, True), (59, False), (36, False)])
+def test_the_summary_fits_the_width(width: int, complete: bool) -> None:
+    """The summary has times at every width, counts and endings where there is room, and says who answered."""
+    target = console(width)
+    view.summarise(target, [make(QUESTIONS[3], "a b c"), make("b?", "a", EngineFailed("no"))])
+    lines = printed(target).splitlines()
+    assert max(map(len, lines)) <= width
+    text = " ".join(printed(target).split())
+    assert "first token" in text
+    assert ("ended" in text) is complete
+    assert ("error" in text) is complete
+    assert "4 tokens in all, " in text
+    assert "demo@here answered 1 of 2" in text

@@ -1,0 +1,249 @@
+"""The batch on a real tiny model, in this process: what is computed when, and that it is right."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.engine.backend import OutOfDeviceMemory
+from tasks.engine.batch import LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
+from tasks.engine.engine import Engine
+from tasks.engine.model import load_model
+from tasks.messages.engine import EngineConfig, Sampling
+from tests.tiny_model import end_id, make_tiny_model
+from tests.unit.engine.test_engine_loop import Loop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def loop(folder: Path) -> Loop:
+    """An engine with a prompt cache, turned by hand."""
+    return _loop(folder)
+
+
+def _loop(folder: Path, **config: Any) -> Loop:
+    settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
+    backend = load_model(EngineConfig(model="tiny", source=str(folder), **settings), lambda *_: None, "")
+    return Loop(max_batch=16, backend=backend)
+
+
+@pytest.fixture
+def endless(folder: Path) -> Sampling:
+    """Greedy, and never an end token."""
+    return Sampling(temperature=0.0, logit_bias={end_id(folder): -1000.0})
+
+
+def test_greedy_answers_are_those_of_mlx_lm(loop: Loop, folder: Path, endless: Sampling) -> None:
+    """Rows of different lengths, that come and go, say what mlx-lm says to each prompt alone."""
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+    from mlx_lm.utils import load
+
+    model, tokenizer = load(str(folder))[:2]
+    prompts = {f"{'a word ' * number}and prompt {number}": 3 + 5 * number for number in range(8)}
+    for number, (prompt, length) in enumerate(prompts.items()):
+        loop.submit(prompt, length, sampling=endless)
+        loop.turn(number % 3)
+    loop.finish()
+    barred = mx.array([-1000.0 if token == end_id(folder) else 0.0 for token in range(len(tokenizer))])
+    for prompt, length in prompts.items():
+        steps = generate_step(
+            mx.array(tokenizer.encode(prompt)), model, logits_processors=[lambda _, logits: logits + barred]
+        )
+        assert loop.answers[prompt].ids == [int(token) for token, _ in itertools.islice(steps, length)]
+
+
+def test_an_idle_engine_prefills_a_burst_before_it_decodes(folder: Path, endless: Sampling) -> None:
+    """Sixteen short prompts are computed in one turn, and all sixteen decode in the next."""
+    loop = _loop(folder, prefill_step_tokens=128)
+    for number in range(16):
+        loop.submit(f"short {number}", 3, sampling=endless)
+    loop.turn()
+    assert [answer.ids for answer in loop.answers.values()] == [[]] * 16
+    loop.turn()
+    assert [len(answer.ids) for answer in loop.answers.values()] == [1] * 16
+
+
+def test_an_abort_of_a_prefilling_row_stops_its_prefill(loop: Loop, endless: Sampling) -> None:
+    """After the turn that sees the abort no more of it is computed, and the rest go on."""
+    loop.submit("stream", 60, sampling=endless)
+    loop.turn(3)
+    loop.submit("long " * 100, 4, sampling=endless)
+    loop.turn(2)
+    computed = loop.backend.prefilled_tokens
+    loop.abort("long " * 100)
+    loop.turn(3)
+    assert loop.backend.prefilled_tokens == computed
+    assert loop.answers["long " * 100].reason == "cancelled"
+    assert not loop.answers["stream"].done
+
+
+def test_no_step_is_computed_after_the_last_token(
+    loop: Loop, endless: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that end together by length cost as many decode steps as they have tokens."""
+    launched: list[int] = []
+    decoding = type(_batch(loop)._decoding)
+    launch = decoding.launch
+
+    def count(self: Any) -> None:
+        launched.append(len(self.rows))
+        launch(self)
+
+    monkeypatch.setattr(decoding, "launch", count)
+    for name in "abc":
+        loop.submit(name, 7, sampling=endless)
+    loop.finish()
+    assert launched == [3] * 7
+
+
+def test_decoding_goes_on_beside_a_prefill_that_ends(loop: Loop, endless: Sampling) -> None:
+    """A row that joins brings no turn without tokens for those that run."""
+    loop.submit("stream", 40, sampling=endless)
+    loop.turn(2)
+    loop.submit("joins " * 20, 5, sampling=endless)
+    counts = []
+    for _ in range(20):
+        before = len(loop.answers["stream"].ids)
+        loop.turn()
+        counts.append(len(loop.answers["stream"].ids) - before)
+    assert counts == [1] * 20
+
+
+def test_a_step_without_memory_puts_rows_back_and_they_go_on(
+    folder: Path, endless: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLX raises in the middle; each request says in the end what it would have said."""
+    alone = _loop(folder)
+    spoilt = _loop(folder)
+    for loop in (alone, spoilt):
+        for number in range(4):
+            loop.submit(f"request {number}", 12, sampling=endless)
+    alone.finish()
+    spoilt.turn(5)
+
+    def fail() -> None:
+        raise RuntimeError("[metal::malloc] Attempting to allocate 1 bytes which is greater than the maximum")
+
+    monkeypatch.setattr(_batch(spoilt)._decoding, "step", fail)
+    spoilt.finish()
+    assert {name: each.ids for name, each in spoilt.answers.items()} == {
+        name: each.ids for name, each in alone.answers.items()
+    }
+    assert max(output.running for output in spoilt.outputs[-12:]) <= 2
+
+
+def test_other_errors_of_mlx_are_not_taken_for_it(
+    loop: Loop, endless: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug ends the engine, as it should."""
+
+    def fail() -> None:
+        raise RuntimeError("[matmul] shapes do not match")
+
+    loop.submit("a", 4, sampling=endless)
+    loop.turn()
+    monkeypatch.setattr(_batch(loop)._decoding, "step", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        loop.turn()
+
+
+def test_without_a_prompt_cache_nothing_is_kept(folder: Path, endless: Sampling) -> None:
+    """prompt_cache_bytes 0: the same prompt is computed again."""
+    loop = _loop(folder, prompt_cache_bytes=0)
+    for name in ("first", "second"):
+        loop.submit(name, 2, prompt="the same words " * 10, sampling=endless)
+        loop.finish()
+    started = loop.answers["second"].started
+    assert started is not None
+    assert started.cached_tokens == 0
+    assert _batch(loop).prompt_cache_bytes == 0
+
+
+def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder: Path) -> None:
+    """A resumed row in other company draws what the first attempt drew."""
+    from tests.engine_client import resume_from
+
+    sampling = Sampling(temperature=1.0, seed=5, logit_bias={end_id(folder): -1000.0})
+    loop.submit("whole", 15, prompt="seeded", sampling=sampling)
+    loop.finish()
+    whole = loop.answers["whole"]
+    loop.submit("other", 15, prompt="company", sampling=sampling)
+    resume = resume_from(whole, 6, loop.backend.facts.revision)
+    loop.submit("resumed", 15, prompt="seeded", sampling=sampling, resume=resume)
+    loop.finish()
+    assert whole.ids[:6] + loop.answers["resumed"].ids == whole.ids
+
+
+def _batch(loop: Loop) -> Batch:
+    backend: Any = loop.backend
+    batch: Batch = backend._batch
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("todo", "target", "most", "expected"),
+    [
+        ([33] * 16, 1024, 1024, [33] * 16),
+        ([1500], 64, 256, [64]),
+        ([33, 33], 64, 256, [33, 33]),
+        ([1500, 10], 64, 256, [32, 10]),
+        ([70], 64, 64, [64]),
+        ([70], 64, 256, [70]),
+        ([5, 5, 5], 2, 2, [1, 1, 1]),
+    ],
+)
+def test_a_prefill_step_is_bounded_and_shared(todo: list[int], target: int, most: int, expected: list[int]) -> None:
+    """Equal shares of the target; a share is stretched for a few last tokens if the bound allows it."""
+    assert plan(todo, target, most) == expected
+
+
+def test_common_prefix() -> None:
+    """How many tokens are alike from the start, beyond the length that is worth looking for."""
+    assert common_prefix([1, 2, 3], [1, 2, 4]) == 2
+    assert common_prefix([], [1]) == 0
+    long = list(range(SHARED_TOKENS + 10))
+    assert common_prefix(long, [*long[:-3], 0, 0, 0]) == len(long) - 3
+
+
+def test_the_pace_of_a_prefill_follows_the_machine() -> None:
+    """Until both are known two lanes; then as many as take four decode steps, within the bound."""
+    pace = _Pace()
+    assert pace.tokens(256) == 2 * LANE_TOKENS
+    pace.stepped(0.1)
+    pace.prefilled(64, 0.3, beside_a_step=True)
+    assert pace.tokens(256) == 128
+    assert pace.tokens(100) == 100
+    pace.prefilled(64, 100.0, beside_a_step=False)
+    assert pace.tokens(256) == LANE_TOKENS
+
+
+def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """decode, prefill and remove translate it, so that the loop knows one class only."""
+    backend: Any = loop.backend
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[malloc] Unable to allocate 5 bytes.")
+
+    for name, call in (
+        ("decode", backend.decode),
+        ("prefill", backend.prefill),
+        ("remove", lambda: backend.remove([1], keep=True)),
+    ):
+        monkeypatch.setattr(_batch(loop), name, fail)
+        with pytest.raises(OutOfDeviceMemory):
+            call()
+    assert isinstance(loop.engine, Engine)

@@ -1,0 +1,323 @@
+"""The engine's loop, turned by hand over the fake model: counts are exact, and nothing depends on time."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tasks.engine.engine as engine_module
+from tasks.engine.backend import OutOfDeviceMemory
+from tasks.engine.engine import Engine
+from tasks.engine.fake import KV_BYTES_PER_TOKEN, WEIGHTS_BYTES, FakeBackend, fake_text
+from tasks.engine.intake import Intake, prepare
+from tasks.engine.memory import CACHE_STEP_TOKENS, Budget
+from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, StepOutput, Submit
+from tests.engine_client import GREEDY, Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.engine.backend import Backend, Draw
+    from tasks.engine.intake import Item
+
+STEP_BYTES = CACHE_STEP_TOKENS * KV_BYTES_PER_TOKEN
+
+
+class HandIntake(Intake):
+    """Prepares requests where the test says so, and never waits."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self.items: list[Item] = []
+        self._backend = backend
+        self._uid = 0
+
+    def put(self, submit: Submit) -> None:
+        self._uid += 1
+        self.items.append(prepare(self._uid, submit, self._backend))
+
+    def collect(self, gather_s: float | None = None) -> list[Item]:
+        items, self.items = self.items, []
+        return items
+
+
+class Loop:
+    """An engine whose turns the test makes."""
+
+    def __init__(self, *, max_batch: int = 4, total_bytes: int | None = None, backend: Any = None) -> None:
+        self.backend: Any = backend or FakeBackend(EngineConfig(model="fake:0"), lambda: None)
+        self.intake = HandIntake(self.backend)
+        self.outputs: list[StepOutput] = []
+        self.answers: dict[str, Answer] = {}
+        self.resized: list[int] = []
+        self.engine = Engine(
+            self.backend, self.intake, self._take, max_batch=max_batch, memory_budget_bytes=total_bytes
+        )
+
+    def submit(self, task_id: str, max_tokens: int = 4, **fields: Any) -> None:
+        prompt = fields.pop("prompt", task_id)
+        self.answers[task_id] = Answer()
+        self.intake.put(
+            Submit(
+                task_id=task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **{"sampling": GREEDY, **fields}
+            )
+        )
+
+    def abort(self, task_id: str) -> None:
+        self.intake.items.append(Abort(task_id))
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.engine.turn()
+
+    def finish(self, most_turns: int = 500) -> None:
+        """Turn until every request has ended."""
+        for _ in range(most_turns):
+            if all(answer.done for answer in self.answers.values()):
+                return
+            self.turn()
+            self.engine.send()
+        pytest.fail(f"not done after {most_turns} turns")
+
+    def resize(self, total_bytes: int) -> None:
+        self.intake.items.append(Resize(total_bytes))
+
+    def _take(self, output: StepOutput | Resized) -> None:
+        if isinstance(output, Resized):
+            self.resized.append(output.memory_budget_bytes)
+            return
+        self.outputs.append(output)
+        for event in output.events:
+            self.answers[event.task_id].add(event, output.step)
+
+
+def test_one_message_for_each_step() -> None:
+    """Three requests of four tokens are four messages, with all their events."""
+    loop = Loop()
+    for name in "abc":
+        loop.submit(name)
+    loop.finish()
+    assert len(loop.outputs) == 4
+    assert [output.step for output in loop.outputs] == [1, 2, 3, 4]
+    assert [output.running for output in loop.outputs] == [3, 3, 3, 0]
+
+
+def test_an_abort_frees_the_slot_within_one_step() -> None:
+    """No token comes in the turn that sees the abort, and the next in line decodes in that same turn."""
+    loop = Loop(max_batch=1)
+    loop.submit("running", 100)
+    loop.submit("waiting", 3)
+    loop.turn(5)
+    assert len(loop.answers["running"].ids) == 5
+    loop.abort("running")
+    loop.turn()
+    assert loop.answers["running"].reason == "cancelled"
+    assert len(loop.answers["running"].ids) == 5
+    assert len(loop.answers["waiting"].ids) == 1
+
+
+def test_an_abort_of_a_waiting_request() -> None:
+    """It ends without having started, and never decodes."""
+    loop = Loop(max_batch=1)
+    loop.submit("running", 5)
+    loop.submit("waiting", 5)
+    loop.turn()
+    loop.abort("waiting")
+    loop.finish()
+    assert loop.answers["waiting"].reason == "cancelled"
+    assert loop.answers["waiting"].started is None
+    assert loop.answers["running"].text == fake_text("running", None, 5)
+
+
+def test_a_step_without_memory_halves_the_batch_and_loses_nothing() -> None:
+    """All four requests go on, two at a time, and say what they would have said."""
+    loop = Loop()
+    for name in ("a", "b", "!oom@3", "d"):
+        loop.submit(name, 8)
+    loop.finish()
+    for name, answer in loop.answers.items():
+        assert answer.text == fake_text(name, None, 8)
+        assert answer.reason == "length"
+    after = [output.running for output in loop.outputs if output.step > 3]
+    assert max(after) == 2
+
+
+def test_a_halved_batch_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After enough steps that fitted, as many rows run as before."""
+    monkeypatch.setattr(engine_module, "RECOVER_STEPS", 3)
+    loop = Loop()
+    for name in ("!oom@1", "b", "c", "d"):
+        loop.submit(name, 12)
+    loop.finish()
+    assert max(output.running for output in loop.outputs[4:]) > 2
+
+
+class Hungry(FakeBackend):
+    """Runs out of memory whenever a certain request is in the batch."""
+
+    def decode(self) -> list[Draw]:
+        if any(row.prompt == "too much" for row in self._rows.values()):
+            raise OutOfDeviceMemory("no room for this one")
+        return super().decode()
+
+
+def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
+    """It is tried in company, then alone, then once more; the others are answered."""
+    loop = Loop(backend=Hungry(EngineConfig(model="fake:0"), lambda: None))
+    for name in ("a", "too much", "c"):
+        loop.submit(name, 4)
+    loop.finish()
+    failed = loop.answers.pop("too much").failed
+    assert failed is not None
+    assert failed.code == "out_of_memory"
+    assert "no room for this one" in failed.message
+    assert all(answer.reason == "length" for answer in loop.answers.values())
+
+
+def _room_for(steps: int) -> int:
+    empty = Budget(0, WEIGHTS_BYTES, KV_BYTES_PER_TOKEN)
+    return WEIGHTS_BYTES + empty.margin_bytes + steps * STEP_BYTES
+
+
+def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
+    """Need and budget are in the message; nobody else is concerned."""
+    loop = Loop(total_bytes=_room_for(2))
+    loop.submit("too long", 3 * CACHE_STEP_TOKENS)
+    loop.submit("short")
+    loop.finish()
+    failed = loop.answers["too long"].failed
+    assert failed is not None
+    assert failed.code == "out_of_memory"
+    assert str(4 * STEP_BYTES) in failed.message
+    assert str(_room_for(2)) in failed.message
+    assert loop.answers["short"].reason == "length"
+
+
+def test_what_does_not_fit_now_waits_in_line() -> None:
+    """With room for two, at most two run; a large one in front is not overtaken for ever."""
+    loop = Loop(total_bytes=_room_for(2))
+    loop.submit("a")
+    loop.submit("large", CACHE_STEP_TOKENS + 10)
+    for name in "bcd":
+        loop.submit(name)
+    loop.turn(2)
+    assert [name for name, answer in loop.answers.items() if answer.started] == ["a"]
+    loop.finish()
+    assert max(output.running for output in loop.outputs) <= 2
+    assert loop.answers["large"].steps[0] < loop.answers["b"].steps[0]
+
+
+def test_the_batch_never_exceeds_the_budget() -> None:
+    """At every step the rows at their longest, weights and margin fit together."""
+    budget = Budget(_room_for(6), WEIGHTS_BYTES, KV_BYTES_PER_TOKEN)
+    loop = Loop(max_batch=16, total_bytes=budget.total_bytes)
+    for number in range(20):
+        loop.submit(str(number), 100 * (1 + number % 5))
+    while not all(answer.done for answer in loop.answers.values()):
+        loop.turn()
+        lengths = [row.request.most_tokens for row in loop.backend._rows.values()]
+        assert budget.room_bytes(lengths) >= 0
+    assert all(answer.reason == "length" for answer in loop.answers.values())
+
+
+def test_a_smaller_budget_is_kept_to_once_enough_has_ended() -> None:
+    """Nothing that runs is cut short; the engine says when it fits, and admits only what fits from then on."""
+    loop = Loop(total_bytes=_room_for(4))
+    for number in range(8):
+        loop.submit(str(number), 5)
+    loop.turn(2)
+    loop.resize(_room_for(1))
+    loop.turn()
+    assert loop.resized == []
+    loop.finish()
+    assert loop.resized == [_room_for(1)]
+    assert all(answer.reason == "length" for answer in loop.answers.values())
+    assert max(output.running for output in loop.outputs if output.step > 6) == 1
+
+
+def test_a_larger_budget_holds_at_once() -> None:
+    """What waited for room starts, also where there was no bound before."""
+    loop = Loop(total_bytes=_room_for(1))
+    for name in "ab":
+        loop.submit(name, 50)
+    loop.turn(2)
+    loop.resize(_room_for(2))
+    loop.turn()
+    assert loop.resized == [_room_for(2)]
+    assert loop.answers["b"].started is not None
+
+
+@pytest.mark.parametrize(("overtake_s", "before"), [(60.0, False), (0.0, True)])
+def test_others_overtake_an_isolated_request_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, overtake_s: float, before: bool
+) -> None:
+    """At first they join the running batch; once it has waited long enough, they queue behind it."""
+    monkeypatch.setattr(engine_module, "OVERTAKE_S", overtake_s)
+    loop = Loop(max_batch=2)
+    loop.submit("first", 6)
+    loop.submit("apart", 3, isolate="alone")
+    loop.turn(2)
+    loop.submit("later", 3)
+    loop.finish()
+    assert (loop.answers["apart"].steps[0] < loop.answers["later"].steps[0]) == before
+
+
+def _intake() -> Intake:
+    intake = Intake()
+    intake.start(FakeBackend(EngineConfig(model="fake:0"), lambda: None))
+    return intake
+
+
+def _submit(task_id: str) -> Submit:
+    return Submit(task_id=task_id, messages=None, prompt=task_id, max_tokens=1)
+
+
+def test_a_burst_at_an_idle_engine_is_gathered() -> None:
+    """Sixteen requests that come one after another are collected at once."""
+    intake = _intake()
+
+    def send() -> None:
+        for number in range(16):
+            intake.receive(_submit(str(number)))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    items = intake.collect(gather_s=0.5)
+    sender.join()
+    assert len(items) == 16
+
+
+def test_an_abort_overtakes_nobody_of_its_own() -> None:
+    """An abort that comes while its request is tokenised follows it; one for an earlier request comes at once."""
+    intake = Intake()
+    intake.receive(_submit("slow"))
+    intake.receive(Abort("slow"))
+    intake.receive(Abort("earlier"))
+    assert intake.collect() == [Abort("earlier")]
+    intake.start(FakeBackend(EngineConfig(model="fake:0"), lambda: None))
+    request, abort = intake.collect(gather_s=0.2)
+    assert getattr(request, "task_id", None) == "slow"
+    assert abort == Abort("slow")
+
+
+def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even an error that nobody foresaw becomes one Failed, and the next request is prepared."""
+    backend = FakeBackend(EngineConfig(model="fake:0"), lambda: None)
+    encode: Callable[[Submit], list[int]] = backend.encode
+
+    def broken(submit: Submit) -> list[int]:
+        if submit.prompt == "bad":
+            raise ZeroDivisionError("unforeseen")
+        return encode(submit)
+
+    monkeypatch.setattr(backend, "encode", broken)
+    intake = Intake()
+    intake.receive(_submit("bad"))
+    intake.receive(_submit("good"))
+    intake.start(backend)
+    failed, good = intake.collect(gather_s=0.2)
+    assert getattr(failed, "code", None) == "internal_error"
+    assert "unforeseen" in getattr(failed, "message", "")
+    assert getattr(good, "task_id", None) == "good"

@@ -1,0 +1,324 @@
+"""Loading a model, in this process: what is wrong with its files is one error that names them."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.engine.model import context_tokens, load_model, ran_out_of_memory
+from tasks.engine.source import find_model, folder_revision
+from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
+from tasks.messages.engine import EngineConfig, Sampling, Submit
+from tests.tiny_model import CONTEXT_TOKENS, make_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tasks.engine.model import MlxBackend
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "whole")
+
+
+def _load(source: Path | str, **config: Any) -> MlxBackend:
+    return load_model(EngineConfig(model="m", source=str(source), **config), lambda *_: None, "")
+
+
+def _remove(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _unknown_kind(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "quantum"}))
+
+
+def _wrong_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
+
+
+def _own_code(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_file": "evil.py"}))
+    (folder / "evil.py").write_text("raise SystemExit('executed')")
+
+
+def _missing_shard(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_remove("model.safetensors"), "no weights"),
+        (_cut, "model.safetensors"),
+        (_write("model.safetensors", b"\0" * 64), "model.safetensors"),
+        (_remove("config.json"), "config.json"),
+        (_write("config.json", b"{not json"), "config.json"),
+        (_remove("tokenizer.json"), "tokenizer"),
+        (_write("tokenizer.json", b"{}"), "damaged"),
+        (_unknown_kind, "quantum"),
+        (_wrong_shape, "damaged"),
+        (_own_code, "trust_remote_code"),
+        (_missing_shard, "model-00002-of-00002.safetensors"),
+        (_write("config.json", b"[]"), "config.json"),
+        (_write("config.json", b"{}"), "model_type"),
+    ],
+)
+def test_a_damaged_model_is_one_clear_error(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], object], says: str
+) -> None:
+    """The error names the file or the folder and the problem, in one line."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in folder.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    damage(damaged)
+    with pytest.raises(ModelLoadFailed) as raised:
+        _load(damaged)
+    assert str(damaged) in str(raised.value)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_every_cut_of_the_weights_is_noticed(folder: Path, tmp_path: Path) -> None:
+    """Wherever a download broke off, loading says so."""
+    damaged = make_tiny_model(tmp_path / "cut")
+    path = damaged / "model.safetensors"
+    whole = path.read_bytes()
+    for length in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelLoadFailed, match=r"model\.safetensors"):
+            _load(damaged)
+
+
+def test_copies_of_a_model_have_the_same_revision(folder: Path, tmp_path: Path) -> None:
+    """A request may be resumed on another machine; another configuration is another revision."""
+    copy, other = make_tiny_model(tmp_path / "copy"), make_tiny_model(tmp_path / "other", rope_theta=1.0)
+    (copy / "README.md").write_text("not a part of the model")
+    assert folder_revision(copy) == folder_revision(folder) == find_model(str(folder), None)[1]
+    assert folder_revision(other) != folder_revision(folder)
+    (copy / "model.safetensors").write_bytes(b"damaged, and still something to be told apart")
+    assert folder_revision(copy) != folder_revision(folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("./nothing/here", "no such folder"),
+        ("just-a-name", "no such folder"),
+        ("a/b/c", "no such folder"),
+        ("owner/-name-", "not a hub id"),
+        ("owner/name", "hub cannot be reached"),
+    ],
+)
+def test_a_source_that_is_not_there(source: str, says: str) -> None:
+    """Paths and hub ids that lead nowhere; the hub is offline in tests."""
+    with pytest.raises(ModelLoadFailed, match=says):
+        find_model(source, "main")
+
+
+def test_a_file_is_not_a_model(folder: Path) -> None:
+    """The folder has to be named, not a file in it."""
+    with pytest.raises(ModelLoadFailed, match="is a file"):
+        find_model(str(folder / "model.safetensors"), None)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_what_the_hub_answers_becomes_one_error(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Missing, forbidden, private and broken: each says what to do, and no address or token is in it."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    kinds = {401: errors.RepositoryNotFoundError, 403: errors.GatedRepoError, 404: errors.RevisionNotFoundError}
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    error = kinds.get(status, errors.HfHubHTTPError)("at https://hub.invalid/secret", response=response)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelLoadFailed, match="owner/name@main") as raised:
+        find_model("owner/name", "main")
+    assert "hub.invalid" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("No space left in the pipe")])
+def test_what_else_goes_wrong_while_fetching(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """A full disk, an error of the HTTP library: its words are in ours."""
+    import huggingface_hub
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ModelLoadFailed, match="No space left"):
+        find_model("owner/name", None)
+
+
+def test_a_hub_models_revision_is_its_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two machines that fetched the same commit may resume each other's requests."""
+    import huggingface_hub
+
+    snapshot = tmp_path / "snapshots" / "0123abcd"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
+    assert find_model("owner/name", None) == (snapshot, "0123abcd")
+
+
+def test_weights_over_the_budget_are_refused_before_they_are_loaded(folder: Path) -> None:
+    """With both numbers."""
+    with pytest.raises(OutOfMemory, match="the memory budget is 1000 bytes"):
+        _load(folder, memory_budget_bytes=1000)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[metal::malloc] Attempting to allocate 9 bytes")])
+def test_running_out_of_memory_while_loading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """It is the error out_of_memory, whichever way MLX says it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mlx_lm.utils.load_model", fail)
+    with pytest.raises(OutOfMemory):
+        _load(folder)
+
+
+def test_quantised_weights_become_dense_on_the_cpu_if_they_fit(tmp_path: Path) -> None:
+    """Dense float32 is faster there; where memory does not allow it they stay quantised."""
+    quantised = _quantised(tmp_path)
+    dense = _load(quantised).facts
+    assert dense.accelerator == "cpu"
+    kept = _load(quantised, memory_budget_bytes=dense.weights_bytes // 2).facts
+    assert kept.weights_bytes < dense.weights_bytes // 2
+    assert kept.revision == dense.revision
+
+
+def _quantised(folder: Path) -> Path:
+    from mlx_lm.utils import load_config, quantize_model, save_model
+    from mlx_lm.utils import load_model as load
+
+    plain = make_tiny_model(folder / "plain")
+    model, _ = load(plain)
+    model, config = quantize_model(model, load_config(plain), 32, 4)
+    target = make_tiny_model(folder / "quantised")
+    (target / "model.safetensors").unlink()
+    save_model(target, model)
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("description", "cap", "expected"),
+    [
+        ({"max_position_embeddings": 100}, None, 100),
+        ({"max_position_embeddings": 100}, 50, 50),
+        ({"max_position_embeddings": 100}, 500, 100),
+        ({"text_config": {"max_position_embeddings": 70}}, None, 70),
+        ({"n_ctx": 60, "text_config": None}, None, 60),
+        ({}, None, 4096),
+    ],
+)
+def test_the_context_is_what_the_configuration_says(
+    description: dict[str, Any], cap: int | None, expected: int
+) -> None:
+    """Under the names that models use; a bound lowers it and never raises it."""
+    assert context_tokens(description, cap) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "[METAL] Command buffer execution failed: Insufficient Memory (kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+            True,
+        ),
+        ("[malloc] Unable to allocate 12 bytes.", True),
+        ("cudaMallocAsync failed: out of memory", True),
+        ("[matmul] Last dimension of first input must match", False),
+    ],
+)
+def test_how_mlx_says_that_memory_ran_out(message: str, expected: bool) -> None:
+    """Metal, CUDA and the CPU each have their words; other errors are not taken for it."""
+    assert ran_out_of_memory(RuntimeError(message)) == expected
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> MlxBackend:
+    """The loaded model."""
+    return _load(folder)
+
+
+def test_sizes_are_those_of_the_model(backend: MlxBackend) -> None:
+    """Two layers of keys and values, two heads of 16 float32 each, for one token; the context as configured."""
+    assert backend.facts.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4
+    assert backend.facts.kv_bytes_per_row == 0
+    assert backend.facts.context_tokens == CONTEXT_TOKENS
+
+
+def _submit(**fields: Any) -> Submit:
+    return Submit(
+        **{"task_id": "t", "messages": None, "prompt": None, "max_tokens": 1, "sampling": Sampling(), **fields}
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "\ud800"},
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": ["no part"]}]},
+        {"messages": [{"role": "user", "content": "hi"}], "chat_template_kwargs": {"tools": []}},
+    ],
+)
+def test_prompts_that_cannot_be_encoded(backend: MlxBackend, fields: dict[str, Any]) -> None:
+    """Each is the request's fault, by its own error."""
+    with pytest.raises(InvalidRequest):
+        backend.encode(_submit(**fields))
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ messages[9].content.x }}", "template"),
+    ],
+)
+def test_what_a_chat_template_refuses(
+    backend: MlxBackend, monkeypatch: pytest.MonkeyPatch, template: str, says: str
+) -> None:
+    """Its own words reach the person who asked."""
+    monkeypatch.setattr(backend._tokenizer._tokenizer, "chat_template", template)
+    with pytest.raises(GenerationError, match=says) as raised:
+        backend.encode(_submit(messages=[{"role": "user", "content": "hi"}]))
+    assert raised.value.code == "invalid_request"
+
+
+def test_a_cache_that_cannot_be_batched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a model is refused when it is loaded, not when two requests meet."""
+    from mlx_lm.models.cache import ConcatenateKVCache
+
+    monkeypatch.setattr("tasks.engine.model.make_prompt_cache", lambda _: [ConcatenateKVCache()])
+    with pytest.raises(ModelLoadFailed, match="cannot be batched"):
+        _load(folder)
