@@ -1,0 +1,27 @@
+"""What ``result.get()`` returns: a dictionary whose text stays out of logs, events and Flower."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from typing import Any
+
+
+class Answer(UserDict[str, Any]):
+    """A finished request.
+
+    Keys: ``text``, ``finish_reason``, ``usage`` (``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``total_tokens``),
+    ``timing`` (``queued_ms``, ``first_token_ms``, ``total_ms``), ``logprobs``, ``model``, ``worker``, ``attempt``.
+
+    Celery writes a task's return value into its log and its events; it takes the ``repr`` of whatever is not a ``dict``.
+    """
+
+    def __repr__(self) -> str:
+        usage = self.data.get("usage", {})
+        return (
+            f"<{usage.get('completion_tokens')} tokens of {self.data.get('model')}, "
+            f"finish_reason={self.data.get('finish_reason')}>"
+        )
+
+    def __json__(self) -> dict[str, Any]:
+        """For kombu's JSON encoder."""
+        return self.data

@@ -1,0 +1,229 @@
+"""One budget of bytes for all engines of a worker: who may start, who gives way, who gets what is left over.
+
+Pure: no clock, no process, no lock. Times are the caller's monotonic seconds, sizes are bytes. An engine starts with what it
+needs at the least, its floor; what no floor takes is divided among the engines that are loaded, as more room for KV caches and
+cached prompts, and is taken back when another model needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: An engine that was used so short a time ago may be used again in a moment: it does not give way yet.
+LINGER_S = 0.5
+#: An engine's share is not raised for less than this.
+LEAST_RAISE_BYTES = 16 << 20
+#: A Resize that takes longer waits for requests to end.
+SOON_S = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """One engine's part of the budget.
+
+    Args:
+        name: its model.
+        floor_bytes: what it needs at the least: weights, margin, and the KV cache of one request.
+        held_bytes: what it may use as things are; all of it is taken until its process has ended.
+        since: when it was started, and later when it was loaded.
+        sizable: whether its share can be changed.
+        pinned: it never gives way.
+        state: ``ending`` is a process that was told to end and may still be there.
+        users: requests that have it, or are about to.
+        used_at: when the last of them left.
+        asked_bytes: it was told to come down to this, at ``asked_at``, and has not said yet that it does.
+        retiring: it takes no more requests, because somebody has waited for its bytes for too long.
+    """
+
+    name: str
+    floor_bytes: int
+    held_bytes: int
+    since: float
+    sizable: bool = True
+    pinned: bool = False
+    state: Literal["loading", "ready", "ending"] = "loading"
+    users: int = 0
+    used_at: float = 0.0
+    asked_bytes: int | None = None
+    asked_at: float = 0.0
+    retiring: bool = False
+
+    @property
+    def taken_bytes(self) -> int:
+        """What nobody else can have now."""
+        return max(self.held_bytes, self.floor_bytes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be ended: loaded, without work, not pinned."""
+        return self.state == "ready" and self.users == 0 and not self.pinned
+
+
+@dataclass(slots=True, frozen=True)
+class Start:
+    """There is room: start the engine now."""
+
+
+@dataclass(slots=True, frozen=True)
+class Clear:
+    """There will be room once these engines have ended, and these have come down to so many bytes."""
+
+    end: tuple[Place, ...] = ()
+    shrink: tuple[tuple[Place, int], ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Later:
+    """There is no room before something changes; ``soon`` says that it is a matter of a moment."""
+
+    soon: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Never:
+    """It does not fit beside the pinned models, were all others gone: at most ``most_bytes`` do."""
+
+    most_bytes: int
+
+
+Decision: TypeAlias = Start | Clear | Later | Never
+
+
+@dataclass(slots=True)
+class Budget:
+    """The places, and what is decided about them."""
+
+    total_bytes: int
+    linger_s: float = LINGER_S
+    places: list[Place] = field(default_factory=list)
+
+    @property
+    def free_bytes(self) -> int:
+        """What nobody has."""
+        return self.total_bytes - sum(place.taken_bytes for place in self.places)
+
+    @property
+    def most_bytes(self) -> int:
+        """The floor of the largest model that could be loaded, were all that are not pinned gone."""
+        return self.total_bytes - _floors(place for place in self.staying() if place.pinned)
+
+    def staying(self) -> list[Place]:
+        """The places of engines that were not told to end."""
+        return [place for place in self.places if place.state != "ending"]
+
+    def decide(self, floor_bytes: int, now: float) -> Decision:
+        """Whether an engine with this floor can be started, and what has to be done first.
+
+        Idle engines give way, the longest unused first; engines with work and pinned ones never do.
+        """
+        if floor_bytes > self.most_bytes:
+            return Never(self.most_bytes)
+        if floor_bytes <= self.free_bytes:
+            return Start()
+        staying = self.staying()
+        short = floor_bytes + _floors(staying) - self.total_bytes
+        ending: list[Place] = []
+        if short > 0:
+            idle = sorted((place for place in staying if place.idle), key=lambda place: place.used_at)
+            ripe = [place for place in idle if place.retiring or now - place.used_at >= self.linger_s]
+            ending = _enough(ripe, short)
+            if not ending:
+                return Later(soon=bool(_enough(idle, short)) or self._frees_itself(floor_bytes))
+        kept = [place for place in staying if place not in ending]
+        shrink = self._shrink(kept, floor_bytes)
+        if ending or shrink:
+            return Clear(tuple(ending), tuple(shrink))
+        return Later(soon=self._frees_itself(floor_bytes) or self._just_asked(now))
+
+    def _shrink(self, kept: list[Place], floor_bytes: int) -> list[tuple[Place, int]]:
+        """Which engines have to come down, and to what, for one more with this floor."""
+        sizable = [place for place in kept if _can_be_told(place)]
+        spare = self.total_bytes - _floors(kept) - floor_bytes
+        spare -= sum(place.held_bytes - place.floor_bytes for place in kept if place not in sizable)
+        share = max(0, spare) // (len(sizable) + 1)
+        return [(place, place.floor_bytes + share) for place in sizable if place.held_bytes > place.floor_bytes + share]
+
+    def _frees_itself(self, floor_bytes: int) -> bool:
+        """Whether processes that are ending leave enough behind."""
+        ending = sum(place.taken_bytes for place in self.places if place.state == "ending")
+        return self.free_bytes + ending >= floor_bytes
+
+    def _just_asked(self, now: float) -> bool:
+        asked = [place for place in self.staying() if place.asked_bytes is not None]
+        return bool(asked) and all(now - place.asked_at < SOON_S for place in asked)
+
+    def victims(self, floor_bytes: int, now: float, stay_s: float) -> list[Place]:
+        """The engines that have to take no more requests, so that a model with this floor gets its turn.
+
+        None gives way that was not loaded for ``stay_s``; idle ones before those with work, and of these the longest loaded
+        first. Empty where that is not enough, or where nothing of the kind is needed.
+        """
+        staying = self.staying()
+        if floor_bytes > self.most_bytes:
+            return []
+        short = floor_bytes + _floors(staying) - self.total_bytes
+        if short <= 0:
+            return [place for place in staying if place.asked_bytes is not None and now - place.since >= stay_s]
+        idle = sorted((place for place in staying if place.idle), key=lambda place: place.used_at)
+        busy = [place for place in staying if place.state == "ready" and place.users and not place.pinned]
+        stayed = sorted((place for place in busy if now - place.since >= stay_s), key=lambda place: place.since)
+        return _enough([*idle, *stayed], short)
+
+    def shares(self, reserve_bytes: int = 0) -> list[tuple[Place, int]]:
+        """What loaded engines are to be told now, so that what is left over is divided evenly.
+
+        Args:
+            reserve_bytes: floors of models that are about to start: not to be given away.
+        """
+        staying = self.staying()
+        sizable = [place for place in staying if _can_be_told(place)]
+        if not sizable:
+            return []
+        others = sum(place.taken_bytes for place in self.places if place not in sizable)
+        share = max(0, self.total_bytes - reserve_bytes - others - _floors(sizable)) // len(sizable)
+        targets = [(place, place.floor_bytes + share) for place in sizable]
+        told = [(place, target) for place, target in targets if target < place.held_bytes]
+        free = self.free_bytes - reserve_bytes
+        for place, target in targets:
+            more = min(target - place.held_bytes, free)
+            if more >= LEAST_RAISE_BYTES:
+                told.append((place, place.held_bytes + more))
+                free -= more
+        return told
+
+    def ask(self, place: Place, size_bytes: int, now: float) -> None:
+        """Note that an engine was told to keep to this size: more is taken at once, less is free when it says so."""
+        place.asked_bytes, place.asked_at = size_bytes, now
+        place.held_bytes = max(place.held_bytes, size_bytes)
+
+    def settle(self, place: Place, size_bytes: int) -> None:
+        """Note that an engine keeps to this size."""
+        if size_bytes == place.asked_bytes:
+            place.held_bytes, place.asked_bytes = size_bytes, None
+
+
+def _can_be_told(place: Place) -> bool:
+    return place.sizable and place.state == "ready" and place.asked_bytes is None
+
+
+def _floors(places: Iterable[Place]) -> int:
+    return sum(place.floor_bytes for place in places)
+
+
+def _enough(places: Iterable[Place], short: int) -> list[Place]:
+    """The first of these whose floors make up for what is short, without those that are not needed; empty if all do not."""
+    chosen: list[Place] = []
+    for place in places:
+        chosen.append(place)
+        if _floors(chosen) >= short:
+            break
+    else:
+        return []
+    for place in chosen[:-1]:
+        if _floors(chosen) - place.floor_bytes >= short:
+            chosen.remove(place)
+    return chosen

@@ -1,0 +1,148 @@
+"""``task_always_eager`` and ``.apply()``: one request, here and now, on an engine of this process and without Redis."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING, Any
+
+from celery.result import EagerResult
+
+from tasks.answer import Answer
+from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, UnknownModel, error_for
+from tasks.journal.chunks import Chunk
+from tasks.journal.writer import ClaimAnswer
+from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput, Submit
+from tasks.messages.journal import Claim, End, Error
+from tasks.parameters import parse, with_previous
+from tasks.worker.engine_process import EngineGone, EngineProcess
+from tasks.worker.flight import Flight
+from tasks.worker.sizes import local_source
+from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tasks.generate import GenerateTask
+    from worker_config.catalogue import ModelEntry
+
+_engines: dict[str, tuple[EngineProcess, Ready]] = {}
+_lock = threading.Lock()
+
+
+class EagerStream(EagerResult):
+    """An eager result with the streams of a real one: everything comes as one chunk."""
+
+    def stream(self, **_: Any) -> Iterator[Chunk]:
+        """The whole answer as one chunk; raises the request's error."""
+        answer = self.get()
+        yield Chunk(
+            text=answer["text"],
+            index=0,
+            ids=[],
+            logprobs=answer["logprobs"],
+            finish_reason=answer["finish_reason"],
+            usage=answer["usage"],
+            timing=answer["timing"],
+        )
+
+    async def astream(self, **_: Any) -> AsyncIterator[Chunk]:
+        """The same for asyncio."""
+        for chunk in self.stream():
+            yield chunk
+
+
+def eager_result(result: Any) -> EagerStream:
+    """The result of ``apply`` with streams."""
+    return EagerStream(result.id, result._result, result.state, traceback=result.traceback, name=result.name)
+
+
+def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """Answer one request.
+
+    Raises:
+        GenerationError: it cannot be answered.
+    """
+    name = values.get("model") or current_settings().default_model
+    try:
+        entry = current_catalogue().resolve(str(name))
+    except ModelNotAllowed as error:
+        raise UnknownModel(str(error)) from None
+    parameters = parse(with_previous(previous, values), dict(entry.defaults))
+    with _lock:
+        process, ready = _engine(entry)
+        claim = Claim(attempt=1, worker="eager")
+        answer = ClaimAnswer(
+            kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
+        )
+        flight = Flight("eager", answer, entry.name, ready.revision)
+        submit = Submit(
+            task_id=flight.task_id,
+            messages=[each.model_dump(exclude_none=True) for each in parameters.messages or []] or None,
+            prompt=parameters.prompt,
+            max_tokens=parameters.max_tokens,
+            stop=parameters.stop,
+            sampling=parameters.sampling(),
+            chat_template_kwargs=parameters.chat_template_kwargs,
+        )
+        try:
+            process.send(submit)
+            outcome = _fly(process, flight)
+        except EngineGone as error:
+            del _engines[entry.name]
+            process.close()
+            raise EngineFailed(str(error)) from None
+    if isinstance(outcome, Error):
+        raise error_for(outcome.code)(outcome.message)
+    return Answer(
+        text=flight.text,
+        finish_reason=outcome.finish_reason,
+        usage=outcome.usage,
+        timing=outcome.timing,
+        logprobs=flight.logprobs or None,
+        model=entry.name,
+        worker="eager",
+        attempt=1,
+    )
+
+
+def _fly(process: EngineProcess, flight: Flight) -> End | Error:
+    while True:
+        output = process.receive()
+        if isinstance(output, StepOutput):
+            for event in output.events:
+                entry = flight.take(event)
+                if isinstance(entry, End | Error):
+                    return entry
+
+
+def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
+    """The engine of a model: started at its first request, ended with this process."""
+    if entry.name not in _engines:
+        found = local_source(entry)
+        config = EngineConfig(
+            model=entry.name,
+            source=found.path if found is not None else entry.source,
+            revision=found.revision if found is not None else entry.revision,
+            context_tokens=entry.context_tokens,
+            trust_remote_code=entry.trust_remote_code,
+        )
+        process = EngineProcess.start(config)
+        atexit.register(process.close)
+        try:
+            _engines[entry.name] = process, _loaded(process)
+        except GenerationError:
+            process.close()
+            raise
+    return _engines[entry.name]
+
+
+def _loaded(process: EngineProcess) -> Ready:
+    try:
+        while not isinstance(message := process.receive(), Ready):
+            if isinstance(message, LoadFailed):
+                raise error_for(message.code)(message.message)
+    except EngineGone as error:
+        raise ModelLoadFailed(f"model {process.config.model!r} cannot be loaded: {error}") from None
+    return message

@@ -1,0 +1,210 @@
+"""Celery's signals, each one call on the worker of this process. :func:`prepare` is where a worker process enters."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from celery import signals
+from celery.platforms import EX_OK
+from celery.worker import state
+
+from tasks.errors import GenerationError
+from tasks.journal.connection import connect
+from tasks.messages.journal import End, Error
+from tasks.registry import DuplicateWorker
+from tasks.transport import Channel, QoS
+from tasks.worker import logs
+from tasks.worker.pools import refusal
+from tasks.worker.worker import InferenceWorker, transport_options
+from worker_config.environment import SettingError
+from worker_config.settings import current_settings
+from worker_config.tiers import QUEUES
+
+if TYPE_CHECKING:
+    from celery.worker import WorkController
+    from celery.worker.consumer import Consumer
+
+logger = logging.getLogger(__name__)
+
+#: sysexits.h: a service is not available, and the configuration is wrong.
+EX_UNAVAILABLE = 69
+EX_CONFIG = 78
+
+_worker: InferenceWorker | None = None
+_consumer: Consumer | None = None
+
+
+def current_worker() -> InferenceWorker:
+    """The worker of this process; only where there is one."""
+    assert _worker is not None, "no worker of celery-mlx runs in this process"
+    return _worker
+
+
+def active_worker() -> InferenceWorker | None:
+    """The worker of this process, if it is one."""
+    return _worker
+
+
+def prepare() -> None:
+    """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
+    import_module("tasks.worker.control")  # registers its commands
+    logs.connect()
+    signals.worker_init.connect(_on_worker_init)
+    signals.worker_ready.connect(_on_worker_ready)
+    signals.heartbeat_sent.connect(_on_heartbeat_sent)
+    signals.worker_shutdown.connect(_on_worker_shutdown)
+
+
+def shows_prompts() -> bool:
+    """Whether the settings let prompts into events and logs."""
+    return current_settings().show_prompts
+
+
+def end_unstarted(task_id: str, *, expired: bool) -> None:
+    """End the journal of a request whose task will never run: revoked while it waited, or expired."""
+    if _worker is None:
+        return
+    entry: End | Error = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+    if expired:
+        entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
+    try:
+        _worker.journal.end_unclaimed(task_id, entry)
+    except GenerationError:
+        logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
+
+
+def _on_worker_init(sender: WorkController, **_: Any) -> None:
+    """Decide what this worker is, before Celery builds its parts and makes its first connection."""
+    global _worker  # noqa: PLW0603  (one worker for each process, made by a signal)
+    try:
+        refused = refusal(sender)
+        if refused is None:
+            return
+        if refused:
+            _refuse(EX_CONFIG, refused)
+        _worker = _make_worker(sender)
+    except SettingError as error:
+        _refuse(EX_CONFIG, str(error))
+    except GenerationError as error:
+        _refuse(EX_UNAVAILABLE, str(error))
+    sender.concurrency = _worker.concurrency
+    sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
+    # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
+    sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
+
+
+def _make_worker(sender: WorkController) -> InferenceWorker:
+    app = sender.app
+    connect(app).ping()
+    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), current_settings())
+    app.amqp.queues.select(worker.queues)
+    return worker
+
+
+def _queues(app: Any) -> list[str]:
+    """What ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
+    from tasks.capabilities import capabilities
+    from tasks.hardware import detect
+
+    typed = app.amqp.queues._consume_from
+    if typed is not None:
+        unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]
+        if unknown:
+            raise SettingError(
+                f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}"
+            )
+        return list(typed)
+    offers = capabilities(detect(current_settings())).tiers
+    others = [name for name in app.amqp.queues if name not in QUEUES]
+    return [*(offer.tier.queue for offer in offers), *others]
+
+
+def _typed_concurrency(sender: WorkController) -> int | None:
+    """``-c``, or the application's setting; Celery's own default is the number of CPUs, which says nothing here."""
+    context = click.get_current_context(silent=True)
+    typed = (
+        context is not None and context.get_parameter_source("concurrency") is click.core.ParameterSource.COMMANDLINE
+    )
+    if typed or sender.app.conf.worker_concurrency:
+        return int(sender.concurrency)
+    return None
+
+
+def _on_worker_ready(sender: Consumer, **_: Any) -> None:
+    """The consumer is connected: the first time, and again after each loss of the connection."""
+    global _consumer
+    if _worker is None:
+        return
+    first, _consumer = _consumer is None, sender
+    Channel.room = _worker.room
+    _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
+    if not first:
+        sender.pool.restore_orphans(sender.task_consumer.channel)
+        return
+    try:
+        _worker.start(_Loop())
+    except DuplicateWorker as error:
+        _refuse(EX_CONFIG, str(error))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_term)
+    signal.signal(signal.SIGQUIT, _on_quit)
+
+
+def _refetch() -> None:
+    """Room has changed: have the fetch that is out look again. On the consumer's thread."""
+    if _consumer is not None and _consumer.task_consumer is not None:
+        _consumer.task_consumer.channel.refetch()
+
+
+class _Loop:
+    """Celery's loop and pool, as the worker sees them."""
+
+    def give_back(self) -> None:
+        assert _consumer is not None
+        _consumer.pool.give_back()
+
+    def fetching(self) -> bool:
+        assert _consumer is not None
+        consumer = _consumer.task_consumer
+        return consumer is not None and consumer.channel.fetching
+
+    def exit(self) -> None:
+        assert _consumer is not None
+        QoS.stopping = True
+        state.should_stop = EX_OK
+        _consumer.hub.call_soon(lambda: None)
+
+
+def _on_term(*_: Any) -> None:
+    """The first time drain, the second time hand back."""
+    print("worker: draining; once more hands the requests back", file=sys.__stdout__, flush=True)
+    current_worker().leave()
+
+
+def _on_quit(*_: Any) -> None:
+    """Hand back at once."""
+    current_worker().leave()
+    current_worker().hand_back()
+
+
+def _on_heartbeat_sent(**_: Any) -> None:
+    if _worker is not None:
+        _worker.keeper.loop_alive()
+
+
+def _on_worker_shutdown(**_: Any) -> None:
+    global _worker
+    if _worker is not None:
+        worker, _worker = _worker, None
+        worker.stop()
+
+
+def _refuse(code: int, message: str) -> NoReturn:
+    """End the process before it has begun, with one line. Celery swallows any other exception of a signal's handler."""
+    print(f"celery-mlx: {message}", file=sys.__stderr__, flush=True)
+    raise SystemExit(code)

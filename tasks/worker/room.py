@@ -1,0 +1,79 @@
+"""Room: how many requests of each queue this worker runs, and whether it takes one more."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Room:
+    """Counts the slots in use; every thread may ask.
+
+    Args:
+        limits: slots by queue; a queue that is not named is bounded by ``total`` alone.
+        total: slots in all.
+    """
+
+    def __init__(self, limits: Mapping[str, int], total: int) -> None:
+        self.limits = dict(limits)
+        self.total = total
+        #: Called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
+        self.on_change: Callable[[], None] = lambda: None
+        self._busy: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._closed = False
+
+    def has_room(self, queue: str) -> bool:
+        """Whether one more message of this queue could be run at once."""
+        with self._lock:
+            return not self._closed and self._fits(queue)
+
+    def _fits(self, queue: str) -> bool:
+        return self._busy.total() < self.total and self._busy[queue] < self.limits.get(queue, self.total)
+
+    def enter(self, queue: str) -> None:
+        """A request of this queue takes a slot, even one too many: it is here, so it is counted."""
+        with self._lock:
+            self._busy[queue] += 1
+
+    def leave(self, queue: str) -> None:
+        """A request of this queue frees its slot."""
+        with self._lock:
+            was_full = not self._fits(queue)
+            self._busy[queue] -= 1
+            if self._busy.total() == 0:
+                self._idle.notify_all()
+        if was_full:
+            self.on_change()
+
+    def busy(self) -> dict[str, int]:
+        """Slots in use, by queue; queues without any are left out."""
+        with self._lock:
+            return {queue: count for queue, count in self._busy.items() if count}
+
+    def close(self) -> None:
+        """Take nothing more."""
+        with self._lock:
+            self._closed = True
+        self.on_change()
+
+    def reopen(self) -> None:
+        """Take messages again."""
+        with self._lock:
+            self._closed = False
+        self.on_change()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is taken, however much room there is."""
+        return self._closed
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no slot is in use; ``False`` if that took too long."""
+        with self._lock:
+            return self._idle.wait_for(lambda: self._busy.total() == 0, timeout_s)

@@ -1,0 +1,248 @@
+"""One worker: what it is, what it holds, and the sequences in which it starts, drains and ends. Knows nothing of signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import uuid
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks import __version__, keys
+from tasks.capabilities import memory_budget_bytes, slots_for
+from tasks.hardware import detect
+from tasks.hardware.usage import UsageSampler
+from tasks.journal.connection import connect
+from tasks.journal.writer import Journal
+from tasks.messages.engine import Tokens
+from tasks.messages.registry import WorkerRecord
+from tasks.metrics import MetricsCollector
+from tasks.registry import Registry
+from tasks.worker.engines import Engines
+from tasks.worker.keeper import Keeper
+from tasks.worker.publisher import Publisher
+from tasks.worker.room import Room
+from worker_config.catalogue import current_catalogue
+from worker_config.tiers import QUEUES, tier_of_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery import Celery
+
+    from tasks.messages.engine import StepOutput
+    from tasks.messages.registry import Status
+    from tasks.worker.engines import Engine
+    from tasks.worker.job import Job
+    from worker_config.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: How long requests that were told to stop may take to do so, once the drain's time is over.
+GIVE_BACK_S = 10.0
+POLL_S = 0.05
+
+
+class Loop(Protocol):
+    """What a worker does to Celery's loop and pool."""
+
+    def give_back(self) -> None:
+        """Have every running request stop and go back to its queue."""
+
+    def fetching(self) -> bool:
+        """Whether a fetch is out, which may still bring a message."""
+
+    def exit(self) -> None:
+        """Begin Celery's own shutdown."""
+
+
+class InferenceWorker:
+    """The parts of one worker process, put together.
+
+    Args:
+        app: the Celery application, for its broker's address.
+        node: the worker's node name.
+        queues: what it consumes.
+        concurrency: the most requests at once that the operator allows; ``None`` for what the hardware carries.
+        settings: the project's settings.
+    """
+
+    def __init__(
+        self, app: Celery, node: str, queues: Sequence[str], concurrency: int | None, settings: Settings
+    ) -> None:
+        self.settings = settings
+        self.node = node
+        self.boot = uuid.uuid4().hex[:12]
+        self.queues = list(queues)
+        self.hardware = detect(settings)
+        self.catalogue = current_catalogue()
+        limits = {queue: slots_for(self.hardware, tier_of_queue(queue)) for queue in self.queues if queue in QUEUES}
+        self.concurrency = min(concurrency or sum(limits.values()) or 1, 1000)
+        self.room = Room(limits, self.concurrency)
+        self.metrics = MetricsCollector()
+        self.usage = UsageSampler(settings)
+        #: The jobs whose requests are in an engine, by task id.
+        self.flying: dict[str, Job] = {}
+        client = connect(app)
+        self.journal = Journal(client, ttl_s=settings.journal_ttl_s)
+        self.publisher = Publisher(self.journal)
+        self.engines = Engines(
+            settings,
+            memory_budget_bytes(self.hardware),
+            self.hardware.accelerator,
+            max(limits.values(), default=self.concurrency) if limits else self.concurrency,
+            self.publisher,
+            self._on_step,
+            self._on_engines_change,
+        )
+        self.keeper = Keeper(
+            Registry(client),
+            self.describe,
+            interval_s=settings.heartbeat_s,
+            dead_after_s=settings.dead_after_s,
+            active=lambda: list(self.flying),
+            on_cancelled=self._cancel,
+            on_lost=self._on_lost,
+            journal=self.journal,
+        )
+        self.loop: Loop
+        self._draining = False
+        self._leaving = threading.Event()
+        self._hurry = threading.Event()
+
+    @property
+    def identity(self) -> str:
+        """``node#boot``."""
+        return f"{self.node}#{self.boot}"
+
+    def start(self, loop: Loop) -> None:
+        """Register, and start what works in the background; once the consumer is ready.
+
+        Raises:
+            DuplicateWorker: a worker of this name is alive.
+        """
+        self.loop = loop
+        self.publisher.start()
+        self.keeper.start()
+        for name in self.settings.models:
+            self.engines.preload(self.catalogue.resolve(name))
+
+    def drain(self) -> None:
+        """Take nothing more; everything else goes on."""
+        self._draining = True
+        self.room.close()
+        self.keeper.beat_soon()
+
+    def resume(self) -> None:
+        """Take requests again, unless the worker is on its way out."""
+        if not self._leaving.is_set():
+            self._draining = False
+            self.room.reopen()
+            self.keeper.beat_soon()
+
+    def leave(self) -> None:
+        """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
+
+        Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
+        shutdown begins only when nothing runs any more.
+        """
+        if self._leaving.is_set():
+            self._hurry.set()
+            return
+        self._leaving.set()
+        self.drain()
+        threading.Thread(target=self._leave, name="drain", daemon=True).start()
+
+    def hand_back(self) -> None:
+        """Do not wait for what runs."""
+        self._hurry.set()
+
+    def _leave(self) -> None:
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        while time.monotonic() < deadline and not self._hurry.is_set():
+            if self.room.wait_idle(POLL_S) and not self.loop.fetching():
+                break
+        self._give_back()
+        self.loop.exit()
+
+    def _give_back(self) -> None:
+        """Have what still runs go back to its queue, and wait for that."""
+        if self.room.busy():
+            logger.warning("giving %d requests back to their queues", sum(self.room.busy().values()))
+            self.loop.give_back()
+            self.room.wait_idle(GIVE_BACK_S)
+
+    def _on_lost(self, how: str) -> None:
+        """Others have this worker's requests, or its name: nothing of before may go on."""
+        self.loop.give_back()
+        while not self.room.wait_idle(GIVE_BACK_S):
+            logger.warning("requests of before are still being stopped: %s", self.room.busy())
+        if how == "superseded":
+            self.leave()
+
+    def stop(self) -> None:
+        """End the engines, write what is left, and take the record out of the registry."""
+        self.engines.close()
+        self.publisher.stop()
+        self.keeper.stop()
+
+    def describe(self) -> WorkerRecord:
+        """The record as it is now."""
+        states = self.engines.states()
+        status, reason = self._status()
+        return WorkerRecord(
+            node=self.node,
+            boot=self.boot,
+            status=status,
+            reason=reason,
+            pid=os.getpid(),
+            version=__version__,
+            concurrency=self.concurrency,
+            queues=self.queues,
+            slots=dict(self.room.limits),
+            busy=self.room.busy(),
+            paused=self.room.closed,
+            models=[each.model for each in states if each.state == "ready"],
+            engines=states,
+            engine_restarts=self.engines.restarts,
+            hardware=asdict(self.hardware),
+            usage=asdict(self.usage.sample(self.engines.pids(), self.engines.last_steps())),
+            metrics=self.metrics.snapshot(),
+        )
+
+    def _status(self) -> tuple[Status, str]:
+        if self._draining:
+            return "draining", "told to stop" if self._leaving.is_set() else "told to take nothing more"
+        degraded = self.engines.degraded()
+        if degraded:
+            return "degraded", degraded
+        if self.engines.loading:
+            return "starting", "loading a model"
+        return "online", ""
+
+    def _on_step(self, _engine: Engine, output: StepOutput) -> None:
+        """Count a step's tokens while their requests still run. On the engine's reader thread."""
+        for event in output.events:
+            if isinstance(event, Tokens):
+                self.metrics.tokens(event.task_id, len(event.ids))
+
+    def _on_engines_change(self) -> None:
+        self.keeper.beat_soon()
+
+    def _cancel(self, task_ids: set[str]) -> None:
+        """Requests that carry a cancel mark, whose broadcast this worker did not hear."""
+        for task_id in task_ids:
+            job = self.flying.get(task_id)
+            if job is not None:
+                job.stop("cancelled")
+
+
+def transport_options(identity: str) -> dict[str, Any]:
+    """Kombu's options that give this worker keys of its own for what it has not acknowledged."""
+    return {
+        "unacked_key": keys.unacked(identity),
+        "unacked_index_key": keys.unacked_index(identity),
+        "unacked_mutex_key": keys.unacked_mutex(identity),
+    }

@@ -1,0 +1,215 @@
+"""Ends before the end: cancelled, out of time, expired. Each frees its slot at once and ends its stream."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
+
+from tasks.engine.fake import fake_text
+from tasks.errors import DeadlineExceeded, Expired
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tasks.journal.chunks import Chunk
+    from tasks.result import GenerateResult
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.xdist_group("cancel")
+WAIT_S = 30.0
+MODEL = "fake:10"
+#: Ten seconds of it at the least: it never ends by itself within a test.
+LONG: dict[str, Any] = {"model": MODEL, "max_tokens": 5000}
+
+
+@pytest.fixture(scope="module")
+def generate(shared_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    return generate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node(shared_worker: StartWorker) -> Worker:
+    """A worker with a single slot, so that a slot which is not freed stops everything that follows."""
+    env = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.2"}
+    return shared_worker("-c", "1", "-Q", "tier-under-3B", env=env)
+
+
+@pytest.fixture
+def running(generate: GenerateTask) -> Iterator[GenerateResult]:
+    """A long request that has the slot and has begun to answer."""
+    result = generate.delay(prompt="running", **LONG)
+    next(iter(result.stream(timeout=WAIT_S)))
+    yield result
+    if not result.ready():
+        result.revoke(terminate=True)
+
+
+@pytest.fixture(autouse=True)
+def slot_is_free(node: Worker, generate: GenerateTask) -> Iterator[None]:
+    """After each test the worker's slot is free, and its next request is answered."""
+    yield
+    assert generate.delay(prompt="next", model=MODEL, max_tokens=1).get(timeout=WAIT_S)["text"] == fake_text(
+        "next", None, 1
+    )
+    wait_until(lambda: (record := node.record()) is not None and not record.busy)
+
+
+def read(result: GenerateResult) -> list[Chunk]:
+    return list(result.stream(timeout=WAIT_S))
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+class TestRevoke:
+    def test_running(self, running: GenerateResult) -> None:
+        """A cancelled request's stream ends with what was generated and says so; ``get`` raises what Celery raises."""
+        chunks: list[Chunk] = []
+        for chunk in running.stream(timeout=WAIT_S):
+            chunks.append(chunk)
+            if len(chunks) == 3:
+                running.revoke(terminate=True)
+        last = chunks[-1]
+        assert last.finish_reason == "cancelled"
+        assert last.usage is not None
+        tokens = last.usage["completion_tokens"]
+        assert 3 <= tokens == sum(len(chunk.ids) for chunk in chunks) < 5000
+        assert fake_text("running", None, 5000).startswith(text_of(chunks))
+        with pytest.raises(TaskRevokedError):
+            running.get(timeout=WAIT_S)
+        assert running.state == "REVOKED"
+
+    def test_running_by_control(self, running: GenerateResult, shared_app: Celery) -> None:
+        """Celery's own broadcast does the same, for whoever knows the id alone (Flower's Terminate)."""
+        shared_app.control.revoke(running.id, terminate=True)
+        assert read(running)[-1].finish_reason == "cancelled"
+        with pytest.raises(TaskRevokedError):
+            running.get(timeout=WAIT_S)
+
+    def test_running_without_terminate(self, generate: GenerateTask) -> None:
+        """Without ``terminate`` what has begun goes on to its end, as with every Celery task."""
+        result = generate.delay(prompt="goes on", model=MODEL, max_tokens=50)
+        stream = result.stream(timeout=WAIT_S)
+        next(stream)
+        result.revoke()
+        assert [*stream][-1].finish_reason == "length"
+        assert result.get(timeout=WAIT_S)["text"] == fake_text("goes on", None, 50)
+
+    @pytest.mark.parametrize("terminate", [True, False])
+    def test_queued(self, running: GenerateResult, generate: GenerateTask, terminate: bool) -> None:
+        """A request that waits in its queue is never run: its stream ends as cancelled, without a word."""
+        queued = generate.delay(prompt="queued", **LONG)
+        queued.revoke(terminate=terminate)
+        running.revoke(terminate=True)
+        (chunk,) = read(queued)
+        assert (chunk.text, chunk.finish_reason) == ("", "cancelled")
+        with pytest.raises(TaskRevokedError):
+            queued.get(timeout=WAIT_S)
+
+    def test_queued_by_control(self, running: GenerateResult, generate: GenerateTask, shared_app: Celery) -> None:
+        """Celery's own broadcast alone ends a waiting request's stream too."""
+        queued = generate.delay(prompt="queued", **LONG)
+        shared_app.control.revoke(queued.id)
+        running.revoke(terminate=True)
+        assert [chunk.finish_reason for chunk in read(queued)] == ["cancelled"]
+        with pytest.raises(TaskRevokedError):
+            queued.get(timeout=WAIT_S)
+
+    @pytest.mark.parametrize("terminate", [True, False])
+    def test_before_any_worker_is_there(
+        self, generate: GenerateTask, shared_worker: StartWorker, terminate: bool
+    ) -> None:
+        """A worker that starts later heard no broadcast, and runs nothing that was cancelled."""
+        queue, model = ("tier-3-7B", "fake:10@3-7B") if terminate else ("tier-7-13B", "fake:10@7-13B")
+        early = generate.delay(prompt="early", model=model, max_tokens=5000)
+        early.revoke(terminate=terminate)
+        after = generate.delay(prompt="after", model=model, max_tokens=2)
+        shared_worker("-c", "1", "-Q", queue)
+        (chunk,) = read(early)
+        assert (chunk.text, chunk.finish_reason) == ("", "cancelled")
+        with pytest.raises(TaskRevokedError):
+            early.get(timeout=WAIT_S)
+        assert after.get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
+
+    def test_waiting_for_its_time(self, generate: GenerateTask) -> None:
+        """A request with a countdown that is cancelled meanwhile never runs."""
+        later = generate.apply_async(kwargs={"prompt": "later", **LONG}, countdown=1)
+        later.revoke(terminate=True)
+        assert [chunk.finish_reason for chunk in read(later)] == ["cancelled"]
+        with pytest.raises(TaskRevokedError):
+            later.get(timeout=WAIT_S)
+
+    def test_a_reader_that_leaves(self, generate: GenerateTask) -> None:
+        """With ``cancel_on_close`` the slot is free as soon as the reader is gone."""
+        result = generate.delay(prompt="left", **LONG)
+        with closing(result.stream(timeout=WAIT_S, cancel_on_close=True)) as chunks:
+            next(chunks)
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=WAIT_S)
+
+    def test_twice(self, running: GenerateResult) -> None:
+        """Cancelling again, also after the end, does no harm."""
+        for _ in range(2):
+            running.revoke(terminate=True)
+        assert read(running)[-1].finish_reason == "cancelled"
+        running.revoke(terminate=True)
+        assert read(running)[-1].finish_reason == "cancelled"
+
+
+class TestTime:
+    def test_soft_limit(self, generate: GenerateTask) -> None:
+        """After its soft limit a request ends as an answer with what there is, and says why."""
+        result = generate.apply_async(kwargs={"prompt": "soft", **LONG}, soft_time_limit=1)
+        chunks = read(result)
+        answer = result.get(timeout=WAIT_S)
+        assert chunks[-1].finish_reason == answer["finish_reason"] == "deadline"
+        assert text_of(chunks) == answer["text"]
+        assert 0 < answer["usage"]["completion_tokens"] < 5000
+        assert fake_text("soft", None, 5000).startswith(answer["text"])
+
+    def test_deadline(self, generate: GenerateTask) -> None:
+        """A deadline in the request does the same, by the clock; one that has passed answers nothing."""
+        answer = generate.delay(prompt="until", deadline=time.time() + 1, **LONG).get(timeout=WAIT_S)
+        assert answer["finish_reason"] == "deadline"
+        assert answer["text"]
+        late = generate.delay(prompt="late", deadline=1.0, **LONG).get(timeout=WAIT_S)
+        assert late["finish_reason"] == "deadline"
+        assert late["usage"]["completion_tokens"] <= 5
+
+    def test_hard_limit(self, generate: GenerateTask, node: Worker) -> None:
+        """After its hard limit a request is a failure, as Celery's are, and its stream ends with an error after its text."""
+        result = generate.apply_async(kwargs={"prompt": "hard", **LONG}, time_limit=1)
+        chunks: list[Chunk] = []
+        with pytest.raises(DeadlineExceeded, match="the time limit of 1 s passed"):
+            chunks.extend(result.stream(timeout=WAIT_S))
+        with pytest.raises(TimeLimitExceeded):
+            result.get(timeout=WAIT_S)
+        assert result.state == "FAILURE"
+        assert "Traceback" not in node.log()
+
+    def test_expired(self, running: GenerateResult, generate: GenerateTask) -> None:
+        """A request that waited for longer than it wanted is not run, and its stream says so."""
+        queued = generate.apply_async(kwargs={"prompt": "stale", **LONG}, expires=0.2)
+        time.sleep(0.5)
+        running.revoke(terminate=True)
+        with pytest.raises(Expired, match="longer than its expires"):
+            read(queued)
+        with pytest.raises(TaskRevokedError):
+            queued.get(timeout=WAIT_S)
+
+    def test_not_expired(self, generate: GenerateTask) -> None:
+        """A request that is in time is run, however long that takes then."""
+        result = generate.apply_async(kwargs={"prompt": "fresh", "model": MODEL, "max_tokens": 100}, expires=0.9)
+        assert result.get(timeout=WAIT_S)["text"] == fake_text("fresh", None, 100)

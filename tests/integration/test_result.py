@@ -1,0 +1,182 @@
+"""The result that producers hold: streaming, Celery's stored result behind it, and cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from celery import Celery
+from celery.exceptions import TaskRevokedError
+
+from tasks import keys
+from tasks.errors import BrokerUnavailable, EngineFailed, StreamTimeout
+from tasks.journal.connection import connect
+from tasks.journal.writer import Append, Journal
+from tasks.messages.journal import End, Token
+from tasks.result import GenerateResult
+from tests.support import ROOT, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from redis import Redis
+
+
+# Celery 5.7 stores results with a command that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
+
+
+@pytest.fixture
+def result(producer_app: Celery) -> GenerateResult:
+    """The result of a request that no worker has seen."""
+    return GenerateResult(str(uuid.uuid4()), app=producer_app)
+
+
+@pytest.fixture
+def journal(redis_url: str) -> Iterator[Journal]:
+    """What a worker writes with."""
+    with closing(connect(redis_url)) as client:
+        yield Journal(client)
+
+
+def answer(journal: Journal, task_id: str, *texts: str, end: bool = True) -> None:
+    journal.claim(task_id, "a@here#1")
+    items = [Append.of(task_id, i + 1, Token(attempt=1, index=i, ids=[i], text=text)) for i, text in enumerate(texts)]
+    if end:
+        items.append(
+            Append.of(task_id, len(texts) + 1, End(attempt=1, index=len(texts), finish_reason="stop", usage={}))
+        )
+    assert set(journal.append(items)) == {"ok"}
+
+
+class TestStream:
+    def test_by_id(self, producer_app: Celery, journal: Journal) -> None:
+        """The task makes a result from an id alone, and it streams: to threads and to asyncio."""
+        from tasks import generate
+
+        result = generate.AsyncResult("by-id")
+        assert type(result) is GenerateResult
+        answer(journal, "by-id", "Hello", " there")
+
+        async def read() -> list[str]:
+            return [chunk.text async for chunk in result.astream(timeout=30)]
+
+        assert [chunk.text for chunk in result.stream(timeout=30)] == ["Hello", " there", ""]
+        assert asyncio.run(read()) == ["Hello", " there", ""]
+
+    def test_other_process(self, result: GenerateResult, journal: Journal) -> None:
+        """Another process reads the same text by the id."""
+        program = (
+            "import sys; from tasks import generate\n"
+            "print(''.join(chunk.text for chunk in generate.AsyncResult(sys.argv[1]).stream(timeout=60)))"
+        )
+        answer(journal, result.id, "Hello", " there")
+        done = subprocess.run(
+            [sys.executable, "-c", program, result.id],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, start_new_session=True,
+        )  # fmt: skip
+        assert (done.stdout, done.stderr) == ("Hello there\n", "")
+
+    def test_stored_success(self, result: GenerateResult) -> None:
+        """Once the journal has expired, what Celery stored comes as one chunk; ``get`` gives the same."""
+        value = {
+            "text": "Hello",
+            "finish_reason": "length",
+            "usage": {"completion_tokens": 2},
+            "timing": {},
+            "logprobs": None,
+        }
+        result.backend.store_result(result.id, value, "SUCCESS")
+        (only,) = result.stream(timeout=30)
+        assert (only.text, only.finish_reason, only.usage) == ("Hello", "length", {"completion_tokens": 2})
+        assert result.get(timeout=30)["text"] == "Hello"
+
+    def test_stored_failure(self, result: GenerateResult) -> None:
+        """A stored error is raised with its own class."""
+        result.backend.store_result(result.id, EngineFailed("three times"), "FAILURE")
+        with pytest.raises(EngineFailed, match="three times"):
+            list(result.stream(timeout=30))
+
+    def test_stored_revoked(self, result: GenerateResult) -> None:
+        """A request that was revoked while queued ends as cancelled, without text, though nobody ended its journal."""
+        result.backend.store_result(result.id, TaskRevokedError("revoked"), "REVOKED")
+        (only,) = result.stream(timeout=30)
+        assert (only.text, only.finish_reason) == ("", "cancelled")
+
+    def test_unknown(self, result: GenerateResult) -> None:
+        """A request that does not exist yet is waited for, and the timeout says what Celery says."""
+        with pytest.raises(StreamTimeout, match=r"no worker has claimed it .*PENDING"):
+            list(result.stream(idle_timeout=0.3))
+
+    def test_without_backend(self, redis_url: str, journal: Journal) -> None:
+        """An application that stores no results streams all the same."""
+        with Celery("shop", broker=redis_url, set_as_current=False) as app:
+            result = GenerateResult("no-backend", app=app)
+            with pytest.raises(StreamTimeout, match="no worker has claimed it"):
+                list(result.stream(timeout=0.3))
+            answer(journal, result.id, "Hello")
+            assert "".join(chunk.text for chunk in result.stream(timeout=30)) == "Hello"
+
+    def test_without_redis(self) -> None:
+        """An application whose broker is not Redis is told which settings it has."""
+        with (
+            Celery("shop", broker="amqp://guest:secret@localhost//", set_as_current=False) as app,
+            pytest.raises(BrokerUnavailable, match=r"broker_read_url='amqp://guest:\*\*\*@localhost//'"),
+        ):
+            next(GenerateResult("x", app=app).stream())
+
+
+class TestRevoke:
+    def test_marks(self, result: GenerateResult, journal: Journal) -> None:
+        """``revoke`` leaves a mark for workers that start later; only ``terminate`` aborts what runs."""
+        result.revoke()
+        assert journal.cancelled([result.id]) == set()
+        assert journal.claim(result.id, "a@here#1").kind == "cancelled"
+        result.revoke(terminate=True)
+        assert journal.cancelled([result.id]) == {result.id}
+
+    def test_leaving(self, result: GenerateResult, journal: Journal) -> None:
+        """``cancel_on_close`` cancels when the reader leaves before the end, and not after it."""
+        answer(journal, result.id, "Hello", end=False)
+        with closing(result.stream(cancel_on_close=True)) as chunks:
+            assert next(chunks).text == "Hello"
+        assert journal.cancelled([result.id]) == {result.id}
+
+        answer(journal, "whole", "Hello")
+        whole = GenerateResult("whole", app=result.app)
+        assert len(list(whole.stream(timeout=30, cancel_on_close=True))) == 2
+        assert journal.cancelled(["whole"]) == set()
+
+    def test_leaving_async(self, result: GenerateResult, journal: Journal) -> None:
+        """The same for asyncio."""
+
+        async def read() -> None:
+            chunks = result.astream(cancel_on_close=True)
+            assert (await anext(chunks)).text == "Hello"
+            await chunks.aclose()
+
+        answer(journal, result.id, "Hello", end=False)
+        asyncio.run(read())
+        assert journal.cancelled([result.id]) == {result.id}
+
+    def test_mark_expires(self, result: GenerateResult, redis_client: Redis) -> None:
+        """The mark is not kept for ever."""
+        result.revoke(terminate=True)
+        assert 0 < redis_client.ttl(keys.cancel(result.id)) <= 86_400
+        wait_until(lambda: redis_client.exists(keys.cancel(result.id)))
+
+
+def test_imports() -> None:
+    """The result class does not load redis before it is needed."""
+    program = (
+        "import sys, tasks.result; print(sorted({'redis', 'pydantic', 'numpy', 'mlx', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,85 @@
+"""What a producer's process pays for ``from tasks import generate``, each time in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+HEAVY = ("mlx", "mlx_lm", "transformers", "tokenizers", "numpy", "rich", "flower", "psutil", "prometheus_client")
+
+
+def run(program: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "statement", ["import tasks", "from tasks import generate", "from tasks import app; app.tasks"]
+)
+def test_nothing_heavy_is_loaded(statement: str) -> None:
+    """Neither the model's libraries, nor what draws screens and reads hardware, is in a producer's process."""
+    assert run(f"import sys\n{statement}\nprint(sorted({{*sys.modules}} & {{*{HEAVY}}}))") == "[]"
+
+
+def test_nothing_of_the_worker_is_loaded() -> None:
+    """The worker's side and the engine stay out too, and so does validation before the first request."""
+    loaded = run("import sys\nfrom tasks import generate\nprint(*sys.modules)").split()
+    unwanted = ("tasks.worker", "tasks.engine", "tasks.hardware", "tasks.cli", "tasks.demo", "tasks.sweep", "pydantic")
+    assert [name for name in loaded if name.startswith(unwanted)] == []
+
+
+def test_it_is_quick() -> None:
+    """Importing takes a fraction of a second (0.2 s when this was written; the bound is for busy machines)."""
+    program = "import time\nat = time.process_time()\nfrom tasks import generate\nprint(time.process_time() - at)"
+    assert min(float(run(program)) for _ in range(3)) < 1.0
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import tasks.generate", "import tasks.celery", "from tasks import app; app.loader.import_default_modules()"],
+)
+def test_generate_is_the_task(before: str) -> None:
+    """``tasks.generate`` is the task and not the module of that name, whatever was imported first."""
+    program = f"""
+{before}
+import tasks
+from tasks import generate
+assert generate is tasks.generate is tasks.app.tasks["tasks.generate"], generate
+import tasks.generate
+from tasks import generate as again
+assert again.name == generate.name == "tasks.generate" and again.delay, again
+print(again.app.main)
+"""
+    assert run(program) == "tasks"
+
+
+def test_the_submodule_is_still_a_module() -> None:
+    """Who wants the module itself, such as Celery's ``include``, gets it by its name."""
+    program = """
+import importlib
+import tasks
+module = importlib.import_module("tasks.generate")
+print(type(module).__name__, module.GenerateTask.__name__, tasks.generate.__class__.__mro__[1].__name__)
+"""
+    assert run(program) == "module GenerateTask GenerateTask"
+
+
+def test_a_bad_request_needs_no_redis() -> None:
+    """What is wrong with a request is said before anything is sent."""
+    program = """
+from tasks import generate
+try:
+    generate.delay(prompt="a", top_k=-1)
+except ValueError as error:
+    print(error)
+"""
+    assert run(program) == "top_k=-1: input should be greater than or equal to 0"

@@ -1,0 +1,180 @@
+"""``.apply()`` and ``task_always_eager``: people's own tests, here and now, without Redis and without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tasks.engine.fake import chat_prompt, fake_text
+from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnknownModel
+from tasks.worker import eager
+from tests.support import ROOT, wait_until
+from worker_config.catalogue import current_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.generate import GenerateTask
+
+MODEL = "fake:0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines() -> Iterator[None]:
+    """Ends the engines that these tests start."""
+    yield
+    for process, _ in eager._engines.values():
+        process.close()
+    eager._engines.clear()
+
+
+@pytest.fixture
+def generate() -> GenerateTask:
+    from tasks import generate
+
+    return generate
+
+
+@pytest.fixture
+def always_eager(generate: GenerateTask) -> Iterator[None]:
+    """The setting that people's own tests have."""
+    generate.app.conf.task_always_eager = True
+    yield
+    generate.app.conf.task_always_eager = False
+
+
+def apply(generate: GenerateTask, *args: Any, **kwargs: Any) -> Any:
+    return generate.apply(args, {"model": MODEL, **kwargs})
+
+
+def test_an_answer(generate: GenerateTask) -> None:
+    """``apply`` returns a finished result with the same dictionary as a worker's."""
+    result = apply(generate, prompt="hello", max_tokens=5, seed=3)
+    assert result.successful()
+    answer = result.get()
+    assert answer["text"] == fake_text("hello", 3, 5)
+    assert answer["finish_reason"] == "length"
+    assert answer["usage"] == {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 5, "total_tokens": 6}
+    assert {*answer} == {"text", "finish_reason", "usage", "timing", "logprobs", "model", "worker", "attempt"}
+
+
+def test_it_streams(generate: GenerateTask) -> None:
+    """The result has the streams of a real one: the whole answer, with its reason to end."""
+    result = apply(generate, messages=[{"role": "user", "content": "hello"}], max_tokens=5)
+
+    async def read() -> list[Any]:
+        return [chunk async for chunk in result.astream(timeout=1)]
+
+    for chunks in (list(result.stream(idle_timeout=1)), asyncio.run(read())):
+        text = fake_text(chat_prompt([{"role": "user", "content": "hello"}]), None, 5)
+        assert "".join(chunk.text for chunk in chunks) == text
+        assert chunks[-1].finish_reason == "length"
+        assert chunks[-1].usage["completion_tokens"] == 5
+
+
+@pytest.mark.usefixtures("always_eager")
+def test_always_eager(generate: GenerateTask) -> None:
+    """With ``task_always_eager`` code under test calls ``delay`` as ever."""
+    result = generate.delay(prompt="hello", model=MODEL, max_tokens=5)
+    assert result.get()["text"] == fake_text("hello", None, 5)
+    assert "".join(chunk.text for chunk in result.stream()) == result.get()["text"]
+
+
+@pytest.mark.usefixtures("always_eager")
+def test_a_chain(generate: GenerateTask) -> None:
+    """A chain of eager requests puts the one's answer into the other's prompt."""
+    first = generate.s(prompt="hello", model=MODEL, max_tokens=3)
+    second = generate.s(prompt="Say: {previous}", model=MODEL, max_tokens=3)
+    answer = (first | second).delay().get()
+    assert answer["text"] == fake_text("Say: " + fake_text("hello", None, 3), None, 3)
+
+
+def test_parameters_reach_the_engine(generate: GenerateTask) -> None:
+    """Stop strings and log-probabilities work as on a worker."""
+    whole = fake_text("hello", None, 20)
+    stop = whole.split()[4]
+    answer = apply(generate, prompt="hello", max_tokens=20, stop=stop, logprobs=True, top_logprobs=2).get()
+    assert answer["finish_reason"] == "stop"
+    assert answer["text"] == whole.partition(stop)[0]
+    assert len(answer["logprobs"][0]["top_logprobs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"prompt": ""}, InvalidRequest),
+        ({"prompt": "x", "top_p": 2}, InvalidRequest),
+        ({"prompt": "x", "model": "nobody/knows-7b"}, UnknownModel),
+        ({"prompt": "x", "max_tokens": 100_000}, ContextExceeded),
+        ({"prompt": "x", "model": "fake:10@7B"}, UnknownModel),
+    ],
+)
+def test_errors_are_the_same(generate: GenerateTask, values: dict[str, Any], error: type[Exception]) -> None:
+    """What a worker would put onto the stream is the result's, and the stream's, error."""
+    result = apply(generate, **values)
+    assert result.failed()
+    with pytest.raises(error):
+        result.get()
+    with pytest.raises(error):
+        list(result.stream())
+
+
+def test_a_dead_engine_is_replaced(generate: GenerateTask) -> None:
+    """An engine that dies fails its request with its last words, and the next request gets a new one."""
+    apply(generate, prompt="hello", max_tokens=1).get()
+    with pytest.raises(EngineFailed, match="exited with code 70"):
+        apply(generate, prompt="!crash@2", max_tokens=5).get()
+    assert apply(generate, prompt="hello", max_tokens=1).successful()
+
+
+def test_an_engine_that_dies_between_requests_is_an_error(generate: GenerateTask) -> None:
+    """A process that is gone when the next request comes fails that one, not all after it."""
+    apply(generate, prompt="hello", max_tokens=1).get()
+    process, _ = eager._engines[MODEL]
+    process.kill()
+    wait_until(lambda: process.exitcode is not None)
+    with pytest.raises(EngineFailed, match="SIGKILL"):
+        apply(generate, prompt="hello", max_tokens=1).get()
+    assert apply(generate, prompt="hello", max_tokens=1).successful()
+
+
+def test_a_model_that_cannot_be_loaded(
+    generate: GenerateTask, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A folder without a model fails its request, and leaves no process."""
+    folder = tmp_path_factory.mktemp("empty")
+    catalogue = replace(current_catalogue(), allow_paths=(folder,))
+    monkeypatch.setattr(eager, "current_catalogue", lambda: catalogue)
+    with pytest.raises(ModelLoadFailed, match=str(folder)):
+        apply(generate, prompt="hello", model=str(folder)).get()
+    assert str(folder) not in eager._engines
+
+
+def test_no_redis_is_needed() -> None:
+    """In a process that cannot reach Redis an eager request works, and its engine ends with the process."""
+    program = f"""
+from tasks import app, generate
+from tasks.worker import eager
+app.conf.task_always_eager = True
+print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finish_reason"], eager._engines["{MODEL}"][0].pid)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "REDIS_URL": "redis://127.0.0.1:1/0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    reason, pid = done.stdout.split()
+    assert reason == "length"
+    wait_until(lambda: not psutil.pid_exists(int(pid)))
