@@ -1,0 +1,1 @@
+"""The sub-commands of ``celery -A tasks``, and what only they need."""

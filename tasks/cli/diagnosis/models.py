@@ -1,0 +1,123 @@
+"""Which models are in reach, and whether there is room for more."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.capabilities import capabilities
+from tasks.cli.diagnosis.line import Line, gib
+from tasks.errors import UnknownModel
+from tasks.model_files import ModelFilesUnreadable, read_model_size
+from tasks.routing import tier_of
+from worker_config.cache import bundled_folder, cache_folder
+from worker_config.catalogue import ModelNotAllowed, load_catalogue
+from worker_config.environment import SettingError
+from worker_config.hub import hub_cache, hub_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tasks.hardware import Hardware
+    from worker_config.catalogue import Catalogue, ModelEntry
+    from worker_config.settings import Settings
+    from worker_config.tiers import Tier
+
+#: The bundled model needs 0.5 GB while it is converted; a 7B in 4 bits takes 4 GB, a 70B 40 GB.
+LEAST_FREE_BYTES = 1 << 30
+COMFORTABLE_FREE_BYTES = 10 << 30
+FETCH_BUNDLED = "python -m tasks.demo.bundled fetches it (93 MB)"
+
+
+def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:
+    """The catalogue: what requests that name no model get, what is here, and what the hub would have to send."""
+    try:
+        catalogue = load_catalogue(settings)
+    except SettingError as error:
+        yield Line("failure", "catalogue", str(error), "correct the file that CELERY_MLX_CATALOGUE names")
+        return
+    yield _named(catalogue, "default", settings.default_model, "CELERY_MLX_DEFAULT_MODEL")
+    for name in settings.models:
+        yield _named(catalogue, "at start", name, "CELERY_MLX_MODELS")
+    served = {offer.tier.name for offer in capabilities(hardware).tiers}
+    yield from _catalogue(catalogue.models.values(), served)
+
+
+def disk_lines() -> Iterator[Line]:
+    """The room where models are kept."""
+    folders = {"hub models": hub_cache(), "bundled model": cache_folder()}
+    for what, folder in folders.items():
+        free = shutil.disk_usage(_existing(folder)).free
+        says = f"{gib(free)} free for {folder}"
+        if free < LEAST_FREE_BYTES:
+            yield Line("failure", what, says, "make room, or keep models elsewhere: HF_HOME, CELERY_MLX_CACHE")
+        elif free < COMFORTABLE_FREE_BYTES:
+            yield Line("warning", what, says, "a 7B in 4 bits takes 4 GB, a 70B 40 GB")
+        else:
+            yield Line("ok", what, says)
+
+
+def _named(catalogue: Catalogue, what: str, name: str, setting: str) -> Line:
+    try:
+        entry = catalogue.resolve(name)
+        tier = tier_of(entry)
+    except (ModelNotAllowed, UnknownModel) as error:
+        return Line("failure", what, str(error), f"or change {setting}")
+    return _entry(what, entry, tier)
+
+
+def _entry(what: str, entry: ModelEntry, tier: Tier) -> Line:
+    says = f"{entry.name} ({tier.name})"
+    if entry.kind == "fake":
+        return Line("ok", what, f"{says}, computes nothing")
+    folder = folder_of(entry)
+    if folder is None or not folder.is_dir():
+        if entry.kind == "hub":
+            return Line("ok", what, f"{says}, comes from the hub at first use: {entry.source}")
+        remedy = FETCH_BUNDLED if entry.kind == "bundled" else "correct its source in the catalogue"
+        return Line("failure" if entry.kind == "path" else "warning", what, f"{says} is not here: {folder}", remedy)
+    try:
+        size = read_model_size(folder)
+    except ModelFilesUnreadable as error:
+        return Line("failure", what, f"{says} is damaged: {error}", "remove the folder and fetch it again")
+    if not any(folder.glob("*.safetensors")):
+        return Line("failure", what, f"{says} has no weights: {folder}", "remove the folder and fetch it again")
+    weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
+    return Line("ok", what, f"{says} is on this disk{weights}: {folder}")
+
+
+def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line]:
+    here: list[str] = []
+    hub: list[str] = []
+    larger: list[str] = []
+    for entry in entries:
+        try:
+            tier = tier_of(entry)
+        except UnknownModel as error:
+            yield Line("failure", entry.name, str(error), "add parameters_b or tier to its entry")
+            continue
+        folder = folder_of(entry)
+        if entry.kind == "path":
+            yield _entry(entry.name, entry, tier)
+        elif tier.name not in served:
+            larger.append(entry.name)
+        else:
+            (here if folder is not None and folder.is_dir() else hub).append(entry.name)
+    yield Line("ok", "on this disk", ", ".join(here) or "none yet")
+    yield Line("ok", "to be fetched", ", ".join(hub) or "none")
+    if larger:
+        yield Line("ok", "too large here", ", ".join(larger))
+
+
+def folder_of(entry: ModelEntry) -> Path | None:
+    """Where a model's files are, or would be; ``None`` where only the hub knows."""
+    if entry.kind == "path":
+        return Path(entry.source)
+    if entry.kind == "bundled":
+        return bundled_folder(entry.source)
+    return hub_snapshot(entry.source, entry.revision) if entry.kind == "hub" else None
+
+
+def _existing(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.is_dir())

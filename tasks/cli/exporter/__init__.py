@@ -1,0 +1,1 @@
+"""What ``metrics`` serves: the fleet as Prometheus reads it."""

@@ -1,0 +1,99 @@
+"""One worker in full, as lines of text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.cli.overview.words import NOTHING, age, clean, gib, milliseconds, percent, rate, tiers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tasks.cli.overview.state import WorkerView
+    from tasks.messages.registry import EngineState
+
+TITLE_WIDTH = 14
+DISTRIBUTIONS = {
+    "first token": "first_token_ms",
+    "between tokens": "inter_token_ms",
+    "latency": "latency_ms",
+    "queue wait": "queue_wait_ms",
+}
+
+
+def worker_lines(worker: WorkerView) -> Iterator[str]:
+    """All that a worker says of itself."""
+    record, metrics = worker.record, worker.record.metrics
+    yield from _fields(
+        {
+            "worker": record.node,
+            "status": f"{worker.condition}{f': {worker.reason}' if worker.reason else ''}",
+            "up for": age(max(0.0, record.beat_at - record.started_at)),
+            "last beat": f"{age(worker.beat_age_s)} ago",
+            "version": f"{record.version or NOTHING}, process {record.pid}, boot {record.boot}",
+            "tiers": tiers(record.queues),
+            "queues": ", ".join(_queue(name, record.busy, record.slots) for name in record.queues) or NOTHING,
+            "slots": f"{sum(record.busy.values())} of {record.concurrency} busy",
+            **_machine(record.hardware, record.usage),
+            "tokens/s": rate(metrics.get("tokens_per_s")),
+        }
+    )
+    for title, name in DISTRIBUTIONS.items():
+        values = metrics.get(name)
+        if isinstance(values, dict):
+            yield from _fields({title: _percentiles(values)})
+    totals = metrics.get("totals")
+    if isinstance(totals, dict):
+        yield from _fields({"requests": _counts(totals)})
+    for engine in record.engines:
+        yield from _fields({"model": _engine(engine)})
+
+
+def departed_lines(record: Mapping[str, Any], now: float) -> Iterator[str]:
+    """The last words of a worker that is gone: a record out of the history."""
+    at = record.get("departed_at")
+    yield from _fields(
+        {
+            "worker": record.get("node"),
+            "status": record.get("departed"),
+            "since": f"{age(max(0.0, now - at))} ago" if isinstance(at, int | float) else NOTHING,
+            "last status": f"{record.get('status')} {record.get('reason') or ''}",
+            "boot": record.get("boot"),
+        }
+    )
+
+
+def _fields(values: Mapping[str, Any]) -> Iterator[str]:
+    for title, value in values.items():
+        yield f"{title:<{TITLE_WIDTH}}  {clean(value).strip()}"
+
+
+def _queue(name: str, busy: Mapping[str, int], slots: Mapping[str, int]) -> str:
+    return f"{name} {busy.get(name, 0)}/{slots[name]}" if name in slots else name
+
+
+def _machine(hardware: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, str]:
+    cores = hardware.get("gpu_cores")
+    used, total = usage.get("memory_used_bytes"), usage.get("memory_total_bytes")
+    return {
+        "chip": f"{hardware.get('chip') or NOTHING}, {NOTHING if cores is None else cores} GPU cores, "
+        f"{hardware.get('accelerator') or NOTHING}{', simulated' if hardware.get('overridden') else ''}",
+        "system": f"{hardware.get('os_name') or NOTHING} {hardware.get('os_version') or ''}",
+        "CPU, GPU": f"{percent(usage.get('cpu_percent'))}, {percent(usage.get('gpu_percent'))}",
+        "memory": f"{gib(used)} of {gib(total)} GB",
+    }
+
+
+def _percentiles(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {milliseconds(values.get(name))}" for name in ("p50", "p95", "p99"))
+
+
+def _counts(totals: Mapping[str, Any]) -> str:
+    return ", ".join(f"{totals[name]} {name}" for name in ("succeeded", "failed", "cancelled") if name in totals)
+
+
+def _engine(engine: EngineState) -> str:
+    about = f"{engine.model} {engine.state}, {engine.running} running, {engine.waiting} waiting"
+    if engine.memory_bytes is not None:
+        about += f", {gib(engine.memory_bytes)} GB"
+    return f"{about}, {rate(engine.tokens_per_s)} tokens/s{f': {engine.reason}' if engine.reason else ''}"

@@ -1,0 +1,30 @@
+"""The fleet as plain text, for pipes, files and terminals without colours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.cli.overview.table import QUEUE_COLUMNS, WORKER_COLUMNS, fitted, queue_row, worker_row
+from tasks.cli.overview.words import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.cli.overview.state import FleetState
+    from tasks.cli.overview.table import Table
+
+
+def lines(state: FleetState, width: int | None = None) -> Iterator[str]:
+    """The lines of the whole overview, at most ``width`` characters wide; without one nothing is cut."""
+    if state.workers:
+        yield from _table_lines(fitted(WORKER_COLUMNS, [worker_row(each) for each in state.workers], width))
+        yield ""
+    yield from (f"{clean(each.node)}  unreadable: {clean(each.why)}" for each in state.unreadable)
+    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(each) for each in state.queues], width))
+    if state.warnings:
+        yield ""
+        yield from (f"warning: {clean(each)}" for each in state.warnings)
+
+
+def _table_lines(table: Table) -> Iterator[str]:
+    return ("".join(cells).rstrip() for cells in table.lines())

@@ -1,0 +1,98 @@
+"""Figures and names as people read them. Everything comes from other machines, so nothing is taken on trust."""
+
+from __future__ import annotations
+
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+from worker_config.tiers import TIERS
+
+NOTHING = "–"
+GIB = 1024**3
+
+
+def clean(value: Any) -> str:
+    """Text without control characters, which would move a terminal's cursor or colours, and without half characters."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(value))
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for East Asian wide characters, none for combining marks."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """The text, shortened with an ellipsis where it is wider than this."""
+    if width(text) <= columns:
+        return text
+    while text and width(text) > columns - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def age(seconds: float) -> str:
+    """``8s``, ``3m``, ``2h``, ``5d``: the largest unit that fits."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 request``, ``2 requests``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def number_of(value: Any) -> float | None:
+    """A number, if it is one."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def rate(value: Any) -> str:
+    """``0``, ``8.5``, ``120``, ``3.2k``."""
+    found = number_of(value)
+    if found is None:
+        return NOTHING
+    if found >= 10_000:
+        return f"{found / 1000:.0f}k"
+    if found >= 1000:
+        return f"{found / 1000:.1f}k"
+    return f"{found:.0f}" if found >= 10 or found == 0 else f"{found:.1f}"
+
+
+def milliseconds(value: Any) -> str:
+    """``85ms``, ``1.2s``, ``75s``."""
+    found = number_of(value)
+    if found is None:
+        return NOTHING
+    if found < 1000:
+        return f"{found:.0f}ms"
+    return f"{found / 1000:.1f}s" if found < 10_000 else f"{found / 1000:.0f}s"
+
+
+def percent(value: Any) -> str:
+    """``97%``."""
+    found = number_of(value)
+    return NOTHING if found is None else f"{found:.0f}%"
+
+
+def gib(value: Any) -> str:
+    """Bytes in binary gigabytes: ``0.4``, ``96``."""
+    found = number_of(value)
+    if found is None:
+        return NOTHING
+    return f"{found / GIB:.1f}" if found < 10 * GIB else f"{found / GIB:.0f}"
+
+
+def tiers(queues: list[str]) -> str:
+    """Which tiers these queues are: ``all``, ``≤7-13B`` (it and every smaller one), or their names."""
+    served = [tier.name for tier in TIERS if tier.queue in queues]
+    if not served:
+        return NOTHING
+    if len(served) == len(TIERS):
+        return "all"
+    if len(served) > 1 and served == [tier.name for tier in TIERS[: len(served)]]:
+        return f"≤{served[-1]}"
+    return " ".join(served)

@@ -1,0 +1,1 @@
+"""Service files: what ``service`` prints and installs."""

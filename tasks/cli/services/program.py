@@ -1,0 +1,99 @@
+"""What a service runs, on any platform: the command, where it runs, and how long it may take to stop."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from worker_config import flowerconfig
+from worker_config.settings import Settings, variable_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Role: TypeAlias = Literal["worker", "beat", "flower", "metrics"]
+ROLES: tuple[Role, ...] = ("worker", "beat", "flower", "metrics")
+
+ABOUT: dict[Role, str] = {
+    "worker": "celery-mlx: a worker",
+    "beat": "celery-mlx: beat, which gives the work of dead workers to others",
+    "flower": "celery-mlx: Flower",
+    "metrics": "celery-mlx: metrics of the fleet for Prometheus",
+}
+OPTIONS: dict[Role, tuple[str, ...]] = {
+    "worker": ("--loglevel", "INFO"),
+    "beat": ("--loglevel", "INFO", "--schedule", "celerybeat-schedule", "--pidfile="),
+    "flower": (f"--conf={flowerconfig.__file__}",),
+    "metrics": (),
+}
+#: What ends within seconds may take this long; a worker takes this on top of its drain.
+STOP_S = 30
+
+
+@dataclass(slots=True, frozen=True)
+class Program:
+    """One service.
+
+    Args:
+        role: the sub-command of celery.
+        options: what was given for it beyond the usual.
+        environment: the file with its settings.
+        drain_timeout_s: how long a worker drains.
+        user: who runs it, for a service of the whole machine; empty for one of the person who installs it.
+        home: that user's home folder.
+    """
+
+    role: Role
+    options: tuple[str, ...]
+    environment: Path
+    drain_timeout_s: float
+    user: str
+    home: Path
+
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        return ABOUT[self.role]
+
+    @property
+    def command(self) -> list[str]:
+        """The command line, with this Python's own path: services have no PATH worth its name."""
+        return [sys.executable, "-m", "celery", "-A", "tasks", self.role, *OPTIONS[self.role], *self.options]
+
+    @property
+    def stop_s(self) -> int:
+        """After so long it may be killed."""
+        return STOP_S + (int(self.drain_timeout_s) if self.role == "worker" else 0)
+
+
+def environment_lines(settings: Settings) -> list[str]:
+    """The environment file's lines: the settings in force where they are not the defaults, as sh and systemd read them.
+
+    Raises:
+        ValueError: a value has a line break, which no environment file can hold.
+    """
+    default = Settings()
+    lines = [
+        "# Settings of celery-mlx on this machine; see docs/operating.md. Readable by its owner alone: it has a password."
+    ]
+    for each in fields(Settings):
+        value = getattr(settings, each.name)
+        if value != getattr(default, each.name) or each.name == "redis_url":
+            lines.append(f"{variable_name(each)}={_quoted(_text(value))}")
+    return lines
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _quoted(value: str) -> str:
+    """The value as both a shell and systemd's EnvironmentFile read it."""
+    if "\n" in value:
+        raise ValueError(f"{value!r} has a line break, which an environment file cannot hold")
+    for each in '\\"$`':
+        value = value.replace(each, f"\\{each}")
+    return f'"{value}"'

@@ -1,0 +1,76 @@
+"""The demo's worker: a real one, on the fake engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tasks.demo.errors import SetupError
+from tasks.demo.worker import DemoWorker
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import redis
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for temporary files that has to be empty again after the test."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+def test_is_ready_with_its_model_and_beat_and_leaves_nothing(redis_url: str, redis_client: redis.Redis) -> None:
+    """It is ready once its engine is, runs beat beside it, and takes all of them along when it stops."""
+    with DemoWorker(redis_url, "fake:0") as worker:
+        worker.wait_until_ready(redis_client)
+        worker.check()
+        family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
+        assert any("tasks.engine" in each.cmdline() for each in family)
+        wait_until(lambda: redis_client.exists("celery-mlx:sweep-lock"), about="beat's sweep")
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+def test_a_model_that_cannot_be_loaded_is_named(redis_url: str, redis_client: redis.Redis) -> None:
+    """A failed load ends the waiting with the engine's reason."""
+    with (
+        DemoWorker(redis_url, "fake:0:load_error=no weights") as worker,
+        pytest.raises(SetupError, match=r"load_error=no weights cannot be loaded: .*no weights"),
+    ):
+        worker.wait_until_ready(redis_client)
+
+
+def test_a_worker_that_ends_says_why(redis_url: str, redis_client: redis.Redis) -> None:
+    """A worker that refuses to start ends the waiting with its own last line."""
+    with (
+        DemoWorker(redis_url, "no/such-model") as worker,
+        pytest.raises(SetupError, match=r"the worker ended: .*no/such-model"),
+    ):
+        worker.wait_until_ready(redis_client)
+
+
+def test_a_worker_that_dies_is_noticed(redis_url: str, redis_client: redis.Redis) -> None:
+    """After kill -9 of the worker the next check raises."""
+    with DemoWorker(redis_url, "fake:0") as worker:
+        worker.wait_until_ready(redis_client)
+        os.kill(worker.pid, signal.SIGKILL)
+
+        def noticed() -> bool:
+            try:
+                worker.check()
+            except SetupError as error:
+                return "the worker ended: " in str(error)
+            return False
+
+        wait_until(noticed, about="the worker's end")

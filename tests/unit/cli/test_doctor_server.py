@@ -1,0 +1,142 @@
+"""What doctor says of Redis, from a stand-in that speaks its protocol and answers as it is told."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.cli.diagnosis import server
+from tasks.cli.diagnosis.server import info_lines, server_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tasks.cli.diagnosis.line import Line
+
+OLD = b"redis_version:5.0.14\r\nrole:master\r\n"
+
+
+def app(url: str) -> Any:
+    """As much of a Celery app as says where Redis is."""
+    conf = {"broker_url": url, "broker_read_url": None, "result_backend": url}
+    return SimpleNamespace(conf=SimpleNamespace(**conf, broker_use_ssl=None, redis_backend_use_ssl=None))
+
+
+def bulk(value: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(value), value)
+
+
+@contextmanager
+def stand_in(answers: Mapping[str, bytes]) -> Iterator[str]:
+    """The URL of a server with these answers by command, and +OK to all others; an empty answer is silence."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    length = int(self.rfile.readline()[1:])
+                    words.append(self.rfile.read(length + 2)[:-2])
+                self.wfile.write(answers.get(words[0].decode().upper(), b"+OK\r\n"))
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"redis://:secret@127.0.0.1:{listening.server_address[1]}/0"
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def only_failure(url: str) -> Line:
+    (line,) = [each for each in server_lines(app(url)) if each.level == "failure"]
+    assert "\n" not in line.says
+    assert "secret" not in line.says
+    assert line.remedy
+    return line
+
+
+def test_a_server_that_is_fit() -> None:
+    """A server that answers is reported with its time and its version."""
+    info = bulk(b"redis_version:7.2.4\r\nvalkey_version:9.1.2\r\nrole:master\r\n")
+    with stand_in({"PING": b"+PONG\r\n", "INFO": info}) as url:
+        lines = list(server_lines(app(url)))
+    assert [line.level for line in lines] == ["ok", "ok"]
+    assert "answers in" in lines[0].says
+    assert lines[1].says == "Valkey 9.1.2, as Redis 7.2.4"
+
+
+def test_nobody_listens() -> None:
+    """A refused connection is one line that says to start Redis."""
+    with stand_in({}) as url:
+        pass
+    line = only_failure(url)
+    assert "refused" in line.says
+    assert "REDIS_URL" in line.remedy
+
+
+@pytest.mark.parametrize(
+    ("answers", "remedy"),
+    [
+        ({"AUTH": b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"}, "password"),
+        ({"PING": b"-NOAUTH Authentication required.\r\n"}, "password"),
+        ({"PING": b"-NOPERM User default has no permissions to run the 'ping' command\r\n"}, "ACL"),
+        ({"PING": b"-LOADING Redis is loading the dataset in memory\r\n"}, "wait"),
+        ({"PING": b"+PONG\r\n", "INFO": b"-ERR unknown command\r\n"}, "REDIS_URL"),
+        ({"PING": b""}, "TLS"),
+    ],
+)
+def test_refusals_have_their_remedies(
+    answers: Mapping[str, bytes], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password, a missing one, missing rights, a loading server and silence are told apart."""
+    monkeypatch.setattr(server, "TIMEOUT_S", 0.2)
+    with stand_in(answers) as url:
+        assert remedy in only_failure(url).remedy
+
+
+def test_tls_where_there_is_none() -> None:
+    """A TLS connection to a server without TLS is one line that names TLS."""
+    with stand_in({}) as url:
+        line = only_failure(url.replace("redis://", "rediss://"))
+    assert "TLS" in line.remedy
+
+
+def test_an_application_without_redis() -> None:
+    """An app whose broker is another one is told to start doctor for this one."""
+    (line,) = server_lines(app("amqp://guest@localhost//"))
+    assert line.level == "failure"
+    assert "celery -A tasks doctor" in line.remedy
+
+
+def test_a_server_that_is_too_old() -> None:
+    """Redis before 6.2 is a failure that says which version is needed."""
+    with stand_in({"PING": b"+PONG\r\n", "INFO": bulk(OLD)}) as url:
+        line = only_failure(url)
+    assert line.says == "Redis 5.0.14 is too old"
+    assert "6.2" in line.remedy
+
+
+def test_a_server_that_does_not_say_its_version() -> None:
+    """A server without a version is a warning, not a failure."""
+    (line,) = info_lines({})
+    assert line.level == "warning"
+
+
+def test_a_replica_and_an_evicting_server() -> None:
+    """A replica is a failure, since it refuses writes; a server that evicts is a warning, since it loses requests."""
+    info = {"redis_version": "7.0.1", "role": "slave", "maxmemory": 100, "maxmemory_policy": "allkeys-lru"}
+    levels = {line.what: line.level for line in info_lines(info)}
+    assert levels == {"version": "ok", "role": "failure", "eviction": "warning"}
+    unbounded = {"redis_version": "7.0.1", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}
+    assert [line.what for line in info_lines(unbounded)] == ["version"]
