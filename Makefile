@@ -13,7 +13,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help install model demo test check lint format types contracts coverage lock clean
+.PHONY: help install model demo test check chaos lint format types contracts coverage bench docs lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: model ## run the tests, on a real Valkey and real worker processes
 
 check: lint types contracts coverage ## everything that CI runs
 
+chaos: install ## kill, stop and restart everything under load; a few minutes, CHAOS="--requests 100000" for longer
+	$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
 lint: install ## look for mistakes and for formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -63,10 +66,18 @@ coverage: model ## run the tests and require 90 % of lines and branches, subproc
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+bench: model ## measure, beside mlx_lm.server and others, in 25 minutes; BENCH="--quick" or BENCH="--rows overhead,relay"
+	$(BIN)/python -m benchmarks $(BENCH)
+
+docs: install ## build the documentation into site/, and fail on a broken link
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock: install ## choose the versions of requirements*.lock anew
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --upgrade --extra dev --output-file requirements.lock
 	$(LOCK) --upgrade --extra mkl --constraint requirements.lock --output-file requirements-mkl.lock
+	$(LOCK) --upgrade --extra docs --constraint requirements.lock --output-file requirements-docs.lock
 
 clean: ## remove what the other commands have made, except the cached model
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.*

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tasks.errors import BrokerUnavailable, NoWorker
+from tasks.errors import GenerationError, NoWorker
 from tasks.routing import Route, queue_for, snapshot_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FleetView:
     def _warn(self, model: str) -> None:
         try:
             warning = self._route(model).warning
-        except BrokerUnavailable as error:
+        except GenerationError as error:  # a model that only its own queue's workers know, or Redis is away
             logger.debug("the fleet could not be looked at: %s", error)
             return
         if warning:

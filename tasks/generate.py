@@ -34,6 +34,7 @@ class GenerateTask(Task):
     acks_late = True
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = "tasks.worker.request:GenerateRequest"
+    _has_met_redis = False
 
     if TYPE_CHECKING:
 
@@ -49,14 +50,17 @@ class GenerateTask(Task):
             InvalidRequest: a field is unknown, missing or out of bounds.
             UnknownModel: nobody allows the model.
             NoWorker: the request has ``require_worker``, and no live worker serves its tier.
-            BrokerUnavailable: Redis cannot be reached.
+            BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
-        from tasks.parameters import parse, previous_of, redact, with_previous  # pydantic is a third of the import's time
+        # pydantic and redis are two thirds of the import's time.
+        from tasks.journal.connection import endpoint, is_away
+        from tasks.parameters import parse, previous_of, redact, with_previous
 
         kwargs = kwargs or {}
         if get_current_worker_task() is None:
             # Inside a worker this is the next link of a chain: its own worker reports what is wrong with it, on its stream.
             parameters = parse(with_previous(previous_of(args), kwargs))
+            self._meet_redis()
             self._look_at_fleet(
                 parameters.model or current_settings().default_model, required=parameters.require_worker
             )
@@ -65,8 +69,10 @@ class GenerateTask(Task):
             options["kwargsrepr"] = redact(kwargs)
         try:
             return self._send(args, kwargs, *more, **options)
-        except OperationalError as error:
-            raise BrokerUnavailable(_unreachable(self.app.connection_for_write().as_uri(), error)) from None
+        except Exception as error:
+            if not (isinstance(error, OperationalError) or is_away(error)):
+                raise
+            raise BrokerUnavailable(_unreachable(str(endpoint(self.app)), error)) from None
 
     def _send(self, *args: Any, **options: Any) -> GenerateResult:
         try:
@@ -78,6 +84,14 @@ class GenerateTask(Task):
             # Raised here, what cannot be routed would fail the link before it, which has been answered.
             queue = before.request.delivery_info["routing_key"]
             return cast("GenerateResult", super().apply_async(*args, **options, queue=queue))
+
+    def _meet_redis(self) -> None:
+        """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
+        if not (self._has_met_redis or self.app.conf.task_always_eager):
+            from tasks.journal.connection import require_server
+
+            require_server(self.app)
+            self._has_met_redis = True
 
     @cached_property
     def fleet(self) -> FleetView:

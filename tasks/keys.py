@@ -25,6 +25,9 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
 ``LEDGER``
     A hash, task id → what was submitted where and when; producers write, the journal's end and the sweep delete.
+``ASIDE``
+    A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
+    is empty. The lists themselves are beside the queues' own (:func:`tasks.registry.queues.aside_list`).
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.
@@ -44,6 +47,7 @@ SWEEP = f"{PREFIX}sweep"
 LEDGER = f"{PREFIX}ledger"
 OWNERS = f"{PREFIX}owners"
 LIMITS = f"{PREFIX}limits"
+ASIDE = f"{PREFIX}aside"
 
 
 def stream(task_id: str) -> str:

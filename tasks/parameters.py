@@ -1,4 +1,4 @@
-"""A request's parameters: OpenAI's names, mlx-lm's, three of ours; checked by the producer and again by the worker."""
+"""A request's parameters: OpenAI's names, mlx-lm's, four of ours; checked by the producer and again by the worker."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ INSTEAD = {
     "user": "use metadata",
     "logit_processors": "use logit_bias or the penalties",
     "input": "use messages or prompt",
+    "keep_alive": "use keep_alive_s, in seconds",
     "timeout": "use apply_async(..., time_limit=seconds) or deadline",
 }
 
@@ -112,6 +113,7 @@ class Parameters(BaseModel):
     repetition_context_size: Annotated[int, Field(ge=1, le=4096)] = 20
     chat_template_kwargs: dict[str, Any] = {}
     deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    keep_alive_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     require_worker: bool = False
     metadata: dict[str, Any] = {}
 
@@ -216,6 +218,7 @@ class ParameterValues(TypedDict, total=False):
     repetition_context_size: int
     chat_template_kwargs: dict[str, Any]
     deadline: float
+    keep_alive_s: float
     require_worker: bool
     metadata: dict[str, Any]
 
@@ -340,7 +343,15 @@ def _explain(error: ValidationError) -> str:
     where = str(first["loc"][0]) + "".join(f"[{step!r}]" for step in steps)
     message = first["msg"][0].lower() + first["msg"][1:]
     # The input of what is missing is the whole object around it.
-    return f"{where}: {message}" if first["type"] == "missing" else f"{where}={_short(first['input'])}: {message}"
+    return f"{where}: {message}" if first["type"] == "missing" else f"{where}={_shown(first)}: {message}"
+
+
+def _shown(error: ErrorDetails) -> str:
+    """The wrong value, unless it may be somebody's words: errors are seen in logs and monitors."""
+    is_prompt = error["loc"][0] in ("messages", "prompt") and error["loc"][-1] not in ("role", "type")
+    if is_prompt and isinstance(error["input"], str | list | dict):
+        return f"<{type(error['input']).__name__}>"
+    return _short(error["input"])
 
 
 def _short(value: Any) -> str:

@@ -108,7 +108,7 @@ def queue_for_model(model: str) -> str:
 def route_task(
     name: str, args: Any, kwargs: Mapping[str, Any] | None, options: Any, task: Any = None, **_: Any
 ) -> dict[str, str] | None:
-    """Celery's ``task_routes`` hook: the queue of a ``generate`` request; other tasks go where they always went.
+    """Celery's ``task_routes`` hook: the queue of a ``generate`` request that names none; other tasks go where they always went.
 
     A dictionary look-up once a model is known. It runs in ``delay`` itself, so what it raises reaches the producer.
 
@@ -116,7 +116,7 @@ def route_task(
         InvalidRequest: ``model`` is no text.
         UnknownModel: the model is not allowed, or nothing tells its size.
     """
-    if name != GENERATE:
+    if name != GENERATE or (options and options.get("queue")):
         return None
     model = (kwargs or {}).get("model") or current_settings().default_model
     if not isinstance(model, str):

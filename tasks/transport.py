@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, mended and extended in the six places where this project needs more than it gives.
+"""Kombu's Redis transport, mended and extended in the seven places where this project needs more than it gives.
 
 1. **A queue is asked for only while it has room** (:attr:`Channel.room`), so that a worker hoards nothing that an idle
    machine could run. The stock way, closing ``qos.can_consume``, may leave a message that BRPOP has already popped
@@ -12,7 +12,9 @@
 4. **A message that is given back goes to the front** of its queue; the stock one sends it to the back.
 5. **A generation is written into the ledger** in the same script that queues it, with the time by Redis's clock, so that
    a message which is lost between BRPOP and the write to ``unacked`` is missed, and sent again by the sweep.
-6. **What a worker holds is noted and forgotten in one call each**; kombu's two transactions were a quarter of a busy
+6. **A message may be set aside** for its model: beside its queue, where every worker that can run the model just then asks
+   for it, and no other does. It keeps its place among the requests for this model.
+7. **What a worker holds is noted and forgotten in one call each**; kombu's two transactions were a quarter of a busy
    worker's time (py-spy).
 """
 
@@ -35,13 +37,19 @@ from tasks.lua import Script
 from tasks.names import GENERATE
 from tasks.registry import scripts
 from tasks.registry.limits import wait_s
+from tasks.registry.queues import SEPARATOR, aside_list
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
 FAIRNESS_PERIOD = 8
+
+#: The header of a message that was set aside before.
+ASIDE = "set_aside"
+#: Where the list that is pushed to stands among the keys of put.lua.
+OWN_LIST = 3
 
 PUT = Script(scripts.source("put"))
 HOLD = Script(scripts.source("hold"))
@@ -54,12 +62,18 @@ class Room(Protocol):
     def has_room(self, queue: str) -> bool:
         """Whether one more message of this queue could be run at once."""
 
+    @property
+    def asked(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
+        """Says for which models a queue's requests that were set aside are asked for: before and after its own lists."""
+
 
 class QoS(stock.QoS):
     """Unacknowledged messages of one worker, which nobody but the sweep returns while their tasks run."""
 
     #: Set by the worker once nothing runs any more: what is left then is given back by kombu itself.
     stopping: ClassVar[bool] = False
+    #: The models that messages, by their delivery tags, are set aside for when they are given back.
+    aside: ClassVar[dict[str, str]] = {}
 
     def can_consume(self) -> bool:
         """Always: room is decided where the queues are named."""
@@ -98,6 +112,7 @@ class QoS(stock.QoS):
             self.ack(delivery_tag)
             return
         self.restore_by_tag(delivery_tag, leftmost=False)  # kombu pops from the right, so "leftmost" is the back
+        self.aside.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
 
 
@@ -150,16 +165,28 @@ class Channel(stock.Channel):
         steps: Sequence[int] = self.priority_steps
         if self._fetches % FAIRNESS_PERIOD == 0:
             steps = list(reversed(steps))
-        names = [self._q_for_pri(queue, step) for step in steps for queue in queues]
+        names = [name for step in steps for queue in queues for name in self._lists(queue, step)]
         connection = self.client.connection
         self._learn_client_id(connection)
         self._in_poll = connection
-        self._asked = frozenset(queues)
+        self._asked = frozenset(names)
         self._brpop_sent_at = monotonic()
         command = ["BRPOP", *names, timeout or self.brpop_timeout or 0]
         if self.global_keyprefix:
             command = self.client._prefix_args(command)
         connection.send_command(*command)
+
+    def _lists(self, queue: str, step: int) -> list[str]:
+        """The Redis lists of a queue at one priority that are asked for now, in their order."""
+        own = str(self._q_for_pri(queue, step))
+        if self.room is None:
+            return [own]
+        first, last = self.room.asked(queue)
+        return [
+            *(aside_list(queue, step, model) for model in first),
+            own,
+            *(aside_list(queue, step, model) for model in last),
+        ]
 
     def _learn_client_id(self, connection: Any) -> None:
         """Ask the server for the number of the fetching connection, once for each of its sockets."""
@@ -169,13 +196,14 @@ class Channel(stock.Channel):
             self._client_sock = connection._sock
 
     def refetch(self) -> None:
-        """Make a fetch that is out return at once if room has come for a queue that it does not ask for, or gone.
+        """Make a fetch that is out return at once if it asks for other lists than there is room for now.
 
         UNBLOCK answers the BRPOP as its time-out would, so nothing that was popped is lost. For the consumer's thread.
         """
         if not self._in_poll or self._client_id is None or self.room is None:
             return
-        wanted = {queue for queue in self.active_queues if self.room.has_room(queue)}
+        queues = [queue for queue in self.active_queues if self.room.has_room(queue)]
+        wanted = {name for step in self.priority_steps for queue in queues for name in self._lists(queue, step)}
         if wanted != self._asked:
             self._asked = frozenset(wanted)
             with self.conn_or_acquire() as client:
@@ -209,22 +237,35 @@ class Channel(stock.Channel):
         """The keys and arguments of put.lua."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
-        names = [keys.LEDGER, keys.LIMITS, *lists]
-        return names, [dumps(message), message["headers"]["id"], push, queue, floor]
+        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
+        return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
 
     def _do_restore_message(
         self, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
     ) -> None:
-        """Queue a message again; a generation is missed like a new one, should it be lost on its way."""
+        """Queue a message again, or set it aside; a generation is missed like a new one, should it be lost on its way."""
         headers = payload.get("headers") or {}
         if headers.get("task") != GENERATE:
             super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
             return
         headers["redelivered"] = True
         payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
+        model = QoS.aside.get(payload["properties"].get("delivery_tag", ""))
+        push = "LPUSH" if leftmost else "RPUSH"
+        if model is not None:
+            # The first time it is younger than what is aside already; later it has just come from the front.
+            push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
+            headers[ASIDE] = True
         for queue in self._lookup(exchange, routing_key):
-            names, arguments = self._put_arguments(queue, payload, "LPUSH" if leftmost else "RPUSH", "")
+            names, arguments = self._put_arguments(queue, payload, push, "")
+            if model is not None:
+                names[OWN_LIST] = aside_list(queue, self._get_message_priority(payload, reverse=False), model)
             pipe.eval(PUT.source, len(names), *names, *arguments)
+
+
+def set_aside(delivery_tag: str, model: str) -> None:
+    """When the message of this tag is given back, put it where requests for this model wait."""
+    QoS.aside[delivery_tag] = model
 
 
 class Transport(stock.Transport):

@@ -29,7 +29,9 @@ __all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "current_catalo
 
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 
-_FAKE = re.compile(rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?:@(.+))?", re.ASCII)
+_FAKE = re.compile(
+    rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?::(?:load_s|context|weights_mb)=[\d.]+|:load_error=[^:@]*)*(?:@(.+))?", re.ASCII
+)
 _LONGEST_NAME = 200
 
 
@@ -56,7 +58,8 @@ class Catalogue:
     def resolve(self, name: str) -> ModelEntry:
         """The entry that this name stands for: an entry's name, an entry's source, or what a rule allows.
 
-        A fake model is of the smallest tier unless its name pins another, as ``fake:10@7-13B`` does.
+        A fake model is of the smallest tier unless its name pins another, as ``fake:10@7-13B`` does; between the two may be
+        options of :mod:`tasks.engine.fake`, as in ``fake:10:load_s=2``.
 
         Raises:
             ModelNotAllowed: no entry and no rule covers the name.
@@ -83,7 +86,7 @@ class Catalogue:
         match = _FAKE.fullmatch(name)
         if match is None:
             raise ModelNotAllowed(
-                f"model {shown(name)}: expected fake:STEP_MS or fake:STEP_MS@TIER, as in fake:10@7-13B"
+                f"model {shown(name)}: expected fake:STEP_MS or fake:STEP_MS@TIER, as in fake:10@7-13B or fake:10:load_s=2@7-13B"
             )
         step_ms, tier = match.groups()
         try:

@@ -11,4 +11,5 @@ purge_offline_workers = 60
 #: Workers answer within milliseconds; one that does not is busy being replaced.
 inspect_timeout = 1_000.0
 natural_time = True
-tasks_columns = "name,uuid,state,kwargs,result,received,started,runtime,worker"
+#: All tasks have one name; with the time of arrival the newest come first.
+tasks_columns = "uuid,state,kwargs,received,runtime,worker"

@@ -52,6 +52,19 @@ class Settings:
     models: tuple[str, ...] = setting((), "Models to load at start and to keep loaded.")
     keep_alive_s: float = setting(600.0, "An engine that was idle for so long is ended; 0 means never.", at_least=0)
     load_timeout_s: float = setting(600.0, "A model that is not loaded by then has failed to load.", at_least=1)
+    fair_wait_s: float = setting(
+        30.0,
+        "A request whose model is not loaded waits so long, at the most, before models with work have to make room for it.",
+        at_least=0,
+    )
+    download_timeout_s: float = setting(
+        14_400.0,
+        "A model that is not fetched from the hub by then has failed to load; what has come is kept.",
+        at_least=1,
+    )
+    download_stall_s: float = setting(
+        60.0, "A download of which nothing comes for so long has failed; what has come is kept.", at_least=1
+    )
     stall_timeout_s: float = setting(
         120.0, "An engine with work that makes no step for so long is replaced.", at_least=1
     )

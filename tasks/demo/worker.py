@@ -62,7 +62,7 @@ class DemoWorker:
         while not self._ready(client):
             self.check()
             if time.monotonic() > deadline:
-                raise SetupError(f"the worker was not ready after {START_TIMEOUT_S:g} s: {self._process.log_tail(3)}")
+                raise SetupError(f"the worker was not ready after {START_TIMEOUT_S:g} s: {self._process.log_tail(1)}")
             time.sleep(0.1)
 
     def check(self) -> None:

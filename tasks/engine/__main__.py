@@ -94,7 +94,12 @@ def serve(fd: int) -> int:
     )
     link.send(ready)
     engine = Engine(
-        backend, intake, link.send, max_batch=config.max_batch, memory_budget_bytes=config.memory_budget_bytes
+        backend,
+        intake,
+        link.send,
+        max_batch=config.max_batch,
+        memory_budget_bytes=config.memory_budget_bytes,
+        flush=link.flush,
     )
     try:
         engine.run()

@@ -1,8 +1,8 @@
 """The running batch, on mlx-lm's batch caches. The one module that knows their internals (mlx-lm 0.32.2).
 
 It takes the place of mlx-lm's ``BatchGenerator``, which it follows: prompts are computed in one joint cache, rows whose
-prompt is complete move to another, and a decode step is launched before the tokens of the last one are read, so that the
-host works while the device does. What is different, and what that gained, is in docs/performance.md:
+prompt is complete move to another, and on a GPU a decode step is launched before the tokens of the last one are read, so
+that the host works while the device does. What is different, and what that gained, is in docs/performance.md:
 
 - decoding and prefill are two calls, so that decoded tokens leave before a prefill and not after it;
 - one prefill step is bounded over all its rows, and by the time that running streams can wait;
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 #: A shared prefix shorter than this is computed again rather than waited for or kept.
 SHARED_TOKENS = 64
 #: While others decode, a prefill step takes about as long as this many decode steps.
-PREFILL_STEPS = 4
+PREFILL_STEPS = 5
 #: While nobody decodes, a prefill step may be this many times as large.
 IDLE_FACTOR = 4
 #: Rows share a prefill step as long as each gets so many tokens of it.
 LANE_TOKENS = 32
+ROUND_TOKENS = 16
 STRETCH = 1.25
 #: Cached prompts are bounded in bytes; this bounds the bookkeeping of tiny ones.
 MOST_PROMPTS = 1024
@@ -52,8 +53,7 @@ class _Row:
     uid: int
     tokens: list[int]
     left: int
-    computed: int = 0
-    cached: int = 0
+    computed: int
 
 
 class _Rows:
@@ -137,13 +137,15 @@ class _Decoding(_Rows):
     """Rows that get one token a step.
 
     ``_drawn`` is what the device draws for ``_drawn_rows`` while the host does other things. Rows that joined since then
-    go on from the last token of their prompt; they need no step of their own.
+    go on from the last token of their prompt; they need no step of their own. With ``ahead`` the device gets its next
+    step before the host reads the last one.
     """
 
-    def __init__(self, model: Module, sampler: BatchSampler) -> None:
+    def __init__(self, model: Module, sampler: BatchSampler, *, ahead: bool) -> None:
         super().__init__([], [])
         self._model = model
         self._sampler = sampler
+        self._ahead = ahead
         self._drawn: Drawn | None = None
         self._drawn_rows: list[_Row] = []
 
@@ -153,9 +155,9 @@ class _Decoding(_Rows):
         return self._drawn is not None
 
     def step(self) -> list[Draw]:
-        """Launch the next step, then read the tokens of the one before it."""
+        """The tokens of the step in flight; with ``ahead`` the next one is launched first, if any row goes on."""
         drawn, rows = self._drawn, self._drawn_rows
-        if any(row.left > 1 or row not in rows for row in self.rows):
+        if self._ahead and any(row.left > 1 or row not in rows for row in self.rows):
             self.launch()
         else:
             self._drawn, self._drawn_rows = None, []
@@ -208,11 +210,11 @@ class _Pace:
             self._token_s = _mean(self._token_s, seconds / tokens)
 
     def tokens(self, most: int) -> int:
-        """Prompt tokens that take about as long as ``PREFILL_STEPS`` decode steps: whole lanes, one at least."""
+        """Prompt tokens that take about as long as ``PREFILL_STEPS`` decode steps: one lane at least."""
         if not self._token_s or not self._step_s:
             return min(most, 2 * LANE_TOKENS)
-        lanes = int(PREFILL_STEPS * self._step_s / self._token_s) // LANE_TOKENS
-        return min(most, max(1, lanes) * LANE_TOKENS)
+        tokens = int(PREFILL_STEPS * self._step_s / self._token_s) // ROUND_TOKENS * ROUND_TOKENS
+        return min(most, max(tokens, LANE_TOKENS))
 
 
 def _mean(old: float, new: float) -> float:
@@ -227,10 +229,18 @@ class Batch:
         sampler: draws for all rows.
         prefill_step_tokens: the most prompt tokens, over all rows, that delay a decode step.
         prompt_cache_bytes: the most that cached prompts may take; 0 keeps none.
+        ahead: whether the device works on its own. MLX's CPU backend does so for a few operations only: there, a step that
+            is launched before the last one is read delays its tokens by nearly a whole step, and gains nothing.
     """
 
     def __init__(
-        self, model: Module, sampler: BatchSampler, *, prefill_step_tokens: int, prompt_cache_bytes: int
+        self,
+        model: Module,
+        sampler: BatchSampler,
+        *,
+        prefill_step_tokens: int,
+        prompt_cache_bytes: int,
+        ahead: bool,
     ) -> None:
         self._model = model
         self._sampler = sampler
@@ -238,9 +248,11 @@ class Batch:
         self._prompts = LRUPromptCache(MOST_PROMPTS, prompt_cache_bytes)
         self._most_prompt_bytes = prompt_cache_bytes
         self._trimmable = can_trim_prompt_cache(make_prompt_cache(model))
+        self._uids: set[int] = set()
         self._queue: list[tuple[_Row, list[Any]]] = []
         self._prefilling = _Prefilling([], [])
-        self._decoding = _Decoding(model, sampler)
+        self._ahead = ahead
+        self._decoding = _Decoding(model, sampler, ahead=ahead)
         self._pace = _Pace()
         self._stepped_at: float | None = None
         self.prefilled_tokens = 0
@@ -248,14 +260,15 @@ class Batch:
     def insert(self, request: Request) -> int:
         """Add a row for the request's prompt and ids; returns how many of its tokens the prompt cache holds."""
         tokens = request.prompt + request.ids
+        self._uids.add(request.uid)
         self._sampler.add(request.uid, request.submit.sampling, request.prompt, request.ids)
         cache, cached = self._fetch(tokens)
-        row = _Row(request.uid, tokens, request.limit - len(request.ids), computed=cached, cached=cached)
+        row = _Row(request.uid, tokens, request.limit - len(request.ids), cached)
         self._queue.append((row, cache))
         return cached
 
     def decode(self) -> list[Draw]:
-        """One token for each row that had a step in flight; launches the next step first."""
+        """One token for each row that had a step in flight."""
         if not self._decoding.rows:
             self._stepped_at = None
             return []
@@ -267,11 +280,16 @@ class Batch:
         return draws
 
     def prefill(self) -> None:
-        """Compute one bounded step of the rows whose prompt is not complete, and let complete ones decode."""
+        """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight."""
         self._fill_lanes(self._bounds()[0] // LANE_TOKENS)
         self._promote()
-        if not self._prefilling.rows:
-            return
+        if self._prefilling.rows:
+            self._compute_prompts()
+            self._promote()
+        if self._decoding.rows and not self._decoding.in_flight:
+            self._decoding.launch()
+
+    def _compute_prompts(self) -> None:
         started = time.perf_counter()
         counts = plan(self._prefilling.todo(), *self._bounds())
         self._prefilling.compute(self._model, counts)
@@ -280,7 +298,6 @@ class Batch:
             max(counts) * len(counts), time.perf_counter() - started, beside_a_step=self._decoding.in_flight
         )
         self._stepped_at = None
-        self._promote()
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """Take rows out, in any state; ``keep`` puts what was computed of them into the prompt cache."""
@@ -296,11 +313,12 @@ class Batch:
                         self._store(group, index)
             group.keep(left)
         for uid in uids:
+            self._uids.remove(uid)
             self._sampler.remove(uid)
 
     def shares_prefill(self, request: Request) -> bool:
         """Whether a prompt that is being computed has a prefix in common that is worth waiting for."""
-        if not self._trimmable or not self._prompts.max_bytes:
+        if not self._shares:
             return False
         tokens = request.prompt + request.ids
         for row in (*(row for row, _ in self._queue), *self._prefilling.rows):
@@ -323,11 +341,12 @@ class Batch:
 
     def reset(self) -> None:
         """Drop all rows and cached prompts: after a failed step nothing that it touched can be trusted."""
-        for row in (*(row for row, _ in self._queue), *self._prefilling.rows, *self._decoding.rows):
-            self._sampler.remove(row.uid)
+        for uid in self._uids:
+            self._sampler.remove(uid)
+        self._uids.clear()
         self._queue = []
         self._prefilling = _Prefilling([], [])
-        self._decoding = _Decoding(self._model, self._sampler)
+        self._decoding = _Decoding(self._model, self._sampler, ahead=self._ahead)
         self._prompts.trim_to(n_sequences=0)
         self._stepped_at = None
         mx.clear_cache()
@@ -348,16 +367,20 @@ class Batch:
 
     def _promote(self) -> None:
         ready = self._prefilling.split_ready()
-        for index, row in enumerate(ready.rows):
-            if row.computed - row.cached >= SHARED_TOKENS:
-                self._store(ready, index)
         if ready.rows:
             self._decoding.join(ready)
-            if not self._decoding.in_flight:
-                self._decoding.launch()
 
     def _fetch(self, tokens: list[int]) -> tuple[list[Any], int]:
-        """A cache for the longest known prefix, and its length; the last token is decoding's input and never in it."""
+        """A cache for the longest known prefix, and its length. A row that decodes gives a copy of its own if it helps."""
+        cache, length = self._fetch_stored(tokens)
+        shared = [common_prefix(row.tokens[: row.computed], tokens) for row in self._decoding.rows]
+        if self._shares and max(shared, default=0) >= length + SHARED_TOKENS:
+            self._store(self._decoding, shared.index(max(shared)))
+            cache, length = self._fetch_stored(tokens)
+        return cache, length
+
+    def _fetch_stored(self, tokens: list[int]) -> tuple[list[Any], int]:
+        """The last token is decoding's input, and so never in a cache that is handed out."""
         cache, rest = self._prompts.fetch_nearest_cache("", tokens)
         if not rest and can_trim_prompt_cache(cache):
             trim_prompt_cache(cache, 1)
@@ -366,6 +389,10 @@ class Batch:
             cache, rest = self._prompts.fetch_nearest_cache("", tokens[:-1])
             rest = [*rest, tokens[-1]]
         return (make_prompt_cache(self._model) if cache is None else cache), len(tokens) - len(rest)
+
+    @property
+    def _shares(self) -> bool:
+        return bool(self._trimmable and self._prompts.max_bytes > 0)
 
     def _store(self, group: _Rows, index: int) -> None:
         size = sum(layer.nbytes for layer in group.cache) // len(group.rows)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tasks.engine.backend import Backend, Draw
-    from tasks.engine.intake import Intake
+    from tasks.engine.intake import Intake, Item
     from tasks.engine.request import Request
     from tasks.messages.engine import Event
 
@@ -39,14 +39,17 @@ class Engine:
         *,
         max_batch: int,
         memory_budget_bytes: int | None = None,
+        flush: Callable[[], object] = lambda: None,
     ) -> None:
         self._backend = backend
+        self._flush = flush
         self._intake = intake
         self._send_out = send
         self._max_batch = max_batch
         self._budget = None if memory_budget_bytes is None else self._budget_of(memory_budget_bytes)
         self._resizing = False
         self._limit = max_batch
+        self._inbox: deque[Item] = deque()
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
         self._events: list[Event] = []
@@ -61,21 +64,26 @@ class Engine:
 
     def turn(self) -> None:
         """One turn of the loop: what has come, one decode step, its outputs, one prefill step."""
-        self._receive()
-        self._admit()
         try:
+            self._receive()
+            if self._admit():
+                # A request that kills the engine in its first step must be known to have been in the batch.
+                self.send()
+                self._flush()
             ended = self._take(self._backend.decode())
-            self.send()  # the device is at work on the next step already
+            self.send()  # before anything that takes time; a GPU is at work on the next step already
             self._release(ended)
             self._backend.prefill()
         except OutOfDeviceMemory as error:
             self._retreat(error)
 
     def _receive(self) -> None:
-        idle = not self._running and not self._waiting
+        idle = not self._running and not self._waiting and not self._inbox
         if idle:
             self.send()
-        for item in self._intake.collect(self._backend.gather_s if idle else None):
+        self._inbox.extend(self._intake.collect(self._backend.gather_s if idle else None))
+        while self._inbox:
+            item = self._inbox.popleft()
             if isinstance(item, Abort):
                 self._abort(item)
             elif isinstance(item, Resize):
@@ -98,14 +106,17 @@ class Engine:
                     self._free_room()
                 return
 
-    def _admit(self) -> None:
+    def _admit(self) -> bool:
+        """Let requests join the batch; whether one did that its worker has not heard of."""
+        known = len(self._events)
         while len(self._running) < self._limit and (request := self._next()) is not None:
             self._waiting.remove(request)
+            self._running[request.uid] = request
             cached_tokens = self._backend.insert(request)
             if not request.started:
                 request.cached_tokens = cached_tokens
                 self._events.append(request.start())
-            self._running[request.uid] = request
+        return len(self._events) > known
 
     def _next(self) -> Request | None:
         """The first request in line that may join the batch now, if those that it overtakes can wait."""
@@ -197,7 +208,7 @@ class Engine:
     def _retreat(self, error: OutOfDeviceMemory) -> None:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""
         self._backend.reset()
-        rows = list(self._running.values())
+        rows = [request for request in self._running.values() if request.reason is None]
         self._running.clear()
         self._free_room()
         self._limit, self._fitting_steps = max(1, len(rows) // 2), 0
@@ -208,7 +219,7 @@ class Engine:
                 self._fail_for_memory(rows.pop(), why)
             else:
                 rows[0].ran_out_alone = True
-        self._waiting.extendleft(reversed([row for row in rows if row.reason is None]))
+        self._waiting.extendleft(reversed(rows))
 
     def send(self) -> None:
         """Send what has happened since the last message, if anything has."""

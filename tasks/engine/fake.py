@@ -1,6 +1,7 @@
 """A model that computes nothing: deterministic, timed, without MLX, for tests and for measuring everything else.
 
-It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``.
+It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``,
+``fake:10:weights_mb=64``, which takes so much memory.
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
@@ -89,6 +90,15 @@ class FakeOptions:
     load_s: float = 0.0
     load_error: str = ""
     context: int = 8192
+    weights_mb: int = 0
+
+
+_OPTIONS: dict[str, type[float | int | str]] = {
+    "load_s": float,
+    "load_error": str,
+    "context": int,
+    "weights_mb": int,
+}
 
 
 def parse_options(model: str) -> FakeOptions:
@@ -102,11 +112,11 @@ def parse_options(model: str) -> FakeOptions:
         values: dict[str, Any] = {"step_ms": float(step_ms)}
         for option in options:
             name, value = option.split("=", 1)
-            values[name] = value if name == "load_error" else int(value) if name == "context" else float(value)
+            values[name] = _OPTIONS[name](value)
         return FakeOptions(**values)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         raise ModelLoadFailed(
-            f"model {model!r}: expected fake:STEP_MS, with options load_s=, load_error= and context= behind more colons"
+            f"model {model!r}: expected fake:STEP_MS, with options {'=, '.join(_OPTIONS)}= behind more colons"
         ) from None
 
 
@@ -150,10 +160,12 @@ class FakeBackend:
         time.sleep(options.load_s)
         if options.load_error:
             raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
+        # Of ones, since the system gives memory for zeros only when they are written.
+        self._weights = b"\1" * (options.weights_mb << 20 or WEIGHTS_BYTES)
         self.facts = Facts(
             revision="fake",
             context_tokens=min(options.context, config.context_tokens or options.context),
-            weights_bytes=WEIGHTS_BYTES,
+            weights_bytes=len(self._weights),
             kv_bytes_per_token=KV_BYTES_PER_TOKEN,
             accelerator="fake",
             blas="",

@@ -205,6 +205,7 @@ class MlxBackend:
             BatchSampler(self._vocabulary_tokens, lambda token_id: token_text(tokenizer, token_id)),
             prefill_step_tokens=config.prefill_step_tokens,
             prompt_cache_bytes=config.prompt_cache_bytes,
+            ahead=self.facts.accelerator != "cpu",
         )
 
     @property
@@ -228,12 +229,20 @@ class MlxBackend:
         return TextAssembler(self._tokenizer, stop)
 
     def shares_prefill(self, request: Request) -> bool:
-        """See :meth:`Batch.shares_prefill`."""
-        return self._batch.shares_prefill(request)
+        """See :meth:`Batch.shares_prefill`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(lambda: self._batch.shares_prefill(request))
 
     def insert(self, request: Request) -> int:
-        """See :meth:`Batch.insert`."""
-        return self._batch.insert(request)
+        """See :meth:`Batch.insert`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(lambda: self._batch.insert(request))
 
     def decode(self) -> Sequence[Draw]:
         """See :meth:`Batch.decode`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 TIMEOUT_S = 5.0
+#: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
+OLDEST_VERSION = (6, 2)
 # Answers of a server that will take the same write later; redis-py has classes of their own for some others.
 REFUSALS = (
     "OOM",
@@ -66,6 +68,35 @@ def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
         )
     except (ValueError, redis.RedisError) as error:
         raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})") from error
+
+
+def require_server(source: Any) -> None:
+    """Make sure that Redis answers there, takes the password, and is recent enough.
+
+    Raises:
+        BrokerUnavailable: it does not, with what to do.
+    """
+    where = endpoint(source)
+    with closing(connect(where)) as client:
+        try:
+            speaks = str(client.info("server").get("redis_version", ""))
+        except redis.AuthenticationError as error:
+            raise BrokerUnavailable(f"{where}: {error}: put the right user and password into REDIS_URL") from error
+        except (redis.RedisError, OSError) as error:
+            reason = str(error).rstrip(".")
+            raise BrokerUnavailable(
+                f"{where}: Redis cannot be used ({reason}): start it there, or set REDIS_URL to where it is"
+            ) from error
+    numbers = tuple(int(part) for part in speaks.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise BrokerUnavailable(f"{where}: Redis {speaks} is too old: install Redis {oldest} or later, or Valkey")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether this error of Celery's says that Redis cannot be reached, as redis-py or Celery's result backend put it."""
+    away = (redis.ConnectionError, redis.TimeoutError)
+    return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
 
 
 def endpoint(source: Any) -> Endpoint:

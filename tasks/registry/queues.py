@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import keys
 from tasks.journal.connection import translated
-from tasks.registry.values import json_object, number
+from tasks.registry.values import json_object, number, text
 from worker_config.celeryconfig import PRIORITY_STEPS
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: What kombu puts between the name of a queue and its priority in the name of a list.
 SEPARATOR = "\x06\x16"
+#: What stands between a priority and a model in the name of a list of requests that were set aside.
+FOR_MODEL = "@"
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,8 +41,23 @@ def lists_of(queue: str) -> list[str]:
     return [list_of(queue, step) for step in PRIORITY_STEPS]
 
 
+def aside_list(queue: str, priority: int, model: str) -> str:
+    """The list of a queue's requests of one priority that were set aside for one model (:mod:`tasks.registry.aside`).
+
+    Kombu takes what is before the last separator for the queue's name.
+    """
+    step = max((each for each in PRIORITY_STEPS if each <= priority), default=PRIORITY_STEPS[0])
+    return f"{queue}{SEPARATOR}{step}{FOR_MODEL}{model}"
+
+
+def queue_and_model(list_name: str) -> tuple[str, str]:
+    """The queue of such a list, and its model."""
+    queue, _, rest = list_name.partition(SEPARATOR)
+    return queue, rest.partition(FOR_MODEL)[2]
+
+
 def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
-    """Each queue's depth and the age of its oldest message.
+    """Each queue's depth, what was set aside included, and the age of its oldest message.
 
     The age comes from the ledger, else from a message header ``submitted_at``; consumers pop from the right, so the
     oldest of each list is at its right end.
@@ -48,29 +65,33 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    names = list(queues)
-    lists = [each for queue in names for each in lists_of(queue)]
+    lists = {queue: lists_of(queue) for queue in queues}
     with translated("reading the queues"):
+        members: Any = client.zrange(keys.ASIDE, 0, -1) if lists else []
+        for name in map(text, members):
+            queue, _ = queue_and_model(name)
+            if queue in lists:
+                lists[queue].append(name)
+        flat = [each for of_queue in lists.values() for each in of_queue]
         pipeline = client.pipeline(transaction=False)
         pipeline.time()
-        for each in lists:
+        for each in flat:
             pipeline.llen(each)
             pipeline.lindex(each, -1)
         # A key of another type answers with an error of its own, which must not hide the other queues.
         (seconds, microseconds), *found = pipeline.execute(raise_on_error=False)
         heads = [_headers(each) for each in found[1::2]]
-        submitted = _submitted(client, heads)
+        submitted = dict(zip(flat, _submitted(client, heads), strict=True))
     now = seconds + microseconds / 1e6
-    lengths = [each if isinstance(each, int) else 0 for each in found[::2]]
-    ages = [None if at is None else max(0.0, now - at) for at in submitted]
-    steps = len(PRIORITY_STEPS)
+    lengths = {each: count if isinstance(count, int) else 0 for each, count in zip(flat, found[::2], strict=True)}
+    ages = {each: max(0.0, now - at) for each, at in submitted.items() if at is not None}
     return [
         QueueDepth(
             queue,
-            sum(lengths[i * steps : (i + 1) * steps]),
-            max((age for age in ages[i * steps : (i + 1) * steps] if age is not None), default=None),
+            sum(lengths[each] for each in of_queue),
+            max((ages[each] for each in of_queue if each in ages), default=None),
         )
-        for i, queue in enumerate(names)
+        for queue, of_queue in lists.items()
     ]
 
 

@@ -128,7 +128,7 @@ class Budget:
         short = floor_bytes + _floors(staying) - self.total_bytes
         ending: list[Place] = []
         if short > 0:
-            idle = sorted((place for place in staying if place.idle), key=lambda place: place.used_at)
+            idle = self._idle()
             ripe = [place for place in idle if place.retiring or now - place.used_at >= self.linger_s]
             ending = _enough(ripe, short)
             if not ending:
@@ -138,6 +138,10 @@ class Budget:
         if ending or shrink:
             return Clear(tuple(ending), tuple(shrink))
         return Later(soon=self._frees_itself(floor_bytes) or self._just_asked(now))
+
+    def _idle(self) -> list[Place]:
+        """The engines that could be ended, the longest unused first."""
+        return sorted((place for place in self.staying() if place.idle), key=lambda place: place.used_at)
 
     def _shrink(self, kept: list[Place], floor_bytes: int) -> list[tuple[Place, int]]:
         """Which engines have to come down, and to what, for one more with this floor."""
@@ -159,8 +163,9 @@ class Budget:
     def victims(self, floor_bytes: int, now: float, stay_s: float) -> list[Place]:
         """The engines that have to take no more requests, so that a model with this floor gets its turn.
 
-        None gives way that was not loaded for ``stay_s``; idle ones before those with work, and of these the longest loaded
-        first. Empty where that is not enough, or where nothing of the kind is needed.
+        None with work gives way that was not loaded for ``stay_s``, and none that has just been loaded or used; idle ones
+        before those with work, and of these the longest loaded first. Empty where that is not enough, or where nothing of
+        the kind is needed.
         """
         staying = self.staying()
         if floor_bytes > self.most_bytes:
@@ -168,10 +173,12 @@ class Budget:
         short = floor_bytes + _floors(staying) - self.total_bytes
         if short <= 0:
             return [place for place in staying if place.asked_bytes is not None and now - place.since >= stay_s]
-        idle = sorted((place for place in staying if place.idle), key=lambda place: place.used_at)
-        busy = [place for place in staying if place.state == "ready" and place.users and not place.pinned]
-        stayed = sorted((place for place in busy if now - place.since >= stay_s), key=lambda place: place.since)
-        return _enough([*idle, *stayed], short)
+        idle = self._idle()
+        busy = sorted((each for each in staying if each.users and not each.pinned), key=lambda place: place.since)
+        return _enough((place for place in (*idle, *busy) if self._had_its_turn(place, now, stay_s)), short)
+
+    def _had_its_turn(self, place: Place, now: float, stay_s: float) -> bool:
+        return now - place.since >= stay_s or (place.idle and now - place.used_at >= self.linger_s)
 
     def shares(self, reserve_bytes: int = 0) -> list[tuple[Place, int]]:
         """What loaded engines are to be told now, so that what is left over is divided evenly.

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tasks.errors import GenerationError, ModelLoadFailed, error_for
-from tasks.messages.engine import Abort, LoadFailed, Loading, Ready, Resize, Resized, Started, StepOutput
+from tasks.messages.engine import Abort, LoadFailed, Loading, Ready, Resize, Resized, Started, StepOutput, Tokens
 from tasks.messages.registry import EngineState
 from tasks.worker.engine_process import EngineGone, EngineProcess
 
@@ -203,6 +203,8 @@ class Engine:
                 flight = self._flights.get(event.task_id)
                 if flight is None:
                     continue
+                if flight.stop_reason == "requeue" and isinstance(event, Tokens) and not event.ids:
+                    continue  # half a character, let go at the abort: the next attempt emits it whole
                 entry = flight.take(event)
                 entries.append((flight, entry))
                 if isinstance(event, Started):

@@ -1,4 +1,9 @@
-"""The engines of one worker: loaded on first request, watched, replaced when they die, ended when they idle."""
+"""The engines of one worker: loaded on first request, watched, replaced when they die, ended for others or when they idle.
+
+A request whose model is not loaded waits here while the model loads. Where others have to end their work first, it is set
+aside (:mod:`tasks.registry.aside`), so that it takes no slot and any worker that can run it may take it; :meth:`Engines.asked`
+says for which models this worker takes such requests just now. docs/models.md has the rules.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +11,67 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory, error_for
-from tasks.messages.engine import Abort, EngineConfig, LoadFailed, Loading, Ready, Started, StepOutput, Submit
+from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+from tasks.messages.engine import EngineConfig
 from tasks.messages.registry import EngineState
-from tasks.worker.engine_process import EngineGone, EngineProcess
-from tasks.worker.sizes import expected, local_source
+from tasks.routing import queue_for_model
+from tasks.worker.budget import Budget, Clear, Later, Never, Place, Start
+from tasks.worker.download import Download
+from tasks.worker.engine import Engine
+from tasks.worker.peers import Nobody
+from tasks.worker.sizes import expected, local_source, measured
+from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.messages.journal import Entry
-    from tasks.worker.flight import Flight
-    from tasks.worker.job import Job, StopReason
+    from tasks.messages.engine import StepOutput
+    from tasks.worker.backlog import Backlog, Waiting
+    from tasks.worker.job import Job
+    from tasks.worker.peers import Others
     from tasks.worker.publisher import Publisher
+    from tasks.worker.sizes import Footprint, Source
     from worker_config.catalogue import ModelEntry
     from worker_config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 WAIT_S = 0.5
+#: What happens within so short a time is looked at once.
+TICK_S = 0.02
 RETRY_FIRST_S = 2.0
 RETRY_MOST_S = 300.0
 #: Failed starts in a row after which a worker calls itself degraded for a model.
 DEGRADED_AFTER = 3
-#: A part of the budget that an engine may use beyond its weights, for KV and prompt caches.
-CACHE_SHARE = 0.25
-ABORT_REASON = {
-    "cancelled": "cancelled",
-    "soft_time_limit": "deadline",
-    "time_limit": "deadline",
-    "requeue": "cancelled",
-}
+#: A request waits so long, in its slot, for what is to be a matter of a moment.
+HOLD_S = 5.0
+#: A worker sets aside at most so many requests a second, or it would spend its time on a long queue that it cannot serve.
+ASIDE_PER_S = 20.0
+#: A part of the budget that cached prompts may take in each engine.
+PROMPT_CACHE_SHARE = 0.1
 
 
 class Interrupted(Exception):
     """The job was stopped while it waited for its engine."""
+
+
+class SetAside(Exception):
+    """This worker does not run the request now: it is to be set aside for its model, ``model``."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"set aside for {model}")
+        self.model = model
+
+
+class TooLarge(Exception):
+    """The model does not fit into this worker, whatever else would end: ``most_bytes`` is what the largest may need."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"at most {most_bytes} bytes")
+        self.most_bytes = most_bytes
 
 
 @dataclass(slots=True)
@@ -54,176 +83,25 @@ class Failures:
     retry_at: float
 
 
-class Engine:
-    """One engine process and the flights in it.
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request that waits for its engine: what it waits for, and whether it began that itself."""
 
-    Args:
-        entry: the model.
-        config: what the process is told.
-        reserved_bytes: its share of the worker's budget.
-        publisher: where the flights' entries go.
-        on_change: called when it is ready, failed or gone.
-        on_step: called with each step, on the reader's thread.
-    """
-
-    def __init__(
-        self,
-        entry: ModelEntry,
-        config: EngineConfig,
-        reserved_bytes: int,
-        publisher: Publisher,
-        on_change: Callable[[Engine], None],
-        on_step: Callable[[Engine, StepOutput], None],
-    ) -> None:
-        self.entry = entry
-        self.reserved_bytes = reserved_bytes
-        self.pinned = False
-        self.users = 0
-        self.ready: Ready | None = None
-        self.failure: GenerationError | None = None
-        self.gone = False
-        self.last: StepOutput | None = None
-        self.progress_at = self.used_at = time.monotonic()
-        self.loading: Loading | None = None
-        self._publisher = publisher
-        self._on_change = on_change
-        self._on_step = on_step
-        self._flights: dict[str, Flight] = {}
-        self._started: set[str] = set()
-        self._lock = threading.Lock()
-        self._closing = False
-        self.process = EngineProcess.start(config)
-        self._reader = threading.Thread(target=self._read, name=f"engine-{self.process.pid}", daemon=True)
-        self._reader.start()
-
-    def submit(self, flight: Flight, submit: Submit) -> None:
-        """Hand a request to the process; its flight lands when it ends, however it ends."""
-        with self._lock:
-            if not self._flights:
-                self.progress_at = time.monotonic()
-            if not self.gone:
-                self._flights[flight.task_id] = flight
-        if self.gone:
-            self._publisher.put([(flight, flight.release(crashed=False))])
-            return
-        try:
-            self.process.send(submit)
-        except EngineGone:
-            logger.debug("engine %s ended before it took request %s", self.process.pid, flight.task_id)
-
-    def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
-        """Have a flight end within one step, for this reason."""
-        flight.stop_reason = reason
-        flight.limit_s = limit_s
-        try:
-            self.process.send(Abort(flight.task_id, ABORT_REASON[reason]))  # type: ignore[arg-type]
-        except EngineGone:
-            logger.debug("engine %s ended before request %s was aborted", self.process.pid, flight.task_id)
-
-    @property
-    def busy(self) -> bool:
-        """Whether requests are in it, or about to be."""
-        return bool(self._flights) or self.users > 0
-
-    def stalled(self, timeout_s: float) -> bool:
-        """Whether it has had work, and made no step, for so long."""
-        with self._lock:
-            return bool(self._flights) and time.monotonic() - self.progress_at > timeout_s
-
-    def close(self) -> None:
-        """End the process; for an engine without work."""
-        self._closing = True
-        self.process.close()
-
-    def state(self) -> EngineState:
-        """What the registry says of it."""
-        last, now = self.last, time.monotonic()
-        return EngineState(
-            model=self.entry.name,
-            state="failed" if self.failure else "ready" if self.ready else "loading",
-            pid=self.process.pid,
-            revision=self.ready.revision if self.ready else None,
-            pinned=self.pinned,
-            memory_bytes=last.active_bytes if last else self.ready.weights_bytes if self.ready else None,
-            kv_cache_ratio=self._kv_cache_ratio(),
-            running=last.running if last else 0,
-            waiting=last.waiting if last else 0,
-            steps=last.step if last else 0,
-            idle_s=None if self.busy else round(now - self.used_at, 1),
-            reason=str(self.failure or ""),
-        )
-
-    def _kv_cache_ratio(self) -> float | None:
-        """See :class:`tasks.messages.registry.EngineState`; ``None`` where MLX says nothing of memory."""
-        if self.ready is None or self.last is None or self.last.active_bytes is None:
-            return None
-        room = self.reserved_bytes - self.ready.weights_bytes
-        used = self.last.active_bytes - self.ready.weights_bytes
-        return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
-
-    def _read(self) -> None:
-        while True:
-            try:
-                message = self.process.receive()
-            except EngineGone as error:
-                self._lost(error)
-                return
-            if isinstance(message, StepOutput):
-                self._take(message)
-            elif isinstance(message, Ready):
-                self.ready = message
-                self._on_change(self)
-            elif isinstance(message, LoadFailed):
-                self.failure = error_for(message.code)(message.message)
-                self._on_change(self)
-            else:
-                self.loading = message
-
-    def _take(self, output: StepOutput) -> None:
-        self.last = output
-        self.progress_at = time.monotonic()
-        entries: list[tuple[Flight, Entry]] = []
-        with self._lock:
-            for event in output.events:
-                flight = self._flights.get(event.task_id)
-                if flight is None:
-                    continue
-                entry = flight.take(event)
-                entries.append((flight, entry))
-                if isinstance(event, Started):
-                    self._started.add(event.task_id)
-                if entry.type in ("end", "error", "release"):
-                    del self._flights[event.task_id]
-                    self._started.discard(event.task_id)
-        if entries:
-            self._publisher.put(entries)
-        self._on_step(self, output)
-
-    def _lost(self, error: EngineGone) -> None:
-        """The process has ended: its flights go back, those of its batch with a crash to their account."""
-        with self._lock:
-            self.gone = True
-            flights, self._flights = self._flights, {}
-            started, self._started = self._started, set()
-        if not self._closing:
-            logger.error("%s; %d requests were in it", error, len(flights))
-        if self.ready is None and self.failure is None:
-            self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
-        self._publisher.put(
-            [(flight, _after_crash(flight, in_batch=task_id in started)) for task_id, flight in flights.items()]
-        )
-        self._on_change(self)
+    entry: ModelEntry
+    queue: str
+    since: float
+    engine: Engine | None = None
+    download: Download | None = None
+    began: bool = False
+    soon: bool = False
+    floor_bytes: int = 0
 
 
-def _after_crash(flight: Flight, *, in_batch: bool) -> Entry:
-    """What becomes of a flight whose engine died: what it was to stop for still stands."""
-    if flight.stop_reason == "cancelled":
-        return flight.end("cancelled")
-    if flight.stop_reason == "soft_time_limit":
-        return flight.end("deadline")
-    if flight.stop_reason == "time_limit":
-        return flight.error("deadline_exceeded", f"the time limit of {flight.limit_s:g} s passed")
-    return flight.release(crashed=in_batch)
+class Asked(NamedTuple):
+    """The models for which this worker takes requests that were set aside: before and after those of the queue itself."""
+
+    first: list[str]
+    last: list[str]
 
 
 class Engines:
@@ -237,6 +115,8 @@ class Engines:
         publisher: where entries go.
         on_step: called with each step of each engine.
         on_change: called when an engine came, went or failed.
+        on_asked: called when :meth:`asked` has another answer; on any thread.
+        others: the fleet's other workers.
     """
 
     def __init__(
@@ -248,19 +128,37 @@ class Engines:
         publisher: Publisher,
         on_step: Callable[[Engine, StepOutput], None],
         on_change: Callable[[], None] = lambda: None,
+        on_asked: Callable[[], None] = lambda: None,
+        others: Others | None = None,
     ) -> None:
         self._settings = settings
-        self._budget_bytes = budget_bytes
+        self._budget = Budget(budget_bytes)
         self._accelerator = accelerator
         self._slots = slots
         self._publisher = publisher
         self._on_step = on_step
         self._announce = on_change
-        self._engines: dict[str, Engine] = {}
-        self._failures: dict[str, Failures] = {}
+        self._on_asked = on_asked
+        self._others = others or Nobody()
+        #: Where requests go that are set aside; without one they wait in their slots.
+        self.backlog: Backlog | None = None
         #: Engines that died or stalled, so far.
         self.restarts = 0
+        #: Engines that were started, so far.
+        self.loads = 0
+        self._engines: dict[str, Engine] = {}
+        self._leaving: list[Engine] = []
+        self._downloads: dict[str, Download] = {}
+        self._sources: dict[str, Source] = {}
+        self._footprints: dict[str, Footprint] = {}
+        self._failures: dict[str, Failures] = {}
+        self._kept: dict[str, ModelEntry] = {}
+        self._loaders: dict[str, threading.Thread] = {}
+        self._visits: list[Visit] = []
+        self._aside_at = 0.0
+        self._asked: dict[str, Asked] = {}
         self._changed = threading.Condition(threading.RLock())
+        self._changes = 0
         self._closing = threading.Event()
         self._watch = threading.Thread(target=self._watch_engines, name="engines", daemon=True)
         self._watch.start()
@@ -269,47 +167,91 @@ class Engines:
         """The engine of this model, loaded; starts it if need be. Give it back with :meth:`release`.
 
         Raises:
-            GenerationError: it cannot be loaded: now, or ever, here.
+            GenerationError: it cannot be loaded: now, or ever, here or anywhere.
             Interrupted: the job was stopped meanwhile.
+            SetAside: another worker may run it, or this one later.
+        """
+        visit = Visit(entry, job.queue if job is not None else "", time.monotonic())
+        try:
+            with self._changed:
+                return self._wait_for_engine(visit, job)
+        except TooLarge as error:
+            raise self._too_large(visit, error.most_bytes) from None
+        except GenerationError:
+            if self._may_set_aside(visit) and self._somebody_has(visit):
+                raise self._set_aside(visit) from None
+            raise
+
+    def release(self, engine: Engine, keep_alive_s: float | None = None) -> None:
+        """A request is done with this engine, which may now idle for so long; ``None`` for as long as usual."""
+        with self._changed:
+            engine.place.users -= 1
+            engine.place.used_at = time.monotonic()
+            engine.keep_alive_s = keep_alive_s
+            self._wake()
+
+    def load(self, entry: ModelEntry, *, pin: bool = False) -> None:
+        """Begin to load a model; a pinned one stays, and is loaded again should its engine die.
+
+        Raises:
+            GenerationError: it can never be loaded here.
         """
         with self._changed:
-            while True:
-                if job is not None and job.reason is not None:
-                    raise Interrupted(job.reason)
-                engine = self._engines.get(entry.name)
-                if engine is None or engine.gone:
-                    engine = self._try_to_start(entry)
-                if engine is not None and engine.failure is not None:
-                    raise engine.failure
-                if engine is not None and engine.ready is not None:
-                    engine.users += 1
-                    return engine
-                self._changed.wait(WAIT_S)
+            engine = self._engines.get(entry.name)
+            decision = self._decide(entry)
+            if engine is None and isinstance(decision, Never):
+                raise OutOfMemory(self._why_too_large(entry, decision.most_bytes))
+            if pin:
+                self.keep(entry)
+            self._load_alone(entry)
+        self._announce()
 
-    def release(self, engine: Engine) -> None:
-        """A request is done with this engine."""
+    def keep(self, entry: ModelEntry) -> None:
+        """Load a model, and load it again whenever it is gone; its engine never gives way."""
         with self._changed:
-            engine.users -= 1
-            engine.used_at = time.monotonic()
-            self._changed.notify_all()
-
-    def preload(self, entry: ModelEntry) -> None:
-        """Start loading a model that is to stay."""
-        with self._changed:
-            engine = self._engines.get(entry.name) or self._try_to_start(entry)
+            self._kept[entry.name] = entry
+            engine = self._engines.get(entry.name)
             if engine is not None:
-                engine.pinned = True
+                engine.place.pinned = True
+            self._load_alone(entry)
+
+    def unload(self, name: str) -> bool:
+        """End the engine of a model, once its requests are done; ``False`` if there is none. A pinned one is pinned no more."""
+        with self._changed:
+            self._kept.pop(name, None)
+            engine = self._engines.get(name)
+            if engine is not None:
+                self._end(engine, "because somebody asked for it")
+        return engine is not None
+
+    def asked(self, queue: str) -> Asked:
+        """The models for which requests of this queue that were set aside are taken now. Never waits."""
+        return self._asked.get(queue) or Asked([], [])
+
+    def look_again(self) -> None:
+        """Something has changed that may matter here."""
+        with self._changed:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def states(self) -> list[EngineState]:
-        """All engines, as the registry shows them, and the models that failed."""
+        """All engines, as the registry shows them, the models on their way, and those that failed."""
         with self._changed:
-            states = [engine.state() for engine in self._engines.values()]
-            failed = [
+            leaving = [engine for engine in self._leaving if engine.failure is None]
+            states = [engine.state() for engine in (*self._engines.values(), *leaving)]
+            states += [
+                EngineState(model=name, state="downloading", fraction=each.fraction, pid=each.pid, reason=each.about)
+                for name, each in self._downloads.items()
+            ]
+            states += [
                 EngineState(model=name, state="failed", reason=str(each.error))
                 for name, each in self._failures.items()
-                if name not in self._engines
+                if name not in self._engines and name not in self._downloads
             ]
-        return states + failed
+        return states
 
     def degraded(self) -> str:
         """Why this worker cannot serve what it should; empty if it can."""
@@ -324,12 +266,18 @@ class Engines:
     def loading(self) -> bool:
         """Whether a model is being loaded."""
         with self._changed:
-            return any(not each.ready and not each.failure and not each.gone for each in self._engines.values())
+            return bool(self._loaders) or any(each.place.state == "loading" for each in self._engines.values())
+
+    @property
+    def room_bytes(self) -> int:
+        """What the largest model that could be loaded may need."""
+        with self._changed:
+            return max(0, self._budget.most_bytes)
 
     def pids(self) -> list[int]:
         """The processes, for usage."""
         with self._changed:
-            return [engine.process.pid for engine in self._engines.values()]
+            return [engine.process.pid for engine in (*self._engines.values(), *self._leaving)]
 
     def last_steps(self) -> list[StepOutput]:
         """The last step of each engine, for MLX's own figures."""
@@ -337,108 +285,421 @@ class Engines:
             return [engine.last for engine in self._engines.values() if engine.last is not None]
 
     def close(self) -> None:
-        """End all engines."""
+        """End all engines and downloads."""
         self._closing.set()
         with self._changed:
-            engines = list(self._engines.values())
+            self._kept.clear()
+            engines = [*self._engines.values(), *self._leaving]
+            downloads = list(self._downloads.values())
             self._engines.clear()
-        for engine in engines:
-            engine.close()
+            self._wake()
+        for download in downloads:
+            download.stop()
+        threads = [threading.Thread(target=engine.close, daemon=True) for engine in engines]
+        for thread in threads:
+            thread.start()
+        for thread in (*threads, self._watch):
+            thread.join()
 
-    def _try_to_start(self, entry: ModelEntry) -> Engine | None:
-        """Start the engine if there is room for it; ``None`` if others have to end first."""
-        failed = self._failures.get(entry.name)
-        if failed is not None and time.monotonic() < failed.retry_at:
-            raise failed.error
-        found = local_source(entry)
-        source = found.path if found is not None else entry.source
-        needed = expected(entry, self._accelerator, self._budget_bytes).floor_bytes
-        if needed > self._budget_bytes:
-            raise OutOfMemory(
-                f"model {entry.name!r} needs about {needed / 1e9:.1f} GB and this worker may use "
-                f"{self._budget_bytes / 1e9:.1f} GB: send it to a larger machine"
-            )
-        if not self._make_room(needed):
-            return None
-        reserved = min(needed + int(self._budget_bytes * CACHE_SHARE), self._free_bytes())
+    # A request's way to its engine.
+
+    def _wait_for_engine(self, visit: Visit, job: Job | None) -> Engine:
+        self._visits.append(visit)
+        try:
+            while True:
+                if (job is not None and job.reason is not None) or self._closing.is_set():
+                    raise Interrupted(job.reason if job is not None else "closing")
+                if visit.engine is not None and visit.engine.failure is not None:
+                    raise visit.engine.failure
+                if visit.download is not None and visit.download.error is not None:
+                    raise visit.download.error
+                if visit.entry.name not in self._engines:
+                    self._bring(visit)
+                visit.engine = engine = self._engines.get(visit.entry.name)
+                if engine is not None and engine.serves:
+                    engine.place.users += 1
+                    return engine
+                self._changed.wait(self._stay(visit))
+        finally:
+            self._visits.remove(visit)
+
+    def _bring(self, visit: Visit) -> None:
+        """Do what can be done now to have the model loaded: fetch it, make room, start its engine."""
+        entry = visit.entry
+        if self._paused(entry.name):
+            raise self._failures[entry.name].error
+        source = self._source(entry)
+        decision = self._decide(entry)
+        visit.floor_bytes = self._footprint(entry).floor_bytes
+        if isinstance(decision, Never):
+            raise TooLarge(decision.most_bytes)
+        if source is None:
+            visit.began |= entry.name not in self._downloads
+            visit.download = self._fetch(entry)
+        elif isinstance(decision, Start):
+            visit.began = True
+            self._start(entry, source)
+        elif isinstance(decision, Clear):
+            for place in decision.end:
+                self._end(self._engine_at(place), f"to make room for {entry.name}")
+            for place, size_bytes in decision.shrink:
+                self._tell(place, size_bytes)
+        visit.soon = isinstance(decision, Clear) or (isinstance(decision, Later) and decision.soon)
+
+    def _stay(self, visit: Visit) -> float:
+        """How long this request waits in its slot before it looks again.
+
+        Raises:
+            SetAside: it does not wait here.
+        """
+        if not self._may_set_aside(visit) or self._has_reason_to_stay(visit):
+            return WAIT_S
+        left_s = self._aside_at - time.monotonic()
+        if left_s > 0:
+            return min(WAIT_S, left_s)
+        self._aside_at = time.monotonic() + 1 / ASIDE_PER_S
+        raise self._set_aside(visit)
+
+    def _has_reason_to_stay(self, visit: Visit) -> bool:
+        """Whether its model comes by itself, and enough slots are left for others meanwhile."""
+        engine = visit.engine
+        if engine is None and visit.entry.name not in self._downloads:
+            return visit.soon and time.monotonic() - visit.since < HOLD_S
+        if engine is not None and engine.place.retiring:
+            return False
+        of_queue = [each for each in self._visits if each.queue == visit.queue]
+        return visit.began or of_queue.index(visit) < max(1, self._slots // 2)
+
+    def _may_set_aside(self, visit: Visit) -> bool:
+        return self.backlog is not None and bool(visit.queue)
+
+    def _somebody_has(self, visit: Visit) -> bool:
+        self._others.look()
+        return self._others.hold(visit.queue, visit.entry.name)
+
+    def _set_aside(self, visit: Visit) -> SetAside:
+        assert self.backlog is not None
+        self.backlog.note(visit.queue, visit.entry.name)
+        return SetAside(visit.entry.name)
+
+    def _too_large(self, visit: Visit, most_bytes: int) -> Exception:
+        """What becomes of a request whose model can never be loaded here: another's work, or an error with the numbers."""
+        if self._may_set_aside(visit):
+            self._others.look()
+            if self._others.could_load(visit.queue, visit.entry):
+                return self._set_aside(visit)
+        return OutOfMemory(self._why_too_large(visit.entry, most_bytes, visit.queue))
+
+    def _why_too_large(self, entry: ModelEntry, most_bytes: int, queue: str = "") -> str:
+        total, needed = self._budget.total_bytes, self._footprint(entry).floor_bytes
+        pinned = f", of which pinned models leave {_gb(most_bytes)}" if most_bytes < total else ""
+        others = self._others.sizes(queue)
+        return (
+            f"model {entry.name!r} needs {_gb(needed)} and this worker may use {_gb(total)}{pinned}"
+            f"{f'; the others that serve {queue}: {others}' if others else ''}: send it to a larger machine, or take a "
+            "smaller or more strongly quantised model"
+        )
+
+    # Bringing engines up and down. All of it with the lock held.
+
+    def _decide(self, entry: ModelEntry) -> Start | Clear | Later | Never:
+        return self._budget.decide(self._footprint(entry).floor_bytes, time.monotonic())
+
+    def _footprint(self, entry: ModelEntry) -> Footprint:
+        """What a model needs: what it needed the last time, else what its files or its name say."""
+        if entry.name not in self._footprints:
+            self._footprints[entry.name] = expected(entry, self._accelerator, self._budget.total_bytes)
+        return self._footprints[entry.name]
+
+    def _source(self, entry: ModelEntry) -> Source | None:
+        return self._sources.get(entry.name) or local_source(entry)
+
+    def _fetch(self, entry: ModelEntry) -> Download:
+        """The download of a model, begun if it has not."""
+        if entry.name not in self._downloads:
+            try:
+                self._downloads[entry.name] = Download(entry, self._settings, self._on_download)
+            except OSError as error:
+                raise ModelLoadFailed(
+                    f"model {entry.name!r}: no process could be started to fetch it: {error}"
+                ) from error
+            self._announce()
+        return self._downloads[entry.name]
+
+    def _start(self, entry: ModelEntry, source: Source) -> None:
+        footprint = self._footprint(entry)
+        size_bytes = footprint.floor_bytes
+        place = Place(entry.name, size_bytes, size_bytes, time.monotonic(), sizable=size_bytes > 0)
+        place.pinned = entry.name in self._kept
         config = EngineConfig(
             model=entry.name,
-            source=source,
-            revision=entry.revision,
+            source=source.path,
+            revision=source.revision,
             max_batch=self._settings.max_batch or self._slots,
             prefill_step_tokens=self._settings.prefill_step_tokens,
-            prompt_cache_bytes=self._settings.prompt_cache_bytes or reserved // 10,
-            memory_budget_bytes=None if entry.kind == "fake" else reserved,
+            prompt_cache_bytes=self._settings.prompt_cache_bytes or int(self._budget.total_bytes * PROMPT_CACHE_SHARE),
+            memory_budget_bytes=size_bytes - footprint.process_bytes if place.sizable else None,
             context_tokens=entry.context_tokens,
             trust_remote_code=entry.trust_remote_code,
         )
-        logger.info("loading model %s", entry.name)
-        engine = Engine(entry, config, reserved, self._publisher, self._on_engine_change, self._on_step)
-        engine.pinned = entry.name in self._settings.models
+        logger.info("loading model %s, %s reserved", entry.name, _gb(size_bytes))
+        try:
+            engine = Engine(entry, config, place, footprint, self._publisher, self._on_engine_change, self._on_step)
+        except OSError as error:
+            raise ModelLoadFailed(f"model {entry.name!r}: no process could be started for it: {error}") from error
+        self._budget.places.append(place)
         self._engines[entry.name] = engine
+        self.loads += 1
         self._announce()
-        return engine
-
-    def _free_bytes(self) -> int:
-        return self._budget_bytes - sum(each.reserved_bytes for each in self._engines.values())
-
-    def _make_room(self, needed: int) -> bool:
-        """End idle engines, the longest unused first, until so many bytes are free; none with work, none that is pinned."""
-        idle = [each for each in self._engines.values() if not each.busy and not each.pinned and each.ready]
-        for engine in sorted(idle, key=lambda each: each.used_at):
-            if self._free_bytes() >= needed:
-                break
-            self._end(engine, "to make room")
-        return self._free_bytes() >= needed
 
     def _end(self, engine: Engine, why: str) -> None:
+        """Take no more requests for this engine, and end it when those that it has are done."""
         logger.info("ending the engine of %s %s", engine.entry.name, why)
-        del self._engines[engine.entry.name]
-        engine.close()
+        self._remove(engine)
+        threading.Thread(
+            target=self._finish, args=(engine,), name=f"engine-end-{engine.process.pid}", daemon=True
+        ).start()
         self._announce()
+
+    def _remove(self, engine: Engine) -> None:
+        place = engine.place
+        if place.users and place.held_bytes > place.floor_bytes and place.asked_bytes is None:
+            self._tell(place, place.floor_bytes)  # others need not wait for more than its last requests need
+        del self._engines[engine.entry.name]
+        place.state = "ending"
+        self._leaving.append(engine)
+
+    def _finish(self, engine: Engine) -> None:
+        """Wait for an engine's requests and for the end of its process; only then are its bytes free."""
+        with self._changed:
+            while engine.place.users and not engine.gone and not self._closing.is_set():
+                self._changed.wait(WAIT_S)
+        engine.close()
+        with self._changed:
+            self._leaving.remove(engine)
+            self._budget.places.remove(engine.place)
+            self._share()
+            self._wake()
+        self._announce()
+
+    def _tell(self, place: Place, size_bytes: int) -> None:
+        self._budget.ask(place, size_bytes, time.monotonic())
+        self._engine_at(place).resize(size_bytes)
+
+    def _share(self) -> None:
+        """Divide what is left over among the loaded engines, but for what is about to be needed."""
+        if self._closing.is_set():
+            return
+        coming = {each.entry.name: each.floor_bytes for each in self._visits if each.entry.name not in self._engines}
+        for place, size_bytes in self._budget.shares(sum(coming.values())):
+            self._tell(place, size_bytes)
+
+    def _engine_at(self, place: Place) -> Engine:
+        return next(engine for engine in self._engines.values() if engine.place is place)
+
+    def _load_alone(self, entry: ModelEntry) -> None:
+        """Load a model that no request waits for, on a thread of its own."""
+        if entry.name in self._engines or entry.name in self._loaders:
+            return
+
+        def load() -> None:
+            error: GenerationError | None = None
+            try:
+                self.release(self.acquire(entry))
+            except GenerationError as caught:
+                error = caught
+            except Interrupted:
+                logger.debug("model %s is not loaded any more: the worker ends", entry.name)
+            with self._changed:
+                del self._loaders[entry.name]
+                if error is not None and not self._paused(entry.name):
+                    self._fail(entry, error)
+
+        thread = self._loaders[entry.name] = threading.Thread(target=load, name=f"load-{entry.name}", daemon=True)
+        thread.start()
+
+    # What engines and downloads say, on threads of theirs.
 
     def _on_engine_change(self, engine: Engine) -> None:
         with self._changed:
-            name = engine.entry.name
-            if engine.gone and self._engines.get(name) is engine:
+            current = self._engines.get(engine.entry.name) is engine
+            if current and engine.gone:
                 self.restarts += 1
-            if engine.failure is not None and self._engines.get(name) is engine:
-                earlier = self._failures.get(name)
-                count = earlier.count + 1 if earlier else 1
-                pause_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_MOST_S)
-                self._failures[name] = Failures(count, engine.failure, time.monotonic() + pause_s)
-                logger.error("model %s: %s; it is tried again in %.0f s", name, engine.failure, pause_s)
-                del self._engines[name]
-                threading.Thread(target=engine.close, name=f"engine-end-{engine.process.pid}", daemon=True).start()
-            elif engine.gone and self._engines.get(name) is engine:
-                del self._engines[name]
-            elif engine.ready is not None and not engine.gone:
-                self._failures.pop(name, None)
-                logger.info(
-                    "model %s is loaded: %.1f s, %.2f GB, %s",
-                    *(name, engine.ready.load_s, engine.ready.weights_bytes / 1e9, engine.ready.accelerator),
-                )
-            self._changed.notify_all()
+            if current and engine.failure is not None:
+                self._fail(engine.entry, engine.failure)
+                self._end(engine, "because it failed to load")
+            elif current and engine.gone:
+                self._end(engine, "because its process is gone")
+            elif engine.ready is not None and engine.place.state == "loading":
+                self._loaded(engine)
+            if engine.size_bytes is not None:
+                self._budget.settle(engine.place, engine.size_bytes)
+            self._share()
+            self._wake()
         self._announce()
 
-    def _watch_engines(self) -> None:
-        """End engines that stall, and those that idle for longer than their model is kept alive."""
-        while not self._closing.wait(WAIT_S):
-            with self._changed:
-                engines = list(self._engines.values())
-                for engine in engines:
-                    if self._idles_too_long(engine):
-                        self._end(engine, f"after {time.monotonic() - engine.used_at:.0f} s without a request")
-            for engine in engines:
-                if engine.stalled(self._settings.stall_timeout_s):
-                    logger.error(
-                        "engine %s of %s made no step for %.0f s although it has work; it is replaced",
-                        *(engine.process.pid, engine.entry.name, self._settings.stall_timeout_s),
+    def _loaded(self, engine: Engine) -> None:
+        """An engine is ready: what it really needs takes the place of what was expected."""
+        name, place, ready = engine.entry.name, engine.place, engine.ready
+        assert ready is not None
+        if place.sizable:
+            engine.footprint = self._footprints[name] = measured(ready, engine.footprint)
+            if ready.weights_bytes > place.held_bytes - engine.footprint.process_bytes:
+                needed = engine.footprint.floor_bytes
+                engine.give_up(
+                    OutOfMemory(
+                        f"model {name!r} takes {_gb(needed)} now that it is loaded, where its files promised "
+                        f"{_gb(place.held_bytes)}: try again, with more room it is given what it needs"
                     )
-                    engine.process.kill()
+                )
+                return
+            place.floor_bytes = min(place.held_bytes, engine.footprint.floor_bytes)
+        place.state = "ready"
+        place.since = place.used_at = time.monotonic()
+        self._failures.pop(name, None)
+        logger.info(
+            "model %s is loaded: %.1f s, %s of weights, %s",
+            *(name, ready.load_s, _gb(ready.weights_bytes), ready.accelerator),
+        )
 
-    def _idles_too_long(self, engine: Engine) -> bool:
-        keep_s = engine.entry.keep_alive_s
-        keep_s = self._settings.keep_alive_s if keep_s is None else keep_s
-        idle = not engine.busy and not engine.pinned and engine.ready is not None
-        return idle and keep_s > 0 and time.monotonic() - engine.used_at > keep_s
+    def _on_download(self, download: Download) -> None:
+        entry = download.entry
+        with self._changed:
+            if download.done and self._downloads.get(entry.name) is download:
+                del self._downloads[entry.name]
+                self._footprints.pop(entry.name, None)  # its headers can be read now
+                if download.source is not None:
+                    self._sources[entry.name] = download.source
+                elif download.error is not None and not self._closing.is_set():
+                    self._fail(entry, download.error)
+            self._wake()
+        if download.done:
+            self._announce()
+
+    def _paused(self, name: str) -> bool:
+        """Whether a model failed to load so short a time ago that it is not tried again yet."""
+        failed = self._failures.get(name)
+        return failed is not None and time.monotonic() < failed.retry_at
+
+    def _fail(self, entry: ModelEntry, error: GenerationError) -> None:
+        """Note that a model could not be loaded, so that it is not tried again at once."""
+        earlier = self._failures.get(entry.name)
+        count = earlier.count + 1 if earlier else 1
+        pause_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_MOST_S)
+        self._failures[entry.name] = Failures(count, error, time.monotonic() + pause_s)
+        self._sources.pop(entry.name, None)
+        logger.error("model %s: %s; it is tried again in %.0f s", entry.name, error, pause_s)
+
+    # The watch.
+
+    def _watch_engines(self) -> None:
+        """End engines that stall and those that idle for too long, give waiting models their turn, and say who is asked for."""
+        seen = -1
+        while not self._closing.wait(TICK_S):
+            with self._changed:
+                if self._changes == seen:
+                    self._changed.wait(WAIT_S)
+                seen, now = self._changes, time.monotonic()
+                for engine in list(self._engines.values()):
+                    if self._idles_too_long(engine, now):
+                        self._end(engine, f"after {now - engine.place.used_at:.0f} s without a request")
+                for entry in self._kept.values():
+                    if not self._paused(entry.name):
+                        self._load_alone(entry)
+                waiting = self.backlog.waiting() if self.backlog is not None else []
+                self._retire(waiting, now)
+                asked = self._lists(waiting, now)
+                engines = list(self._engines.values())
+            for engine in engines:
+                self._end_if_stuck(engine)
+            if asked != self._asked:
+                self._asked = asked
+                self._on_asked()
+
+    def _idles_too_long(self, engine: Engine, now: float) -> bool:
+        keep_s = engine.keep_alive_s
+        if keep_s is None:
+            keep_s = engine.entry.keep_alive_s
+        if keep_s is None:
+            keep_s = self._settings.keep_alive_s
+        return keep_s > 0 and engine.place.idle and now - engine.place.used_at > keep_s
+
+    def _end_if_stuck(self, engine: Engine) -> None:
+        stall_s, load_s = self._settings.stall_timeout_s, self._settings.load_timeout_s
+        if engine.stalled(stall_s):
+            logger.error(
+                "engine %s of %s made no step for %.0f s although it has work; it is replaced",
+                *(engine.process.pid, engine.entry.name, stall_s),
+            )
+            engine.process.kill()
+        elif engine.place.state == "loading" and time.monotonic() - engine.place.since > load_s:
+            engine.give_up(ModelLoadFailed(f"model {engine.entry.name!r} was not loaded within {load_s:g} s"))
+
+    def _retire(self, waiting: list[Waiting], now: float) -> None:
+        """Let engines take no more requests where a model has waited for too long; the longest waiting one has its turn first."""
+        victims: list[Place] = []
+        for each in waiting:
+            if now - each.since < self._settings.fair_wait_s:
+                break
+            entry = self._loadable(each)
+            if entry is not None and not self._others.hold(each.queue, each.model):
+                floor_bytes = self._footprint(entry).floor_bytes
+                victims = self._budget.victims(floor_bytes, now, self._settings.fair_wait_s)
+                if victims:
+                    break
+        for place in self._budget.places:
+            if place in victims and not place.retiring:
+                logger.info("the engine of %s takes no more requests: another model has waited for long", place.name)
+            place.retiring = place in victims
+
+    def _lists(self, waiting: list[Waiting], now: float) -> dict[str, Asked]:
+        """By queue, the models whose requests are taken from where they were set aside.
+
+        Of models that are loaded or just failed; and of those that could be loaded now: first if they have waited for too
+        long, last otherwise.
+        """
+        lists: dict[str, Asked] = {}
+
+        def of(queue: str) -> Asked:
+            return lists.setdefault(queue, Asked([], []))
+
+        for each in waiting:
+            entry = self._loadable(each)
+            if entry is not None and isinstance(self._decide(entry), Start | Clear):
+                overdue = now - each.since >= self._settings.fair_wait_s
+                (of(each.queue).first if overdue else of(each.queue).last).append(each.model)
+        for name, engine in self._engines.items():
+            if engine.serves:
+                of(_queue_of(name)).first.append(name)
+        for each in waiting:
+            here, names = self._engines.get(each.model), of(each.queue).first
+            if each.model not in names and (here.serves if here is not None else self._fails(each)):
+                names.append(each.model)
+        return lists
+
+    def _loadable(self, each: Waiting) -> ModelEntry | None:
+        """The entry of a model that is not here, not on its way, and that nothing is known against."""
+        if each.model in self._engines or each.model in self._downloads or self._paused(each.model):
+            return None
+        try:
+            entry = current_catalogue().resolve(each.model)
+            self._footprint(entry)
+        except (ModelNotAllowed, GenerationError):
+            return None
+        return entry
+
+    def _fails(self, each: Waiting) -> bool:
+        """Whether requests for this model are taken in order to fail: it failed just now, and nobody else has it."""
+        return self._paused(each.model) and not self._others.hold(each.queue, each.model)
+
+
+@lru_cache(maxsize=1024)
+def _queue_of(model: str) -> str:
+    try:
+        return queue_for_model(model)
+    except GenerationError:
+        return ""
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

@@ -17,8 +17,9 @@ from tasks.messages.engine import Submit
 from tasks.messages.journal import End, Error, Release
 from tasks.parameters import parse, with_previous
 from tasks.routing import queue_for_model
+from tasks.transport import set_aside
 from tasks.worker import logs
-from tasks.worker.engines import Interrupted
+from tasks.worker.engines import Interrupted, SetAside
 from tasks.worker.flight import Fenced, Flight
 from tasks.worker.job import current_job
 from tasks.worker.lifecycle import current_worker
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.messages.engine import Isolation
     from tasks.metrics import Outcome as MetricOutcome
     from tasks.parameters import Parameters
-    from tasks.worker.engines import Engine
+    from tasks.worker.engine import Engine
     from tasks.worker.flight import Outcome
     from tasks.worker.job import Job, StopReason
     from tasks.worker.worker import InferenceWorker
@@ -48,6 +49,8 @@ MOST_ENGINE_CRASHES = 3
 MOST_CRASHES = 6
 #: How a request is batched after so many crashes of its engine.
 ISOLATION: tuple[Isolation, ...] = ("", "suspects", "alone")
+
+POLL_S = 0.2
 
 Value = TypeVar("Value")
 
@@ -66,7 +69,8 @@ def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answe
     worker = current_worker()
     if job.queue == task.app.conf.task_default_queue:
         _forward(task, worker, values)
-    return Run(worker, job, task.request.id).answer(previous, values)
+    delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
+    return Run(worker, job, task.request.id, delivery_tag).answer(previous, values)
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
@@ -84,10 +88,11 @@ def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]
 class Run:
     """One delivery of one request, on one thread."""
 
-    def __init__(self, worker: InferenceWorker, job: Job, task_id: str) -> None:
+    def __init__(self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str) -> None:
         self._worker = worker
         self._job = job
         self._task_id = task_id
+        self._delivery_tag = delivery_tag
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
         """See :func:`generate`."""
@@ -121,6 +126,9 @@ class Run:
             engine = self._worker.engines.acquire(entry, self._job)
         except Interrupted:
             self._stopped_before_claim()
+        except SetAside as error:
+            set_aside(self._delivery_tag, error.model)
+            raise Reject(requeue=True) from None
         except GenerationError as error:
             self._refuse(error)
         try:
@@ -129,7 +137,7 @@ class Run:
                 self._fly(engine, flight, parameters)
             return flight.wait(), flight
         finally:
-            self._worker.engines.release(engine)
+            self._worker.engines.release(engine, parameters.keep_alive_s)
 
     def _claim(self, engine: Engine, entry: ModelEntry) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
@@ -137,6 +145,9 @@ class Run:
         claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, self._worker.identity, nonce))
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
+            while claim.owner == self._worker.identity and self._task_id in self._worker.flying:
+                # Both deliveries have one tag: acknowledged now, this one would take the running one's record with it.
+                time.sleep(POLL_S)
             raise Ignore
         assert engine.ready is not None
         flight = Flight(self._task_id, claim, entry.name, engine.ready.revision)

@@ -14,11 +14,12 @@ from celery.platforms import EX_OK
 from celery.worker import state
 
 from tasks.errors import GenerationError
-from tasks.journal.connection import connect
+from tasks.journal.connection import require_server
 from tasks.messages.journal import End, Error
 from tasks.registry import DuplicateWorker
 from tasks.transport import Channel, QoS
 from tasks.worker import logs
+from tasks.worker.orphans import RestoreOrphans
 from tasks.worker.pools import refusal
 from tasks.worker.worker import InferenceWorker, transport_options
 from worker_config.environment import SettingError
@@ -92,6 +93,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         _refuse(EX_CONFIG, str(error))
     except GenerationError as error:
         _refuse(EX_UNAVAILABLE, str(error))
+    sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = _worker.concurrency
     sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
@@ -100,7 +102,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
 
 def _make_worker(sender: WorkController) -> InferenceWorker:
     app = sender.app
-    connect(app).ping()
+    require_server(app)
     worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), current_settings())
     app.amqp.queues.select(worker.queues)
     return worker
@@ -136,16 +138,13 @@ def _typed_concurrency(sender: WorkController) -> int | None:
 
 
 def _on_worker_ready(sender: Consumer, **_: Any) -> None:
-    """The consumer is connected: the first time, and again after each loss of the connection."""
-    global _consumer
+    """The consumer is connected, and about to fetch. Celery says this once; a lost connection is its own to mend."""
+    global _consumer  # noqa: PLW0603  (one for each process, as the worker is)
     if _worker is None:
         return
-    first, _consumer = _consumer is None, sender
+    _consumer = sender
     Channel.room = _worker.room
     _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
-    if not first:
-        sender.pool.restore_orphans(sender.task_consumer.channel)
-        return
     try:
         _worker.start(_Loop())
     except DuplicateWorker as error:

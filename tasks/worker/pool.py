@@ -18,7 +18,7 @@ from celery.exceptions import Reject
 from kombu.asynchronous import get_event_loop
 
 from tasks.worker.job import Job, StopReason, set_current_job
-from tasks.worker.lifecycle import active_worker
+from tasks.worker.lifecycle import active_worker, shows_prompts
 from tasks.worker.room import Room
 
 if TYPE_CHECKING:
@@ -31,12 +31,17 @@ class EnginePool(ThreadPool):
     """One thread for each running request; the batch itself is the engine's."""
 
     signal_safe = False
+    _does_debug: bool = True
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         worker = active_worker()
         self.room = worker.room if worker is not None else Room({}, self.limit)
         self._jobs: dict[Job, Any] = {}
+
+    def on_start(self) -> None:
+        """At its debug level Celery's pool would write a task's whole message into the log."""
+        self._does_debug = self._does_debug and shows_prompts()
 
     def on_apply(
         self,

@@ -54,7 +54,7 @@ def typed_pool(argv: list[str]) -> str | None:
 
 def _was_typed() -> bool:
     context = click.get_current_context(silent=True)
-    source = context.get_parameter_source("pool_cls") if context is not None else None
+    source = context.get_parameter_source("pool") if context is not None else None
     return source is click.core.ParameterSource.COMMANDLINE
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Room:
@@ -23,6 +23,8 @@ class Room:
         self.total = total
         #: Called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
         self.on_change: Callable[[], None] = lambda: None
+        #: Says for which models requests of a queue that were set aside are taken (:meth:`tasks.worker.engines.Engines.asked`).
+        self.asked: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ())
         self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)

@@ -25,6 +25,9 @@ PREFILL_SHARE = 32
 CPU_BYTES_PER_PARAMETER = 4
 CPU_KV_FACTOR = 2
 
+#: What :mod:`tasks.engine.fake` says of its KV cache, for 4,096 tokens.
+FAKE_KV_BYTES = 4 << 20
+
 _FAKE_WEIGHTS = re.compile(r":weights_mb=(\d+)")
 
 
@@ -50,9 +53,10 @@ class Footprint:
     @property
     def margin_bytes(self) -> int:
         """What one prefill step takes."""
-        return PREFILL_BYTES + self.weights_bytes // PREFILL_SHARE
+        return PREFILL_BYTES + self.weights_bytes // PREFILL_SHARE if self.weights_bytes else 0
 
 
+#: A fake model without weights, which counts for nothing.
 NOTHING = Footprint(0, 0, 0)
 
 
@@ -99,10 +103,12 @@ def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None)
     """
     if entry.kind == "fake":
         weights = _FAKE_WEIGHTS.search(entry.name)
-        return Footprint(int(weights.group(1)) << 20, 0) if weights else NOTHING
+        return Footprint(int(weights.group(1)) << 20, FAKE_KV_BYTES) if weights else NOTHING
     size = size_of(entry)
     if size.parameters_b is None:
-        raise UnknownModel(f"model {entry.name!r}: nothing tells its size; add parameters_b to its entry in the catalogue")
+        raise UnknownModel(
+            f"model {entry.name!r}: nothing tells its size; add parameters_b to its entry in the catalogue"
+        )
     kv_bytes = KV_ROOM_BYTES
     if size.kv_bytes_per_token is not None:
         kv_bytes = size.kv_bytes_per_token * min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks import __version__, keys
@@ -20,8 +20,11 @@ from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
 from tasks.metrics import MetricsCollector
 from tasks.registry import Registry
+from tasks.registry.aside import read_aside
+from tasks.worker.backlog import Backlog
 from tasks.worker.engines import Engines
 from tasks.worker.keeper import Keeper
+from tasks.worker.peers import Peers
 from tasks.worker.publisher import Publisher
 from tasks.worker.room import Room
 from worker_config.catalogue import current_catalogue
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from tasks.messages.engine import StepOutput
     from tasks.messages.registry import Status
-    from tasks.worker.engines import Engine
+    from tasks.worker.engine import Engine
     from tasks.worker.job import Job
     from worker_config.settings import Settings
 
@@ -88,17 +91,25 @@ class InferenceWorker:
         client = connect(app)
         self.journal = Journal(client, ttl_s=settings.journal_ttl_s)
         self.publisher = Publisher(self.journal)
+        registry = Registry(client)
+        peers = Peers(registry, self.identity)
+        self.budget_bytes = memory_budget_bytes(self.hardware)
         self.engines = Engines(
             settings,
-            memory_budget_bytes(self.hardware),
+            self.budget_bytes,
             self.hardware.accelerator,
             max(limits.values(), default=self.concurrency) if limits else self.concurrency,
             self.publisher,
             self._on_step,
             self._on_engines_change,
+            self._on_asked,
+            peers,
         )
+        self.backlog = Backlog(lambda: read_aside(client), self.queues, peers, self.engines.look_again)
+        self.engines.backlog = self.backlog
+        self.room.asked = self.engines.asked
         self.keeper = Keeper(
-            Registry(client),
+            registry,
             self.describe,
             interval_s=settings.heartbeat_s,
             dead_after_s=settings.dead_after_s,
@@ -126,8 +137,9 @@ class InferenceWorker:
         self.loop = loop
         self.publisher.start()
         self.keeper.start()
+        self.backlog.start()
         for name in self.settings.models:
-            self.engines.preload(self.catalogue.resolve(name))
+            self.engines.keep(self.catalogue.resolve(name))
 
     def drain(self) -> None:
         """Take nothing more; everything else goes on."""
@@ -184,13 +196,16 @@ class InferenceWorker:
 
     def stop(self) -> None:
         """End the engines, write what is left, and take the record out of the registry."""
+        self.backlog.stop()
         self.engines.close()
         self.publisher.stop()
         self.keeper.stop()
 
     def describe(self) -> WorkerRecord:
         """The record as it is now."""
-        states = self.engines.states()
+        metrics = self.metrics.snapshot()
+        rates = {model: each["tokens_per_s"] for model, each in metrics["models"].items()}
+        states = [replace(each, tokens_per_s=rates.get(each.model, 0.0)) for each in self.engines.states()]
         status, reason = self._status()
         return WorkerRecord(
             node=self.node,
@@ -207,9 +222,11 @@ class InferenceWorker:
             models=[each.model for each in states if each.state == "ready"],
             engines=states,
             engine_restarts=self.engines.restarts,
+            budget_bytes=self.budget_bytes,
+            room_bytes=self.engines.room_bytes,
             hardware=asdict(self.hardware),
             usage=asdict(self.usage.sample(self.engines.pids(), self.engines.last_steps())),
-            metrics=self.metrics.snapshot(),
+            metrics=metrics,
         )
 
     def _status(self) -> tuple[Status, str]:
@@ -230,6 +247,9 @@ class InferenceWorker:
 
     def _on_engines_change(self) -> None:
         self.keeper.beat_soon()
+
+    def _on_asked(self) -> None:
+        self.room.on_change()
 
     def _cancel(self, task_ids: set[str]) -> None:
         """Requests that carry a cancel mark, whose broadcast this worker did not hear."""

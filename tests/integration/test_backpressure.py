@@ -118,7 +118,14 @@ class TestPosition:
 
 def test_beat_writes_the_limits(worker: StartWorker, redis_client: redis.Redis, tmp_path: Path) -> None:
     """The sweep in beat's process writes each queue's bound from the live workers' slots."""
-    worker("-B", "-s", str(tmp_path / "beat"), "-c", "2", env={"CELERY_MLX_QUEUE_FLOOR": "1", "CELERY_MLX_QUEUE_PER_SLOT": "7"})
+    worker(
+        "-B",
+        "-s",
+        str(tmp_path / "beat"),
+        "-c",
+        "2",
+        env={"CELERY_MLX_QUEUE_FLOOR": "1", "CELERY_MLX_QUEUE_PER_SLOT": "7"},
+    )
     stored = wait_until(
         lambda: json.loads(redis_client.hget(keys.LIMITS, QUEUE) or "{}").get("bound", 0) > 1,
         about="a limit by the sweep",

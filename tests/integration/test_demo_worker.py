@@ -12,6 +12,7 @@ import pytest
 from tasks.demo.errors import SetupError
 from tasks.demo.worker import DemoWorker
 from tests.support import wait_until
+from worker_config.cache import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,20 +43,30 @@ def test_is_ready_with_its_model_and_beat_and_leaves_nothing(redis_url: str, red
     assert not alive
 
 
-def test_a_model_that_cannot_be_loaded_is_named(redis_url: str, redis_client: redis.Redis) -> None:
-    """A failed load ends the waiting with the engine's reason."""
+def test_a_model_that_cannot_be_loaded_is_named(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed load, here of damaged weights, ends the waiting with the engine's reason."""
+    monkeypatch.setenv("CELERY_MLX_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / f"models-{LAYOUT}" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"not weights at all")
     with (
-        DemoWorker(redis_url, "fake:0:load_error=no weights") as worker,
-        pytest.raises(SetupError, match=r"load_error=no weights cannot be loaded: .*no weights"),
+        DemoWorker(redis_url, "smollm2-135m") as worker,
+        pytest.raises(SetupError, match=r"^smollm2-135m cannot be loaded: .*smollm2-135m"),
     ):
         worker.wait_until_ready(redis_client)
 
 
-def test_a_worker_that_ends_says_why(redis_url: str, redis_client: redis.Redis) -> None:
+def test_a_worker_that_ends_says_why(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that refuses to start ends the waiting with its own last line."""
+    monkeypatch.setenv("CELERY_MLX_HEARTBEAT_S", "soon")
     with (
-        DemoWorker(redis_url, "no/such-model") as worker,
-        pytest.raises(SetupError, match=r"the worker ended: .*no/such-model"),
+        DemoWorker(redis_url, "fake:0") as worker,
+        pytest.raises(SetupError, match=r"the worker ended: .*CELERY_MLX_HEARTBEAT_S='soon'"),
     ):
         worker.wait_until_ready(redis_client)
 

@@ -1,8 +1,9 @@
-"""The pages about tiers and the catalogue say what the code does. ``python -m tests.unit.test_pages`` renews the tables."""
+"""The pages about tiers, catalogue and settings say what the code does. ``python -m tests.unit.test_pages`` renews the tables."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from tasks.capabilities import capabilities
 from tasks.hardware.chips import GPU_CORES
 from tests.unit.machines import mac
 from worker_config.catalogue import load_catalogue
-from worker_config.settings import Settings
+from worker_config.settings import Settings, variable_name
 from worker_config.tiers import TIERS
 
 DOCS = Path(__file__).parents[2] / "docs"
 TIERS_PAGE = DOCS / "tiers.md"
+SETTINGS_PAGE = DOCS / "configuration.md"
 
 # Chip, GPU cores, and the memory (GB) that Apple has sold with them.
 MACS: list[tuple[str, int, list[int]]] = [
@@ -90,17 +92,39 @@ def _variant(chip: str) -> str:
     return chip.partition(" ")[2] or "Base"
 
 
+def settings_table() -> str:
+    """Every setting with its variable, default, lower bound and meaning."""
+    lines = ["| setting | variable | default | at least | |", "|---|---|---|---|---|"]
+    for each in fields(Settings):
+        at_least, about = each.metadata["at_least"], each.metadata["about"]
+        least = "–" if at_least is None else f"{at_least:g}"
+        lines.append(f"| `{each.name}` | `{variable_name(each)}` | {_shown(each.default)} | {least} | {about} |")
+    return "\n".join(lines)
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, int | float):
+        return f"{default:,g}" if default < 1e5 else f"{default:,.0f}"
+    return f"`{default}`" if default else "empty"
+
+
 def _renewed(text: str) -> str:
-    for name, table in (("tiers", tiers_table()), ("macs", macs_table())):
+    for name, table in (("tiers", tiers_table()), ("macs", macs_table()), ("settings", settings_table())):
+        if f"<!-- {name} -->" not in text:
+            continue
         before, _, rest = text.partition(f"<!-- {name} -->\n")
         _, _, after = rest.partition(f"<!-- /{name} -->")
         text = f"{before}<!-- {name} -->\n{table}\n<!-- /{name} -->{after}"
     return text
 
 
-def test_the_tables_on_the_page_are_what_the_code_gives() -> None:
-    """Whoever changes the tiers renews the page."""
-    text = TIERS_PAGE.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "tables"), [(TIERS_PAGE, ("tiers", "macs")), (SETTINGS_PAGE, ("settings",))])
+def test_the_tables_on_the_page_are_what_the_code_gives(page: Path, tables: tuple[str, ...]) -> None:
+    """Whoever changes the tiers or a setting renews the page."""
+    text = page.read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->" in text for name in tables)
     assert text == _renewed(text), "run python -m tests.unit.test_pages"
 
 
@@ -125,4 +149,5 @@ def test_the_catalogue_on_the_page_is_valid(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    TIERS_PAGE.write_text(_renewed(TIERS_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for each in (TIERS_PAGE, SETTINGS_PAGE):
+        each.write_text(_renewed(each.read_text(encoding="utf-8")), encoding="utf-8")

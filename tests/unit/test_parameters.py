@@ -94,7 +94,6 @@ class TestBounds:
             ("metadata", 5, "a valid dictionary"),
             ("chat_template_kwargs", {"a": object()}, "must be plain JSON"),
             ("prompt", 5, "a valid string"),
-            ("messages", "hello", "a valid list"),
         ],
     )
     def test_says_field_value_and_remedy(self, name: str, value: Any, remedy: str) -> None:
@@ -112,14 +111,16 @@ class TestBounds:
             ({"logit_bias": {"eleven": 1}}, "logit_bias['eleven']='eleven':"),
             ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0]['role']='boss':"),
             ({"messages": [*user("x"), {"role": "user"}]}, "messages[1]['content']: field required"),
-            ({"messages": ["x"]}, "messages[0]='x':"),
+            ({"messages": ["x"]}, "messages[0]=<str>:"),
+            ({"messages": "x"}, "messages=<str>: input should be a valid list"),
+            ({"prompt": ["x"]}, "prompt=<list>: input should be a valid string"),
             ({"messages": user(None)}, "messages[0]['content']=None:"),
             ({"messages": user([{"type": "text"}])}, "messages[0]['content'][0]['text']: field required"),
             (
                 {"messages": user([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "b"}])},
                 "messages[0]['content'][1]['type']='image_url': input should be 'text'",
             ),
-            ({"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "messages[0]['mood']='good':"),
+            ({"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "messages[0]['mood']=<str>:"),
         ],
     )
     def test_says_where_inside_a_field(self, values: dict[str, Any], where: str) -> None:

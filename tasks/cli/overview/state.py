@@ -116,7 +116,7 @@ class FleetState:
 
 
 def read_state(client: redis.Redis) -> FleetState:
-    """Look at the fleet: five round trips, whatever its size.
+    """Look at the fleet: six round trips, whatever its size.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

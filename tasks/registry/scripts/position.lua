@@ -14,6 +14,10 @@ local ahead = redis.call('LLEN', record.queue) - left - 1
 
 local separator = string.find(record.queue, ARGV[2], 1, true)
 local queue = separator and string.sub(record.queue, 1, separator - 1) or record.queue
+-- What was set aside for its model waits for those that were before it.
+if separator and string.find(record.queue, '@', separator, true) then
+  return {ahead, redis.call('HGET', KEYS[2], queue) or ''}
+end
 for i = 3, #ARGV do
   local list = ARGV[i] == '0' and queue or queue .. ARGV[2] .. ARGV[i]
   if list == record.queue then break end

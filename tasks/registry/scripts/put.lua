@@ -1,21 +1,32 @@
 -- Queues a generation and writes it into the ledger, or refuses it because its queue is full.
 --
--- KEYS  ledger, limits, the list to push to, then the other lists of the same queue
--- ARGV  message, task id, LPUSH or RPUSH, name of the queue, bound where no limit is known ('' = not bounded)
+-- KEYS  ledger, limits, lists of requests set aside by time, the list to push to, then the other lists of the same queue
+-- ARGV  message, task id, LPUSH or RPUSH, name of the queue, bound where no limit is known ('' = not bounded, since it is not
+--       new), what stands behind a queue's name in those of its further lists
 -- Reply {} if it was queued; else depth, bound and the queue's limit as JSON ('' if unknown)
-local ledger, limits, list = KEYS[1], KEYS[2], KEYS[3]
-local message, task_id, push, queue, floor = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local ledger, limits, aside, list = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local message, task_id, push, queue, floor, separator = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if floor ~= '' then
   local limit = redis.call('HGET', limits, queue) or ''
   local bound = tonumber(string.match(limit, '"bound": ?(%d+)')) or tonumber(floor)
   local depth = 0
-  for i = 3, #KEYS do depth = depth + redis.call('LLEN', KEYS[i]) end
+  for i = 4, #KEYS do depth = depth + redis.call('LLEN', KEYS[i]) end
+  for _, other in ipairs(redis.call('ZRANGE', aside, 0, -1)) do
+    if string.find(other, queue .. separator, 1, true) == 1 then depth = depth + redis.call('LLEN', other) end
+  end
   if depth >= bound then return {depth, bound, limit} end
 end
 
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
+local _, last = string.find(list, queue .. separator, 1, true)
+if last and string.find(list, '@', last, true) then redis.call('ZADD', aside, 'NX', at, list) end
+if floor == '' then
+  -- What nobody has claimed yet goes on waiting since it was submitted.
+  local entry = redis.call('HGET', ledger, task_id)
+  at = entry and string.match(entry, '"at": ?([%d.]+)') or at
+end
 redis.call('HSET', ledger, task_id,
   '{"at":' .. at .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
 redis.call(push, list, message)

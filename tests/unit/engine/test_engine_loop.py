@@ -13,14 +13,15 @@ from tasks.engine.engine import Engine
 from tasks.engine.fake import KV_BYTES_PER_TOKEN, WEIGHTS_BYTES, FakeBackend, fake_text
 from tasks.engine.intake import Intake, prepare
 from tasks.engine.memory import CACHE_STEP_TOKENS, Budget
-from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, StepOutput, Submit
+from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tests.engine_client import GREEDY, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Item
+    from tasks.engine.request import Request
 
 STEP_BYTES = CACHE_STEP_TOKENS * KV_BYTES_PER_TOKEN
 
@@ -94,14 +95,14 @@ class Loop:
 
 
 def test_one_message_for_each_step() -> None:
-    """Three requests of four tokens are four messages, with all their events."""
+    """Three requests of four tokens are four messages, with all their events, behind one that says who joined."""
     loop = Loop()
     for name in "abc":
         loop.submit(name)
     loop.finish()
-    assert len(loop.outputs) == 4
-    assert [output.step for output in loop.outputs] == [1, 2, 3, 4]
-    assert [output.running for output in loop.outputs] == [3, 3, 3, 0]
+    assert [output.step for output in loop.outputs] == [0, 1, 2, 3, 4]
+    assert [output.running for output in loop.outputs] == [3, 3, 3, 3, 0]
+    assert all(isinstance(event, Started) for event in loop.outputs[0].events)
 
 
 def test_an_abort_frees_the_slot_within_one_step() -> None:
@@ -321,3 +322,45 @@ def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.Monke
     assert getattr(failed, "code", None) == "internal_error"
     assert "unforeseen" in getattr(failed, "message", "")
     assert getattr(good, "task_id", None) == "good"
+
+
+class Fragile(FakeBackend):
+    """Runs out of memory in one call, once."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(EngineConfig(model="fake:0"), lambda: None)
+        self.call = call
+
+    def _fail(self, call: str) -> None:
+        if call == self.call:
+            self.call = ""
+            raise OutOfDeviceMemory(call)
+
+    def insert(self, request: Request) -> int:
+        if self._rows:
+            self._fail("insert")
+        return super().insert(request)
+
+    def prefill(self) -> None:
+        self._fail("prefill")
+
+    def remove(self, uids: Sequence[int], *, keep: bool) -> None:
+        self._fail("remove and keep" if keep else "remove")
+        super().remove(uids, keep=keep)
+
+
+@pytest.mark.parametrize("call", ["insert", "prefill", "remove", "remove and keep"])
+def test_memory_that_runs_out_anywhere_loses_nothing(call: str) -> None:
+    """While rows are added, computed, aborted or ended: what was asked is answered, once, and what was aborted stays so."""
+    loop = Loop(backend=Fragile(call))
+    for name in "abc":
+        loop.submit(name, 6)
+    loop.submit("aborted", 50)
+    loop.turn(3)
+    loop.abort("aborted")
+    loop.submit("later", 6)
+    loop.finish()
+    assert loop.backend.call == ""
+    assert loop.answers.pop("aborted").reason == "cancelled"
+    for name, answer in loop.answers.items():
+        assert answer.text == fake_text(name, None, 6)

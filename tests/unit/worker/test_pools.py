@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from celery.bin.worker import worker as celery_worker
 from celery.concurrency.prefork import TaskPool as Prefork
 
 from tasks.worker.pool import EnginePool
@@ -16,6 +17,8 @@ from tasks.worker.pools import WHY, refusal, typed_pool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Celery's own option, under Celery's own name.
+POOL_OPTION = next(option for option in celery_worker.params if "--pool" in option.opts)
 HOW = ["-P {}", "-P{}", "--pool {}", "--pool={}", "-P={}"]
 
 
@@ -34,8 +37,8 @@ def type_(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str | None]:
         answers: list[str | None] = []
 
         @click.command(context_settings={"ignore_unknown_options": True})
-        @click.option("-P", "--pool", "pool_cls", default="prefork")
-        def command(pool_cls: str) -> None:
+        @click.option(*POOL_OPTION.opts, POOL_OPTION.name, default="prefork")
+        def command(**_: str) -> None:
             answers.append(refusal(worker()))
 
         command.main(words.split(), standalone_mode=False)

@@ -1,0 +1,128 @@
+"""The faults, and how often each comes."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.chaos.fleet import Fleet
+    from benchmarks.chaos.load import Load
+
+Fault: TypeAlias = "Callable[[Fleet, Load, random.Random], bool]"
+#: Past a lease of 15 s.
+SLEEP_S = 17.0
+
+
+def kill_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """``kill -9`` of a worker, which is started again a second later."""
+    _in_background(fleet.kill_worker, chance.choice(fleet.nodes))
+    return True
+
+
+def restart_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """An orderly restart: SIGTERM, drain, start."""
+    _in_background(fleet.restart_worker, chance.choice(fleet.nodes))
+    return True
+
+
+def kill_engine(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """``kill -9`` of an engine."""
+    return fleet.kill_engine(chance.choice(fleet.nodes))
+
+
+def stop_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """SIGSTOP of a worker past its lease, then SIGCONT."""
+    _in_background(fleet.stop_worker, chance.choice(fleet.nodes), SLEEP_S)
+    return True
+
+
+def kill_beat(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
+    """``kill -9`` of beat, and with it of the sweep."""
+    fleet.kill_beat()
+    return True
+
+
+def drop_connections(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """Redis closes all connections of a kind: commands and BRPOPs, or subscriptions."""
+    fleet.client.client_kill_filter(_type=chance.choice(("normal", "pubsub")), skipme=True)
+    return True
+
+
+def restart_redis(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
+    """Redis is stopped and started again, with its append-only file."""
+    fleet.server.restart()
+    return True
+
+
+def cut_reader(_fleet: Fleet, load: Load, _chance: random.Random) -> bool:
+    """A reader leaves in mid-stream and comes back with a new stream."""
+    load.cut_a_reader()
+    return True
+
+
+def duplicate_delivery(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
+    """A message that a worker holds is delivered a second time."""
+    for key in fleet.client.scan_iter("celery-mlx:unacked:*"):
+        held = fleet.client.hvals(key)
+        if held:
+            raw, _, queue = json.loads(held[0])
+            fleet.client.rpush(queue, json.dumps(raw))
+            return True
+    return False
+
+
+#: How often each fault is drawn, in parts of the sum.
+FAULTS: dict[str, tuple[Fault, int]] = {
+    "kill -9 of a worker": (kill_worker, 12),
+    "restart of a worker": (restart_worker, 6),
+    "kill -9 of an engine": (kill_engine, 12),
+    "worker asleep for 17 s": (stop_worker, 2),
+    "kill -9 of beat": (kill_beat, 6),
+    "connections dropped": (drop_connections, 22),
+    "restart of Redis": (restart_redis, 8),
+    "reader comes back": (cut_reader, 18),
+    "message delivered twice": (duplicate_delivery, 14),
+}
+
+
+class Storm:
+    """Draws faults until told to stop, and notes when each came.
+
+    Args:
+        fleet: whom they hit.
+        load: who reads meanwhile.
+        pause_s: mean time between two.
+        seed: of the draws.
+    """
+
+    def __init__(self, fleet: Fleet, load: Load, pause_s: float, seed: int) -> None:
+        self._fleet = fleet
+        self._load = load
+        self._pause_s = pause_s
+        self._random = random.Random(seed)
+        self.happened: list[tuple[str, float, list[int]]] = []
+
+    def once(self) -> None:
+        """Wait, then one fault; what was running at that moment is noted."""
+        time.sleep(self._random.uniform(0.5, 1.5) * self._pause_s)
+        name = self._random.choices(list(FAULTS), [weight for _, weight in FAULTS.values()])[0]
+        running = [each.number for each in self._load.running_now()]
+        at = time.monotonic()
+        try:
+            happened = FAULTS[name][0](self._fleet, self._load, self._random)
+        except redis.RedisError:  # it has just been restarted, and loads its data
+            happened = False
+        if happened:
+            self.happened.append((name, at, running))
+
+
+def _in_background(action: Callable[..., None], *arguments: object) -> None:
+    threading.Thread(target=action, args=arguments, daemon=True).start()

@@ -1,0 +1,15 @@
+"""The rows: each module measures one family of figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.rows import batching, faults, fleet, memory, overhead, prefix, relay, scale, tax, throughput
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Row
+
+#: In the order in which they run.
+ROWS: tuple[Row, ...] = tuple(
+    each.ROW for each in (throughput, overhead, tax, relay, scale, prefix, batching, memory, fleet, faults)
+)

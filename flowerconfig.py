@@ -1,0 +1,1 @@
+worker_config/flowerconfig.py

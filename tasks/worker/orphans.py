@@ -1,0 +1,21 @@
+"""A step of Celery's consumer that runs at each connection: what is held here and does not run goes back to its queue.
+
+Celery forgets, with a lost connection, the messages that waited for their time (``countdown``), and one that was noted as
+held but had not reached its handler. Nobody else may restore from this worker's keys while it lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+
+
+class RestoreOrphans(bootsteps.StartStopStep):
+    """After the task consumer is made, and before it fetches anything."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, c: Any) -> None:
+        """Give back what the pool does not run."""
+        c.pool.restore_orphans(c.task_consumer.channel)

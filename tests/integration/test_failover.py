@@ -1,0 +1,234 @@
+"""What dies under a running request: its worker, its engine, Redis, a connection. Its reader sees a pause and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks import keys
+from tasks.engine.fake import fake_text
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tasks.demo.embedded import EmbeddedServer
+    from tasks.generate import GenerateTask
+    from tasks.result import GenerateResult
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.timeout(180)
+WAIT_S = 60.0
+MODEL = "fake:20"
+TOKENS = 150
+STREAMS = 8
+ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    from tasks import generate as task
+
+    assert task.app is producer_app
+    return task
+
+
+class Reader(threading.Thread):
+    """Reads one stream to its end, and notes every index."""
+
+    def __init__(self, result: GenerateResult) -> None:
+        super().__init__(daemon=True)
+        self.result = result
+        self.indices: list[int] = []
+        self.text = ""
+        self.finish_reasons: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        for chunk in self.result.stream(timeout=WAIT_S):
+            self.indices.extend(range(chunk.index, chunk.index + len(chunk.ids)))
+            self.text += chunk.text
+            if chunk.finish_reason:
+                self.finish_reasons.append(chunk.finish_reason)
+
+
+def read_all(generate: GenerateTask) -> list[Reader]:
+    """Streams that have all begun."""
+    sent = [generate.delay(prompt=f"p{n}", model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
+    readers = [Reader(each) for each in sent]
+    wait_until(lambda: all(each.indices for each in readers), timeout_s=WAIT_S, about="a first token of each stream")
+    return readers
+
+
+def assert_whole(readers: list[Reader]) -> None:
+    """Each stream has every index once and in order, the uninterrupted run's text, and one end."""
+    for n, reader in enumerate(readers):
+        reader.join(WAIT_S)
+        assert reader.indices == list(range(TOKENS))
+        assert reader.text == fake_text(f"p{n}", n, TOKENS)
+        assert reader.finish_reasons == ["length"]
+        assert reader.result.get(timeout=WAIT_S)["text"] == reader.text
+
+
+def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:
+    """How many deaths each request's last claim counts."""
+    from tasks.journal.connection import connect
+    from tasks.journal.writer import Journal
+    from tasks.messages.journal import Claim
+
+    journal = Journal(connect(readers[0].result.app))
+    assert client.ping()
+    claims = [[each for each in journal.read(reader.result.id) if isinstance(each, Claim)] for reader in readers]
+    return [each[-1].crashes for each in claims]
+
+
+def two_workers(worker: StartWorker, tmp_path: Path) -> tuple[Worker, Worker]:
+    """Two workers with room for all streams each; the first sweeps too."""
+    first = worker("-B", "-s", str(tmp_path / "beat"), "-c", str(STREAMS), env=ENV)
+    return first, worker("-c", str(STREAMS), env=ENV)
+
+
+class TestWorker:
+    """A worker that is gone."""
+
+    def test_killed(
+        self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+    ) -> None:
+        """After kill -9 of one of two workers the other goes on after the last token of each of its streams."""
+        survivor, victim = two_workers(worker, tmp_path)
+        readers = read_all(generate)
+        wait_until(lambda: redis_client.hlen(keys.unacked(_identity(victim))), about="a request on the victim")
+        victim.kill()
+        assert_whole(readers)
+        continued = [reader for reader in readers if reader.result.get()["attempt"] == 2]
+        assert {reader.result.get()["worker"] for reader in continued} == {survivor.node}
+        assert redis_client.hkeys(keys.WORKERS) == [survivor.node]
+
+    def test_asleep_past_its_lease(
+        self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+    ) -> None:
+        """A worker that was stopped past its lease appends nothing once it is woken, and serves again."""
+        _, sleeper = two_workers(worker, tmp_path)
+        readers = read_all(generate)
+        wait_until(lambda: redis_client.hlen(keys.unacked(_identity(sleeper))), about="a request on the sleeper")
+        sleeper.signal(signal.SIGSTOP)
+        assert_whole(readers)
+        sleeper.signal(signal.SIGCONT)
+        wait_until(lambda: (record := sleeper.record()) and record.status == "online", about="the sleeper's return")
+        assert_whole(readers)
+        assert max(reader.result.get()["attempt"] for reader in readers) == 2
+
+    def test_restarted_in_order(
+        self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+    ) -> None:
+        """A second SIGTERM hands the running requests back; another worker goes on, and no crash is counted."""
+        _, leaver = two_workers(worker, tmp_path)
+        readers = read_all(generate)
+        wait_until(lambda: redis_client.hlen(keys.unacked(_identity(leaver))), about="a request on the leaver")
+        leaver.signal(signal.SIGTERM)
+        wait_until(lambda: (record := leaver.record()) and record.status == "draining", about="the drain")
+        leaver.signal(signal.SIGTERM)
+        assert leaver.wait() == 0
+        assert_whole(readers)
+        assert crashes(redis_client, readers) == [0] * STREAMS
+        assert max(reader.result.get()["attempt"] for reader in readers) == 2
+
+    def test_drains(self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+        """The first SIGTERM takes nothing new, lets what runs end, keeps control alive, and exits with 0."""
+        only = worker("-c", str(STREAMS), env=ENV)
+        readers = read_all(generate)
+        only.signal(signal.SIGTERM)
+        wait_until(lambda: (record := only.record()) and record.status == "draining", about="the drain")
+        late = generate.delay(prompt="late", model=MODEL, max_tokens=1)
+        assert generate.app.control.ping(timeout=2, destination=[only.node])
+        readers[0].result.revoke(terminate=True)
+        readers[0].join(WAIT_S)
+        assert readers[0].finish_reasons == ["cancelled"]
+        for reader in readers[1:]:
+            reader.join(WAIT_S)
+            assert reader.finish_reasons == ["length"]
+        assert only.wait(30) == 0
+        assert redis_client.hlen(keys.WORKERS) == 0
+        assert late.position() is not None
+
+
+class TestEngine:
+    """An engine that is gone, with its worker alive."""
+
+    def test_killed(self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+        """The worker replaces it, and each stream goes on after its last token, with one crash to its account."""
+        node = worker("-c", str(STREAMS), env=ENV)
+        readers = read_all(generate)
+        record = node.record()
+        assert record is not None
+        (engine,) = record.engines
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        assert_whole(readers)
+        assert crashes(redis_client, readers) == [1] * STREAMS
+
+    def test_stuck(self, generate: GenerateTask, worker: StartWorker) -> None:
+        """An engine that has work and makes no step is replaced: health is progress, not a process being there."""
+        node = worker("-c", str(STREAMS), env={**ENV, "CELERY_MLX_STALL_TIMEOUT_S": "1"})
+        readers = read_all(generate)
+        record = node.record()
+        assert record is not None
+        (engine,) = record.engines
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGSTOP)
+        assert_whole(readers)
+
+    def test_poison(self, generate: GenerateTask, worker: StartWorker) -> None:
+        """A request that kills its engine each time fails alone: its neighbours are all answered."""
+        worker("-c", str(STREAMS), env=ENV)
+        poison = generate.delay(prompt="!crash@2", model=MODEL, max_tokens=TOKENS)
+        readers = read_all(generate)
+        with pytest.raises(Exception, match="engines or workers died while they ran this request"):
+            poison.get(timeout=WAIT_S)
+        assert_whole(readers)
+
+
+class TestRedis:
+    """Redis, or the way to it."""
+
+    def test_connections_dropped(self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+        """Every connection dropped at once: no running request is lost or run twice."""
+        worker("-c", str(STREAMS), env=ENV)
+        readers = read_all(generate)
+        for kind in ("normal", "pubsub"):
+            redis_client.client_kill_filter(_type=kind, skipme=True)
+        assert_whole(readers)
+        assert [reader.result.get()["attempt"] for reader in readers] == [1] * STREAMS
+
+    def test_restarted_without_its_data(
+        self, generate: GenerateTask, worker: StartWorker, redis_server: EmbeddedServer
+    ) -> None:
+        """What runs while Redis loses everything ends with its whole text, and new requests are answered."""
+        worker("-c", str(STREAMS), env=ENV)
+        readers = read_all(generate)
+        redis_server.restart()
+        assert_whole(readers)
+        after = generate.delay(prompt="after", model=MODEL, max_tokens=2)
+        assert after.get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
+
+    def test_waiting_for_its_time(self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+        """A request with a countdown, which Celery forgets when its connection drops, is answered all the same."""
+        node = worker("-c", "2", env=ENV)
+        later = generate.apply_async(kwargs={"prompt": "later", "model": MODEL, "max_tokens": 2}, countdown=4)
+        wait_until(lambda: redis_client.hlen(keys.unacked(_identity(node))), about="the message on its worker")
+        redis_client.client_kill_filter(_type="normal", skipme=True)
+        assert later.get(timeout=WAIT_S)["text"] == fake_text("later", None, 2)
+
+
+def _identity(node: Worker) -> str:
+    record = node.record()
+    assert record is not None
+    return record.identity

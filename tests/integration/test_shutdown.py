@@ -1,0 +1,182 @@
+"""Signals: a worker that drains finishes what runs, one that is hurried hands it back, and nothing is lost or repeated."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import keys
+from tasks.engine.fake import fake_text
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tasks.journal.chunks import Chunk
+    from tasks.result import GenerateResult
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+WAIT_S = 40.0
+MODEL = "fake:10"
+ARGS = ("-c", "4", "-Q", "tier-under-3B")
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    assert generate.app is producer_app
+    return generate
+
+
+class Readers:
+    """One thread for each stream, which collects its chunks to the end."""
+
+    def __init__(self, results: list[GenerateResult]) -> None:
+        self.chunks: list[list[Chunk]] = [[] for _ in results]
+        self._threads = [
+            threading.Thread(target=self._read, args=(result, chunks), daemon=True)
+            for result, chunks in zip(results, self.chunks, strict=True)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @staticmethod
+    def _read(result: GenerateResult, chunks: list[Chunk]) -> None:
+        for chunk in result.stream(timeout=WAIT_S):
+            chunks.append(chunk)
+
+    def wait_until_all_run(self) -> None:
+        wait_until(lambda: all(len(chunks) >= 3 for chunks in self.chunks), timeout_s=WAIT_S)
+
+    def join(self) -> list[str]:
+        """The texts, once all streams have ended; no index was lost or came twice."""
+        for thread in self._threads:
+            thread.join(WAIT_S)
+        for chunks in self.chunks:
+            assert chunks[-1].finish_reason == "length"
+            indices = [chunk.index + n for chunk in chunks for n in range(len(chunk.ids))]
+            assert indices == list(range(len(indices)))
+        return ["".join(chunk.text for chunk in chunks) for chunks in self.chunks]
+
+
+def send(generate: GenerateTask, count: int, max_tokens: int, **options: Any) -> list[GenerateResult]:
+    values: dict[str, Any] = {"model": MODEL, "max_tokens": max_tokens}
+    return [generate.apply_async(kwargs={"prompt": f"s{n}", **values}, **options) for n in range(count)]
+
+
+def claims(client: redis.Redis, task_id: str) -> list[dict[str, Any]]:
+    """All claims in a request's journal."""
+    entries: Any = client.xrange(keys.stream(task_id))
+    records = [json.loads(fields["d"]) for _, fields in entries]
+    return [record for record in records if record["type"] == "claim"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_drains(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, number: signal.Signals
+) -> None:
+    """What runs is answered to its end, what waits stays in its queue, and the worker leaves without a trace."""
+    node = worker(*ARGS)
+    results = send(generate, 4, 200)
+    readers = Readers(results)
+    readers.wait_until_all_run()
+    node.signal(number)
+    wait_until(lambda: (record := node.record()) is not None and record.status == "draining")
+    (later,) = send(generate, 1, 5)
+    assert readers.join() == [fake_text(f"s{n}", None, 200) for n in range(4)]
+    assert [result.get(timeout=WAIT_S)["attempt"] for result in results] == [1] * 4
+    assert node.wait() == 0
+    assert node.record() is None
+    assert redis_client.llen("tier-under-3B") == 1
+    assert not later.ready()
+    assert not redis_client.keys(keys.unacked("*"))
+    assert "Traceback" not in node.log()
+
+
+def test_an_idle_worker_ends_at_once(worker: StartWorker) -> None:
+    """A worker without work does not wait for anything."""
+    node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "3600"})
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+
+
+def _hurry(node: Worker, number: signal.Signals) -> None:
+    if number == signal.SIGTERM:
+        node.signal(number)
+        wait_until(lambda: (record := node.record()) is not None and record.status == "draining")
+    node.signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_hurried_worker_hands_back(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, number: signal.Signals
+) -> None:
+    """After a second SIGTERM, or SIGQUIT, the streams go on at another worker where they were, and none is a suspect."""
+    node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "3600"})
+    results = send(generate, 4, 300)
+    readers = Readers(results)
+    readers.wait_until_all_run()
+    _hurry(node, number)
+    assert node.wait() == 0
+    assert node.record() is None
+    assert redis_client.llen("tier-under-3B") == 4
+    second = worker(*ARGS)
+    assert readers.join() == [fake_text(f"s{n}", None, 300) for n in range(4)]
+    for result, chunks in zip(results, readers.chunks, strict=True):
+        answer = result.get(timeout=WAIT_S)
+        assert answer["text"] == "".join(chunk.text for chunk in chunks)
+        assert (answer["attempt"], answer["worker"]) == (2, second.node)
+        assert [claim["crashes"] for claim in claims(redis_client, result.id)] == [0, 0]
+    assert "Traceback" not in node.log()
+
+
+def test_a_drain_ends_by_its_time(generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+    """What is not answered when the drain's time is over is handed back, without a second signal."""
+    node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "0.5"})
+    results = send(generate, 2, 5000)
+    Readers(results).wait_until_all_run()
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+    assert redis_client.llen("tier-under-3B") == 2
+    assert "giving 2 requests back to their queues" in node.log()
+
+
+def test_what_waits_for_its_time_goes_back(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    """A request with a countdown that a stopped worker held is run by the next one, once."""
+    node = worker(*ARGS)
+    (later,) = send(generate, 1, 5, countdown=4)
+    record = node.record()
+    assert record is not None
+    wait_until(lambda: redis_client.hlen(keys.unacked(record.identity)))
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0
+    assert redis_client.llen("tier-under-3B") == 1
+    worker(*ARGS)
+    answer = later.get(timeout=WAIT_S)
+    assert answer["text"] == fake_text("s0", None, 5)
+    assert answer["attempt"] == 1
+
+
+def test_a_cancel_while_it_drains(generate: GenerateTask, worker: StartWorker) -> None:
+    """A draining worker still hears a cancel, and its other requests go on to their ends."""
+    node = worker(*ARGS)
+    cancelled, other = send(generate, 2, 400)
+    readers = Readers([other])
+    stream = cancelled.stream(timeout=WAIT_S)
+    next(stream)
+    node.signal(signal.SIGTERM)
+    wait_until(lambda: (record := node.record()) is not None and record.status == "draining")
+    cancelled.revoke(terminate=True)
+    assert [*stream][-1].finish_reason == "cancelled"
+    assert readers.join() == [fake_text("s1", None, 400)]
+    assert node.wait() == 0

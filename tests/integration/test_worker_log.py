@@ -1,0 +1,100 @@
+"""What real workers and beat write into their logs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from tasks import generate, keys
+from tasks.errors import InvalidRequest
+from tests.processes import running
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tests.conftest import StartWorker
+
+SECRET = "a-prompt-that-nobody-may-see"
+
+
+def requests(log: str) -> list[dict[str, Any]]:
+    """The lines about requests, of a log in JSON."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["logger"] == "tasks.requests"]
+
+
+def test_one_line_of_json_for_each_request(worker: StartWorker, producer_app: Celery) -> None:
+    """With its id, model, attempt, counts and times; nothing for a token, nothing of the prompt or the answer."""
+    started = worker(env={"CELERY_MLX_LOG_JSON": "1"})
+    done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=50)
+    text = done.get(timeout=30)["text"]
+    long = generate.delay(prompt=SECRET, model="fake:5", max_tokens=5000)
+    next(iter(long.stream(timeout=30)))
+    long.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        long.get(timeout=30)
+    wrong = producer_app.send_task("tasks.generate", kwargs={"prompt": [SECRET]}, queue="tier-under-3B")
+    with pytest.raises(InvalidRequest):
+        wrong.get(timeout=30)
+    lines = {line["task_id"]: line for line in wait_until(lambda: _three(started.log()), about="three lines")}
+    assert set(lines) == {done.id, long.id, wrong.id}
+    first = lines[done.id]
+    assert first["level"] == "INFO"
+    assert (first["outcome"], first["model"], first["attempt"]) == ("succeeded", "fake:1", 1)
+    assert (first["finish_reason"], first["completion_tokens"]) == ("length", 50)
+    assert first["total_ms"] >= first["first_token_ms"] >= 0
+    assert first["message"].startswith(f"request {done.id} succeeded: model=fake:1 attempt=1 ")
+    assert lines[long.id]["outcome"] == "cancelled"
+    assert (lines[wrong.id]["outcome"], lines[wrong.id]["code"]) == ("failed", "invalid_request")
+    started.stop()
+    log = started.log()
+    messages = [json.loads(line)["message"] for line in log.splitlines() if line.startswith("{")]
+    assert sum(done.id in message for message in messages) == 1
+    assert SECRET not in log
+    assert text.split()[0] not in log
+
+
+def _three(log: str) -> list[dict[str, Any]]:
+    found = requests(log)
+    return found if len(found) == 3 else []
+
+
+def test_text_has_the_same_line(worker: StartWorker, producer_app: Celery) -> None:
+    """Without the setting people read it: one line for each request, instead of Celery's two."""
+    started = worker()
+    done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=3)
+    done.get(timeout=30)
+    line = wait_until(lambda: [each for each in started.log().splitlines() if done.id in each], about="its line")
+    assert len(line) == 1
+    assert f"INFO] request {done.id} succeeded: model=fake:1 attempt=1 finish_reason=length" in line[0]
+    assert "Task tasks.generate" not in started.log()
+
+
+def test_debug_shows_no_prompt_either(worker: StartWorker, producer_app: Celery) -> None:
+    """Celery's own lines are there then, and neither the prompt nor the answer in any."""
+    started = worker("-l", "DEBUG")
+    done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=3)
+    text = done.get(timeout=30)["text"]
+    wait_until(lambda: f"Task tasks.generate[{done.id}] succeeded" in started.log(), about="Celery's line")
+    assert f"Task tasks.generate[{done.id}] received" in started.log()
+    assert SECRET not in started.log()
+    assert text.split()[0] not in started.log()
+
+
+def test_beat_writes_json_too(redis_client: redis.Redis, tmp_path: Path) -> None:
+    """What the sweep says is read by the same programs."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--loglevel", "INFO", "--pidfile="]
+    schedule = ["--schedule", str(tmp_path / "schedule")]
+    with running([*command, *schedule], tmp_path / "beat.log", {"CELERY_MLX_LOG_JSON": "1"}) as beat:
+        wait_until(lambda: beat.alive() and redis_client.exists(keys.SWEEP), timeout_s=30, about="a sweep")
+        assert beat.end() == 0
+        lines = [json.loads(line) for line in beat.log().splitlines() if line.startswith("{")]
+    assert any(line["message"].startswith("sweep: started") for line in lines)
