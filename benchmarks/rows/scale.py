@@ -51,10 +51,12 @@ def _measure_workers(bench: Bench, found: Findings) -> None:
         limits = [stack.enter_context(Limit(bench, dense)) for _ in range(2)]
 
         def bare(count: int, seed: object) -> Metrics:
-            return _together(limits[:count], greedy(2 * readers * count, 16, tokens, "bare", seed), readers).metrics()
+            return _together(
+                limits[:count], greedy(2 * readers * count, 16, tokens, "bare", count, seed), readers
+            ).metrics()
 
         def ours(count: int, seed: object) -> Metrics:
-            requests = greedy(2 * readers * count, 16, tokens, "ours", seed)
+            requests = greedy(2 * readers * count, 16, tokens, "ours", count, seed)
             return closed_loop(ask, requests, readers * count).metrics()
 
         for count in (1, 2):

@@ -15,10 +15,8 @@ from benchmarks.processes import worker
 from tasks.demo.bundled import MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.bench import Bench, Measure
-    from benchmarks.figures import Findings, Metrics
+    from benchmarks.figures import Findings, Metrics, Target
 
 AT_ONCE = 16
 RESULT_TIMEOUT_S = 300
@@ -28,36 +26,27 @@ def measure(bench: Bench, found: Findings) -> None:
     """On the bundled model, and on a fake engine that is as fast as it can be, where nothing hides the cost."""
     at_once = bench.size(AT_ONCE, 4)
     with worker(bench, MODEL, at_once):
-        tokens = bench.size(32, 4)
-        _compare(
-            bench, found, "bundled model", MODEL, lambda number: greedy(at_once, 16, tokens, "tax", number), judged=True
-        )
+        _compare(bench, found, "bundled model", MODEL, (at_once, 16, bench.size(32, 4)), at_most(3, 1))
     with worker(bench, "fake:0", at_once):
-        tokens = bench.size(500, 50)
-        _compare(bench, found, "fake engine at full speed", "fake:0", lambda number: greedy(at_once, 3, tokens, number))
+        _compare(bench, found, "fake engine at full speed", "fake:0", (at_once, 3, bench.size(500, 50)))
 
 
 def _compare(
-    bench: Bench,
-    found: Findings,
-    about: str,
-    model: str,
-    requests: Callable[[int], list[Request]],
-    *,
-    judged: bool = False,
+    bench: Bench, found: Findings, about: str, model: str, load: tuple[int, int, int], target: Target | None = None
 ) -> None:
-    _work(requests(-1), model, 1)
+    """``load``: requests, and the tokens of each one's prompt and answer. No prompt is sent twice: an engine keeps them."""
+    _work(greedy(*load, model, "warm"), model, 1)
     readers = {"nobody reads": 0, "one reader each": 1, "four readers each": 4}
 
     def run(count: int, number: int) -> Metrics:
-        return _work(requests(number), model, count)
+        return _work(greedy(*load, model, count, number), model, count)
 
     contenders: dict[str, Measure] = {name: partial(run, count) for name, count in readers.items()}
     samples = bench.in_turns(f"tax, {about}", contenders)
     for name in list(readers)[1:]:
         tax = [100 * (ratio - 1) for ratio in samples.ratio(name, "nobody reads", "seconds")]
-        target = at_most(3, 1) if judged and name == "one reader each" else None
-        found.figure(f"{about}: time taken, {name} / nobody reads, minus 1", tax, "%", target)
+        judged = target if name == "one reader each" else None
+        found.figure(f"{about}: time taken, {name} / nobody reads, minus 1", tax, "%", judged)
     for name in readers:
         found.measured(f"{about}, {name}", samples.values(name, "seconds"), "s")
 

@@ -86,10 +86,6 @@ class _Rows:
         mx.eval([layer.state for layer in cache])
         return cache
 
-    def index(self, uid: int) -> int | None:
-        """Where the row is, if it is here."""
-        return next((index for index, row in enumerate(self.rows) if row.uid == uid), None)
-
 
 class _Prefilling(_Rows):
     """Rows whose prompt is being computed, up to its last token, which is the first decode step's input."""

@@ -208,12 +208,13 @@ class Engine:
     def _retreat(self, error: OutOfDeviceMemory) -> None:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""
         self._backend.reset()
+        crowd = len(self._running)
         rows = [request for request in self._running.values() if request.reason is None]
         self._running.clear()
         self._free_room()
-        self._limit, self._fitting_steps = max(1, len(rows) // 2), 0
-        logger.warning("out of memory with %d rows (%s); going on with %d at a time", len(rows), error, self._limit)
-        if len(rows) == 1:
+        self._limit, self._fitting_steps = max(1, crowd // 2), 0
+        logger.warning("out of memory with %d rows (%s); going on with %d at a time", crowd, error, self._limit)
+        if crowd == 1 and rows:
             if rows[0].ran_out_alone:
                 why = f"{rows[0].most_tokens} tokens do not fit into the device's memory: {error}"
                 self._fail_for_memory(rows.pop(), why)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.exceptions import Reject
 
 from tasks.errors import InvalidRequest, error_for
 from tasks.messages.journal import End, Error, Release
@@ -103,6 +104,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def _not_of_a_generation(record: logging.LogRecord) -> bool:
-    """Whether a line of Celery's is to be written: all but those at INFO about a generation, unless DEBUG is wanted."""
+    """Whether a line of Celery's is to be written: all but those about an ordinary end of a generation, unless DEBUG is wanted.
+
+    A request that is given back is an ordinary end, which Celery warns of with a traceback.
+    """
     about = record.args if isinstance(record.args, dict) else {}
-    return record.levelno != logging.INFO or about.get("name") != GENERATE or logging.root.isEnabledFor(logging.DEBUG)
+    given_back = record.exc_info is not None and isinstance(record.exc_info[1], Reject)
+    ordinary = record.levelno == logging.INFO or given_back
+    return not ordinary or about.get("name") != GENERATE or logging.root.isEnabledFor(logging.DEBUG)

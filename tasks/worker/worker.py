@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 #: How long requests that were told to stop may take to do so, once the drain's time is over.
 GIVE_BACK_S = 10.0
 POLL_S = 0.05
+#: The longest that a fetch which is out can stay so in a closed room: kombu's ``brpop_timeout`` is 1 s.
+FETCH_S = 2.0
 
 
 class Loop(Protocol):
@@ -158,13 +160,13 @@ class InferenceWorker:
         """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
 
         Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
-        shutdown begins only when nothing runs any more.
+        shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted whoever holds a
+        lock, so all else happens on a thread of its own.
         """
         if self._leaving.is_set():
             self._hurry.set()
             return
         self._leaving.set()
-        self.drain()
         threading.Thread(target=self._leave, name="drain", daemon=True).start()
 
     def hand_back(self) -> None:
@@ -172,6 +174,7 @@ class InferenceWorker:
         self._hurry.set()
 
     def _leave(self) -> None:
+        self.drain()
         deadline = time.monotonic() + self.settings.drain_timeout_s
         while time.monotonic() < deadline and not self._hurry.is_set():
             if self.room.wait_idle(POLL_S) and not self.loop.fetching():
@@ -181,6 +184,9 @@ class InferenceWorker:
 
     def _give_back(self) -> None:
         """Have what still runs go back to its queue, and wait for that."""
+        fetched_by = time.monotonic() + FETCH_S
+        while self.loop.fetching() and time.monotonic() < fetched_by:
+            time.sleep(POLL_S)  # a fetch that is out would take back what is given back
         if self.room.busy():
             logger.warning("giving %d requests back to their queues", sum(self.room.busy().values()))
             self.loop.give_back()

@@ -68,7 +68,7 @@ def served(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory)
 def run(command: list[str], folder: Path, about: str) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert ended.returncode == 0, f"{about}\n{ended.stdout}{ended.stderr}"
 

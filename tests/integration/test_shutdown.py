@@ -50,8 +50,7 @@ class Readers:
 
     @staticmethod
     def _read(result: GenerateResult, chunks: list[Chunk]) -> None:
-        for chunk in result.stream(timeout=WAIT_S):
-            chunks.append(chunk)
+        chunks.extend(result.stream(timeout=WAIT_S))
 
     def wait_until_all_run(self) -> None:
         wait_until(lambda: all(len(chunks) >= 3 for chunks in self.chunks), timeout_s=WAIT_S)

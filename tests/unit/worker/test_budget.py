@@ -303,7 +303,7 @@ class Worker(RuleBasedStateMachine):
 
 
 TestWorker = pytest.mark.timeout(300)(Worker.TestCase)
-TestWorker.settings = settings(max_examples=1500, stateful_step_count=40, deadline=None)
+TestWorker.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 def simulate(total_gb: int, load: list[tuple[float, str]], seconds: float) -> Worker:
