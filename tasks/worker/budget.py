@@ -180,21 +180,25 @@ class Budget:
     def _had_its_turn(self, place: Place, now: float, stay_s: float) -> bool:
         return now - place.since >= stay_s or (place.idle and now - place.used_at >= self.linger_s)
 
-    def shares(self, reserve_bytes: int = 0) -> list[tuple[Place, int]]:
+    def shares(self, coming: Iterable[int] = ()) -> list[tuple[Place, int]]:
         """What loaded engines are to be told now, so that what is left over is divided evenly.
 
         Args:
-            reserve_bytes: floors of models that are about to start: not to be given away.
+            coming: floors of models that wait to be loaded, the first first. What is left over is kept for those for which it
+                is enough: else engines would be given again what was just taken back for these.
         """
-        staying = self.staying()
-        sizable = [place for place in staying if _can_be_told(place)]
+        sizable = [place for place in self.staying() if _can_be_told(place)]
         if not sizable:
             return []
-        others = sum(place.taken_bytes for place in self.places if place not in sizable)
-        share = max(0, self.total_bytes - reserve_bytes - others - _floors(sizable)) // len(sizable)
+        spare = self.total_bytes - sum(place.taken_bytes for place in self.places if place not in sizable)
+        spare -= _floors(sizable)
+        kept = 0
+        for floor_bytes in coming:
+            kept += floor_bytes if kept + floor_bytes <= spare else 0
+        share = max(0, spare - kept) // len(sizable)
         targets = [(place, place.floor_bytes + share) for place in sizable]
         told = [(place, target) for place, target in targets if target < place.held_bytes]
-        free = self.free_bytes - reserve_bytes
+        free = self.free_bytes - kept
         for place, target in targets:
             more = min(target - place.held_bytes, free)
             if more >= LEAST_RAISE_BYTES:

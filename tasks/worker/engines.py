@@ -491,7 +491,11 @@ class Engines:
         if self._closing.is_set():
             return
         coming = {each.entry.name: each.floor_bytes for each in self._visits if each.entry.name not in self._engines}
-        for place, size_bytes in self._budget.shares(sum(coming.values())):
+        for each in self.backlog.waiting() if self.backlog is not None else ():
+            entry = self._loadable(each)
+            if entry is not None and not self._others.hold(each.queue, each.model):
+                coming.setdefault(entry.name, self._footprint(entry).floor_bytes)
+        for place, size_bytes in self._budget.shares(coming.values()):
             self._tell(place, size_bytes)
 
     def _engine_at(self, place: Place) -> Engine:
@@ -608,6 +612,7 @@ class Engines:
                         self._load_alone(entry)
                 waiting = self.backlog.waiting() if self.backlog is not None else []
                 self._retire(waiting, now)
+                self._share()
                 asked = self._lists(waiting, now)
                 engines = list(self._engines.values())
             for engine in engines:

@@ -141,7 +141,8 @@ class TestShares:
     def test_what_is_about_to_start_is_kept_free(self) -> None:
         """What another model is about to take is not given away."""
         place = ready("a", 2)
-        assert budget(8, place).shares(5 * GB) == [(place, 3 * GB)]
+        assert budget(8, place).shares([5 * GB]) == [(place, 3 * GB)]
+        assert budget(8, place).shares([7 * GB, 4 * GB, 3 * GB]) == [(place, 4 * GB)]
 
     def test_little_is_not_worth_a_word(self) -> None:
         """A share is not raised for next to nothing."""
@@ -224,7 +225,9 @@ class Worker(RuleBasedStateMachine):
         self.retire()
         for model in sorted(self.waiting, key=lambda each: self.waiting[each][0]):
             self.serve(model)
-        for place, size_bytes in self.budget.shares():
+        waiting = sorted(self.waiting, key=lambda each: self.waiting[each][0])
+        coming = [MODELS[model] * GB for model in waiting if self.engine_of(model) is None]
+        for place, size_bytes in self.budget.shares(coming):
             self.budget.ask(place, size_bytes, self.now)
         self.check_waits()
 

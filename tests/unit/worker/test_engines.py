@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -295,7 +296,8 @@ class TestBudget:
     def test_two_loads_at_once_never_overbook(self, make: Callable[..., Engines]) -> None:
         """Of three models that load at once two are given room, and the third gets it when one of them is done."""
         engines = make(budget_bytes=int(2.5 * FLOOR))
-        waiting = {number: in_thread(lambda n=number: engines.acquire(sized(f"{n}:load_s=0.3"))) for number in range(3)}
+        slow = [sized(f"{number}:load_s=0.3") for number in range(3)]
+        waiting = {number: in_thread(partial(engines.acquire, each)) for number, each in enumerate(slow)}
         reserved: list[int] = []
 
         def loaded() -> list[Any]:
@@ -670,7 +672,8 @@ class TestSettingAside:
     def test_what_nobody_knows(self, make_aside: Callable[..., Engines]) -> None:
         """A model that this worker's catalogue does not allow is none of its business."""
         engines = make_aside()
-        self.aside(engines, fake()), self.aside(engines, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
+        self.aside(engines, fake())
+        self.aside(engines, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
         time.sleep(module.WAIT_S)
         assert engines.asked(self.QUEUE) == ([], [])
 
