@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: An entry so old whose message is nowhere is lost. A worker's claim follows its fetch within milliseconds.
-GRACE_S = 30.0
+GRACE_S = 5.0
 #: A message that was found in its queue is not looked for again before this.
 SEEN_S = 30.0
 #: What was sent again so often, and was lost each time, is given up with an error.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: How often the ledger is looked through.
-LEDGER_INTERVAL_S = 5.0
+LEDGER_INTERVAL_S = 2.0
 #: The lock outlives this many rounds, and at least this long: a beat that is busy for a moment keeps it.
 LOCK_ROUNDS = 6
 LOCK_AT_LEAST_S = 3.0
