@@ -246,7 +246,8 @@ def parse(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Par
 def redact(values: dict[str, Any]) -> str:
     """The request as monitors may see it: the model and lengths, no word of the prompt."""
     shown = []
-    for name, value in values.items():
+    # The model first: monitors cut long lines.
+    for name, value in sorted(values.items(), key=lambda item: item[0] != "model"):
         if name == "messages" and isinstance(value, list):
             characters = sum(len(str(each.get("content", ""))) for each in value if isinstance(each, dict))
             shown.append(f"messages=<{len(value)} messages, {characters} characters>")

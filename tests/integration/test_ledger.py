@@ -82,7 +82,7 @@ def test_a_message_that_is_nowhere_is_lost(client: redis.Redis, ledger: Ledger, 
 
 def test_a_young_entry_is_left_alone(client: redis.Redis, ledger: Ledger, clock: Clock) -> None:
     """A message on its way from queue to claim gets the grace."""
-    submit(client, "t1", age_s=0.9 * ledgers.GRACE_S)
+    submit(client, "t1", age_s=0.5 * ledgers.GRACE_S)
     assert lost(ledger, clock) == []
 
 
