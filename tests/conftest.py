@@ -23,7 +23,7 @@ from hypothesis import settings as hypothesis_settings
 
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer
-from tests.support import Worker
+from tests.support import Worker, forget_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,6 +69,7 @@ def session_server() -> Iterator[EmbeddedServer]:
     RESERVED.close()
     with EmbeddedServer(password=PASSWORD, port=PORT) as server:
         yield server
+        forget_results()
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ class StartWorker(Protocol):
 @pytest.fixture
 def worker(redis_client: redis.Redis, tmp_path: Path) -> Iterator[StartWorker]:
     """Starts workers and waits until each is online (unless ``online=False``); ends them after the test."""
-    yield from _start_workers(redis_client, tmp_path)
+    yield from start_workers(redis_client, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +137,11 @@ def shared_app(shared_redis: redis.Redis) -> Celery:
 @pytest.fixture(scope="module")
 def shared_worker(shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
     """Starts workers that the module's tests share; ends them after the last."""
-    yield from _start_workers(shared_redis, tmp_path_factory.mktemp("workers"))
+    yield from start_workers(shared_redis, tmp_path_factory.mktemp("workers"))
 
 
-def _start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
+def start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
+    """A function that starts workers, all of which are ended after the last test that uses it."""
     started: list[Worker] = []
 
     def start(*args: str, env: Mapping[str, str] | None = None, online: bool = True, app: str = "tasks") -> Worker:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ class Generator:
         from mlx_lm.sample_utils import make_sampler
 
         self._eval = mx.eval
-        self._make_sampler = make_sampler
+        # One object for all rows with the same parameters: mlx-lm then samples them in one call.
+        self._sampler = cache(lambda temperature: make_sampler(temp=temperature))
         loaded: Any = load(str(folder))
         model, self._tokenizer = loaded
         ends = [[token] for token in self._tokenizer.eos_token_ids]
@@ -85,7 +87,7 @@ class Generator:
         return [[each.sent_at, each.arrivals, each.tokens, each.ended_at] for each in done]
 
     def _insert(self, requests: list[Request]) -> list[int]:
-        samplers = [self._make_sampler(temp=each.temperature) for each in requests]
+        samplers = [self._sampler(each.temperature) for each in requests]
         prompts = [self._tokenizer.encode(each.prompt) for each in requests]
         return list(self._batch.insert(prompts, [each.max_tokens for each in requests], samplers=samplers))
 

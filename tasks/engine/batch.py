@@ -150,6 +150,12 @@ class _Decoding(_Rows):
         """Whether the device has been given a step that was not read yet."""
         return self._drawn is not None
 
+    def keep(self, indices: list[int]) -> None:
+        """Drop all rows but these, and with the last row the step in flight."""
+        super().keep(indices)
+        if not indices:
+            self._drawn, self._drawn_rows = None, []
+
     def step(self) -> list[Draw]:
         """The tokens of the step in flight; with ``ahead`` the next one is launched first, if any row goes on."""
         drawn, rows = self._drawn, self._drawn_rows
@@ -157,8 +163,7 @@ class _Decoding(_Rows):
             self.launch()
         else:
             self._drawn, self._drawn_rows = None, []
-        if drawn is None:
-            return []
+        assert drawn is not None  # prefill() leaves no rows without one
         here = set(self.rows)
         draws = drawn.read([row.uid for row in rows])
         return [self._take(row, draw) for row, draw in zip(rows, draws, strict=True) if row in here]

@@ -47,6 +47,11 @@ LEAST_FREE_BYTES = 256 << 20
 HTTP_MOST_BYTES = 50_000_000_000
 HUB_TIMEOUT_S = 15.0
 WORKERS = 4
+#: A connection that brings nothing so often in a row is given up.
+TRIES = 5
+TRY_AGAIN_S = 1.0
+BLOCK_BYTES = 64 << 10
+PARTIAL_CONTENT = 206
 LOOK_S = 0.25
 
 
@@ -108,8 +113,12 @@ def fetch(
     Raises:
         ModelLoadFailed: it cannot be had; the message says why, and what to do.
     """
+    from huggingface_hub import constants
+
     at = f"{source}@{revision}" if revision else source
     try:
+        if constants.HF_HUB_OFFLINE:
+            return _with_client(source, revision, local=True)
         with _lock(source, report):
             here = None if refresh else fetched_snapshot(source, revision)
             return here or _fetch(source, revision, report)
@@ -120,14 +129,6 @@ def fetch(
 
 
 def _fetch(source: str, revision: str | None, report: Report) -> Path:
-    from huggingface_hub import constants, snapshot_download
-
-    def download(*, local: bool) -> Path:
-        patterns = list(PATTERNS)
-        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=local))
-
-    if constants.HF_HUB_OFFLINE:
-        return download(local=True)
     report(None, f"asking the hub for {source}")
     try:
         plan = _plan(source, revision)
@@ -135,16 +136,24 @@ def _fetch(source: str, revision: str | None, report: Report) -> Path:
         if not _is_away(error):
             raise
         try:
-            return download(local=True)
+            return _with_client(source, revision, local=True)
         except Exception:  # noqa: BLE001 -- that nothing is here is no news; why the hub is away is
             raise error from None
     _check_space(source, plan)
     with _watched(plan, report):
         with ThreadPoolExecutor(WORKERS, "blob") as pool:
             list(pool.map(lambda blob: _fetch_blob(source, plan.commit, blob), plan.blobs))
-        folder = download(local=False)
+        folder = _with_client(source, revision, local=False)
     complete_mark(folder).touch()
     return folder
+
+
+def _with_client(source: str, revision: str | None, *, local: bool) -> Path:
+    """The client's own folder of a model; ``local`` makes it out of what is here."""
+    from huggingface_hub import snapshot_download
+
+    patterns = list(PATTERNS)
+    return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=local))
 
 
 def _plan(source: str, revision: str | None) -> Plan:
@@ -176,22 +185,22 @@ def _check_space(source: str, plan: Plan) -> None:
 
 def _fetch_blob(source: str, commit: str, blob: Blob) -> None:
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, by its documentation
 
     if blob.path.exists():
         return
     blob.path.parent.mkdir(parents=True, exist_ok=True)
-    with blob.part.open("ab+") as file:
-        if file.tell() > blob.size_bytes:
-            file.truncate(0)
-        http_get(
-            hf_hub_url(source, blob.name, revision=commit),
-            file,
-            resume_size=file.tell(),
-            headers=build_hf_headers(),
-            expected_size=blob.size_bytes,
-        )
+    url = hf_hub_url(source, blob.name, revision=commit)
+    tries = TRIES
+    while (had := blob.here_bytes) < blob.size_bytes:
+        try:
+            _receive(url, blob)
+        except Exception as error:
+            if not _is_away(error) or isinstance(error, OSError) or tries == 1:
+                raise
+            time.sleep(TRY_AGAIN_S)
+        tries = TRIES if blob.here_bytes > had else tries - 1
+        if not tries:
+            raise ModelLoadFailed(f"model {source}: the hub sends nothing of {blob.name}; try again later")
     if (found := _sha256(blob.part)) != blob.sha256:
         blob.part.unlink()
         raise ModelLoadFailed(
@@ -199,6 +208,29 @@ def _fetch_blob(source: str, commit: str, blob: Blob) -> None:
             "removed. Try again; if it stays so, a proxy in between or the repository is broken"
         )
     blob.part.replace(blob.path)
+
+
+def _receive(url: str, blob: Blob) -> None:
+    """Append what comes to what is here. The client's own way gathers 10 MB before it writes, and loses them."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # in its manual
+
+    # Without buffer, so that what has come is what is seen.
+    with blob.part.open("ab", buffering=0) as file:
+        start = file.tell()
+        headers = {**build_hf_headers(), "Range": f"bytes={start}-"}
+        session = get_session()
+        with session.stream("GET", url, headers=headers, follow_redirects=True, timeout=HUB_TIMEOUT_S) as response:
+            hf_raise_for_status(response)
+            if start and response.status_code != PARTIAL_CONTENT:
+                file.truncate(0)
+            for block in response.iter_raw(BLOCK_BYTES):
+                file.write(block)
+    if blob.here_bytes > blob.size_bytes:
+        blob.part.unlink()
+        raise ModelLoadFailed(
+            f"{url}: more came than the {blob.size_bytes} bytes that the hub's listing says; try again"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -276,9 +308,9 @@ def _problem(error: Exception) -> str:
         case errors.HfHubHTTPError():
             return f"could not be fetched (HTTP {error.response.status_code}): try again, or name a local folder"
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"could not be fetched: the disk of {hub_cache()} is full; make room, or set HF_HOME to a larger one"
-        case OSError() if "Consistency check failed" in str(error):
-            return "could not be fetched: the hub sent fewer bytes than it said; what has come is kept, try again"
+            return (
+                f"could not be fetched: {error.strerror}: make room in {hub_cache()}, or set HF_HOME to a larger disk"
+            )
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return (
         f"could not be fetched ({type(error).__name__}: {first}): the hub cannot be reached, or breaks off; what has come is "

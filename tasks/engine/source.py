@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.download import fetch
 from tasks.errors import ModelLoadFailed
 
 if TYPE_CHECKING:
@@ -26,17 +27,21 @@ _MOST_HEADER_BYTES = 100_000_000
 def find_model(source: str, revision: str | None) -> tuple[Path, str]:
     """The model's folder, fetched from the hub if need be, and its revision: the hub's commit, or a folder's digest.
 
+    Args:
+        source: a folder, or a hub id.
+        revision: the hub's branch, tag or commit; for a folder that came from the hub, its commit.
+
     Raises:
         ModelLoadFailed: there is no such folder or hub model, or it cannot be fetched.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return path, folder_revision(path)
+        return path, revision or folder_revision(path)
     if path.is_file():
         raise ModelLoadFailed(f"{source}: is a file; name the folder with config.json and the .safetensors files")
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise ModelLoadFailed(f"{source}: no such folder; name an existing folder, or a hub id such as owner/name")
-    folder = _fetch(source, revision)
+    folder = fetch(source, revision)
     return folder, folder.name
 
 
@@ -139,29 +144,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelLoadFailed(f"{path}: is not a JSON object; fetch the file again")
     return value
-
-
-def _fetch(source: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
-    from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
-
-    at = f"{source}@{revision}" if revision else source
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=DEFAULT_ALLOW_PATTERNS))
-    except errors.GatedRepoError:
-        problem = "needs its owner's permission: accept its terms on the hub and set HF_TOKEN"
-    except errors.RepositoryNotFoundError:
-        problem = "is unknown to the hub, or private: check the name, or set HF_TOKEN"
-    except errors.RevisionNotFoundError:
-        problem = "has no such revision: check it, or leave it out"
-    except errors.HFValidationError:
-        problem = "is not a hub id: expected owner/name, or an existing folder"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        problem = "is not on this machine, and the hub cannot be reached: fetch it beforehand, or name a local folder"
-    except errors.HfHubHTTPError as error:
-        problem = f"could not be fetched (HTTP {error.response.status_code}): try again, or name a local folder"
-    except OSError as error:
-        problem = f"could not be fetched ({error.strerror or type(error).__name__}): is the disk full, or the hub away?"
-    except Exception as error:  # the hub's client lets errors of its HTTP library through, whichever it has  # noqa: BLE001
-        problem = f"could not be fetched ({type(error).__name__}: {error}): try again, or name a local folder"
-    raise ModelLoadFailed(f"model {at} {problem}")

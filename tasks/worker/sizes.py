@@ -87,7 +87,7 @@ def local_source(entry: ModelEntry) -> Source | None:
         remedy = "put the model there, or correct its source in the catalogue"
     if not folder.is_dir():
         raise ModelLoadFailed(f"model {entry.name!r}: {folder} does not exist: {remedy}")
-    return Source(str(folder), entry.revision)
+    return Source(str(folder))
 
 
 def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None) -> Footprint:

@@ -140,8 +140,8 @@ def test_a_hurried_worker_hands_back(
 def test_a_drain_ends_by_its_time(generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
     """What is not answered when the drain's time is over is handed back, without a second signal."""
     node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "0.5"})
-    results = send(generate, 2, 5000)
-    Readers(results).wait_until_all_run()
+    for result in send(generate, 2, 5000):
+        next(iter(result.stream(timeout=WAIT_S)))
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
     assert redis_client.llen("tier-under-3B") == 2

@@ -101,6 +101,18 @@ def test_an_abort_of_a_prefilling_row_stops_its_prefill(loop: Loop, endless: Sam
     assert not loop.answers["stream"].done
 
 
+def test_a_row_after_an_abort_of_all_others(loop: Loop, endless: Sampling) -> None:
+    """The step in flight was for nobody; the next request starts as on a fresh engine."""
+    for name in ("aborted", "next"):
+        loop.submit(name, 5, sampling=endless)
+        loop.turn(2)
+        assert len(loop.answers[name].ids) == 1
+        if name == "aborted":
+            loop.abort(name)
+    loop.finish()
+    assert loop.answers["next"].reason == "length"
+
+
 def test_no_step_is_computed_after_the_last_token(
     loop: Loop, endless: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

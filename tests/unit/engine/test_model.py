@@ -129,7 +129,7 @@ def test_copies_of_a_model_have_the_same_revision(folder: Path, tmp_path: Path) 
         ("just-a-name", "no such folder"),
         ("a/b/c", "no such folder"),
         ("owner/-name-", "not a hub id"),
-        ("owner/name", "hub cannot be reached"),
+        ("owner/name", "HF_HUB_OFFLINE"),
     ],
 )
 def test_a_source_that_is_not_there(source: str, says: str) -> None:

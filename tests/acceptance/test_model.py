@@ -1,0 +1,110 @@
+"""The bundled model through the whole path: producer, Redis, worker, engine, reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.timeout(300)
+MODEL = "smollm2-135m"
+WAIT_S = 200.0
+#: What mlx-lm (dense float32) and llama.cpp (Q4_1) both answer, token for token, as a chat with the default system prompt.
+GREEDY = {
+    "What is photosynthesis?": (
+        (
+            "33580 14870 314 253 4334 5748 980 338 4149 281 2109 28 12325 28 284 634 3939 28 837 502 7728 1420 1439 429 260 2388 "
+            "618 2819 1439 6314 281 8102 284 4983 30 669 980 314 1895 327"
+        ),
+        40,
+        "length",
+    ),
+    "Name three colors.": ("33 30 3950 198 34 30 10062 198 35 30 4910", 40, "stop"),
+    "What is gravity?": (
+        (
+            "22007 6463 314 253 4959 1909 281 6944 338 6601 260 26589 282 42548 2952 411 260 4313 282 2389 30 657 506 253 4959 "
+            "2325 282 260 6128 338 48165 260 2555 282 3401"
+        ),
+        35,
+        "length",
+    ),
+}
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    from tasks import generate as task
+
+    assert task.app is producer_app
+    return task
+
+
+@pytest.fixture
+def node(worker: StartWorker, bundled_model: Path) -> Worker:
+    """A worker with the bundled model loaded and 16 slots."""
+    assert bundled_model.is_dir()
+    machine = {"CELERY_MLX_CHIP": "Apple M3 Ultra", "CELERY_MLX_GPU_CORES": "80", "CELERY_MLX_MEMORY_GB": "16"}
+    each = worker("-c", "16", env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", **machine})
+    wait_until(lambda: (record := each.record()) and MODEL in record.models, timeout_s=60, about="the model")
+    return each
+
+
+@pytest.mark.usefixtures("node")
+def test_the_greedy_answers(generate: GenerateTask) -> None:
+    """Answers that two other programs give with this model come out token for token, all in one batch."""
+    results = {
+        question: generate.delay(
+            messages=[{"role": "user", "content": question}], model=MODEL, max_tokens=most, temperature=0
+        )
+        for question, (_, most, _) in GREEDY.items()
+    }
+    for question, (ids, _, finish_reason) in GREEDY.items():
+        chunks = list(results[question].stream(timeout=WAIT_S))
+        assert [token for chunk in chunks for token in chunk.ids] == [int(each) for each in ids.split()]
+        answer = results[question].get(timeout=WAIT_S)
+        assert answer["text"] == "".join(chunk.text for chunk in chunks)
+        assert answer["finish_reason"] == finish_reason
+        assert answer["usage"]["prompt_tokens"] == 34
+
+
+def test_sixteen_run_as_one_batch(generate: GenerateTask, node: Worker) -> None:
+    """Sixteen requests at once take hardly more decode steps than one of them, not sixteen times as many."""
+    most = 24
+
+    def steps() -> int:
+        record = node.record()
+        assert record is not None
+        return record.engines[0].steps
+
+    before = steps()
+    results = [
+        generate.delay(prompt=f"The number {n} is", model=MODEL, max_tokens=most, temperature=0) for n in range(16)
+    ]
+    tokens = sum(each.get(timeout=WAIT_S)["usage"]["completion_tokens"] for each in results)
+    wait_until(lambda: (record := node.record()) and not any(record.busy.values()) and steps() > before, about="a beat")
+    assert tokens > 10 * most
+    assert steps() - before <= 3 * most
+
+
+def test_a_thousand_instant_requests(generate: GenerateTask, worker: StartWorker) -> None:
+    """With an engine that answers at once, no reader misses its first token."""
+    worker("-c", "16", env={"CELERY_MLX_MODELS": "fake:0"})
+    from tasks.engine.fake import fake_text
+
+    for start in range(0, 1000, 50):
+        results = [generate.delay(prompt=f"i{n}", model="fake:0", max_tokens=3) for n in range(start, start + 50)]
+        for n, result in enumerate(results, start):
+            chunks = list(result.stream(timeout=60))
+            assert chunks[0].index == 0
+            assert "".join(chunk.text for chunk in chunks) == fake_text(f"i{n}", None, 3)

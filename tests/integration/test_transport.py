@@ -1,0 +1,269 @@
+"""The transport on a real server: what is asked for and when, what is noted, and what a lost connection leaves alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu import Queue
+from kombu.utils.json import loads
+
+from tasks import keys
+from tasks.transport import FAIRNESS_PERIOD, Channel, QoS, Transport
+from tests.support import wait_until
+from worker_config.celeryconfig import PRIORITY_STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import redis
+    from celery import Celery
+
+SMALL, LARGE = "tier-under-3B", "tier-3-7B"
+SEPARATOR = "\x06\x16"
+
+
+class Room:
+    """Has room for the queues that it is told."""
+
+    def __init__(self, *queues: str) -> None:
+        self.queues = set(queues)
+
+    def has_room(self, queue: str) -> bool:
+        return queue in self.queues
+
+    @staticmethod
+    def asked(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
+        return (), ()
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    """The worker's room; none at first."""
+    room = Room()
+    monkeypatch.setattr(Channel, "room", room)
+    return room
+
+
+class Fetcher:
+    """A channel that consumes both queues, what it sent to fetch, and what it was given."""
+
+    def __init__(self, channel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.channel = channel
+        self.messages: list[Any] = []
+        self.asked: list[list[str]] = []
+        for name in (SMALL, LARGE):
+            Queue(name, channel=channel).declare()
+            channel.basic_consume(name, no_ack=False, callback=self.messages.append, consumer_tag=name)
+        # As kombu's poller does it.
+        connection = channel.client.connection = channel.client.connection_pool.get_connection()
+        send = connection.send_command
+
+        def note(*command: Any, **options: Any) -> Any:
+            if command[0] == "BRPOP":
+                self.asked.append(list(command[1:-1]))
+            return send(*command, **options)
+
+        monkeypatch.setattr(connection, "send_command", note)
+
+    def fetch(self, timeout_s: float = 5.0) -> Any:
+        """The next message."""
+        self.channel._brpop_start(timeout_s)
+        self.channel._brpop_read()
+        return self.messages[-1]
+
+    def fetch_nothing(self) -> None:
+        """A fetch that ends by its time."""
+        self.channel._brpop_start(0.01)
+        with pytest.raises(Empty):
+            self.channel._brpop_read()
+
+
+@pytest.fixture
+def fetcher(producer_app: Celery, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
+    """A worker's channel, without the worker."""
+    options = {**producer_app.conf.broker_transport_options, "unacked_key": "held", "unacked_index_key": "held-index"}
+    with producer_app.connection_for_read(transport_options=options) as connection:
+        assert isinstance(connection.transport, Transport)
+        yield Fetcher(connection.channel(), monkeypatch)
+
+
+def send(app: Celery, task_id: str, queue: str = SMALL, task: str = "tasks.generate", **options: Any) -> None:
+    app.send_task(
+        task, kwargs={"prompt": "a", "model": "fake:1"}, task_id=task_id, queue=queue, ignore_result=True, **options
+    )
+
+
+def queued(client: redis.Redis, name: str) -> list[str]:
+    """The ids in a list, the next to be taken first."""
+    messages: Any = client.lrange(name, 0, -1)
+    return [json.loads(message)["headers"]["id"] for message in reversed(messages)]
+
+
+class TestAsking:
+    def test_only_where_there_is_room(self, fetcher: Fetcher, room: Room) -> None:
+        """A queue without room is not named; where there is no room at all nothing is asked."""
+        fetcher.channel._brpop_start(0.01)
+        assert not fetcher.channel.fetching
+        assert fetcher.asked == []
+        room.queues = {LARGE}
+        fetcher.fetch_nothing()
+        assert {name.partition(SEPARATOR)[0] for name in fetcher.asked[-1]} == {LARGE}
+        room.queues = {SMALL, LARGE}
+        fetcher.fetch_nothing()
+        assert {name.partition(SEPARATOR)[0] for name in fetcher.asked[-1]} == {SMALL, LARGE}
+
+    @pytest.mark.usefixtures("redis_client")
+    def test_everything_without_a_room(self, fetcher: Fetcher) -> None:
+        """A worker of another pool asks for all of its queues."""
+        fetcher.fetch_nothing()
+        assert len(fetcher.asked[-1]) == 2 * len(PRIORITY_STEPS)
+
+    def test_by_priority(self, fetcher: Fetcher, room: Room) -> None:
+        """The most urgent list of each queue comes before the next of any; every so often it is the other way round."""
+        room.queues = {SMALL, LARGE}
+        for _ in range(FAIRNESS_PERIOD):
+            fetcher.fetch_nothing()
+        steps = [[int(name.partition(SEPARATOR)[2] or 0) for name in names] for names in fetcher.asked]
+        in_order = sorted(2 * PRIORITY_STEPS)
+        assert steps == [in_order] * (FAIRNESS_PERIOD - 1) + [in_order[::-1]]
+
+    def test_queues_take_turns(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:
+        """Within a priority a queue from which something came stands behind the other, so that none starves."""
+        room.queues = {SMALL, LARGE}
+        for number in range(2):
+            send(producer_app, f"small-{number}", SMALL)
+            send(producer_app, f"large-{number}", LARGE)
+        order = [fetcher.fetch().headers["id"].partition("-")[0] for _ in range(4)]
+        assert order in (["small", "large"] * 2, ["large", "small"] * 2)
+
+    def test_room_for_another_queue_is_noticed_at_once(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery
+    ) -> None:
+        """A fetch that is out returns when a queue that it does not ask for has room, and the next one asks for both."""
+        room.queues = {SMALL}
+        fetcher.channel._brpop_start(60)
+        room.queues = {SMALL, LARGE}
+        begun = time.monotonic()
+        # The server may not have the fetch yet, on its other connection.
+        wait_until(lambda: _is_blocked(fetcher))
+        fetcher.channel.refetch()
+        with pytest.raises(Empty):
+            fetcher.channel._brpop_read()
+        assert time.monotonic() - begun < 30
+        send(producer_app, "t1", LARGE)
+        assert fetcher.fetch().headers["id"] == "t1"
+
+    def test_no_room_any_more_is_noticed_at_once(self, fetcher: Fetcher, room: Room) -> None:
+        """A fetch that is out returns when its queue is full or the worker drains, so that it brings nothing more."""
+        room.queues = {SMALL}
+        fetcher.channel._brpop_start(60)
+        wait_until(lambda: _is_blocked(fetcher))
+        room.queues = set()
+        fetcher.channel.refetch()
+        with pytest.raises(Empty):
+            fetcher.channel._brpop_read()
+        fetcher.channel._brpop_start(60)
+        assert not fetcher.channel.fetching
+
+    def test_a_fetch_that_is_right_stays(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:
+        """A fetch that asks for what it should is left alone, and brings what comes."""
+        room.queues = {SMALL}
+        fetcher.channel.refetch()
+        fetcher.channel._brpop_start(60)
+        wait_until(lambda: _is_blocked(fetcher))
+        fetcher.channel.refetch()
+        assert _is_blocked(fetcher)
+        send(producer_app, "t1")
+        fetcher.channel._brpop_read()
+        assert fetcher.messages[-1].headers["id"] == "t1"
+
+
+def _is_blocked(fetcher: Fetcher) -> bool:
+    """Whether the server has the fetch."""
+    clients: Any = fetcher.channel._commands().client_list(client_id=[str(fetcher.channel._client_id)])
+    return bool(clients) and "b" in clients[0]["flags"]
+
+
+class TestHolding:
+    def test_what_is_fetched_is_held(self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """A message is noted under the worker's own keys until it is acknowledged."""
+        send(producer_app, "t1")
+        message = fetcher.fetch()
+        ((tag, held),) = redis_client.hgetall("held").items()
+        assert tag == message.delivery_tag
+        assert loads(held)[0]["headers"]["id"] == "t1"
+        assert redis_client.zrange("held-index", 0, -1) == [tag]
+        message.ack()
+        assert not redis_client.exists("held", "held-index")
+        assert queued(redis_client, SMALL) == []
+
+    def test_what_is_handed_back_is_next(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """A message that is given back goes to the front of its queue, and says that it was delivered before."""
+        for number in range(3):
+            send(producer_app, f"t{number}")
+        message = fetcher.fetch()
+        message.reject(requeue=True)
+        assert queued(redis_client, SMALL) == ["t0", "t1", "t2"]
+        assert not redis_client.exists("held", "held-index")
+        again = fetcher.fetch()
+        assert again.headers["id"] == "t0"
+        assert again.delivery_info["redelivered"]
+
+    def test_a_priority_is_kept(self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """It goes back into the list of its own priority."""
+        send(producer_app, "t0", priority=9)
+        fetcher.fetch().reject(requeue=True)
+        assert queued(redis_client, f"{SMALL}{SEPARATOR}9") == ["t0"]
+
+    def test_what_is_rejected_is_gone(self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """Without requeue nothing is left of it."""
+        send(producer_app, "t1")
+        fetcher.fetch().reject()
+        assert not redis_client.exists("held", "held-index", SMALL)
+
+    def test_a_lost_connection_restores_nothing(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """While its task runs a message is in no queue whatever happens to its channel, and can be acknowledged."""
+        send(producer_app, "t1")
+        message = fetcher.fetch()
+        fetcher.channel.qos.restore_visible()
+        fetcher.channel.qos.restore_unacked_once()
+        fetcher.channel.close()
+        assert queued(redis_client, SMALL) == []
+        assert redis_client.hkeys("held") == [message.delivery_tag]
+        message.ack()
+        assert not redis_client.exists("held", "held-index")
+
+    def test_a_worker_that_ends_gives_back(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At the end of the worker, when nothing runs any more, kombu gives back what was never acknowledged."""
+        monkeypatch.setattr(QoS, "stopping", True)
+        send(producer_app, "t1")
+        fetcher.fetch()
+        fetcher.channel.qos.restore_unacked_once()
+        assert queued(redis_client, SMALL) == ["t1"]
+
+
+class TestLedger:
+    def test_is_written_with_the_message(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """The entry of a generation has the very message and list, and the server's own time."""
+        before = time.time()
+        send(producer_app, "t1", priority=5)
+        entry = json.loads(redis_client.hget(keys.LEDGER, "t1") or "{}")
+        assert entry["queue"] == f"{SMALL}{SEPARATOR}5"
+        assert entry["message"] == redis_client.lindex(entry["queue"], 0)
+        assert before - 1 < entry["at"] < time.time() + 1
+
+    def test_is_for_generations(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """Another task is queued as ever, and written nowhere else."""
+        send(producer_app, "t1", task="billing.charge")
+        assert queued(redis_client, SMALL) == ["t1"]
+        assert not redis_client.exists(keys.LEDGER)
