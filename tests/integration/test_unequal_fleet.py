@@ -1,0 +1,56 @@
+"""A fleet of unequal machines: each runs what its hardware carries, and none takes what an idle one could run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import wait_until
+from worker_config.tiers import TIERS
+
+if TYPE_CHECKING:
+    import redis
+    from celery import Celery
+
+    from tests.conftest import StartWorker
+
+pytestmark = pytest.mark.timeout(180)
+#: Chip, GPU cores and memory of each machine, and the tiers that docs/tiers.md gives it.
+MACHINES = {
+    "Apple M1": ("8", "16", 1),
+    "Apple M2 Pro": ("19", "32", 3),
+    "Apple M3 Ultra": ("80", "192", 5),
+}
+EACH = 12
+
+
+def test_each_runs_what_it_carries(producer_app: Celery, worker: StartWorker, redis_client: redis.Redis) -> None:
+    """Sixty requests for models of all tiers: every one is answered, by a machine that carries its tier."""
+    from tasks import generate
+
+    assert generate.app is producer_app
+    tiers_of = {}
+    for chip, (cores, memory, tiers) in MACHINES.items():
+        env = {"CELERY_MLX_CHIP": chip, "CELERY_MLX_GPU_CORES": cores, "CELERY_MLX_MEMORY_GB": memory}
+        each = worker(env={**env, "CELERY_MLX_HEARTBEAT_S": "0.2"})
+        record = each.record()
+        assert record is not None
+        assert record.hardware["overridden"]
+        assert [queue for queue in record.queues if queue != "celery"] == [tier.queue for tier in TIERS[:tiers]]
+        tiers_of[each.node] = tiers
+    results = [
+        (number, generate.delay(prompt=f"{tier.name} {n}", model=f"fake:5@{tier.name}", max_tokens=20))
+        for n in range(EACH)
+        for number, tier in enumerate(TIERS)
+    ]
+    served: Counter[tuple[str, int]] = Counter()
+    for number, result in results:
+        answer = result.get(timeout=60)
+        assert number < tiers_of[answer["worker"]]
+        served[answer["worker"], number] += 1
+    assert served.total() == 60
+    smallest = {node for node, number in served if number == 0}
+    assert len(smallest) > 1, "one machine took all requests of a tier that the others serve too"
+    wait_until(lambda: redis_client.hlen("celery-mlx:ledger") == 0, about="an empty ledger")
