@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from celery import Celery
+
+# A shell that runs the tests in its background ignores SIGINT, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine is slow at times; what a test may assert is a count.
 hypothesis_settings.register_profile("shared", deadline=None)
