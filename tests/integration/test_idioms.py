@@ -254,7 +254,7 @@ class TestRemoteControl:
         finally:
             result.revoke(terminate=True)
         assert SECRET not in json.dumps(active)
-        assert active["kwargs"] == f"{{prompt=<19 characters>, model='{MODEL}', max_tokens=5000}}"
+        assert active["kwargs"] == f"{{model='{MODEL}', prompt=<19 characters>, max_tokens=5000}}"
         assert active["name"] == "tasks.generate"
         assert active["delivery_info"]["routing_key"] == "tier-under-3B"
 

@@ -99,7 +99,7 @@ def test_log_and_events(generate: GenerateTask, node: Worker, events: list[dict[
     assert types >= {"task-received", "task-started", "task-succeeded", "task-failed", "task-revoked"}
     received = [each for each in events if each["type"] == "task-received"]
     assert {each["args"] for each in received} == {"()"}
-    assert f"{{prompt=<13 characters>, model='{MODEL}', max_tokens=10}}" in {each["kwargs"] for each in received}
+    assert f"{{model='{MODEL}', max_tokens=10, prompt=<13 characters>}}" in {each["kwargs"] for each in received}
     succeeded = [each for each in events if each["type"] == "task-succeeded"]
     assert {each["result"] for each in succeeded} == {f"<10 tokens of {MODEL}, finish_reason=length>"}
 
@@ -124,7 +124,7 @@ def test_inspect(generate: GenerateTask, shared_app: Celery, node: Worker) -> No
             each.revoke(terminate=True)
     assert_private(json.dumps(shown, ensure_ascii=False, default=str))
     (active,) = shown[0][node.node]
-    assert active["kwargs"] == f"{{prompt=<14 characters>, model='{MODEL}', max_tokens=5000}}"
+    assert active["kwargs"] == f"{{model='{MODEL}', prompt=<14 characters>, max_tokens=5000}}"
 
 
 def test_a_worker_may_show_them(generate: GenerateTask, shared_app: Celery, shared_worker: StartWorker) -> None:
