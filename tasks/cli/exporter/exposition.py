@@ -113,9 +113,10 @@ def _is_histogram(value: Any) -> bool:
     try:
         bounds, buckets = value["le"], value["buckets"]
         numbers = [*bounds, *buckets, value["count"], value["sum"]]
+        # A bound that comes twice would be one series with two values.
+        return len(bounds) == len(buckets) == len({*bounds}) and all(map(_is_number, numbers))
     except (TypeError, KeyError):
         return False
-    return len(bounds) == len(buckets) and all(map(_is_number, numbers))
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
