@@ -1,0 +1,285 @@
+"""Requests that are set aside, in a real server: where they wait, who asks for them, what counts them."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import keys
+from tasks.errors import QueueFull
+from tasks.journal.connection import connect
+from tasks.messages.registry import EngineState
+from tasks.registry import Registry
+from tasks.registry.aside import read_aside
+from tasks.registry.limits import QueueLimit, position, write_limits
+from tasks.registry.queues import aside_list, depths, queue_and_model
+from tasks.transport import Channel, set_aside
+from tasks.worker.backlog import Backlog
+from tasks.worker.peers import Nobody, Peers
+from tests.fleet import Ghost
+from tests.integration.test_transport import Fetcher, queued, send
+from tests.support import wait_until
+from worker_config.catalogue_file import ModelEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import redis
+    from celery import Celery
+
+    from tasks.demo.embedded import EmbeddedServer
+
+QUEUE = "tier-under-3B"
+MODEL = "fake:1"
+GB = 10**9
+
+
+class Room:
+    """Has room for one queue, and asks for what was set aside for these models."""
+
+    def __init__(self) -> None:
+        self.models: tuple[Sequence[str], Sequence[str]] = ((), ())
+
+    def has_room(self, queue: str) -> bool:
+        return queue == QUEUE
+
+    def asked(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
+        return self.models
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    room = Room()
+    monkeypatch.setattr(Channel, "room", room)
+    return room
+
+
+@pytest.fixture
+def fetcher(producer_app: Celery, room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
+    """A worker's channel, without the worker."""
+    options = {**producer_app.conf.broker_transport_options, "unacked_key": "held", "unacked_index_key": "held-index"}
+    with producer_app.connection_for_read(transport_options=options) as connection:
+        yield Fetcher(connection.channel(), monkeypatch)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client that answers in bytes."""
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+def put_aside(fetcher: Fetcher, model: str = MODEL) -> None:
+    """Fetch a message, and set it aside."""
+    message = fetcher.fetch()
+    set_aside(message.delivery_tag, model)
+    message.reject(requeue=True)
+
+
+class TestPlace:
+    def test_behind_those_that_were_before_it(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """What is set aside queues up by model and priority; what comes from there and goes back comes first again."""
+        for number in range(3):
+            send(producer_app, f"t{number}", QUEUE)
+        send(producer_app, "batch", QUEUE, priority=9)
+        for _ in range(4):
+            put_aside(fetcher)
+        own = aside_list(QUEUE, 0, MODEL)
+        assert queued(redis_client, own) == ["t0", "t1", "t2"]
+        assert queued(redis_client, aside_list(QUEUE, 9, MODEL)) == ["batch"]
+        assert not redis_client.exists("held", "held-index", QUEUE)
+        room.models = ((MODEL,), ())
+        put_aside(fetcher)
+        assert queued(redis_client, own) == ["t0", "t1", "t2"]
+        assert fetcher.fetch().headers["id"] == "t0"
+
+    def test_only_who_asks_gets_it(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """Lists of models are asked for before and after the queue's own, as the room says; the queue's name stays its name."""
+        send(producer_app, "t0", QUEUE)
+        put_aside(fetcher)
+        fetcher.fetch_nothing()
+        send(producer_app, "t1", QUEUE)
+        room.models = ((), (MODEL,))
+        assert [fetcher.fetch().headers["id"] for _ in range(2)] == ["t1", "t0"]
+        assert fetcher.messages[-1].delivery_info["routing_key"] == QUEUE
+        room.models = (("loaded",), ("cold",))
+        fetcher.fetch_nothing()
+        assert fetcher.asked[-1][:3] == [aside_list(QUEUE, 0, "loaded"), QUEUE, aside_list(QUEUE, 0, "cold")]
+
+    def test_a_fetch_that_is_out_learns_of_it(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:
+        """When other models are asked for, the fetch that is out comes back at once and asks anew."""
+        send(producer_app, "t0", QUEUE)
+        put_aside(fetcher)
+        fetcher.channel._brpop_start(30)
+        room.models = ((MODEL,), ())
+        started = time.monotonic()
+        fetcher.channel.refetch()
+        with pytest.raises(Empty):
+            fetcher.channel._brpop_read()
+        assert time.monotonic() - started < 15
+        assert fetcher.fetch().headers["id"] == "t0"
+
+    def test_other_tasks_have_no_models(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """A task of another kind goes back to its queue."""
+        send(producer_app, "t0", QUEUE, task="other")
+        put_aside(fetcher)
+        assert queued(redis_client, QUEUE) == ["t0"]
+        assert not redis_client.exists(keys.ASIDE)
+
+
+class TestCounting:
+    def test_it_still_waits_since_it_was_submitted(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """The ledger follows it to its list, and keeps the time of its submission."""
+        send(producer_app, "t0", QUEUE)
+        before = _entry(redis_client, "t0")
+        put_aside(fetcher)
+        after = _entry(redis_client, "t0")
+        assert after["at"] == before["at"]
+        assert after["queue"] == aside_list(QUEUE, 0, MODEL)
+
+    def test_it_counts_as_waiting(self, fetcher: Fetcher, producer_app: Celery, client: redis.Redis) -> None:
+        """Depth, bound and position know of it: a full queue stays full, and who is aside waits for those before it alone."""
+        for number in range(2):
+            send(producer_app, f"t{number}", QUEUE)
+            put_aside(fetcher)
+        send(producer_app, "t2", QUEUE)
+        (depth,) = depths(client, [QUEUE])
+        assert depth.depth == 3
+        assert depth.oldest_s is not None
+        place = position(client, "t1")
+        assert place is not None
+        assert place.ahead == 1
+        write_limits(client, {QUEUE: QueueLimit(3, 1.0)})
+        with pytest.raises(QueueFull, match="3 requests wait in"):
+            send(producer_app, "t3", QUEUE)
+
+    def test_what_is_set_aside_can_be_read(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, client: redis.Redis
+    ) -> None:
+        """Everybody sees what is set aside, how much and since when; a list that was emptied is forgotten."""
+        assert read_aside(client) == []
+        for number in range(2):
+            send(producer_app, f"t{number}", QUEUE)
+            put_aside(fetcher, "owner/a model@7")
+        (found,) = read_aside(client)
+        assert (found.queue, found.model, found.length) == (QUEUE, "owner/a model@7", 2)
+        assert 0 <= found.age_s < 60
+        assert queue_and_model(found.list_name) == (QUEUE, "owner/a model@7")
+        room.models = (("owner/a model@7",), ())
+        fetcher.fetch()
+        fetcher.fetch()
+        assert read_aside(client) == []
+        assert not client.exists(keys.ASIDE)
+
+
+def _entry(client: redis.Redis, task_id: str) -> dict[str, Any]:
+    entry: Any = client.hget(keys.LEDGER, task_id)
+    return dict(json.loads(entry))
+
+
+class TestBacklog:
+    def test_it_looks_now_and_then(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, client: redis.Redis
+    ) -> None:
+        """What others set aside comes to be known, the longest waiting first; what is no queue of this worker does not."""
+        changes: list[str] = []
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: changes.append("changed"))
+        backlog.start()
+        for model in ("first", "second"):
+            send(producer_app, model, QUEUE)
+            put_aside(fetcher, model)
+            time.sleep(0.01)
+        wait_until(lambda: [each.model for each in backlog.waiting()] == ["first", "second"])
+        assert changes
+        room.models = (("first", "second"), ())
+        fetcher.fetch()
+        wait_until(lambda: [each.model for each in backlog.waiting()] == ["second"])
+        backlog.stop()
+        other = Backlog(lambda: read_aside(client), ["tier-3-7B"], Nobody(), lambda: None)
+        other.look()
+        assert other.waiting() == []
+
+    def test_what_it_sets_aside_itself_is_known_at_once(
+        self, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Until Redis has it or has given it away; Redis's absence changes nothing."""
+        monkeypatch.setattr("tasks.worker.backlog.NOTED_S", 0.2)
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: None)
+        backlog.note(QUEUE, MODEL)
+        backlog.look()
+        assert [(each.queue, each.model) for each in backlog.waiting()] == [(QUEUE, MODEL)]
+
+        def forgotten() -> bool:
+            backlog.look()
+            return not backlog.waiting()
+
+        wait_until(forgotten)
+
+    def test_without_redis(self, redis_server: EmbeddedServer, client: redis.Redis) -> None:
+        """What was known stays known."""
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: None)
+        backlog.note(QUEUE, MODEL)
+        redis_server.stop()
+        backlog.look()
+        assert len(backlog.waiting()) == 1
+
+
+class TestPeers:
+    ENTRY = ModelEntry(name="fake:1:weights_mb=1000", kind="fake", source="1")
+
+    def test_what_the_others_have_and_could_have(self, client: redis.Redis) -> None:
+        """Other live workers of the queue are asked after, this one and those that take nothing are not."""
+        registry = Registry(client)
+        with Ghost(client, "large@lab") as large, Ghost(client, "small@lab") as small, Ghost(client, "me@lab") as me:
+            for ghost, room_gb in ((large, 8), (small, 1), (me, 8)):
+                ghost.record.queues, ghost.record.room_bytes = [QUEUE], room_gb * GB
+                ghost.beat()
+            peers = Peers(registry, me.identity)
+            assert not peers.could_load(QUEUE, self.ENTRY)  # it has not looked yet
+            peers.look()
+            assert peers.could_load(QUEUE, self.ENTRY)
+            assert not peers.could_load("tier-3-7B", self.ENTRY)
+            assert not peers.hold(QUEUE, MODEL)
+            assert peers.sizes(QUEUE) == "large@lab 8.0 GB, small@lab 1.0 GB"
+            large.record.paused = True
+            small.record.models = [MODEL]
+            small.record.engines = [EngineState(model=MODEL, state="ready")]
+            large.beat()
+            small.beat()
+            peers.look()
+            assert not peers.hold(QUEUE, MODEL), "the registry was read again at once"
+            fresh = Peers(registry, me.identity)
+            fresh.look()
+            assert fresh.hold(QUEUE, MODEL)
+            assert not fresh.could_load(QUEUE, self.ENTRY)
+            assert not fresh.could_load(QUEUE, ModelEntry(name="x", kind="path", source="/nowhere/house"))
+
+    def test_the_dead_do_not_count(self, client: redis.Redis) -> None:
+        """A worker whose lease has passed is nobody."""
+        with Ghost(client, "dead@lab") as dead:
+            dead.record.queues, dead.record.models = [QUEUE], [MODEL]
+            dead.beat()
+            client.delete(keys.alive(dead.identity))
+            peers = Peers(Registry(client), "me@lab#1")
+            peers.look()
+            assert not peers.hold(QUEUE, MODEL)
+
+    def test_without_redis(self, client: redis.Redis, redis_server: EmbeddedServer) -> None:
+        """What was known stays known, and nothing is raised."""
+        redis_server.stop()
+        peers = Peers(Registry(client), "me@lab#1")
+        peers.look()
+        assert peers.sizes(QUEUE) == ""

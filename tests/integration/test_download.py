@@ -1,0 +1,313 @@
+"""Models fetched from the hub, by the real client in a real process, from a server that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.errors import ModelLoadFailed
+from tasks.worker.download import Download
+from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
+from tests.support import wait_until
+from worker_config.catalogue_file import ModelEntry
+from worker_config.hub import fetched_snapshot, repository_folder
+from worker_config.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MODEL = "acme/tiny"
+ENTRY = ModelEntry(name="tiny", kind="hub", source=MODEL)
+WEIGHTS = "model-00001-of-00002.safetensors"
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository: two large files, small ones, and one that nobody needs."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"):
+        (folder / name).write_text(f'{{"file": "{name}"}}')
+    (folder / WEIGHTS).write_bytes(os.urandom(20 * BLOCK_BYTES))
+    (folder / WEIGHTS.replace("1-of", "2-of")).write_bytes(os.urandom(2 * BLOCK_BYTES))
+    (folder / "original.gguf").write_bytes(b"not for mlx-lm")
+    return folder
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The server, with an empty cache of the client's."""
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_DISABLE_XET"):
+        monkeypatch.delenv(name, raising=False)
+    with HubServer({MODEL: folder}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        yield server
+
+
+@pytest.fixture
+def fetch() -> Iterator[Callable[..., Download]]:
+    """Starts downloads; those that are left are ended after the test."""
+    started: list[Download] = []
+
+    def fetch(entry: ModelEntry = ENTRY, *, refresh: bool = False, **settings: Any) -> Download:
+        started.append(Download(entry, Settings(**settings), refresh=refresh))
+        return started[-1]
+
+    yield fetch
+    for each in started:
+        each.stop()
+
+
+def finish(download: Download) -> Path:
+    """The folder that a download leads to."""
+    assert download.wait(WAIT_S)
+    assert download.error is None, download.error
+    assert download.source is not None
+    return Path(download.source.path)
+
+
+def error_of(download: Download) -> str:
+    """How a download fails."""
+    assert download.wait(WAIT_S)
+    assert isinstance(download.error, ModelLoadFailed)
+    assert fetched_snapshot(MODEL) is None
+    return str(download.error)
+
+
+def blobs() -> dict[str, int]:
+    """What lies where the client keeps contents, with its size."""
+    return {path.name: path.stat().st_size for path in (repository_folder(MODEL) / "blobs").glob("*")}
+
+
+class TestFetching:
+    def test_all_that_mlx_lm_needs(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
+        """The model is whole and in the client's own layout; what is not needed is not fetched, and nothing is left over."""
+        assert fetched_snapshot(MODEL) is None
+        download = fetch()
+        snapshot = finish(download)
+        expected = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".gguf"}
+        assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == expected
+        assert snapshot.name == COMMIT
+        assert download.source is not None
+        assert download.source.revision == COMMIT
+        assert fetched_snapshot(MODEL) == snapshot
+        assert not [name for name in blobs() if name.startswith(".")]
+
+    def test_what_is_here_is_not_asked_for(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A second time the hub is not even asked; with ``refresh`` it is, and sends no weights again."""
+        snapshot = finish(fetch())
+        asked = len(hub.requests)
+        assert finish(fetch()) == snapshot
+        assert len(hub.requests) == asked
+        assert finish(fetch(refresh=True)) == snapshot
+        assert len(hub.requests) > asked
+        assert len(hub.downloads()) == 2
+
+    def test_the_model_s_own_revision(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A catalogue may name a commit; a revision that does not exist is an error that says so."""
+        finish(fetch(ModelEntry(name="tiny", kind="hub", source=MODEL, revision=COMMIT)))
+        wrong = fetch(ModelEntry(name="tiny", kind="hub", source=MODEL, revision="nowhere"))
+        assert wrong.wait(WAIT_S)
+        assert f"model {MODEL}@nowhere has no such revision" in str(wrong.error)
+
+    def test_the_token_goes_to_the_hub_alone(
+        self, hub: HubServer, fetch: Callable[..., Download], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """HF_TOKEN opens a private repository, and is not shown to the host that its files are on."""
+        hub.token = "secret"
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        finish(fetch())
+        assert len(hub.downloads()) == 2
+        assert hub.leaked == []
+
+    def test_progress(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """How far it is grows from nothing to all, and can be read meanwhile."""
+        hub.pause_s = 0.1
+        download = fetch()
+        seen: list[float] = []
+
+        def look() -> bool:
+            if download.fraction is not None and download.fraction not in seen:
+                seen.append(download.fraction)
+            return download.done
+
+        wait_until(look, timeout_s=WAIT_S)
+        assert len(seen) > 3
+        assert seen == sorted(seen)
+        assert seen[-1] == 1.0
+        assert "GB" in download.about
+
+    def test_one_at_a_time(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """Of two that fetch the same model at once one works and the other waits, and nothing is fetched twice."""
+        hub.pause_s = 0.05
+        first, second = fetch(), fetch()
+        wait_until(lambda: "waiting for another process" in first.about + second.about, timeout_s=WAIT_S)
+        assert finish(first) == finish(second)
+        assert len(hub.downloads()) == 2
+
+
+class TestGoingOn:
+    def test_after_a_kill(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
+        """A download that was killed in the middle of a file goes on there, and the file is right."""
+        hub.pause_s = 0.1
+        first = fetch()
+        part = f".celery-mlx-{_sha256_of(folder / WEIGHTS)}.part"
+        wait_until(lambda: blobs().get(part, 0) >= 3 * BLOCK_BYTES, timeout_s=WAIT_S)
+        first.stop()
+        assert first.error is not None
+        kept = blobs()[part]
+        hub.pause_s = 0.0
+        hub.requests.clear()
+        snapshot = finish(fetch())
+        assert (WEIGHTS, f"bytes={kept}-") in hub.downloads()
+        assert (snapshot / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+    def test_after_a_dropped_connection(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
+        """A connection that breaks off is made again, from where it was."""
+        hub.cut_after, hub.cuts = 5 * BLOCK_BYTES, 1
+        snapshot = finish(fetch())
+        assert (snapshot / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+    def test_it_ends_with_its_parent(self, hub: HubServer, tmp_path: Path) -> None:
+        """The process does not outlive the worker that started it."""
+        hub.pause_s = 1.0
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert parent.stdout is not None
+        with parent, parent.stdout:
+            pid = int(parent.stdout.readline())
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))
+
+
+PARENT = """
+import time
+from tasks.worker.download import Download
+from worker_config.catalogue_file import ModelEntry
+from worker_config.settings import Settings
+download = Download(ModelEntry(name="tiny", kind="hub", source="acme/tiny"), Settings())
+print(download.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def _sha256_of(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class TestOffline:
+    def test_what_is_here_is_used(
+        self, hub: HubServer, fetch: Callable[..., Download], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under HF_HUB_OFFLINE a model that is here is found, even one that somebody else fetched; the hub is not asked."""
+        snapshot = finish(fetch())
+        for mark in repository_folder(MODEL).glob(".celery-mlx-*"):
+            mark.unlink()
+        hub.requests.clear()
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        assert finish(fetch()) == snapshot
+        assert hub.requests == []
+
+    def test_what_is_not_here(
+        self, hub: HubServer, fetch: Callable[..., Download], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not here is an error that names the setting; the hub is not asked."""
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        assert "the hub may not be asked (HF_HUB_OFFLINE)" in error_of(fetch())
+        assert hub.requests == []
+
+    def test_a_hub_that_is_away(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """If the hub answers nothing of use, what is here is used; what is not is an error."""
+        snapshot = finish(fetch())
+        hub.status = 503
+        assert finish(fetch(refresh=True)) == snapshot
+
+
+class TestFailing:
+    """One clear error for each."""
+
+    def test_it_is_unknown(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A name that the hub does not know."""
+        hub.folders.clear()
+        assert f"model {MODEL} is unknown to the hub: check the name" in error_of(fetch())
+
+    def test_it_is_refused(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """401, for want of a token."""
+        hub.token = "secret"
+        assert f"model {MODEL} is refused by the hub (HTTP 401)" in error_of(fetch())
+
+    def test_it_is_gated(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A model whose owner has to permit it."""
+        hub.gated.add(MODEL)
+        assert "accept its terms on the hub" in error_of(fetch())
+
+    def test_the_hub_hangs(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A hub that takes requests and answers nothing ends a download in its time, not in the client's."""
+        hub.hanging = True
+        error = error_of(fetch(download_stall_s=1.5))
+        assert f"nothing of model {MODEL} came from the hub for 1.5 s" in error
+
+    def test_it_takes_too_long(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
+        """A download that goes on and on ends in its time; what has come is kept."""
+        hub.pause_s = 0.5
+        assert "was not fetched within 3 s: what has come is kept" in error_of(fetch(download_timeout_s=3.0))
+        assert any(name.endswith(".part") for name in blobs())
+
+    def test_it_is_cut_off(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A server that breaks off again and again without ever sending more."""
+        hub.cut_after, hub.cuts = 0, 1000
+        error = error_of(fetch())
+        assert "what has come is kept, try again" in error
+        assert "Traceback" not in error
+
+    def test_its_hash_is_wrong(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """Weights that are not what the hub says they are do not stay."""
+        hub.corrupt = True
+        assert "came with the hash" in error_of(fetch())
+        assert not [name for name in blobs() if name.endswith(".part")]
+        hub.corrupt = False
+        finish(fetch())
+
+    def test_the_disk_is_too_small(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """A model larger than the disk is refused before anything is fetched."""
+        hub.pretended_bytes = 10**16
+        error = error_of(fetch())
+        assert "needs 20000000.00 GB more on the disk" in error
+        assert "make room, or set HF_HOME to a larger disk" in error
+        assert hub.downloads() == []
+
+    def test_there_is_nothing_to_load(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
+        """A repository without anything that mlx-lm reads."""
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "original.gguf").write_bytes(b"x")
+        assert "has no files that mlx-lm could load" in error_of(fetch())
+
+    def test_a_name_that_is_none(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """What is no hub id is not asked for."""
+        download = fetch(ModelEntry(name="odd", kind="hub", source="acme/..tiny"))
+        assert download.wait(WAIT_S)
+        assert "is not a hub id" in str(download.error)
+
+    def test_the_process_dies(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
+        """Whatever kills the process, there is an error."""
+        hub.pause_s = 1.0
+        download = fetch()
+        os.kill(download.pid, signal.SIGKILL)
+        assert "ended with status -9" in error_of(download)
