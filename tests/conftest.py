@@ -24,7 +24,7 @@ from hypothesis import settings as hypothesis_settings
 
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer
-from tests.support import Worker, forget_results
+from tests.support import Worker, forget_connections, forget_results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,6 +125,7 @@ def shared_redis(session_server: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of the server, which is emptied before the module's first test; its answers are text."""
     if not session_server.running:
         session_server.restart()
+    forget_connections()
     with closing(redis.Redis.from_url(session_server.url, decode_responses=True)) as client:
         client.flushall()
         yield client

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import psutil
+from kombu import pools
 
 from tasks import keys
 from tasks.messages.registry import WorkerRecord, decode_record
@@ -70,6 +71,14 @@ def forget_results() -> None:
         consumer.stop()
         consumer.subscribed_to.clear()
         consumer._pubsub = None
+
+
+def forget_connections() -> None:
+    """Have Celery forget this process's connections: kombu keeps them, and finds out one by one that a server was restarted."""
+    celery = sys.modules.get("tasks.celery")
+    if celery is not None:
+        pools.reset()
+        celery.app._pool = celery.app.amqp._producer_pool = None
 
 
 class Worker:

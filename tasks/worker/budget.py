@@ -58,6 +58,11 @@ class Place:
         return max(self.held_bytes, self.floor_bytes)
 
     @property
+    def settled_bytes(self) -> int:
+        """What it will have once it has done as it was told, which takes as long as its requests."""
+        return self.taken_bytes if self.asked_bytes is None else max(self.asked_bytes, self.floor_bytes)
+
+    @property
     def idle(self) -> bool:
         """Whether it could be ended: loaded, without work, not pinned."""
         return self.state == "ready" and self.users == 0 and not self.pinned
@@ -147,7 +152,7 @@ class Budget:
         """Which engines have to come down, and to what, for one more with this floor."""
         sizable = [place for place in kept if _can_be_told(place)]
         spare = self.total_bytes - _floors(kept) - floor_bytes
-        spare -= sum(place.held_bytes - place.floor_bytes for place in kept if place not in sizable)
+        spare -= sum(place.settled_bytes - place.floor_bytes for place in kept if place not in sizable)
         share = max(0, spare) // (len(sizable) + 1)
         return [(place, place.floor_bytes + share) for place in sizable if place.held_bytes > place.floor_bytes + share]
 
@@ -190,8 +195,8 @@ class Budget:
         sizable = [place for place in self.staying() if _can_be_told(place)]
         if not sizable:
             return []
-        spare = self.total_bytes - sum(place.taken_bytes for place in self.places if place not in sizable)
-        spare -= _floors(sizable)
+        spare = self.total_bytes - _floors(sizable)
+        spare -= sum(place.settled_bytes for place in self.staying() if place not in sizable)
         kept = 0
         for floor_bytes in coming:
             kept += floor_bytes if kept + floor_bytes <= spare else 0

@@ -12,7 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig
@@ -21,8 +21,10 @@ from tasks.routing import queue_for_model
 from tasks.worker.budget import Budget, Clear, Later, Never, Place, Start
 from tasks.worker.download import Download
 from tasks.worker.engine import Engine
+from tasks.worker.failures import Failures
 from tasks.worker.peers import Nobody
 from tasks.worker.sizes import expected, local_source, measured
+from tasks.worker.turns import Asked, Cold, Turns
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
 if TYPE_CHECKING:
@@ -42,10 +44,6 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.5
 #: What happens within so short a time is looked at once.
 TICK_S = 0.02
-RETRY_FIRST_S = 2.0
-RETRY_MOST_S = 300.0
-#: Failed starts in a row after which a worker calls itself degraded for a model.
-DEGRADED_AFTER = 3
 #: A request waits so long, in its slot, for what is to be a matter of a moment.
 HOLD_S = 5.0
 #: A worker sets aside at most so many requests a second, or it would spend its time on a long queue that it cannot serve.
@@ -74,15 +72,6 @@ class TooLarge(Exception):
         self.most_bytes = most_bytes
 
 
-@dataclass(slots=True)
-class Failures:
-    """How often in a row a model failed to load, why, and when it may be tried again (monotonic seconds)."""
-
-    count: int
-    error: GenerationError
-    retry_at: float
-
-
 @dataclass(slots=True, eq=False)
 class Visit:
     """One request that waits for its engine: what it waits for, and whether it began that itself."""
@@ -95,13 +84,6 @@ class Visit:
     began: bool = False
     soon: bool = False
     floor_bytes: int = 0
-
-
-class Asked(NamedTuple):
-    """The models for which this worker takes requests that were set aside: before and after those of the queue itself."""
-
-    first: list[str]
-    last: list[str]
 
 
 class Engines:
@@ -151,7 +133,8 @@ class Engines:
         self._downloads: dict[str, Download] = {}
         self._sources: dict[str, Source] = {}
         self._footprints: dict[str, Footprint] = {}
-        self._failures: dict[str, Failures] = {}
+        self._failures = Failures()
+        self._turns = Turns(self._budget, settings.fair_wait_s)
         self._kept: dict[str, ModelEntry] = {}
         self._loaders: dict[str, threading.Thread] = {}
         self._visits: list[Visit] = []
@@ -246,21 +229,18 @@ class Engines:
                 EngineState(model=name, state="downloading", fraction=each.fraction, pid=each.pid, reason=each.about)
                 for name, each in self._downloads.items()
             ]
-            states += [
-                EngineState(model=name, state="failed", reason=str(each.error))
-                for name, each in self._failures.items()
-                if name not in self._engines and name not in self._downloads
-            ]
+            known = {state.model for state in states if state.state != "ending"}
+            states += [state for state in self._failures.states() if state.model not in known]
         return states
+
+    def state_of(self, name: str) -> str:
+        """What one model is doing: ``ready``, ``loading``, ``downloading``, ``failed``, or ``waiting`` for room."""
+        return next((each.state for each in self.states() if each.model == name and each.state != "ending"), "waiting")
 
     def degraded(self) -> str:
         """Why this worker cannot serve what it should; empty if it can."""
         with self._changed:
-            return "; ".join(
-                f"{name}: failed to load {each.count} times, {each.error}"
-                for name, each in self._failures.items()
-                if each.count >= DEGRADED_AFTER
-            )
+            return self._failures.degraded()
 
     @property
     def loading(self) -> bool:
@@ -326,8 +306,9 @@ class Engines:
     def _bring(self, visit: Visit) -> None:
         """Do what can be done now to have the model loaded: fetch it, make room, start its engine."""
         entry = visit.entry
-        if self._paused(entry.name):
-            raise self._failures[entry.name].error
+        error = self._failures.error_of(entry.name)
+        if error is not None:
+            raise error
         source = self._source(entry)
         decision = self._decide(entry)
         visit.floor_bytes = self._footprint(entry).floor_bytes
@@ -336,6 +317,8 @@ class Engines:
         if source is None:
             visit.began |= entry.name not in self._downloads
             visit.download = self._fetch(entry)
+        elif not self._turns.allow(entry.name):
+            decision = Later(soon=False)
         elif isinstance(decision, Start):
             visit.began = True
             self._start(entry, source)
@@ -491,10 +474,9 @@ class Engines:
         if self._closing.is_set():
             return
         coming = {each.entry.name: each.floor_bytes for each in self._visits if each.entry.name not in self._engines}
-        for each in self.backlog.waiting() if self.backlog is not None else ():
-            entry = self._loadable(each)
-            if entry is not None and not self._others.hold(each.queue, each.model):
-                coming.setdefault(entry.name, self._footprint(entry).floor_bytes)
+        for each in self._cold():
+            if not each.elsewhere:
+                coming.setdefault(each.waiting.model, each.floor_bytes)
         for place, size_bytes in self._budget.shares(coming.values()):
             self._tell(place, size_bytes)
 
@@ -516,7 +498,7 @@ class Engines:
                 logger.debug("model %s is not loaded any more: the worker ends", entry.name)
             with self._changed:
                 del self._loaders[entry.name]
-                if error is not None and not self._paused(entry.name):
+                if error is not None and self._failures.error_of(entry.name) is None:
                     self._fail(entry, error)
 
         thread = self._loaders[entry.name] = threading.Thread(target=load, name=f"load-{entry.name}", daemon=True)
@@ -560,7 +542,7 @@ class Engines:
             place.floor_bytes = min(place.held_bytes, engine.footprint.floor_bytes)
         place.state = "ready"
         place.since = place.used_at = time.monotonic()
-        self._failures.pop(name, None)
+        self._failures.forget(name)
         logger.info(
             "model %s is loaded: %.1f s, %s of weights, %s",
             *(name, ready.load_s, _gb(ready.weights_bytes), ready.accelerator),
@@ -580,19 +562,9 @@ class Engines:
         if download.done:
             self._announce()
 
-    def _paused(self, name: str) -> bool:
-        """Whether a model failed to load so short a time ago that it is not tried again yet."""
-        failed = self._failures.get(name)
-        return failed is not None and time.monotonic() < failed.retry_at
-
     def _fail(self, entry: ModelEntry, error: GenerationError) -> None:
-        """Note that a model could not be loaded, so that it is not tried again at once."""
-        earlier = self._failures.get(entry.name)
-        count = earlier.count + 1 if earlier else 1
-        pause_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_MOST_S)
-        self._failures[entry.name] = Failures(count, error, time.monotonic() + pause_s)
+        self._failures.note(entry.name, error)
         self._sources.pop(entry.name, None)
-        logger.error("model %s: %s; it is tried again in %.0f s", entry.name, error, pause_s)
 
     # The watch.
 
@@ -608,12 +580,11 @@ class Engines:
                     if self._idles_too_long(engine, now):
                         self._end(engine, f"after {now - engine.place.used_at:.0f} s without a request")
                 for entry in self._kept.values():
-                    if not self._paused(entry.name):
+                    if self._failures.error_of(entry.name) is None:
                         self._load_alone(entry)
-                waiting = self.backlog.waiting() if self.backlog is not None else []
-                self._retire(waiting, now)
+                self._turns.give(self._cold(), now)
                 self._share()
-                asked = self._lists(waiting, now)
+                asked = self._turns.asked(self._cold(), self._warm(), now, self._failing())
                 engines = list(self._engines.values())
             for engine in engines:
                 self._end_if_stuck(engine)
@@ -640,62 +611,38 @@ class Engines:
         elif engine.place.state == "loading" and time.monotonic() - engine.place.since > load_s:
             engine.give_up(ModelLoadFailed(f"model {engine.entry.name!r} was not loaded within {load_s:g} s"))
 
-    def _retire(self, waiting: list[Waiting], now: float) -> None:
-        """Let engines take no more requests where a model has waited for too long; the longest waiting one has its turn first."""
-        victims: list[Place] = []
-        for each in waiting:
-            if now - each.since < self._settings.fair_wait_s:
-                break
-            entry = self._loadable(each)
-            if entry is not None and not self._others.hold(each.queue, each.model):
-                floor_bytes = self._footprint(entry).floor_bytes
-                victims = self._budget.victims(floor_bytes, now, self._settings.fair_wait_s)
-                if victims:
-                    break
-        for place in self._budget.places:
-            if place in victims and not place.retiring:
-                logger.info("the engine of %s takes no more requests: another model has waited for long", place.name)
-            place.retiring = place in victims
+    def _waiting(self) -> list[Waiting]:
+        return self.backlog.waiting() if self.backlog is not None else []
 
-    def _lists(self, waiting: list[Waiting], now: float) -> dict[str, Asked]:
-        """By queue, the models whose requests are taken from where they were set aside.
+    def _cold(self) -> list[Cold]:
+        """The models that wait, that are neither here nor on their way, and that nothing is known against."""
+        cold = []
+        for each in self._waiting():
+            name = each.model
+            if name in self._engines or name in self._downloads or self._failures.error_of(name) is not None:
+                continue
+            try:
+                footprint = self._footprint(current_catalogue().resolve(name))
+            except (ModelNotAllowed, GenerationError):
+                continue  # others may know it
+            cold.append(Cold(each, footprint.floor_bytes, self._others.hold(each.queue, name)))
+        return cold
 
-        Of models that are loaded or just failed; and of those that could be loaded now: first if they have waited for too
-        long, last otherwise.
-        """
-        lists: dict[str, Asked] = {}
+    def _warm(self) -> list[tuple[str, str]]:
+        """The loaded models, by the queue that their requests come from, and by those that some have come from."""
+        loaded = [name for name, engine in self._engines.items() if engine.serves]
+        return [
+            *((_queue_of(name), name) for name in loaded),
+            *((each.queue, each.model) for each in self._waiting() if each.model in loaded),
+        ]
 
-        def of(queue: str) -> Asked:
-            return lists.setdefault(queue, Asked([], []))
-
-        for each in waiting:
-            entry = self._loadable(each)
-            if entry is not None and isinstance(self._decide(entry), Start | Clear):
-                overdue = now - each.since >= self._settings.fair_wait_s
-                (of(each.queue).first if overdue else of(each.queue).last).append(each.model)
-        for name, engine in self._engines.items():
-            if engine.serves:
-                of(_queue_of(name)).first.append(name)
-        for each in waiting:
-            here, names = self._engines.get(each.model), of(each.queue).first
-            if each.model not in names and (here.serves if here is not None else self._fails(each)):
-                names.append(each.model)
-        return lists
-
-    def _loadable(self, each: Waiting) -> ModelEntry | None:
-        """The entry of a model that is not here, not on its way, and that nothing is known against."""
-        if each.model in self._engines or each.model in self._downloads or self._paused(each.model):
-            return None
-        try:
-            entry = current_catalogue().resolve(each.model)
-            self._footprint(entry)
-        except (ModelNotAllowed, GenerationError):
-            return None
-        return entry
-
-    def _fails(self, each: Waiting) -> bool:
-        """Whether requests for this model are taken in order to fail: it failed just now, and nobody else has it."""
-        return self._paused(each.model) and not self._others.hold(each.queue, each.model)
+    def _failing(self) -> list[tuple[str, str]]:
+        """The models that failed just now and that nobody else has: their requests are to fail, too."""
+        return [
+            (each.queue, each.model)
+            for each in self._waiting()
+            if self._failures.error_of(each.model) is not None and not self._others.hold(each.queue, each.model)
+        ]
 
 
 @lru_cache(maxsize=1024)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from importlib import import_module
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: sysexits.h: a service is not available, and the configuration is wrong.
+#: sysexits.h: a service is not available, went away, and the configuration is wrong.
 EX_UNAVAILABLE = 69
+EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
 _worker: InferenceWorker | None = None
@@ -177,6 +179,10 @@ class _Loop:
         QoS.stopping = True
         state.should_stop = EX_OK
         _consumer.hub.call_soon(lambda: None)
+
+    def abort(self) -> None:
+        logging.shutdown()
+        os._exit(EX_TEMPFAIL)
 
 
 def _on_term(*_: Any) -> None:

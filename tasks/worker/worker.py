@@ -62,6 +62,9 @@ class Loop(Protocol):
     def exit(self) -> None:
         """Begin Celery's own shutdown."""
 
+    def abort(self) -> None:
+        """End the process as it is."""
+
 
 class InferenceWorker:
     """The parts of one worker process, put together.
@@ -179,18 +182,28 @@ class InferenceWorker:
         while time.monotonic() < deadline and not self._hurry.is_set():
             if self.room.wait_idle(POLL_S) and not self.loop.fetching():
                 break
-        self._give_back()
+        if not self._give_back():
+            self._abandon()
         self.loop.exit()
 
-    def _give_back(self) -> None:
-        """Have what still runs go back to its queue, and wait for that."""
+    def _give_back(self) -> bool:
+        """Have what still runs go back to its queue, and wait for that; ``False`` if it takes too long."""
         fetched_by = time.monotonic() + FETCH_S
         while self.loop.fetching() and time.monotonic() < fetched_by:
             time.sleep(POLL_S)  # a fetch that is out would take back what is given back
         if self.room.busy():
             logger.warning("giving %d requests back to their queues", sum(self.room.busy().values()))
             self.loop.give_back()
-            self.room.wait_idle(GIVE_BACK_S)
+        return self.room.wait_idle(GIVE_BACK_S)
+
+    def _abandon(self) -> None:
+        """End the engines, one of which may hang; the whole process, if it is Redis that does not answer."""
+        self.engines.close()
+        if not self.room.wait_idle(FETCH_S):
+            logger.error(
+                "%d requests cannot be given back; the sweep will give them to others", sum(self.room.busy().values())
+            )
+            self.loop.abort()
 
     def _on_lost(self, how: str) -> None:
         """Others have this worker's requests, or its name: nothing of before may go on."""

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from tasks import keys
 from tasks.cli import fleet as command
+from tasks.cli import remote
 from tasks.cli.overview import plain
 from tasks.cli.overview.state import read_state
 from tasks.journal.connection import connect
@@ -146,7 +147,7 @@ def test_a_worker_that_does_not_answer_is_reported(
     fleet: Callable[..., Result], client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Drain says that it was not heard, and how the worker was last seen."""
-    monkeypatch.setattr(command, "ANSWER_S", 0.2)
+    monkeypatch.setattr(remote, "ANSWER_S", 0.2)
     with Ghost(client):
         result = fleet("drain", "mac")
     assert result.exit_code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import pytest
 
 from tasks import keys
 from tasks.engine.fake import fake_text
-from tests.support import wait_until
+from tests.support import forget_results, wait_until
 
 if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
     from tasks.journal.chunks import Chunk
     from tasks.result import GenerateResult
@@ -146,6 +148,19 @@ def test_a_drain_ends_by_its_time(generate: GenerateTask, worker: StartWorker, r
     assert node.wait() == 0
     assert redis_client.llen("tier-under-3B") == 2
     assert "giving 2 requests back to their queues" in node.log()
+
+
+def test_hurried_while_redis_is_away(generate: GenerateTask, worker: StartWorker, redis_server: EmbeddedServer) -> None:
+    """A worker that can hand nothing back does not wait for Redis: it ends, says so, and leaves the rest to the sweep."""
+    node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "3600"})
+    for result in send(generate, 2, 5000):
+        next(iter(result.stream(timeout=WAIT_S)))
+    forget_results()
+    redis_server.stop()
+    node.signal(signal.SIGTERM)
+    node.signal(signal.SIGQUIT)
+    assert node.wait() == os.EX_TEMPFAIL
+    assert "2 requests cannot be given back; the sweep will give them to others" in node.log()
 
 
 def test_what_waits_for_its_time_goes_back(

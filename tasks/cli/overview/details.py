@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from tasks.cli.overview.state import WorkerView
-    from tasks.messages.registry import EngineState
+    from tasks.messages.registry import EngineState, WorkerRecord
 
 TITLE_WIDTH = 14
 DISTRIBUTIONS = {
@@ -34,6 +34,7 @@ def worker_lines(worker: WorkerView) -> Iterator[str]:
             "tiers": tiers(record.queues),
             "queues": ", ".join(_queue(name, record.busy, record.slots) for name in record.queues) or NOTHING,
             "slots": f"{sum(record.busy.values())} of {record.concurrency} busy",
+            "for models": f"{gib(_reserved(record))} of {gib(record.budget_bytes)} GB reserved",
             **_machine(record.hardware, record.usage),
             "tokens/s": rate(metrics.get("tokens_per_s")),
         }
@@ -68,6 +69,10 @@ def _fields(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{title:<{TITLE_WIDTH}}  {clean(value).strip()}"
 
 
+def _reserved(record: WorkerRecord) -> int:
+    return sum(engine.reserved_bytes for engine in record.engines)
+
+
 def _queue(name: str, busy: Mapping[str, int], slots: Mapping[str, int]) -> str:
     return f"{name} {busy.get(name, 0)}/{slots[name]}" if name in slots else name
 
@@ -93,7 +98,14 @@ def _counts(totals: Mapping[str, Any]) -> str:
 
 
 def _engine(engine: EngineState) -> str:
-    about = f"{engine.model} {engine.state}, {engine.running} running, {engine.waiting} waiting"
-    if engine.memory_bytes is not None:
-        about += f", {gib(engine.memory_bytes)} GB"
-    return f"{about}, {rate(engine.tokens_per_s)} tokens/s{f': {engine.reason}' if engine.reason else ''}"
+    """A model's state and size and, once it is loaded, its batch, its speed, and since when it idles."""
+    about = [f"{engine.model} {engine.state}{' (pinned)' if engine.pinned else ''}"]
+    if engine.fraction is not None:
+        about.append(percent(100 * engine.fraction))
+    if engine.memory_bytes is not None or engine.reserved_bytes:
+        about.append(f"{gib(engine.memory_bytes)} of {gib(engine.reserved_bytes)} GB")
+    if engine.state in ("ready", "ending"):
+        about.append(f"{engine.running} running, {engine.waiting} waiting, {rate(engine.tokens_per_s)} tokens/s")
+    if engine.idle_s is not None:
+        about.append(f"idle for {age(engine.idle_s)}")
+    return ", ".join(about) + (f": {engine.reason}" if engine.reason else "")

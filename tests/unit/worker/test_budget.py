@@ -10,7 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tasks.worker.backlog import Waiting
 from tasks.worker.budget import LEAST_RAISE_BYTES, LINGER_S, SOON_S, Budget, Clear, Later, Never, Place, Start
+from tasks.worker.turns import Cold, Turns
 
 GB = 1 << 30
 
@@ -122,6 +124,40 @@ class TestVictims:
         assert shared.victims(2 * GB, 100, 30) == [place]
 
 
+class TestAsked:
+    def test_the_loaded_and_those_there_is_room_for(self) -> None:
+        """Taken are requests for what is loaded, before those of the queue itself, and behind these for what fits."""
+        turns = Turns(budget(10, ready("warm", 4, users=1)), STAY_S)
+        cold = [Cold(Waiting("q", "large", 0.0), 7 * GB, False), Cold(Waiting("q", "fits", 1.0), 6 * GB, False)]
+        assert turns.asked(cold, [("q", "warm"), ("r", "warm")], 10.0) == {
+            "q": (["warm"], ["fits"]),
+            "r": (["warm"], []),
+        }
+
+    def test_whose_turn_it_is_comes_first(self) -> None:
+        """The model that has waited for too long is before those that are loaded; others are not taken meanwhile."""
+        warm = ready("warm", 4, users=1)
+        turns = Turns(budget(10, warm), STAY_S)
+        cold = [Cold(Waiting("q", "large", 0.0), 7 * GB, False), Cold(Waiting("q", "fits", 1.0), 6 * GB, False)]
+        turns.give(cold, 100.0)
+        assert (turns.first, warm.retiring) == ("large", True)
+        assert turns.asked(cold, [], 100.0) == {}
+        warm.users = 0
+        assert turns.asked(cold, [("q", "warm")], 100.0) == {"q": (["large", "warm"], [])}
+
+    def test_it_has_it_elsewhere(self) -> None:
+        """Nobody makes room for a model that another worker has loaded."""
+        warm = ready("warm", 4, users=1)
+        turns = Turns(budget(10, warm), STAY_S)
+        turns.give([Cold(Waiting("q", "large", 0.0), 7 * GB, True)], 100.0)
+        assert (turns.first, warm.retiring) == (None, False)
+
+    def test_what_failed_is_taken_once(self) -> None:
+        """Requests for what failed are taken, as those for what is loaded are, and each model is named once."""
+        turns = Turns(budget(10), STAY_S)
+        assert turns.asked([], [("q", "a"), ("q", "a")], 0.0, [("q", "b")]) == {"q": (["a", "b"], [])}
+
+
 class TestShares:
     def test_alone_it_gets_everything(self) -> None:
         """One engine gets all that there is."""
@@ -178,6 +214,7 @@ class Worker(RuleBasedStateMachine):
     def start(self, total: int, pinned: str) -> None:
         self.now = 0.0
         self.budget = budget(total)
+        self.turns = Turns(self.budget, STAY_S)
         self.engines: list[Simulated] = []
         self.waiting: dict[str, tuple[float, list[tuple[float, int]]]] = {}
         self.streams: set[str] = set()
@@ -247,12 +284,11 @@ class Worker(RuleBasedStateMachine):
             self.budget.settle(place, place.asked_bytes)
 
     def retire(self) -> None:
-        victims: list[Place] = []
-        for model, (since, _) in sorted(self.waiting.items(), key=lambda each: each[1][0]):
-            if self.now - since >= STAY_S and self.engine_of(model) is None and not victims:
-                victims = self.budget.victims(MODELS[model] * GB, self.now, STAY_S)
-        for place in self.budget.places:
-            place.retiring = place in victims
+        waiting = sorted(
+            (each for each in self.waiting if self.engine_of(each) is None), key=lambda each: self.waiting[each][0]
+        )
+        cold = [Cold(Waiting("", each, self.waiting[each][0]), MODELS[each] * GB, elsewhere=False) for each in waiting]
+        self.turns.give(cold, self.now)
 
     def serve(self, model: str) -> None:
         engine = self.engine_of(model)
@@ -260,7 +296,7 @@ class Worker(RuleBasedStateMachine):
             _, requests = self.waiting.pop(model)
             engine.requests += [(self.now + duration, need) for duration, need in requests]
             engine.place.users = len(engine.requests)
-        elif engine is None:
+        elif engine is None and self.turns.allow(model):
             self.bring(model)
 
     def bring(self, model: str) -> None:
@@ -285,11 +321,12 @@ class Worker(RuleBasedStateMachine):
         return next((each for each in self.engines if each.place.name == model and each.place.state != "ending"), None)
 
     def check_waits(self) -> None:
-        """Nobody waits for longer than docs/models.md says: a turn, its longest request and a load for each other model."""
+        """Nobody waits for longer than docs/models.md says: the fair time, and for each other model a turn, with its longest
+        request and a load."""
         turn_s = STAY_S + LONGEST_S + LOAD_S + END_S + LINGER_S + 4 * STEP_S
         for model, (since, _) in self.waiting.items():
             waited_s = self.now - since
-            assert waited_s <= (len(MODELS) - 1) * turn_s + LOAD_S, f"{model} has waited for {waited_s:g} s"
+            assert waited_s <= STAY_S + (len(MODELS) - 1) * turn_s, f"{model} has waited for {waited_s:g} s"
 
     @invariant()
     def within_the_budget(self) -> None:

@@ -18,6 +18,7 @@ from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
 from tasks.registry.aside import Aside
 from tasks.worker import engines as module
+from tasks.worker import failures
 from tasks.worker.backlog import Backlog
 from tasks.worker.engines import Engines, Interrupted, SetAside
 from tasks.worker.flight import Flight
@@ -185,7 +186,7 @@ class TestFailing:
     def test_it_pauses(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
         """A failed model is not tried again at once: requests meanwhile fail with the same reason, without a process."""
         caught: list[BaseException] = []
-        monkeypatch.setattr(module, "RETRY_FIRST_S", 3600.0)
+        monkeypatch.setattr(failures, "RETRY_FIRST_S", 3600.0)
         engines = make()
         for _ in range(5):
             with pytest.raises(ModelLoadFailed) as info:
@@ -196,7 +197,7 @@ class TestFailing:
 
     def test_it_is_tried_again(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
         """After its pause the model is tried again; after three failures in a row the worker says so."""
-        monkeypatch.setattr(module, "RETRY_FIRST_S", 0.2)
+        monkeypatch.setattr(failures, "RETRY_FIRST_S", 0.2)
         engines = make()
         caught: list[BaseException] = []
 

@@ -1,0 +1,105 @@
+"""What the commands about other machines share: the fleet's state, a worker by its name, and a word to it."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+from kombu.exceptions import OperationalError
+
+from tasks.cli.overview.state import read_state
+from tasks.errors import GenerationError
+from tasks.journal.connection import connect
+
+if TYPE_CHECKING:
+    import redis
+    from celery.bin.base import CLIContext
+
+    from tasks.cli.overview.state import FleetState, WorkerView
+
+#: A worker answers within milliseconds, unless its loop is stuck.
+ANSWER_S = 3.0
+
+
+def client_of(cli: CLIContext) -> closing[redis.Redis]:
+    """A client of the application's Redis.
+
+    Raises:
+        click.ClickException: it cannot be reached.
+    """
+    try:
+        return closing(connect(cli.app))
+    except GenerationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def state_of(client: redis.Redis) -> FleetState:
+    """The fleet as it is now.
+
+    Raises:
+        click.ClickException: Redis cannot be reached.
+    """
+    try:
+        return read_state(client)
+    except GenerationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def find(state: FleetState, name: str) -> WorkerView | None:
+    """The worker of this node name, or of this part of it before or after the ``@`` if only one has it.
+
+    Raises:
+        click.ClickException: several have.
+    """
+    exact = [each for each in state.workers if each.record.node == name]
+    partly = [each for each in state.workers if name in names_of(each.record.node)]
+    if len(exact or partly) > 1:
+        names = ", ".join(each.record.node for each in partly)
+        raise click.ClickException(f"{name!r} may mean {names}: give the whole name")
+    return next(iter(exact or partly), None)
+
+
+def names_of(node: str) -> tuple[str, ...]:
+    """What a worker may be called: its node name, and each part of it."""
+    return (node, *node.split("@", 1))
+
+
+def unknown(state: FleetState, name: str) -> str:
+    """That there is no such worker, and which ones come close."""
+    known = [each.record.node for each in state.workers]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
+    hint = f"; did you mean {', '.join(close)}?" if close else ": none is registered"
+    return f"no worker is called {name!r}{hint}"
+
+
+def tell(cli: CLIContext, worker: str, command: str, **arguments: Any) -> str:
+    """Have a worker do something (:mod:`tasks.worker.control`); what it says to that, as one line.
+
+    Raises:
+        click.ClickException: there is no such worker, it does not answer, or it says no.
+    """
+    with client_of(cli) as client:
+        state = state_of(client)
+    found = find(state, worker)
+    if found is None:
+        raise click.ClickException(unknown(state, worker))
+    node = found.record.node
+    with cli.app.connection_for_write() as connection:
+        try:
+            # With a limit this returns at the worker's answer; without one it would wait for the whole time.
+            replies = cli.app.control.broadcast(
+                command, arguments, destination=[node], reply=True, timeout=ANSWER_S, limit=1, connection=connection
+            )
+        except (OperationalError, *connection.connection_errors) as error:
+            raise click.ClickException(f"{command} of {node}: Redis cannot be reached ({error})") from error
+    answer = replies[0][node] if replies else None
+    if answer is None:
+        raise click.ClickException(
+            f"{node} did not answer within {ANSWER_S:g} s; it is {found.condition}"
+            + (f" ({found.reason})" if found.reason else "")
+        )
+    if "error" in answer:
+        raise click.ClickException(f"{node}: {answer['error']}")
+    return f"{node}: {answer['ok']}" + (f" ({answer['reason']})" if answer.get("reason") else "")
