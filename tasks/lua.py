@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import NoScriptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from redis import Redis
+
+class Evaluator(Protocol):
+    """Runs scripts: redis-py's client does, and :class:`tasks.autopipeline.AutoPipeline`."""
+
+    def evalsha(self, sha: str, numkeys: int, /, *keys_and_args: str | int) -> Any:
+        """What the script of this digest replies."""
+
+    def script_load(self, script: str, /) -> Any:
+        """Have the server know a script."""
 
 
 class Script:
@@ -24,7 +32,7 @@ class Script:
         self.source = source
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, client: Redis, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    def __call__(self, client: Evaluator, keys: Sequence[str], args: Sequence[str | int]) -> Any:
         """What the script replies; it is loaded first where the server does not have it.
 
         Raises:

@@ -15,7 +15,7 @@
 6. **A message may be set aside** for its model: beside its queue, where every worker that can run the model just then asks
    for it, and no other does. It keeps its place among the requests for this model.
 7. **What a worker holds is noted and forgotten in one call each**; kombu's two transactions were a quarter of a busy
-   worker's time (py-spy).
+   worker's time (py-spy). These calls share a connection with all others of the worker (:mod:`tasks.autopipeline`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from celery._state import get_current_worker_task
 from kombu.transport import redis as stock
 from kombu.transport import virtual
-from kombu.utils.json import dumps
+from kombu.utils.json import dumps, loads
 
 from tasks import keys
 from tasks.errors import QueueFull
@@ -43,8 +43,13 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from tasks.autopipeline import AutoPipeline
+
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
 FAIRNESS_PERIOD = 8
+
+#: After one message so many more of its list are taken at once, at the most; fewer leave more to others.
+MOST_MORE = 8
 
 #: The header of a message that was set aside before.
 ASIDE = "set_aside"
@@ -54,6 +59,7 @@ OWN_LIST = 3
 PUT = Script(scripts.source("put"))
 HOLD = Script(scripts.source("hold"))
 DROP = Script(scripts.source("drop"))
+TAKE = Script(scripts.source("take"))
 
 
 class Room(Protocol):
@@ -61,6 +67,9 @@ class Room(Protocol):
 
     def has_room(self, queue: str) -> bool:
         """Whether one more message of this queue could be run at once."""
+
+    def free(self, queue: str) -> int:
+        """How many could be."""
 
     @property
     def asked(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
@@ -74,6 +83,10 @@ class QoS(stock.QoS):
     stopping: ClassVar[bool] = False
     #: The models that messages, by their delivery tags, are set aside for when they are given back.
     aside: ClassVar[dict[str, str]] = {}
+    #: Delivery tags of messages that were forgotten together with their results being stored (:mod:`tasks.backend`).
+    answered: ClassVar[set[str]] = set()
+    #: Delivery tags of messages that were noted by the very script that took them.
+    taken: ClassVar[set[str]] = set()
 
     def can_consume(self) -> bool:
         """Always: room is decided where the queues are named."""
@@ -94,16 +107,20 @@ class QoS(stock.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message that was fetched: in one call, where kombu makes a transaction of four."""
-        info = message.delivery_info
-        held = dumps([message._raw, info["exchange"], info["routing_key"]])
-        with self.channel.conn_or_acquire() as client:
-            HOLD(client, (self.unacked_key, self.unacked_index_key), (delivery_tag, held))
+        if delivery_tag in self.taken:
+            self.taken.discard(delivery_tag)
+        else:
+            info = message.delivery_info
+            held = dumps([message._raw, info["exchange"], info["routing_key"]])
+            HOLD(self.channel.evaluator, (self.unacked_key, self.unacked_index_key), (delivery_tag, held))
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Forget a message that was answered."""
-        with self.channel.conn_or_acquire() as client:
-            DROP(client, (self.unacked_key, self.unacked_index_key), (delivery_tag,))
+        """Forget a message that was answered, unless that has been done."""
+        if delivery_tag in self.answered:
+            self.answered.discard(delivery_tag)
+        else:
+            DROP(self.channel.evaluator, (self.unacked_key, self.unacked_index_key), (delivery_tag,))
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -122,6 +139,10 @@ class Channel(stock.Channel):
     QoS = QoS
     #: What the worker of this process has room for; ``None`` in producers and in workers of other pools.
     room: ClassVar[Room | None] = None
+    #: Where a worker's threads call scripts together; ``None`` in producers and in workers of other pools.
+    scripts: ClassVar[AutoPipeline | None] = None
+    #: ``node#boot`` of the worker of this process.
+    identity: ClassVar[str] = ""
     _clients: ClassVar[dict[tuple[int, str], Any]] = {}
 
     _client_id: int | None = None
@@ -138,6 +159,11 @@ class Channel(stock.Channel):
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
         """The client for one command; kombu makes a new one for each, which costs more than the command."""
         yield client or self._commands()
+
+    @property
+    def evaluator(self) -> Any:
+        """What calls a script that may run twice."""
+        return self.scripts or self._commands()
 
     @cached_property
     def _server(self) -> str:
@@ -175,6 +201,24 @@ class Channel(stock.Channel):
         if self.global_keyprefix:
             command = self.client._prefix_args(command)
         connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
+        given = super()._brpop_read(**options)
+        if self.scripts is not None and self.room is not None:
+            last = self._queue_cycle.consume(len(self.active_queues))[-1]  # the cycle has just put it there
+            self._take_more(last, self.room)
+        return given
+
+    def _take_more(self, queue: str, room: Room) -> None:
+        most = min(room.free(queue), MOST_MORE)
+        if most < 1:
+            return
+        lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
+        found = TAKE(self.evaluator, (self.unacked_key, self.unacked_index_key, *lists), (most,))
+        for tag, message in zip(found[::2], found[1::2], strict=True):
+            self.QoS.taken.add(tag.decode())
+            self.connection._deliver(loads(message.decode()), queue)
 
     def _lists(self, queue: str, step: int) -> list[str]:
         """The Redis lists of a queue at one priority that are asked for now, in their order."""

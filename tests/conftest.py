@@ -81,6 +81,7 @@ def redis_server(session_server: EmbeddedServer) -> EmbeddedServer:
     """A running, empty server; a test may stop, kill and restart it."""
     if not session_server.running:
         session_server.restart()
+    forget_connections()
     with closing(redis.Redis.from_url(session_server.url)) as client:
         client.flushall()
     return session_server

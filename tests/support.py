@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -66,7 +67,10 @@ def forget_results() -> None:
     """Have Celery forget this process's results while their server is there; it would look for one that is gone for 20 s."""
     celery = sys.modules.get("tasks.celery")
     if celery is not None:
-        gc.collect()
+        with warnings.catch_warnings():
+            # Celery, which lost a connection, leaves its sockets to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         consumer = celery.app.backend.result_consumer
         consumer.stop()
         consumer.subscribed_to.clear()

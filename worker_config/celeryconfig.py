@@ -26,7 +26,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         url = "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
     return {
         "broker_url": url,
-        "result_backend": url,
+        "result_backend": f"tasks.backend:Backend+{url}",
         "broker_transport": "tasks.transport:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from tasks.lua import Evaluator
+
 Closes: TypeAlias = Literal["", "attempt", "journal"]
 Status: TypeAlias = Literal["ok", "fenced", "gone"]
 EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
@@ -83,6 +85,7 @@ class Journal:
 
     Args:
         client: answers in bytes (:func:`tasks.journal.connection.connect`).
+        evaluator: runs the scripts; the client, where there is none.
         ttl_s: how long a journal is kept after its end.
         open_ttl_s: how long one is kept after its last claim.
 
@@ -91,8 +94,11 @@ class Journal:
     after a lost reply.
     """
 
-    def __init__(self, client: Redis, *, ttl_s: float = 3_600, open_ttl_s: float = 86_400) -> None:
+    def __init__(
+        self, client: Redis, evaluator: Evaluator | None = None, *, ttl_s: float = 3_600, open_ttl_s: float = 86_400
+    ) -> None:
         self._client = client
+        self._evaluator = evaluator or client
         self._ttl_ms = int(ttl_s * 1000)
         self._open_ttl_ms = int(open_ttl_s * 1000)
 
@@ -105,7 +111,7 @@ class Journal:
         nonce = nonce or new_nonce()
         with translated(f"claim of {task_id}"):
             kind, attempt, crashes, queued_ms, owner, flat = scripts.CLAIM(
-                self._client,
+                self._evaluator,
                 (keys.stream(task_id), keys.cancel(task_id), keys.LEDGER),
                 (task_id, identity, nonce, keys.alive(""), self._open_ttl_ms),
             )
@@ -140,7 +146,7 @@ class Journal:
         for item in batch:
             args += (f"{item.attempt}-{item.n}", item.payload, item.closes, item.nonce)
         with translated(f"append to {len(batch)} journals"):
-            reply: bytes = scripts.APPEND(self._client, [keys.stream(item.task_id) for item in batch], args)
+            reply: bytes = scripts.APPEND(self._evaluator, [keys.stream(item.task_id) for item in batch], args)
         return [_STATUS[letter] for letter in reply]
 
     def release(self, task_id: str, attempt: int, n: int, *, crashed: bool, nonce: str = "") -> Status:
@@ -158,7 +164,7 @@ class Journal:
         for item in entries:
             args += (f"{item.attempt}-{item.n}", item.payload)
         with translated(f"rewriting the journal of {task_id}"):
-            return bool(scripts.REWRITE(self._client, (keys.stream(task_id),), args))
+            return bool(scripts.REWRITE(self._evaluator, (keys.stream(task_id),), args))
 
     def mark_cancelled(self, task_id: str, *, running: bool = True) -> None:
         """Leave a mark that every later claim reports, for a day: a worker started later heard no broadcast.
@@ -196,7 +202,7 @@ class Journal:
             item = Append.of(task_id, 1, _after(entries, int(last_id.partition("-")[0] or 0) + 1, entry))
             with translated(f"end of {task_id}"):
                 answer: bytes = scripts.END(
-                    self._client,
+                    self._evaluator,
                     (keys.stream(task_id), keys.alive(_owner(entries)), keys.LEDGER),
                     (task_id, last_id, f"{item.attempt}-{item.n}", item.payload, self._ttl_ms),
                 )

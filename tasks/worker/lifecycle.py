@@ -145,7 +145,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     if _worker is None:
         return
     _consumer = sender
-    Channel.room = _worker.room
+    Channel.room, Channel.scripts, Channel.identity = _worker.room, _worker.scripts, _worker.identity
     _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
     try:
         _worker.start(_Loop())

@@ -35,6 +35,12 @@ class Room:
         with self._lock:
             return not self._closed and self._fits(queue)
 
+    def free(self, queue: str) -> int:
+        """How many more messages of this queue could be run at once."""
+        with self._lock:
+            left = min(self.total - self._busy.total(), self.limits.get(queue, self.total) - self._busy[queue])
+            return 0 if self._closed else max(0, left)
+
     def _fits(self, queue: str) -> bool:
         return self._busy.total() < self.total and self._busy[queue] < self.limits.get(queue, self.total)
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks import __version__, keys
+from tasks.autopipeline import AutoPipeline
 from tasks.capabilities import memory_budget_bytes, slots_for
 from tasks.hardware import detect
 from tasks.hardware.usage import UsageSampler
@@ -94,7 +95,8 @@ class InferenceWorker:
         #: The jobs whose requests are in an engine, by task id.
         self.flying: dict[str, Job] = {}
         client = connect(app)
-        self.journal = Journal(client, ttl_s=settings.journal_ttl_s)
+        self.scripts = AutoPipeline(app)
+        self.journal = Journal(client, self.scripts, ttl_s=settings.journal_ttl_s)
         self.publisher = Publisher(self.journal)
         registry = Registry(client)
         peers = Peers(registry, self.identity)

@@ -14,7 +14,7 @@ from tasks import keys
 from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
 from tests.conftest import PASSWORD, PORT, start_workers
-from tests.support import forget_results, wait_until
+from tests.support import forget_connections, forget_results, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,7 @@ def durable_server(session_server: EmbeddedServer, tmp_path: Path) -> Iterator[E
     with EmbeddedServer(password=PASSWORD, port=PORT, appendonly=tmp_path / "redis") as server:
         yield server
         forget_results()
+        forget_connections()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from kombu import Queue
 from kombu.utils.json import loads
 
 from tasks import keys
+from tasks.autopipeline import AutoPipeline
 from tasks.transport import FAIRNESS_PERIOD, Channel, QoS, Transport
 from tests.support import wait_until
 from worker_config.celeryconfig import PRIORITY_STEPS
@@ -34,6 +36,9 @@ class Room:
 
     def has_room(self, queue: str) -> bool:
         return queue in self.queues
+
+    def free(self, queue: str) -> int:
+        return 4 if queue in self.queues else 0
 
     @staticmethod
     def asked(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
@@ -250,6 +255,62 @@ class TestHolding:
         fetcher.fetch()
         fetcher.channel.qos.restore_unacked_once()
         assert queued(redis_client, SMALL) == ["t1"]
+
+
+class TestMore:
+    @pytest.fixture
+    def scripts(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AutoPipeline]:
+        with closing(AutoPipeline(redis_url)) as scripts:
+            monkeypatch.setattr(Channel, "scripts", scripts)
+            yield scripts
+
+    def ids(self, fetcher: Fetcher) -> list[str]:
+        return [message.headers["id"] for message in fetcher.messages]
+
+    @pytest.mark.usefixtures("scripts")
+    def test_some_of_what_waits_comes_along(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """With one message come half of those behind it, in order, the urgent first, and as many as there is room for."""
+        room.queues = {SMALL}
+        for number in range(4):
+            send(producer_app, f"t{number}")
+        send(producer_app, "urgent later", priority=5)
+        fetcher.fetch()
+        assert self.ids(fetcher) == ["t0", "t1", "t2"]
+        assert queued(redis_client, SMALL) == ["t3"]
+        for number in range(20):
+            send(producer_app, f"u{number}")
+        fetcher.fetch()
+        assert len(fetcher.messages) == 3 + 1 + 4
+
+    @pytest.mark.usefixtures("scripts")
+    def test_they_are_held(self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """Each is noted as kombu notes it, is acknowledged as any, and can be handed back."""
+        room.queues = {SMALL}
+        for number in range(3):
+            send(producer_app, f"t{number}")
+        fetcher.fetch()
+        first, second = fetcher.messages
+        noted = [loads(redis_client.hget("held", each.delivery_tag) or "") for each in (first, second)]
+        assert [each[0] for each in noted] == [first._raw, second._raw]
+        assert noted[0][1:] == noted[1][1:] == [first.delivery_info["exchange"], SMALL]
+        assert set(redis_client.zrange("held-index", 0, -1)) == {first.delivery_tag, second.delivery_tag}
+        second.requeue()
+        assert queued(redis_client, SMALL) == ["t1", "t2"]
+        first.ack()
+        assert not redis_client.exists("held", "held-index")
+        assert QoS.taken == set()
+
+    @pytest.mark.usefixtures("scripts")
+    def test_none_without_room(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:
+        """Where there is no more room nothing comes along, and nothing is called for it."""
+        room.queues = {LARGE}
+        for number in range(3):
+            send(producer_app, f"t{number}", queue=LARGE)
+        room.free = lambda queue: 0  # type: ignore[method-assign]
+        fetcher.fetch()
+        assert self.ids(fetcher) == ["t0"]
 
 
 class TestLedger:

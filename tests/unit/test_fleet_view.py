@@ -26,7 +26,7 @@ FULL: dict[str, Any] = {
     "busy": {"tier-3-7B": 3},
     "models": ["qwen3-4b"],
     "engines": [
-        EngineState(model="qwen3-4b", state="ready", running=3, memory_bytes=4 * GIB, tokens_per_s=120.0),
+        EngineState(model="qwen3-4b", state="ready", running=3, memory_bytes=4 * GIB, reserved_bytes=8 * GIB, tokens_per_s=120.0),
         EngineState(model="big", state="failed", reason="no such file"),
     ],
     "hardware": {"chip": "Apple M3 Max", "gpu_cores": 40, "accelerator": "metal", "os_name": "macOS"},
@@ -249,8 +249,8 @@ def test_details_show_everything() -> None:
         "40 of 64 GB",
         "p95 85ms",
         "7 succeeded, 1 failed",
-        "qwen3-4b ready, 3 running, 0 waiting, 4.0 GB, 120 tokens/s",
-        "big failed, 0 running, 0 waiting, 0 tokens/s: no such file",
+        "qwen3-4b ready, 4.0 of 8.0 GB, 3 running, 0 waiting, 120 tokens/s",
+        "big failed: no such file",
     ):
         assert expected in text
     assert list(worker_lines(view(metrics={}, queues=[], engines=[])))

@@ -1,0 +1,37 @@
+-- Takes further messages of a queue that a worker has just had one of, and notes that the worker holds them: both or neither.
+-- At the most half of them, so that others who are idle find some, too.
+--
+-- KEYS  unacked messages, their index, then the lists of the queue, most urgent first
+-- ARGV  the most messages
+-- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message)
+local unacked, index = KEYS[1], KEYS[2]
+local clock = redis.call('TIME')
+local now = string.format('%d.%06d', clock[1], clock[2])
+
+local function held(message)
+  local ok, decoded = pcall(cjson.decode, message)
+  local properties = ok and type(decoded) == 'table' and decoded.properties
+  local info = type(properties) == 'table' and properties.delivery_info
+  if type(info) ~= 'table' then return '' end
+  local tag, exchange, routing_key = properties.delivery_tag, info.exchange, info.routing_key
+  if type(tag) ~= 'string' or type(exchange) ~= 'string' or type(routing_key) ~= 'string' then return '' end
+  redis.call('ZADD', index, now, tag)
+  redis.call('HSET', unacked, tag,
+    '[' .. message .. ',' .. cjson.encode(exchange) .. ',' .. cjson.encode(routing_key) .. ']')
+  return tag
+end
+
+local waiting = 0
+for i = 3, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+local left = math.min(ARGV[1], math.floor(waiting / 2))
+local found = {}
+for i = 3, #KEYS do
+  while left > 0 do
+    local message = redis.call('RPOP', KEYS[i])
+    if not message then break end
+    found[#found + 1] = held(message)
+    found[#found + 1] = message
+    left = left - 1
+  end
+end
+return found

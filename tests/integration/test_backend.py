@@ -1,0 +1,142 @@
+"""The result backend on a real server: who subscribes when, and a result that is stored with its acknowledgement."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import states
+
+from tasks import keys
+from tasks.autopipeline import AutoPipeline
+from tasks.backend import Backend
+from tasks.transport import Channel, QoS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+
+# Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
+
+IDENTITY = "node#boot"
+HELD, INDEX = keys.unacked(IDENTITY), keys.unacked_index(IDENTITY)
+
+
+@pytest.fixture
+def backend(producer_app: Celery) -> Backend:
+    assert isinstance(producer_app.backend, Backend)
+    return producer_app.backend
+
+
+@pytest.fixture
+def worker_side(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is a worker's, as far as results are concerned."""
+    with closing(AutoPipeline(redis_url)) as scripts:
+        monkeypatch.setattr(Channel, "scripts", scripts)
+        monkeypatch.setattr(Channel, "identity", IDENTITY)
+        monkeypatch.setattr(QoS, "answered", set())
+        yield
+
+
+def request(task: str = "tasks.generate", chord: Any = None) -> Any:
+    """What Celery's tracer hands over with a result."""
+    return SimpleNamespace(
+        id="t1",
+        task=task,
+        chord=chord,
+        properties={"delivery_tag": "tag"},
+        children=[],
+        ignore_result=False,
+    )
+
+
+def hold(client: redis.Redis) -> None:
+    client.hset(HELD, "tag", "the message")
+    client.zadd(INDEX, {"tag": 1.0})
+
+
+class TestProducer:
+    def test_nobody_subscribes_before_asking(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """A request that was sent is not listened for; asking for its result does that, and finds what came before."""
+        from tasks import generate
+
+        result = generate.delay(prompt="x", model="fake:1")
+        channel = f"celery-task-meta-{result.id}"
+        assert redis_client.pubsub_numsub(channel) == [(channel, 0)]
+        producer_app.backend.store_result(result.id, {"text": "early"}, states.SUCCESS)
+        assert result.get(timeout=10) == {"text": "early"}
+
+    def test_one_that_comes_later(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """A result that is stored after somebody has asked for it is heard."""
+        from tasks import generate
+
+        result = generate.delay(prompt="x", model="fake:1")
+        seen: list[Any] = []
+        result.then(lambda answered: seen.append(answered.result))
+        channel = f"celery-task-meta-{result.id}"
+        assert redis_client.pubsub_numsub(channel) == [(channel, 1)]
+        producer_app.backend.store_result(result.id, {"text": "late"}, states.SUCCESS)
+        assert result.get(timeout=10) == {"text": "late"}
+        assert seen == [{"text": "late"}]
+
+
+@pytest.mark.usefixtures("worker_side")
+class TestWorker:
+    def test_stored_and_acknowledged(self, backend: Backend, redis_client: redis.Redis) -> None:
+        """One script does both; Celery's own acknowledgement, which comes later, is told so."""
+        hold(redis_client)
+        assert Channel.scripts is not None
+        calls = Channel.scripts.calls
+        backend.store_result("t1", {"text": "hello"}, states.SUCCESS, request=request())
+        assert Channel.scripts.calls - calls <= 3  # two more where the server does not know the script
+        stored = json.loads(redis_client.get("celery-task-meta-t1") or "{}")
+        assert (stored["status"], stored["result"], stored["task_id"]) == ("SUCCESS", {"text": "hello"}, "t1")
+        assert 0 < int(redis_client.ttl("celery-task-meta-t1")) <= int(backend.expires)
+        assert not redis_client.exists(HELD, INDEX)
+        assert QoS.answered == {"tag"}
+
+    def test_a_success_stands(self, backend: Backend, redis_client: redis.Redis) -> None:
+        """What a second delivery ends with does not take its place, but its message is done with too."""
+        backend.store_result("t1", {"text": "first"}, states.SUCCESS, request=request())
+        hold(redis_client)
+        backend.store_result("t1", ValueError("second"), states.FAILURE, request=request())
+        assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["result"] == {"text": "first"}
+        assert not redis_client.exists(HELD)
+
+    def test_a_failure_does_not(self, backend: Backend, redis_client: redis.Redis) -> None:
+        """An error gives way to what comes after it, as with Celery."""
+        backend.store_result("t1", ValueError("first"), states.FAILURE, request=request())
+        backend.store_result("t1", {"text": "second"}, states.SUCCESS, request=request())
+        assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["status"] == "SUCCESS"
+
+    @pytest.mark.parametrize("given", [request(task="billing.charge"), request(chord={"task": "after"})])
+    def test_all_else_is_celerys(self, backend: Backend, redis_client: redis.Redis, given: Any) -> None:
+        """Other tasks, and parts of a chord, which are counted after they are stored, are acknowledged by Celery."""
+        hold(redis_client)
+        backend.store_result("t1", {"text": "hello"}, states.SUCCESS, request=given)
+        assert redis_client.exists("celery-task-meta-t1")
+        assert redis_client.hexists(HELD, "tag")
+        assert QoS.answered == set()
+
+
+def test_what_is_not_the_end(backend: Backend, generate_task: GenerateTask, redis_client: redis.Redis) -> None:
+    """A state on the way is stored as ever."""
+    backend.store_result("t1", {"pid": 1}, states.STARTED, request=request())
+    assert backend.get_state("t1") == states.STARTED
+    assert generate_task.backend is backend
+
+
+@pytest.fixture
+def generate_task(producer_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    assert generate.app is producer_app
+    return generate
