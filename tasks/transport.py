@@ -71,6 +71,9 @@ class Room(Protocol):
     def free(self, queue: str) -> int:
         """How many could be."""
 
+    def in_use(self) -> int:
+        """How many run."""
+
     @property
     def asked(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
         """Says for which models a queue's requests that were set aside are asked for: before and after its own lists."""
@@ -212,7 +215,7 @@ class Channel(stock.Channel):
 
     def _take_more(self, queue: str, room: Room) -> None:
         most = min(room.free(queue), MOST_MORE)
-        if most < 1:
+        if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
             return
         lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
         found = TAKE(self.evaluator, (self.unacked_key, self.unacked_index_key, *lists), (most,))

@@ -41,6 +41,11 @@ class Room:
             left = min(self.total - self._busy.total(), self.limits.get(queue, self.total) - self._busy[queue])
             return 0 if self._closed else max(0, left)
 
+    def in_use(self) -> int:
+        """How many slots are in use, in all."""
+        with self._lock:
+            return self._busy.total()
+
     def _fits(self, queue: str) -> bool:
         return self._busy.total() < self.total and self._busy[queue] < self.limits.get(queue, self.total)
 

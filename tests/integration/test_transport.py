@@ -41,6 +41,10 @@ class Room:
         return 4 if queue in self.queues else 0
 
     @staticmethod
+    def in_use() -> int:
+        return 2
+
+    @staticmethod
     def asked(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return (), ()
 
@@ -311,6 +315,19 @@ class TestMore:
         room.free = lambda queue: 0  # type: ignore[method-assign]
         fetcher.fetch()
         assert self.ids(fetcher) == ["t0"]
+
+    @pytest.mark.usefixtures("scripts")
+    def test_none_beside_one_alone(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, scripts: AutoPipeline
+    ) -> None:
+        """A worker that runs nothing else asks for nothing more: a lone request costs one call less."""
+        room.queues = {LARGE}
+        room.in_use = lambda: 1  # type: ignore[method-assign]
+        for number in range(3):
+            send(producer_app, f"t{number}", queue=LARGE)
+        fetcher.fetch()
+        assert self.ids(fetcher) == ["t0"]
+        assert scripts.calls <= 3  # hold, and two more where the server does not know the script
 
 
 class TestLedger:

@@ -26,7 +26,9 @@ FULL: dict[str, Any] = {
     "busy": {"tier-3-7B": 3},
     "models": ["qwen3-4b"],
     "engines": [
-        EngineState(model="qwen3-4b", state="ready", running=3, memory_bytes=4 * GIB, reserved_bytes=8 * GIB, tokens_per_s=120.0),
+        EngineState(
+            model="qwen3-4b", state="ready", running=3, memory_bytes=4 * GIB, reserved_bytes=8 * GIB, tokens_per_s=120.0
+        ),
         EngineState(model="big", state="failed", reason="no such file"),
     ],
     "hardware": {"chip": "Apple M3 Max", "gpu_cores": 40, "accelerator": "metal", "os_name": "macOS"},

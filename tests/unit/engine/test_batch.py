@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.batch import LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
 from tasks.engine.engine import Engine
 from tasks.engine.model import load_model
+from tasks.engine.sampling import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.tiny_model import end_id, make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
@@ -130,6 +132,28 @@ def test_no_step_is_computed_after_the_last_token(
         loop.submit(name, 7, sampling=endless)
     loop.finish()
     assert launched == [3] * 7
+
+
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_one_wait_for_the_device_in_each_step(
+    loop: Loop, endless: Sampling, monkeypatch: pytest.MonkeyPatch, logprobs: bool
+) -> None:
+    """However many rows, whatever their parameters: a step waits for the device once, and reads scores only if asked for."""
+    waits: list[int] = []
+    read = Drawn.read
+
+    def count(self: Drawn, uids: Any) -> Any:
+        waits.append(len(uids))
+        assert (self.scores is not None) is logprobs
+        return read(self, uids)
+
+    monkeypatch.setattr(Drawn, "read", count)
+    for number in range(4):
+        sampling = replace(endless, temperature=number / 2, logprobs=logprobs, top_logprobs=number if logprobs else 0)
+        loop.submit(f"prompt {number}", 12, sampling=sampling)
+    loop.finish()
+    assert sum(waits) == 4 * 12
+    assert len(waits) == 12
 
 
 def test_decoding_goes_on_beside_a_prefill_that_ends(loop: Loop, endless: Sampling) -> None:

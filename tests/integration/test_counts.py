@@ -1,0 +1,130 @@
+"""What a request costs, in counts: a guard against what a timing on a busy machine would not show.
+
+The bounds are what was measured (in brackets) and a little more; who needs more of something says why here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+# Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
+    pytest.mark.xdist_group("counts"),
+]
+
+WAIT_S = 60.0
+MODEL = "fake:20"
+REQUESTS, TOKENS, STREAMS = 10, 10, 8
+
+
+@pytest.fixture(scope="module")
+def generate(shared_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    assert generate.app is shared_app
+    return generate
+
+
+@pytest.fixture(scope="module")
+def node(shared_worker: StartWorker) -> Worker:
+    """A worker that beats and polls so rarely that it adds nothing to the counts."""
+    return shared_worker("-c", str(STREAMS), env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "3600"})
+
+
+class Commands:
+    """Redis commands since it was made, those that scripts call included."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._before = self._counts()
+
+    def _counts(self) -> Counter[str]:
+        stats: Any = self._client.info("commandstats")
+        return Counter({name.removeprefix("cmdstat_"): value["calls"] for name, value in stats.items()})
+
+    def __getitem__(self, name: str) -> int:
+        return (self._counts() - self._before)[name]
+
+    def total(self) -> int:
+        return sum((self._counts() - self._before).values())
+
+
+@pytest.fixture
+def commands(node: Worker, shared_redis: redis.Redis, generate: GenerateTask) -> Commands:
+    """Counts from the moment when everything has been loaded and subscribed."""
+    warm = generate.delay(prompt="warm", model=MODEL, max_tokens=1)
+    assert [chunk.finish_reason for chunk in warm.stream(timeout=WAIT_S)][-1] == "length"
+    wait_until(lambda: not shared_redis.hlen(f"celery-mlx:unacked:{identity(node)}"))
+    return Commands(shared_redis)
+
+
+def identity(node: Worker) -> str:
+    record = node.record()
+    assert record is not None
+    return record.identity
+
+
+def test_a_request(commands: Commands, generate: GenerateTask) -> None:
+    """One at a time, each with one reader: what a producer, a worker and a reader send in all."""
+    for number in range(REQUESTS):
+        result = generate.delay(prompt=str(number), model=MODEL, max_tokens=TOKENS)
+        assert [chunk.index for chunk in result.stream(timeout=WAIT_S)].count(0) == 1
+    wait_until(lambda: commands["hdel"] >= 2 * REQUESTS, about="every message acknowledged")
+    # Put, hold, claim, answer, and one append each for the start, the tokens and the end [14 to 15].
+    assert commands["evalsha"] <= REQUESTS * (4 + TOKENS + 2)
+    # Start, tokens, end and claim [12 to 13]; each is published once, and the result is.
+    assert commands["xadd"] <= REQUESTS * (TOKENS + 3)
+    assert commands["publish"] <= REQUESTS * (TOKENS + 4)
+    wait_until(lambda: commands["setex"] == REQUESTS, about="a result for each request, stored once")
+    # A reader subscribes to the journal, nobody to the result, and reads once or twice.
+    assert commands["subscribe"] == REQUESTS
+    assert commands["xrevrange"] <= 2 * REQUESTS
+    # The worker asks once for each, and once a second where nothing comes.
+    assert commands["brpop"] <= 2 * REQUESTS + 5
+    # [97 with ten tokens]
+    assert commands.total() <= 120 * REQUESTS
+
+
+def test_a_token(commands: Commands, generate: GenerateTask) -> None:
+    """A longer answer costs one append for each of its tokens, and nothing else."""
+    tokens = 100
+    result = generate.delay(prompt="long", model=MODEL, max_tokens=tokens)
+    assert len([chunk for chunk in result.stream(timeout=WAIT_S) if chunk.ids]) >= tokens // 2
+    assert commands["evalsha"] <= tokens + 8
+    assert commands["xadd"] <= tokens + 3
+
+
+def test_a_step_of_several(commands: Commands, generate: GenerateTask) -> None:
+    """Tokens of one step go out in one call, whoever they belong to."""
+    results = [generate.delay(prompt=str(number), model=MODEL, max_tokens=50) for number in range(STREAMS)]
+    for result in results:
+        assert result.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 50
+    # About 50 steps, and what each request costs apart from them; one by one it would be 400 appends.
+    assert commands["evalsha"] <= 50 + 15 + 8 * STREAMS
+    assert commands["xadd"] <= STREAMS * (50 + 3)
+
+
+def test_messages_taken_together(commands: Commands, generate: GenerateTask, shared_app: Celery, node: Worker) -> None:
+    """Requests that wait for a worker come to it several at a time."""
+    control = shared_app.control
+    assert control.broadcast("drain", destination=[node.node], reply=True, timeout=10)
+    results = [generate.delay(prompt=str(number), model=MODEL, max_tokens=1) for number in range(STREAMS)]
+    before = commands["brpop"]
+    assert control.broadcast("resume", destination=[node.node], reply=True, timeout=10)
+    for result in results:
+        assert result.get(timeout=WAIT_S)["text"]
+    assert commands["brpop"] - before <= STREAMS - 2
