@@ -68,6 +68,7 @@ class SimulatedWorker:
             os_name="macOS",
             os_version="15.5",
             accelerator="metal",
+            engine_accelerator="metal",
             sources={},
             overridden=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,15 @@ def _detect_here(settings: Settings) -> Hardware:
 
 
 def _detect(settings: Settings, machine: Machine) -> Hardware:
+    found = _ask(settings, machine)
+    if settings.chip:
+        # A Mac's tiers are simulated; that its engines compute on Metal cannot be.
+        bare = _ask(replace(settings, chip=""), machine)
+        found.add(bare.source("accelerator") or "unknown", engine_accelerator=bare.get("accelerator") or "cpu")
+    return found.hardware()
+
+
+def _ask(settings: Settings, machine: Machine) -> Findings:
     found = Findings()
     _override(settings, found)
     if machine.system == "Darwin":
@@ -51,7 +61,7 @@ def _detect(settings: Settings, machine: Machine) -> Hardware:
         ask_linux(machine, found)
     if found.get("accelerator") == "metal":
         assume_apple(found)
-    return found.hardware()
+    return found
 
 
 def _override(settings: Settings, found: Findings) -> None:

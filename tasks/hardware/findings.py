@@ -33,6 +33,7 @@ class Findings:
         """The record; what nobody knew has the source ``unknown``."""
         self.add("unknown", chip="unknown", gpu_cores=0, cpu_cores=1, memory_bytes=0, accelerator="cpu")
         self.add("unknown", os_name="unknown", os_version="unknown")
+        self.add(self.source("accelerator"), engine_accelerator=self.get("accelerator"))
         sources = {name: self._sources.get(name, "unknown") for name in RECORDED}
         values: dict[str, Any] = {name: self._values.get(name) for name in RECORDED}
         return Hardware(**values, sources=sources, overridden="override" in sources.values())

@@ -20,6 +20,8 @@ class Hardware:
     memory, whichever is smaller. ``gpu_memory_bytes`` is what the GPU may use: its own memory with ``cuda``; with
     ``metal`` the limit that somebody has set (``iogpu.wired_limit_mb``), else ``None``: macOS keeps its own rule in the
     driver and changes it between versions (two thirds to three quarters), so the engine reports what the device says.
+    ``accelerator`` decides the tiers, ``engine_accelerator`` is what MLX really computes on; they differ where the chip is
+    overridden.
 
     ``sources`` says for each field where its value came from: ``sysctl``, ``ioreg``, ``system_profiler``, ``sw_vers``,
     ``nvml``, ``psutil``, ``sysconf``, ``affinity``, ``cgroup``, ``proc``, ``os-release``, ``platform``, ``table`` (what
@@ -39,6 +41,7 @@ class Hardware:
     os_name: str
     os_version: str
     accelerator: Accelerator
+    engine_accelerator: Accelerator
     sources: dict[str, str] = field(default_factory=dict)
     overridden: bool = False
 

@@ -111,7 +111,8 @@ class Peers:
 
 
 def _fits(entry: ModelEntry, record: WorkerRecord) -> bool:
-    accelerator = str(record.hardware.get("accelerator") or "")
+    hardware = record.hardware
+    accelerator = str(hardware.get("engine_accelerator") or hardware.get("accelerator") or "")
     try:
         return expected(entry, accelerator, record.room_bytes).floor_bytes <= record.room_bytes
     except GenerationError:

@@ -104,7 +104,7 @@ class InferenceWorker:
         self.engines = Engines(
             settings,
             self.budget_bytes,
-            self.hardware.accelerator,
+            self.hardware.engine_accelerator,
             max(limits.values(), default=self.concurrency) if limits else self.concurrency,
             self.publisher,
             self._on_step,

@@ -125,6 +125,7 @@ def test_the_hardware_record_is_a_machine() -> None:
         os_name="macOS",
         os_version="15.5",
         accelerator="metal",
+        engine_accelerator="metal",
     )
     assert offered(capabilities(hardware)) == {"<3B": 15, "3-7B": 12, "7-13B": 9}
 

@@ -137,6 +137,18 @@ def test_overridden_chip_is_a_mac(chip: str, memory_gb: float, name: str, varian
     assert hardware.sources["gpu_cores"] == "table"
 
 
+def test_an_overridden_chip_does_not_compute() -> None:
+    """Tiers follow the override; what MLX computes on stays the real machine's, or a CPU's weights would be miscounted."""
+    on_cpu = detect(Settings(chip="M3 Ultra"), linux())
+    assert (on_cpu.accelerator, on_cpu.engine_accelerator) == ("metal", "cpu")
+    on_nvidia = detect(Settings(chip="M3 Ultra"), linux(nvml=FakeNvml))
+    assert (on_nvidia.accelerator, on_nvidia.engine_accelerator) == ("metal", "cuda")
+    on_mac = detect(Settings(chip="M1"), mac(recording("m4-max")))
+    assert (on_mac.accelerator, on_mac.engine_accelerator) == ("metal", "metal")
+    bare = detect(Settings(), linux(nvml=FakeNvml))
+    assert (bare.accelerator, bare.engine_accelerator) == ("cuda", "cuda")
+
+
 def test_overrides_on_a_real_mac() -> None:
     """On a Mac the overridden chip's GPU cores do not come from the GPU underneath, and an overridden count wins."""
     assert detect(Settings(chip="M1"), mac(recording("m4-max"))).gpu_cores == 7
