@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
-from celery import Celery
+from celery import Celery, signals
 
+from tasks.errors import pointer
 from worker_config.celeryconfig import celery_options
 from worker_config.environment import SettingError
 from worker_config.settings import current_settings
@@ -23,9 +25,17 @@ def _options() -> dict[str, Any]:
         if click.get_current_context(silent=True) is None:
             raise
         # Celery's command line prints the traceback of any Exception that loading an application raises.
-        print(f"celery-mlx: {error}", file=sys.stderr)
+        print(f"celery-mlx: {error}{pointer('A setting is wrong')}", file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None
 
 
 app = Celery("tasks", include=["tasks.generate"])
 app.config_from_object(_options())
+
+
+@signals.import_modules.connect(sender=app)
+def _look_at_port(**_: Any) -> None:
+    """Flower has read its options and is about to listen: it has no signal of its own."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.info_name == "flower":
+        import_module("tasks.cli.flower").require_port()

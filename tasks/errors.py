@@ -5,6 +5,7 @@ Celery stores an error as its class and arguments and makes it anew in the produ
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -95,10 +96,17 @@ class QueueFull(GenerationError):
 
 
 class BrokerUnavailable(GenerationError):
-    """Redis cannot be reached, or refuses this client."""
+    """Redis cannot be reached, or refuses this client.
+
+    ``entry`` is the heading in docs/troubleshooting.md that helps; empty where there is none.
+    """
 
     code = "broker_unavailable"
     retryable = True
+
+    def __init__(self, message: str = "", entry: str = "") -> None:
+        super().__init__(message)
+        self.entry = entry
 
 
 class JournalFailed(GenerationError):
@@ -115,6 +123,12 @@ class Cancelled(GenerationError):
 
 class StreamTimeout(TimeoutError):
     """A reader waited longer than it wanted to; the request itself goes on."""
+
+
+def pointer(entry: str) -> str:
+    """Where docs/troubleshooting.md helps, as the end of a line that refuses a start; empty without an entry."""
+    anchor = "-".join(re.findall(r"\w+", entry.lower()))
+    return f" (docs/troubleshooting.md#{anchor})" if anchor else ""
 
 
 def _leaves(base: type[GenerationError]) -> dict[str, type[GenerationError]]:

@@ -53,7 +53,7 @@ class GenerateTask(Task):
             BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
         # pydantic and redis are two thirds of the import's time.
-        from tasks.journal.connection import endpoint, is_away
+        from tasks.journal.connection import endpoint, is_away, trouble
         from tasks.parameters import parse, previous_of, redact, with_previous
 
         kwargs = kwargs or {}
@@ -72,7 +72,10 @@ class GenerateTask(Task):
         except Exception as error:
             if not (isinstance(error, OperationalError) or is_away(error)):
                 raise
-            raise BrokerUnavailable(_unreachable(str(endpoint(self.app)), error)) from None
+            found = trouble(error.__cause__ or error)
+            raise BrokerUnavailable(
+                f"cannot send to {endpoint(self.app)} ({found.says}): {found.remedy}", found.entry
+            ) from None
 
     def _send(self, *args: Any, **options: Any) -> GenerateResult:
         try:
@@ -121,11 +124,6 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
     """The body, on a worker: see :mod:`tasks.worker.inference`."""
     module = "tasks.worker.eager" if task.request.is_eager else "tasks.worker.inference"
     return cast("Answer", import_module(module).generate(task, previous, values))
-
-
-def _unreachable(url: str, error: Exception) -> str:
-    reason = str(error.__cause__ or error).strip().rstrip(".")
-    return f"cannot send to {url} ({reason}): start Redis there, or set REDIS_URL to where it is"
 
 
 @signals.celeryd_init.connect

@@ -25,6 +25,12 @@ def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> 
     return hub_cache(environ) / f"models--{hub_id.replace('/', '--')}"
 
 
+def hub_is_offline(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the hub's client may not ask the hub: ``HF_HUB_OFFLINE``, as that client reads it."""
+    values = os.environ if environ is None else environ
+    return values.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 def hub_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
     """The local folder of a model at this revision (``None`` is the newest that was fetched); ``None`` if not local."""
     folder = repository_folder(hub_id, environ)

@@ -1,5 +1,7 @@
 """Does MLX run here? ``python -m tasks.engine.probe`` tries, in a process of its own, and prints one JSON object.
 
+With ``--hub`` it looks after the model hub alone.
+
 A process of its own because MLX aborts it where Metal or a driver is broken, and because nothing else may import MLX.
 """
 
@@ -74,4 +76,4 @@ def _version(distribution: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(probe()) + "\n")
+    sys.stdout.write(json.dumps(hub_state() if "--hub" in sys.argv else probe()) + "\n")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import BusyLoadingError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 from redis.retry import Retry
 
+from tasks import keys
 from tasks.errors import BrokerUnavailable, JournalFailed
 
 if TYPE_CHECKING:
@@ -33,6 +35,19 @@ REFUSALS = (
     "NOPERM",
     "NOAUTH",
 )
+
+
+START = "start it there, or set REDIS_URL to where it is"
+
+_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
+
+
+class Trouble(NamedTuple):
+    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md."""
+
+    says: str
+    remedy: str
+    entry: str
 
 
 class Endpoint(NamedTuple):
@@ -67,11 +82,11 @@ def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
             retry=Retry(NoBackoff(), 1),
         )
     except (ValueError, redis.RedisError) as error:
-        raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})") from error
+        raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})", "Redis is not there") from error
 
 
 def require_server(source: Any) -> None:
-    """Make sure that Redis answers there, takes the password, and is recent enough.
+    """Make sure that Redis answers there, takes the password, is recent enough, and takes writes.
 
     Raises:
         BrokerUnavailable: it does not, with what to do.
@@ -80,17 +95,60 @@ def require_server(source: Any) -> None:
     with closing(connect(where)) as client:
         try:
             speaks = str(client.info("server").get("redis_version", ""))
-        except redis.AuthenticationError as error:
-            raise BrokerUnavailable(f"{where}: {error}: put the right user and password into REDIS_URL") from error
+            require_version(speaks, str(where))
+            try_write(client)
         except (redis.RedisError, OSError) as error:
-            reason = str(error).rstrip(".")
+            found = trouble(error)
             raise BrokerUnavailable(
-                f"{where}: Redis cannot be used ({reason}): start it there, or set REDIS_URL to where it is"
+                f"{where}: Redis cannot be used ({found.says}): {found.remedy}", found.entry
             ) from error
+
+
+def try_write(client: redis.Redis) -> None:
+    """A write that changes nothing, for want of its stream; a server that is full, or a replica, refuses it as any other."""
+    client.xadd(keys.stream("none"), {"d": ""}, nomkstream=True)
+
+
+def require_version(speaks: str, where: str) -> None:
+    """Make sure that a server's version is recent enough; one that does not say its version is.
+
+    Raises:
+        BrokerUnavailable: it is not, with what to do.
+    """
     numbers = tuple(int(part) for part in speaks.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
-        raise BrokerUnavailable(f"{where}: Redis {speaks} is too old: install Redis {oldest} or later, or Valkey")
+        raise BrokerUnavailable(
+            f"{where}: Redis {speaks} is too old: install Redis {oldest} or later, or Valkey", "Redis is too old"
+        )
+
+
+def trouble(error: BaseException) -> Trouble:
+    """What is the matter with Redis, by an error of redis-py's, whichever class it gives it."""
+    says = _PIPELINE.sub("", str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    if isinstance(error, redis.AuthenticationError) or says.startswith(("NOAUTH", "WRONGPASS")):
+        return Trouble(says, "put the right user and password into REDIS_URL", "Wrong password")
+    if isinstance(error, NoPermissionError):
+        remedy = "let this user use all keys, channels and commands: ACL SETUSER NAME ~* &* +@all"
+        return Trouble(says, remedy, "Wrong password")
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in says:
+        remedy = "raise its maxmemory, or wait until results expire (result_ttl_s, journal_ttl_s)"
+        return Trouble(says, remedy, "Redis is full")
+    if isinstance(error, ReadOnlyError) or "READONLY" in says:
+        return Trouble(says, "set REDIS_URL to the primary", "Redis is a replica")
+    if says.startswith("MISCONF"):
+        return Trouble(says, "make room on the disk that it saves to", "Redis is full")
+    if isinstance(error, BusyLoadingError):
+        return Trouble(says, "wait until Redis has read its data", "Redis is not there")
+    if "DB index" in says:
+        return Trouble(says, "end REDIS_URL with the number of one of its databases, as in /0", "Redis is not there")
+    if isinstance(error, redis.TimeoutError):
+        remedy = "is the port right, is a firewall between, does the server want rediss:// (TLS)?"
+        return Trouble(says, remedy, "Redis is not there")
+    if "SSL" in says or "certificate" in says:
+        remedy = "use redis:// for a server without TLS, or name its certificate: rediss://...?ssl_ca_certs=FILE"
+        return Trouble(says, remedy, "Redis is not there")
+    return Trouble(says, START, "Redis is not there")
 
 
 def is_away(error: BaseException) -> bool:
@@ -121,7 +179,9 @@ def endpoint(source: Any) -> Endpoint:
             options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
             return Endpoint(_plain_url(first.split(";")[0]), options)
     found = ", ".join(f"{name}={without_password(str(value))!r}" for name, value, _ in candidates)
-    raise BrokerUnavailable(f"journals need Redis, and neither setting names one: {found}; use a redis:// URL")
+    raise BrokerUnavailable(
+        f"journals need Redis, and neither setting names one: {found}; use a redis:// URL", "Redis is not there"
+    )
 
 
 def without_password(url: str) -> str:

@@ -14,12 +14,14 @@ from celery import signals
 from celery.platforms import EX_OK
 from celery.worker import state
 
-from tasks.errors import GenerationError
+from tasks.errors import BrokerUnavailable, GenerationError, pointer
+from tasks.hardware import detect
 from tasks.journal.connection import require_server
 from tasks.messages.journal import End, Error
 from tasks.registry import DuplicateWorker
 from tasks.transport import Channel, QoS
 from tasks.worker import logs
+from tasks.worker.equipment import Unequipped, require_equipment
 from tasks.worker.orphans import RestoreOrphans
 from tasks.worker.pools import refusal
 from tasks.worker.worker import InferenceWorker, transport_options
@@ -89,12 +91,14 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         if refused is None:
             return
         if refused:
-            _refuse(EX_CONFIG, refused)
+            _refuse(EX_CONFIG, refused, "Wrong pool")
         _worker = _make_worker(sender)
     except SettingError as error:
-        _refuse(EX_CONFIG, str(error))
-    except GenerationError as error:
-        _refuse(EX_UNAVAILABLE, str(error))
+        _refuse(EX_CONFIG, str(error), "A setting is wrong")
+    except Unequipped as error:
+        _refuse(EX_UNAVAILABLE if error.passing else EX_CONFIG, str(error), error.entry)
+    except BrokerUnavailable as error:
+        _refuse(EX_UNAVAILABLE, str(error), error.entry)
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = _worker.concurrency
     sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
@@ -103,9 +107,10 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
 
 
 def _make_worker(sender: WorkController) -> InferenceWorker:
-    app = sender.app
+    app, settings = sender.app, current_settings()
     require_server(app)
-    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), current_settings())
+    require_equipment(settings, detect(settings))
+    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings)
     app.amqp.queues.select(worker.queues)
     return worker
 
@@ -113,14 +118,15 @@ def _make_worker(sender: WorkController) -> InferenceWorker:
 def _queues(app: Any) -> list[str]:
     """What ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
     from tasks.capabilities import capabilities
-    from tasks.hardware import detect
 
     typed = app.amqp.queues._consume_from
     if typed is not None:
         unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]
         if unknown:
-            raise SettingError(
-                f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}"
+            _refuse(
+                EX_CONFIG,
+                f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}",
+                "An unknown tier in -Q",
             )
         return list(typed)
     offers = capabilities(detect(current_settings())).tiers
@@ -150,7 +156,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     try:
         _worker.start(_Loop())
     except DuplicateWorker as error:
-        _refuse(EX_CONFIG, str(error))
+        _refuse(EX_CONFIG, str(error), "A name that is taken")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
     signal.signal(signal.SIGQUIT, _on_quit)
@@ -209,7 +215,7 @@ def _on_worker_shutdown(**_: Any) -> None:
         worker.stop()
 
 
-def _refuse(code: int, message: str) -> NoReturn:
+def _refuse(code: int, message: str, entry: str) -> NoReturn:
     """End the process before it has begun, with one line. Celery swallows any other exception of a signal's handler."""
-    print(f"celery-mlx: {message}", file=sys.__stderr__, flush=True)
+    print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
     raise SystemExit(code)

@@ -50,7 +50,7 @@ def test_doctor_of_a_server_with_another_password(redis_url: str) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "not-the-password" not in done.stdout + done.stderr
-    assert "put the right password into REDIS_URL" in done.stdout
+    assert "put the right user and password into REDIS_URL" in done.stdout
     assert "Apple M2 Pro [override]" in done.stdout
     assert "tier-7-13B" in done.stdout
     assert "13-27B needs 20 GPU cores, this machine has 16" in done.stdout

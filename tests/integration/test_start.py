@@ -1,8 +1,9 @@
-"""A worker that cannot start says why in one line, without a traceback, and ends with an error."""
+"""A worker that cannot start says why in one line, without a traceback, and ends with an error; Flower too."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,16 +13,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tasks.demo.embedded import EmbeddedServer
 from tasks.errors import BrokerUnavailable
 from tests.support import ROOT
+from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import redis
     from celery import Celery
 
-    from tasks.demo.embedded import EmbeddedServer
     from tests.conftest import StartWorker
 
 EX_UNAVAILABLE = 69
@@ -37,10 +40,25 @@ GREEN = {
 }
 
 
+def entries() -> dict[str, str]:
+    """The entries of the page about trouble, by the anchors of their headings; white space and marks of quotes are gone."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    parts = [part.partition("\n") for part in re.split(r"^##+ ", page, flags=re.MULTILINE)]
+    return {
+        re.sub(r"\W+", "-", heading.lower()).strip("-"): " ".join(text.replace("\n>", "\n").split())
+        for heading, _, text in parts
+    }
+
+
 def start(*args: str, **env: str) -> tuple[int, str]:
-    """The exit status of a worker that is to be refused, and the line that says why."""
+    """The exit status of a worker that is to be refused, and the line that says why, less the entry that it points to."""
+    return refused("worker", "-n", "refused@here", *args, **env)
+
+
+def refused(*args: str, **env: str) -> tuple[int, str]:
+    """The same of any command."""
     done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", "refused@here", *args],
+        [sys.executable, "-m", "celery", "-A", "tasks", *args],
         cwd=ROOT,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
@@ -55,7 +73,14 @@ def start(*args: str, **env: str) -> tuple[int, str]:
     lines = [line for line in said.splitlines() if line.startswith("celery-mlx: ")]
     assert len(lines) == 1, said
     assert said.rstrip().endswith(lines[0]), said
-    return done.returncode, lines[0].removeprefix("celery-mlx: ")
+    message, _, anchor = lines[0].removeprefix("celery-mlx: ").rpartition(" (docs/troubleshooting.md#")
+    assert anchor.removesuffix(")") in entries(), said
+    return done.returncode, message
+
+
+def explained(anchor: str, words: str) -> bool:
+    """Whether an entry of the page about trouble quotes these words."""
+    return words in entries()[anchor]
 
 
 class TestPools:
@@ -128,7 +153,7 @@ class TestSettings:
 class OldRedis:
     """Speaks just enough of the protocol to say that it is Redis 5."""
 
-    INFO = b"redis_version:5.0.14\r\n"
+    INFO = b"redis_version:5.0.14\r\nrole:master\r\n"
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -167,6 +192,14 @@ def old_redis() -> Iterator[OldRedis]:
     server.close()
 
 
+@pytest.fixture
+def full_redis(redis_client: redis.Redis) -> Iterator[redis.Redis]:
+    """The server has no room for anything, until the test is over."""
+    redis_client.config_set("maxmemory", "1")
+    yield redis_client
+    redis_client.config_set("maxmemory", "0")
+
+
 class TestRedis:
     def test_nobody_is_there(self) -> None:
         """A Redis that cannot be reached is named, without its password, with what to do."""
@@ -182,7 +215,8 @@ class TestRedis:
         for url in (f"redis://:wrong@127.0.0.1:{port}/0", f"redis://127.0.0.1:{port}/0"):
             code, message = start(REDIS_URL=url)
             assert code == EX_UNAVAILABLE
-            assert message.endswith("put the right user and password into REDIS_URL")
+            assert message.endswith("): put the right user and password into REDIS_URL")
+            assert ".:" not in message
             assert "wrong@" not in message
 
     def test_too_old(self, old_redis: OldRedis) -> None:
@@ -190,12 +224,145 @@ class TestRedis:
         code, message = start(REDIS_URL=old_redis.url)
         assert code == EX_UNAVAILABLE
         assert message == f"{old_redis.url}: Redis 5.0.14 is too old: install Redis 6.2 or later, or Valkey"
+        assert explained("redis-is-too-old", "Redis 5.0.14 is too old: install Redis 6.2 or later, or Valkey")
+
+    def test_full(self, redis_url: str, full_redis: redis.Redis) -> None:
+        """A Redis without room is told from one that is not there, and what makes room is said."""
+        code, message = start()
+        assert code == EX_UNAVAILABLE
+        assert (
+            "Redis cannot be used (command not allowed when used memory > 'maxmemory'): raise its maxmemory" in message
+        )
+        assert explained("redis-is-full", message.partition("Redis cannot be used ")[2])
+
+    def test_a_replica(self, redis_url: str) -> None:
+        """A Redis that only copies another one says which is wanted."""
+        parts = urlsplit(redis_url)
+        replica = (f"replicaof 127.0.0.1 {parts.port}", f"masterauth {parts.password}")
+        with EmbeddedServer(config=replica) as server:
+            code, message = start(REDIS_URL=server.url)
+        assert code == EX_UNAVAILABLE
+        assert message.endswith(
+            "Redis cannot be used (You can't write against a read only replica): set REDIS_URL to the primary"
+        )
+        assert explained("redis-is-a-replica", message.partition("Redis cannot be used ")[2])
+
+    def test_a_database_that_is_not_there(self, redis_url: str) -> None:
+        """A number that this Redis has no database for is what is to be corrected."""
+        code, message = start(REDIS_URL=f"{redis_url.removesuffix('/0')}/9999")
+        assert code == EX_UNAVAILABLE
+        assert message.endswith("end REDIS_URL with the number of one of its databases, as in /0")
 
     def test_no_redis_at_all(self) -> None:
         """A broker that is not Redis is refused."""
         code, message = start(REDIS_URL="amqp://guest@localhost//")
         assert code in (EX_CONFIG, EX_UNAVAILABLE)
         assert "amqp://guest@localhost//" in message
+
+
+#: What is put in front of a worker's own modules to have it see another machine.
+NO_MLX = "import sys; sys.modules['mlx'] = sys.modules['mlx_lm'] = None"
+FULL_DISK = """
+import shutil
+from collections import namedtuple
+shutil.disk_usage = lambda _path: namedtuple("usage", "total used free")(10**12, 10**12 - 10**7, 10**7)
+"""
+
+
+@pytest.mark.usefixtures("redis_client")
+class TestEquipment:
+    """Redis is there; the machine lacks something else."""
+
+    @pytest.fixture
+    def bare(self, tmp_path: Path) -> dict[str, str]:
+        """The environment of a machine without any model, and without the fake ones."""
+        return {
+            "CELERY_MLX_ALLOW_FAKE": "0",
+            "CELERY_MLX_CACHE": str(tmp_path / "cache"),
+            "HF_HOME": str(tmp_path / "home"),
+            "PYTHONPATH": str(tmp_path),
+        }
+
+    def test_no_mlx(self, bare: dict[str, str], tmp_path: Path) -> None:
+        """A producer's machine is told what a worker's has."""
+        (tmp_path / "sitecustomize.py").write_text(NO_MLX)
+        code, message = start(**bare)
+        assert code == EX_CONFIG
+        assert message.startswith(
+            "MLX: mlx is not installed: this machine can send requests, not serve them: pip install"
+        )
+        assert explained("no-mlx", message)
+
+    def test_no_model_and_no_hub(self, bare: dict[str, str]) -> None:
+        """Without any model, and where the hub may not be asked, a worker could only fail requests."""
+        code, message = start(**bare)
+        assert code == EX_CONFIG
+        assert message.startswith("no model is on this machine, and the hub may not be asked (HF_HUB_OFFLINE)")
+        assert explained("no-model", message)
+
+    def test_no_model_and_a_hub_that_is_away(self, bare: dict[str, str]) -> None:
+        """Nor where it does not answer; but it may soon, so a service tries again."""
+        code, message = start(**bare, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:1")
+        assert code == EX_UNAVAILABLE
+        assert message.startswith("no model is on this machine, and the hub http://127.0.0.1:1 does not answer (")
+        assert explained("no-model", message.rpartition("): ")[2])
+
+    def test_no_room_for_a_model(self, bare: dict[str, str], tmp_path: Path) -> None:
+        """A disk without room ends the start of a worker that has to fetch a model."""
+        (tmp_path / "sitecustomize.py").write_text(FULL_DISK)
+        for models, about in (("", "no model is"), ("qwen3-4b", "CELERY_MLX_MODELS: model 'qwen3-4b' is not")):
+            code, message = start(**bare, HF_HUB_OFFLINE="0", CELERY_MLX_MODELS=models)
+            assert code == EX_CONFIG
+            assert message.startswith(about)
+            assert message.endswith("has 0.01 GB free: make room, or set HF_HOME to a larger disk")
+        assert explained("the-disk-is-full", "has 0.01 GB free: make room, or set HF_HOME to a larger disk")
+
+    @pytest.mark.parametrize(
+        ("models", "reason"),
+        [
+            ("fake:1,smolm2", "CELERY_MLX_MODELS: model 'smolm2' is neither in the catalogue nor allowed by a pattern"),
+            ("smollm2-135m", "CELERY_MLX_MODELS: model 'smollm2-135m': "),
+            ("llama-3.3-70b", "CELERY_MLX_MODELS: needs llama-3.3-70b 41.78 GB, and this worker may use 6.87 GB"),
+            ("fake:1:weights_mb=4000,fake:2:weights_mb=4000", "CELERY_MLX_MODELS: needs fake:1:weights_mb=4000 4."),
+            ("qwen3-4b", "CELERY_MLX_MODELS: model 'qwen3-4b' is not on this machine, and the hub may not be asked"),
+        ],
+    )
+    def test_a_model_that_cannot_be_kept(self, bare: dict[str, str], models: str, reason: str) -> None:
+        """Unknown, not here, larger than the machine, or larger together: the setting is named, and what is wrong with it."""
+        offline = "0" if "llama" in models else "1"
+        here = {**bare, "CELERY_MLX_ALLOW_FAKE": "1", "CELERY_MLX_MEMORY_GB": "8", "HF_HUB_OFFLINE": offline}
+        code, message = start(**here, CELERY_MLX_MODELS=models)
+        assert code == EX_CONFIG
+        assert message.startswith(reason)
+
+
+def test_a_default_model_that_is_not_here(worker: StartWorker, tmp_path: Path) -> None:
+    """A worker that has a model, and not the default one, serves the one and warns of the other."""
+    folder = make_tiny_model(tmp_path / "mine")
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text(f'[[models]]\nname = "mine"\nsource = "{folder}"\ntier = "<3B"\n')
+    each = worker(
+        env={
+            "CELERY_MLX_ALLOW_FAKE": "0",
+            "CELERY_MLX_CACHE": str(tmp_path / "cache"),
+            "CELERY_MLX_CATALOGUE": str(catalogue),
+            "HF_HOME": str(tmp_path / "home"),
+        }
+    )
+    assert "the default model smollm2-135m is not on this machine" in each.log()
+
+
+def test_flower_s_port_is_taken(redis_url: str) -> None:
+    """Flower says so in one line too, instead of its web server's traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, message = refused("flower", f"--port={port}")
+    assert code == EX_UNAVAILABLE
+    assert (
+        message
+        == f"cannot listen at 127.0.0.1, port {port} (Address already in use): choose others with --address and --port"
+    )
+    assert explained("the-port-is-taken", "(Address already in use): choose others with --address and --port")
 
 
 def test_a_live_namesake(worker: StartWorker) -> None:
@@ -247,6 +414,29 @@ def test_redis_too_old_at_delay(old_redis: OldRedis) -> None:
     assert first_delay(old_redis.url).endswith("Redis 5.0.14 is too old: install Redis 6.2 or later, or Valkey")
 
 
+@pytest.mark.usefixtures("full_redis")
+def test_redis_full_at_delay(redis_url: str) -> None:
+    """A producer is told that Redis is full, not that it is away."""
+    message = first_delay(redis_url)
+    assert "(command not allowed when used memory > 'maxmemory'): raise its maxmemory" in message
+
+
+def test_redis_full_at_a_later_delay(producer_app: Celery, redis_client: redis.Redis) -> None:
+    """So is one that has sent before."""
+    from tasks import generate
+
+    generate.apply_async(kwargs={"prompt": "a", "model": "fake:0"}, ignore_result=True)
+    redis_client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(
+            BrokerUnavailable, match=r"cannot send to \S+ \(command not allowed .*: raise its maxmemory"
+        ):
+            generate.apply_async(kwargs={"prompt": "a", "model": "fake:0"}, ignore_result=True)
+    finally:
+        redis_client.config_set("maxmemory", "0")
+    assert producer_app.conf.broker_url
+
+
 def test_redis_lost_at_a_later_delay(redis_server: EmbeddedServer, producer_app: Celery) -> None:
     """A producer whose Redis goes away gets the same error class, when Celery's own patience is over."""
     from tasks import generate
@@ -254,5 +444,5 @@ def test_redis_lost_at_a_later_delay(redis_server: EmbeddedServer, producer_app:
     assert producer_app.conf.broker_url
     generate.apply_async(kwargs={"prompt": "a", "model": "fake:0"}, ignore_result=True)
     redis_server.stop()
-    with pytest.raises(BrokerUnavailable, match="start Redis there, or set REDIS_URL to where it is"):
+    with pytest.raises(BrokerUnavailable, match="start it there, or set REDIS_URL to where it is"):
         generate.apply_async(kwargs={"prompt": "a", "model": "fake:0"}, ignore_result=True)

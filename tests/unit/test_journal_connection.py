@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 
 from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.connection import Endpoint, connect, endpoint, translated, without_password
+from tasks.journal.connection import Endpoint, connect, endpoint, translated, trouble, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,41 @@ def test_unusable_url(url: str) -> None:
 def test_without_password(url: str, shown: str) -> None:
     """A URL is shown without its password, whatever it looks like."""
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy", "entry"),
+    [
+        (redis.AuthenticationError("invalid password."), "right user and password", "Wrong password"),
+        (redis.ResponseError("NOAUTH Authentication required."), "right user and password", "Wrong password"),
+        (redis.exceptions.NoPermissionError("no 'xadd'"), "ACL SETUSER", "Wrong password"),
+        (redis.exceptions.OutOfMemoryError("command not allowed"), "maxmemory", "Redis is full"),
+        # As servers before 7 put what a script was refused.
+        (redis.ResponseError("Error running script: -OOM command not allowed when used"), "maxmemory", "Redis is full"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), "disk", "Redis is full"),
+        (redis.ReadOnlyError("You can't write"), "primary", "Redis is a replica"),
+        (redis.BusyLoadingError("loading"), "wait until", "Redis is not there"),
+        (redis.ResponseError("DB index is out of range"), "/0", "Redis is not there"),
+        (redis.TimeoutError("slow"), "TLS", "Redis is not there"),
+        (redis.ConnectionError("SSL wrong version number"), "ssl_ca_certs", "Redis is not there"),
+        (redis.ConnectionError("refused"), "start it there", "Redis is not there"),
+        (ConnectionResetError(), "start it there", "Redis is not there"),
+    ],
+)
+def test_trouble(error: Exception, remedy: str, entry: str) -> None:
+    """What is wrong with a server is told apart, each with what to do and where to read on, in one line."""
+    found = trouble(error)
+    assert remedy in found.remedy
+    assert found.entry == entry
+    assert found.says
+    assert "\n" not in found.says
+    assert not found.says.endswith(".")
+
+
+def test_trouble_in_a_pipeline() -> None:
+    """What redis-py says of the command that failed among several is left out."""
+    said = "Command # 1 (SADD _kombu.binding.celery a) of pipeline caused error: command not allowed"
+    assert trouble(redis.ResponseError(said)).says == "command not allowed"
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.cli.diagnosis.line import Line
 from tasks.errors import BrokerUnavailable
-from tasks.journal.connection import connect, endpoint
+from tasks.journal.connection import OLDEST_VERSION, connect, endpoint, trouble, try_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Streams without NOMKSTREAM, and lists without BLMOVE and GETDEL, are what older ones lack.
-OLDEST_VERSION = (6, 2)
 TIMEOUT_S = 3.0
 
 
@@ -36,9 +34,18 @@ def server_lines(app: Any) -> Iterator[Line]:
             yield Line("ok", "Redis", f"{where} answers in {took_ms:.1f} ms, the connection included")
             info = client.info()
         except (redis.RedisError, OSError) as error:
-            yield _refusal(where, error)
+            found = trouble(error)
+            yield Line("failure", "Redis", f"{where}: {found.says}", found.remedy)
             return
-    yield from info_lines(info)
+        lines = list(info_lines(info))
+        yield from lines
+        if any(line.level == "failure" for line in lines):
+            return
+        try:
+            try_write(client)
+        except (redis.RedisError, OSError) as error:
+            found = trouble(error)
+            yield Line("failure", "writes", found.says, found.remedy)
 
 
 def info_lines(info: dict[str, Any]) -> Iterator[Line]:
@@ -64,22 +71,3 @@ def _version(info: dict[str, Any]) -> Line:
     if numbers < OLDEST_VERSION:
         return Line("failure", "version", f"{name} is too old", f"install Redis {oldest} or later, or Valkey")
     return Line("ok", "version", name)
-
-
-def _refusal(where: str, error: Exception) -> Line:
-    import redis
-
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, redis.AuthenticationError) or said.startswith(("NOAUTH", "WRONGPASS")):
-        remedy = "put the right password into REDIS_URL: redis://:PASSWORD@HOST:6379/0"
-    elif isinstance(error, redis.exceptions.NoPermissionError):
-        remedy = "let this user use all keys, channels and commands: ACL SETUSER NAME ~* &* +@all"
-    elif isinstance(error, redis.BusyLoadingError):
-        remedy = "wait until Redis has read its data"
-    elif isinstance(error, redis.TimeoutError):
-        remedy = "is the port right, is a firewall between, does the server want rediss:// (TLS)?"
-    elif "SSL" in said or "certificate" in said:
-        remedy = "use redis:// for a server without TLS, or name its certificate: rediss://...?ssl_ca_certs=FILE"
-    else:
-        remedy = "start Redis or Valkey there, or set REDIS_URL to where it is"
-    return Line("failure", "Redis", f"{where}: {said}", remedy)

