@@ -1,22 +1,26 @@
 """Remote control: ``celery -A tasks control drain``, ``resume``, ``load_model NAME``, ``unload_model NAME``, ``pin_model NAME``.
 
-``celery -A tasks fleet`` and ``celery -A tasks models`` use them too. Each answers at once.
+``celery -A tasks fleet`` and ``celery -A tasks models`` use them too. Each answers at once. Some of Celery's own, which Flower
+has buttons for, mean something else here: ``shutdown`` drains as SIGTERM does, and nothing changes the number of slots.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.worker.control import control_command
+from celery.worker.control import Panel, control_command
 
 from tasks.errors import GenerationError
 from tasks.worker.lifecycle import active_worker
 from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tasks.worker.worker import InferenceWorker
 
 NO_MODELS = {"error": "this worker serves no models"}
+FIXED = {"error": "slots follow from the hardware, and from -c at the start; they cannot be changed meanwhile"}
 
 
 @control_command()
@@ -79,3 +83,24 @@ def _tell(what: str) -> dict[str, str]:
     getattr(worker, what)()
     record = worker.describe()
     return {"ok": record.status, "reason": record.reason}
+
+
+def _shut_down(worker: InferenceWorker) -> dict[str, str]:
+    worker.leave()
+    return {"ok": "draining"}
+
+
+def _instead(name: str, answer: Callable[[InferenceWorker], dict[str, str]]) -> None:
+    """Answer one of Celery's commands ourselves, in a worker that serves models."""
+    stock = Panel.data[name]
+
+    def command(state: Any, **options: Any) -> Any:
+        worker = active_worker()
+        return stock(state, **options) if worker is None else answer(worker)
+
+    Panel.data[name] = command
+
+
+_instead("shutdown", _shut_down)
+for _name in ("pool_grow", "pool_shrink", "pool_restart", "autoscale"):
+    _instead(_name, lambda _worker: FIXED)

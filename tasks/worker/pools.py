@@ -33,6 +33,8 @@ def refusal(sender: WorkController) -> str | None:
     if typed in WHY:
         return f"-P {typed} cannot run an engine: {WHY[typed]}; leave -P out"
     if _path_of(sender.pool_cls) == OURS:
+        if sender.options.get("autoscale"):
+            return "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
         return ""
     consumed = [queue for queue in sender.app.amqp.queues.consume_from if queue in QUEUES]
     if consumed:

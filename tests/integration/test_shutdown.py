@@ -194,3 +194,33 @@ def test_a_cancel_while_it_drains(generate: GenerateTask, worker: StartWorker) -
     assert [*stream][-1].finish_reason == "cancelled"
     assert readers.join() == [fake_text("s1", None, 400)]
     assert node.wait() == 0
+
+
+def test_remote_shutdown_drains(generate: GenerateTask, worker: StartWorker) -> None:
+    """Celery's ``shutdown``, which is Flower's button too, lets what runs end, as SIGTERM does."""
+    leaving = worker(*ARGS)
+    readers = Readers(send(generate, 2, 300))
+    readers.wait_until_all_run()
+    told = generate.app.control.broadcast("shutdown", reply=True, timeout=WAIT_S, limit=1)
+    assert told == [{leaving.node: {"ok": "draining"}}]
+    record = leaving.record()
+    assert record is not None
+    assert record.status == "draining"
+    assert readers.join() == [fake_text(f"s{n}", None, 300) for n in range(2)]
+    assert leaving.wait() == 0
+    assert leaving.record() is None
+
+
+def test_slots_cannot_be_changed(generate: GenerateTask, worker: StartWorker) -> None:
+    """Flower's other buttons, for pools that grow, get one clear error, and leave no traceback in the log."""
+    each = worker(*ARGS)
+    control = generate.app.control
+    for name, options in (("pool_grow", {"n": 2}), ("pool_shrink", {"n": 2}), ("autoscale", {"max": 4, "min": 1})):
+        ((answer,),) = [
+            reply.values() for reply in control.broadcast(name, arguments=options, reply=True, timeout=WAIT_S, limit=1)
+        ]
+        assert answer["error"].startswith("slots follow from the hardware")
+    ((answer,),) = [reply.values() for reply in control.pool_restart(reply=True, timeout=WAIT_S, limit=1)]
+    assert "error" in answer
+    assert generate.delay(prompt="a", model=MODEL, max_tokens=3).get(timeout=WAIT_S)["text"] == fake_text("a", None, 3)
+    assert "Traceback" not in each.log()

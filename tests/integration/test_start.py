@@ -103,6 +103,12 @@ class TestPools:
         assert message.startswith(f"-P {name} cannot run an engine: {reason}")
         assert message.endswith("leave -P out")
 
+    def test_autoscale_is_refused(self) -> None:
+        """The number of slots is no number of threads that could be grown and shrunk."""
+        code, message = start("--autoscale", "4,2")
+        assert code == EX_CONFIG
+        assert message == "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
+
     @pytest.mark.parametrize("name", ["eventlet", "gevent"])
     def test_green_threads_are_refused(self, name: str, tmp_path: Path) -> None:
         """Where the libraries of green threads are installed their pools are refused too."""

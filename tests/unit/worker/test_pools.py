@@ -25,7 +25,7 @@ HOW = ["-P {}", "-P{}", "--pool {}", "--pool={}", "-P={}"]
 def worker(pool: Any = EnginePool, queues: tuple[str, ...] = ("tier-under-3B",)) -> Any:
     """What of Celery's worker the refusal looks at."""
     consumed = SimpleNamespace(consume_from=dict.fromkeys(queues))
-    return SimpleNamespace(pool_cls=pool, app=SimpleNamespace(amqp=SimpleNamespace(queues=consumed)))
+    return SimpleNamespace(pool_cls=pool, options={}, app=SimpleNamespace(amqp=SimpleNamespace(queues=consumed)))
 
 
 @pytest.fixture
