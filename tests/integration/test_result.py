@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from tasks.demo.embedded import EmbeddedServer
+
 
 # Celery 5.7 stores results with a command that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
@@ -52,6 +54,48 @@ def answer(journal: Journal, task_id: str, *texts: str, end: bool = True) -> Non
             Append.of(task_id, len(texts) + 1, End(attempt=1, index=len(texts), finish_reason="stop", usage={}))
         )
     assert set(journal.append(items)) == {"ok"}
+
+
+PRODUCER = """
+from tasks import generate
+kept = [generate.delay(prompt="a", model="fake:0") for _ in range(5)]
+print("sent", flush=True)
+input()
+kept.pop()
+print("ends", flush=True)
+"""
+
+
+def test_a_producer_ends_without_redis(redis_server: EmbeddedServer) -> None:
+    """A process that holds results ends at once although Redis is gone; Celery's results would look for it for 20 s."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PRODUCER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as producer:
+        assert producer.stdin is not None
+        assert producer.stdout is not None
+        assert producer.stdout.readline() == "sent\n"
+        redis_server.stop()
+        producer.stdin.write("\n")
+        producer.stdin.flush()
+        assert producer.stdout.readline() == "ends\n"
+        assert producer.wait(10) == 0
+
+
+def test_a_result_that_is_let_go_is_unsubscribed(producer_app: Celery) -> None:
+    """Its channel is left at the next operation; what was never subscribed to is not kept in mind."""
+    from tasks import generate
+
+    consumer = producer_app.backend.result_consumer
+    first = generate.delay(prompt="a", model="fake:0")
+    channel = consumer._get_key_for_task(first.id)
+    assert channel in consumer.subscribed_to
+    generate.AsyncResult(str(uuid.uuid4()))
+    del first
+    assert consumer._pending_unsubscribe == {channel}
+    second = generate.delay(prompt="a", model="fake:0")
+    assert channel not in consumer.subscribed_to
+    assert consumer._get_key_for_task(second.id) in consumer.subscribed_to
+    assert not consumer._pending_unsubscribe
 
 
 class TestStream:
