@@ -27,6 +27,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from celery._state import get_current_worker_task
+from kombu.connection import resolve_aliases
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
@@ -319,3 +320,7 @@ class Transport(stock.Transport):
     """``broker_transport = "tasks.transport:Transport"``."""
 
     Channel = Channel
+
+
+# How kombu shows an address, in a worker's banner and in Flower: as redis://, which is what was written.
+resolve_aliases["tasks.transport:Transport"] = "redis"

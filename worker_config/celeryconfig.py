@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from worker_config.environment import SettingError
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ PRIORITY_STEPS = [0, 3, 5, 6, 9]
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
-    """Where messages and results are, and how connections to it behave."""
+    """Where messages and results are, and how connections to it behave.
+
+    Raises:
+        SettingError: Redis is to be reached by a socket's path, for which kombu takes its own transport instead of ours.
+    """
     url = settings.redis_url
-    if url.startswith("unix://"):
-        url = "redis+socket://" + url.removeprefix("unix://").replace("?db=", "?virtual_host=")
+    if url.startswith(("unix://", "redis+socket://")):
+        raise SettingError(
+            f"REDIS_URL={url!r}: sockets by path are not supported; name a host, as in redis://localhost:6379/0"
+        )
     return {
         "broker_url": url,
         "result_backend": f"tasks.backend:Backend+{url}",

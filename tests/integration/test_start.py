@@ -259,6 +259,12 @@ class TestRedis:
         assert code == EX_UNAVAILABLE
         assert message.endswith("end REDIS_URL with the number of one of its databases, as in /0")
 
+    def test_a_path(self) -> None:
+        """A socket's path, for which kombu would take its own transport without a word, is refused."""
+        code, message = start(REDIS_URL="unix:///run/redis.sock")
+        assert code == EX_CONFIG
+        assert message.startswith("REDIS_URL='unix:///run/redis.sock': sockets by path are not supported; name a host")
+
     def test_no_redis_at_all(self) -> None:
         """A broker that is not Redis is refused."""
         code, message = start(REDIS_URL="amqp://guest@localhost//")
@@ -340,6 +346,14 @@ class TestEquipment:
         code, message = start(**here, CELERY_MLX_MODELS=models)
         assert code == EX_CONFIG
         assert message.startswith(reason)
+
+
+def test_the_banner(worker: StartWorker, redis_url: str) -> None:
+    """Where Redis is is shown as it was written, without its password."""
+    port = urlsplit(redis_url).port
+    log = worker("-Q", "tier-under-3B").log()
+    assert f"transport:   redis://:**@127.0.0.1:{port}/0\n" in log
+    assert f"Connected to redis://:**@127.0.0.1:{port}/0\n" in log
 
 
 def test_a_default_model_that_is_not_here(worker: StartWorker, tmp_path: Path) -> None:
