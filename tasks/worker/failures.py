@@ -18,6 +18,9 @@ RETRY_FIRST_S = 2.0
 RETRY_MOST_S = 300.0
 #: Failed starts in a row after which a worker calls itself degraded for a model.
 DEGRADED_AFTER = 3
+#: A model that nobody has asked for again for so long since it might be tried is held against the worker no more: as long as
+#: the metrics remember (:data:`tasks.metrics.WINDOW_S`).
+FORGET_S = 300.0
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class Failures:
 
     def degraded(self) -> str:
         """Why the worker cannot serve what it should; empty if it can."""
+        self._forget_old()
         return "; ".join(
             f"{name}: failed to load {each.count} times, {each.error}"
             for name, each in self._failed.items()
@@ -62,4 +66,9 @@ class Failures:
 
     def states(self) -> list[EngineState]:
         """The failed models, as the registry shows them."""
+        self._forget_old()
         return [EngineState(model=name, state="failed", reason=str(each.error)) for name, each in self._failed.items()]
+
+    def _forget_old(self) -> None:
+        edge = time.monotonic() - FORGET_S
+        self._failed = {name: each for name, each in self._failed.items() if each.retry_at > edge}
