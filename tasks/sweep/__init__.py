@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from celery import Celery
 
     from tasks.sweep.sweep import Sweep
+
+PARENT_LOOK_S = 0.5
 
 
 def start_sweep(app: Celery) -> Sweep:
@@ -17,6 +23,8 @@ def start_sweep(app: Celery) -> Sweep:
     Raises:
         BrokerUnavailable: the app's broker is not Redis.
     """
+    from billiard import current_process
+
     from tasks.sweep.sweep import Sweep
     from tasks.worker.logs import use_json_if_wanted
     from worker_config.settings import current_settings
@@ -25,4 +33,13 @@ def start_sweep(app: Celery) -> Sweep:
     use_json_if_wanted(logging.getLogger())
     sweep = Sweep.of(app, sweep_s=settings.sweep_s, dead_after_s=settings.dead_after_s)
     sweep.start()
+    if current_process().name == "Beat":  # Celery's name for the child of a worker with -B
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     return sweep
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker that is killed leaves its beat behind, one more with each restart."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
