@@ -149,6 +149,24 @@ class TestSettings:
         assert str(tmp_path / "nowhere.toml") in message
 
     @pytest.mark.usefixtures("redis_client")
+    def test_a_malformed_catalogue(self, tmp_path: Path) -> None:
+        """A field that cannot be used is named with its file, its line and its value."""
+        file = tmp_path / "catalogue.toml"
+        file.write_text('[[models]]\nname = "mine"\nsource = "owner/mine"\ntier = "huge"\n')
+        code, message = start(CELERY_MLX_CATALOGUE=str(file))
+        assert code == EX_CONFIG
+        assert message.startswith(f"model catalogue {file}, line 4: models[0].tier is 'huge'")
+
+    @pytest.mark.usefixtures("redis_client")
+    @pytest.mark.parametrize(("name", "value"), [("CHIP", "Pentium"), ("GPU_CORES", "2000"), ("MEMORY_GB", "1e9")])
+    def test_a_bad_override(self, name: str, value: str) -> None:
+        """What no machine is is named with its value."""
+        code, message = start(**{f"CELERY_MLX_{name}": value})
+        assert code == EX_CONFIG
+        assert message.startswith(f"CELERY_MLX_{name}=")
+        assert ": expected " in message
+
+    @pytest.mark.usefixtures("redis_client")
     def test_an_unknown_tier(self) -> None:
         """A misspelt queue of a tier is refused: it would wait for ever for requests that nobody sends there."""
         code, message = start("-Q", "tier-3-8B,emails")

@@ -1,0 +1,193 @@
+"""Who is alive and who is dead: by Redis's clock, after kill -9 and a quick restart, after a restart of Redis, after failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import keys
+from tasks.engine.fake import fake_text
+from tasks.errors import ModelLoadFailed
+from tests.support import forget_results, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tasks.demo.embedded import EmbeddedServer
+    from tasks.generate import GenerateTask
+    from tasks.journal.chunks import Chunk
+    from tasks.messages.registry import WorkerRecord
+    from tasks.result import GenerateResult
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.timeout(180)
+WAIT_S = 60.0
+MODEL = "fake:20"
+DEAD_AFTER_S = 2.0
+QUICK = {"CELERY_MLX_HEARTBEAT_S": "0.2", "CELERY_MLX_DEAD_AFTER_S": str(DEAD_AFTER_S)}
+#: Loaded before anything else in a process; the process then lives an hour away from everybody.
+OTHER_CLOCK = """
+import time
+real_time, real_time_ns = time.time, time.time_ns
+time.time = lambda: real_time() + {offset}
+time.time_ns = lambda: real_time_ns() + {offset} * 1_000_000_000
+"""
+#: The worker's memory of failures, shortened from five minutes.
+SHORT_MEMORY = """
+from tasks.celery import app
+from tasks import metrics
+from tasks.worker import failures
+failures.FORGET_S = {window_s}
+failures.RETRY_FIRST_S = 0.1
+failures.RETRY_MOST_S = 0.2
+metrics.MetricsCollector.__init__.__kwdefaults__["window_s"] = {window_s}
+"""
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    from tasks import generate as task
+
+    assert task.app is producer_app
+    return task
+
+
+class Reader(threading.Thread):
+    """Reads one stream to its end."""
+
+    def __init__(self, result: GenerateResult) -> None:
+        super().__init__(daemon=True)
+        self.result = result
+        self.chunks: list[Chunk] = []
+        self.start()
+
+    def run(self) -> None:
+        self.chunks.extend(self.result.stream(timeout=WAIT_S))
+
+
+def begun(generate: GenerateTask, prompt: str, tokens: int) -> GenerateResult:
+    """A request whose first token is there."""
+    result = generate.delay(prompt=prompt, model=MODEL, max_tokens=tokens)
+    next(iter(result.stream(timeout=WAIT_S)))
+    return result
+
+
+def record_of(worker: Worker) -> WorkerRecord:
+    record = worker.record()
+    assert record is not None
+    return record
+
+
+def departed(client: redis.Redis) -> list[str]:
+    """The identities of those whose end is in the history."""
+    from tasks.registry import Registry
+
+    return [f"{each['node']}#{each['boot']}" for each in Registry(client).history()]
+
+
+@pytest.mark.parametrize("offset", [3600, -3600])
+def test_a_clock_that_is_an_hour_off(
+    offset: int, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """A worker whose clock is an hour off is not taken for dead while it lives, and is once it was killed; what it ran goes
+    on elsewhere, and its times in the record are Redis's."""
+    (tmp_path / "sitecustomize.py").write_text(OTHER_CLOCK.format(offset=offset))
+    odd = worker("-c", "2", env={**QUICK, "PYTHONPATH": str(tmp_path)})
+    sweeper = worker("-B", "-s", str(tmp_path / "beat"), "-c", "2", env=QUICK)
+    now: Any = redis_client.time()
+    assert abs(record_of(odd).started_at - now[0]) < 60
+    boot, beats = record_of(odd).boot, record_of(odd).beat_at
+    until = time.monotonic() + 2 * DEAD_AFTER_S
+    while time.monotonic() < until:
+        assert record_of(odd).boot == boot
+        assert odd.process.poll() is None
+        time.sleep(0.05)
+    assert record_of(odd).beat_at > beats
+    assert departed(redis_client) == []
+
+    results = [begun(generate, str(n), 200) for n in range(3)]
+    wait_until(lambda: redis_client.hlen(keys.unacked(record_of(odd).identity)), about="a request on the odd worker")
+    odd.kill()
+    wait_until(lambda: f"{odd.node}#{boot}" in departed(redis_client), timeout_s=WAIT_S, about="its burial")
+    answers = [result.get(timeout=WAIT_S) for result in results]
+    assert [answer["text"] for answer in answers] == [fake_text(str(n), None, 200) for n in range(3)]
+    assert {answer["worker"] for answer in answers} == {sweeper.node}
+
+
+def test_killed_and_back_within_a_second(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """A worker that is killed and started anew under its name at once is registered, and answers what its predecessor held."""
+    beat = ("-B", "-s", str(tmp_path / "beat"), "-c", "2", "-Q", "tier-under-3B")
+    first = worker(*beat)
+    identity = record_of(first).identity
+    readers = [Reader(begun(generate, f"p{n}", 150)) for n in range(2)]
+    waiting = generate.delay(prompt="waits", model=MODEL, max_tokens=5)
+    assert redis_client.hlen(keys.unacked(identity)) == 2
+    first.kill()
+    killed_at = time.monotonic()
+    second = worker(*beat, "-n", first.node, online=False)
+    assert time.monotonic() - killed_at < 1
+    second.node = first.node
+    second.wait_until_online()
+    assert record_of(second).identity != identity
+    assert f"took over the name of {identity}, which is dead" in second.log()
+    for n, reader in enumerate(readers):
+        reader.join(WAIT_S)
+        assert "".join(chunk.text for chunk in reader.chunks) == fake_text(f"p{n}", None, 150)
+        assert reader.result.get(timeout=WAIT_S)["attempt"] == 2
+    assert waiting.get(timeout=WAIT_S)["text"] == fake_text("waits", None, 5)
+    wait_until(lambda: not redis_client.exists(keys.unacked(identity)), about="nothing is left of the predecessor")
+    assert redis_client.hkeys(keys.WORKERS) == [first.node]
+    assert identity in departed(redis_client)
+
+
+def test_redis_forgets_the_fleet(worker: StartWorker, redis_server: EmbeddedServer) -> None:
+    """After Redis was killed and has come back empty, every worker is in the hash within 10 s, by its usual heartbeat."""
+    workers = [worker("-c", "2") for _ in range(3)]
+    identities = [record_of(each).identity for each in workers]
+    forget_results()
+    redis_server.kill()
+    redis_server.restart()
+    wait_until(
+        lambda: [each.record() and record_of(each).identity for each in workers] == identities,
+        timeout_s=10.0,
+        about="every worker's record",
+    )
+    assert all(each.process.poll() is None for each in workers)
+
+
+@contextmanager
+def short_memory(folder: Path, window_s: int) -> Iterator[dict[str, str]]:
+    """The environment of a worker whose application ``forgetful`` remembers failures for so long."""
+    (folder / "forgetful.py").write_text(SHORT_MEMORY.format(window_s=window_s))
+    yield {**QUICK, "PYTHONPATH": str(folder)}
+
+
+def test_an_early_failure_is_forgotten(generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:
+    """A worker that failed at first is degraded and takes work all the same; after the window it is online, as if new."""
+    with short_memory(tmp_path, window_s=3) as env:
+        each = worker("-c", "2", env=env, app="forgetful")
+    failed = 0
+    while record_of(each).status != "degraded":
+        with pytest.raises(ModelLoadFailed, match="no weights"):
+            generate.delay(prompt="a", model="fake:1:load_error=no weights", max_tokens=5).get(timeout=WAIT_S)
+        failed += 1
+        time.sleep(0.2)
+    assert record_of(each).metrics["error_rate"] == 1.0
+    answer = generate.delay(prompt="b", model=MODEL, max_tokens=5).get(timeout=WAIT_S)
+    assert answer["worker"] == each.node
+    wait_until(lambda: record_of(each).status == "online", timeout_s=WAIT_S, about="the failure to be forgotten")
+    assert record_of(each).reason == ""
+    wait_until(lambda: record_of(each).metrics["error_rate"] == 0, about="the window to pass")
+    assert generate.delay(prompt="c", model=MODEL, max_tokens=5).get(timeout=WAIT_S)["worker"] == each.node
+    assert record_of(each).metrics["totals"]["failed"] == failed
