@@ -11,10 +11,13 @@ import pytest
 
 from tasks.worker.engines import Engines
 from tests.support import wait_until
+from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.worker.publisher import Publisher
 
 CYCLES = 50
@@ -34,6 +37,34 @@ def tree_bytes() -> int:
     """Resident memory of this process and all below it."""
     own = psutil.Process()
     return sum(each.memory_info().rss for each in (own, *own.children(recursive=True)))
+
+
+@pytest.mark.timeout(240)
+def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
+    """So does an engine that computes with MLX."""
+    folder = make_tiny_model(tmp_path / "tiny", hidden_size=512)
+    entry = ModelEntry(name="tiny", kind="path", source=str(folder))
+    engines = Engines(
+        Settings(), 4 << 30, "cpu", 4, cast("Publisher", Nowhere()), on_step=lambda _engine, _output: None
+    )
+    sizes: list[tuple[int, int]] = []
+    try:
+        for _ in range(3):
+            engines.release(engines.acquire(entry))
+            loaded = tree_bytes()
+            engines.unload(entry.name)
+            wait_until(lambda: not engines.states())
+            gc.collect()
+            sizes.append((loaded, tree_bytes()))
+    finally:
+        engines.close()
+    assert not psutil.Process().children()
+    assert all(loaded - unloaded > folder_bytes(folder) for loaded, unloaded in sizes)
+    assert abs(sizes[-1][1] - sizes[0][1]) < 8 * MIB
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 @pytest.mark.timeout(240)

@@ -434,6 +434,31 @@ class TestHub:
             with pytest.raises(ModelLoadFailed, match="came from the hub for 2 s: what has come is kept"):
                 generate.delay(prompt="x", model="mlx-community/hangs-1B", max_tokens=5).get(timeout=WAIT_S)
 
+    def test_what_may_go_wrong(self, generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:
+        """Whatever is wrong with a hub's model is one clear error of the request's; the worker serves on."""
+        folder = make_tiny_model(tmp_path / "tiny")
+        faults: dict[str, tuple[dict[str, Any], str]] = {
+            "refused": ({"token": "secret"}, r"is refused by the hub \(HTTP 401\): .* set HF_TOKEN"),
+            "corrupt": ({"corrupt": True}, "came with the hash .* Try again"),
+            "cut": ({"cuts": 1000}, "what has come is kept, try again"),
+            "huge": ({"pretended_bytes": 10**16}, "GB more on the disk, .* make room, or set HF_HOME to a larger disk"),
+            "broken": ({"status": 500}, "the hub cannot be reached|HTTP 500"),
+        }
+        names = {fault: f"mlx-community/{fault}-1B" for fault in faults}
+        with HubServer(dict.fromkeys(names.values(), folder)) as hub:
+            env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+            node = worker(env={**QUICK, **env})
+            for fault, (changes, message) in faults.items():
+                before = {name: getattr(hub, name) for name in changes}
+                vars(hub).update(changes)
+                with pytest.raises(ModelLoadFailed, match=message) as caught:
+                    generate.delay(prompt="x", model=names[fault], max_tokens=5).get(timeout=WAIT_S)
+                vars(hub).update(before)
+                assert names[fault] in str(caught.value)
+                assert "\n" not in str(caught.value)
+            assert generate.delay(prompt="x", model="fake:1", max_tokens=5).get(timeout=WAIT_S)["text"]
+        assert "Traceback" not in node.log()
+
 
 def fetched_name(home: Path) -> str:
     """The commit of the one snapshot in this cache."""
