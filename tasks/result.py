@@ -90,20 +90,6 @@ class GenerateResult(AsyncResult):
         with closing(connect(self.app)) as client:
             return position(client, self.id)
 
-    def __del__(self) -> None:
-        """Leave it to Celery's next operation to unsubscribe from this result's channel.
-
-        Celery would do it here, at the end of a process too, and look for a Redis that is gone for 20 s.
-        """
-        consumer = getattr(self.backend, "result_consumer", None)
-        unsubscribe = getattr(consumer, "_pending_unsubscribe", None)
-        if consumer is None or unsubscribe is None:
-            super().__del__()
-            return
-        key = consumer._get_key_for_task(self.id)
-        if not self.backend._remove_pending_result(self) and key in consumer.subscribed_to:
-            unsubscribe.add(key)
-
     def _cancel(self) -> None:
         self.revoke(terminate=True)
 

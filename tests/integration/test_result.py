@@ -81,23 +81,6 @@ def test_a_producer_ends_without_redis(redis_server: EmbeddedServer) -> None:
         assert producer.wait(10) == 0
 
 
-def test_a_result_that_is_let_go_is_unsubscribed(producer_app: Celery) -> None:
-    """Its channel is left at the next operation; what was never subscribed to is not kept in mind."""
-    from tasks import generate
-
-    consumer = producer_app.backend.result_consumer
-    first = generate.delay(prompt="a", model="fake:0")
-    channel = consumer._get_key_for_task(first.id)
-    assert channel in consumer.subscribed_to
-    generate.AsyncResult(str(uuid.uuid4()))
-    del first
-    assert consumer._pending_unsubscribe == {channel}
-    second = generate.delay(prompt="a", model="fake:0")
-    assert channel not in consumer.subscribed_to
-    assert consumer._get_key_for_task(second.id) in consumer.subscribed_to
-    assert not consumer._pending_unsubscribe
-
-
 class TestStream:
     def test_by_id(self, producer_app: Celery, journal: Journal) -> None:
         """The task makes a result from an id alone, and it streams: to threads and to asyncio."""
