@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
 
 from tasks import keys
+from tasks.journal.connection import endpoint
 from tasks.lua import Script
 from tasks.names import GENERATE
 from tasks.registry import scripts
@@ -33,6 +35,11 @@ class Backend(RedisBackend):
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: asking for a result subscribes to it."""
 
+    @cached_property
+    def _is_brokers(self) -> bool:
+        """Whether results are where messages are, so that one script can do both."""
+        return endpoint(str(self.url)).url == endpoint(self.app).url
+
     def _store_result(
         self,
         task_id: str,
@@ -43,7 +50,7 @@ class Backend(RedisBackend):
         **options: Any,
     ) -> Any:
         tag = _delivery_tag(request)
-        if Channel.scripts is None or not tag or state not in states.READY_STATES:
+        if Channel.scripts is None or not tag or state not in states.READY_STATES or not self._is_brokers:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id

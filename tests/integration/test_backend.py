@@ -126,6 +126,16 @@ class TestWorker:
         assert redis_client.hexists(HELD, "tag")
         assert QoS.answered == set()
 
+    def test_results_of_their_own(self, backend: Backend, redis_client: redis.Redis, redis_url: str) -> None:
+        """Where results are in another database than messages, the two are written one by one."""
+        hold(redis_client)
+        other = Backend(app=backend.app, url=redis_url.removesuffix("/0") + "/1")
+        other.store_result("t1", {"text": "hello"}, states.SUCCESS, request=request())
+        assert other.get_result("t1") == {"text": "hello"}
+        assert redis_client.hexists(HELD, "tag")
+        assert not redis_client.exists("celery-task-meta-t1")
+        other.client.close()
+
 
 def test_what_is_not_the_end(backend: Backend, generate_task: GenerateTask, redis_client: redis.Redis) -> None:
     """A state on the way is stored as ever."""
