@@ -48,6 +48,7 @@ def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
         Settings(), 4 << 30, "cpu", 4, cast("Publisher", Nowhere()), on_step=lambda _engine, _output: None
     )
     sizes: list[tuple[int, int]] = []
+    others = set(psutil.Process().children())
     try:
         for _ in range(3):
             engines.release(engines.acquire(entry))
@@ -58,7 +59,7 @@ def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
             sizes.append((loaded, tree_bytes()))
     finally:
         engines.close()
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) <= others
     assert all(loaded - unloaded > folder_bytes(folder) for loaded, unloaded in sizes)
     assert abs(sizes[-1][1] - sizes[0][1]) < 8 * MIB
 
@@ -72,6 +73,7 @@ def test_fifty_cycles_leave_it_flat() -> None:
     """A loaded model's memory is there to see; each unload gives it back to the system, and nothing is left of fifty."""
     engines = Engines(Settings(), 10**9, "cpu", 4, cast("Publisher", Nowhere()), on_step=lambda _engine, _output: None)
     own = psutil.Process()
+    others = set(own.children())
     loaded: list[int] = []
     unloaded: list[int] = []
     before = 0
@@ -86,7 +88,7 @@ def test_fifty_cycles_leave_it_flat() -> None:
             if cycle == 1:
                 before = own.num_fds() + threading.active_count()
         wait_until(lambda: own.num_fds() + threading.active_count() <= before, about="files and threads are let go")
-        wait_until(lambda: not own.children(), about="no process is left")
+        wait_until(lambda: set(own.children()) <= others, about="no process is left")
     finally:
         engines.close()
     assert engines.loads == CYCLES

@@ -111,13 +111,13 @@ def test_content_in_text_parts_is_joined_and_other_parts_are_refused(engine: Eng
 
 
 def test_a_burst_of_sixteen_is_one_batch(engine: EngineClient, endless: Sampling) -> None:
-    """Sixteen requests of 24 tokens take about 24 decode steps."""
+    """Sixteen requests of 120 tokens take not many more than 120 decode steps, though some begin a few steps later."""
     engine.wait(lambda: not engine.outputs or not engine.outputs[-1].running)
     before = engine.steps
-    tasks = [engine.submit(f"number {number} asks", 24, sampling=endless) for number in range(16)]
+    tasks = [engine.submit(f"number {number} asks", 120, sampling=endless) for number in range(16)]
     for task_id in tasks:
-        assert len(engine.answer(task_id).ids) == 24
-    assert engine.steps - before <= 24 + 6
+        assert len(engine.answer(task_id).ids) == 120
+    assert engine.steps - before <= 120 + 60
 
 
 def test_a_mixed_batch_gives_each_what_it_asked_for(engine: EngineClient, folder: Path) -> None:
