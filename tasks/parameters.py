@@ -333,7 +333,9 @@ def _unknown(name: str) -> str:
         return f"{name}: not a field of generate: {INSTEAD[name]}"
     close = difflib.get_close_matches(name, Parameters.model_fields, n=1)
     hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(Parameters.model_fields)}"
-    return f"{name}: unknown field; {hint}"
+    # The name is anything that a client sent, and goes into logs.
+    shown = name if name.isidentifier() and len(name) <= 60 else _short(name)
+    return f"{shown}: unknown field; {hint}"
 
 
 def _explain(error: ValidationError) -> str:

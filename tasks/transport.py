@@ -20,9 +20,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from functools import cached_property
+from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -33,7 +35,8 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
 from tasks import keys
-from tasks.errors import QueueFull
+from tasks.envelope import check_frame, task_id_of
+from tasks.errors import InvalidRequest, QueueFull
 from tasks.lua import Script
 from tasks.names import GENERATE
 from tasks.registry import scripts
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tasks.autopipeline import AutoPipeline
+
+logger = logging.getLogger(__name__)
 
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
 FAIRNESS_PERIOD = 8
@@ -147,6 +152,8 @@ class Channel(stock.Channel):
     scripts: ClassVar[AutoPipeline | None] = None
     #: ``node#boot`` of the worker of this process.
     identity: ClassVar[str] = ""
+    #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
+    refuse: ClassVar[Callable[[str | None, str], None] | None] = None
     _clients: ClassVar[dict[tuple[int, str], Any]] = {}
 
     _client_id: int | None = None
@@ -208,11 +215,21 @@ class Channel(stock.Channel):
 
     def _brpop_read(self, **options: Any) -> Any:
         """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
-        given = super()._brpop_read(**options)
+        given = self._read_safely(lambda: super(Channel, self)._brpop_read(**options))
         if self.scripts is not None and self.room is not None:
             last = self._queue_cycle.consume(len(self.active_queues))[-1]  # the cycle has just put it there
             self._take_more(last, self.room)
         return given
+
+    def _read_safely(self, read: Callable[[], Any]) -> Any:
+        """Read what a fetch brought. Nothing in it may end the worker, which would take it for the next one to die of."""
+        try:
+            return read()
+        except (Empty, *self.connection.connection_errors, *self.connection.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001  (what text makes a decoder raise has no bounds)
+            self._refuse(None, f"not the JSON of a message ({type(error).__name__})")
+            return True
 
     def _take_more(self, queue: str, room: Room) -> None:
         most = min(room.free(queue), MOST_MORE)
@@ -221,8 +238,18 @@ class Channel(stock.Channel):
         lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
         found = TAKE(self.evaluator, (self.unacked_key, self.unacked_index_key, *lists), (most,))
         for tag, message in zip(found[::2], found[1::2], strict=True):
-            self.QoS.taken.add(tag.decode())
-            self.connection._deliver(loads(message.decode()), queue)
+            self._hand_on(tag.decode(), message, queue)
+
+    def _hand_on(self, tag: str, message: bytes, queue: str) -> None:
+        """Deliver a message that the script has noted under this tag, if any; it is not held if it goes no further."""
+        taken = self.QoS.taken
+        taken.add(tag)
+        try:
+            self._read_safely(lambda: self.connection._deliver(loads(message.decode()), queue))
+            if tag and tag in taken:
+                DROP(self.evaluator, (self.unacked_key, self.unacked_index_key), (tag,))
+        finally:
+            taken.discard(tag)
 
     def _lists(self, queue: str, step: int) -> list[str]:
         """The Redis lists of a queue at one priority that are asked for now, in their order."""
@@ -256,6 +283,13 @@ class Channel(stock.Channel):
             self._asked = frozenset(wanted)
             with self.conn_or_acquire() as client:
                 client.execute_command("CLIENT UNBLOCK", self._client_id)
+
+    @classmethod
+    def _refuse(cls, task_id: str | None, why: str) -> None:
+        if cls.refuse is not None:
+            cls.refuse(task_id, why)
+        else:
+            logger.error("message %s was dropped: %s", task_id, why)
 
     @property
     def fetching(self) -> bool:
@@ -320,6 +354,18 @@ class Transport(stock.Transport):
     """``broker_transport = "tasks.transport:Transport"``."""
 
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Hand a message on; one that kombu cannot make anything of is dropped."""
+        try:
+            check_frame(message)
+            super()._deliver(message, queue)
+        except InvalidRequest as error:
+            self.Channel._refuse(task_id_of(message), str(error))
+        except (*self.connection_errors, *self.channel_errors):
+            raise
+        except Exception as error:  # noqa: BLE001  (as above)
+            self.Channel._refuse(task_id_of(message), f"its message cannot be read ({type(error).__name__})")
 
 
 # How kombu shows an address, in a worker's banner and in Flower: as redis://, which is what was written.

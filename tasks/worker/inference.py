@@ -100,16 +100,21 @@ class Run:
             entry, parameters = self._understand(previous, values)
         except GenerationError as error:
             self._refuse(error)
-        while True:
-            outcome, flight = self._attempt(entry, parameters)
-            if isinstance(outcome, End):
-                return self._conclude(outcome, flight)
-            if isinstance(outcome, Error):
-                self._fail(outcome)
-            if isinstance(outcome, Fenced):
-                raise Ignore
-            if self._job.reason == "requeue":
-                raise Reject(requeue=True)
+        timer = self._deadline_timer(parameters)
+        try:
+            while True:
+                outcome, flight = self._attempt(entry, parameters)
+                if isinstance(outcome, End):
+                    return self._conclude(outcome, flight)
+                if isinstance(outcome, Error):
+                    self._fail(outcome)
+                if isinstance(outcome, Fenced):
+                    raise Ignore
+                if self._job.reason == "requeue":
+                    raise Reject(requeue=True)
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Parameters]:
         """The model and the parameters, with the model's own defaults."""
@@ -121,10 +126,14 @@ class Run:
         return entry, parse(with_previous(previous, values), dict(entry.defaults))
 
     def _attempt(self, entry: ModelEntry, parameters: Parameters) -> tuple[Outcome, Flight]:
-        """Load, claim, and fly once."""
+        """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
+        if _is_late(parameters):
+            return self._too_late(self._claim(entry, ""))
         try:
             engine = self._worker.engines.acquire(entry, self._job)
         except Interrupted:
+            if self._job.reason == "soft_time_limit" and _is_late(parameters):
+                return self._too_late(self._claim(entry, ""))
             self._stopped_before_claim()
         except SetAside as error:
             set_aside(self._delivery_tag, error.model)
@@ -132,14 +141,26 @@ class Run:
         except GenerationError as error:
             self._refuse(error)
         try:
-            flight = self._claim(engine, entry)
+            assert engine.ready is not None
+            flight = self._claim(entry, engine.ready.revision)
+            if _is_late(parameters, self._worker.pace.soonest_s(entry.name)):
+                return self._too_late(flight)
             if flight.outcome is None:
                 self._fly(engine, flight, parameters)
             return flight.wait(), flight
         finally:
             self._worker.engines.release(engine, parameters.keep_alive_s)
 
-    def _claim(self, engine: Engine, entry: ModelEntry) -> Flight:
+    def _too_late(self, flight: Flight) -> tuple[Outcome, Flight]:
+        """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
+        if flight.outcome is None:
+            self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
+            self._worker.publisher.put([(flight, flight.end("deadline"))])
+            self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
+            logs.ended(flight, flight.wait())
+        return flight.wait(), flight
+
+    def _claim(self, entry: ModelEntry, revision: str) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
         nonce = new_nonce()
         claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, self._worker.identity, nonce))
@@ -149,8 +170,7 @@ class Run:
                 # Both deliveries have one tag: acknowledged now, this one would take the running one's record with it.
                 time.sleep(POLL_S)
             raise Ignore
-        assert engine.ready is not None
-        flight = Flight(self._task_id, claim, entry.name, engine.ready.revision)
+        flight = Flight(self._task_id, claim, entry.name, revision)
         engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
         if claim.kind == "ended":
             flight.land(_last_outcome(claim))
@@ -184,7 +204,6 @@ class Run:
         def stop(reason: StopReason) -> None:
             engine.stop(flight, reason, self._job.limit_s)
 
-        timer = self._deadline_timer(parameters)
         self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
         try:
             engine.submit(flight, submit)
@@ -193,8 +212,8 @@ class Run:
         finally:
             self._job.on_stop(None)
             self._worker.flying.pop(self._task_id, None)
-            if timer is not None:
-                timer.cancel()
+        if flight.first_token_at is not None:
+            self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)
         prompt_tokens, cached_tokens = flight.usage["prompt_tokens"], flight.usage["cached_tokens"]
         self._worker.metrics.ended(
             self._task_id, _metric(outcome), prompt_tokens=prompt_tokens, cached_tokens=cached_tokens
@@ -262,6 +281,11 @@ class Run:
                 logger.warning("%s; trying again", error)
             time.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, 1.0)
+
+
+def _is_late(parameters: Parameters, first_token_s: float = 0.0) -> bool:
+    """Whether the deadline passes within so many seconds."""
+    return parameters.deadline is not None and parameters.deadline <= time.time() + first_token_s
 
 
 def _metric(outcome: Outcome) -> MetricOutcome:

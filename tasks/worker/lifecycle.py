@@ -14,7 +14,7 @@ from celery import signals
 from celery.platforms import EX_OK
 from celery.worker import state
 
-from tasks.errors import BrokerUnavailable, GenerationError, pointer
+from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest, pointer
 from tasks.hardware import detect
 from tasks.journal.connection import require_server
 from tasks.messages.journal import End, Error
@@ -83,6 +83,19 @@ def end_unstarted(task_id: str, *, expired: bool) -> None:
         logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
 
 
+def refuse_message(task_id: str | None, why: str) -> None:
+    """Say once what is wrong with a message that is no request, to whoever waits for its id. A request of this id goes on."""
+    logger.error("a message%s was dropped: %s", f" with the id {task_id!r}" if task_id else " without an id", why)
+    if _worker is None or task_id is None:
+        return
+    try:
+        entry = Error(attempt=0, code=InvalidRequest.code, message=why)
+        if _worker.journal.end_unclaimed(task_id, entry) == "ended":
+            _worker.store_failure(task_id, InvalidRequest(why))
+    except GenerationError:
+        logger.exception("who waits for %s could not be told", task_id)
+
+
 def _on_worker_init(sender: WorkController, **_: Any) -> None:
     """Decide what this worker is, before Celery builds its parts and makes its first connection."""
     global _worker  # noqa: PLW0603  (one worker for each process, made by a signal)
@@ -101,6 +114,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         _refuse(EX_UNAVAILABLE, str(error), error.entry)
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = _worker.concurrency
+    sender.consumer_cls = "tasks.worker.consumer:Consumer"
     sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
@@ -152,6 +166,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
         return
     _consumer = sender
     Channel.room, Channel.scripts, Channel.identity = _worker.room, _worker.scripts, _worker.identity
+    Channel.refuse = staticmethod(refuse_message)
     _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
     try:
         _worker.start(_Loop())

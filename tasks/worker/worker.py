@@ -25,6 +25,7 @@ from tasks.registry.aside import read_aside
 from tasks.worker.backlog import Backlog
 from tasks.worker.engines import Engines
 from tasks.worker.keeper import Keeper
+from tasks.worker.pace import Pace
 from tasks.worker.peers import Peers
 from tasks.worker.publisher import Publisher
 from tasks.worker.room import Room
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from tasks.errors import GenerationError
     from tasks.messages.engine import StepOutput
     from tasks.messages.registry import Status
     from tasks.worker.engine import Engine
@@ -91,12 +93,14 @@ class InferenceWorker:
         self.concurrency = min(concurrency or sum(limits.values()) or 1, 1000)
         self.room = Room(limits, self.concurrency)
         self.metrics = MetricsCollector()
+        self.pace = Pace()
         self.usage = UsageSampler(settings)
         #: The jobs whose requests are in an engine, by task id.
         self.flying: dict[str, Job] = {}
         client = connect(app)
         self.scripts = AutoPipeline(app)
         self.journal = Journal(client, self.scripts, ttl_s=settings.journal_ttl_s)
+        self._backend = app.backend
         self.publisher = Publisher(self.journal)
         registry = Registry(client)
         peers = Peers(registry, self.identity)
@@ -147,6 +151,10 @@ class InferenceWorker:
         self.backlog.start()
         for name in self.settings.models:
             self.engines.keep(self.catalogue.resolve(name))
+
+    def store_failure(self, task_id: str, error: GenerationError) -> None:
+        """Store the result of a request that no task ran for."""
+        self._backend.mark_as_failure(task_id, error)
 
     def drain(self) -> None:
         """Take nothing more; everything else goes on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
+from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.errors import DeadlineExceeded, Expired
 from tests.support import wait_until
@@ -16,6 +18,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import redis
     from celery import Celery
 
     from tasks.generate import GenerateTask
@@ -168,6 +171,12 @@ class TestRevoke:
         assert read(running)[-1].finish_reason == "cancelled"
 
 
+def entries(client: redis.Redis, result: GenerateResult) -> list[str]:
+    """The types of the entries in a request's journal; a ``start`` stands before any prefill."""
+    stored: Any = client.xrange(keys.stream(result.id))
+    return [json.loads(fields["d"])["type"] for _, fields in stored]
+
+
 class TestTime:
     def test_soft_limit(self, generate: GenerateTask) -> None:
         """After its soft limit a request ends as an answer with what there is, and says why."""
@@ -184,9 +193,31 @@ class TestTime:
         answer = generate.delay(prompt="until", deadline=time.time() + 1, **LONG).get(timeout=WAIT_S)
         assert answer["finish_reason"] == "deadline"
         assert answer["text"]
-        late = generate.delay(prompt="late", deadline=1.0, **LONG).get(timeout=WAIT_S)
-        assert late["finish_reason"] == "deadline"
-        assert late["usage"]["completion_tokens"] <= 5
+
+    def test_deadline_that_has_passed(self, generate: GenerateTask, shared_redis: redis.Redis) -> None:
+        """A request that comes after its deadline is not prefilled: its journal has a claim and an end."""
+        late = generate.delay(prompt="late", deadline=1.0, **LONG)
+        answer = late.get(timeout=WAIT_S)
+        assert (answer["finish_reason"], answer["text"], answer["usage"]["completion_tokens"]) == ("deadline", "", 0)
+        assert [chunk.finish_reason for chunk in read(late)] == ["deadline"]
+        assert entries(shared_redis, late) == ["claim", "end"]
+
+    def test_deadline_while_its_model_loads(self, generate: GenerateTask, shared_redis: redis.Redis) -> None:
+        """A request whose deadline passes while its model is loaded does not wait for it."""
+        late = generate.delay(prompt="late", model="fake:5:load_s=20", deadline=time.time() + 0.5)
+        assert late.get(timeout=15)["finish_reason"] == "deadline"
+        assert entries(shared_redis, late) == ["claim", "end"]
+
+    def test_deadline_before_any_first_token(self, generate: GenerateTask, shared_redis: redis.Redis) -> None:
+        """A deadline that is nearer than the first token of any of the last requests is not tried."""
+        model = "fake:1500"
+        for number in range(4):
+            assert generate.delay(prompt=f"p{number}", model=model, max_tokens=1).get(timeout=WAIT_S)["text"]
+        late = generate.delay(prompt="late", model=model, deadline=time.time() + 0.7)
+        assert late.get(timeout=WAIT_S)["finish_reason"] == "deadline"
+        assert entries(shared_redis, late) == ["claim", "end"]
+        met = generate.delay(prompt="met", model=model, max_tokens=1, deadline=time.time() + 20)
+        assert met.get(timeout=WAIT_S)["finish_reason"] == "length"
 
     def test_hard_limit(self, generate: GenerateTask, node: Worker) -> None:
         """After its hard limit a request is a failure, as Celery's are, and its stream ends with an error after its text."""

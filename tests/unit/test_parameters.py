@@ -185,6 +185,7 @@ class TestUnknown:
     def test_is_named(self) -> None:
         """An unknown field is an error that names it, and what was probably meant."""
         assert refused(temprature=1) == "temprature: unknown field; did you mean temperature?"
+        assert refused(**{"a\nb": 1}).startswith("'a\\nb': unknown field")
         assert refused(zzz=1).startswith("zzz: unknown field; the fields are messages, prompt, model,")
 
     @pytest.mark.parametrize("name", sorted(INSTEAD))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.engine.model import context_tokens, load_model, ran_out_of_memory
 from tasks.engine.source import find_model, folder_revision
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
+from tests.garbage import EXAMPLES
 from tests.tiny_model import CONTEXT_TOKENS, make_tiny_model
 
 if TYPE_CHECKING:
@@ -322,3 +326,31 @@ def test_a_cache_that_cannot_be_batched(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tasks.engine.model.make_prompt_cache", lambda _: [ConcatenateKVCache()])
     with pytest.raises(ModelLoadFailed, match="cannot be batched"):
         _load(folder)
+
+
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+#: The header of a safetensors file; what comes after it is numbers, any of which are weights.
+HEADER = 2048
+
+
+@settings(max_examples=min(EXAMPLES, 10_000) // 5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(FILES), cut=st.booleans(), data=st.data())
+def test_any_damage_is_one_error(folder: Path, tmp_path: Path, name: str, cut: bool, data: st.DataObject) -> None:
+    """A model with a file that ends anywhere, or with one bit flipped anywhere, is loaded or is one clear error."""
+    copy = shutil.copytree(folder, tmp_path / "copy", dirs_exist_ok=True)
+    content = bytearray((copy / name).read_bytes())
+    end = len(content) if cut or name != "model.safetensors" else HEADER
+    place = data.draw(st.integers(0, end - 1), label="place")
+    if cut:
+        del content[place:]
+    else:
+        content[place] ^= 1 << data.draw(st.integers(0, 7), label="bit")
+    (copy / name).write_bytes(content)
+    try:
+        _load(copy)
+    except (ModelLoadFailed, OutOfMemory) as error:
+        said = str(error)
+    else:
+        said = ""
+    assert "\n" not in said
+    assert len(said) < 1_000
