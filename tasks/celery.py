@@ -29,8 +29,27 @@ def _options() -> dict[str, Any]:
         raise SystemExit(EX_CONFIG) from None
 
 
+def _worker_options() -> list[Any]:
+    """Settings that may be typed; tasks.worker.lifecycle puts them over the environment's. None where nothing was typed."""
+    if click.get_current_context(silent=True) is None:
+        return []
+    from celery.bin.base import CeleryOption
+
+    options = {
+        "--models": ("NAMES", "Load these models at the start and keep them; separated by commas."),
+        "--chip": ("NAME", "Be a Mac with this chip, as in 'Apple M2 Pro': for virtual machines and simulations."),
+        "--gpu-cores": ("N", "Have so many GPU cores."),
+        "--memory-gb": ("N", "Have so much memory (GiB)."),
+    }
+    return [
+        CeleryOption([name], metavar=metavar, help=about, help_group="Models and hardware")
+        for name, (metavar, about) in options.items()
+    ]
+
+
 app = Celery("tasks", include=["tasks.generate"])
 app.config_from_object(_options())
+app.user_options["worker"] = _worker_options()
 
 
 @signals.import_modules.connect(sender=app)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,10 +27,12 @@ from tasks.worker.orphans import RestoreOrphans
 from tasks.worker.pools import refusal
 from tasks.worker.worker import InferenceWorker, transport_options
 from worker_config.environment import SettingError
-from worker_config.settings import current_settings
+from worker_config.settings import Settings, change_environment, current_settings, variable_name
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery.worker import WorkController
     from celery.worker.consumer import Consumer
 
@@ -39,6 +42,9 @@ logger = logging.getLogger(__name__)
 EX_UNAVAILABLE = 69
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+
+#: The settings that are options of ``celery -A tasks worker`` too (:mod:`tasks.celery`).
+TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 
 _worker: InferenceWorker | None = None
 _consumer: Consumer | None = None
@@ -105,6 +111,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
             return
         if refused:
             _refuse(EX_CONFIG, refused, "Wrong pool")
+        _take_typed(sender.options)
         _worker = _make_worker(sender)
     except SettingError as error:
         _refuse(EX_CONFIG, str(error), "A setting is wrong")
@@ -118,6 +125,14 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
     sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
+
+
+def _take_typed(options: Mapping[str, Any]) -> None:
+    """Put the settings that were typed behind ``celery -A tasks worker`` over the environment's, for engines too."""
+    variables = {each.name: variable_name(each) for each in fields(Settings)}
+    typed = {variables[name]: options[name] for name in TYPED if options.get(name) is not None}
+    if typed:
+        change_environment(**typed)
 
 
 def _make_worker(sender: WorkController) -> InferenceWorker:

@@ -15,7 +15,7 @@ import pytest
 
 from tasks.demo.embedded import EmbeddedServer
 from tasks.errors import BrokerUnavailable
-from tests.support import ROOT
+from tests.support import ROOT, wait_until
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
@@ -372,6 +372,34 @@ def test_the_banner(worker: StartWorker, redis_url: str) -> None:
     log = worker("-Q", "tier-under-3B").log()
     assert f"transport:   redis://:**@127.0.0.1:{port}/0\n" in log
     assert f"Connected to redis://:**@127.0.0.1:{port}/0\n" in log
+
+
+def test_settings_that_were_typed(worker: StartWorker) -> None:
+    """What is typed behind the command is above the environment, in the worker and in what it starts."""
+    typed = ("--models", "fake:1,fake:2", "--chip", "M2 Pro", "--gpu-cores", "19", "--memory-gb", "32")
+    each = worker(*typed, env={"CELERY_MLX_MODELS": "fake:3", "CELERY_MLX_MEMORY_GB": "8"})
+    record = each.record()
+    assert record is not None
+    assert (record.hardware["chip"], record.hardware["gpu_cores"]) == ("Apple M2 Pro", 19)
+    assert record.hardware["memory_bytes"] == 32 << 30
+    assert "tier-7-13B" in record.queues
+    kept = {("fake:1", True), ("fake:2", True)}
+    wait_until(
+        lambda: (now := each.record()) and {(engine.model, engine.pinned) for engine in now.engines} == kept,
+        about="the models that were typed",
+    )
+
+
+def test_a_typed_setting_that_cannot_be(redis_url: str) -> None:
+    """It is refused as one of the environment is."""
+    assert redis_url
+    assert start("--chip", "Pentium") == (
+        EX_CONFIG,
+        "CELERY_MLX_CHIP='Pentium': expected an Apple chip, such as 'Apple M2 Pro'",
+    )
+    code, message = start("--memory-gb", "much")
+    assert code == EX_CONFIG
+    assert message == "CELERY_MLX_MEMORY_GB='much' (environment): expected a number"
 
 
 def test_a_default_model_that_is_not_here(worker: StartWorker, tmp_path: Path) -> None:
