@@ -52,7 +52,7 @@ def require_equipment(settings: Settings, hardware: Hardware) -> None:
         SettingError: the catalogue cannot be read.
     """
     catalogue = current_catalogue()
-    kept = [_kept(catalogue, name) for name in settings.models]
+    kept = list({entry.name: entry for entry in (_kept(catalogue, name) for name in settings.models)}.values())
     if settings.allow_fake and all(entry.kind == "fake" for entry in kept):
         _require_memory(kept, hardware)
         return

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: sysexits.h: a service is not available, went away, and the configuration is wrong.
+#: sysexits.h: a service is not available, an error of our own, a service went away, and the configuration is wrong.
 EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
@@ -119,6 +120,10 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         _refuse(EX_UNAVAILABLE if error.passing else EX_CONFIG, str(error), error.entry)
     except BrokerUnavailable as error:
         _refuse(EX_UNAVAILABLE, str(error), error.entry)
+    except Exception:
+        # Celery would go on with half a worker.
+        logger.exception("the worker cannot be set up; please report this")
+        raise SystemExit(EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = _worker.concurrency
     sender.consumer_cls = "tasks.worker.consumer:Consumer"
