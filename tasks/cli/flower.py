@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from typing import NoReturn
 
@@ -13,17 +15,17 @@ EX_UNAVAILABLE = 69
 
 def require_port() -> None:
     """End the process if Flower's port is taken, before Flower tries it and ends in a traceback of its web server's."""
-    from tornado.netutil import bind_sockets
     from tornado.options import options
 
     if options.unix_socket:
         return
+    address, port = options.address or "", options.port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        sockets = bind_sockets(options.port, address=options.address)
+        socket.create_server((address, port), family=family).close()
     except OSError as error:
-        _refuse(f"cannot listen at {options.address or 'any address'}, port {options.port} ({error.strerror or error})")
-    for each in sockets:
-        each.close()
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
+        _refuse(f"cannot listen at {address or 'any address'}, port {port} ({reason})")
 
 
 def _refuse(message: str) -> NoReturn:
