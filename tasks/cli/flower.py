@@ -24,7 +24,7 @@ def require_port() -> None:
     try:
         socket.create_server((address, port), family=family).close()
     except OSError as error:
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         _refuse(f"cannot listen at {address or 'any address'}, port {port} ({reason})")
 
 
