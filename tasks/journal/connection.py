@@ -207,10 +207,13 @@ def translated(about: str) -> Iterator[None]:
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise BrokerUnavailable(f"{about}: Redis cannot be reached ({error})") from error
+        found = trouble(error)
+        verb = "refuses" if isinstance(error, redis.AuthenticationError) else "cannot be reached"
+        raise BrokerUnavailable(f"{about}: Redis {verb} ({found.says}): {found.remedy}", found.entry) from error
     except redis.ResponseError as error:
         if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or str(error).startswith(REFUSALS):
-            raise BrokerUnavailable(f"{about}: Redis refuses ({error})") from error
+            found = trouble(error)
+            raise BrokerUnavailable(f"{about}: Redis refuses ({found.says}): {found.remedy}", found.entry) from error
         raise JournalFailed(f"{about}: Redis answered {error}") from error
 
 
