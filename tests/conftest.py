@@ -15,7 +15,7 @@ import os
 import secrets
 import signal
 import socket
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -146,6 +146,11 @@ def shared_worker(shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFa
     yield from start_workers(shared_redis, tmp_path_factory.mktemp("workers"))
 
 
+def _show_log(worker: Worker) -> None:
+    """pytest shows this where the test failed, and nowhere else."""
+    print(f"--- log of {worker.node} \n{worker.log()}")
+
+
 def start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
     """A function that starts workers, all of which are ended after the last test that uses it."""
     started: list[Worker] = []
@@ -158,12 +163,10 @@ def start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
         return each
 
     yield start
-    try:
+    with ExitStack() as ended:  # every one of them, even where an earlier one left something behind
         for each in started:
-            each.stop()
-    finally:
-        for each in started:  # pytest shows this where the test failed, and nowhere else
-            print(f"--- log of {each.node} \n{each.log()}")
+            ended.callback(_show_log, each)
+            ended.callback(each.stop)
 
 
 @pytest.fixture(scope="session")
