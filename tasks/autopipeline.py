@@ -59,7 +59,8 @@ class AutoPipeline:
         self._connection.disconnect()
 
     def _call(self, command: tuple[Any, ...]) -> Any:
-        call = _Call(command)
+        # Packed by its own thread, so that what cannot be is nobody else's error.
+        call = _Call(b"".join(self._connection.pack_command(*command)))
         with self._lock:
             self._waiting.append(call)
             leads = not self._speaking
@@ -78,7 +79,7 @@ class AutoPipeline:
             batch = [self._waiting.popleft() for _ in range(min(MOST_CALLS, len(self._waiting)))]
         replies: Sequence[Any] = [ConnectionError("the thread that spoke to Redis was interrupted")] * len(batch)
         try:
-            replies = self._exchange([call.command for call in batch])
+            replies = self._exchange([call.packed for call in batch])
         except RedisError as error:
             replies = [error] * len(batch)
         except BaseException:
@@ -95,16 +96,16 @@ class AutoPipeline:
                 if call is not own:
                     call.wake()
 
-    def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _exchange(self, packed: Sequence[bytes]) -> list[Any]:
         self.sends += 1
-        self.calls += len(commands)
-        packed = b"".join(self._connection.pack_commands(commands))
+        self.calls += len(packed)
+        together = b"".join(packed)
         try:
-            return self._ask(packed, len(commands))
+            return self._ask(together, len(packed))
         except (ConnectionError, TimeoutError):
             self._connection.disconnect()
         try:
-            return self._ask(packed, len(commands))
+            return self._ask(together, len(packed))
         except RedisError:
             self._connection.disconnect()
             raise
@@ -123,10 +124,10 @@ class AutoPipeline:
 class _Call:
     """One command, and the thread that waits for its reply."""
 
-    __slots__ = ("_turn", "command", "done", "reply")
+    __slots__ = ("_turn", "done", "packed", "reply")
 
-    def __init__(self, command: tuple[Any, ...]) -> None:
-        self.command = command
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
         self.done = False
         self.reply: Any = None
         self._turn = threading.Lock()

@@ -120,6 +120,13 @@ def test_a_server_that_is_away(pipeline: AutoPipeline, redis_server: EmbeddedSer
     assert ECHO(pipeline, (), ("c",)) == b"c"
 
 
+def test_what_cannot_be_sent(pipeline: AutoPipeline) -> None:
+    """Half a character is the error of who calls with it, and of nobody else."""
+    with pytest.raises(UnicodeEncodeError):
+        ECHO(pipeline, (), ("\ud800",))
+    assert ECHO(pipeline, (), ("a",)) == b"a"
+
+
 def test_one_who_is_interrupted(pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception that ends the speaking thread, as a signal's handler may raise it, leaves the others an error and a way on."""
     assert ECHO(pipeline, (), ("a",)) == b"a"
