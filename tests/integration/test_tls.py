@@ -1,0 +1,118 @@
+"""Redis behind TLS, as docs/fleet.md has it: workers, producers, readers and commands, by nothing but the URL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tasks.engine.fake import fake_text
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import StartWorker
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+
+OPENSSL = (
+    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+    *("-addext", "subjectAltName=DNS:localhost"),
+)
+PRODUCER = """
+from tasks import generate
+result = generate.delay(prompt="a", model="fake:1", max_tokens=5)
+print("".join(chunk.text for chunk in result.stream(timeout=30)), end="")
+assert result.get(timeout=30)["finish_reason"] == "length"
+"""
+
+
+@contextmanager
+def relay(server_port: int, certificate: Path, key: Path) -> Iterator[int]:
+    """A port with TLS in front of a server that has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", server_port)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(10)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(end_all(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):  # the other side is gone
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def end_all() -> None:
+    """Wait until every connection has ended, each of whose sides is gone by now."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 5)
+
+
+def run(url: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, "REDIS_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+    )
+
+
+def test_by_the_url_alone(redis_url: str, worker: StartWorker, tmp_path: Path) -> None:
+    """A worker serves, a producer reads its stream and its result, and ``fleet`` sees it; without trust nobody gets in."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [*OPENSSL, "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    there = urlsplit(redis_url)
+    with relay(there.port or 0, certificate, key) as port:
+        plain = f"rediss://:{there.password}@localhost:{port}/0?ssl_cert_reqs=CERT_REQUIRED"
+        url = f"{plain}&ssl_ca_certs={certificate}"
+        each = worker("-c", "2", env={"REDIS_URL": url})
+        produced = run(url, "-W", "error", "-c", PRODUCER)
+        assert produced.stdout == fake_text("a", None, 5), produced.stderr
+        assert each.node in run(url, "-m", "celery", "-A", "tasks", "fleet", "--once").stdout
+        refused = run(plain, "-m", "celery", "-A", "tasks", "worker")
+        assert refused.returncode == 69
+        assert "certificate verify failed" in refused.stderr
+        assert "or name its certificate: rediss://...?ssl_ca_certs=FILE" in refused.stderr
+        each.stop()
+        assert each.process.returncode == 0
+        assert "Traceback" not in each.log()
