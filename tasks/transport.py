@@ -154,6 +154,8 @@ class Channel(stock.Channel):
     identity: ClassVar[str] = ""
     #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
     refuse: ClassVar[Callable[[str | None, str], None] | None] = None
+    #: Messages that were fetched in this process.
+    received: ClassVar[int] = 0
     _clients: ClassVar[dict[tuple[int, str], Any]] = {}
 
     _client_id: int | None = None
@@ -217,19 +219,22 @@ class Channel(stock.Channel):
         """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
         given = self._read_safely(lambda: super(Channel, self)._brpop_read(**options))
         if self.scripts is not None and self.room is not None:
-            last = self._queue_cycle.consume(len(self.active_queues))[-1]  # the cycle has just put it there
-            self._take_more(last, self.room)
+            # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
+            for queue in self._queue_cycle.consume(len(self.active_queues))[-1:]:
+                self._take_more(queue, self.room)
         return given
 
     def _read_safely(self, read: Callable[[], Any]) -> Any:
         """Read what a fetch brought. Nothing in it may end the worker, which would take it for the next one to die of."""
         try:
-            return read()
+            answer = read()
         except (Empty, *self.connection.connection_errors, *self.connection.channel_errors):
             raise
         except Exception as error:  # noqa: BLE001  (what text makes a decoder raise has no bounds)
             self._refuse(None, f"not the JSON of a message ({type(error).__name__})")
-            return True
+            answer = True
+        Channel.received += 1
+        return answer
 
     def _take_more(self, queue: str, room: Room) -> None:
         most = min(room.free(queue), MOST_MORE)

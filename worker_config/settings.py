@@ -81,6 +81,12 @@ class Settings:
         300.0, "How long a worker that was told to stop lets its requests run.", at_least=0
     )
 
+    starved_after_s: float = setting(
+        30.0,
+        "A worker that has room, and receives nothing of a queue with requests for so long, ends with status 75; 0 means never.",
+        at_least=0,
+    )
+
     queue_per_slot: int = setting(
         100,
         "Requests that may wait in a tier's queue for each slot that serves it; above it delay() refuses.",

@@ -95,6 +95,23 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
     ]
 
 
+def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
+    """How many messages wait in these queues, of all priorities, without those that were set aside.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    names = [each for queue in queues for each in lists_of(queue)]
+    if not names:
+        return 0
+    with translated("reading the queues"):
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(name)
+        found = pipeline.execute(raise_on_error=False)
+    return sum(count for count in found if isinstance(count, int))
+
+
 def _submitted(client: redis.Redis, heads: list[dict[str, Any]]) -> list[float | None]:
     ids = [str(head.get("id", "")) for head in heads]
     entries: Any = client.hmget(keys.LEDGER, ids) if ids else []

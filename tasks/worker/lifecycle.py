@@ -210,6 +210,9 @@ class _Loop:
         assert _consumer is not None
         _consumer.pool.give_back()
 
+    def received(self) -> int:
+        return Channel.received
+
     def fetching(self) -> bool:
         assert _consumer is not None
         consumer = _consumer.task_consumer

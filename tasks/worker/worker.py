@@ -22,6 +22,7 @@ from tasks.messages.registry import WorkerRecord
 from tasks.metrics import MetricsCollector
 from tasks.registry import Registry
 from tasks.registry.aside import read_aside
+from tasks.registry.queues import waiting_in
 from tasks.worker.backlog import Backlog
 from tasks.worker.engines import Engines
 from tasks.worker.keeper import Keeper
@@ -29,6 +30,7 @@ from tasks.worker.pace import Pace
 from tasks.worker.peers import Peers
 from tasks.worker.publisher import Publisher
 from tasks.worker.room import Room
+from tasks.worker.starvation import Starvation
 from worker_config.catalogue import current_catalogue
 from worker_config.tiers import QUEUES, tier_of_queue
 
@@ -58,6 +60,9 @@ class Loop(Protocol):
 
     def give_back(self) -> None:
         """Have every running request stop and go back to its queue."""
+
+    def received(self) -> int:
+        """How many messages were received so far."""
 
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
@@ -119,6 +124,9 @@ class InferenceWorker:
         self.backlog = Backlog(lambda: read_aside(client), self.queues, peers, self.engines.look_again)
         self.engines.backlog = self.backlog
         self.room.asked = self.engines.asked
+        self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
+        self._consumed = app.amqp.queues
+        self._client = client
         self.keeper = Keeper(
             registry,
             self.describe,
@@ -149,6 +157,7 @@ class InferenceWorker:
         self.publisher.start()
         self.keeper.start()
         self.backlog.start()
+        self.starvation.start()
         for name in self.settings.models:
             self.engines.keep(self.catalogue.resolve(name))
 
@@ -215,6 +224,23 @@ class InferenceWorker:
             )
             self.loop.abort()
 
+    def _waiting(self) -> int:
+        """Messages in the queues that this worker consumes and has room for; not those that were set aside."""
+        queues = [name for name in self._consumed.consume_from if self.room.has_room(name)]
+        return waiting_in(self._client, queues)
+
+    def _received(self) -> int:
+        return self.loop.received()
+
+    def _on_starved(self, said: str) -> None:
+        """Hand back what runs, and end the process with the code of a failure that passes."""
+        logger.critical(said)
+        self.room.close()
+        self.loop.give_back()
+        self.room.wait_idle(GIVE_BACK_S)
+        self.stop()
+        self.loop.abort()
+
     def _on_lost(self, how: str) -> None:
         """Others have this worker's requests, or its name: nothing of before may go on."""
         self.loop.give_back()
@@ -225,6 +251,7 @@ class InferenceWorker:
 
     def stop(self) -> None:
         """End the engines, write what is left, and take the record out of the registry."""
+        self.starvation.stop()
         self.backlog.stop()
         self.engines.close()
         self.publisher.stop()
