@@ -1,0 +1,203 @@
+"""docs/security.md has a user for each role: each can do its work, and none can do another's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tasks import keys
+from tasks.demo.embedded import EmbeddedServer, find_server, server_version
+from tasks.demo.process import GuardedProcess
+from tests.support import ROOT, wait_until
+from worker_config.settings import environment_with
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.xdist_group("acl"),
+    pytest.mark.skipif((server_version(find_server()) or ()) < (7,), reason="ACLs by role need Redis 7 or Valkey"),
+]
+ROLES = ("producer", "reader", "worker", "beat", "operator")
+NODE = "acl@here"
+MODEL = "fake:20"
+
+
+def rules() -> list[str]:
+    """The lines of the page."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    found = re.search(r"<!-- acl -->\n```text\n(.*?)```", page, re.DOTALL)
+    assert found, "docs/security.md has no rules between its marks"
+    return found.group(1).strip().splitlines()
+
+
+class Users:
+    """A server with those users."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+        self.root = redis.Redis.from_url(server.url, decode_responses=True)
+
+    def url(self, role: str) -> str:
+        """The URL of a role."""
+        return self.server.url.replace(f":{self.server.password}@", f"{role}:PASSWORD@")
+
+    def client(self, role: str) -> Any:
+        """A client of a role."""
+        return redis.Redis.from_url(self.url(role), decode_responses=True)
+
+    def environment(self, role: str) -> dict[str, str]:
+        """The environment of a process of this role."""
+        return environment_with(REDIS_URL=self.url(role), CELERY_MLX_HEARTBEAT_S="0.5", CELERY_MLX_MODELS=MODEL)
+
+    def run(self, role: str, *command: str) -> str:
+        """What a program of this role prints; it has to succeed."""
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=self.environment(role),
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} as {role}: {done.stdout}{done.stderr}\n{self.denied()}"
+        return done.stdout
+
+    def denied(self) -> list[Any]:
+        """What the server has refused so far."""
+        log: Any = self.root.acl_log()
+        return [(each["username"], each["reason"], each["context"], each["object"]) for each in log]
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
+    """The server, and a worker and a beat, each as its user."""
+    folder = tmp_path_factory.mktemp("acl")
+    with EmbeddedServer(config=rules()) as server, contextlib.ExitStack() as stack:
+        users = Users(server)
+        stack.callback(users.root.close)
+        worker = ["worker", "-n", NODE, "-c", "2", "-Q", "tier-under-3B,celery", "-E", "-l", "INFO"]
+        beat = ["beat", "-s", str(folder / "schedule"), "--pidfile=", "-l", "INFO"]
+        for role, command in (("worker", worker), ("beat", beat)):
+            process = GuardedProcess(
+                [sys.executable, "-m", "celery", "-A", "tasks", *command],
+                log=folder / f"{role}.log",
+                grace_s=15,
+                env=users.environment(role),
+            )
+            stack.callback(process.stop)
+        wait_until(lambda: "online" in str(users.root.hget(keys.WORKERS, NODE)), timeout_s=60, about="a worker")
+        wait_until(lambda: users.root.exists(keys.SWEEP), timeout_s=30, about="a sweep")
+        yield users
+
+
+PRODUCER = """
+import json
+from celery import chord
+from tasks import generate
+one = generate.delay(prompt="one", model="fake:20", max_tokens=5)
+text = "".join(chunk.text for chunk in one.stream(timeout=30))
+assert text == one.get(timeout=30)["text"]
+short = dict(model="fake:20", max_tokens=2)
+joined = chord([generate.s(prompt="a", **short), generate.s(prompt="b", **short)], generate.s(prompt="{previous}", **short))
+assert joined.delay().get(timeout=60)["text"]
+unrouted = generate.app.send_task("tasks.generate", kwargs=dict(prompt="x", **short), queue="celery")
+assert unrouted.get(timeout=30)["text"]
+long = generate.delay(prompt="long", model="fake:20", max_tokens=5000, require_worker=True)
+chunks = long.stream(timeout=30)
+next(chunks)
+long.position()
+long.revoke(terminate=True)
+assert list(chunks)[-1].finish_reason == "cancelled"
+print(json.dumps([one.id, text]))
+"""
+READER = """
+import sys
+from tasks import generate
+result = generate.AsyncResult(sys.argv[1])
+assert "".join(chunk.text for chunk in result.stream(timeout=30)) == result.get(timeout=30)["text"] == sys.argv[2]
+"""
+
+#: What Flower does: it hears events, and asks who is there.
+MONITOR = """
+from tasks.celery import app
+seen = []
+def hear(event):
+    seen.append(event)
+    receiver.should_stop = True
+with app.connection_for_read() as connection:
+    receiver = app.events.Receiver(connection, handlers={"*": hear})
+    receiver.capture(limit=None, timeout=30, wakeup=True)
+assert seen, "no event"
+assert app.control.inspect(timeout=10).ping(), "no answer"
+"""
+
+
+def test_each_role_can_do_its_work(users: Users) -> None:
+    """Sent, cancelled, chained, streamed, read, watched and steered, with nothing refused by the server."""
+    task_id, text = json.loads(users.run("producer", "-c", PRODUCER))
+    users.run("reader", "-c", READER, task_id, text)
+    for command in (
+        ["fleet", "--once"],
+        ["fleet", "show", NODE],
+        ["fleet", "drain", NODE],
+        ["fleet", "resume", NODE],
+        ["models"],
+        ["metrics", "--once"],
+        ["inspect", "ping"],
+        ["inspect", "active"],
+    ):
+        users.run("operator", "-m", "celery", "-A", "tasks", *command)
+    users.run("operator", "-c", MONITOR)
+    assert users.denied() == []
+
+
+@pytest.mark.parametrize("role", ["producer", "reader", "operator"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["XADD", keys.stream("somebodys"), "*", "d", "{}"],
+        ["DEL", keys.stream("somebodys")],
+        ["HSET", keys.WORKERS, NODE, "{}"],
+        ["SET", keys.alive("somebody"), "1"],
+        ["SADD", keys.OWNERS, "somebody"],
+        ["HGETALL", "unrelated"],
+        ["SET", "celery-task-meta-somebodys", "{}"],
+        ["HSET", keys.unacked("somebody"), "t", "m"],
+        ["CONFIG", "GET", "*"],
+        ["FLUSHALL"],
+        ["KEYS", "*"],
+        ["ACL", "LIST"],
+        ["CLIENT", "KILL", "TYPE", "normal"],
+        ["EVAL", "return redis.call('XADD', KEYS[1], '*', 'd', '{}')", "1", keys.stream("somebodys")],
+    ],
+    ids=lambda command: " ".join(command)[:30],
+)
+def test_what_is_not_its_work(users: Users, role: str, command: list[str]) -> None:
+    """Neither a producer nor a reader nor an operator writes journals, results or the registry, or administers Redis."""
+    with contextlib.closing(users.client(role)) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize("command", [["LPUSH", "tier-under-3B", "x"], ["SET", keys.cancel("x"), "running"]])
+def test_a_reader_sends_and_cancels_nothing(users: Users, command: list[str]) -> None:
+    """Who only reads can do no more than that."""
+    with contextlib.closing(users.client("reader")) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize("role", ["worker", "beat"])
+@pytest.mark.parametrize("command", [["CONFIG", "GET", "*"], ["FLUSHALL"], ["ACL", "LIST"], ["SHUTDOWN"]])
+def test_who_serves_does_not_administer(users: Users, role: str, command: list[str]) -> None:
+    """A worker's or beat's password does not open Redis itself."""
+    with contextlib.closing(users.client(role)) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*command)
