@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, changed in two places. ``result_backend = "tasks.backend:Backend+redis://..."``.
+"""Celery's Redis result backend, changed in three places. ``result_backend = "tasks.backend:Backend+redis://..."``.
 
 1. **A producer subscribes to a result when it asks for it** (``get()``, ``then()``, a group's ``join()``), which Celery does
    anyway. Its own backend subscribes at each call already: two commands more for each request, a subscription that stays for
@@ -6,15 +6,17 @@
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.
+3. **Who waits for a result lives through a restart of Redis** from the first moment. Celery's own look at what is stored already
+   is the one step of ``get()`` that does not try again.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, ResultConsumer
 
 from tasks import keys
 from tasks.journal.connection import endpoint
@@ -29,8 +31,18 @@ if TYPE_CHECKING:
 ANSWER = Script(scripts.source("answer"))
 
 
+class Consumer(ResultConsumer):
+    """Hears of results."""
+
+    def on_wait_for_pending(self, result: Any, **options: Any) -> None:
+        """Look for what is stored already, as patiently as Celery does all that follows."""
+        self._ensure(partial(super().on_wait_for_pending, result, **options), ())
+
+
 class Backend(RedisBackend):
-    """What Celery's is to everybody, but for the two places above."""
+    """What Celery's is to everybody, but for the places above."""
+
+    ResultConsumer = Consumer
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: asking for a result subscribes to it."""

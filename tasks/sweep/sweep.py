@@ -136,7 +136,7 @@ class Sweep(threading.Thread):
             return
         look = self._look()
         buried = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._bury(verdict)}
-        if not self._watch.grace_s(look.at):
+        if self._watch.believes_leases(look.at):
             self._return_work({each.identity for each in look.workers} - buried)
         if look.at >= self._ledger_at:
             self._ledger_at = look.at + LEDGER_INTERVAL_S

@@ -9,6 +9,8 @@ from tasks.registry.registry import ABSENT_S, RESTART_GRACE_S, Connections
 
 #: A leap of Redis's clock against ours by more than this is a change of clocks, not a late reply.
 CLOCK_LEAP_S = 2.0
+#: So long after the sweep has lost its own connection an absent one means nothing: keepers reconnect within 2 s.
+RECONNECT_GRACE_S = 5.0
 #: Looks come when the thread gets its turn: so much less than :data:`ABSENT_S` between the first and the last is enough.
 JITTER_S = 0.05
 
@@ -50,41 +52,56 @@ class Watch:
     """Remembers absences between looks.
 
     Dead is a worker whose connection is absent in looks that span :data:`ABSENT_S`, or that has been silent for
-    ``dead_after_s`` by Redis's clock. Nobody is dead while :attr:`grace_s` lasts: after Redis has restarted or its clock
-    has leapt, and after this process's own connection was reset, everyone is on the way back.
+    ``dead_after_s`` by Redis's clock.
+
+    Neither is believed for :data:`RESTART_GRACE_S` after Redis has restarted, its clock has leapt, or nobody has looked for so
+    long that leases may have ended: everyone is on the way back. When this process lost its own connection for a moment,
+    others may have lost theirs, but Redis still has the leases: then absences alone are not believed, for a shorter time.
     """
 
     def __init__(self, dead_after_s: float) -> None:
         self._dead_after_s = dead_after_s
         self._absent_since: dict[str, float] = {}
-        self._believe_from = -inf
+        self._absences_from = self._leases_from = -inf
         self._run_id: str | None = None
         self._clock_offset = 0.0
+        self._looked_at = -inf
 
     def disturbed(self, at: float) -> None:
-        """This process lost its own connection: absence means nothing for a while."""
-        self._believe_from = at + RESTART_GRACE_S
+        """This process lost its own connection."""
+        self._absences_from = max(self._absences_from, at + RECONNECT_GRACE_S)
         self._absent_since.clear()
 
-    def grace_s(self, at: float) -> float:
-        """For how much longer nobody is declared dead."""
-        return max(0.0, self._believe_from - at)
+    def believes_absences(self, at: float) -> bool:
+        """Whether a connection that is absent says anything."""
+        return at >= self._absences_from
+
+    def believes_leases(self, at: float) -> bool:
+        """Whether a lease that is not there says anything."""
+        return at >= self._leases_from
 
     def verdicts(self, look: Look) -> list[Verdict]:
         """Who is dead, given this look and those before."""
         self._notice_restart(look)
         self._notice_absence(look)
-        if self.grace_s(look.at):
-            return []
         return [Verdict(worker, reason) for worker in look.workers if (reason := self._reason(worker, look))]
 
     def _notice_restart(self, look: Look) -> None:
         run_id, offset = look.connections.run_id, look.now - look.at
         if self._run_id is None:
-            self._believe_from = max(self._believe_from, look.at + RESTART_GRACE_S - look.connections.uptime_s)
-        elif run_id != self._run_id or abs(offset - self._clock_offset) > CLOCK_LEAP_S:
-            self.disturbed(look.at)
-        self._run_id, self._clock_offset = run_id, offset
+            self._doubt_until(look.at + RESTART_GRACE_S - look.connections.uptime_s)
+        elif (
+            run_id != self._run_id
+            or abs(offset - self._clock_offset) > CLOCK_LEAP_S
+            or look.at - self._looked_at > self._dead_after_s / 2
+        ):
+            self._doubt_until(look.at + RESTART_GRACE_S)
+        self._run_id, self._clock_offset, self._looked_at = run_id, offset, look.at
+
+    def _doubt_until(self, at: float) -> None:
+        self._absences_from = max(self._absences_from, at)
+        self._leases_from = max(self._leases_from, at)
+        self._absent_since.clear()
 
     def _notice_absence(self, look: Look) -> None:
         present = look.connections.identities
@@ -96,10 +113,10 @@ class Watch:
 
     def _reason(self, worker: Seen, look: Look) -> str:
         since = self._absent_since.get(worker.identity)
-        if since is not None and look.at - since >= ABSENT_S - JITTER_S:
+        if since is not None and look.at - since >= ABSENT_S - JITTER_S and self.believes_absences(look.at):
             return f"its connection has been gone for {look.at - since:.1f} s"
         silent_s = look.now - worker.beat_at
         # A beat from the future was written before Redis's clock was put back.
-        if worker.lease is None and not 0 <= silent_s < self._dead_after_s:
+        if worker.lease is None and self.believes_leases(look.at) and not 0 <= silent_s < self._dead_after_s:
             return f"silent for {silent_s:.1f} s"
         return ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import states
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tasks import keys
 from tasks.autopipeline import AutoPipeline
@@ -86,6 +87,26 @@ class TestProducer:
         producer_app.backend.store_result(result.id, {"text": "late"}, states.SUCCESS)
         assert result.get(timeout=10) == {"text": "late"}
         assert seen == [{"text": "late"}]
+
+    def test_while_redis_restarts(
+        self, producer_app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who asks just when Redis is away is answered once it is back."""
+        from tasks import generate
+
+        result = generate.delay(prompt="x", model="fake:1")
+        producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)
+        backend: Any = producer_app.backend
+        ask, refused = backend.get, [RedisConnectionError("away"), RedisConnectionError("away")]
+
+        def get(key: bytes) -> Any:
+            if refused:
+                raise refused.pop()
+            return ask(key)
+
+        monkeypatch.setattr(backend, "get", get)
+        assert result.get(timeout=10) == {"text": "stored"}
+        assert not refused
 
 
 @pytest.mark.usefixtures("worker_side")

@@ -60,6 +60,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's server is young; look at it as if it were not."""
     monkeypatch.setattr(registry, "RESTART_GRACE_S", 0.0)
     monkeypatch.setattr(watch, "RESTART_GRACE_S", 0.0)
+    monkeypatch.setattr(watch, "RECONNECT_GRACE_S", 0.0)
 
 
 @pytest.fixture
@@ -245,14 +246,15 @@ def test_nobody_is_dead_after_a_restart_of_redis(
 def test_a_reset_of_its_own_connection_makes_it_doubt(
     client: redis.Redis, make: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sweep that lost its connection cannot tell whose fault it was, so it waits."""
+    """A sweep that lost its connection cannot tell whose fault it was, so it believes no absence for a while."""
     each = make()
     each.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
-    monkeypatch.setattr(watch, "RESTART_GRACE_S", 3600.0)
-    assert each._watch.grace_s(time.monotonic()) == 0
+    monkeypatch.setattr(watch, "RECONNECT_GRACE_S", 3600.0)
+    assert each._watch.believes_absences(time.monotonic())
     client.client_kill_filter(_id=each._lifeline.client_id)
-    wait_until(lambda: each._watch.grace_s(time.monotonic()) > 3000, about="doubt")
+    wait_until(lambda: not each._watch.believes_absences(time.monotonic()), about="doubt")
+    assert each._watch.believes_leases(time.monotonic())
 
 
 def test_a_broken_round_does_not_end_the_sweep(
