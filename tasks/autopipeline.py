@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004
@@ -26,7 +28,8 @@ MOST_CALLS = 64
 class AutoPipeline:
     """One connection for the scripts of all threads of a process; what :class:`tasks.lua.Script` needs of a client.
 
-    A call is sent again once, on a new connection, when the connection is lost: only for scripts that may run twice.
+    A call is sent again, on a new connection, when the connection is lost before its reply: for scripts that may run twice.
+    For others there is :attr:`once`.
 
     Args:
         source: a Celery app, a URL or an :class:`tasks.journal.connection.Endpoint`.
@@ -37,7 +40,8 @@ class AutoPipeline:
         self._connection: Any = self._client.connection_pool.make_connection()
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
-        self._speaking = False
+        #: The call whose thread speaks to Redis now, or is about to; ``None`` only while nothing waits.
+        self._leader: _Call | None = None
         #: Sends and calls so far, for tests that count.
         self.sends = 0
         self.calls = 0
@@ -54,21 +58,30 @@ class AutoPipeline:
         """Have the server know a script."""
         return self._call(("SCRIPT", "LOAD", source))
 
+    @cached_property
+    def once(self) -> Once:
+        """The same, for scripts that must not run twice: a lost reply is an error of its caller."""
+        return Once(self)
+
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
         self._connection.disconnect()
 
-    def _call(self, command: tuple[Any, ...]) -> Any:
+    def _call(self, command: tuple[Any, ...], *, again: bool = True) -> Any:
         # Packed by its own thread, so that what cannot be is nobody else's error.
-        call = _Call(b"".join(self._connection.pack_command(*command)))
+        call = _Call(b"".join(self._connection.pack_command(*command)), again)
         with self._lock:
             self._waiting.append(call)
-            leads = not self._speaking
-            self._speaking = True
-        if not leads:
-            call.wait()
-        if not call.done:
-            self._speak(call)
+            self._leader = self._leader or call
+            leads = self._leader is call
+        try:
+            if not leads:
+                call.wait()
+            if not call.done:
+                self._speak(call)
+        except BaseException:
+            self._abandon(call)
+            raise
         if isinstance(call.reply, BaseException):
             raise call.reply
         return call.reply
@@ -79,40 +92,54 @@ class AutoPipeline:
             batch = [self._waiting.popleft() for _ in range(min(MOST_CALLS, len(self._waiting)))]
         replies: Sequence[Any] = [ConnectionError("the thread that spoke to Redis was interrupted")] * len(batch)
         try:
-            replies = self._exchange([call.packed for call in batch])
+            replies = self._exchange(batch)
         except RedisError as error:
-            replies = [error] * len(batch)
+            replies = [copy(error) for _ in batch]  # each is raised on a thread of its own
         except BaseException:
             self._connection.disconnect()  # replies that nobody took are still to come on it
             raise
         finally:
-            with self._lock:
-                heir = self._waiting[0] if self._waiting else None
-                self._speaking = heir is not None
-            if heir is not None:
-                heir.wake()
+            self._pass_on()
             for call, reply in zip(batch, replies, strict=True):
                 call.reply, call.done = reply, True
                 if call is not own:
                     call.wake()
 
-    def _exchange(self, packed: Sequence[bytes]) -> list[Any]:
+    def _pass_on(self) -> None:
+        with self._lock:
+            self._leader = self._waiting[0] if self._waiting else None
+            heir = self._leader
+        if heir is not None:
+            heir.wake()
+
+    def _abandon(self, call: _Call) -> None:
+        """A thread was interrupted while it waited, or before it spoke: nobody may wait for it."""
+        with self._lock:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            leads = self._leader is call
+        if leads:
+            self._pass_on()
+
+    def _exchange(self, batch: Sequence[_Call]) -> list[Any]:
         self.sends += 1
-        self.calls += len(packed)
-        together = b"".join(packed)
+        self.calls += len(batch)
         try:
-            return self._ask(together, len(packed))
-        except (ConnectionError, TimeoutError):
+            return self._ask(batch)
+        except (ConnectionError, TimeoutError) as error:
             self._connection.disconnect()
+            lost = error
+        again = [call for call in batch if call.again]
         try:
-            return self._ask(together, len(packed))
+            replies = iter(self._ask(again) if again else [])
         except RedisError:
             self._connection.disconnect()
             raise
+        return [next(replies) if call.again else copy(lost) for call in batch]
 
-    def _ask(self, packed: bytes, count: int) -> list[Any]:
-        self._connection.send_packed_command([packed], check_health=False)
-        return [self._reply() for _ in range(count)]
+    def _ask(self, batch: Sequence[_Call]) -> list[Any]:
+        self._connection.send_packed_command([b"".join(call.packed for call in batch)], check_health=False)
+        return [self._reply() for _ in batch]
 
     def _reply(self) -> Any:
         try:
@@ -121,13 +148,31 @@ class AutoPipeline:
             return error
 
 
+class Once:
+    """An :class:`AutoPipeline` for scripts that must not run twice."""
+
+    def __init__(self, pipeline: AutoPipeline) -> None:
+        self._pipeline = pipeline
+        self.script_load = pipeline.script_load
+
+    def evalsha(self, digest: str, key_count: int, /, *keys_and_args: str | int) -> Any:
+        """What a script replies.
+
+        Raises:
+            redis.exceptions.ConnectionError: it is not known whether it has run.
+            redis.exceptions.RedisError: untranslated.
+        """
+        return self._pipeline._call(("EVALSHA", digest, key_count, *keys_and_args), again=False)
+
+
 class _Call:
     """One command, and the thread that waits for its reply."""
 
-    __slots__ = ("_turn", "done", "packed", "reply")
+    __slots__ = ("_turn", "again", "done", "packed", "reply")
 
-    def __init__(self, packed: bytes) -> None:
+    def __init__(self, packed: bytes, again: bool) -> None:
         self.packed = packed
+        self.again = again
         self.done = False
         self.reply: Any = None
         self._turn = threading.Lock()

@@ -1,8 +1,9 @@
 """Celery's Redis result backend, changed in three places. ``result_backend = "tasks.backend:Backend+redis://..."``.
 
-1. **A producer subscribes to a result when it asks for it** (``get()``, ``then()``, a group's ``join()``), which Celery does
-   anyway. Its own backend subscribes at each call already: two commands more for each request, a subscription that stays for
-   ever where nobody asks, and a process that hangs for 20 s at its end when Redis is gone by then.
+1. **A producer subscribes to a result when it asks for it** (``get()``, a group's ``join()``), which Celery does anyway;
+   ``then()`` looks for what is stored, too (:meth:`tasks.result.GenerateResult.then`). Celery's own backend subscribes at each call
+   already: two commands more for each request, a subscription that stays for ever where nobody asks, and a process that hangs
+   for 20 s at its end when Redis is gone by then.
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.
@@ -12,7 +13,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
@@ -36,7 +37,10 @@ class Consumer(ResultConsumer):
 
     def on_wait_for_pending(self, result: Any, **options: Any) -> None:
         """Look for what is stored already, as patiently as Celery does all that follows."""
-        self._ensure(partial(super().on_wait_for_pending, result, **options), ())
+        meta = self._ensure(self.backend.get_task_meta, (result.id,))
+        if meta["status"] in states.READY_STATES:
+            result._maybe_set_cache(meta)
+            super().on_wait_for_pending(result, **options)
 
 
 class Backend(RedisBackend):
@@ -61,7 +65,7 @@ class Backend(RedisBackend):
         request: Context | None = None,
         **options: Any,
     ) -> Any:
-        tag = _delivery_tag(request)
+        tag = _delivery_tag(request, state)
         if Channel.scripts is None or not tag or state not in states.READY_STATES or not self._is_brokers:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
@@ -74,8 +78,14 @@ class Backend(RedisBackend):
         return result
 
 
-def _delivery_tag(request: Context | None) -> str:
-    """Of a generation whose end is its result; empty for all else. A chord's part is counted after its result is stored."""
+def _delivery_tag(request: Context | None, state: str) -> str:
+    """Of a generation whose end is its result; empty for all else.
+
+    After it has stored a result Celery counts a chord's part and, of a failure, tells the rest of a chain and errbacks: until
+    then the message is held.
+    """
     if request is None or request.task != GENERATE or request.chord:
+        return ""
+    if state != states.SUCCESS and (request.chain or request.errbacks):
         return ""
     return str((request.properties or {}).get("delivery_tag") or "")

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from celery.result import AsyncResult
+from vine import barrier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -77,6 +78,13 @@ class GenerateResult(AsyncResult):
         with closing(connect(self.app)) as client:
             mark_cancelled(client, self.id, running=terminate)
         return super().revoke(connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout)
+
+    def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
+        """Celery's ``then``, for a result that is there already too."""
+        found = super().then(callback, on_error, weak)
+        if not isinstance(callback, barrier):  # a group looks for its results all at once
+            self._get_task_meta()
+        return found
 
     def position(self) -> Position | None:
         """How many requests will be taken before this one, and how long that may take; ``None`` once it waits no more.

@@ -56,6 +56,7 @@ FAIRNESS_PERIOD = 8
 
 #: After one message so many more of its list are taken at once, at the most; fewer leave more to others.
 MOST_MORE = 8
+MOST_MORE_BYTES = 256 * 1024
 
 #: The header of a message that was set aside before.
 ASIDE = "set_aside"
@@ -134,7 +135,7 @@ class QoS(stock.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop a message, or give it back to the front of its queue."""
-        if not requeue:
+        if not requeue or delivery_tag in self.answered:
             self.ack(delivery_tag)
             return
         self.restore_by_tag(delivery_tag, leftmost=False)  # kombu pops from the right, so "leftmost" is the back
@@ -162,6 +163,7 @@ class Channel(stock.Channel):
     _client_sock: Any = None
     _asked: frozenset[str] = frozenset()
     _fetches = 0
+    _taking = False
 
     @property
     def pool(self) -> Any:
@@ -217,20 +219,26 @@ class Channel(stock.Channel):
 
     def _brpop_read(self, **options: Any) -> Any:
         """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
-        given = self._read_safely(lambda: super(Channel, self)._brpop_read(**options))
-        if self.scripts is not None and self.room is not None:
-            # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
-            for queue in self._queue_cycle.consume(len(self.active_queues))[-1:]:
-                self._take_more(queue, self.room)
-        return given
+        self._taking = True
+        try:
+            given = self._read_safely(lambda: super(Channel, self)._brpop_read(**options))
+            if self.scripts is not None and self.room is not None:
+                # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
+                for queue in self._queue_cycle.consume(len(self.active_queues))[-1:]:
+                    self._take_more(queue, self.room)
+            return given
+        finally:
+            self._taking = False
 
     def _read_safely(self, read: Callable[[], Any]) -> Any:
         """Read what a fetch brought. Nothing in it may end the worker, which would take it for the next one to die of."""
         try:
             answer = read()
-        except (Empty, *self.connection.connection_errors, *self.connection.channel_errors):
+        except Empty:
             raise
-        except Exception as error:  # noqa: BLE001  (what text makes a decoder raise has no bounds)
+        except Exception as error:
+            if not blames_message(error, self.connection):
+                raise
             self._refuse(None, f"not the JSON of a message ({type(error).__name__})")
             answer = True
         Channel.received += 1
@@ -241,7 +249,10 @@ class Channel(stock.Channel):
         if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
             return
         lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
-        found = TAKE(self.evaluator, (self.unacked_key, self.unacked_index_key, *lists), (most,))
+        assert self.scripts is not None
+        # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
+        # its error ends the connection, and what this worker holds and does not run goes back to its queue.
+        found = TAKE(self.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), (most, MOST_MORE_BYTES))
         for tag, message in zip(found[::2], found[1::2], strict=True):
             self._hand_on(tag.decode(), message, queue)
 
@@ -299,7 +310,7 @@ class Channel(stock.Channel):
     @property
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
-        return bool(self._in_poll)
+        return bool(self._in_poll) or self._taking
 
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         """Queue a message; a generation is written into the ledger with it."""
@@ -350,6 +361,17 @@ class Channel(stock.Channel):
             pipe.eval(PUT.source, len(names), *names, *arguments)
 
 
+def blames_message(error: Exception, connection: Any) -> bool:
+    """Whether what was raised on a message's way to its task is the message's fault, and not the connection's or the worker's.
+
+    What text makes a decoder raise has no bounds. Kombu counts ``KeyError`` among the errors of a connection: a header that is
+    missing would have the worker reconnect, get the message back, and so on for ever.
+    """
+    if isinstance(error, KeyError | RecursionError):
+        return True
+    return not isinstance(error, (*connection.connection_errors, *connection.channel_errors, RuntimeError, MemoryError))
+
+
 def set_aside(delivery_tag: str, model: str) -> None:
     """When the message of this tag is given back, put it where requests for this model wait."""
     QoS.aside[delivery_tag] = model
@@ -367,9 +389,9 @@ class Transport(stock.Transport):
             super()._deliver(message, queue)
         except InvalidRequest as error:
             self.Channel._refuse(task_id_of(message), str(error))
-        except (*self.connection_errors, *self.channel_errors):
-            raise
-        except Exception as error:  # noqa: BLE001  (as above)
+        except Exception as error:
+            if not blames_message(error, self):
+                raise
             self.Channel._refuse(task_id_of(message), f"its message cannot be read ({type(error).__name__})")
 
 

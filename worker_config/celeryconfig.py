@@ -63,6 +63,8 @@ def worker_options(settings: Settings) -> dict[str, Any]:
         # (after a reconnect 4 running tasks became 8 reserved ones).
         "worker_prefetch_multiplier": 0,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # Redis that is full, or read-only for a while, ends a fetch and not the worker.
+        "broker_channel_error_retry": True,
         "worker_hijack_root_logger": True,
         "worker_log_format": "[%(asctime)s: %(levelname)s] %(message)s",
         "worker_task_log_format": "[%(asctime)s: %(levelname)s] %(message)s",

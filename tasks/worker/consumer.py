@@ -15,6 +15,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from tasks import envelope
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE
+from tasks.transport import blames_message
 from tasks.worker import lifecycle
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ class Consumer(CeleryConsumer):
                 if message.headers.get("task") == GENERATE:
                     envelope.check(message.headers, message.payload)
                 receive(message)
-            except (*self.connection_errors, *self.channel_errors):
-                raise
             except InvalidRequest as error:
                 self._refuse(message, str(error))
             except (DecodeError, ContentDisallowed) as error:
                 self.on_decode_error(message, error)
-            except Exception as error:  # noqa: BLE001  (what a message makes Celery raise has no bounds)
+            except Exception as error:
+                if not blames_message(error, self):
+                    raise
                 self._refuse(message, f"its message cannot be understood ({type(error).__name__})")
 
         return on_message

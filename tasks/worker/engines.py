@@ -496,10 +496,11 @@ class Engines:
                 error = caught
             except Interrupted:
                 logger.debug("model %s is not loaded any more: the worker ends", entry.name)
-            with self._changed:
-                del self._loaders[entry.name]
-                if error is not None and self._failures.error_of(entry.name) is None:
-                    self._fail(entry, error)
+            finally:
+                with self._changed:
+                    del self._loaders[entry.name]
+                    if error is not None and self._failures.error_of(entry.name) is None:
+                        self._fail(entry, error)
 
         thread = self._loaders[entry.name] = threading.Thread(target=load, name=f"load-{entry.name}", daemon=True)
         thread.start()
@@ -575,22 +576,30 @@ class Engines:
             with self._changed:
                 if self._changes == seen:
                     self._changed.wait(WAIT_S)
-                seen, now = self._changes, time.monotonic()
-                for engine in list(self._engines.values()):
-                    if self._idles_too_long(engine, now):
-                        self._end(engine, f"after {now - engine.place.used_at:.0f} s without a request")
-                for entry in self._kept.values():
-                    if self._failures.error_of(entry.name) is None:
-                        self._load_alone(entry)
-                self._turns.give(self._cold(), now)
-                self._share()
-                asked = self._turns.asked(self._cold(), self._warm(), now, self._failing())
-                engines = list(self._engines.values())
-            for engine in engines:
-                self._end_if_stuck(engine)
-            if asked != self._asked:
-                self._asked = asked
-                self._on_asked()
+                seen = self._changes
+            try:
+                self._look_after_engines(time.monotonic())
+            except Exception:
+                # A thread that ends looks after nothing any more.
+                logger.exception("a look at the engines failed")
+
+    def _look_after_engines(self, now: float) -> None:
+        with self._changed:
+            for engine in list(self._engines.values()):
+                if self._idles_too_long(engine, now):
+                    self._end(engine, f"after {now - engine.place.used_at:.0f} s without a request")
+            for entry in self._kept.values():
+                if self._failures.error_of(entry.name) is None:
+                    self._load_alone(entry)
+            self._turns.give(self._cold(), now)
+            self._share()
+            asked = self._turns.asked(self._cold(), self._warm(), now, self._failing())
+            engines = list(self._engines.values())
+        for engine in engines:
+            self._end_if_stuck(engine)
+        if asked != self._asked:
+            self._asked = asked
+            self._on_asked()
 
     def _idles_too_long(self, engine: Engine, now: float) -> bool:
         keep_s = engine.keep_alive_s

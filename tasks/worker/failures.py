@@ -42,7 +42,7 @@ class Failures:
         """A model could not be loaded: it is not tried again at once, and each time in a row after twice the pause."""
         earlier = self._failed.get(name)
         count = earlier.count + 1 if earlier else 1
-        pause_s = min(RETRY_FIRST_S * 2 ** (count - 1), RETRY_MOST_S)
+        pause_s = min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_MOST_S)
         self._failed[name] = Failure(count, error, time.monotonic() + pause_s)
         logger.error("model %s: %s; it is tried again in %.0f s", name, error, pause_s)
 

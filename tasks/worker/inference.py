@@ -259,7 +259,7 @@ class Run:
 
     def _stopped_before_claim(self) -> NoReturn:
         reason = self._job.reason
-        if reason == "requeue":
+        if reason in (None, "requeue"):  # for no reason of its own: the worker ends
             raise Reject(requeue=True)
         if reason == "cancelled":
             end = End(attempt=0, index=0, finish_reason="cancelled", usage={})

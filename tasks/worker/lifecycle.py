@@ -99,7 +99,8 @@ def refuse_message(task_id: str | None, why: str) -> None:
         entry = Error(attempt=0, code=InvalidRequest.code, message=why)
         if _worker.journal.end_unclaimed(task_id, entry) == "ended":
             _worker.store_failure(task_id, InvalidRequest(why))
-    except GenerationError:
+    except Exception:
+        # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.
         logger.exception("who waits for %s could not be told", task_id)
 
 

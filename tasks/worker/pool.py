@@ -78,7 +78,14 @@ class EnginePool(ThreadPool):
             self._jobs.pop(job, None)
             self.room.leave(job.queue)
 
-        future = self.executor.submit(run)
+        try:
+            future = self.executor.submit(run)
+        except BaseException:
+            for limit in limits:
+                limit.cancel()
+            self._jobs.pop(job, None)
+            self.room.leave(job.queue)
+            raise
         job.result = ApplyResult(future)
         future.add_done_callback(done)
         return job
@@ -114,7 +121,9 @@ class EnginePool(ThreadPool):
         Celery forgets those with the connection, and nobody else may restore from this worker's keys. On the consumer's
         thread, before anything was fetched on the new connection.
         """
-        running = {getattr(getattr(request, "message", None), "delivery_tag", None) for request in self._jobs.values()}
+        running = {
+            getattr(getattr(request, "message", None), "delivery_tag", None) for request in list(self._jobs.values())
+        }
         with channel.conn_or_acquire() as client:
             tags = {tag.decode() for tag in client.hkeys(channel.unacked_key)}
         for tag in tags - running:

@@ -55,7 +55,12 @@ class Starvation(threading.Thread):
     def run(self) -> None:
         """Look until :meth:`stop`."""
         while self._after_s and not self._ending.wait(self._look_s):
-            said = self.look()
+            try:
+                said = self.look()
+            except Exception:
+                # A thread that ends notices nothing any more.
+                logger.exception("a look at the queues failed")
+                continue
             if said:
                 self._on_starved(said)
                 return

@@ -226,7 +226,7 @@ class InferenceWorker:
 
     def _waiting(self) -> int:
         """Messages in the queues that this worker consumes and has room for; not those that were set aside."""
-        queues = [name for name in self._consumed.consume_from if self.room.has_room(name)]
+        queues = [name for name in list(self._consumed.consume_from) if self.room.has_room(name)]
         return waiting_in(self._client, queues)
 
     def _received(self) -> int:
@@ -236,8 +236,7 @@ class InferenceWorker:
         """Hand back what runs, and end the process with the code of a failure that passes."""
         logger.critical(said)
         self.room.close()
-        self.loop.give_back()
-        self.room.wait_idle(GIVE_BACK_S)
+        self._give_back()
         self.stop()
         self.loop.abort()
 

@@ -11,8 +11,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from tasks.autopipeline import MOST_CALLS, AutoPipeline
+from tasks.autopipeline import MOST_CALLS, AutoPipeline, _Call
 from tasks.lua import Script
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,8 +73,7 @@ def test_together(pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch, redis
         first = pool.submit(call, 1)
         assert held.speaking.wait(30)
         others = {number: pool.submit(call, number) for number in range(2, THREADS)}
-        while len(pipeline._waiting) < len(others):
-            assert held.speaking.wait(30)
+        wait_until(lambda: len(pipeline._waiting) == len(others))
         held.go.set()
         assert first.result(30) == b"1"
         for number, other in others.items():
@@ -108,6 +108,35 @@ def test_a_connection_that_is_cut(pipeline: AutoPipeline, redis_client: redis.Re
     assert int(redis_client.get("counter") or 0) >= 401
 
 
+def test_what_may_not_run_twice(
+    pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
+) -> None:
+    """When a reply is lost, a call of this kind ends with that; one of the other kind, in the same send, runs again."""
+    redis_client.script_load(COUNT.source)
+    ask, lost = pipeline._ask, [True]
+
+    def lose(batch: Any) -> Any:
+        replies = ask(batch)
+        if lost:
+            lost.pop()
+            raise RedisConnectionError("the reply was lost")
+        return replies
+
+    monkeypatch.setattr(pipeline, "_ask", lose)
+    once, again = (
+        _Call(b"".join(pipeline._connection.pack_command("INCR", name)), name == "again") for name in ("once", "again")
+    )
+    replies = pipeline._exchange([once, again])
+    assert isinstance(replies[0], RedisConnectionError)
+    assert replies[1] == 2
+    assert redis_client.mget("once", "again") == ["1", "2"]
+    lost.append(True)
+    with pytest.raises(RedisConnectionError, match="the reply was lost"):
+        COUNT(pipeline.once, ("counter",), ())
+    assert redis_client.get("counter") == "1"
+    assert COUNT(pipeline.once, ("counter",), ()) == 2
+
+
 def test_a_server_that_is_away(pipeline: AutoPipeline, redis_server: EmbeddedServer) -> None:
     """Every call says so at once; after the server's return they work again, though it has forgotten the scripts."""
     assert ECHO(pipeline, (), ("a",)) == b"a"
@@ -132,8 +161,8 @@ def test_one_who_is_interrupted(pipeline: AutoPipeline, monkeypatch: pytest.Monk
     assert ECHO(pipeline, (), ("a",)) == b"a"
     ask = pipeline._ask
 
-    def interrupt(packed: bytes, count: int) -> Any:
-        ask(packed, 0)
+    def interrupt(batch: Any) -> Any:
+        ask(batch)
         raise SystemExit
 
     with monkeypatch.context() as patch:
@@ -141,3 +170,37 @@ def test_one_who_is_interrupted(pipeline: AutoPipeline, monkeypatch: pytest.Monk
         with pytest.raises(SystemExit):
             ECHO(pipeline, (), ("b",))
     assert ECHO(pipeline, (), ("c",)) == b"c"
+
+
+def test_one_who_is_interrupted_while_it_waits(pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for its turn and is torn away takes the turn with it neither before nor after it has come."""
+    assert ECHO(pipeline, (), ("a",)) == b"a"
+    held = Held(pipeline, monkeypatch)
+    wait = _Call.wait
+
+    def tear(call: _Call) -> None:
+        if b"torn early" in call.packed:
+            raise SystemExit
+        wait(call)
+        if b"torn late" in call.packed and not call.done:
+            raise SystemExit
+
+    monkeypatch.setattr(_Call, "wait", tear)
+
+    def call(text: str) -> Any:
+        try:
+            return ECHO(pipeline, (), (text,))
+        except SystemExit:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(call, "first")
+        assert held.speaking.wait(30)
+        assert pool.submit(call, "torn early").result(30) is None
+        late = pool.submit(call, "torn late")
+        wait_until(lambda: len(pipeline._waiting) == 1)
+        last = pool.submit(call, "last")
+        wait_until(lambda: len(pipeline._waiting) == 2)
+        held.go.set()
+        assert [first.result(30), late.result(30), last.result(30)] == [b"first", None, b"last"]
+    assert pipeline._leader is None

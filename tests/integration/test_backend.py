@@ -47,12 +47,14 @@ def worker_side(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         yield
 
 
-def request(task: str = "tasks.generate", chord: Any = None) -> Any:
+def request(task: str = "tasks.generate", chord: Any = None, chain: Any = None, errbacks: Any = None) -> Any:
     """What Celery's tracer hands over with a result."""
     return SimpleNamespace(
         id="t1",
         task=task,
         chord=chord,
+        chain=chain,
+        errbacks=errbacks,
         properties={"delivery_tag": "tag"},
         children=[],
         ignore_result=False,
@@ -87,6 +89,16 @@ class TestProducer:
         producer_app.backend.store_result(result.id, {"text": "late"}, states.SUCCESS)
         assert result.get(timeout=10) == {"text": "late"}
         assert seen == [{"text": "late"}]
+
+    def test_then_for_one_that_has_come(self, producer_app: Celery) -> None:
+        """A callback that is added after the result was stored is called, though nobody listened before."""
+        from tasks import generate
+
+        result = generate.delay(prompt="x", model="fake:1")
+        producer_app.backend.store_result(result.id, {"text": "early"}, states.SUCCESS)
+        seen: list[Any] = []
+        result.then(lambda answered: seen.append(answered.result))
+        assert seen == [{"text": "early"}]
 
     def test_while_redis_restarts(
         self, producer_app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
@@ -146,6 +158,15 @@ class TestWorker:
         assert redis_client.exists("celery-task-meta-t1")
         assert redis_client.hexists(HELD, "tag")
         assert QoS.answered == set()
+
+    @pytest.mark.parametrize("given", [request(chain=[{"task": "next"}]), request(errbacks=[{"task": "sorry"}])])
+    def test_a_failure_that_others_are_told_of(self, backend: Backend, redis_client: redis.Redis, given: Any) -> None:
+        """Its message is held until Celery has told the rest of the chain, and the errbacks, which comes after the result."""
+        hold(redis_client)
+        backend.store_result("t1", ValueError("no"), states.FAILURE, request=given)
+        assert redis_client.hexists(HELD, "tag")
+        backend.store_result("t2", {"text": "hello"}, states.SUCCESS, request=given)
+        assert not redis_client.exists(HELD)
 
     def test_results_of_their_own(self, backend: Backend, redis_client: redis.Redis, redis_url: str) -> None:
         """Where results are in another database than messages, the two are written one by one."""

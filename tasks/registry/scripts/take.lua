@@ -2,7 +2,7 @@
 -- At the most half of them, so that others who are idle find some, too.
 --
 -- KEYS  unacked messages, their index, then the lists of the queue, most urgent first
--- ARGV  the most messages
+-- ARGV  the most messages, and bytes after which no further one is looked at: Redis does nothing else meanwhile
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message)
 local unacked, index = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
@@ -24,14 +24,15 @@ end
 local waiting = 0
 for i = 3, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[i]) end
 local left = math.min(ARGV[1], math.floor(waiting / 2))
+local bytes = tonumber(ARGV[2])
 local found = {}
 for i = 3, #KEYS do
-  while left > 0 do
+  while left > 0 and bytes > 0 do
     local message = redis.call('RPOP', KEYS[i])
     if not message then break end
     found[#found + 1] = held(message)
     found[#found + 1] = message
-    left = left - 1
+    left, bytes = left - 1, bytes - #message
   end
 end
 return found

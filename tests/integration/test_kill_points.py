@@ -1,0 +1,143 @@
+"""A worker that is killed at one certain moment of a request: its reader and its result lack nothing, whichever it was."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import keys
+from tasks.engine.fake import fake_text
+from tasks.messages.journal import Claim, End, Token, decode
+from tests.support import wait_until
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+# Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
+]
+
+WAIT_S = 90.0
+QUEUE = "tier-under-3B"
+MODEL = "fake:10"
+TOKENS = 12
+ENV = {"CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
+SCRIPT = "Grün 😀,dwj!"
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    assert generate.app is producer_app
+    return generate
+
+
+def entries(client: redis.Redis, task_id: str) -> list[Any]:
+    stored: Any = client.xrange(keys.stream(task_id))
+    return [decode(fields["d"]) for _, fields in stored]
+
+
+class Reading(threading.Thread):
+    """Reads a request's stream to its end."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(daemon=True)
+        self.result = result
+        self.text = ""
+        self.indices: list[int] = []
+        self.ends: list[str] = []
+        self.start()
+
+    def run(self) -> None:
+        for chunk in self.result.stream(timeout=WAIT_S):
+            self.text += chunk.text
+            self.indices += range(chunk.index, chunk.index + len(chunk.ids))
+            self.ends += [chunk.finish_reason] if chunk.finish_reason else []
+
+    def whole(self) -> str:
+        """The text, after its one end."""
+        self.join(WAIT_S)
+        assert len(self.ends) == 1
+        assert self.indices == list(range(len(self.indices)))
+        return self.text
+
+
+def die(worker: Worker) -> None:
+    assert worker.wait(WAIT_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("point", "attempts"), [("claimed", 2), ("ended", 1)])
+def test_another_worker_goes_on(
+    generate: GenerateTask,
+    worker: StartWorker,
+    redis_client: redis.Redis,
+    tmp_path: Path,
+    point: str,
+    attempts: int,
+) -> None:
+    """Killed after its claim, or between the journal's end and the result: one end, one result, nothing computed twice."""
+    dying = worker("-Q", QUEUE, env={**ENV, "TEST_DIE_AT": point}, app="tests.dying")
+    reading = Reading(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS))
+    die(dying)
+    other = worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
+    wanted = fake_text("kill", None, TOKENS)
+    assert reading.whole() == wanted
+    answer = reading.result.get(timeout=WAIT_S)
+    assert (answer["text"], answer["worker"]) == (wanted, other.node)
+    written = entries(redis_client, reading.result.id)
+    assert sum(isinstance(each, Claim) for each in written) == attempts
+    assert sum(isinstance(each, End) for each in written) == 1
+    assert sum(len(each.ids) for each in written if isinstance(each, Token)) == TOKENS
+
+
+def test_with_its_result_everything_is_done(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis
+) -> None:
+    """The result comes with the acknowledgement: a worker that is killed right after it leaves nothing to do for anybody."""
+    dying = worker("-Q", QUEUE, env={**ENV, "TEST_DIE_AT": "answered"}, app="tests.dying")
+    record = dying.record()
+    assert record is not None
+    reading = Reading(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS))
+    die(dying)
+    assert reading.whole() == fake_text("kill", None, TOKENS)
+    assert reading.result.get(timeout=WAIT_S)["text"] == reading.text
+    assert not redis_client.exists(keys.unacked(record.identity), QUEUE)
+    assert not redis_client.hexists(keys.LEDGER, reading.result.id)
+
+
+@pytest.mark.parametrize("stop", [None, "😀,d"])
+def test_within_a_character_and_within_a_stop_string(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path, stop: str | None
+) -> None:
+    """A real model's request, killed when half a character, or half of what may be a stop string, was computed."""
+    folder = make_tiny_model(tmp_path / "scripted", script=SCRIPT, chat_template=False)
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text(f'[[models]]\nname = "scripted"\nsource = "{folder}"\ntier = "<3B"\n')
+    env = {**ENV, "CELERY_MLX_CATALOGUE": str(catalogue)}
+    dying = worker("-Q", QUEUE, env={**env, "TEST_DIE_AT": "half"}, app="tests.dying")
+    values = {"prompt": "say it", "model": "scripted", "max_tokens": 100, "temperature": 0, "stop": stop}
+    sent = generate.app.send_task(generate.name, kwargs=values, queue=QUEUE, result_cls=generate.AsyncResult)
+    reading = Reading(generate.AsyncResult(sent.id))
+    die(dying)
+    wait_until(lambda: entries(redis_client, sent.id))
+    before = "".join(each.text for each in entries(redis_client, sent.id) if isinstance(each, Token))
+    wanted = SCRIPT if stop is None else SCRIPT[: SCRIPT.index(stop)]
+    assert len(before) < len(wanted)
+    worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=env)
+    assert reading.whole() == wanted
+    answer = reading.result.get(timeout=WAIT_S)
+    assert (answer["text"], answer["finish_reason"], answer["attempt"]) == (wanted, "stop", 2)
