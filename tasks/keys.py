@@ -24,7 +24,7 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``LIMITS``
     A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
 ``LEDGER``
-    A hash, task id → what was submitted where and when; producers write, the journal's end and the sweep delete.
+    A hash, task id → what was submitted where and when; producers write, a claim, the journal's end and the sweep delete.
 ``ASIDE``
     A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
     is empty. The lists themselves are beside the queues' own (:func:`tasks.registry.queues.aside_list`).

@@ -161,7 +161,7 @@ def _queues(app: Any) -> list[str]:
             _refuse(
                 EX_CONFIG,
                 f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}",
-                "An unknown tier in -Q",
+                "An unknown tier",
             )
         return list(typed)
     offers = capabilities(detect(current_settings())).tiers
