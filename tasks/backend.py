@@ -1,9 +1,9 @@
 """Celery's Redis result backend, changed in three places. ``result_backend = "tasks.backend:Backend+redis://..."``.
 
 1. **A producer subscribes to a result when it asks for it** (``get()``, a group's ``join()``), which Celery does anyway;
-   ``then()`` looks for what is stored, too (:meth:`tasks.result.GenerateResult.then`). Celery's own backend subscribes at each call
-   already: two commands more for each request, a subscription that stays for ever where nobody asks, and a process that hangs
-   for 20 s at its end when Redis is gone by then.
+   ``then()`` looks for what is stored, too (:meth:`tasks.result.GenerateResult.then`). Celery's own backend subscribes at each
+   call already: two commands more for each request, a subscription that stays for ever where nobody asks, and a process that
+   hangs for 20 s at its end when Redis is gone by then.
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.

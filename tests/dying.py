@@ -27,7 +27,11 @@ def _die(*_: Any) -> None:
 
 
 def _before(call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **options: (_die(), call(*args, **options))[1]
+    def wrapped(*args: Any, **options: Any) -> Any:
+        _die()
+        return call(*args, **options)
+
+    return wrapped
 
 
 def _after(call: Callable[..., Any], ends: Callable[[Any], bool] = lambda _: True) -> Callable[..., Any]:

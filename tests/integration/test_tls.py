@@ -1,4 +1,4 @@
-"""Redis behind TLS, as docs/fleet.md has it: workers, producers, readers and commands, by nothing but the URL."""
+"""Redis behind TLS, as docs/security.md has it: workers, producers, readers and commands, by nothing but the URL."""
 
 from __future__ import annotations
 
