@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import Reading, Request
-from benchmarks.processes import start, wait_for
+from benchmarks.processes import BenchmarkError, start, wait_for
 from tasks.demo.embedded import free_port
 from tasks.engine.blas import load_blas
 from tasks.worker.engine_process import ENGINE_ENVIRONMENT
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.load import Ask
+
+
+RESETS_MAX, RESET_PAUSE_S = 20, 0.05
 
 
 @contextmanager
@@ -65,8 +68,7 @@ def _ask(port: int, request: Request) -> Reading:
     }
     reading = Reading(time.perf_counter())
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=600)) as connection:
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-        for line in connection.getresponse():
+        for line in _post(connection, json.dumps(body)):
             if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line.removeprefix(b"data: "))
@@ -76,6 +78,18 @@ def _ask(port: int, request: Request) -> Reading:
                 reading.arrivals.append(time.perf_counter())
     reading.ended_at = time.perf_counter()
     return reading
+
+
+def _post(connection: http.client.HTTPConnection, body: str) -> http.client.HTTPResponse:
+    """Its answer, begun. The server listens with a queue of five, and resets the connections of a burst beyond that."""
+    for _ in range(RESETS_MAX):
+        try:
+            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            return connection.getresponse()
+        except ConnectionResetError:
+            connection.close()
+            time.sleep(RESET_PAUSE_S)
+    raise BenchmarkError(f"mlx_lm.server has reset {RESETS_MAX} connections of one request")
 
 
 if __name__ == "__main__":

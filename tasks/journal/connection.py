@@ -105,8 +105,11 @@ def require_server(source: Any) -> None:
 
 
 def try_write(client: redis.Redis) -> None:
-    """A write that changes nothing, for want of its stream; a server that is full, or a replica, refuses it as any other."""
-    client.xadd(keys.stream("none"), {"d": ""}, nomkstream=True)
+    """A write that changes nothing, for want of its stream; a server that is full, or a replica, refuses it as any other.
+
+    Its name is one that every role but a reader may write (docs/security.md).
+    """
+    client.xadd(keys.cancel("none"), {"d": ""}, nomkstream=True)
 
 
 def require_version(speaks: str, where: str) -> None:
@@ -129,7 +132,7 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, redis.AuthenticationError) or says.startswith(("NOAUTH", "WRONGPASS")):
         return Trouble(says, "put the right user and password into REDIS_URL", "Wrong password")
     if isinstance(error, NoPermissionError):
-        remedy = "let this user use all keys, channels and commands: ACL SETUSER NAME ~* &* +@all"
+        remedy = "give this user the rules of its role (docs/security.md)"
         return Trouble(says, remedy, "Wrong password")
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in says:
         remedy = "raise its maxmemory, or wait until results expire (result_ttl_s, journal_ttl_s)"

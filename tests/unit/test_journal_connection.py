@@ -92,7 +92,7 @@ def test_without_password(url: str, shown: str) -> None:
     [
         (redis.AuthenticationError("invalid password."), "right user and password", "Wrong password"),
         (redis.ResponseError("NOAUTH Authentication required."), "right user and password", "Wrong password"),
-        (redis.exceptions.NoPermissionError("no 'xadd'"), "ACL SETUSER", "Wrong password"),
+        (redis.exceptions.NoPermissionError("no 'xadd'"), "docs/security.md", "Wrong password"),
         (redis.exceptions.OutOfMemoryError("command not allowed"), "maxmemory", "Redis is full"),
         # As servers before 7 put what a script was refused.
         (redis.ResponseError("Error running script: -OOM command not allowed when used"), "maxmemory", "Redis is full"),
