@@ -90,7 +90,7 @@ def test_nobody_listens() -> None:
     [
         ({"AUTH": b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"}, "password"),
         ({"PING": b"-NOAUTH Authentication required.\r\n"}, "password"),
-        ({"PING": b"-NOPERM User default has no permissions to run the 'ping' command\r\n"}, "ACL"),
+        ({"PING": b"-NOPERM User default has no permissions to run the 'ping' command\r\n"}, "security.md"),
         ({"PING": b"-LOADING Redis is loading the dataset in memory\r\n"}, "wait"),
         ({"PING": b"+PONG\r\n", "INFO": b"-ERR unknown command\r\n"}, "REDIS_URL"),
         ({"PING": b""}, "TLS"),
