@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from importlib import import_module
 from typing import Any
 
 import click
 from celery import Celery, signals
 
-from tasks.errors import pointer
+from tasks.errors import refuse
 from worker_config.celeryconfig import celery_options
 from worker_config.environment import SettingError
 from worker_config.settings import current_settings
-
-#: sysexits.h: the configuration is wrong.
-EX_CONFIG = 78
 
 
 def _options() -> dict[str, Any]:
@@ -24,9 +21,7 @@ def _options() -> dict[str, Any]:
     except SettingError as error:
         if click.get_current_context(silent=True) is None:
             raise
-        # Celery's command line prints the traceback of any Exception that loading an application raises.
-        print(f"celery-mlx: {error}{pointer('A setting is wrong')}", file=sys.stderr)
-        raise SystemExit(EX_CONFIG) from None
+        refuse(os.EX_CONFIG, str(error), "A setting is wrong")
 
 
 def _worker_options() -> list[Any]:

@@ -6,7 +6,8 @@ Celery stores an error as its class and arguments and makes it anew in the produ
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+import sys
+from typing import ClassVar, NoReturn
 
 
 class GenerationError(Exception):
@@ -129,6 +130,13 @@ def pointer(entry: str) -> str:
     """Where docs/troubleshooting.md helps, as the end of a line that refuses a start; empty without an entry."""
     anchor = "-".join(re.findall(r"\w+", entry.lower()))
     return f" (docs/troubleshooting.md#{anchor})" if anchor else ""
+
+
+def refuse(status: int, message: str, entry: str) -> NoReturn:
+    """End a command before it has begun, with one line. Celery swallows any other exception of a signal's handler, and prints the
+    traceback of any that loading an application raises."""
+    print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
+    raise SystemExit(status)
 
 
 def _leaves(base: type[GenerationError]) -> dict[str, type[GenerationError]]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from tasks.generate import GenerateTask
+
 # A shell that runs the tests in its background ignores SIGINT, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -107,6 +109,15 @@ def producer_app(redis_url: str) -> Celery:
 
     assert app.conf.broker_url == redis_url
     return app
+
+
+@pytest.fixture
+def generate(producer_app: Celery) -> GenerateTask:
+    """The task as a producer has it; a module that shares its worker has one of its own."""
+    from tasks import generate
+
+    assert generate.app is producer_app
+    return generate
 
 
 class StartWorker(Protocol):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import warnings
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import redis
+
+    from tasks.journal.chunks import Chunk
+    from tasks.result import GenerateResult
 
 ROOT = Path(__file__).parent.parent
 #: The variable that marks every process that a test started, however far down and in whatever session.
@@ -83,6 +87,44 @@ def forget_connections() -> None:
     if celery is not None:
         pools.reset()
         celery.app._pool = celery.app.amqp._producer_pool = None
+
+
+class Reader(threading.Thread):
+    """Reads one request's stream to its end, on a thread that begins at once."""
+
+    def __init__(self, result: GenerateResult, timeout_s: float = 60.0) -> None:
+        super().__init__(daemon=True)
+        self.result = result
+        self.chunks: list[Chunk] = []
+        self._timeout_s = timeout_s
+        self.start()
+
+    def run(self) -> None:
+        """Read."""
+        for chunk in self.result.stream(timeout=self._timeout_s):
+            self.chunks.append(chunk)
+
+    @property
+    def indices(self) -> list[int]:
+        """The indices of all tokens, as they came."""
+        return [chunk.index + n for chunk in self.chunks for n in range(len(chunk.ids))]
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """How often, and how, the stream has ended."""
+        return [chunk.finish_reason for chunk in self.chunks if chunk.finish_reason]
+
+    def whole(self) -> str:
+        """The text, once the stream has ended: once, and with every index once and in order."""
+        self.join(self._timeout_s)
+        assert len(self.finish_reasons) == 1
+        assert self.indices == list(range(len(self.indices)))
+        return self.text
 
 
 class Worker:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker_config.environment import SettingError
+from worker_config.redis_url import without_password
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     url = settings.redis_url
     if url.startswith(("unix://", "redis+socket://")):
         raise SettingError(
-            f"REDIS_URL={url!r}: sockets by path are not supported; name a host, as in redis://localhost:6379/0"
+            f"REDIS_URL={without_password(url)!r}: sockets by path are not supported; name a host, as in redis://localhost:6379/0"
         )
     return {
         "broker_url": url,

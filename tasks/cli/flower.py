@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-from typing import NoReturn
 
-from tasks.errors import pointer
-
-#: sysexits.h: a service is not available.
-EX_UNAVAILABLE = 69
+from tasks.errors import refuse
 
 
 def require_port() -> None:
@@ -25,10 +20,6 @@ def require_port() -> None:
         socket.create_server((address, port), family=family).close()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
-        _refuse(f"cannot listen at {address or 'any address'}, port {port} ({reason})")
-
-
-def _refuse(message: str) -> NoReturn:
-    remedy = "choose others with --address and --port"
-    print(f"celery-mlx: {message}: {remedy}{pointer('The port is taken')}", file=sys.__stderr__, flush=True)
-    raise SystemExit(EX_UNAVAILABLE)
+        where = f"{address or 'any address'}, port {port}"
+        message = f"cannot listen at {where} ({reason}): choose others with --address and --port"
+        refuse(os.EX_UNAVAILABLE, message, "The port is taken")

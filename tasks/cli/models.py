@@ -96,31 +96,20 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
     click.echo(f"{entry.name} is here: {download.source.path}")
 
 
-@models.command()
-@click.argument("worker")
-@click.argument("model")
-@click.pass_context
-def load(ctx: click.Context, /, worker: str, model: str, **_: Any) -> None:
-    """Have a WORKER load a MODEL, which stays as long as others do."""
-    click.echo(tell(ctx.obj, worker, "load_model", name=model))
+def _add_order(name: str, about: str) -> None:
+    """A command that has a worker do something with a model (:mod:`tasks.worker.control`)."""
+
+    @models.command(name, help=about)
+    @click.argument("worker")
+    @click.argument("model")
+    @click.pass_context
+    def order(ctx: click.Context, /, worker: str, model: str, **_: Any) -> None:
+        click.echo(tell(ctx.obj, worker, f"{name}_model", name=model))
 
 
-@models.command()
-@click.argument("worker")
-@click.argument("model")
-@click.pass_context
-def unload(ctx: click.Context, /, worker: str, model: str, **_: Any) -> None:
-    """Have a WORKER end a MODEL once its requests are done, pinned or not."""
-    click.echo(tell(ctx.obj, worker, "unload_model", name=model))
-
-
-@models.command()
-@click.argument("worker")
-@click.argument("model")
-@click.pass_context
-def pin(ctx: click.Context, /, worker: str, model: str, **_: Any) -> None:
-    """Have a WORKER load a MODEL and keep it, whatever else is asked for."""
-    click.echo(tell(ctx.obj, worker, "pin_model", name=model))
+_add_order("load", "Have a WORKER load a MODEL, which stays as long as others do.")
+_add_order("unload", "Have a WORKER end a MODEL once its requests are done, pinned or not.")
+_add_order("pin", "Have a WORKER load a MODEL and keep it, whatever else is asked for.")
 
 
 def _loaded(cli: CLIContext) -> tuple[dict[str, dict[str, str]], str]:

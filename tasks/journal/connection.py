@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 from tasks import keys
 from tasks.errors import BrokerUnavailable, JournalFailed
+from worker_config.redis_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,18 +186,6 @@ def endpoint(source: Any) -> Endpoint:
     raise BrokerUnavailable(
         f"journals need Redis, and neither setting names one: {found}; use a redis:// URL", "Redis is not there"
     )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(unreadable URL)"
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.split(':', 1)[0]}:***@{host}"))
 
 
 @contextmanager

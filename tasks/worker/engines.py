@@ -28,7 +28,7 @@ from tasks.worker.turns import Asked, Cold, Turns
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from tasks.messages.engine import StepOutput
     from tasks.worker.backlog import Backlog, Waiting
@@ -461,7 +461,7 @@ class Engines:
         with self._changed:
             self._leaving.remove(engine)
             self._budget.places.remove(engine.place)
-            self._share()
+            self._share(self._cold())
             self._wake()
         self._announce()
 
@@ -469,12 +469,12 @@ class Engines:
         self._budget.ask(place, size_bytes, time.monotonic())
         self._engine_at(place).resize(size_bytes)
 
-    def _share(self) -> None:
+    def _share(self, cold: Iterable[Cold]) -> None:
         """Divide what is left over among the loaded engines, but for what is about to be needed."""
         if self._closing.is_set():
             return
         coming = {each.entry.name: each.floor_bytes for each in self._visits if each.entry.name not in self._engines}
-        for each in self._cold():
+        for each in cold:
             if not each.elsewhere:
                 coming.setdefault(each.waiting.model, each.floor_bytes)
         for place, size_bytes in self._budget.shares(coming.values()):
@@ -521,7 +521,7 @@ class Engines:
                 self._loaded(engine)
             if engine.size_bytes is not None:
                 self._budget.settle(engine.place, engine.size_bytes)
-            self._share()
+            self._share(self._cold())
             self._wake()
         self._announce()
 
@@ -591,9 +591,10 @@ class Engines:
             for entry in self._kept.values():
                 if self._failures.error_of(entry.name) is None:
                     self._load_alone(entry)
-            self._turns.give(self._cold(), now)
-            self._share()
-            asked = self._turns.asked(self._cold(), self._warm(), now, self._failing())
+            cold = self._cold()
+            self._turns.give(cold, now)
+            self._share(cold)
+            asked = self._turns.asked(cold, self._warm(), now, self._failing())
             engines = list(self._engines.values())
         for engine in engines:
             self._end_if_stuck(engine)

@@ -83,7 +83,7 @@ def _kept(catalogue: Catalogue, name: str) -> ModelEntry:
 
 def _require_files(entry: ModelEntry) -> None:
     try:
-        here = local_source(entry) is not None or hub_snapshot(entry.source, entry.revision) is not None
+        here = _has_files(entry)
     except GenerationError as error:
         raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
     if not here:
@@ -136,9 +136,18 @@ def _any_here(catalogue: Catalogue) -> bool:
 
 def _is_here(entry: ModelEntry) -> bool:
     try:
-        return local_source(entry) is not None or hub_snapshot(entry.source, entry.revision) is not None
+        return _has_files(entry)
     except GenerationError:
         return False
+
+
+def _has_files(entry: ModelEntry) -> bool:
+    """Whether a model is on this machine.
+
+    Raises:
+        GenerationError: it should be, and is not.
+    """
+    return local_source(entry) is not None or hub_snapshot(entry.source, entry.revision) is not None
 
 
 def _require_way(about: str) -> None:

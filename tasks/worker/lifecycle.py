@@ -8,14 +8,13 @@ import signal
 import sys
 from dataclasses import fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
-from celery.platforms import EX_OK
 from celery.worker import state
 
-from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest, pointer
+from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest, refuse
 from tasks.hardware import detect
 from tasks.journal.connection import require_server
 from tasks.messages.journal import End, Error
@@ -37,12 +36,6 @@ if TYPE_CHECKING:
     from celery.worker.consumer import Consumer
 
 logger = logging.getLogger(__name__)
-
-#: sysexits.h: a service is not available, an error of our own, a service went away, and the configuration is wrong.
-EX_UNAVAILABLE = 69
-EX_SOFTWARE = 70
-EX_TEMPFAIL = 75
-EX_CONFIG = 78
 
 #: The settings that are options of ``celery -A tasks worker`` too (:mod:`tasks.celery`).
 TYPED = ("models", "chip", "gpu_cores", "memory_gb")
@@ -112,19 +105,19 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         if refused is None:
             return
         if refused:
-            _refuse(EX_CONFIG, refused, "Wrong pool")
+            refuse(os.EX_CONFIG, refused, "Wrong pool")
         _take_typed(sender.options)
         _worker = _make_worker(sender)
     except SettingError as error:
-        _refuse(EX_CONFIG, str(error), "A setting is wrong")
+        refuse(os.EX_CONFIG, str(error), "A setting is wrong")
     except Unequipped as error:
-        _refuse(EX_UNAVAILABLE if error.passing else EX_CONFIG, str(error), error.entry)
+        refuse(os.EX_UNAVAILABLE if error.passing else os.EX_CONFIG, str(error), error.entry)
     except BrokerUnavailable as error:
-        _refuse(EX_UNAVAILABLE, str(error), error.entry)
+        refuse(os.EX_UNAVAILABLE, str(error), error.entry)
     except Exception:
         # Celery would go on with half a worker.
         logger.exception("the worker cannot be set up; please report this")
-        raise SystemExit(EX_SOFTWARE) from None
+        raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = _worker.concurrency
     sender.consumer_cls = "tasks.worker.consumer:Consumer"
@@ -158,8 +151,8 @@ def _queues(app: Any) -> list[str]:
     if typed is not None:
         unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]
         if unknown:
-            _refuse(
-                EX_CONFIG,
+            refuse(
+                os.EX_CONFIG,
                 f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}",
                 "An unknown tier",
             )
@@ -192,7 +185,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     try:
         _worker.start(_Loop())
     except DuplicateWorker as error:
-        _refuse(EX_CONFIG, str(error), "A name that is taken")
+        refuse(os.EX_CONFIG, str(error), "A name that is taken")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
     signal.signal(signal.SIGQUIT, _on_quit)
@@ -222,12 +215,12 @@ class _Loop:
     def exit(self) -> None:
         assert _consumer is not None
         QoS.stopping = True
-        state.should_stop = EX_OK
+        state.should_stop = os.EX_OK
         _consumer.hub.call_soon(lambda: None)
 
     def abort(self) -> None:
         logging.shutdown()
-        os._exit(EX_TEMPFAIL)
+        os._exit(os.EX_TEMPFAIL)
 
 
 def _on_term(*_: Any) -> None:
@@ -252,9 +245,3 @@ def _on_worker_shutdown(**_: Any) -> None:
     if _worker is not None:
         worker, _worker = _worker, None
         worker.stop()
-
-
-def _refuse(code: int, message: str, entry: str) -> NoReturn:
-    """End the process before it has begun, with one line. Celery swallows any other exception of a signal's handler."""
-    print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
-    raise SystemExit(code)

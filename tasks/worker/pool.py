@@ -70,21 +70,21 @@ class EnginePool(ThreadPool):
             finally:
                 set_current_job(None)
 
-        def done(future: Any) -> None:
-            if future.exception() is not None and not isinstance(future.exception(), Reject):
-                logger.error("request %s was not ended by Celery", job.task_id, exc_info=future.exception())
+        def let_go() -> None:
             for limit in limits:
                 limit.cancel()
             self._jobs.pop(job, None)
             self.room.leave(job.queue)
 
+        def done(future: Any) -> None:
+            if future.exception() is not None and not isinstance(future.exception(), Reject):
+                logger.error("request %s was not ended by Celery", job.task_id, exc_info=future.exception())
+            let_go()
+
         try:
             future = self.executor.submit(run)
         except BaseException:
-            for limit in limits:
-                limit.cancel()
-            self._jobs.pop(job, None)
-            self.room.leave(job.queue)
+            let_go()
             raise
         job.result = ApplyResult(future)
         future.add_done_callback(done)

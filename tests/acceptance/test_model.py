@@ -11,8 +11,6 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from celery import Celery
-
     from tasks.generate import GenerateTask
     from tasks.result import GenerateResult
     from tests.conftest import StartWorker
@@ -42,14 +40,6 @@ GREEDY = {
         "length",
     ),
 }
-
-
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate as task
-
-    assert task.app is producer_app
-    return task
 
 
 @pytest.fixture

@@ -179,16 +179,8 @@ class TestWorker:
         other.client.close()
 
 
-def test_what_is_not_the_end(backend: Backend, generate_task: GenerateTask, redis_client: redis.Redis) -> None:
+def test_what_is_not_the_end(backend: Backend, generate: GenerateTask, redis_client: redis.Redis) -> None:
     """A state on the way is stored as ever."""
     backend.store_result("t1", {"pid": 1}, states.STARTED, request=request())
     assert backend.get_state("t1") == states.STARTED
-    assert generate_task.backend is backend
-
-
-@pytest.fixture
-def generate_task(producer_app: Celery) -> GenerateTask:
-    from tasks import generate
-
-    assert generate.app is producer_app
-    return generate
+    assert generate.backend is backend

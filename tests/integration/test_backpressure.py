@@ -18,22 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
-    from celery import Celery
 
     from tasks.generate import GenerateTask
     from tasks.result import GenerateResult
     from tests.conftest import StartWorker
 
 QUEUE = "tier-under-3B"
-
-
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    """The task, in a producer."""
-    from tasks import generate as task
-
-    assert task.app is producer_app
-    return task
 
 
 def send(generate: GenerateTask, **options: int) -> GenerateResult:

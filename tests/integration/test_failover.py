@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tasks import keys
 from tasks.engine.fake import fake_text
-from tests.support import wait_until
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
-    from celery import Celery
 
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 
@@ -31,33 +28,6 @@ MODEL = "fake:20"
 TOKENS = 150
 STREAMS = 8
 ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
-
-
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate as task
-
-    assert task.app is producer_app
-    return task
-
-
-class Reader(threading.Thread):
-    """Reads one stream to its end, and notes every index."""
-
-    def __init__(self, result: GenerateResult) -> None:
-        super().__init__(daemon=True)
-        self.result = result
-        self.indices: list[int] = []
-        self.text = ""
-        self.finish_reasons: list[str] = []
-        self.start()
-
-    def run(self) -> None:
-        for chunk in self.result.stream(timeout=WAIT_S):
-            self.indices.extend(range(chunk.index, chunk.index + len(chunk.ids)))
-            self.text += chunk.text
-            if chunk.finish_reason:
-                self.finish_reasons.append(chunk.finish_reason)
 
 
 def read_all(generate: GenerateTask) -> list[Reader]:

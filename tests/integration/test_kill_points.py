@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,14 +10,13 @@ import pytest
 from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.messages.journal import Claim, End, Token, decode
-from tests.support import wait_until
+from tests.support import Reader, wait_until
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
-    from celery import Celery
 
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
@@ -38,42 +36,9 @@ ENV = {"CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
 SCRIPT = "Grün 😀,dwj!"
 
 
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate
-
-    assert generate.app is producer_app
-    return generate
-
-
 def entries(client: redis.Redis, task_id: str) -> list[Any]:
     stored: Any = client.xrange(keys.stream(task_id))
     return [decode(fields["d"]) for _, fields in stored]
-
-
-class Reading(threading.Thread):
-    """Reads a request's stream to its end."""
-
-    def __init__(self, result: Any) -> None:
-        super().__init__(daemon=True)
-        self.result = result
-        self.text = ""
-        self.indices: list[int] = []
-        self.ends: list[str] = []
-        self.start()
-
-    def run(self) -> None:
-        for chunk in self.result.stream(timeout=WAIT_S):
-            self.text += chunk.text
-            self.indices += range(chunk.index, chunk.index + len(chunk.ids))
-            self.ends += [chunk.finish_reason] if chunk.finish_reason else []
-
-    def whole(self) -> str:
-        """The text, after its one end."""
-        self.join(WAIT_S)
-        assert len(self.ends) == 1
-        assert self.indices == list(range(len(self.indices)))
-        return self.text
 
 
 def die(worker: Worker) -> None:
@@ -91,7 +56,7 @@ def test_another_worker_goes_on(
 ) -> None:
     """Killed after its claim, or between the journal's end and the result: one end, one result, nothing computed twice."""
     dying = worker("-Q", QUEUE, env={**ENV, "TEST_DIE_AT": point}, app="tests.dying")
-    reading = Reading(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS))
+    reading = Reader(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS), WAIT_S)
     die(dying)
     other = worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
     wanted = fake_text("kill", None, TOKENS)
@@ -111,7 +76,7 @@ def test_with_its_result_everything_is_done(
     dying = worker("-Q", QUEUE, env={**ENV, "TEST_DIE_AT": "answered"}, app="tests.dying")
     record = dying.record()
     assert record is not None
-    reading = Reading(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS))
+    reading = Reader(generate.delay(prompt="kill", model=MODEL, max_tokens=TOKENS), WAIT_S)
     die(dying)
     assert reading.whole() == fake_text("kill", None, TOKENS)
     assert reading.result.get(timeout=WAIT_S)["text"] == reading.text
@@ -131,7 +96,7 @@ def test_within_a_character_and_within_a_stop_string(
     dying = worker("-Q", QUEUE, env={**env, "TEST_DIE_AT": "half"}, app="tests.dying")
     values = {"prompt": "say it", "model": "scripted", "max_tokens": 100, "temperature": 0, "stop": stop}
     sent = generate.app.send_task(generate.name, kwargs=values, queue=QUEUE, result_cls=generate.AsyncResult)
-    reading = Reading(generate.AsyncResult(sent.id))
+    reading = Reader(generate.AsyncResult(sent.id), WAIT_S)
     die(dying)
     wait_until(lambda: entries(redis_client, sent.id))
     before = "".join(each.text for each in entries(redis_client, sent.id) if isinstance(each, Token))

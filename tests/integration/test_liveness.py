@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,16 @@ import pytest
 from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed
-from tests.support import forget_results, wait_until
+from tests.support import Reader, forget_results, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import redis
-    from celery import Celery
 
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
-    from tasks.journal.chunks import Chunk
     from tasks.messages.registry import WorkerRecord
     from tasks.result import GenerateResult
     from tests.conftest import StartWorker
@@ -51,27 +48,6 @@ failures.RETRY_FIRST_S = 0.1
 failures.RETRY_MOST_S = 0.2
 metrics.MetricsCollector.__init__.__kwdefaults__["window_s"] = {window_s}
 """
-
-
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate as task
-
-    assert task.app is producer_app
-    return task
-
-
-class Reader(threading.Thread):
-    """Reads one stream to its end."""
-
-    def __init__(self, result: GenerateResult) -> None:
-        super().__init__(daemon=True)
-        self.result = result
-        self.chunks: list[Chunk] = []
-        self.start()
-
-    def run(self) -> None:
-        self.chunks.extend(self.result.stream(timeout=WAIT_S))
 
 
 def begun(generate: GenerateTask, prompt: str, tokens: int) -> GenerateResult:

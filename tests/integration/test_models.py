@@ -54,14 +54,6 @@ def sized(step_ms: int, options: str = "") -> str:
     return f"fake:{step_ms}:weights_mb=8{options}"
 
 
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate
-
-    assert generate.app is producer_app
-    return generate
-
-
 def loads(worker: Worker) -> Counter[str]:
     """How often a worker has loaded each model."""
     return Counter(

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks import keys
 from tasks.engine.fake import fake_text
-from tests.support import forget_results, wait_until
+from tests.support import Reader, forget_results, wait_until
 
 if TYPE_CHECKING:
     import redis
-    from celery import Celery
 
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
-    from tasks.journal.chunks import Chunk
     from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
@@ -30,42 +27,20 @@ MODEL = "fake:10"
 ARGS = ("-c", "4", "-Q", "tier-under-3B")
 
 
-@pytest.fixture
-def generate(producer_app: Celery) -> GenerateTask:
-    from tasks import generate
-
-    assert generate.app is producer_app
-    return generate
-
-
 class Readers:
-    """One thread for each stream, which collects its chunks to the end."""
+    """One reader for each stream."""
 
     def __init__(self, results: list[GenerateResult]) -> None:
-        self.chunks: list[list[Chunk]] = [[] for _ in results]
-        self._threads = [
-            threading.Thread(target=self._read, args=(result, chunks), daemon=True)
-            for result, chunks in zip(results, self.chunks, strict=True)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    @staticmethod
-    def _read(result: GenerateResult, chunks: list[Chunk]) -> None:
-        chunks.extend(result.stream(timeout=WAIT_S))
+        self.readers = [Reader(result, WAIT_S) for result in results]
 
     def wait_until_all_run(self) -> None:
-        wait_until(lambda: all(len(chunks) >= 3 for chunks in self.chunks), timeout_s=WAIT_S)
+        wait_until(lambda: all(len(each.chunks) >= 3 for each in self.readers), timeout_s=WAIT_S)
 
     def join(self) -> list[str]:
         """The texts, once all streams have ended; no index was lost or came twice."""
-        for thread in self._threads:
-            thread.join(WAIT_S)
-        for chunks in self.chunks:
-            assert chunks[-1].finish_reason == "length"
-            indices = [chunk.index + n for chunk in chunks for n in range(len(chunk.ids))]
-            assert indices == list(range(len(indices)))
-        return ["".join(chunk.text for chunk in chunks) for chunks in self.chunks]
+        texts = [each.whole() for each in self.readers]
+        assert [each.finish_reasons for each in self.readers] == [["length"]] * len(texts)
+        return texts
 
 
 def send(generate: GenerateTask, count: int, max_tokens: int, **options: Any) -> list[GenerateResult]:
@@ -131,7 +106,7 @@ def test_a_hurried_worker_hands_back(
     assert redis_client.llen("tier-under-3B") == 4
     second = worker(*ARGS)
     assert readers.join() == [fake_text(f"s{n}", None, 300) for n in range(4)]
-    for result, chunks in zip(results, readers.chunks, strict=True):
+    for result, chunks in zip(results, [each.chunks for each in readers.readers], strict=True):
         answer = result.get(timeout=WAIT_S)
         assert answer["text"] == "".join(chunk.text for chunk in chunks)
         assert (answer["attempt"], answer["worker"]) == (2, second.node)

@@ -10,7 +10,8 @@ import redis
 from celery import Celery
 
 from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.connection import Endpoint, connect, endpoint, translated, trouble, without_password
+from tasks.journal.connection import Endpoint, connect, endpoint, translated, trouble
+from worker_config.redis_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.cli.services.program import Program
-
-#: What a worker exits with when its configuration is wrong (sysexits.h): starting it again mends nothing.
-EX_CONFIG = 78
 
 
 def path(program: Program) -> Path:
@@ -40,7 +38,8 @@ def text(program: Program) -> str:
         "WorkingDirectory=%S/celery-mlx",
         "Restart=on-failure",
         "RestartSec=5",
-        f"RestartPreventExitStatus={EX_CONFIG}",
+        # A wrong configuration: starting it again mends nothing.
+        f"RestartPreventExitStatus={os.EX_CONFIG}",
         "KillMode=mixed",
         f"TimeoutStopSec={program.stop_s}",
         "NoNewPrivileges=yes",
