@@ -162,14 +162,17 @@ class Run:
 
     def _claim(self, entry: ModelEntry, revision: str) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
-        nonce = new_nonce()
-        claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, self._worker.identity, nonce))
-        if claim.kind == "busy":
-            logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
-            while claim.owner == self._worker.identity and self._task_id in self._worker.flying:
-                # Both deliveries have one tag: acknowledged now, this one would take the running one's record with it.
-                time.sleep(POLL_S)
-            raise Ignore
+        identity, nonce = self._worker.identity, new_nonce()
+        while True:
+            claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, identity, nonce))
+            if claim.kind != "busy":
+                break
+            if claim.owner != identity:
+                logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
+                raise Ignore
+            # Another thread of this worker runs it, and both deliveries have one tag: acknowledged before there is a result,
+            # this one would take the running one's record with it. It ends as that one does.
+            time.sleep(POLL_S)
         flight = Flight(self._task_id, claim, entry.name, revision)
         engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
         if claim.kind == "ended":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -164,6 +165,23 @@ class TestEngine:
         with pytest.raises(Exception, match="engines or workers died while they ran this request"):
             poison.get(timeout=WAIT_S)
         assert_whole(readers)
+
+
+def test_delivered_twice_to_one_worker(generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis) -> None:
+    """The second delivery waits for the first one's end and says the same; it is computed once, and nothing is left behind."""
+    node = worker("-c", "2", env=ENV)
+    reader = Reader(generate.delay(prompt="p0", model=MODEL, max_tokens=TOKENS, seed=0))
+    wait_until(lambda: reader.indices, about="a first token")
+    held = keys.unacked(_identity(node))
+    (message,) = redis_client.hvals(held)
+    raw, _, queue = json.loads(message)
+    redis_client.rpush(queue, json.dumps(raw))
+    wait_until(lambda: (record := node.record()) is not None and sum(record.busy.values()) == 2)
+    assert redis_client.hlen(held) == 1
+    assert_whole([reader])
+    assert reader.result.get()["attempt"] == 1
+    wait_until(lambda: not redis_client.exists(held, queue), about="an end of both")
+    assert crashes(redis_client, [reader]) == [0]
 
 
 class TestRedis:
