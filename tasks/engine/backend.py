@@ -52,8 +52,11 @@ class Backend(Protocol):
     """A model with a batch of rows. ``encode`` and ``assembler`` run on any thread, the rest on the stepping one."""
 
     facts: Facts
-    #: How long an idle engine waits for more of a burst, before it starts on what has come.
-    gather_s: float
+
+    @property
+    def gather_s(self) -> float:
+        """How long an idle engine waits for more of a burst, before it starts on what has come."""
+        ...
 
     @property
     def prefilled_tokens(self) -> int:

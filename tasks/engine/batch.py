@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 #: A shared prefix shorter than this is computed again rather than waited for or kept.
 SHARED_TOKENS = 64
-#: While others decode, a prefill step takes about as long as this many decode steps.
+#: While others decode, a prefill step takes about as long as this many decode steps; longer where more wait than decode.
 PREFILL_STEPS = 5
+#: Rows that come within so many decode steps after others have joined wait for the end of them, and join together.
+HOLD_STEPS = 2
 #: While nobody decodes, a prefill step may be this many times as large.
 IDLE_FACTOR = 4
 #: Rows share a prefill step as long as each gets so many tokens of it.
@@ -194,28 +196,44 @@ class _Decoding(_Rows):
 
 
 class _Pace:
-    """How fast this machine decodes and prefills, as running means in seconds."""
+    """What decode steps and prefill steps cost here, as running means: how many tokens each had, and seconds.
+
+    A step costs reading all weights, whatever it computes, and then something for each token: a straight line through the
+    two means. Taken as proportional, a small prefill step looks so dear that the next one is kept small as well.
+    """
 
     def __init__(self) -> None:
-        self._step_s = 0.0
-        self._token_s = 0.0
+        self._rows = 0.0
+        self.step_s = 0.0
+        self._tokens = 0.0
+        self._prefill_s = 0.0
 
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, rows: int, seconds: float) -> None:
         """A decode step took so long."""
-        self._step_s = _mean(self._step_s, seconds)
+        self._rows, self.step_s = _mean(self._rows, rows), _mean(self.step_s, seconds)
 
     def prefilled(self, tokens: int, seconds: float, *, beside_a_step: bool) -> None:
         """A prefill step took so long, with a decode step ahead of it on the device or not."""
-        seconds -= self._step_s if beside_a_step else 0.0
+        seconds -= self.step_s if beside_a_step else 0.0
         if seconds > 0:
-            self._token_s = _mean(self._token_s, seconds / tokens)
+            self._tokens, self._prefill_s = _mean(self._tokens, tokens), _mean(self._prefill_s, seconds)
 
-    def tokens(self, most: int) -> int:
-        """Prompt tokens that take about as long as ``PREFILL_STEPS`` decode steps: one lane at least."""
-        if not self._token_s or not self._step_s:
-            return min(most, 2 * LANE_TOKENS)
-        tokens = int(PREFILL_STEPS * self._step_s / self._token_s) // ROUND_TOKENS * ROUND_TOKENS
+    def tokens(self, steps: float, most: int) -> int:
+        """Prompt tokens that take about as long as so many decode steps: one lane at least."""
+        if not self._prefill_s or not self.step_s:
+            return min(most, int(2 * LANE_TOKENS * steps / PREFILL_STEPS))
+        fixed_s, token_s = self._line()
+        tokens = int((steps * self.step_s - fixed_s) / token_s) // ROUND_TOKENS * ROUND_TOKENS
         return min(most, max(tokens, LANE_TOKENS))
+
+    def _line(self) -> tuple[float, float]:
+        """Seconds of a step without tokens, and of each token."""
+        apart = self._tokens - self._rows
+        slower_s = self._prefill_s - self.step_s
+        if apart < ROUND_TOKENS or slower_s <= 0:
+            return 0.0, self._prefill_s / self._tokens
+        token_s = slower_s / apart
+        return max(0.0, self.step_s - token_s * self._rows), token_s
 
 
 def _mean(old: float, new: float) -> float:
@@ -256,6 +274,7 @@ class Batch:
         self._decoding = _Decoding(model, sampler, ahead=ahead)
         self._pace = _Pace()
         self._stepped_at: float | None = None
+        self._since_join = 0
         self.prefilled_tokens = 0
 
     def insert(self, request: Request) -> int:
@@ -276,13 +295,15 @@ class Batch:
         draws = self._decoding.step()
         now = time.perf_counter()
         if self._stepped_at is not None and draws:
-            self._pace.stepped(now - self._stepped_at)
+            self._pace.stepped(len(draws), now - self._stepped_at)
         self._stepped_at = now
         return draws
 
     def prefill(self) -> None:
         """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight."""
-        self._fill_lanes(self._bounds()[0] // LANE_TOKENS)
+        self._since_join += 1
+        if not self._holds():
+            self._fill_lanes(self._bounds()[0])
         self._promote()
         if self._prefilling.rows:
             self._compute_prompts()
@@ -331,6 +352,11 @@ class Batch:
         return False
 
     @property
+    def step_s(self) -> float:
+        """What a decode step has taken lately; 0 before the first one."""
+        return self._pace.step_s
+
+    @property
     def prompt_cache_bytes(self) -> int:
         """What the cached prompts take."""
         return int(self._prompts.nbytes)
@@ -356,13 +382,27 @@ class Batch:
         """Tokens that a prefill step should compute, and may compute at the most, over all rows."""
         if not self._decoding.rows:
             return IDLE_FACTOR * self._step_tokens, IDLE_FACTOR * self._step_tokens
-        return self._pace.tokens(self._step_tokens), self._step_tokens
+        crowd = (len(self._queue) + len(self._prefilling.rows)) / len(self._decoding.rows)
+        return self._pace.tokens(PREFILL_STEPS * max(1.0, crowd), self._step_tokens), self._step_tokens
 
-    def _fill_lanes(self, lanes: int) -> None:
+    def _holds(self) -> bool:
+        """Whether queued rows wait for more to come: rows that join one by one cost a read of all weights each."""
+        few = len(self._queue) < len(self._decoding.rows)
+        return few and not self._prefilling.rows and self._since_join <= HOLD_STEPS
+
+    def _fill_lanes(self, tokens: int) -> None:
         """Let queued rows join the prefill: a long prompt must not hold up all short ones behind it."""
-        free = max(0, max(1, lanes) - len(self._prefilling.rows))
-        joining, self._queue = self._queue[:free], self._queue[free:]
+        lanes = len(self._prefilling.rows)
+        longest = max(self._prefilling.todo(), default=0)
+        count = 0
+        for row, _ in self._queue:
+            longest = max(longest, len(row.tokens) - 1 - row.computed)
+            if lanes and (lanes + 1) * min(longest, LANE_TOKENS) > tokens:
+                break
+            lanes, count = lanes + 1, count + 1
+        joining, self._queue = self._queue[:count], self._queue[count:]
         if joining:
+            self._since_join = 0
             rows, caches = zip(*joining, strict=True)
             self._prefilling.join(_Prefilling.merge(list(rows), list(caches)))
 

@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 
 #: What the context is where a model's configuration does not say.
 DEFAULT_CONTEXT_TOKENS = 4096
+#: An idle engine waits at least and at most so long for more of a burst.
+LEAST_GATHER_S, MOST_GATHER_S = 0.002, 0.01
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 #: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
 _RESERVED = frozenset(
@@ -173,8 +175,6 @@ def measure_cache(model: Module) -> _CacheSize:
 class MlxBackend:
     """A model of mlx-lm behind the engine's loop."""
 
-    gather_s = 0.002
-
     def __init__(
         self,
         config: EngineConfig,
@@ -207,6 +207,11 @@ class MlxBackend:
             prompt_cache_bytes=config.prompt_cache_bytes,
             ahead=self.facts.accelerator != "cpu",
         )
+
+    @property
+    def gather_s(self) -> float:
+        """A twentieth of a decode step, which nobody feels: a request that comes just too late waits for a whole prefill."""
+        return min(max(self._batch.step_s / 20, LEAST_GATHER_S), MOST_GATHER_S)
 
     @property
     def prefilled_tokens(self) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.batch import LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
+from tasks.engine.batch import HOLD_STEPS, LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
 from tasks.engine.engine import Engine
 from tasks.engine.model import load_model
 from tasks.engine.sampling import Drawn
@@ -266,15 +266,60 @@ def test_common_prefix() -> None:
 
 
 def test_the_pace_of_a_prefill_follows_the_machine() -> None:
-    """Until both are known two lanes; then as many as take five decode steps, within the bound."""
+    """Until both are known two lanes; then as many as take five decode steps, within the bound, one lane at least."""
     pace = _Pace()
-    assert pace.tokens(256) == 2 * LANE_TOKENS
-    pace.stepped(0.1)
+    assert pace.tokens(5, 256) == 2 * LANE_TOKENS
+    assert pace.tokens(10, 256) == 4 * LANE_TOKENS
+    pace.stepped(4, 0.1)
     pace.prefilled(64, 0.3, beside_a_step=True)
-    assert pace.tokens(256) == 160
-    assert pace.tokens(100) == 100
+    assert pace.tokens(5, 256) == 240
+    assert pace.tokens(5, 100) == 100
     pace.prefilled(64, 100.0, beside_a_step=False)
-    assert pace.tokens(256) == LANE_TOKENS
+    assert pace.tokens(5, 256) == LANE_TOKENS
+
+
+@pytest.mark.parametrize("first", [15, 32, 256])
+def test_the_pace_finds_its_way_out_of_small_steps(first: int) -> None:
+    """A step's fixed cost is not taken for its tokens': whatever the first step had, soon they take five decode steps."""
+    fixed_s, token_s, rows = 0.09, 0.004, 16
+    pace = _Pace()
+    pace.stepped(rows, fixed_s + rows * token_s)
+    tokens = first
+    for _ in range(12):
+        pace.prefilled(tokens, fixed_s + tokens * token_s, beside_a_step=False)
+        tokens = pace.tokens(5, 256)
+    taken_s = fixed_s + tokens * token_s
+    assert 4.5 < taken_s / pace.step_s <= 5
+
+
+def test_a_crowd_joins_a_few_at_once(folder: Path, endless: Sampling) -> None:
+    """One row decodes and twelve short prompts come: they are computed in one turn, not a lane or two at a time."""
+    loop = _loop(folder, prefill_step_tokens=256)
+    loop.submit("first", 40, sampling=endless)
+    loop.turn(2 + HOLD_STEPS)
+    for number in range(12):
+        loop.submit(f"short {number}", 9, sampling=endless)
+    loop.turn()
+    computed = loop.backend.prefilled_tokens
+    loop.turn(4)
+    assert loop.backend.prefilled_tokens == computed
+    assert all(loop.answers[f"short {number}"].ids for number in range(12))
+
+
+def test_rows_that_come_one_by_one_join_together(loop: Loop, endless: Sampling) -> None:
+    """The first of them joins at once, and those of the next turns with one prefill after it; all lose two turns at most."""
+    for number in range(5):
+        loop.submit(f"stream {number}", 60, sampling=endless)
+    loop.turn(2 + HOLD_STEPS)
+    computed = []
+    for number in range(6):
+        loop.submit(f"comes {number}", 60, sampling=endless)
+        before = loop.backend.prefilled_tokens
+        loop.turn()
+        computed.append(loop.backend.prefilled_tokens - before > 0)
+    assert computed == [True, False, False, True, False, False]
+    loop.turn(3)
+    assert all(loop.answers[f"comes {number}"].ids for number in range(6))
 
 
 def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
