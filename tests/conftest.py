@@ -60,7 +60,12 @@ KEPT = {"CELERY_MLX_CACHE"}
 for name in [each for each in os.environ if each.startswith("CELERY_MLX_") and each not in KEPT]:
     del os.environ[name]
 os.environ.update(
-    REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{PORT}/0", CELERY_MLX_ALLOW_FAKE="1", HF_HUB_OFFLINE="1", TZ="UTC"
+    REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{PORT}/0",
+    CELERY_MLX_ALLOW_FAKE="1",
+    HF_HUB_OFFLINE="1",
+    TZ="UTC",
+    OPENBLAS_NUM_THREADS="1",  # other tests run beside this one
+    MKL_NUM_THREADS="1",
 )
 
 

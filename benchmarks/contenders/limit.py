@@ -1,7 +1,7 @@
 """The limit: mlx-lm's ``BatchGenerator`` in one bare process: no queue, no worker, no text, and nobody who reads.
 
-It has the fixes that ours has and that stand outside mlx-lm: an optimised BLAS, one BLAS thread, and the caches of finished rows
-evaluated before the next step. ``python -m benchmarks.contenders.limit FOLDER MODEL`` answers :class:`Limit`.
+It has the fixes that ours has and that stand outside mlx-lm: an optimised BLAS with as many threads, and the caches of finished
+rows evaluated before the next step. ``python -m benchmarks.contenders.limit FOLDER MODEL`` answers :class:`Limit`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,26 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.load import Load, Reading, Request
 from benchmarks.processes import Child, serve
 from tasks.engine.blas import load_blas
-from tasks.worker.engine_process import ENGINE_ENVIRONMENT
+from tasks.worker.engine_process import engine_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.bench import Bench
 
 
 class Limit:
-    """The process, from outside. A context manager."""
+    """The process, from outside. A context manager.
 
-    def __init__(self, bench: Bench, model: Path) -> None:
-        self._child = Child(bench, "benchmarks.contenders.limit", str(model), env=ENGINE_ENVIRONMENT)
+    Args:
+        bench: the run.
+        model: the model's folder.
+        settings: environment variables that differ from those of our engines.
+    """
+
+    def __init__(self, bench: Bench, model: Path, settings: Mapping[str, str] | None = None) -> None:
+        env = {**engine_environment(), **(settings or {})}
+        self._child = Child(bench, "benchmarks.contenders.limit", str(model), env=env)
 
     def run(self, requests: Sequence[Request], readers: int) -> Load:
         """Answer them all, so many at once."""

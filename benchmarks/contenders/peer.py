@@ -15,7 +15,7 @@ from benchmarks.load import Reading, Request
 from benchmarks.processes import BenchmarkError, start, wait_for
 from tasks.demo.embedded import free_port
 from tasks.engine.blas import load_blas
-from tasks.worker.engine_process import ENGINE_ENVIRONMENT
+from tasks.worker.engine_process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def peer(bench: Bench, model: Path) -> Iterator[Ask]:
     port = free_port()
     arguments = ["--model", str(model), "--port", str(port), "--log-level", "WARNING"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders.peer", *arguments]
-    process = start(bench, "mlx_lm.server", command, ENGINE_ENVIRONMENT)
+    process = start(bench, "mlx_lm.server", command, engine_environment())
 
     def ask(request: Request) -> Reading:
         return _ask(port, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import threading
 import time
@@ -33,6 +34,8 @@ READERS = 16
 FLEETS = (1, 10, 25, 50)
 STREAMS_EACH = 4
 SHORT, LONG = 8, 40
+#: Two engines on one machine share its cores.
+HALF = {name: str(max(1, (os.cpu_count() or 2) // 2)) for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 MICROSECONDS = 1_000_000
 
 
@@ -48,7 +51,7 @@ def _measure_workers(bench: Bench, found: Findings) -> None:
     ask = asker(MODEL)
     with ExitStack() as stack:
         bench.say("scale: starting the contenders")
-        limits = [stack.enter_context(Limit(bench, dense)) for _ in range(2)]
+        limits = [stack.enter_context(Limit(bench, dense, HALF)) for _ in range(2)]
 
         def bare(count: int, seed: object) -> Metrics:
             return _together(
@@ -60,7 +63,7 @@ def _measure_workers(bench: Bench, found: Findings) -> None:
             return closed_loop(ask, requests, readers * count).metrics()
 
         for count in (1, 2):
-            stack.enter_context(worker(bench, MODEL, readers))
+            stack.enter_context(worker(bench, MODEL, readers, HALF))
             ours(count, "warm")
             bare(count, "warm")
             contenders: dict[str, Measure] = {"ours": partial(ours, count), "bare": partial(bare, count)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -92,6 +93,9 @@ def serve(fd: int) -> int:
     logger.info(
         "%s at revision %s is ready after %.1f s on %s", config.model, ready.revision, ready.load_s, ready.accelerator
     )
+    # A full garbage collection over what the libraries and the model are made of would stop all streams at once.
+    gc.collect()
+    gc.freeze()
     link.send(ready)
     engine = Engine(
         backend,

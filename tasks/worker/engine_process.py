@@ -13,8 +13,11 @@ from collections import deque
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Self
 
+import psutil
+
+from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, Shutdown
-from worker_config.settings import child_environment
+from worker_config.settings import child_environment, current_settings
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,11 +27,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Small products on a busy machine are fastest with one BLAS thread for each engine (docs/performance.md).
-ENGINE_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+#: The products of a decode step are small: beyond so many threads they only wait for each other. Never measured above two.
+MOST_BLAS_THREADS = 8
 LAST_LINES = 20
 EXIT_WAIT_S = 5.0
 _LEVELS = logging.getLevelNamesMapping()
+
+
+def engine_environment() -> dict[str, str]:
+    """What an engine's environment has unless somebody chose otherwise: a BLAS thread for each core that it may use.
+
+    Cores count once, however many threads they run at a time. Each engine of a machine gets as many.
+    """
+    cores = detect(current_settings()).cpu_cores
+    threads = str(min(cores, psutil.cpu_count(logical=False) or cores, MOST_BLAS_THREADS))
+    return {"OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
 
 
 class EngineGone(Exception):
@@ -72,7 +85,7 @@ class EngineProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
-                env=child_environment(ENGINE_ENVIRONMENT),
+                env=child_environment(engine_environment()),
             )
         except OSError:
             ours.close()

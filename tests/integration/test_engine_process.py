@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from tasks.engine.fake import CRASH_EXITCODE, chat_prompt, fake_text
+from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, Shutdown, Submit
-from tasks.worker.engine_process import EngineGone, EngineProcess, ending
+from tasks.worker.engine_process import MOST_BLAS_THREADS, EngineGone, EngineProcess, ending
 from tests.engine_client import EngineClient, resume_from
 from tests.support import wait_until
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +98,27 @@ def test_a_crash_that_happens_once_lets_the_next_attempt_pass(engine: EngineClie
     with EngineClient(EngineConfig(model="fake:0")) as another:
         second = another.ask("!crash-once@5", 20, resume=resume_from(first, 5, another.ready.revision))
     assert first.text + second.text == fake_text("!crash-once@5", None, 20)
+
+
+@pytest.mark.parametrize(
+    ("cores", "chosen", "threads"), [(4, None, "4"), (64, None, str(MOST_BLAS_THREADS)), (4, "3", "3")]
+)
+def test_an_engine_computes_on_all_cores_unless_somebody_chose(
+    cores: int, chosen: str | None, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A BLAS thread for each core that the worker may use, up to a bound; the operator's own choice goes before it."""
+    machine = detect(current_settings())
+    monkeypatch.setattr("tasks.worker.engine_process.detect", lambda _: replace(machine, cpu_cores=cores))
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 64 if logical else cores)
+    monkeypatch.delenv("MKL_NUM_THREADS")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    with EngineProcess.start(EngineConfig(model="fake:0")) as process:
+        assert isinstance(process.receive(), Ready)
+        environment = psutil.Process(process.pid).environ()
+    assert environment["OPENBLAS_NUM_THREADS"] == threads
+    assert environment["MKL_NUM_THREADS"] == str(min(cores, MOST_BLAS_THREADS))
 
 
 def test_last_words_are_logged_and_reported(caplog: pytest.LogCaptureFixture) -> None:
