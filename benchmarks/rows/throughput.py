@@ -119,9 +119,10 @@ def measure(bench: Bench, found: Findings) -> None:
             slow[f"naive, {pool} {concurrency}"] = partial(closed_loop, ask)
         for contender in fast.values():  # kernels are compiled, caches filled
             contender(greedy(4, SHORT, 4, "warm"), 4)
-        measured = {cell: _measure_cell(bench, cell, fast, slow) for cell in (QUICK if bench.quick else FULL)}
-    for cell, samples in measured.items():
-        _report(found, cell, samples)
+        measured: dict[Cell, Samples] = {}
+        for cell in QUICK if bench.quick else FULL:
+            measured[cell] = _measure_cell(bench, cell, fast, slow)
+            _report(found, cell, measured[cell])  # should a later one fail, this one's figures are there
     _draw(found, measured)
 
 
