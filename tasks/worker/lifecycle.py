@@ -183,6 +183,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     Channel.room, Channel.scripts, Channel.identity = _worker.room, _worker.scripts, _worker.identity
     Channel.refuse = staticmethod(refuse_message)
     _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
+    _settle()  # before anybody sees the worker: Celery's loop does not hear a control command until it runs
     try:
         _worker.start(_Loop())
     except DuplicateWorker as error:
@@ -190,7 +191,6 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
     signal.signal(signal.SIGQUIT, _on_quit)
-    _settle()
 
 
 def _settle() -> None:
