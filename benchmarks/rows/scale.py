@@ -23,6 +23,7 @@ from tasks.demo.bundled import MODEL
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import End, Start, Token
 from tasks.sweep.sweep import Sweep
+from tasks.worker.engine_process import blas_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ FLEETS = (1, 10, 25, 50)
 STREAMS_EACH = 4
 SHORT, LONG = 8, 40
 #: Two engines on one machine share its cores.
-HALF = {name: str(max(1, (os.cpu_count() or 2) // 2)) for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+HALF = blas_threads(max(1, (os.cpu_count() or 2) // 2))
 MICROSECONDS = 1_000_000
 
 

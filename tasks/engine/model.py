@@ -37,8 +37,8 @@ Result = TypeVar("Result")
 
 #: What the context is where a model's configuration does not say.
 DEFAULT_CONTEXT_TOKENS = 4096
-#: An idle engine waits at least and at most so long for more of a burst.
-LEAST_GATHER_S, MOST_GATHER_S = 0.002, 0.01
+#: The least and the most of the silence that an idle engine takes for the end of a burst.
+LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 #: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
 _RESERVED = frozenset(
@@ -211,7 +211,7 @@ class MlxBackend:
     @property
     def gather_s(self) -> float:
         """A twentieth of a decode step, which nobody feels: a request that comes just too late waits for a whole prefill."""
-        return min(max(self._batch.step_s / 20, LEAST_GATHER_S), MOST_GATHER_S)
+        return min(max(self._batch.step_s / 20, LEAST_QUIET_S), MOST_QUIET_S)
 
     @property
     def prefilled_tokens(self) -> int:

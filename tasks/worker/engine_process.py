@@ -40,8 +40,13 @@ def engine_environment() -> dict[str, str]:
     Cores count once, however many threads they run at a time. Each engine of a machine gets as many.
     """
     cores = detect(current_settings()).cpu_cores
-    threads = str(min(cores, psutil.cpu_count(logical=False) or cores, MOST_BLAS_THREADS))
-    return {"OPENBLAS_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    threads = min(cores, psutil.cpu_count(logical=False) or cores, MOST_BLAS_THREADS)
+    return {**blas_threads(threads), "TOKENIZERS_PARALLELISM": "false"}
+
+
+def blas_threads(count: int) -> dict[str, str]:
+    """The environment that gives a process so many threads of whichever BLAS it loads."""
+    return {"OPENBLAS_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
 
 
 class EngineGone(Exception):
