@@ -18,7 +18,7 @@ from benchmarks.report import Run, judged, spread, write
 from tasks.demo.embedded import EmbeddedServer
 from tasks.demo.errors import SetupError
 from tasks.demo.progress import progress
-from tasks.journal.connection import connect
+from tasks.server.connection import connect
 from worker_config.environment import SettingError
 from worker_config.settings import change_environment
 

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tasks.distributions import percentile
+from tasks.metrics.distributions import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

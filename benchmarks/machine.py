@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from tasks.engine.blas import candidates, needs_blas
+from tasks.engine.model.blas import candidates, needs_blas
 from tasks.hardware import detect
 from worker_config.settings import current_settings
 

@@ -10,9 +10,9 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tasks import keys
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:

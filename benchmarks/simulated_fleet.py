@@ -18,15 +18,15 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tasks.capabilities import capabilities
 from tasks.cli.overview import plain
 from tasks.cli.overview.state import read_state
 from tasks.hardware import Hardware
-from tasks.journal.connection import connect
 from tasks.journal.writer import Journal
 from tasks.messages.registry import EngineState, WorkerRecord
+from tasks.models.capabilities import capabilities
 from tasks.registry import Registry
 from tasks.registry.lifeline import Lifeline
+from tasks.server.connection import connect
 from tasks.sweep.sweep import Sweep
 from worker_config.settings import current_settings
 from worker_config.tiers import GIB

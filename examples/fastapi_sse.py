@@ -17,7 +17,7 @@ from tasks.errors import GenerationError, InvalidRequest, QueueFull
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 web = FastAPI()
 

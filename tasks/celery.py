@@ -25,7 +25,7 @@ def _options() -> dict[str, Any]:
 
 
 def _worker_options() -> list[Any]:
-    """Settings that may be typed; tasks.worker.lifecycle puts them over the environment's. None where nothing was typed."""
+    """Settings that may be typed; the lifecycle puts them over the environment's. None where nothing was typed."""
     if click.get_current_context(silent=True) is None:
         return []
     from celery.bin.base import CeleryOption

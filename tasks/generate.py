@@ -20,26 +20,26 @@ from tasks.names import GENERATE
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from tasks.answer import Answer
-    from tasks.fleet_view import FleetView
-    from tasks.parameters import ParameterValues
-    from tasks.result import GenerateResult
+    from tasks.client.answer import Answer
+    from tasks.client.fleet_view import FleetView
+    from tasks.client.parameters import ParameterValues
+    from tasks.client.result import GenerateResult
 
 
 class GenerateTask(Task):
     """Checks a request where it is made, keeps its prompt out of monitors, and hands out results that stream."""
 
     abstract = True
-    typing = False  # the parameters are checked by tasks.parameters, with better messages
+    typing = False  # the parameters are checked by tasks.client.parameters, with better messages
     acks_late = True
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
-    Request = "tasks.worker.request:GenerateRequest"
+    Request = "tasks.worker.celery.request:GenerateRequest"
     _has_met_redis = False
 
     if TYPE_CHECKING:
 
         def delay(self, previous: Any = None, **parameters: Unpack[ParameterValues]) -> GenerateResult:
-            """Send a request; see :class:`tasks.parameters.Parameters`."""
+            """Send a request; see :class:`tasks.client.parameters.Parameters`."""
 
     def apply_async(
         self, args: Any = None, kwargs: dict[str, Any] | None = None, *more: Any, **options: Any
@@ -53,8 +53,8 @@ class GenerateTask(Task):
             BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
         # pydantic and redis are two thirds of the import's time.
-        from tasks.journal.connection import endpoint, is_away, trouble
-        from tasks.parameters import parse, previous_of, redact, with_previous
+        from tasks.client.parameters import parse, previous_of, redact, with_previous
+        from tasks.server.connection import endpoint, is_away, trouble
 
         kwargs = kwargs or {}
         if get_current_worker_task() is None:
@@ -91,7 +91,7 @@ class GenerateTask(Task):
     def _meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
-            from tasks.journal.connection import require_server
+            from tasks.server.connection import require_server
 
             require_server(self.app)
             self._has_met_redis = True
@@ -99,7 +99,7 @@ class GenerateTask(Task):
     @cached_property
     def fleet(self) -> FleetView:
         """What this producer sees of the fleet."""
-        from tasks.fleet_view import FleetView
+        from tasks.client.fleet_view import FleetView
 
         return FleetView(self.app)
 
@@ -115,21 +115,21 @@ class GenerateTask(Task):
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
         """The result of a request that was sent, here or by another process."""
-        from tasks.result import GenerateResult
+        from tasks.client.result import GenerateResult
 
         return GenerateResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
-    """The body, on a worker: see :mod:`tasks.worker.inference`."""
-    module = "tasks.worker.eager" if task.request.is_eager else "tasks.worker.inference"
+    """The body, on a worker: see :mod:`tasks.worker.attempts.run`."""
+    module = "tasks.worker.eager" if task.request.is_eager else "tasks.worker.attempts.run"
     return cast("Answer", import_module(module).generate(task, previous, values))
 
 
 @signals.celeryd_init.connect
 def _become_worker(**_: Any) -> None:
     """A worker that includes this module starts in this process: connect its side of it."""
-    import_module("tasks.worker.lifecycle").prepare()
+    import_module("tasks.worker.celery.lifecycle").prepare()
 
 
 @signals.beat_init.connect

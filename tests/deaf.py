@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import signals
 
+from tasks.broker.transport import Channel
 from tasks.celery import app
-from tasks.transport import Channel
 
 __all__ = ["app"]
 

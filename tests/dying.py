@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
-from tasks.backend import Backend
+from tasks.broker.results import Backend
 from tasks.celery import app
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Token
@@ -46,7 +46,7 @@ def _after(call: Callable[..., Any], ends: Callable[[Any], bool] = lambda _: Tru
 
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
-    from tasks.worker.publisher import Publisher
+    from tasks.worker.attempts.publisher import Publisher
 
     if POINT == "claimed":
         Journal.claim = _after(Journal.claim)  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from tasks.messages.engine import (
     TokenLogprob,
     Tokens,
 )
-from tasks.worker.engine_process import EngineGone, EngineProcess
+from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,11 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-from tasks import keys
 from tasks.messages.registry import WorkerRecord
 from tasks.names import GENERATE
 from tasks.registry import Registry
 from tasks.registry.lifeline import Lifeline
+from tasks.server import keys
 
 if TYPE_CHECKING:
     import redis

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, TypeVar
 import psutil
 from kombu import pools
 
-from tasks import keys
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import redis
 
-    from tasks.journal.chunks import Chunk
-    from tasks.result import GenerateResult
+    from tasks.client.chunks import Chunk
+    from tasks.client.result import GenerateResult
 
 ROOT = Path(__file__).parent.parent
 #: The variable that marks every process that a test started, however far down and in whatever session.

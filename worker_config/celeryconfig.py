@@ -34,8 +34,8 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         )
     return {
         "broker_url": url,
-        "result_backend": f"tasks.backend:Backend+{url}",
-        "broker_transport": "tasks.transport:Transport",
+        "result_backend": f"tasks.broker.results:Backend+{url}",
+        "broker_transport": "tasks.broker.transport:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
@@ -59,7 +59,7 @@ def worker_options(settings: Settings) -> dict[str, Any]:
     return {
         **broker_options(settings),
         # In the configuration because it beats -P there; tasks.worker refuses a pool that was typed.
-        "worker_pool": "tasks.worker.pool:EnginePool",
+        "worker_pool": "tasks.worker.celery.pool:EnginePool",
         # 0 = no limit: the channel asks Redis only for queues that have room, which is exact where Celery's count is not
         # (after a reconnect 4 running tasks became 8 reserved ones).
         "worker_prefetch_multiplier": 0,
@@ -78,6 +78,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         **worker_options(settings),
         "task_default_queue": DEFAULT_QUEUE,
         "task_queues": {name: {} for name in (*QUEUES, DEFAULT_QUEUE)},
-        "task_routes": ("tasks.routing.route_task",),
+        "task_routes": ("tasks.models.routing.route_task",),
         "result_extended": False,
     }

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from tasks import keys
 from tasks.demo.embedded import EmbeddedServer
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 from worker_config.settings import change_environment, environment_with
 
 if TYPE_CHECKING:

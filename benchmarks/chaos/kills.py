@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.chaos.fleet import Fleet
-from tasks import keys
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 
 if TYPE_CHECKING:
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 MODEL = "fake:1"
 BACKLOG = 300

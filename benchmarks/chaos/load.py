@@ -13,7 +13,7 @@ from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable, GenerationError, StreamTimeout
 
 if TYPE_CHECKING:
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 MODEL = "fake:20"
 TOKENS = (20, 160)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import Load, Reading, Request
 from benchmarks.processes import Child, serve
-from tasks.engine.blas import load_blas
-from tasks.worker.engine_process import engine_environment
+from tasks.engine.model.blas import load_blas
+from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

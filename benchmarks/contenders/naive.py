@@ -16,7 +16,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from benchmarks.contenders.naive_app import app
 from benchmarks.load import Reading, Request, closed_loop
 from benchmarks.processes import BenchmarkError, start, wait_for
-from tasks.worker.engine_process import engine_environment
+from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

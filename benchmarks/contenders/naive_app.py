@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from tasks.engine.blas import load_blas
+from tasks.engine.model.blas import load_blas
 from worker_config.settings import current_settings
 
 app = Celery("naive", broker=current_settings().redis_url, backend=current_settings().redis_url, set_as_current=False)

@@ -10,7 +10,7 @@ from benchmarks.processes import QUEUE
 
 if TYPE_CHECKING:
     from benchmarks.load import Ask, Request
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 #: Longer than any load takes: a request that hangs must end the row, not hang the run.
 STREAM_TIMEOUT_S = 300

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.load import Reading, Request
 from benchmarks.processes import BenchmarkError, start, wait_for
 from tasks.demo.embedded import free_port
-from tasks.engine.blas import load_blas
-from tasks.worker.engine_process import engine_environment
+from tasks.engine.model.blas import load_blas
+from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from benchmarks.load import Reading, Request, closed_loop, endless, greedy, word
 from benchmarks.processes import BenchmarkError, worker
 from tasks.demo.bundled import MODEL
 from tasks.messages.engine import EngineConfig, Finished, LoadFailed, Ready, Sampling, StepOutput, Submit, Tokens
-from tasks.worker.engine_process import EngineProcess
+from tasks.worker.engines.process import EngineProcess
 from worker_config.cache import bundled_folder
 
 if TYPE_CHECKING:

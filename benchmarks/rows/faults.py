@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 STEP_MS = 50
 STREAMS = 8

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
-    from tasks.result import GenerateResult
+    from tasks.client.result import GenerateResult
 
 SLOTS = 32
 MODEL = "fake:20"

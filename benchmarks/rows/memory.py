@@ -13,8 +13,8 @@ from benchmarks.contenders.naive import stock_worker
 from benchmarks.contenders.ours import asker, send
 from benchmarks.load import Request, greedy
 from benchmarks.processes import worker
-from tasks import keys
 from tasks.demo.bundled import MODEL
+from tasks.server import keys
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench

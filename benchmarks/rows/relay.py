@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench import Row
 from benchmarks.figures import at_least
-from tasks import keys
-from tasks.journal.connection import endpoint
-from tasks.journal.reader import Stored, follow
+from tasks.client.stream import Stored, follow
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import End, Token, encode
+from tasks.server import keys
+from tasks.server.connection import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from tasks.demo.bundled import MODEL
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import End, Start, Token
 from tasks.sweep.sweep import Sweep
-from tasks.worker.engine_process import blas_threads
+from tasks.worker.engines.process import blas_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from celery.bin.base import CeleryCommand
 from tasks.cli.exporter.families import redis_away, scrape
 from tasks.cli.exporter.server import MetricsServer
 from tasks.errors import GenerationError
-from tasks.journal.connection import connect
+from tasks.server.connection import connect
 
 if TYPE_CHECKING:
     import redis

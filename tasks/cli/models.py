@@ -15,10 +15,10 @@ from tasks.cli.diagnosis.models import folder_of
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError
-from tasks.model_files import ModelFilesUnreadable, read_model_size
-from tasks.routing import tier_of
-from tasks.worker.download import Download
-from tasks.worker.sizes import local_source
+from tasks.models.files import ModelFilesUnreadable, read_model_size
+from tasks.models.footprint import local_source
+from tasks.models.routing import tier_of
+from tasks.worker.engines.download import Download
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.settings import current_settings
 
@@ -97,7 +97,7 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
 
 
 def _add_order(name: str, about: str) -> None:
-    """A command that has a worker do something with a model (:mod:`tasks.worker.control`)."""
+    """A command that has a worker do something with a model (:mod:`tasks.worker.celery.control`)."""
 
     @models.command(name, help=about)
     @click.argument("worker")

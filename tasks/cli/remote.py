@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from tasks.cli.overview.state import read_state
 from tasks.errors import GenerationError
-from tasks.journal.connection import connect
+from tasks.server.connection import connect
 
 if TYPE_CHECKING:
     import redis
@@ -75,7 +75,7 @@ def unknown(state: FleetState, name: str) -> str:
 
 
 def tell(cli: CLIContext, worker: str, command: str, **arguments: Any) -> str:
-    """Have a worker do something (:mod:`tasks.worker.control`); what it says to that, as one line.
+    """Have a worker do something (:mod:`tasks.worker.celery.control`); what it says to that, as one line.
 
     Raises:
         click.ClickException: there is no such worker, it does not answer, or it says no.

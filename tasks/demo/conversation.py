@@ -12,8 +12,8 @@ from tasks.errors import GenerationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
 
 State: TypeAlias = Literal["waiting", "running", "answered", "failed"]
 

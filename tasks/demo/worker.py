@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tasks import keys
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:

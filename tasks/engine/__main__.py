@@ -12,11 +12,11 @@ import time
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from tasks.engine.blas import load_blas
-from tasks.engine.engine import Engine
 from tasks.engine.fake import FakeBackend, is_fake
 from tasks.engine.intake import Intake
 from tasks.engine.link import Link
+from tasks.engine.loop import Engine
+from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
 
@@ -56,7 +56,7 @@ def answer_once(options: argparse.Namespace) -> int:
     except GenerationError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - this is the command's answer
         return 1
-    from tasks.engine.answer import answer
+    from tasks.engine.terminal import answer
 
     submit = Submit(
         task_id="terminal",
@@ -123,7 +123,7 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
     if is_fake(config.model):
         return FakeBackend(config, flush)
     blas = load_blas()  # before MLX is imported: afterwards it has no effect
-    from tasks.engine.model import load_model
+    from tasks.engine.model.mlx import load_model
 
     return load_model(config, lambda fraction, about: send(Loading(fraction, about)), blas)
 

@@ -1,4 +1,4 @@
-"""What the engine's loop needs of a model: a real one (:mod:`tasks.engine.model`) or the fake one."""
+"""What the engine's loop needs of a model: a real one (:mod:`tasks.engine.model.mlx`) or the fake one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.engine.request import Assembler, Request
+    from tasks.engine.sequence import Assembler, Request
     from tasks.messages.engine import Submit, TokenLogprob
 
 

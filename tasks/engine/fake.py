@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.backend import Draw, Facts, OutOfDeviceMemory
-from tasks.engine.stop import StopMatcher
+from tasks.engine.text.stop import StopMatcher
 from tasks.errors import InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import TokenLogprob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.request import Request
+    from tasks.engine.sequence import Request
     from tasks.messages.engine import EngineConfig, Submit
 
 PREFIX = "fake:"

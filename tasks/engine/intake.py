@@ -9,7 +9,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
-from tasks.engine.request import Request, prompt_hash
+from tasks.engine.sequence import Request, prompt_hash
 from tasks.errors import CannotResume, ContextExceeded, GenerationError, InvalidRequest
 from tasks.messages.engine import Abort, Failed, Resize, Submit
 

@@ -12,7 +12,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from tasks.engine.blas import ADVICE, load_blas
+from tasks.engine.model.blas import ADVICE, load_blas
 
 SIDE = 64
 HUB_TIMEOUT_S = 3.0

@@ -6,17 +6,17 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tasks import keys
 from tasks.journal import scripts
-from tasks.journal.connection import translated
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token, decode, encode
+from tasks.server import keys
+from tasks.server.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from redis import Redis
 
-    from tasks.lua import Evaluator
+    from tasks.server.script import Evaluator
 
 Closes: TypeAlias = Literal["", "attempt", "journal"]
 Status: TypeAlias = Literal["ok", "fenced", "gone"]
@@ -84,7 +84,7 @@ class Journal:
     """Writes journals. Safe to share between threads, as its client is.
 
     Args:
-        client: answers in bytes (:func:`tasks.journal.connection.connect`).
+        client: answers in bytes (:func:`tasks.server.connection.connect`).
         evaluator: runs the scripts; the client, where there is none.
         ttl_s: how long a journal is kept after its end.
         open_ttl_s: how long one is kept after its last claim.

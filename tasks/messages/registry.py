@@ -50,7 +50,7 @@ class WorkerRecord:
     ``hardware`` is :class:`tasks.hardware.Hardware` and ``usage`` :class:`tasks.hardware.usage.Usage` as dictionaries;
     ``slots`` and ``busy`` count requests by queue; ``engine_restarts`` counts engines that died or stalled since the start,
     each replaced at its next request; ``budget_bytes`` is what all its engines may take together, and ``room_bytes`` what the
-    largest model that it could load may need; ``metrics`` is :meth:`tasks.metrics.MetricsCollector.snapshot`.
+    largest model that it could load may need; ``metrics`` is :meth:`tasks.metrics.collector.MetricsCollector.snapshot`.
     """
 
     node: str

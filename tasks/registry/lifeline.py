@@ -10,8 +10,8 @@ from redis.connection import ConnectionPool
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from tasks import keys
-from tasks.journal.connection import translated
+from tasks.server import keys
+from tasks.server.connection import translated
 
 if TYPE_CHECKING:
     from redis.connection import AbstractConnection

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import NoPermissionError
 
-from tasks import keys
-from tasks.journal.connection import translated
 from tasks.messages.registry import VERSION, Unreadable, WorkerRecord, decode_record
 from tasks.registry import scripts
 from tasks.registry.values import json_object, number, text
+from tasks.server import keys
+from tasks.server.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Registry:
     """Reads and writes workers' records. Safe to share between threads, as its client is.
 
     Args:
-        client: answers in bytes (:func:`tasks.journal.connection.connect`).
+        client: answers in bytes (:func:`tasks.server.connection.connect`).
 
     Every method raises :class:`tasks.errors.BrokerUnavailable` when Redis cannot be reached or refuses for now.
     """

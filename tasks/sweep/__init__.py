@@ -26,7 +26,7 @@ def start_sweep(app: Celery) -> Sweep:
     from billiard import current_process
 
     from tasks.sweep.sweep import Sweep
-    from tasks.worker.logs import use_json_if_wanted
+    from tasks.worker.celery.logs import use_json_if_wanted
     from worker_config.settings import current_settings
 
     settings = current_settings()

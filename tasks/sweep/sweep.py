@@ -10,17 +10,18 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tasks import keys
+from tasks.broker import unacked
+from tasks.broker.ledger import RESENT_MAX, Ledger
+from tasks.broker.limits import limits_of, write_limits
 from tasks.errors import BrokerUnavailable, GenerationError
-from tasks.journal.connection import connect, translated
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Error
-from tasks.registry import Registry, scripts, unacked
-from tasks.registry.ledger import RESENT_MAX, Ledger
+from tasks.registry import Registry, scripts
 from tasks.registry.lifeline import Lifeline
-from tasks.registry.limits import limits_of, write_limits
 from tasks.registry.registry import SWEPT_TTL_S
 from tasks.registry.values import json_object, number, text
+from tasks.server import keys
+from tasks.server.connection import connect, translated
 from tasks.sweep.results import Results
 from tasks.sweep.watch import Look, Seen, Verdict, Watch
 from worker_config.settings import current_settings

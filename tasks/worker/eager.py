@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from tasks.answer import Answer
+from tasks.client.answer import Answer
+from tasks.client.chunks import Chunk
+from tasks.client.parameters import parse, with_previous
 from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, UnknownModel, error_for
-from tasks.journal.chunks import Chunk
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput, Submit
 from tasks.messages.journal import Claim, End, Error
-from tasks.parameters import parse, with_previous
-from tasks.worker.engine_process import EngineGone, EngineProcess
-from tasks.worker.flight import Flight
-from tasks.worker.sizes import local_source
+from tasks.models.footprint import local_source
+from tasks.worker.attempts.attempt import Flight
+from tasks.worker.engines.process import EngineGone, EngineProcess
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.settings import current_settings
 

@@ -10,9 +10,9 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from tasks.capabilities import memory_budget_bytes
 from tasks.errors import GenerationError
-from tasks.worker.sizes import expected, local_source
+from tasks.models.capabilities import memory_budget_bytes
+from tasks.models.footprint import expected, local_source
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.hub import hub_cache, hub_is_offline, hub_snapshot
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What :mod:`tasks.engine.download` leaves free; with less nothing can be fetched.
+#: What :mod:`tasks.engine.files.download` leaves free; with less nothing can be fetched.
 LEAST_FREE_BYTES = 256 << 20
 HUB_PROBE = (sys.executable, "-m", "tasks.engine.probe", "--hub")
 HUB_TIMEOUT_S = 15.0

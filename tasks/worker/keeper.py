@@ -11,8 +11,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from tasks.distributions import percentile
 from tasks.errors import GenerationError
+from tasks.metrics.distributions import percentile
 from tasks.registry import DuplicateWorker
 from tasks.registry.lifeline import Lifeline
 

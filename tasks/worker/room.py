@@ -23,7 +23,7 @@ class Room:
         self.total = total
         #: Called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
         self.on_change: Callable[[], None] = lambda: None
-        #: Says for which models requests of a queue that were set aside are taken (:meth:`tasks.worker.engines.Engines.asked`).
+        #: Says for which models requests of a queue that were set aside are taken (:meth:`Engines.asked`).
         self.asked: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ())
         self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()

@@ -10,25 +10,26 @@ import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasks import __version__, keys
-from tasks.autopipeline import AutoPipeline
-from tasks.capabilities import memory_budget_bytes, slots_for
+from tasks import __version__
+from tasks.broker.aside import read_aside
+from tasks.broker.queues import waiting_in
 from tasks.hardware import detect
 from tasks.hardware.usage import UsageSampler
-from tasks.journal.connection import connect
 from tasks.journal.writer import Journal
 from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
-from tasks.metrics import MetricsCollector
+from tasks.metrics.collector import MetricsCollector
+from tasks.models.capabilities import memory_budget_bytes, slots_for
 from tasks.registry import Registry
-from tasks.registry.aside import read_aside
-from tasks.registry.queues import waiting_in
-from tasks.worker.backlog import Backlog
-from tasks.worker.engines import Engines
+from tasks.server import keys
+from tasks.server.connection import connect
+from tasks.server.pipeline import AutoPipeline
+from tasks.worker.attempts.pace import Pace
+from tasks.worker.attempts.publisher import Publisher
+from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.engines import Engines
+from tasks.worker.engines.peers import Peers
 from tasks.worker.keeper import Keeper
-from tasks.worker.pace import Pace
-from tasks.worker.peers import Peers
-from tasks.worker.publisher import Publisher
 from tasks.worker.room import Room
 from tasks.worker.starvation import Starvation
 from worker_config.catalogue import current_catalogue
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from tasks.errors import GenerationError
     from tasks.messages.engine import StepOutput
     from tasks.messages.registry import Status
-    from tasks.worker.engine import Engine
-    from tasks.worker.job import Job
+    from tasks.worker.attempts.job import Job
+    from tasks.worker.engines.engine import Engine
     from worker_config.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tasks import generate, keys
+from tasks import generate
 from tasks.demo.embedded import free_port
 from tasks.errors import ContextExceeded
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.server import keys
 from tests.acceptance.browser import Browser, find_chromium
 from tests.processes import running
 from tests.support import ROOT, wait_until

@@ -11,8 +11,8 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 

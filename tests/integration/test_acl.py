@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks import keys
 from tasks.demo.embedded import EmbeddedServer, find_server, server_version
 from tasks.demo.process import GuardedProcess
+from tasks.server import keys
 from tests.support import ROOT, wait_until
 from worker_config.settings import environment_with
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
+from tasks.broker.aside import read_aside
+from tasks.broker.limits import QueueLimit, position, write_limits
+from tasks.broker.queues import aside_list, depths, queue_and_model
+from tasks.broker.transport import Channel, set_aside
 from tasks.errors import QueueFull
-from tasks.journal.connection import connect
 from tasks.messages.registry import EngineState
 from tasks.registry import Registry
-from tasks.registry.aside import read_aside
-from tasks.registry.limits import QueueLimit, position, write_limits
-from tasks.registry.queues import aside_list, depths, queue_and_model
-from tasks.transport import Channel, set_aside
-from tasks.worker.backlog import Backlog
-from tasks.worker.peers import Nobody, Peers
+from tasks.server import keys
+from tasks.server.connection import connect
+from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.peers import Nobody, Peers
 from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send
 from tests.support import wait_until
@@ -216,7 +216,7 @@ class TestBacklog:
         self, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Until Redis has it or has given it away; Redis's absence changes nothing."""
-        monkeypatch.setattr("tasks.worker.backlog.NOTED_S", 0.2)
+        monkeypatch.setattr("tasks.worker.engines.backlog.NOTED_S", 0.2)
         backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: None)
         backlog.note(QUEUE, MODEL)
         backlog.look()

@@ -11,8 +11,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from tasks.autopipeline import MOST_CALLS, AutoPipeline, _Call
-from tasks.lua import Script
+from tasks.server.pipeline import MOST_CALLS, AutoPipeline, _Call
+from tasks.server.script import Script
 from tests.support import wait_until
 
 if TYPE_CHECKING:

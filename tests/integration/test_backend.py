@@ -11,10 +11,10 @@ import pytest
 from celery import states
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tasks import keys
-from tasks.autopipeline import AutoPipeline
-from tasks.backend import Backend
-from tasks.transport import Channel, QoS
+from tasks.broker.results import Backend
+from tasks.broker.transport import Channel, QoS
+from tasks.server import keys
+from tasks.server.pipeline import AutoPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

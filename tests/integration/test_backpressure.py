@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import keys
+from tasks.broker.limits import QueueLimit, limits_of, write_limits
 from tasks.errors import QueueFull
 from tasks.messages.registry import WorkerRecord
-from tasks.registry.limits import QueueLimit, limits_of, write_limits
+from tasks.server import keys
 from tests.support import wait_until
 from worker_config.settings import Settings
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
 
 QUEUE = "tier-under-3B"

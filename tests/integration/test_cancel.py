@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
-from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.errors import DeadlineExceeded, Expired
+from tasks.server import keys
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.client.chunks import Chunk
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.journal.chunks import Chunk
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 

@@ -14,8 +14,9 @@ from urllib.request import urlopen
 import pytest
 import redis
 
-from tasks import generate, keys
+from tasks import generate
 from tasks.demo.embedded import find_server, free_port
+from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until
 from tests.unit.test_deploy import PROMETHEUS, compose

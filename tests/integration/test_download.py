@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.errors import ModelLoadFailed
-from tasks.worker.download import Download
+from tasks.worker.engines.download import Download
 from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
 from tests.support import wait_until
 from worker_config.catalogue_file import ModelEntry
@@ -192,7 +192,7 @@ class TestGoingOn:
 
 PARENT = """
 import time
-from tasks.worker.download import Download
+from tasks.worker.engines.download import Download
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
 download = Download(ModelEntry(name="tiny", kind="hub", source="acme/tiny"), Settings())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.engine.memory import Budget
+from tasks.engine.model.memory import Budget
 from tasks.messages.engine import EngineConfig, Resize, Resume, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
 from tests.tiny_model import end_id, make_tiny_model

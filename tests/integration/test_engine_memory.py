@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import psutil
 import pytest
 
-from tasks.worker.engines import Engines
+from tasks.worker.engines.engines import Engines
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
@@ -18,7 +18,7 @@ from worker_config.settings import Settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.worker.publisher import Publisher
+    from tasks.worker.attempts.publisher import Publisher
 
 CYCLES = 50
 WEIGHTS_MB = 64

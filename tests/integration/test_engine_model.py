@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
 from tests.tiny_model import end_id, make_tiny_model

@@ -17,7 +17,7 @@ import pytest
 from tasks.engine.fake import CRASH_EXITCODE, chat_prompt, fake_text
 from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, Shutdown, Submit
-from tasks.worker.engine_process import MOST_BLAS_THREADS, EngineGone, EngineProcess, ending
+from tasks.worker.engines.process import MOST_BLAS_THREADS, EngineGone, EngineProcess, ending
 from tests.engine_client import EngineClient, resume_from
 from tests.support import wait_until
 from worker_config.settings import current_settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PARENT = """
 import sys, time
 from tasks.messages.engine import EngineConfig, Ready, Submit
-from tasks.worker.engine_process import EngineProcess
+from tasks.worker.engines.process import EngineProcess
 engine = EngineProcess.start(EngineConfig(model="fake:1"))
 while not isinstance(engine.receive(), Ready):
     pass
@@ -108,7 +108,7 @@ def test_an_engine_computes_on_all_cores_unless_somebody_chose(
 ) -> None:
     """A BLAS thread for each core that the worker may use, up to a bound; the operator's own choice goes before it."""
     machine = detect(current_settings())
-    monkeypatch.setattr("tasks.worker.engine_process.detect", lambda _: replace(machine, cpu_cores=cores))
+    monkeypatch.setattr("tasks.worker.engines.process.detect", lambda _: replace(machine, cpu_cores=cores))
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 64 if logical else cores)
     monkeypatch.delenv("MKL_NUM_THREADS")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
@@ -207,7 +207,7 @@ def test_the_fake_engine_says_what_fake_text_says(engine: EngineClient) -> None:
 def test_the_fake_engine_loads_no_mlx() -> None:
     """Nothing heavy is imported, so that it starts in a moment."""
     code = (
-        "import sys, tasks.engine.__main__, tasks.worker.engine_process\n"
+        "import sys, tasks.engine.__main__, tasks.worker.engines.process\n"
         "print([name for name in ('mlx', 'mlx_lm', 'numpy', 'transformers', 'celery', 'redis') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -255,7 +255,7 @@ def test_a_machine_without_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_process_that_closes_its_pipe_and_stays_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a pipe it is of no use."""
-    monkeypatch.setattr("tasks.worker.engine_process.EXIT_WAIT_S", 0.2)
+    monkeypatch.setattr("tasks.worker.engines.process.EXIT_WAIT_S", 0.2)
     process = EngineProcess.start(EngineConfig(model="fake:0:load_s=60"))
     process._connection.close()
     with pytest.raises(EngineGone):

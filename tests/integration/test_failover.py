@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import keys
 from tasks.engine.fake import fake_text
+from tasks.server import keys
 from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def assert_whole(readers: list[Reader]) -> None:
 
 def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:
     """How many deaths each request's last claim counts."""
-    from tasks.journal.connection import connect
     from tasks.journal.writer import Journal
     from tasks.messages.journal import Claim
+    from tasks.server.connection import connect
 
     journal = Journal(connect(readers[0].result.app))
     assert client.ping()

@@ -15,14 +15,14 @@ import pytest
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
-from tasks import keys
+from tasks.broker.queues import depths
 from tasks.cli import fleet as command
 from tasks.cli import remote
 from tasks.cli.overview import plain
 from tasks.cli.overview.state import read_state
-from tasks.journal.connection import connect
 from tasks.registry import Registry
-from tasks.registry.queues import depths
+from tasks.server import keys
+from tasks.server.connection import connect
 from tests.fleet import LEASE_MS, Ghost, message, record
 from tests.support import ROOT, wait_until
 

@@ -14,9 +14,9 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from celery import Celery
 
+    from tasks.client.chunks import Chunk
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.journal.chunks import Chunk
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.gguf import SIZES, _quantization, convert
+from tasks.engine.files.gguf import SIZES, _quantization, convert
 from tasks.errors import ModelLoadFailed
 from tests.support import ROOT
 
@@ -160,7 +160,7 @@ def test_a_folder_that_exists_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tasks.engine.gguf", *arguments]
+    command = [sys.executable, "-m", "tasks.engine.files.gguf", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -190,4 +190,4 @@ def test_the_command_says_how_it_is_used() -> None:
     """With the wrong number of arguments it prints its usage."""
     failed = run("one")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("usage: python -m tasks.engine.gguf FILE FOLDER")
+    assert failed.stderr.startswith("usage: python -m tasks.engine.files.gguf FILE FOLDER")

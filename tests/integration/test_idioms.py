@@ -14,9 +14,9 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError
 
-from tasks import keys
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest, UnknownModel
+from tasks.server import keys
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class TestRemoteControl:
         """A worker answers a ping while it works, and its statistics name the pool."""
         inspect = shared_app.control.inspect(destination=[wide.node], timeout=10)
         assert inspect.ping() == {wide.node: {"ok": "pong"}}
-        assert inspect.stats()[wide.node]["pool"]["implementation"] == "tasks.worker.pool:EnginePool"
+        assert inspect.stats()[wide.node]["pool"]["implementation"] == "tasks.worker.celery.pool:EnginePool"
 
     def test_drain_and_resume(self, generate: GenerateTask, shared_app: Celery, narrow: Worker) -> None:
         """A worker that was told to take nothing more leaves requests in their queue until it is told to resume."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import keys
+from tasks.client import subscription
+from tasks.client.chunks import Chunk
+from tasks.client.stream import Stored, afollow, follow
 from tasks.errors import BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
-from tasks.journal import subscription
-from tasks.journal.chunks import Chunk
-from tasks.journal.connection import connect, endpoint
-from tasks.journal.reader import Stored, afollow, follow
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, encode
+from tasks.server import keys
+from tasks.server.connection import connect, endpoint
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from tasks.demo.embedded import EmbeddedServer
-    from tasks.journal.connection import Endpoint
+    from tasks.server.connection import Endpoint
 
 A = "a@here#1"
 TASK = "task-1"
@@ -452,7 +452,7 @@ class TestServer:
         nowhere = endpoint("redis://:secret@127.0.0.1:1/0")
         with pytest.raises(StreamTimeout, match=r"Redis cannot be reached \(redis://:\*\*\*@127.0.0.1:1/0: "):
             list(follow(nowhere, TASK, nothing_stored, timeout=0.5))
-        monkeypatch.setattr("tasks.journal.reader.FIRST_CONTACT_S", 0.2)
+        monkeypatch.setattr("tasks.client.stream.FIRST_CONTACT_S", 0.2)
         with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
             list(follow(nowhere, TASK, nothing_stored, timeout=30))
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks import keys
 from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.connection import connect
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import TYPES, Claim, End, Entry, Error, Release, Start, Token, encode
+from tasks.server import keys
+from tasks.server.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
-from tasks.journal.connection import connect
 from tasks.journal.writer import Journal
 from tasks.registry import DuplicateWorker, Registry, registry
 from tasks.registry.values import text
+from tasks.server import keys
+from tasks.server.connection import connect
 from tasks.worker import keeper as keepers
 from tasks.worker.keeper import Keeper
 from tests.fleet import record

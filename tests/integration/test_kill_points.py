@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.messages.journal import Claim, End, Token, decode
+from tasks.server import keys
 from tests.support import Reader, wait_until
 from tests.tiny_model import make_tiny_model
 

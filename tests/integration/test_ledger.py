@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
-from tasks.journal.connection import connect
+from tasks.broker import ledger as ledgers
+from tasks.broker.ledger import Ledger
 from tasks.journal.writer import Journal
-from tasks.registry import ledger as ledgers
-from tasks.registry.ledger import Ledger
+from tasks.server import keys
+from tasks.server.connection import connect
 from tests.fleet import Ghost, fetch_all, hold, message
 
 if TYPE_CHECKING:

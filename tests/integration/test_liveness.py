@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed
+from tasks.server import keys
 from tests.support import Reader, forget_results, wait_until
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tasks.client.result import GenerateResult
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
     from tasks.messages.registry import WorkerRecord
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 
@@ -41,8 +41,8 @@ time.time_ns = lambda: real_time_ns() + {offset} * 1_000_000_000
 #: The worker's memory of failures, shortened from five minutes.
 SHORT_MEMORY = """
 from tasks.celery import app
-from tasks import metrics
-from tasks.worker import failures
+from tasks.metrics.collector import collector as metrics
+from tasks.worker.engines import failures
 failures.FORGET_S = {window_s}
 failures.RETRY_FIRST_S = 0.1
 failures.RETRY_MOST_S = 0.2

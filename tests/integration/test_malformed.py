@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tasks import keys
 from tasks.engine.fake import fake_text
 from tasks.errors import InvalidRequest
+from tasks.server import keys
 from tests.garbage import EXAMPLES, JSON, mutated
 from tests.support import wait_until
 

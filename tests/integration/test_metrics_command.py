@@ -15,10 +15,11 @@ from urllib.request import urlopen
 
 import pytest
 
-from tasks import generate, keys
+from tasks import generate
 from tasks.cli.exporter.families import scrape
-from tasks.journal.connection import connect
 from tasks.messages.registry import encode_record
+from tasks.server import keys
+from tasks.server.connection import connect
 from tests.fleet import Ghost
 from tests.support import ROOT, wait_until
 from tests.unit.cli.test_exporter import Samples, parsed, value, view

@@ -18,11 +18,11 @@ import pytest
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
-from tasks import keys
 from tasks.cli import models as command
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed, OutOfMemory
 from tasks.messages.journal import Token, decode
+from tasks.server import keys
 from tests.hub_server import BLOCK_BYTES, HubServer
 from tests.support import ROOT, wait_until
 from tests.tiny_model import make_tiny_model

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks import keys
 from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
+from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
 from tests.support import forget_connections, forget_results, wait_until
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks import keys
 from tasks.errors import BrokerUnavailable
-from tasks.journal.connection import connect
 from tasks.messages.registry import Unreadable, WorkerRecord
 from tasks.registry import DuplicateWorker, Registry, registry
 from tasks.registry.lifeline import Lifeline
+from tasks.server import keys
+from tasks.server.connection import connect
 from tests.fleet import LEASE_MS, Ghost, hold, message, record
 from tests.support import wait_until
 

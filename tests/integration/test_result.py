@@ -13,12 +13,12 @@ import pytest
 from celery import Celery
 from celery.exceptions import TaskRevokedError
 
-from tasks import keys
+from tasks.client.result import GenerateResult
 from tasks.errors import BrokerUnavailable, EngineFailed, StreamTimeout
-from tasks.journal.connection import connect
 from tasks.journal.writer import Append, Journal
 from tasks.messages.journal import End, Token
-from tasks.result import GenerateResult
+from tasks.server import keys
+from tasks.server.connection import connect
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -200,9 +200,7 @@ class TestRevoke:
 
 def test_imports() -> None:
     """The result class does not load redis before it is needed."""
-    program = (
-        "import sys, tasks.result; print(sorted({'redis', 'pydantic', 'numpy', 'mlx', 'rich'} & set(sys.modules)))"
-    )
+    program = "import sys, tasks.client.result; print(sorted({'redis', 'pydantic', 'numpy', 'mlx', 'rich'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )

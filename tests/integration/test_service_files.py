@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import keys
 from tasks.cli.services import launchd, systemd
 from tasks.cli.services.program import Program, environment_lines
+from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until
 from worker_config.settings import Settings

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
 from tasks.engine.fake import fake_text
+from tasks.server import keys
 from tests.support import Reader, forget_results, wait_until
 
 if TYPE_CHECKING:
     import redis
 
+    from tasks.client.result import GenerateResult
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
-    from tasks.result import GenerateResult
     from tests.conftest import StartWorker
     from tests.support import Worker
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
+from tasks.broker import ledger as ledgers
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError
-from tasks.journal.connection import connect
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Error
 from tasks.registry import Registry, registry
-from tasks.registry import ledger as ledgers
 from tasks.registry.values import text
+from tasks.server import keys
+from tasks.server.connection import connect
 from tasks.sweep import results, start_sweep, sweep, watch
 from tasks.sweep.sweep import Sweep
 from tests.fleet import Ghost, fetch_all, hold, message, record

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import keys
 from tasks.demo.embedded import EmbeddedServer, find_server, free_port
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
+from tasks.server import keys
 from tests.support import ROOT, wait_until
 from worker_config.settings import environment_with
 

@@ -12,9 +12,9 @@ import pytest
 from kombu import Queue
 from kombu.utils.json import loads
 
-from tasks import keys
-from tasks.autopipeline import AutoPipeline
-from tasks.transport import FAIRNESS_PERIOD, Channel, QoS, Transport
+from tasks.broker.transport import FAIRNESS_PERIOD, Channel, QoS, Transport
+from tasks.server import keys
+from tasks.server.pipeline import AutoPipeline
 from tests.support import wait_until
 from worker_config.celeryconfig import PRIORITY_STEPS
 

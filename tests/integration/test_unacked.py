@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
-from tasks.journal.connection import connect
-from tasks.registry import unacked
-from tasks.registry.queues import list_of
+from tasks.broker import unacked
+from tasks.broker.queues import list_of
+from tasks.server import keys
+from tasks.server.connection import connect
 from tasks.worker.worker import transport_options
 from tests.fleet import fetch_all, hold, message
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import keys
+from tasks.client.stream import Stored, follow
 from tasks.errors import BrokerUnavailable
-from tasks.journal.connection import connect, endpoint
-from tasks.journal.reader import Stored, follow
 from tasks.journal.writer import Append, Journal, mark_cancelled
 from tasks.messages.journal import End, Error, Token
+from tasks.server import keys
+from tasks.server.connection import connect, endpoint
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:

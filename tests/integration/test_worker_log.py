@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tasks import generate, keys
+from tasks import generate
 from tasks.errors import InvalidRequest
+from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until
 

@@ -9,7 +9,7 @@ from worker_config.tiers import GIB
 
 @dataclass(frozen=True)
 class FakeMachine:
-    """What :class:`tasks.capabilities.Machine` asks for."""
+    """What :class:`tasks.models.capabilities.Machine` asks for."""
 
     accelerator: str = "metal"
     variant: str | None = "Base"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.capabilities import capabilities
 from tasks.hardware.chips import GPU_CORES
+from tasks.models.capabilities import capabilities
 from tests.unit.machines import mac
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings, variable_name

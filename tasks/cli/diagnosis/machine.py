@@ -6,8 +6,8 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from tasks.capabilities import capabilities
 from tasks.cli.diagnosis.line import Line, gib
+from tasks.models.capabilities import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.capabilities import capabilities
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.errors import UnknownModel
-from tasks.model_files import ModelFilesUnreadable, read_model_size
-from tasks.routing import tier_of
+from tasks.models.capabilities import capabilities
+from tasks.models.files import ModelFilesUnreadable, read_model_size
+from tasks.models.routing import tier_of
 from worker_config.cache import bundled_folder, cache_folder
 from worker_config.catalogue import ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError

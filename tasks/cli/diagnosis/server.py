@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.cli.diagnosis.line import Line
 from tasks.errors import BrokerUnavailable
-from tasks.journal.connection import OLDEST_VERSION, connect, endpoint, trouble, try_write
+from tasks.server.connection import OLDEST_VERSION, connect, endpoint, trouble, try_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

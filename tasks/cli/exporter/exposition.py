@@ -62,7 +62,7 @@ class Exposition:
             self._lines[name].append(f"{PREFIX}{name}{_braced(labels)} {_number(value)}")
 
     def add_histogram(self, name: str, histogram: Any, labels: str = "") -> None:
-        """Add a :class:`tasks.distributions.Histogram`'s dictionary, of milliseconds, in seconds; what is none adds none."""
+        """Add a histogram's dictionary, of milliseconds, in seconds; what is none adds none."""
         if not _is_histogram(histogram):
             return
         full_name, separator = PREFIX + name, "," if labels else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.queues import QueueDepth, depths
 from tasks.cli.overview.words import age, counted
 from tasks.messages.registry import Unreadable, WorkerRecord
 from tasks.registry import Registry
-from tasks.registry.queues import QueueDepth, depths
 from worker_config.tiers import QUEUES, TIERS
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from tasks.lua import Script
+from tasks.server.script import Script
 
 
 def _read(name: str) -> Script:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks import routing
 from tasks.cli.diagnosis import models
 from tasks.cli.diagnosis.models import disk_lines, model_lines
 from tasks.hardware import detect
+from tasks.models import routing
 from tests.unit.hardware.machines import linux
 from worker_config.settings import Settings
 

@@ -18,7 +18,7 @@ from tasks.cli.exporter.families import METRICS, OUTCOMES, exposition, recently_
 from tasks.cli.exporter.server import MetricsServer
 from tasks.cli.overview.state import FleetState, QueueView, WorkerView
 from tasks.messages.registry import EngineState, Unreadable, WorkerRecord, decode_record
-from tasks.metrics import MetricsCollector
+from tasks.metrics.collector import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.batch import HOLD_STEPS, LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
-from tasks.engine.engine import Engine
-from tasks.engine.model import load_model
-from tasks.engine.sampling import Drawn
+from tasks.engine.loop import Engine
+from tasks.engine.model.batch import HOLD_STEPS, LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
+from tasks.engine.model.mlx import load_model
+from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.tiny_model import end_id, make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
@@ -35,7 +35,7 @@ def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     """Both ways of stepping: the CPU's, and the GPU's, where a step is launched before the last one is read."""
     if request.param:
         monkeypatch.setattr(
-            "tasks.engine.model.Batch", lambda *args, **kwargs: Batch(*args, **{**kwargs, "ahead": True})
+            "tasks.engine.model.mlx.Batch", lambda *args, **kwargs: Batch(*args, **{**kwargs, "ahead": True})
         )
     return bool(request.param)
 

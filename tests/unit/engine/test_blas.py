@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.engine import blas
+from tasks.engine.model import blas
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.sample_utils import apply_top_k, apply_top_p
 
-from tasks.engine import drawing
+from tasks.engine.sampling import drawing
 
 ALMOST_ONE = 1 - 2.0**-24
 WEIGHTS = st.lists(st.sampled_from([0.0, 0.0, 1e-6, 0.5, 1.0, 3.0]), min_size=1, max_size=700).filter(any)

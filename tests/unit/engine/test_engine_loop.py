@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import tasks.engine.engine as engine_module
+import tasks.engine.loop as engine_module
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.engine import Engine
 from tasks.engine.fake import KV_BYTES_PER_TOKEN, WEIGHTS_BYTES, FakeBackend, fake_text
 from tasks.engine.intake import Intake, prepare
-from tasks.engine.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.loop import Engine
+from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tests.engine_client import GREEDY, Answer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Item
-    from tasks.engine.request import Request
+    from tasks.engine.sequence import Request
 
 STEP_BYTES = CACHE_STEP_TOKENS * KV_BYTES_PER_TOKEN
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.engine.model import context_tokens, load_model, ran_out_of_memory
-from tasks.engine.source import find_model, folder_revision
+from tasks.engine.files.source import find_model, folder_revision
+from tasks.engine.model.mlx import context_tokens, load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tests.garbage import EXAMPLES
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.engine.model import MlxBackend
+    from tasks.engine.model.mlx import MlxBackend
 
 pytestmark = pytest.mark.xdist_group("mlx")
 
@@ -323,7 +323,7 @@ def test_a_cache_that_cannot_be_batched(folder: Path, monkeypatch: pytest.Monkey
     """Such a model is refused when it is loaded, not when two requests meet."""
     from mlx_lm.models.cache import ConcatenateKVCache
 
-    monkeypatch.setattr("tasks.engine.model.make_prompt_cache", lambda _: [ConcatenateKVCache()])
+    monkeypatch.setattr("tasks.engine.model.mlx.make_prompt_cache", lambda _: [ConcatenateKVCache()])
     with pytest.raises(ModelLoadFailed, match="cannot be batched"):
         _load(folder)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.engine.fake import FakeAssembler, fake_text, fake_token
-from tasks.engine.request import Request, prompt_hash
+from tasks.engine.sequence import Request, prompt_hash
 from tasks.messages.engine import Finished, Resume, Submit, Tokens
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.engine.stop import StopMatcher
+from tasks.engine.text.stop import StopMatcher
 
 # A tiny alphabet makes partial, nested and overlapping matches the rule.
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4).map(tuple)

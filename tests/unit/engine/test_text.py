@@ -20,7 +20,7 @@ from mlx_lm.tokenizer_utils import (
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tasks.engine.text import TextAssembler, token_text
+from tasks.engine.text.detokenizer import TextAssembler, token_text
 
 KINDS = ["byte-level", "sentencepiece", "sentencepiece, spaces kept", "byte-level, naive", "sentencepiece, naive"]
 #: Accents, two scripts, joined emoji, the replacement character itself (a few in a row), spaces and newlines.

@@ -1,0 +1,181 @@
+"""The ledger of open requests: what was queued, and not yet claimed by any worker.
+
+A message can be lost between the BRPOP that takes it out of its queue and the write that notes who holds it. The ledger
+is written in the same step as the message is queued, and a claim deletes its entry, so an entry that stays while its
+message is nowhere tells of such a loss. An entry is JSON, field = task id::
+
+    {"at": 1767225600.25, "queue": "tier-3-7B", "message": "{...}", "resent": 1}
+
+``at`` is when it was queued, by Redis's clock; ``queue`` the Redis list (queue and priority), ``message`` kombu's text
+as it was pushed there; ``resent`` how often it was sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tasks.broker import scripts
+from tasks.registry.values import json_object, text
+from tasks.server import keys
+from tasks.server.connection import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import redis
+
+logger = logging.getLogger(__name__)
+
+#: An entry so old whose message is nowhere is lost. A worker's claim follows its fetch within milliseconds.
+GRACE_S = 5.0
+#: A message that was found in its queue is not looked for again before this.
+SEEN_S = 30.0
+#: What was sent again so often, and was lost each time, is given up with an error.
+RESENT_MAX = 5
+PAGE = 200
+#: Reading a deep backlog takes time of Redis: never more than a hundredth of it.
+DUTY = 0.01
+
+_TASK_ID = re.compile(rb'"correlation_id": ?"([^"\\]+)"')
+
+
+@dataclass(slots=True, frozen=True)
+class Lost:
+    """An overdue request that is in no queue and held by no worker. ``entry`` is its entry as it was read."""
+
+    task_id: str
+    entry: bytes
+    queue: str
+    message: str
+    resent: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Finds lost requests and sends them again. For one thread.
+
+    Args:
+        client: answers in bytes.
+        clock: monotonic seconds.
+    """
+
+    client: redis.Redis
+    clock: Callable[[], float]
+    grace_s: float = GRACE_S
+    _seen: dict[str, float] = field(default_factory=dict)
+    _missing: set[str] = field(default_factory=set)
+    _not_before: float = 0.0
+
+    def lost(self) -> list[Lost]:
+        """The requests that were nowhere now and at the last call.
+
+        One that moves on meanwhile is seen, because the place it goes to is looked at after the place it comes from;
+        one that is given back meanwhile may be missed, and is seen the next time.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached or refuses for now.
+        """
+        started = self.clock()
+        if started < self._not_before:
+            return []
+        with translated("reading the ledger"):
+            overdue = dict(self._overdue())
+            self._seen = {each: at for each, at in self._seen.items() if started - at < SEEN_S and each in overdue}
+            wanted = overdue.keys() - self._seen.keys()
+            if wanted:
+                queued = self._queued({json.loads(overdue[each]) for each in wanted if overdue[each]})
+                self._seen.update(dict.fromkeys(wanted & queued, started))
+                wanted -= queued
+            if wanted:
+                wanted -= self._held()
+            missing, self._missing = wanted & self._missing, wanted
+            lost = self._entries(sorted(missing))
+        self._not_before = started + (self.clock() - started) / DUTY
+        return lost
+
+    def resend(self, lost: Lost) -> bool:
+        """Queue it again, at the front. ``False`` if it was claimed, or sent again by somebody else, since it was read.
+
+        A needless resend does no harm: the claim of the second message finds the first one's.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached or refuses for now.
+        """
+        return self._settle(lost, lost.message)
+
+    def give_up(self, lost: Lost) -> bool:
+        """Delete its entry. ``False`` if it is another one now.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached or refuses for now.
+        """
+        return self._settle(lost, "")
+
+    def _settle(self, lost: Lost, message: str) -> bool:
+        script = self.client.register_script(scripts.source("resend"))
+        self._missing.discard(lost.task_id)
+        with translated(f"sending {lost.task_id} again"):
+            return bool(script([keys.LEDGER, lost.queue], [lost.task_id, lost.entry, message, lost.resent + 1]))
+
+    def _overdue(self) -> Iterator[tuple[str, str]]:
+        """Task ids, and their lists as JSON strings, of the entries that are older than the grace."""
+        script = self.client.register_script(scripts.source("overdue"))
+        cursor = b"0"
+        while True:
+            cursor, flat = script([keys.LEDGER], [cursor, PAGE, self.grace_s])
+            for task_id, list_name in zip(flat[::2], flat[1::2], strict=True):
+                yield text(task_id), text(list_name)
+            if int(cursor) == 0:
+                return
+
+    def _queued(self, lists: Iterable[str]) -> set[str]:
+        """The task ids of all messages in these lists."""
+        found: set[str] = set()
+        for name in lists:
+            # From the left, where messages come in: those that are pushed or taken meanwhile move nothing past us.
+            start = 0
+            while page := self._page(name, start):
+                found.update(_task_ids(page))
+                start += PAGE
+        return found
+
+    def _page(self, name: str, start: int) -> list[bytes]:
+        page: Any = self.client.lrange(name, start, start + PAGE - 1)
+        return list(page)
+
+    def _held(self) -> set[str]:
+        """The task ids of all messages that workers hold."""
+        owners: Any = self.client.smembers(keys.OWNERS)
+        found: set[str] = set()
+        for identity in owners:
+            messages: Any = self.client.hvals(keys.unacked(text(identity)))
+            found.update(_task_ids(messages))
+        return found
+
+    def _entries(self, task_ids: list[str]) -> list[Lost]:
+        entries: Any = self.client.hmget(keys.LEDGER, task_ids) if task_ids else []
+        found = []
+        for task_id, entry in zip(task_ids, entries, strict=True):
+            if entry is not None:
+                values = json_object(entry)
+                queue, message, resent = values.get("queue"), values.get("message"), values.get("resent", 0)
+                readable = isinstance(queue, str) and isinstance(message, str) and isinstance(resent, int)
+                # An entry that nobody can read can only be given up.
+                found.append(Lost(task_id, entry, *((queue, message, resent) if readable else ("", "", RESENT_MAX))))
+        return found
+
+
+def _task_ids(messages: Iterable[bytes]) -> Iterator[str]:
+    for message in messages:
+        match = _TASK_ID.search(message)
+        if match:
+            yield text(match.group(1))
+        else:
+            # Written by another client, which need not say it twice.
+            headers = json_object(message).get("headers")
+            if isinstance(headers, dict):
+                yield str(headers.get("id"))

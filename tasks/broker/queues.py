@@ -1,0 +1,126 @@
+"""How deep the queues are, and how long their oldest request has waited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.registry.values import json_object, number, text
+from tasks.server import keys
+from tasks.server.connection import translated
+from worker_config.celeryconfig import PRIORITY_STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import redis
+
+#: What kombu puts between the name of a queue and its priority in the name of a list.
+SEPARATOR = "\x06\x16"
+#: What stands between a priority and a model in the name of a list of requests that were set aside.
+FOR_MODEL = "@"
+
+
+@dataclass(slots=True, frozen=True)
+class QueueDepth:
+    """One queue: messages of all priorities, and the age in seconds of the oldest; ``None`` if empty or not known."""
+
+    queue: str
+    depth: int
+    oldest_s: float | None
+
+
+def list_of(queue: str, priority: int) -> str:
+    """The Redis list in which kombu keeps a queue's messages of one priority."""
+    step = max((each for each in PRIORITY_STEPS if each <= priority), default=PRIORITY_STEPS[0])
+    return f"{queue}{SEPARATOR}{step}" if step else queue
+
+
+def lists_of(queue: str) -> list[str]:
+    """All lists of a queue, most urgent first."""
+    return [list_of(queue, step) for step in PRIORITY_STEPS]
+
+
+def aside_list(queue: str, priority: int, model: str) -> str:
+    """The list of a queue's requests of one priority that were set aside for one model (:mod:`tasks.broker.aside`).
+
+    Kombu takes what is before the last separator for the queue's name.
+    """
+    step = max((each for each in PRIORITY_STEPS if each <= priority), default=PRIORITY_STEPS[0])
+    return f"{queue}{SEPARATOR}{step}{FOR_MODEL}{model}"
+
+
+def queue_and_model(list_name: str) -> tuple[str, str]:
+    """The queue of such a list, and its model."""
+    queue, _, rest = list_name.partition(SEPARATOR)
+    return queue, rest.partition(FOR_MODEL)[2]
+
+
+def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
+    """Each queue's depth, what was set aside included, and the age of its oldest message.
+
+    The age comes from the ledger, else from a message header ``submitted_at``; consumers pop from the right, so the
+    oldest of each list is at its right end.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    lists = {queue: lists_of(queue) for queue in queues}
+    with translated("reading the queues"):
+        members: Any = client.zrange(keys.ASIDE, 0, -1) if lists else []
+        for name in map(text, members):
+            queue, _ = queue_and_model(name)
+            if queue in lists:
+                lists[queue].append(name)
+        flat = [each for of_queue in lists.values() for each in of_queue]
+        pipeline = client.pipeline(transaction=False)
+        pipeline.time()
+        for each in flat:
+            pipeline.llen(each)
+            pipeline.lindex(each, -1)
+        # A key of another type answers with an error of its own, which must not hide the other queues.
+        (seconds, microseconds), *found = pipeline.execute(raise_on_error=False)
+        heads = [_headers(each) for each in found[1::2]]
+        submitted = dict(zip(flat, _submitted(client, heads), strict=True))
+    now = seconds + microseconds / 1e6
+    lengths = {each: count if isinstance(count, int) else 0 for each, count in zip(flat, found[::2], strict=True)}
+    ages = {each: max(0.0, now - at) for each, at in submitted.items() if at is not None}
+    return [
+        QueueDepth(
+            queue,
+            sum(lengths[each] for each in of_queue),
+            max((ages[each] for each in of_queue if each in ages), default=None),
+        )
+        for queue, of_queue in lists.items()
+    ]
+
+
+def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
+    """How many messages wait in these queues, of all priorities, without those that were set aside.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    names = [each for queue in queues for each in lists_of(queue)]
+    if not names:
+        return 0
+    with translated("reading the queues"):
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.llen(name)
+        found = pipeline.execute(raise_on_error=False)
+    return sum(count for count in found if isinstance(count, int))
+
+
+def _submitted(client: redis.Redis, heads: list[dict[str, Any]]) -> list[float | None]:
+    ids = [str(head.get("id", "")) for head in heads]
+    entries: Any = client.hmget(keys.LEDGER, ids) if ids else []
+    return [
+        number(json_object(entry).get("at", head.get("submitted_at")))
+        for entry, head in zip(entries, heads, strict=True)
+    ]
+
+
+def _headers(message: Any) -> dict[str, Any]:
+    headers = json_object(message).get("headers")
+    return headers if isinstance(headers, dict) else {}

@@ -1,0 +1,1 @@
+"""All that a producer holds: parameters, results, streams."""

@@ -1,0 +1,71 @@
+"""What a producer sees of the fleet: whether anybody serves a request's tier. Never on the way of a request that can go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tasks.errors import GenerationError, NoWorker
+from tasks.models.routing import Route, queue_for, snapshot_of
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+logger = logging.getLogger("tasks.generate")
+
+#: A producer looks at the fleet at most so often for the sake of a warning.
+LOOK_EVERY_S = 30.0
+
+
+class FleetView:
+    """One application's view; reads the registry only when it has to.
+
+    Args:
+        app: says where the registry is.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._looked_at: dict[str, float] = {}
+
+    def require(self, model: str) -> None:
+        """Make sure that a live worker serves this model's tier now.
+
+        Raises:
+            NoWorker: none does; the message says what would.
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        warning = self._route(model).warning
+        if warning:
+            raise NoWorker(warning)
+
+    def warn(self, model: str) -> None:
+        """Log a warning, soon and at most every :data:`LOOK_EVERY_S` for a model, if no live worker serves its tier."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._looked_at.get(model, -LOOK_EVERY_S) < LOOK_EVERY_S:
+                return
+            self._looked_at[model] = now
+        threading.Thread(target=self._warn, args=(model,), name="fleet-view", daemon=True).start()
+
+    def _warn(self, model: str) -> None:
+        try:
+            warning = self._route(model).warning
+        except GenerationError as error:  # a model that only its own queue's workers know, or Redis is away
+            logger.debug("the fleet could not be looked at: %s", error)
+            return
+        if warning:
+            logger.warning("%s; the request waits", warning)
+
+    def _route(self, model: str) -> Route:
+        from contextlib import closing
+
+        from tasks.registry import Registry
+        from tasks.server.connection import connect
+
+        with closing(connect(self._app)) as client:
+            reading = Registry(client).read()
+        return queue_for(model, snapshot_of(reading.records, now_s=reading.now))

@@ -1,0 +1,243 @@
+"""The engine's loop: one thread that admits requests, steps the batch and sends what each step brought."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tasks.engine.backend import OutOfDeviceMemory
+from tasks.engine.model.memory import Budget
+from tasks.errors import OutOfMemory
+from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tasks.engine.backend import Backend, Draw
+    from tasks.engine.intake import Intake, Item
+    from tasks.engine.sequence import Request
+    from tasks.messages.engine import Event
+
+logger = logging.getLogger(__name__)
+
+#: How long others may overtake a request that cannot join the running batch.
+OVERTAKE_S = 2.0
+#: After so many steps in a row that fitted into memory, a batch that was halved may grow again.
+RECOVER_STEPS = 512
+
+
+class Engine:
+    """Owns the batch. Everything here happens on the thread that calls :meth:`run`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        intake: Intake,
+        send: Callable[[StepOutput | Resized], None],
+        *,
+        max_batch: int,
+        memory_budget_bytes: int | None = None,
+        flush: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._backend = backend
+        self._flush = flush
+        self._intake = intake
+        self._send_out = send
+        self._max_batch = max_batch
+        self._budget = None if memory_budget_bytes is None else self._budget_of(memory_budget_bytes)
+        self._resizing = False
+        self._limit = max_batch
+        self._inbox: deque[Item] = deque()
+        self._waiting: deque[Request] = deque()
+        self._running: dict[int, Request] = {}
+        self._events: list[Event] = []
+        self._reported_prefill = 0
+        self._steps = 0
+        self._fitting_steps = 0
+
+    def run(self) -> None:
+        """Serve for ever; the link's reader ends the process."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """One turn of the loop: what has come, one decode step, its outputs, one prefill step."""
+        try:
+            self._receive()
+            if self._admit():
+                # A request that kills the engine in its first step must be known to have been in the batch.
+                self.send()
+                self._flush()
+            ended = self._take(self._backend.decode())
+            self.send()  # before anything that takes time; a GPU is at work on the next step already
+            self._release(ended)
+            self._backend.prefill()
+        except OutOfDeviceMemory as error:
+            self._retreat(error)
+
+    def _receive(self) -> None:
+        idle = not self._running and not self._waiting and not self._inbox
+        if idle:
+            self.send()
+        self._inbox.extend(self._intake.collect(self._backend.gather_s if idle else None))
+        while self._inbox:
+            item = self._inbox.popleft()
+            if isinstance(item, Abort):
+                self._abort(item)
+            elif isinstance(item, Resize):
+                self._resize(item.memory_budget_bytes)
+            elif isinstance(item, Failed):
+                self._events.append(item)
+            elif item.reason is not None:
+                self._events += [item.start(), *item.finish(item.reason)]
+            else:
+                self._waiting.append(item)
+
+    def _abort(self, abort: Abort) -> None:
+        for request in (*self._waiting, *self._running.values()):
+            if request.task_id == abort.task_id:
+                self._events += request.finish(abort.reason)
+                if self._running.pop(request.uid, None) is None:
+                    self._waiting.remove(request)
+                else:
+                    self._backend.remove([request.uid], keep=False)
+                    self._free_room()
+                return
+
+    def _admit(self) -> bool:
+        """Let requests join the batch; whether one did that its worker has not heard of."""
+        known = len(self._events)
+        while len(self._running) < self._limit and (request := self._next()) is not None:
+            self._waiting.remove(request)
+            self._running[request.uid] = request
+            cached_tokens = self._backend.insert(request)
+            if not request.started:
+                request.cached_tokens = cached_tokens
+                self._events.append(request.start())
+        return len(self._events) > known
+
+    def _next(self) -> Request | None:
+        """The first request in line that may join the batch now, if those that it overtakes can wait."""
+        for request in tuple(self._waiting):
+            if not self._compatible(request):
+                if self._waited_long(request):
+                    return None
+            elif self._backend.shares_prefill(request):
+                continue
+            elif self._fits(request):
+                return request
+            elif self._running:
+                return None
+            else:
+                self._waiting.remove(request)
+                self._fail_for_memory(request)
+        return None
+
+    def _compatible(self, request: Request) -> bool:
+        """Whether isolation allows the request beside those that run."""
+        first = next(iter(self._running.values()), None)
+        isolate = request.submit.isolate
+        return first is None or (isolate == first.submit.isolate and isolate != "alone")
+
+    @staticmethod
+    def _waited_long(request: Request) -> bool:
+        now = time.monotonic()
+        if request.passed_over_at is None:
+            request.passed_over_at = now
+        return now - request.passed_over_at > OVERTAKE_S
+
+    def _lengths(self, *more: Request) -> list[int]:
+        return [request.most_tokens for request in (*self._running.values(), *more)]
+
+    def _fits(self, request: Request) -> bool:
+        if self._budget is None:
+            return True
+        room = self._budget.room_bytes(self._lengths(request))
+        if room >= 0:
+            self._backend.limit_prompt_cache(room)
+        return room >= 0
+
+    def _fail_for_memory(self, request: Request, why: str = "") -> None:
+        if not why:
+            assert self._budget is not None
+            why = self._budget.refusal(request.most_tokens)
+        self._events.append(Failed(request.task_id, OutOfMemory.code, why))
+
+    def _take(self, drawn: Sequence[Draw]) -> list[Request]:
+        """Turn a step's tokens into events; returns the requests that they end."""
+        if not drawn:
+            return []
+        self._steps += 1
+        self._fitting_steps += 1
+        if self._limit < self._max_batch and self._fitting_steps >= RECOVER_STEPS:
+            self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
+        for draw in drawn:
+            self._events += self._running[draw.uid].take(draw.token, draw.logprob)
+        return [request for request in self._running.values() if request.reason is not None]
+
+    def _release(self, ended: Iterable[Request]) -> None:
+        """Free the slots of requests that ended, and keep their prompts for others where there is room."""
+        uids = [request.uid for request in ended]
+        if uids:
+            self._backend.remove(uids, keep=True)
+            for uid in uids:
+                del self._running[uid]
+            self._free_room()
+
+    def _resize(self, total_bytes: int) -> None:
+        self._budget = self._budget_of(total_bytes)
+        self._resizing = True
+        self._free_room()
+
+    def _budget_of(self, total_bytes: int) -> Budget:
+        facts = self._backend.facts
+        return Budget(total_bytes, facts.weights_bytes, facts.kv_bytes_per_token, facts.kv_bytes_per_row)
+
+    def _free_room(self) -> None:
+        """Leave cached prompts what the running batch does not need, and say so once that fits a new budget."""
+        if self._budget is None:
+            return
+        room = self._budget.room_bytes(self._lengths())
+        self._backend.limit_prompt_cache(room)
+        if self._resizing and room >= 0:
+            self._resizing = False
+            self._send_out(Resized(self._budget.total_bytes))
+
+    def _retreat(self, error: OutOfDeviceMemory) -> None:
+        """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""
+        self._backend.reset()
+        crowd = len(self._running)
+        rows = [request for request in self._running.values() if request.reason is None]
+        self._running.clear()
+        self._free_room()
+        self._limit, self._fitting_steps = max(1, crowd // 2), 0
+        logger.warning("out of memory with %d rows (%s); going on with %d at a time", crowd, error, self._limit)
+        if crowd == 1 and rows:
+            if rows[0].ran_out_alone:
+                why = f"{rows[0].most_tokens} tokens do not fit into the device's memory: {error}"
+                self._fail_for_memory(rows.pop(), why)
+            else:
+                rows[0].ran_out_alone = True
+        self._waiting.extendleft(reversed(rows))
+
+    def send(self) -> None:
+        """Send what has happened since the last message, if anything has."""
+        prefilled = self._backend.prefilled_tokens
+        if not self._events and prefilled == self._reported_prefill:
+            return
+        memory = self._backend.memory()
+        self._send_out(
+            StepOutput(
+                step=self._steps,
+                events=self._events,
+                running=sum(request.reason is None for request in self._running.values()),
+                waiting=len(self._waiting),
+                prefilled=prefilled - self._reported_prefill,
+                active_bytes=memory.active_bytes if memory else None,
+                cache_bytes=memory.cache_bytes if memory else None,
+                peak_bytes=memory.peak_bytes if memory else None,
+            )
+        )
+        self._events, self._reported_prefill = [], prefilled

@@ -1,0 +1,1 @@
+"""The model on MLX: loading, the batch, memory."""

@@ -1,0 +1,331 @@
+"""A model of mlx-lm, loaded: its prompts, its batch, its memory. Every failure to load becomes one clear error."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import jinja2
+import mlx.core as mx
+from mlx.utils import tree_reduce
+from mlx_lm import utils
+from mlx_lm.models.cache import make_prompt_cache
+
+from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
+from tasks.engine.files.source import check_model, find_model, weights_bytes
+from tasks.engine.model.batch import Batch
+from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.sampling.sampler import BatchSampler, check_sampling
+from tasks.engine.text.detokenizer import TextAssembler, token_text
+from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from mlx.nn.layers.base import Module
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    from tasks.engine.backend import Draw
+    from tasks.engine.sequence import Request
+    from tasks.messages.engine import EngineConfig, Submit
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+#: What the context is where a model's configuration does not say.
+DEFAULT_CONTEXT_TOKENS = 4096
+#: The least and the most of the silence that an idle engine takes for the end of a burst.
+LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+#: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
+_RESERVED = frozenset(
+    {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"}
+    | {"padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize", "tokenizer_kwargs"}
+    | {"tools", "truncation"}
+)
+#: How MLX and the device's driver say that there is no memory left.
+_OUT_OF_MEMORY = (
+    "metal::malloc",
+    "[malloc]",
+    "out of memory",
+    "outofmemory",
+    "insufficient memory",
+    "unable to allocate",
+)
+
+
+def load_model(config: EngineConfig, progress: Callable[[float | None, str], None], blas: str) -> MlxBackend:
+    """Fetch, check and load the model that the configuration names.
+
+    Raises:
+        ModelLoadFailed: files are missing or broken, or mlx-lm does not know this kind of model.
+        OutOfMemory: the weights alone are over the budget.
+    """
+    progress(None, f"looking for {config.source}")
+    folder, revision = find_model(config.source, config.revision)
+    description = check_model(folder)
+    _check_budget(config, weights_bytes(folder))
+    progress(0.1, f"loading {folder.name}")
+    try:
+        model = _load_weights(folder, config)
+        tokenizer = utils.load_tokenizer(
+            folder,
+            {"trust_remote_code": config.trust_remote_code},
+            eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+        )
+        progress(0.9, "trying it out")
+        backend = MlxBackend(config, model, tokenizer, description, revision, blas)
+    except GenerationError:
+        raise
+    except MemoryError:
+        raise OutOfMemory(f"{folder}: loading ran out of memory") from None
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise OutOfMemory(f"{folder}: loading ran out of memory: {_first_line(error)}") from error
+        raise ModelLoadFailed(f"{folder}: {_first_line(error)}") from error
+    return backend
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _check_budget(config: EngineConfig, size: int) -> None:
+    budget = config.memory_budget_bytes
+    if budget is not None and size > budget:
+        raise OutOfMemory(
+            f"model {config.model!r}: its weights take {size} bytes, the memory budget is {budget} bytes; take a smaller "
+            "or more strongly quantised model, or raise the budget"
+        )
+
+
+def _load_weights(folder: Path, config: EngineConfig) -> Module:
+    model: Module
+    model, _ = utils.load_model(folder, lazy=True, trust_remote_code=config.trust_remote_code)
+    if accelerator() == "cpu" and _fits_dense(model, config):
+        # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
+        model = utils.dequantize_model(model)
+        model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    mx.clear_cache()
+    return model
+
+
+def _fits_dense(model: Module, config: EngineConfig) -> bool:
+    dense = 4 * int(utils.get_total_parameters(model))
+    budget = config.memory_budget_bytes
+    if budget is None or dense <= budget:
+        return True
+    logger.warning(
+        "%d bytes of dense weights are over the budget of %d: kept as they are, which is slower", dense, budget
+    )
+    return False
+
+
+def accelerator() -> Literal["metal", "cuda", "cpu"]:
+    """What MLX computes on here."""
+    if mx.default_device() == mx.Device(mx.DeviceType.cpu, 0):
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def context_tokens(description: dict[str, Any], cap: int | None) -> int:
+    """The longest sequence that the configuration allows, at most ``cap``."""
+    places = (description, description.get("text_config") or {})
+    named = (place.get(name) for place in places for name in _CONTEXT_NAMES)
+    known = next((value for value in named if isinstance(value, int) and value > 0), DEFAULT_CONTEXT_TOKENS)
+    return min(known, cap or known)
+
+
+@dataclass(slots=True, frozen=True)
+class _CacheSize:
+    per_token: int
+    per_row: int
+
+
+def measure_cache(model: Module) -> _CacheSize:
+    """Bytes of one row's cache, from the shapes that a prompt of one and of two cache steps leads to; computes nothing.
+
+    Raises:
+        ModelLoadFailed: the model's kind of cache cannot be batched.
+    """
+    cache = make_prompt_cache(model)
+    for layer in cache:
+        if not hasattr(layer, "merge"):
+            raise ModelLoadFailed(
+                f"its {type(layer).__name__} cannot be batched by mlx-lm, so it cannot be served here"
+            )
+    sizes = []
+    for _ in range(2):
+        model(mx.zeros((1, CACHE_STEP_TOKENS), mx.int32), cache=cache)
+        sizes.append(sum(layer.nbytes for layer in cache))
+    per_token = -(-(sizes[1] - sizes[0]) // CACHE_STEP_TOKENS)
+    return _CacheSize(per_token, max(0, sizes[0] - per_token * CACHE_STEP_TOKENS))
+
+
+class MlxBackend:
+    """A model of mlx-lm behind the engine's loop."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: Module,
+        tokenizer: TokenizerWrapper,
+        description: dict[str, Any],
+        revision: str,
+        blas: str,
+    ) -> None:
+        self._tokenizer = tokenizer
+        size = measure_cache(model)
+        logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
+        mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
+        self._vocabulary_tokens = int(logits.shape[-1])
+        self.facts = Facts(
+            revision=revision,
+            context_tokens=context_tokens(description, config.context_tokens),
+            weights_bytes=tree_reduce(lambda total, array: total + array.nbytes, model.parameters(), 0),
+            kv_bytes_per_token=size.per_token,
+            kv_bytes_per_row=size.per_row,
+            accelerator=accelerator(),
+            blas=blas,
+            end_ids=frozenset(tokenizer.eos_token_ids),
+        )
+        self._bound_memory(config)
+        self._batch: Batch = Batch(
+            model,
+            BatchSampler(self._vocabulary_tokens, lambda token_id: token_text(tokenizer, token_id)),
+            prefill_step_tokens=config.prefill_step_tokens,
+            prompt_cache_bytes=config.prompt_cache_bytes,
+            ahead=self.facts.accelerator != "cpu",
+        )
+
+    @property
+    def gather_s(self) -> float:
+        """A twentieth of a decode step, which nobody feels: a request that comes just too late waits for a whole prefill."""
+        return min(max(self._batch.step_s / 20, LEAST_QUIET_S), MOST_QUIET_S)
+
+    @property
+    def prefilled_tokens(self) -> int:
+        """Prompt tokens computed so far."""
+        return self._batch.prefilled_tokens
+
+    def encode(self, submit: Submit) -> list[int]:
+        """The prompt's token ids, with the chat template applied to messages."""
+        check_sampling(submit.sampling, self._vocabulary_tokens)
+        try:
+            if submit.prompt is not None:
+                return list(self._tokenizer.encode(submit.prompt))
+            return list(self._tokenizer.encode(self._chat(submit), add_special_tokens=False))
+        except (TypeError, ValueError, OverflowError) as error:
+            what = "messages" if submit.prompt is None else "prompt"
+            raise InvalidRequest(f"{what}: cannot be tokenised: {_first_line(error)}") from error
+
+    def assembler(self, stop: tuple[str, ...]) -> TextAssembler:
+        """A new text assembler."""
+        return TextAssembler(self._tokenizer, stop)
+
+    def shares_prefill(self, request: Request) -> bool:
+        """See :meth:`Batch.shares_prefill`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(lambda: self._batch.shares_prefill(request))
+
+    def insert(self, request: Request) -> int:
+        """See :meth:`Batch.insert`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(lambda: self._batch.insert(request))
+
+    def decode(self) -> Sequence[Draw]:
+        """See :meth:`Batch.decode`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(self._batch.decode)
+
+    def prefill(self) -> None:
+        """See :meth:`Batch.prefill`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        _translated(self._batch.prefill)
+
+    def remove(self, uids: Sequence[int], *, keep: bool) -> None:
+        """See :meth:`Batch.remove`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        _translated(lambda: self._batch.remove(uids, keep=keep))
+
+    def limit_prompt_cache(self, most_bytes: int) -> None:
+        """See :meth:`Batch.limit_prompt_cache`."""
+        self._batch.limit_prompt_cache(most_bytes)
+
+    def reset(self) -> None:
+        """See :meth:`Batch.reset`."""
+        self._batch.reset()
+
+    def memory(self) -> Memory:
+        """MLX's own figures."""
+        return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+    def _bound_memory(self, config: EngineConfig) -> None:
+        utils.maybe_set_recommended_wired_limit()
+        if config.memory_budget_bytes is not None:
+            budget = Budget(config.memory_budget_bytes, self.facts.weights_bytes, self.facts.kv_bytes_per_token)
+            mx.set_cache_limit(budget.margin_bytes)
+
+    def _chat(self, submit: Submit) -> str:
+        if not self._tokenizer.has_chat_template:
+            raise InvalidRequest("messages: this model has no chat template; send the text as prompt")
+        reserved = sorted(_RESERVED & submit.chat_template_kwargs.keys())
+        if reserved:
+            raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
+        messages = [_plain(message) for message in submit.messages or ()]
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **submit.chat_template_kwargs
+                )
+            )
+        except jinja2.TemplateError as error:
+            raise InvalidRequest(f"messages: the model's chat template refuses them: {_first_line(error)}") from error
+        except Exception as error:  # a template is a program that came with the model and fails in ways of its own
+            raise InvalidRequest(f"messages: the model's chat template failed: {_first_line(error)}") from error
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with content parts joined to text, the only kind that these models take."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise InvalidRequest(f"messages: content of type {kind!r} is not supported; send text")
+    return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
+
+
+def _translated(step: Callable[[], Result]) -> Result:
+    try:
+        return step()
+    except (RuntimeError, MemoryError) as error:
+        if ran_out_of_memory(error):
+            raise OutOfDeviceMemory(_first_line(error)) from error
+        raise

@@ -1,0 +1,1 @@
+"""From logits to tokens, for a whole batch in one call."""

@@ -1,0 +1,133 @@
+"""One request inside the engine: its tokens, its text and where it ends."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from tasks.messages.engine import Finished, Started, TokenLogprob, Tokens
+
+if TYPE_CHECKING:
+    from tasks.messages.engine import Event, FinishReason, Submit
+
+
+class Assembler(Protocol):
+    """Ids in, text out: :class:`tasks.engine.text.detokenizer.TextAssembler`, or the fake engine's."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was completed."""
+        ...
+
+    def push(self, token_id: int, /) -> str:
+        """Take the next token, return the text that may be shown now."""
+        ...
+
+    def finish(self) -> str:
+        """Return what was held back."""
+        ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """A tokenised request. ``ids`` are its tokens so far, those of earlier attempts included.
+
+    ``limit`` bounds ``ids``, ``owed`` is text that is due with the next event, and ``ahead`` counts characters that an
+    earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is when
+    another request first overtook it, ``ran_out_alone`` that it once ran out of memory with the batch to itself.
+    """
+
+    uid: int
+    submit: Submit
+    prompt: list[int]
+    prompt_hash: str
+    limit: int
+    end_ids: frozenset[int]
+    assembler: Assembler
+    ids: list[int] = field(default_factory=list)
+    owed: str = ""
+    ahead: int = 0
+    cached_tokens: int = 0
+    started: bool = False
+    passed_over_at: float | None = None
+    ran_out_alone: bool = False
+    reason: FinishReason | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The request's name on the wire."""
+        return self.submit.task_id
+
+    @property
+    def most_tokens(self) -> int:
+        """Prompt and answer, at the longest."""
+        return len(self.prompt) + self.limit
+
+    def resume(self) -> None:
+        """Take over the tokens of an earlier attempt; ``reason`` is set where they already complete the request."""
+        resume = self.submit.resume
+        assert resume is not None
+        for token_id in resume.ids:
+            if token_id in self.end_ids:
+                self.reason = "stop"
+                break
+            self.ids.append(token_id)
+            self.owed += self.assembler.push(token_id)
+            if self._ended():
+                break
+        if self.reason is not None:
+            self.owed += self.assembler.finish()
+        self.ahead = max(0, len(resume.text) - len(self.owed))
+        self.owed = self.owed[len(resume.text) :]
+
+    def start(self) -> Event:
+        """Announce the request, once."""
+        self.started = True
+        return Started(self.task_id, len(self.prompt), self.cached_tokens, self.prompt_hash)
+
+    def take(self, token_id: int, logprob: TokenLogprob | None = None) -> list[Event]:
+        """The events of one more token; afterwards ``reason`` says whether it was the last."""
+        if token_id in self.end_ids:
+            return self.finish("stop")
+        index = len(self.ids)
+        self.ids.append(token_id)
+        text = self._released(self.assembler.push(token_id))
+        if self._ended():
+            text += self._released(self.assembler.finish())
+        events: list[Event] = [Tokens(self.task_id, index, [token_id], text, None if logprob is None else [logprob])]
+        if self.reason is not None:
+            events.append(self._finished())
+        return events
+
+    def finish(self, reason: FinishReason) -> list[Event]:
+        """The events of an end without a token: an end token, an abort, or an end that a resume found."""
+        text = self._released("" if self.reason is not None else self.assembler.finish())
+        self.reason = reason
+        events: list[Event] = [Tokens(self.task_id, len(self.ids), [], text)] if text else []
+        return [*events, self._finished()]
+
+    def _ended(self) -> bool:
+        if self.assembler.stopped:
+            self.reason = "stop"
+        elif len(self.ids) >= self.limit:
+            self.reason = "length"
+        return self.reason is not None
+
+    def _released(self, text: str) -> str:
+        text = self.owed + text
+        self.owed = ""
+        if self.ahead:
+            text, self.ahead = text[self.ahead :], max(0, self.ahead - len(text))
+        return text
+
+    def _finished(self) -> Event:
+        assert self.reason is not None
+        return Finished(self.task_id, self.reason, len(self.prompt), self.cached_tokens, len(self.ids))
+
+
+def prompt_hash(ids: list[int]) -> str:
+    """A digest of a prompt's token ids (BLAKE2b over 32-bit integers), equal on every machine."""
+    values = array("I", ids)
+    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()

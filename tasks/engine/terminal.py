@@ -1,0 +1,50 @@
+"""One answer on the terminal, from the engine's own loop, to look at a model or to debug the engine."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from tasks.engine.intake import Intake
+from tasks.engine.loop import Engine
+from tasks.messages.engine import Failed, Finished, Started, StepOutput, Tokens
+
+if TYPE_CHECKING:
+    from tasks.engine.backend import Backend
+    from tasks.messages.engine import Resized, Submit
+
+
+class Terminal:
+    """Writes an answer's text to stdout as it comes, and what there is to say about it to stderr."""
+
+    def __init__(self) -> None:
+        self.exitcode: int | None = None
+
+    def __call__(self, output: StepOutput | Resized) -> None:
+        """Show what a step brought; ``exitcode`` is set at the end of the request."""
+        assert isinstance(output, StepOutput)
+        for event in output.events:
+            if isinstance(event, Started):
+                print(f"[{event.prompt_tokens} prompt tokens]", file=sys.stderr)  # noqa: T201
+            elif isinstance(event, Tokens):
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+            elif isinstance(event, Finished):
+                print(f"\n[{event.completion_tokens} tokens, {event.finish_reason}]", file=sys.stderr)  # noqa: T201
+                self.exitcode = 0
+            elif isinstance(event, Failed):
+                print(f"{event.code}: {event.message}", file=sys.stderr)  # noqa: T201
+                self.exitcode = 1
+
+
+def answer(backend: Backend, submit: Submit) -> int:
+    """Let the model answer; returns the exit code."""
+    terminal, intake = Terminal(), Intake()
+    intake.start(backend)
+    intake.receive(submit)
+    engine = Engine(backend, intake, terminal, max_batch=1)
+    while terminal.exitcode is None:
+        engine.turn()
+        # What ends without a step is sent when the engine would wait, and here nothing more comes.
+        engine.send()
+    return terminal.exitcode

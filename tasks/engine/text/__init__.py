@@ -1,0 +1,1 @@
+"""From tokens to text: the detokenizer and stop strings."""

@@ -1,0 +1,264 @@
+"""From token ids to text, one token at a time, for every kind of tokenizer that mlx-lm serves."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer, TokenizerWrapper
+
+from tasks.engine.text.stop import StopMatcher
+
+_REPLACEMENT = "\ufffd"
+#: A character has at most 4 bytes, so more tokens than this in a row are garbage (or one U+FFFD after the other).
+_MOST_PENDING = 32
+#: Tokens that a window decoder decodes again at each step; it cuts its window when it grows beyond.
+_WINDOW = 16
+
+
+class TextAssembler:
+    """Ids in, text out: never half a character, never a part of a stop string.
+
+    Without stop strings the released text equals ``tokenizer.decode(ids, skip_special_tokens=True,
+    clean_up_tokenization_spaces=False)``: a leading space stays where the tokenizer's own decoder keeps it. Bytes that
+    are no UTF-8 become U+FFFD, one for each maximal invalid part. Special and end tokens have no text.
+
+    Making one costs microseconds: what is known of the vocabulary is shared by all assemblers of a tokenizer.
+    """
+
+    __slots__ = ("_decoder", "_matcher")
+
+    def __init__(self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = ()) -> None:
+        self._decoder = _vocabulary(tokenizer).decoder()
+        self._matcher = StopMatcher(stop)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was completed. The text before it has been released, and no more will be."""
+        return self._matcher.stopped
+
+    def push(self, token_id: int) -> str:
+        """Take the next token and return the text that may be released now, perhaps none."""
+        return self._matcher.push(self._decoder.push(token_id))
+
+    def finish(self) -> str:
+        """Return what was held back and is due at the end: nothing after a stop string."""
+        return self._matcher.push(self._decoder.finish()) + self._matcher.finish()
+
+    def replay(self, ids: list[int]) -> str:
+        """Take the tokens of an earlier attempt and return all text released for them."""
+        return "".join(map(self.push, ids))
+
+
+def token_text(tokenizer: TokenizerWrapper, token_id: int) -> str:
+    """One token alone, as text for people: part of a character reads U+FFFD, a special token its name."""
+    return _vocabulary(tokenizer).text(token_id)
+
+
+class _Decoder(Protocol):
+    """Token ids to text without stop strings, for one request."""
+
+    def push(self, token_id: int) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class _Vocabulary(Protocol):
+    """What the decoders of one tokenizer share."""
+
+    def decoder(self) -> _Decoder: ...
+
+    def text(self, token_id: int) -> str: ...
+
+
+_vocabularies: WeakKeyDictionary[TokenizerWrapper, _Vocabulary] = WeakKeyDictionary()
+
+
+def _vocabulary(tokenizer: TokenizerWrapper) -> _Vocabulary:
+    found = _vocabularies.get(tokenizer)
+    if found is None:
+        found = _vocabularies[tokenizer] = _make_vocabulary(tokenizer)
+    return found
+
+
+def _make_vocabulary(tokenizer: TokenizerWrapper) -> _Vocabulary:
+    """Trust mlx-lm's choice of detokenizer: it looked at the decoder in the model's tokenizer.json."""
+    kind = tokenizer.detokenizer
+    # The wrapper would keep itself alive as the value of a weak dictionary that it is the key of.
+    hf = tokenizer._tokenizer
+    silent = frozenset(tokenizer.eos_token_ids) | _special_ids(hf)
+    if isinstance(kind, BPEStreamingDetokenizer):
+        return _ByteVocabulary(_BytePairPieces(hf, silent), trim=False)
+    if isinstance(kind, SPMStreamingDetokenizer):
+        return _ByteVocabulary(_SentencePieces(hf, silent), trim=kind.trim_space)
+    return _WindowVocabulary(hf, silent)
+
+
+def _special_ids(hf: _HuggingFace) -> frozenset[int]:
+    try:
+        added = hf.added_tokens_decoder
+    except NotImplementedError:  # mistral-common's tokenizers, whose special ids are complete
+        added = {}
+    return frozenset(hf.all_special_ids).union(token_id for token_id, token in added.items() if token.special)
+
+
+class _AddedToken(Protocol):
+    special: bool
+
+
+class _HuggingFace(Protocol):
+    """The part of Hugging Face's tokenizer that is used here."""
+
+    all_special_ids: list[int]
+    added_tokens_decoder: dict[int, _AddedToken]
+
+    def convert_ids_to_tokens(self, ids: int) -> str | None: ...
+
+    def decode(self, ids: list[int], *, clean_up_tokenization_spaces: bool) -> str: ...
+
+
+class _Pieces(dict[int, bytes]):
+    """The bytes of each token, filled as tokens are met: a whole vocabulary would take a second to start with."""
+
+    def __init__(self, hf: _HuggingFace, silent: frozenset[int]) -> None:
+        super().__init__()
+        self.hf = hf
+        self.silent = silent
+
+    def __missing__(self, token_id: int) -> bytes:
+        # A model's output may be wider than its vocabulary; ids beyond it have no token, here as in decode().
+        token = None if token_id in self.silent else self.hf.convert_ids_to_tokens(token_id)
+        piece = self[token_id] = self.encode(token or "")
+        return piece
+
+    def encode(self, token: str) -> bytes:
+        """The bytes that a token of the vocabulary stands for."""
+        raise NotImplementedError
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The bytes that GPT-2's byte-level alphabet stands for, by character (``bytes_to_unicode`` in its encoder.py)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTE_LEVEL = _byte_level_alphabet()
+
+
+class _BytePairPieces(_Pieces):
+    """Byte-level tokens: each character is a byte. An added token with other characters is plain text."""
+
+    def encode(self, token: str) -> bytes:
+        try:
+            return bytes(_BYTE_LEVEL[char] for char in token)
+        except KeyError:
+            return token.encode()
+
+
+class _SentencePieces(_Pieces):
+    """SentencePiece tokens: U+2581 is a space, ``<0xE2>`` a byte."""
+
+    def encode(self, token: str) -> bytes:
+        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            return bytes.fromhex(token[3:5])
+        return token.replace("\u2581", " ").encode()
+
+
+class _ByteVocabulary:
+    """A vocabulary whose tokens are bytes, wherever they stand; ``trim`` drops one space before the text."""
+
+    def __init__(self, pieces: _Pieces, *, trim: bool) -> None:
+        self.pieces = pieces
+        self.trim = trim
+
+    def decoder(self) -> _Decoder:
+        return _ByteDecoder(self)
+
+    def text(self, token_id: int) -> str:
+        if token_id in self.pieces.silent:
+            return self.pieces.hf.convert_ids_to_tokens(token_id) or ""
+        return self.pieces[token_id].decode(errors="replace")
+
+
+class _ByteDecoder:
+    """Joins the tokens' bytes and holds back an unfinished character."""
+
+    __slots__ = ("_pieces", "_trim", "_utf8")
+
+    def __init__(self, vocabulary: _ByteVocabulary) -> None:
+        self._pieces = vocabulary.pieces
+        self._trim = vocabulary.trim
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        return self._trimmed(self._utf8.decode(self._pieces[token_id]))
+
+    def finish(self) -> str:
+        return self._trimmed(self._utf8.decode(b"", final=True))
+
+    def _trimmed(self, text: str) -> str:
+        if self._trim and text:
+            self._trim = False
+            return text.removeprefix(" ")
+        return text
+
+
+class _WindowVocabulary:
+    """Any other tokenizer: only its own ``decode`` knows what its tokens say side by side."""
+
+    def __init__(self, hf: _HuggingFace, silent: frozenset[int]) -> None:
+        self.hf = hf
+        self.silent = silent
+
+    def decoder(self) -> _Decoder:
+        return _WindowDecoder(self)
+
+    def decode(self, ids: list[int]) -> str:
+        # Cleaning takes back spaces that were released before the next token was known.
+        return self.hf.decode(ids, clean_up_tokenization_spaces=False)
+
+    def text(self, token_id: int) -> str:
+        return self.decode([token_id])
+
+
+class _WindowDecoder:
+    """Decodes the last few tokens again at each step and releases what is new.
+
+    A window starts where a character starts: a decoder may turn a whole run of byte tokens into U+FFFD if its first is
+    cut off. ``_clean`` is such a place, the latest.
+    """
+
+    __slots__ = ("_clean", "_released", "_vocabulary", "_window")
+
+    def __init__(self, vocabulary: _WindowVocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._window: list[int] = []
+        self._clean = 0
+        self._released = 0
+
+    def push(self, token_id: int) -> str:
+        if token_id in self._vocabulary.silent:
+            return ""
+        self._window.append(token_id)
+        text = self._vocabulary.decode(self._window)
+        if not text.endswith(_REPLACEMENT) or len(self._window) - self._clean > _MOST_PENDING:
+            return self._release_all(text)
+        return self._release(text, len(text.rstrip(_REPLACEMENT)))
+
+    def finish(self) -> str:
+        text = self._vocabulary.decode(self._window)
+        return self._release(text, len(text))
+
+    def _release(self, text: str, end: int) -> str:
+        released, self._released = text[self._released : end], max(self._released, end)
+        return released
+
+    def _release_all(self, text: str) -> str:
+        released = self._release(text, len(text))
+        if len(self._window) > _WINDOW:
+            del self._window[: self._clean]
+            self._released = len(self._vocabulary.decode(self._window))
+        self._clean = len(self._window)
+        return released

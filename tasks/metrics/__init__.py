@@ -1,0 +1,1 @@
+"""A worker's measurements, and how they add up over a fleet."""

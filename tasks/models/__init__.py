@@ -1,0 +1,1 @@
+"""What a model is: its names, files, size, tier and queue."""

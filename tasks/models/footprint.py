@@ -1,0 +1,126 @@
+"""Where a model's files are, and how many bytes its engine needs at the least, before it is loaded and after."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import ModelLoadFailed, UnknownModel
+from tasks.models.routing import KV_ROOM_BYTES, KV_ROOM_TOKENS, size_of
+from worker_config.cache import bundled_folder
+from worker_config.hub import fetched_snapshot
+
+if TYPE_CHECKING:
+    from tasks.messages.engine import Ready
+    from worker_config.catalogue import ModelEntry
+
+#: The process itself: Python, MLX, the tokenizer, a device's context. Measured at 150 to 230 MB (docs/models.md).
+PROCESS_BYTES = 256 << 20
+#: The engine's own margin for one prefill step (:class:`tasks.engine.model.memory.Budget`): 16 MiB and a 32nd of the weights.
+PREFILL_BYTES = 16 << 20
+PREFILL_SHARE = 32
+#: On a CPU the engine computes in dense float32, whatever the files hold (docs/performance.md), KV caches included.
+CPU_BYTES_PER_PARAMETER = 4
+CPU_KV_FACTOR = 2
+
+#: What :mod:`tasks.engine.fake` says of its KV cache, for 4,096 tokens.
+FAKE_KV_BYTES = 4 << 20
+
+_FAKE_WEIGHTS = re.compile(r":weights_mb=(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What an engine needs at the least.
+
+    Args:
+        weights_bytes: the weights as they lie in memory.
+        kv_bytes: the KV cache of one request of 4,096 tokens, or of the model's whole context if that is less.
+        process_bytes: what it takes beyond MLX's own memory; the engine does not count it.
+    """
+
+    weights_bytes: int
+    kv_bytes: int
+    process_bytes: int = PROCESS_BYTES
+
+    @property
+    def floor_bytes(self) -> int:
+        """All of it, with a margin for prefill."""
+        return self.weights_bytes + self.margin_bytes + self.kv_bytes + self.process_bytes
+
+    @property
+    def margin_bytes(self) -> int:
+        """What one prefill step takes."""
+        return PREFILL_BYTES + self.weights_bytes // PREFILL_SHARE if self.weights_bytes else 0
+
+
+#: A fake model without weights, which counts for nothing.
+NOTHING = Footprint(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What an engine is told to load. ``path`` is empty for a fake model, ``revision`` ``None`` where the files tell it."""
+
+    path: str
+    revision: str | None = None
+
+
+def local_source(entry: ModelEntry) -> Source | None:
+    """Where this model's files are; ``None`` if they have to be fetched from the hub first.
+
+    Raises:
+        ModelLoadFailed: they ought to be here, and are not.
+    """
+    if entry.kind == "fake":
+        return Source("")
+    if entry.kind == "hub":
+        folder = fetched_snapshot(entry.source, entry.revision)
+        return Source(str(folder), folder.name) if folder is not None else None
+    if entry.kind == "bundled":
+        folder = bundled_folder(entry.source)
+        remedy = "run `make model` (or `python -m tasks.demo.bundled`)"
+    else:
+        folder = Path(entry.source)
+        remedy = "put the model there, or correct its source in the catalogue"
+    if not folder.is_dir():
+        raise ModelLoadFailed(f"model {entry.name!r}: {folder} does not exist: {remedy}")
+    return Source(str(folder))
+
+
+def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None) -> Footprint:
+    """What the engine will need, by the headers of the model's files, else by its name; nothing for a fake one.
+
+    Args:
+        entry: the model.
+        accelerator: ``metal``, ``cuda`` or ``cpu``.
+        most_bytes: what there is. A model whose dense weights do not fit into that is kept on a CPU as its files have it.
+
+    Raises:
+        UnknownModel: nothing tells its size.
+    """
+    if entry.kind == "fake":
+        weights = _FAKE_WEIGHTS.search(entry.name)
+        return Footprint(int(weights.group(1)) << 20, FAKE_KV_BYTES) if weights else NOTHING
+    size = size_of(entry)
+    if size.parameters_b is None:
+        raise UnknownModel(
+            f"model {entry.name!r}: nothing tells its size; add parameters_b to its entry in the catalogue"
+        )
+    kv_bytes = KV_ROOM_BYTES
+    if size.kv_bytes_per_token is not None:
+        kv_bytes = size.kv_bytes_per_token * min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)
+    # Weights whose files are not here and whose name tells no quantisation have 16 bits.
+    stored = Footprint(size.weights_bytes or int(size.parameters_b * 2e9), kv_bytes)
+    if accelerator != "cpu":
+        return stored
+    dense = Footprint(int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), kv_bytes * CPU_KV_FACTOR)
+    return stored if most_bytes is not None and dense.floor_bytes > most_bytes else dense
+
+
+def measured(ready: Ready, before: Footprint) -> Footprint:
+    """What an engine that has loaded needs at the least."""
+    tokens = min(KV_ROOM_TOKENS, ready.context_tokens)
+    return Footprint(ready.weights_bytes, ready.kv_bytes_per_token * tokens, before.process_bytes)

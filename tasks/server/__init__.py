@@ -1,0 +1,1 @@
+"""How Redis is spoken to: connections, scripts, pipelines, keys."""

@@ -1,0 +1,224 @@
+"""The way to Redis that journals use: found in a Celery app's settings, without redis-py's surprising defaults."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.retry import Retry
+
+from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.server import keys
+from worker_config.redis_url import without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+TIMEOUT_S = 5.0
+#: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
+OLDEST_VERSION = (6, 2)
+# Answers of a server that will take the same write later; redis-py has classes of their own for some others.
+REFUSALS = (
+    "OOM",
+    "READONLY",
+    "MISCONF",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOPERM",
+    "NOAUTH",
+)
+
+
+START = "start it there, or set REDIS_URL to where it is"
+
+_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
+
+
+class Trouble(NamedTuple):
+    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md."""
+
+    says: str
+    remedy: str
+    entry: str
+
+
+class Endpoint(NamedTuple):
+    """Where Redis is: a URL as redis-py reads it, and TLS options that Celery keeps beside it."""
+
+    url: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return without_password(self.url)
+
+
+def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+    """A client for the Redis of a Celery app, a URL or an :class:`Endpoint`. Nothing is sent before its first command.
+
+    It answers in bytes, waits at most ``timeout_s`` for a reply, and sends a command at most twice (a pooled connection
+    may be stale): redis-py would try eleven times, which is a minute when a server hangs.
+
+    Raises:
+        BrokerUnavailable: the app's broker and result backend are not Redis, or the URL cannot be read.
+    """
+    where = endpoint(source)
+    try:
+        return redis.Redis.from_url(
+            where.url,
+            **dict(where.options),
+            # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
+            protocol=2,
+            decode_responses=False,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1),
+        )
+    except (ValueError, redis.RedisError) as error:
+        raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})", "Redis is not there") from error
+
+
+def require_server(source: Any) -> None:
+    """Make sure that Redis answers there, takes the password, is recent enough, and takes writes.
+
+    Raises:
+        BrokerUnavailable: it does not, with what to do.
+    """
+    where = endpoint(source)
+    with closing(connect(where)) as client:
+        try:
+            speaks = str(client.info("server").get("redis_version", ""))
+            require_version(speaks, str(where))
+            try_write(client)
+        except (redis.RedisError, OSError) as error:
+            found = trouble(error)
+            raise BrokerUnavailable(
+                f"{where}: Redis cannot be used ({found.says}): {found.remedy}", found.entry
+            ) from error
+
+
+def try_write(client: redis.Redis) -> None:
+    """A write that changes nothing, for want of its stream; a server that is full, or a replica, refuses it as any other.
+
+    Its name is one that every role but a reader may write (docs/security.md).
+    """
+    client.xadd(keys.cancel("none"), {"d": ""}, nomkstream=True)
+
+
+def require_version(speaks: str, where: str) -> None:
+    """Make sure that a server's version is recent enough; one that does not say its version is.
+
+    Raises:
+        BrokerUnavailable: it is not, with what to do.
+    """
+    numbers = tuple(int(part) for part in speaks.split(".")[:2] if part.isdigit())
+    if numbers and numbers < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise BrokerUnavailable(
+            f"{where}: Redis {speaks} is too old: install Redis {oldest} or later, or Valkey", "Redis is too old"
+        )
+
+
+def trouble(error: BaseException) -> Trouble:
+    """What is the matter with Redis, by an error of redis-py's, whichever class it gives it."""
+    says = _PIPELINE.sub("", str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+    if isinstance(error, redis.AuthenticationError) or says.startswith(("NOAUTH", "WRONGPASS")):
+        return Trouble(says, "put the right user and password into REDIS_URL", "Wrong password")
+    if isinstance(error, NoPermissionError):
+        remedy = "give this user the rules of its role (docs/security.md)"
+        return Trouble(says, remedy, "Wrong password")
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in says:
+        remedy = "raise its maxmemory, or wait until results expire (result_ttl_s, journal_ttl_s)"
+        return Trouble(says, remedy, "Redis is full")
+    if isinstance(error, ReadOnlyError) or "READONLY" in says:
+        return Trouble(says, "set REDIS_URL to the primary", "Redis is a replica")
+    if says.startswith("MISCONF"):
+        return Trouble(says, "make room on the disk that it saves to", "Redis is full")
+    if isinstance(error, BusyLoadingError):
+        return Trouble(says, "wait until Redis has read its data", "Redis is not there")
+    if "DB index" in says:
+        return Trouble(says, "end REDIS_URL with the number of one of its databases, as in /0", "Redis is not there")
+    if isinstance(error, redis.TimeoutError):
+        remedy = "is the port right, is a firewall between, does the server want rediss:// (TLS)?"
+        return Trouble(says, remedy, "Redis is not there")
+    if "SSL" in says or "certificate" in says:
+        remedy = "use redis:// for a server without TLS, or name its certificate: rediss://...?ssl_ca_certs=FILE"
+        return Trouble(says, remedy, "Redis is not there")
+    return Trouble(says, START, "Redis is not there")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether this error of Celery's says that Redis cannot be reached, as redis-py or Celery's result backend put it."""
+    away = (redis.ConnectionError, redis.TimeoutError)
+    return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
+
+
+def endpoint(source: Any) -> Endpoint:
+    """The endpoint of a Celery app, or of a URL as Celery writes it.
+
+    Raises:
+        BrokerUnavailable: there is no Redis in the app's settings.
+    """
+    if isinstance(source, Endpoint):
+        return source
+    if isinstance(source, str):
+        return Endpoint(_plain_url(source))
+    conf = source.conf
+    candidates = [
+        ("broker_read_url", conf.broker_read_url or conf.broker_url, conf.broker_use_ssl),
+        ("result_backend", conf.result_backend, conf.redis_backend_use_ssl),
+    ]
+    for _, value, tls in candidates:
+        # Several brokers to fail over to are separated by semicolons, or a list.
+        first = value[0] if isinstance(value, list | tuple) and value else value
+        if isinstance(first, str) and first.split(":", 1)[0] in SCHEMES:
+            options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
+            return Endpoint(_plain_url(first.split(";")[0]), options)
+    found = ", ".join(f"{name}={without_password(str(value))!r}" for name, value, _ in candidates)
+    raise BrokerUnavailable(
+        f"journals need Redis, and neither setting names one: {found}; use a redis:// URL", "Redis is not there"
+    )
+
+
+@contextmanager
+def translated(about: str) -> Iterator[None]:
+    """Turns redis-py's errors into this project's; ``about`` says what was being done.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached, or refuses for now.
+        JournalFailed: any other error of the server.
+    """
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        found = trouble(error)
+        verb = "refuses" if isinstance(error, redis.AuthenticationError) else "cannot be reached"
+        raise BrokerUnavailable(f"{about}: Redis {verb} ({found.says}): {found.remedy}", found.entry) from error
+    except redis.ResponseError as error:
+        if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or str(error).startswith(REFUSALS):
+            found = trouble(error)
+            raise BrokerUnavailable(f"{about}: Redis refuses ({found.says}): {found.remedy}", found.entry) from error
+        raise JournalFailed(f"{about}: Redis answered {error}") from error
+
+
+def _plain_url(url: str) -> str:
+    """Celery's spelling of a Redis URL in redis-py's: socket paths, and the names of TLS checks."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    scheme = parts.scheme
+    if scheme == "redis+socket":
+        scheme = "unix"
+        query["db"] = query.pop("virtual_host", "0")
+    checks = query.get("ssl_cert_reqs", "")
+    if checks.startswith("CERT_"):
+        query["ssl_cert_reqs"] = checks.removeprefix("CERT_").lower()
+    # urlunsplit would leave out the slashes of a socket's URL, and redis-py wants them.
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -1,0 +1,90 @@
+"""Every Redis key of this project: its type, who writes it and how long it lives.
+
+Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs ``stream`` alone.
+
+``stream``
+    A stream, and a pub/sub channel of the same name; the worker that holds the claim writes it, and it lives until an
+    hour after its request's end.
+``cancel``
+    A string; whoever cancels writes it, for a day.
+``WORKERS``
+    A hash, node name → record; each worker's keeper writes, the sweep deletes.
+``alive``
+    A string, the lease of one ``node#boot``; its keeper writes, the sweep deletes; ``dead_after_s`` after the last beat.
+``swept``
+    A string, the mark that a ``node#boot`` was declared dead; the sweep or a successor writes, a registration deletes; a week.
+``OWNERS``
+    A set of every ``node#boot`` that may still hold messages; keepers add at registration, the sweep removes.
+``HISTORY``
+    A list of records of departed workers, newest first; the sweep and leaving workers write; the last 100.
+``EVENTS``
+    A pub/sub channel: announcements about workers.
+``SWEEP_LOCK``, ``SWEEP``
+    A string, who sweeps, for a few seconds; a hash, when and by whom the last sweep was done. Beat's process writes both.
+``LIMITS``
+    A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
+``LEDGER``
+    A hash, task id → what was submitted where and when; producers write, a claim, the journal's end and the sweep delete.
+``ASIDE``
+    A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
+    is empty. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`).
+``unacked``, ``unacked_index``, ``unacked_mutex``
+    A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
+    acknowledged or swept.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+PREFIX = "celery-mlx:"
+
+WORKERS = f"{PREFIX}workers"
+HISTORY = f"{PREFIX}history"
+EVENTS = f"{PREFIX}events"
+SWEEP_LOCK = f"{PREFIX}sweep-lock"
+SWEEP = f"{PREFIX}sweep"
+LEDGER = f"{PREFIX}ledger"
+OWNERS = f"{PREFIX}owners"
+LIMITS = f"{PREFIX}limits"
+ASIDE = f"{PREFIX}aside"
+
+
+def stream(task_id: str) -> str:
+    """The journal of one request, and its pub/sub channel."""
+    return f"{PREFIX}stream:{task_id}"
+
+
+def cancel(task_id: str) -> str:
+    """The mark that a request was cancelled, for workers that did not hear the broadcast."""
+    return f"{PREFIX}cancel:{task_id}"
+
+
+def alive(identity: str) -> str:
+    """The lease of one worker: present while its keeper beats."""
+    return f"{PREFIX}alive:{identity}"
+
+
+def swept(identity: str) -> str:
+    """The mark that one worker was declared dead, and that its messages were given to others."""
+    return f"{PREFIX}swept:{identity}"
+
+
+def connection(identity: str) -> str:
+    """The name of the Redis connection that stands for one worker's life; CLIENT SETNAME allows ``!`` to ``~`` alone."""
+    return f"{PREFIX}{quote(identity, safe='@#:/+=,')}"
+
+
+def unacked(identity: str) -> str:
+    """The messages that one worker has fetched and not acknowledged (kombu's ``unacked_key``)."""
+    return f"{PREFIX}unacked:{identity}"
+
+
+def unacked_index(identity: str) -> str:
+    """When each of them was fetched (kombu's ``unacked_index_key``)."""
+    return f"{PREFIX}unacked-index:{identity}"
+
+
+def unacked_mutex(identity: str) -> str:
+    """Kombu's lock for restoring them (``unacked_mutex_key``)."""
+    return f"{PREFIX}unacked-mutex:{identity}"

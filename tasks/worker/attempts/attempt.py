@@ -1,0 +1,191 @@
+"""A flight: one attempt at one request on this worker, from its claim to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tasks.errors import error_for
+from tasks.messages.engine import Event, Failed, Finished, Resume, Started, Tokens
+from tasks.messages.journal import End, Entry, Error, Release, Start, Token
+
+if TYPE_CHECKING:
+    from tasks.journal.writer import Append, ClaimAnswer
+    from tasks.messages.engine import Isolation
+    from tasks.worker.attempts.job import StopReason
+
+
+@dataclass(slots=True, frozen=True)
+class Fenced:
+    """Another worker holds the request, or somebody ended it: this run stores and announces nothing."""
+
+
+#: How an attempt can come out, once Redis has it.
+Outcome: TypeAlias = End | Error | Release | Fenced
+
+
+class Flight:
+    """What the engine has said of one request so far, and what of it is in the journal.
+
+    Args:
+        task_id: the request.
+        claim: the answer that gave it to this worker.
+        model: the model's name, for the journal.
+        revision: the revision that the engine has loaded.
+    """
+
+    def __init__(self, task_id: str, claim: ClaimAnswer, model: str, revision: str) -> None:
+        self.task_id = task_id
+        self.attempt = claim.attempt
+        self.nonce = claim.nonce
+        self.model = model
+        self.revision = revision
+        self.queued_ms = claim.queued_ms
+        self.claimed_at = time.monotonic()
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+        self.stop_reason: StopReason | None = None
+        self.limit_s: float | None = None
+        self.isolate: Isolation = ""
+        #: Every item of the journal that this worker knows, so that it can write a lost journal anew.
+        self.items: list[Append] = list(claim.items)
+        self.usage: dict[str, int] = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        earlier = [entry for entry in claim.entries if isinstance(entry, Token)]
+        starts = [entry for entry in claim.entries if isinstance(entry, Start)]
+        self._first = starts[0] if starts else None
+        self.ids: list[int] = [token for entry in earlier for token in entry.ids]
+        self._text: list[str] = [entry.text for entry in earlier]
+        self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
+        self._resumed_tokens = len(self.ids)
+        self._next_n = 1
+        self._outcome: Outcome | None = None
+        self._landed = threading.Event()
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(self._text)
+
+    @property
+    def logprobs(self) -> list[dict[str, Any]]:
+        """All log-probabilities so far, in OpenAI's shape."""
+        return self._logprobs
+
+    @property
+    def generated_here(self) -> int:
+        """Tokens that this attempt generated."""
+        return len(self.ids) - self._resumed_tokens
+
+    def resume(self) -> Resume | None:
+        """Where the engine is to go on; ``None`` for a request that nobody has started."""
+        if self._first is None:
+            return None
+        return Resume(
+            ids=list(self.ids),
+            text=self.text,
+            revision=self._first.revision,
+            prompt_hash=self._first.prompt_hash,
+        )
+
+    def next_n(self) -> int:
+        """The number of the next entry of this attempt."""
+        n = self._next_n
+        self._next_n += 1
+        return n
+
+    def take(self, event: Event) -> Entry:
+        """Note an engine's event, and give the journal's entry for it."""
+        match event:
+            case Started():
+                self.usage.update(prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens)
+                return Start(
+                    attempt=self.attempt,
+                    model=self.model,
+                    revision=self.revision,
+                    prompt_tokens=event.prompt_tokens,
+                    cached_tokens=event.cached_tokens,
+                    prompt_hash=event.prompt_hash,
+                )
+            case Tokens():
+                return self._take_tokens(event)
+            case Finished():
+                return self._finish(event)
+            case Failed():
+                return self.error(event.code, event.message)
+
+    def _take_tokens(self, event: Tokens) -> Token:
+        self.last_token_at = time.monotonic()
+        if self.first_token_at is None:
+            self.first_token_at = self.last_token_at
+        logprobs = None
+        if event.logprobs is not None:
+            logprobs = [_openai_logprob(asdict(each)) for each in event.logprobs]
+            self._logprobs.extend(logprobs)
+        self.ids.extend(event.ids)
+        self._text.append(event.text)
+        return Token(attempt=self.attempt, index=event.index, ids=event.ids, text=event.text, logprobs=logprobs)
+
+    def _finish(self, event: Finished) -> Entry:
+        if self.stop_reason == "requeue":
+            return self.release(crashed=False)
+        if self.stop_reason == "time_limit":
+            return self.error("deadline_exceeded", f"the time limit of {self.limit_s:g} s passed")
+        self.usage = {
+            "prompt_tokens": event.prompt_tokens,
+            "cached_tokens": event.cached_tokens,
+            "completion_tokens": event.completion_tokens,
+            "total_tokens": event.prompt_tokens + event.completion_tokens,
+        }
+        return self.end(event.finish_reason)
+
+    def end(self, finish_reason: Literal["stop", "length", "cancelled", "deadline"]) -> End:
+        """The entry that ends the request with what it has."""
+        usage = {**self.usage, "completion_tokens": len(self.ids)}
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        return End(
+            attempt=self.attempt, index=len(self.ids), finish_reason=finish_reason, usage=usage, timing=self.timing()
+        )
+
+    def error(self, code: str, message: str) -> Error:
+        """The entry that ends the request with an error."""
+        return Error(attempt=self.attempt, code=code, message=message, retryable=error_for(code).retryable)
+
+    def release(self, *, crashed: bool) -> Release:
+        """The entry that ends this attempt, for the next one to go on."""
+        return Release(attempt=self.attempt, crashed=crashed)
+
+    def timing(self) -> dict[str, float | None]:
+        """Milliseconds: in the queue (by Redis's clock), from claim to this attempt's first token, from claim to now."""
+        first = None if self.first_token_at is None else round((self.first_token_at - self.claimed_at) * 1000, 3)
+        total = round((time.monotonic() - self.claimed_at) * 1000, 3)
+        queued = None if self.queued_ms is None else round(self.queued_ms, 3)
+        return {"queued_ms": queued, "first_token_ms": first, "total_ms": total}
+
+    def land(self, outcome: Outcome) -> None:
+        """The journal has the outcome: wake the thread that waits for it. The first outcome stands."""
+        if self._outcome is None:
+            self._outcome = outcome
+            self._landed.set()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome, once the journal has it."""
+        return self._outcome
+
+    def wait(self) -> Outcome:
+        """Wait until the journal has the outcome."""
+        self._landed.wait()
+        assert self._outcome is not None
+        return self._outcome
+
+
+def _openai_logprob(each: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's shape of one token's log-probability, with the token's id added."""
+    return {
+        "id": each["id"],
+        "token": each["token"],
+        "logprob": each["logprob"],
+        "top_logprobs": [{"id": token, "token": text, "logprob": value} for token, text, value in each["top"]],
+    }

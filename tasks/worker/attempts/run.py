@@ -1,0 +1,306 @@
+"""The body of the task ``generate``, on a thread of the pool: load, claim, submit, wait, end."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from celery.exceptions import Ignore, Reject, TimeLimitExceeded
+
+from tasks.broker.transport import set_aside
+from tasks.client.answer import Answer
+from tasks.client.parameters import parse, with_previous
+from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
+from tasks.journal.writer import new_nonce
+from tasks.messages.engine import Submit
+from tasks.messages.journal import End, Error, Release
+from tasks.models.routing import queue_for_model
+from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.job import current_job
+from tasks.worker.celery import logs
+from tasks.worker.celery.lifecycle import current_worker
+from tasks.worker.celery.request import Stopped
+from tasks.worker.engines.engines import Interrupted, SetAside
+from worker_config.catalogue import ModelNotAllowed, current_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.client.parameters import Parameters
+    from tasks.generate import GenerateTask
+    from tasks.journal.writer import ClaimAnswer
+    from tasks.messages.engine import Isolation
+    from tasks.metrics.collector import Outcome as MetricOutcome
+    from tasks.worker.attempts.attempt import Outcome
+    from tasks.worker.attempts.job import Job, StopReason
+    from tasks.worker.engines.engine import Engine
+    from tasks.worker.worker import InferenceWorker
+    from worker_config.catalogue import ModelEntry
+
+logger = logging.getLogger(__name__)
+
+#: A request that was in the batch of so many engines when they died is not tried again.
+MOST_ENGINE_CRASHES = 3
+#: Nor is one that so many engines and workers, in all, died with. A worker's death says little of its requests, since
+#: models live in engines: it casts no suspicion, so that what ran on a lost machine goes on at once elsewhere.
+MOST_CRASHES = 6
+#: How a request is batched after so many crashes of its engine.
+ISOLATION: tuple[Isolation, ...] = ("", "suspects", "alone")
+
+POLL_S = 0.2
+
+Value = TypeVar("Value")
+
+
+def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """Answer one request; how it ends is in its journal before this returns or raises.
+
+    Raises:
+        GenerationError: it cannot be answered.
+        Stopped: it was cancelled.
+        Ignore: another worker answers it.
+        Reject: this worker gives it back.
+    """
+    job = current_job()
+    assert job is not None, "tasks.generate runs in tasks.worker.celery.pool alone"
+    worker = current_worker()
+    if job.queue == task.app.conf.task_default_queue:
+        _forward(task, worker, values)
+    delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
+    return Run(worker, job, task.request.id, delivery_tag).answer(previous, values)
+
+
+def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
+    """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
+    try:
+        queue = queue_for_model(str(values.get("model") or worker.settings.default_model))
+    except GenerationError:
+        return  # whatever is wrong with it is said by this worker
+    if queue not in worker.queues:
+        request = task.request
+        task.signature_from_request(request, request.args, request.kwargs, queue=queue).apply_async()
+        raise Ignore
+
+
+class Run:
+    """One delivery of one request, on one thread."""
+
+    def __init__(self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str) -> None:
+        self._worker = worker
+        self._job = job
+        self._task_id = task_id
+        self._delivery_tag = delivery_tag
+
+    def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
+        """See :func:`generate`."""
+        try:
+            entry, parameters = self._understand(previous, values)
+        except GenerationError as error:
+            self._refuse(error)
+        timer = self._deadline_timer(parameters)
+        try:
+            while True:
+                outcome, flight = self._attempt(entry, parameters)
+                if isinstance(outcome, End):
+                    return self._conclude(outcome, flight)
+                if isinstance(outcome, Error):
+                    self._fail(outcome)
+                if isinstance(outcome, Fenced):
+                    raise Ignore
+                if self._job.reason == "requeue":
+                    raise Reject(requeue=True)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Parameters]:
+        """The model and the parameters, with the model's own defaults."""
+        name = values.get("model") or self._worker.settings.default_model
+        try:
+            entry = current_catalogue().resolve(str(name))
+        except ModelNotAllowed as error:
+            raise UnknownModel(str(error)) from None
+        return entry, parse(with_previous(previous, values), dict(entry.defaults))
+
+    def _attempt(self, entry: ModelEntry, parameters: Parameters) -> tuple[Outcome, Flight]:
+        """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
+        if _is_late(parameters):
+            return self._too_late(self._claim(entry, ""))
+        try:
+            engine = self._worker.engines.acquire(entry, self._job)
+        except Interrupted:
+            if self._job.reason == "soft_time_limit" and _is_late(parameters):
+                return self._too_late(self._claim(entry, ""))
+            self._stopped_before_claim()
+        except SetAside as error:
+            set_aside(self._delivery_tag, error.model)
+            raise Reject(requeue=True) from None
+        except GenerationError as error:
+            self._refuse(error)
+        try:
+            assert engine.ready is not None
+            flight = self._claim(entry, engine.ready.revision)
+            if _is_late(parameters, self._worker.pace.soonest_s(entry.name)):
+                return self._too_late(flight)
+            if flight.outcome is None:
+                self._fly(engine, flight, parameters)
+            return flight.wait(), flight
+        finally:
+            self._worker.engines.release(engine, parameters.keep_alive_s)
+
+    def _too_late(self, flight: Flight) -> tuple[Outcome, Flight]:
+        """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
+        if flight.outcome is None:
+            self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
+            self._worker.publisher.put([(flight, flight.end("deadline"))])
+            self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
+            logs.ended(flight, flight.wait())
+        return flight.wait(), flight
+
+    def _claim(self, entry: ModelEntry, revision: str) -> Flight:
+        """Take the request; a flight that has already landed is one that is not to fly."""
+        identity, nonce = self._worker.identity, new_nonce()
+        while True:
+            claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, identity, nonce))
+            if claim.kind != "busy":
+                break
+            if claim.owner != identity:
+                logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
+                raise Ignore
+            # Another thread of this worker runs it, and both deliveries have one tag: acknowledged before there is a result,
+            # this one would take the running one's record with it. It ends as that one does.
+            time.sleep(POLL_S)
+        flight = Flight(self._task_id, claim, entry.name, revision)
+        engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
+        if claim.kind == "ended":
+            flight.land(_last_outcome(claim))
+        elif claim.kind == "cancelled":
+            self._job.stop("cancelled")
+            self._worker.publisher.put([(flight, flight.end("cancelled"))])
+            flight.wait()
+        elif engine_crashes >= MOST_ENGINE_CRASHES or claim.crashes >= MOST_CRASHES:
+            message = f"{claim.crashes} engines or workers died while they ran this request; it is not tried again"
+            self._worker.publisher.put([(flight, flight.error(EngineFailed.code, message))])
+            flight.wait()
+        else:
+            flight.isolate = ISOLATION[engine_crashes]
+        return flight
+
+    def _fly(self, engine: Engine, flight: Flight, parameters: Parameters) -> None:
+        """Hand the request to the engine, and what may stop it to the job."""
+        submit = Submit(
+            task_id=self._task_id,
+            messages=[each.model_dump(exclude_none=True) for each in parameters.messages or []] or None,
+            prompt=parameters.prompt,
+            max_tokens=parameters.max_tokens,
+            stop=parameters.stop,
+            sampling=parameters.sampling(),
+            chat_template_kwargs=parameters.chat_template_kwargs,
+            resume=flight.resume(),
+            isolate=flight.isolate,
+        )
+        self._worker.flying[self._task_id] = self._job
+
+        def stop(reason: StopReason) -> None:
+            engine.stop(flight, reason, self._job.limit_s)
+
+        self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
+        try:
+            engine.submit(flight, submit)
+            self._job.on_stop(stop)
+            outcome = flight.wait()
+        finally:
+            self._job.on_stop(None)
+            self._worker.flying.pop(self._task_id, None)
+        if flight.first_token_at is not None:
+            self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)
+        prompt_tokens, cached_tokens = flight.usage["prompt_tokens"], flight.usage["cached_tokens"]
+        self._worker.metrics.ended(
+            self._task_id, _metric(outcome), prompt_tokens=prompt_tokens, cached_tokens=cached_tokens
+        )
+        logs.ended(flight, outcome)
+
+    def _deadline_timer(self, parameters: Parameters) -> threading.Timer | None:
+        if parameters.deadline is None:
+            return None
+        timer = threading.Timer(max(0.0, parameters.deadline - time.time()), self._job.stop, ("soft_time_limit",))
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _conclude(self, end: End, flight: Flight) -> Answer:
+        """The request's result, or the cancel that ended it."""
+        if end.finish_reason == "cancelled":
+            raise Stopped
+        return Answer(
+            text=flight.text,
+            finish_reason=end.finish_reason,
+            usage=end.usage,
+            timing=end.timing,
+            logprobs=flight.logprobs or None,
+            model=flight.model,
+            worker=self._worker.node,
+            attempt=end.attempt,
+        )
+
+    def _fail(self, error: Error) -> NoReturn:
+        if self._job.reason == "time_limit" and error.code == "deadline_exceeded":
+            raise TimeLimitExceeded(self._job.limit_s)
+        raise error_for(error.code)(error.message)
+
+    def _refuse(self, error: GenerationError) -> NoReturn:
+        """End a request that cannot be run: on its stream, then as its result."""
+        entry = Error(attempt=0, code=error.code, message=str(error), retryable=error.retryable)
+        self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, entry))
+        self._worker.metrics.started(self._task_id, "(refused)")
+        self._worker.metrics.ended(self._task_id, "failed")
+        logs.refused(self._task_id, error)
+        raise error
+
+    def _stopped_before_claim(self) -> NoReturn:
+        reason = self._job.reason
+        if reason in (None, "requeue"):  # for no reason of its own: the worker ends
+            raise Reject(requeue=True)
+        if reason == "cancelled":
+            end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+            self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, end))
+            logs.log(self._task_id, "cancelled", why="before its model was loaded")
+            raise Stopped
+        message = f"the time limit of {self._job.limit_s or 0:g} s passed before the model was loaded"
+        self._refuse(error_for("deadline_exceeded")(message))
+
+    def _patiently(self, call: Callable[[], Value]) -> Value:
+        """Call Redis until it answers: an outage delays a request and never fails it."""
+        pause_s = 0.05
+        while True:
+            try:
+                return call()
+            except BrokerUnavailable as error:
+                if self._job.reason == "requeue":
+                    raise Reject(requeue=True) from error
+                logger.warning("%s; trying again", error)
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(pause_s * 2, 1.0)
+
+
+def _is_late(parameters: Parameters, first_token_s: float = 0.0) -> bool:
+    """Whether the deadline passes within so many seconds."""
+    return parameters.deadline is not None and parameters.deadline <= time.time() + first_token_s
+
+
+def _metric(outcome: Outcome) -> MetricOutcome:
+    """How the metrics call an outcome."""
+    if isinstance(outcome, Error):
+        return "failed"
+    if not isinstance(outcome, End):
+        return "released"
+    return "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
+
+
+def _last_outcome(claim: ClaimAnswer) -> Outcome:
+    last = claim.entries[-1]
+    assert isinstance(last, End | Error)
+    return last

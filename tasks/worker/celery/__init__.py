@@ -1,0 +1,1 @@
+"""What Celery calls in a worker."""

@@ -1,0 +1,69 @@
+"""Celery's consumer, which no message can bring down: one that cannot be understood is dropped, with one clear error.
+
+Celery's own answers write the whole message into the log, leave a reader of the stream waiting, and let whatever a wrong type
+raises end the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.exceptions import ContentDisallowed, DecodeError
+
+from tasks.broker import envelope
+from tasks.broker.transport import blames_message
+from tasks.errors import InvalidRequest
+from tasks.names import GENERATE
+from tasks.worker.celery import lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class Consumer(CeleryConsumer):
+    """Refuses what is no task of this worker."""
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's handler, behind a check of what it takes for granted."""
+        receive = super().create_task_handler(*args, **options)
+
+        def on_message(message: Any) -> None:
+            try:
+                if message.headers.get("task") == GENERATE:
+                    envelope.check(message.headers, message.payload)
+                receive(message)
+            except InvalidRequest as error:
+                self._refuse(message, str(error))
+            except (DecodeError, ContentDisallowed) as error:
+                self.on_decode_error(message, error)
+            except Exception as error:
+                if not blames_message(error, self):
+                    raise
+                self._refuse(message, f"its message cannot be understood ({type(error).__name__})")
+
+        return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Not JSON, or of a content type that is not taken."""
+        self._refuse(message, f"its message cannot be decoded ({type(exc).__name__})")
+
+    def on_unknown_message(self, _body: Any, message: Any) -> None:
+        """Not a message of Celery."""
+        self._refuse(message, "its message is not one of Celery's protocol 2: headers.task and headers.id are missing")
+
+    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        """A task that this worker does not have."""
+        self._refuse(message, f"no task {message.headers['task']!r:.100} here: this one is {GENERATE}")
+
+    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """One of our tasks, with headers that Celery refuses."""
+        self._refuse(message, f"its message cannot be understood ({exc})"[:300])
+
+    def _refuse(self, message: Any, why: str) -> None:
+        lifecycle.refuse_message(envelope.task_id_of({"headers": message.headers}), why)
+        if not message.acknowledged:
+            message.reject_log_error(logger, self.connection_errors)

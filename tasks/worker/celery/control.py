@@ -1,0 +1,106 @@
+"""Remote control: ``celery -A tasks control drain``, ``resume``, ``load_model NAME``, ``unload_model NAME``, ``pin_model NAME``.
+
+``celery -A tasks fleet`` and ``celery -A tasks models`` use them too. Each answers at once. Some of Celery's own, which Flower
+has buttons for, mean something else here: ``shutdown`` drains as SIGTERM does, and nothing changes the number of slots.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.worker.control import Panel, control_command
+
+from tasks.errors import GenerationError
+from tasks.worker.celery.lifecycle import active_worker
+from worker_config.catalogue import ModelNotAllowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.worker.worker import InferenceWorker
+
+NO_MODELS = {"error": "this worker serves no models"}
+FIXED = {"error": "slots follow from the hardware, and from -c at the start; they cannot be changed meanwhile"}
+
+
+@control_command()
+def drain(state: Any, **_: Any) -> dict[str, str]:
+    """Take no more requests; those that run go on. Answers at once."""
+    return _tell("drain")
+
+
+@control_command()
+def resume(state: Any, **_: Any) -> dict[str, str]:
+    """Take requests again, unless the worker is on its way out."""
+    return _tell("resume")
+
+
+@control_command(args=[("name", str)], signature="NAME")
+def load_model(state: Any, name: str, **_: Any) -> dict[str, str]:
+    """Begin to load a model, which stays as long as others do."""
+    return _load(name, pin=False)
+
+
+@control_command(args=[("name", str)], signature="NAME")
+def pin_model(state: Any, name: str, **_: Any) -> dict[str, str]:
+    """Load a model if need be, and keep it: it never gives way to another."""
+    return _load(name, pin=True)
+
+
+@control_command(args=[("name", str)], signature="NAME")
+def unload_model(state: Any, name: str, **_: Any) -> dict[str, str]:
+    """End a model's engine once its requests are done; a pinned one is pinned no more."""
+    worker = active_worker()
+    if worker is None:
+        return NO_MODELS
+    try:
+        found = worker.engines.unload(worker.catalogue.resolve(name).name)
+    except ModelNotAllowed as error:
+        return {"error": str(error)}
+    return {"ok": f"{name} ends", "reason": _held(worker)} if found else {"error": f"{name} is not loaded"}
+
+
+def _load(name: str, *, pin: bool) -> dict[str, str]:
+    worker = active_worker()
+    if worker is None:
+        return NO_MODELS
+    try:
+        entry = worker.catalogue.resolve(name)
+        worker.engines.load(entry, pin=pin)
+    except (ModelNotAllowed, GenerationError) as error:
+        return {"error": str(error)}
+    return {"ok": f"{entry.name} is {worker.engines.state_of(entry.name)}", "reason": _held(worker)}
+
+
+def _held(worker: InferenceWorker) -> str:
+    return ", ".join(f"{each.model} {each.state}{' pinned' * each.pinned}" for each in worker.engines.states())
+
+
+def _tell(what: str) -> dict[str, str]:
+    worker = active_worker()
+    if worker is None:
+        return {"error": "this worker serves no models, so it cannot drain"}
+    getattr(worker, what)()
+    record = worker.describe()
+    return {"ok": record.status, "reason": record.reason}
+
+
+def _shut_down(worker: InferenceWorker) -> dict[str, str]:
+    worker.leave()
+    return {"ok": "draining"}
+
+
+def _instead(name: str, answer: Callable[[InferenceWorker], dict[str, str]]) -> None:
+    """Answer one of Celery's commands ourselves, in a worker that serves models."""
+    stock = Panel.data[name]
+
+    def command(state: Any, **options: Any) -> Any:
+        worker = active_worker()
+        return stock(state, **options) if worker is None else answer(worker)
+
+    Panel.data[name] = command
+
+
+_instead("shutdown", _shut_down)
+for _name in ("pool_grow", "pool_shrink", "pool_restart", "autoscale"):
+    _instead(_name, lambda _worker: FIXED)

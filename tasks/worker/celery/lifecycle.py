@@ -1,0 +1,255 @@
+"""Celery's signals, each one call on the worker of this process. :func:`prepare` is where a worker process enters."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from dataclasses import fields
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery import signals
+from celery.worker import state
+
+from tasks.broker.transport import Channel, QoS
+from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest, refuse
+from tasks.hardware import detect
+from tasks.messages.journal import End, Error
+from tasks.registry import DuplicateWorker
+from tasks.server.connection import require_server
+from tasks.worker.celery import logs
+from tasks.worker.celery.orphans import RestoreOrphans
+from tasks.worker.celery.pool_choice import refusal
+from tasks.worker.equipment import Unequipped, require_equipment
+from tasks.worker.worker import InferenceWorker, transport_options
+from worker_config.environment import SettingError
+from worker_config.settings import Settings, change_environment, current_settings, variable_name
+from worker_config.tiers import QUEUES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from celery.worker import WorkController
+    from celery.worker.consumer import Consumer
+
+logger = logging.getLogger(__name__)
+
+#: The settings that are options of ``celery -A tasks worker`` too (:mod:`tasks.celery`).
+TYPED = ("models", "chip", "gpu_cores", "memory_gb")
+
+_worker: InferenceWorker | None = None
+_consumer: Consumer | None = None
+
+
+def current_worker() -> InferenceWorker:
+    """The worker of this process; only where there is one."""
+    assert _worker is not None, "no worker of celery-mlx runs in this process"
+    return _worker
+
+
+def active_worker() -> InferenceWorker | None:
+    """The worker of this process, if it is one."""
+    return _worker
+
+
+def prepare() -> None:
+    """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
+    import_module("tasks.worker.celery.control")  # registers its commands
+    logs.connect()
+    signals.worker_init.connect(_on_worker_init)
+    signals.worker_ready.connect(_on_worker_ready)
+    signals.heartbeat_sent.connect(_on_heartbeat_sent)
+    signals.worker_shutdown.connect(_on_worker_shutdown)
+
+
+def shows_prompts() -> bool:
+    """Whether the settings let prompts into events and logs."""
+    return current_settings().show_prompts
+
+
+def end_unstarted(task_id: str, *, expired: bool) -> None:
+    """End the journal of a request whose task will never run: revoked while it waited, or expired."""
+    if _worker is None:
+        return
+    entry: End | Error = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+    if expired:
+        entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
+    try:
+        _worker.journal.end_unclaimed(task_id, entry)
+    except GenerationError:
+        logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
+
+
+def refuse_message(task_id: str | None, why: str) -> None:
+    """Say once what is wrong with a message that is no request, to whoever waits for its id. A request of this id goes on."""
+    logger.error("a message%s was dropped: %s", f" with the id {task_id!r}" if task_id else " without an id", why)
+    if _worker is None or task_id is None:
+        return
+    try:
+        entry = Error(attempt=0, code=InvalidRequest.code, message=why)
+        if _worker.journal.end_unclaimed(task_id, entry) == "ended":
+            _worker.store_failure(task_id, InvalidRequest(why))
+    except Exception:
+        # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.
+        logger.exception("who waits for %s could not be told", task_id)
+
+
+def _on_worker_init(sender: WorkController, **_: Any) -> None:
+    """Decide what this worker is, before Celery builds its parts and makes its first connection."""
+    global _worker  # noqa: PLW0603  (one worker for each process, made by a signal)
+    try:
+        refused = refusal(sender)
+        if refused is None:
+            return
+        if refused:
+            refuse(os.EX_CONFIG, refused, "Wrong pool")
+        _take_typed(sender.options)
+        _worker = _make_worker(sender)
+    except SettingError as error:
+        refuse(os.EX_CONFIG, str(error), "A setting is wrong")
+    except Unequipped as error:
+        refuse(os.EX_UNAVAILABLE if error.passing else os.EX_CONFIG, str(error), error.entry)
+    except BrokerUnavailable as error:
+        refuse(os.EX_UNAVAILABLE, str(error), error.entry)
+    except Exception:
+        # Celery would go on with half a worker.
+        logger.exception("the worker cannot be set up; please report this")
+        raise SystemExit(os.EX_SOFTWARE) from None
+    sender.app.steps["consumer"].add(RestoreOrphans)
+    sender.concurrency = _worker.concurrency
+    sender.consumer_cls = "tasks.worker.celery.consumer:Consumer"
+    sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
+    # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
+    sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
+
+
+def _take_typed(options: Mapping[str, Any]) -> None:
+    """Put the settings that were typed behind ``celery -A tasks worker`` over the environment's, for engines too."""
+    variables = {each.name: variable_name(each) for each in fields(Settings)}
+    typed = {variables[name]: options[name] for name in TYPED if options.get(name) is not None}
+    if typed:
+        change_environment(**typed)
+
+
+def _make_worker(sender: WorkController) -> InferenceWorker:
+    app, settings = sender.app, current_settings()
+    require_server(app)
+    require_equipment(settings, detect(settings))
+    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings)
+    app.amqp.queues.select(worker.queues)
+    return worker
+
+
+def _queues(app: Any) -> list[str]:
+    """What ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
+    from tasks.models.capabilities import capabilities
+
+    typed = app.amqp.queues._consume_from
+    if typed is not None:
+        unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]
+        if unknown:
+            refuse(
+                os.EX_CONFIG,
+                f"-Q {','.join(typed)}: no tier has the queue {unknown[0]!r}; they are {', '.join(QUEUES)}",
+                "An unknown tier",
+            )
+        return list(typed)
+    offers = capabilities(detect(current_settings())).tiers
+    others = [name for name in app.amqp.queues if name not in QUEUES]
+    return [*(offer.tier.queue for offer in offers), *others]
+
+
+def _typed_concurrency(sender: WorkController) -> int | None:
+    """``-c``, or the application's setting; Celery's own default is the number of CPUs, which says nothing here."""
+    context = click.get_current_context(silent=True)
+    typed = (
+        context is not None and context.get_parameter_source("concurrency") is click.core.ParameterSource.COMMANDLINE
+    )
+    if typed or sender.app.conf.worker_concurrency:
+        return int(sender.concurrency)
+    return None
+
+
+def _on_worker_ready(sender: Consumer, **_: Any) -> None:
+    """The consumer is connected, and about to fetch. Celery says this once; a lost connection is its own to mend."""
+    global _consumer  # noqa: PLW0603  (one for each process, as the worker is)
+    if _worker is None:
+        return
+    _consumer = sender
+    Channel.room, Channel.scripts, Channel.identity = _worker.room, _worker.scripts, _worker.identity
+    Channel.refuse = staticmethod(refuse_message)
+    _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
+    _settle()  # before anybody sees the worker: Celery's loop does not hear a control command until it runs
+    try:
+        _worker.start(_Loop())
+    except DuplicateWorker as error:
+        refuse(os.EX_CONFIG, str(error), "A name that is taken")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_term)
+    signal.signal(signal.SIGQUIT, _on_quit)
+
+
+def _settle() -> None:
+    """Leave what start-up has made to itself: a full garbage collection goes over it for 30 ms, in which nothing streams."""
+    gc.collect()
+    gc.freeze()
+
+
+def _refetch() -> None:
+    """Room has changed: have the fetch that is out look again. On the consumer's thread."""
+    if _consumer is not None and _consumer.task_consumer is not None:
+        _consumer.task_consumer.channel.refetch()
+
+
+class _Loop:
+    """Celery's loop and pool, as the worker sees them."""
+
+    def give_back(self) -> None:
+        assert _consumer is not None
+        _consumer.pool.give_back()
+
+    def received(self) -> int:
+        return Channel.received
+
+    def fetching(self) -> bool:
+        assert _consumer is not None
+        consumer = _consumer.task_consumer
+        return consumer is not None and consumer.channel.fetching
+
+    def exit(self) -> None:
+        assert _consumer is not None
+        QoS.stopping = True
+        state.should_stop = os.EX_OK
+        _consumer.hub.call_soon(lambda: None)
+
+    def abort(self) -> None:
+        logging.shutdown()
+        os._exit(os.EX_TEMPFAIL)
+
+
+def _on_term(*_: Any) -> None:
+    """The first time drain, the second time hand back."""
+    print("worker: draining; once more hands the requests back", file=sys.__stdout__, flush=True)
+    current_worker().leave()
+
+
+def _on_quit(*_: Any) -> None:
+    """Hand back at once."""
+    current_worker().leave()
+    current_worker().hand_back()
+
+
+def _on_heartbeat_sent(**_: Any) -> None:
+    if _worker is not None:
+        _worker.keeper.loop_alive()
+
+
+def _on_worker_shutdown(**_: Any) -> None:
+    global _worker
+    if _worker is not None:
+        worker, _worker = _worker, None
+        worker.stop()

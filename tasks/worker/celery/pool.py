@@ -1,0 +1,157 @@
+"""The pool: threads that wait while an engine works, with what Celery's own thread pool lacks.
+
+``celery.concurrency.thread`` cannot terminate a task (``NotImplementedError``), ignores time limits without a word (celery
+#9203) and turns SIGQUIT into a warm shutdown that never ends (celery #10490). prefork would load the model once for each
+child, and its children could not share a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from celery.concurrency.base import apply_target
+from celery.concurrency.thread import ApplyResult
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.exceptions import Reject
+from kombu.asynchronous import get_event_loop
+
+from tasks.worker.attempts.job import Job, StopReason, set_current_job
+from tasks.worker.celery.lifecycle import active_worker, shows_prompts
+from tasks.worker.room import Room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+
+class EnginePool(ThreadPool):
+    """One thread for each running request; the batch itself is the engine's."""
+
+    signal_safe = False
+    _does_debug: bool = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        worker = active_worker()
+        self.room = worker.room if worker is not None else Room({}, self.limit)
+        self._jobs: dict[Job, Any] = {}
+
+    def on_start(self) -> None:
+        """At its debug level Celery's pool would write a task's whole message into the log."""
+        self._does_debug = self._does_debug and shows_prompts()
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        correlation_id: str = "",
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> Job:
+        """Start a request; what comes back can terminate it. On the consumer's thread."""
+        request = getattr(callback, "__self__", None)
+        job = Job(correlation_id, queue_of(request), lambda: bool(getattr(request, "_already_cancelled", False)))
+        limits = self._limit(job, soft_timeout, timeout, timeout_callback)
+        self._jobs[job] = request
+        self.room.enter(job.queue)
+
+        def run() -> None:
+            set_current_job(job)
+            try:
+                apply_target(target, args, kwargs, callback, accept_callback)
+            finally:
+                set_current_job(None)
+
+        def let_go() -> None:
+            for limit in limits:
+                limit.cancel()
+            self._jobs.pop(job, None)
+            self.room.leave(job.queue)
+
+        def done(future: Any) -> None:
+            if future.exception() is not None and not isinstance(future.exception(), Reject):
+                logger.error("request %s was not ended by Celery", job.task_id, exc_info=future.exception())
+            let_go()
+
+        try:
+            future = self.executor.submit(run)
+        except BaseException:
+            let_go()
+            raise
+        job.result = ApplyResult(future)
+        future.add_done_callback(done)
+        return job
+
+    def _limit(
+        self, job: Job, soft_s: float | None, hard_s: float | None, callback: Callable[..., Any] | None
+    ) -> list[Any]:
+        """Timers of the consumer's loop that stop the job at its time limits."""
+        hub = get_event_loop()
+        if hub is None:
+            return []
+
+        def expire(reason: StopReason, limit_s: float) -> None:
+            job.limit_s = limit_s
+            if callback is not None:
+                callback(reason == "soft_time_limit", limit_s)
+            job.stop(reason)
+
+        limits = (("soft_time_limit", soft_s), ("time_limit", hard_s))
+        return [hub.call_later(limit_s, expire, reason, limit_s) for reason, limit_s in limits if limit_s]
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Nothing: Celery calls this with the process, then :meth:`Job.terminate` of the very request."""
+
+    def give_back(self) -> None:
+        """Have every running request stop and go back to its queue."""
+        for job in list(self._jobs):
+            job.stop("requeue")
+
+    def restore_orphans(self, channel: Any) -> None:
+        """Give back what this worker holds and does not run: messages that waited for their time when a connection was lost.
+
+        Celery forgets those with the connection, and nobody else may restore from this worker's keys. On the consumer's
+        thread, before anything was fetched on the new connection.
+        """
+        running = {
+            getattr(getattr(request, "message", None), "delivery_tag", None) for request in list(self._jobs.values())
+        }
+        with channel.conn_or_acquire() as client:
+            tags = {tag.decode() for tag in client.hkeys(channel.unacked_key)}
+        for tag in tags - running:
+            channel.qos.restore_by_tag(tag)
+
+    def on_stop(self) -> None:
+        """Wait for the threads while the loop's timers and callbacks, and with them the heartbeat, go on."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        while not self.room.wait_idle(0.05):
+            _turn(get_event_loop())
+
+    def on_terminate(self) -> None:
+        """Give everything back, and wait for that."""
+        self.give_back()
+        self.on_stop()
+
+
+def _turn(hub: Any) -> None:
+    """One turn of the hub's timers and callbacks, which nobody else runs once the consumer has stopped."""
+    if hub is None:
+        return
+    hub.fire_timers()
+    for callback in hub._pop_ready():
+        with suppress(Exception):
+            callback()
+
+
+def queue_of(request: Any) -> str:
+    """The queue that a Celery request came from; empty where it is not known."""
+    info = getattr(request, "delivery_info", None) or {}
+    return str(info.get("routing_key") or "")

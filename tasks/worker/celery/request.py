@@ -1,0 +1,77 @@
+"""Celery's request of a generation: what monitors see of it, and the order of its end.
+
+Celery stores a revoke's or a time limit's result, and acknowledges, at the moment that it asks the task to stop. Here the
+task is asked to stop, and the rest follows when its journal has ended: journal, result, acknowledgement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import Ignore
+from celery.utils.log import get_logger
+from celery.worker.request import Request
+
+from tasks.client.parameters import redact
+from tasks.worker.celery import lifecycle
+
+if TYPE_CHECKING:
+    from celery.concurrency.base import BasePool
+
+logger = get_logger(__name__)
+
+
+class Stopped(Ignore):
+    """Raised by the task's body when a cancel has ended it: nothing is stored by the tracer, REVOKED is by the request."""
+
+
+class GenerateRequest(Request):
+    """One delivery of ``tasks.generate``."""
+
+    _stop_signal: Any = None
+
+    @property
+    def argsrepr(self) -> str:
+        """Redacted here too: a producer in another process or language may not have done it."""
+        return str(self._argsrepr) if lifecycle.shows_prompts() else "()"
+
+    @property
+    def kwargsrepr(self) -> str:
+        """Model and lengths instead of prompts, unless the settings say so."""
+        return str(self._kwargsrepr) if lifecycle.shows_prompts() else redact(self._kwargs)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """What ``inspect`` and Flower ask for, with the redacted arguments."""
+        described: dict[str, Any] = super().info(safe=safe)
+        if not lifecycle.shows_prompts():
+            described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}
+        return described
+
+    def terminate(self, pool: BasePool, signal: int | None = None) -> None:
+        """Cancel: a running request is asked to stop, one that waits for its thread never starts."""
+        job = self._apply_result() if self._apply_result is not None else None
+        if job is None:
+            super().terminate(pool, signal)
+            return
+        self._stop_signal = signal
+        job.terminate(signal)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Only log: the task's body ends with the partial text (soft) or with ``TimeLimitExceeded`` (hard)."""
+        logger.warning(
+            "%s time limit (%ss) exceeded for %s[%s]", "Soft" if soft else "Hard", timeout, self.name, self.id
+        )
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """The end of a request that did not succeed; a cancelled one is announced as revoked now."""
+        # billiard wraps the exception, to carry its traceback as text.
+        if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), Stopped):
+            self._announce_revoked("terminated", True, self._stop_signal, False)
+            return None
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Revoked or expired while it waited: the task's body never runs, so the journal is ended from here."""
+        if not terminated:
+            lifecycle.end_unstarted(self.id, expired=expired)
+        super()._announce_revoked(reason, terminated, signum, expired)

@@ -1,0 +1,148 @@
+"""A model on its way from the hub, fetched by a process of its own: the hub's client is no part of a worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import ModelLoadFailed
+from tasks.models.footprint import Source
+from worker_config.settings import child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO
+
+    from worker_config.catalogue import ModelEntry
+    from worker_config.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: The log has a line for each so much of a download.
+LOG_FRACTION = 0.1
+LAST_WORDS = 2000
+
+
+class Download:
+    """One download, from its start to its end; what it says may be read at any time.
+
+    Args:
+        entry: a model of the hub.
+        settings: the time-outs.
+        on_change: called, on this download's thread, whenever it has got on, and at its end.
+        refresh: whether the hub is asked for news although all of the model is here.
+
+    Raises:
+        OSError: the machine is out of processes, memory or file descriptors.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        settings: Settings,
+        on_change: Callable[[Download], None] = lambda _: None,
+        *,
+        refresh: bool = False,
+    ) -> None:
+        self.entry = entry
+        self.fraction: float | None = None
+        self.about = ""
+        self.source: Source | None = None
+        self.error: ModelLoadFailed | None = None
+        self._on_change = on_change
+        self._logged = 0.0
+        command = [sys.executable, "-m", "tasks.engine.files.download", entry.source]
+        command += ["--revision", entry.revision] if entry.revision else []
+        command += ["--refresh"] if refresh else []
+        command += ["--timeout-s", str(settings.download_timeout_s), "--stall-s", str(settings.download_stall_s)]
+        logger.info("fetching model %s (%s)", entry.name, entry.source)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # its end tells the process that we are gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment({}),
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._thread = threading.Thread(target=self._follow, name=f"download-{self._process.pid}", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.source is not None or self.error is not None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end; ``False`` if that took too long."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """End it; what has come is kept for the next one."""
+        self._process.kill()
+        self.wait()
+
+    def _follow(self) -> None:
+        process = self._process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        words: list[str] = []
+        listener = threading.Thread(target=_listen, args=(process.stderr, words), daemon=True)
+        listener.start()
+        with process, process.stdout:
+            for line in process.stdout:
+                self._take(line)
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait()
+            listener.join()
+        if not self.done:
+            said = "".join(words).strip()[-LAST_WORDS:]
+            self.error = ModelLoadFailed(
+                f"model {self.entry.name!r}: the process that fetches it ended with status {process.returncode}"
+                + (f"; its last words:\n{said}" if said else "")
+            )
+        if self.source is not None:
+            logger.info("model %s is on this machine: %s", self.entry.name, self.source.path)
+        self._on_change(self)
+
+    def _take(self, line: str) -> None:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            logger.debug("not a line of the protocol: %.200r", line)
+            return
+        if "folder" in said:
+            folder = Path(said["folder"])
+            self.fraction, self.source = 1.0, Source(str(folder), folder.name)
+        elif "error" in said:
+            self.error = ModelLoadFailed(said["error"])
+        else:
+            self.fraction, self.about = said.get("fraction"), str(said.get("about", ""))
+            self._log()
+            self._on_change(self)
+
+    def _log(self) -> None:
+        if self.fraction is None:
+            logger.info("model %s: %s", self.entry.name, self.about)
+        elif self.fraction >= self._logged + LOG_FRACTION:
+            self._logged = self.fraction
+            logger.info("model %s: %.0f %% fetched, %s", self.entry.name, 100 * self.fraction, self.about)
+
+
+def _listen(stderr: IO[str], words: list[str]) -> None:
+    for line in stderr:
+        words.append(line)
+        del words[:-50]

@@ -1,0 +1,243 @@
+"""One engine: its process, its part of the budget, and the flights in it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tasks.errors import GenerationError, ModelLoadFailed, error_for
+from tasks.messages.engine import Abort, LoadFailed, Loading, Ready, Resize, Resized, Started, StepOutput, Tokens
+from tasks.messages.registry import EngineState
+from tasks.worker.engines.process import EngineGone, EngineProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.messages.engine import EngineConfig, FromEngine, Submit
+    from tasks.messages.journal import Entry
+    from tasks.models.footprint import Footprint
+    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.job import StopReason
+    from tasks.worker.attempts.publisher import Publisher
+    from tasks.worker.engines.budget import Place
+    from worker_config.catalogue import ModelEntry
+
+logger = logging.getLogger(__name__)
+
+ABORT_REASON = {
+    "cancelled": "cancelled",
+    "soft_time_limit": "deadline",
+    "time_limit": "deadline",
+    "requeue": "cancelled",
+}
+
+
+class Engine:
+    """One engine process and the flights in it.
+
+    Args:
+        entry: the model.
+        config: what the process is told.
+        place: its part of the budget.
+        footprint: what it is expected to need.
+        publisher: where the flights' entries go.
+        on_change: called when it is ready, failed, gone, or keeps to another size; on the reader's thread.
+        on_step: called with each step, on the reader's thread.
+
+    Raises:
+        OSError: the machine is out of processes, memory or file descriptors.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        config: EngineConfig,
+        place: Place,
+        footprint: Footprint,
+        publisher: Publisher,
+        on_change: Callable[[Engine], None],
+        on_step: Callable[[Engine, StepOutput], None],
+    ) -> None:
+        self.entry = entry
+        self.place = place
+        self.footprint = footprint
+        #: How long it may idle, by the last request that had it; ``None`` for the catalogue's or the setting's time.
+        self.keep_alive_s: float | None = None
+        self.ready: Ready | None = None
+        self.failure: GenerationError | None = None
+        self.gone = False
+        self.last: StepOutput | None = None
+        self.progress_at = time.monotonic()
+        self.loading: Loading | None = None
+        #: What it said last that it keeps to, in MLX's own bytes.
+        self.bound_bytes: int | None = None
+        self._publisher = publisher
+        self._on_change = on_change
+        self._on_step = on_step
+        self._flights: dict[str, Flight] = {}
+        self._started: set[str] = set()
+        self._lock = threading.Lock()
+        self._closing = False
+        self.process = EngineProcess.start(config)
+        self._reader = threading.Thread(target=self._read, name=f"engine-{self.process.pid}", daemon=True)
+        self._reader.start()
+
+    def submit(self, flight: Flight, submit: Submit) -> None:
+        """Hand a request to the process; its flight lands when it ends, however it ends."""
+        with self._lock:
+            if not self._flights:
+                self.progress_at = time.monotonic()
+            if not self.gone:
+                self._flights[flight.task_id] = flight
+        if self.gone:
+            self._publisher.put([(flight, flight.release(crashed=False))])
+            return
+        try:
+            self.process.send(submit)
+        except EngineGone:
+            logger.debug("engine %s ended before it took request %s", self.process.pid, flight.task_id)
+
+    def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
+        """Have a flight end within one step, for this reason."""
+        flight.stop_reason = reason
+        flight.limit_s = limit_s
+        try:
+            self.process.send(Abort(flight.task_id, ABORT_REASON[reason]))  # type: ignore[arg-type]
+        except EngineGone:
+            logger.debug("engine %s ended before request %s was aborted", self.process.pid, flight.task_id)
+
+    def resize(self, size_bytes: int) -> None:
+        """Have it stay within this part of the worker's budget; it says when it does."""
+        try:
+            self.process.send(Resize(size_bytes - self.footprint.process_bytes))
+        except EngineGone:
+            logger.debug("engine %s ended before it was given another size", self.process.pid)
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The part of the worker's budget that it keeps to; ``None`` before it was told of another than its first."""
+        return None if self.bound_bytes is None else self.bound_bytes + self.footprint.process_bytes
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests."""
+        return self.ready is not None and not self.gone and not self.place.retiring and self.place.state == "ready"
+
+    def stalled(self, timeout_s: float) -> bool:
+        """Whether it has had work, and made no step, for so long."""
+        with self._lock:
+            return bool(self._flights) and time.monotonic() - self.progress_at > timeout_s
+
+    def give_up(self, error: GenerationError) -> None:
+        """End a process that does not become what it should; who waits for it gets this error."""
+        self.failure = error
+        self.process.kill()
+
+    def close(self) -> None:
+        """End the process; for an engine without work. Returns when it is gone."""
+        self._closing = True
+        self.process.close()
+
+    def state(self) -> EngineState:
+        """What the registry says of it."""
+        last, place = self.last, self.place
+        return EngineState(
+            model=self.entry.name,
+            state="failed" if self.failure else place.state,
+            fraction=self.loading.fraction if self.loading and not self.ready else None,
+            pid=self.process.pid,
+            revision=self.ready.revision if self.ready else None,
+            pinned=place.pinned,
+            reserved_bytes=place.taken_bytes,
+            memory_bytes=last.active_bytes if last and last.active_bytes is not None else self._weights_bytes(),
+            kv_cache_ratio=self._kv_cache_ratio(),
+            running=last.running if last else 0,
+            waiting=last.waiting if last else 0,
+            steps=last.step if last else 0,
+            idle_s=None if place.users or self.ready is None else round(time.monotonic() - place.used_at, 1),
+            reason=str(self.failure or ""),
+        )
+
+    def _weights_bytes(self) -> int | None:
+        return self.ready.weights_bytes if self.ready else None
+
+    def _kv_cache_ratio(self) -> float | None:
+        """See :class:`tasks.messages.registry.EngineState`; ``None`` where MLX says nothing of memory."""
+        if self.ready is None or self.last is None or self.last.active_bytes is None:
+            return None
+        room = self.place.held_bytes - self.footprint.process_bytes - self.ready.weights_bytes
+        used = self.last.active_bytes - self.ready.weights_bytes
+        return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self.process.receive()
+            except EngineGone as error:
+                self._lost(error)
+                return
+            if isinstance(message, StepOutput):
+                self._take(message)
+            elif isinstance(message, Loading):
+                self.loading = message
+            else:
+                self._note(message)
+                self._on_change(self)
+
+    def _note(self, message: FromEngine) -> None:
+        if isinstance(message, Ready):
+            self.ready = message
+        elif isinstance(message, LoadFailed):
+            self.failure = self.failure or error_for(message.code)(message.message)
+        elif isinstance(message, Resized):
+            self.bound_bytes = message.memory_budget_bytes
+
+    def _take(self, output: StepOutput) -> None:
+        self.last = output
+        self.progress_at = time.monotonic()
+        entries: list[tuple[Flight, Entry]] = []
+        with self._lock:
+            for event in output.events:
+                flight = self._flights.get(event.task_id)
+                if flight is None:
+                    continue
+                if flight.stop_reason == "requeue" and isinstance(event, Tokens) and not event.ids:
+                    continue  # half a character, let go at the abort: the next attempt emits it whole
+                entry = flight.take(event)
+                entries.append((flight, entry))
+                if isinstance(event, Started):
+                    self._started.add(event.task_id)
+                if entry.type in ("end", "error", "release"):
+                    del self._flights[event.task_id]
+                    self._started.discard(event.task_id)
+        if entries:
+            self._publisher.put(entries)
+        self._on_step(self, output)
+
+    def _lost(self, error: EngineGone) -> None:
+        """The process has ended: its flights go back, those of its batch with a crash to their account."""
+        with self._lock:
+            self.gone = True
+            flights, self._flights = self._flights, {}
+            started, self._started = self._started, set()
+        if not self._closing:
+            logger.error("%s; %d requests were in it", error, len(flights))
+        if self.ready is None and self.failure is None:
+            self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
+        self._publisher.put(
+            [(flight, _after_crash(flight, in_batch=task_id in started)) for task_id, flight in flights.items()]
+        )
+        self._on_change(self)
+
+
+def _after_crash(flight: Flight, *, in_batch: bool) -> Entry:
+    """What becomes of a flight whose engine died: what it was to stop for still stands."""
+    if flight.stop_reason == "cancelled":
+        return flight.end("cancelled")
+    if flight.stop_reason == "soft_time_limit":
+        return flight.end("deadline")
+    if flight.stop_reason == "time_limit":
+        return flight.error("deadline_exceeded", f"the time limit of {flight.limit_s:g} s passed")
+    return flight.release(crashed=in_batch)

@@ -1,0 +1,119 @@
+"""The other workers of the fleet, as far as this one asks: who has a model loaded, and who could load it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from tasks.errors import BrokerUnavailable, GenerationError
+from tasks.messages.registry import WorkerRecord
+from tasks.models.footprint import expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.registry import Registry
+    from worker_config.catalogue import ModelEntry
+
+logger = logging.getLogger(__name__)
+
+#: The registry is read at most so often.
+LOOK_S = 3.0
+
+
+class Others(Protocol):
+    """What is known of the other workers."""
+
+    def look(self) -> None:
+        """Learn what there is to know now, if the last time was long ago. May wait for Redis."""
+
+    def hold(self, queue: str, model: str) -> bool:
+        """Whether another live worker that serves this queue has the model loaded."""
+
+    def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        """Whether another live worker that serves this queue has memory enough for the model."""
+
+    def sizes(self, queue: str) -> str:
+        """What the others that serve this queue could load, for a message; empty if there is none."""
+
+
+class Nobody:
+    """A worker that is alone."""
+
+    def look(self) -> None:
+        """Nothing is learned."""
+
+    def hold(self, queue: str, model: str) -> bool:
+        """Never."""
+        return False
+
+    def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        """Never."""
+        return False
+
+    def sizes(self, queue: str) -> str:
+        """Nothing."""
+        return ""
+
+
+class Peers:
+    """The others, by their records in the registry.
+
+    Args:
+        registry: where the records are.
+        identity: this worker, which is not one of them.
+    """
+
+    def __init__(self, registry: Registry, identity: str) -> None:
+        self._registry = registry
+        self._identity = identity
+        self._records: list[WorkerRecord] = []
+        self._looked_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Read the registry, unless that was done in the last :data:`LOOK_S` seconds. Redis's absence changes nothing."""
+        with self._lock:
+            if time.monotonic() - self._looked_at < LOOK_S:
+                return
+            self._looked_at = time.monotonic()
+            try:
+                reading = self._registry.read()
+            except BrokerUnavailable as error:
+                logger.debug("the other workers could not be looked at: %s", error)
+                return
+            self._records = [
+                record
+                for record in reading.records
+                if isinstance(record, WorkerRecord)
+                and record.identity in reading.leases
+                and record.identity != self._identity
+                and record.status != "draining"
+                and not record.paused
+            ]
+
+    def hold(self, queue: str, model: str) -> bool:
+        """See :class:`Others`."""
+        return any(model in record.models for record in self._serving(queue))
+
+    def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        """See :class:`Others`."""
+        return any(_fits(entry, record) for record in self._serving(queue))
+
+    def sizes(self, queue: str) -> str:
+        """See :class:`Others`."""
+        return ", ".join(f"{record.node} {record.room_bytes / 1e9:.1f} GB" for record in self._serving(queue))
+
+    def _serving(self, queue: str) -> Iterator[WorkerRecord]:
+        return (record for record in self._records if queue in record.queues)
+
+
+def _fits(entry: ModelEntry, record: WorkerRecord) -> bool:
+    hardware = record.hardware
+    accelerator = str(hardware.get("engine_accelerator") or hardware.get("accelerator") or "")
+    try:
+        return expected(entry, accelerator, record.room_bytes).floor_bytes <= record.room_bytes
+    except GenerationError:
+        return False

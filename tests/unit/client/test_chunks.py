@@ -1,0 +1,187 @@
+"""Each index once and in order, whatever pub/sub drops, repeats or delays."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.client.chunks import Assembly, Chunk
+from tasks.messages.journal import TYPES, Claim, End, Entry, Error, Release, Start, Token, decode
+
+END = End(attempt=1, index=0, finish_reason="stop", usage={})
+
+
+def token(index: int, text: str, ids: int | None = None, attempt: int = 1) -> Token:
+    count = len(text) if ids is None else ids
+    return Token(attempt=attempt, index=index, ids=list(range(index, index + count)), text=text)
+
+
+@st.composite
+def journals(draw: st.DrawFn) -> list[Entry]:
+    """A journal of one or more attempts, each going on where the one before it stopped, up to an end."""
+    entries: list[Entry] = []
+    index = 0
+    for attempt, sizes in enumerate(draw(st.lists(st.lists(st.integers(0, 4), max_size=6), min_size=1, max_size=3)), 1):
+        entries.append(Claim(attempt=attempt, worker=f"w{attempt}"))
+        entries.append(
+            Start(attempt=attempt, model="m", revision="r", prompt_tokens=3, cached_tokens=0, prompt_hash="h")
+        )
+        for size in sizes:
+            if size:
+                entries.append(token(index, "".join(chr(97 + (index + i) % 26) for i in range(size)), attempt=attempt))
+                index += size
+    return [*entries, replace(END, index=index, attempt=entries[-1].attempt)]
+
+
+@given(entries=journals(), data=st.data())
+def test_every_interleaving(entries: list[Entry], data: st.DataObject) -> None:
+    """Any mix of dropped, repeated and late messages with reads of the stream gives each index once, in order."""
+    assembly = Assembly()
+    chunks: list[Chunk] = []
+    written = 0
+
+    def keep(outcome: Chunk | Error | None) -> None:
+        if outcome is not None:
+            assert isinstance(outcome, Chunk)
+            chunks.append(outcome)
+
+    def read_stream() -> None:
+        start = data.draw(st.integers(0, written), label="read from")
+        assembly.gap = False
+        for entry in entries[start:written]:
+            keep(assembly.read(entry, whole=start == 0))
+        if assembly.gap:
+            assembly.gap = False
+            for entry in entries[:written]:
+                keep(assembly.read(entry, whole=True))
+
+    while written < len(entries):
+        written = data.draw(st.integers(written + 1, len(entries)), label="written")
+        for place in data.draw(st.lists(st.integers(0, written - 1), max_size=6), label="heard"):
+            keep(assembly.hear(entries[place]))
+        if assembly.gap or data.draw(st.booleans(), label="silence"):
+            read_stream()
+    read_stream()
+    if not assembly.ended:
+        for entry in entries:
+            keep(assembly.read(entry, whole=True))
+
+    ids = [each for chunk in chunks for each in chunk.ids]
+    assert ids == list(range(len(ids)))
+    assert [chunk.index for chunk in chunks] == [sum(len(c.ids) for c in chunks[:i]) for i in range(len(chunks))]
+    whole = "".join(entry.text for entry in entries if isinstance(entry, Token))
+    assert "".join(chunk.text for chunk in chunks) == whole
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].finish_reason == "stop"
+
+
+def test_gap_is_noticed() -> None:
+    """A token or an end beyond the next index is held back and asks for the stream; so does every error."""
+    late: list[Entry] = [token(3, "d"), replace(END, index=3), Error(attempt=1, code="expired", message="late")]
+    for entry in late:
+        assembly = Assembly()
+        assert assembly.hear(token(0, "ab")) is not None
+        assert assembly.hear(entry) is None
+        assert assembly.gap
+
+
+def test_missing_for_good() -> None:
+    """What even the whole stream lacks does not keep the rest from coming."""
+    assembly = Assembly()
+    assert assembly.read(token(2, "c"), whole=False) is None
+    assert assembly.gap
+    assert assembly.read(token(2, "c"), whole=True) == Chunk(text="c", index=2, ids=[2])
+
+
+def test_straddling_chunk() -> None:
+    """A chunk that begins before what was seen and ends after it gives its new ids and its new text."""
+    assembly = Assembly()
+    assembly.hear(token(0, "abcd"))
+    logprobs = [{"id": index} for index in range(2, 6)]
+    chunk = assembly.hear(replace(token(2, "cdef"), logprobs=logprobs))
+    assert chunk == Chunk(text="ef", index=4, ids=[4, 5], logprobs=logprobs[2:])
+
+
+def test_text_without_ids() -> None:
+    """Text that was held back to the end comes out once, though its index cannot tell it from its copy."""
+    assembly = Assembly()
+    assembly.hear(token(0, "a"))
+    flush = token(1, "tail", ids=0)
+    assert assembly.hear(flush) == Chunk(text="tail", index=1)
+    assert assembly.read(flush, whole=True) is None
+    assert assembly.hear(replace(END, index=1)) == Chunk(text="", index=1, finish_reason="stop", usage={}, timing={})
+
+
+def test_nothing_after_the_end() -> None:
+    """After its end a journal says nothing more, and an error in the stream is an end."""
+    assembly = Assembly()
+    error = Error(attempt=1, code="expired", message="late")
+    assert assembly.read(error, whole=True) == error
+    assert assembly.read(token(0, "a"), whole=True) is None
+    assert assembly.hear(error) is None
+    assert not assembly.gap
+
+
+def test_what_is_known() -> None:
+    """Claims, starts and releases say who holds the request."""
+    assembly = Assembly()
+    assembly.hear(Claim(attempt=2, worker="w"))
+    assembly.hear(Start(attempt=2, model="m", revision="r", prompt_tokens=9, cached_tokens=0, prompt_hash="h"))
+    assert (assembly.worker, assembly.attempt, assembly.prompt_tokens) == ("w", 2, 9)
+    assembly.hear(Release(attempt=2, crashed=False))
+    assert assembly.worker is None
+
+
+UNSOUND = st.fixed_dictionaries(
+    {
+        "index": st.none() | st.integers(-2, 2) | st.text(),
+        "ids": st.none() | st.lists(st.integers()),
+        "text": st.none() | st.text(),
+        "logprobs": st.none() | st.integers(),
+        "choice": st.integers(0, 1),
+    }
+)
+
+
+@given(UNSOUND)
+def test_unsound_tokens(values: dict[str, object]) -> None:
+    """A token entry of the wrong shape, or of another choice, is skipped and breaks nothing."""
+    assembly = Assembly()
+    assembly.hear(Token(attempt=1, **values))  # type: ignore[arg-type]
+    assert isinstance(assembly.next_index, int)
+    assert assembly.next_index >= 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(st.sampled_from(sorted(TYPES)), st.data())
+def test_malformed_entries(kind: str, data: st.DataObject) -> None:
+    """Entries whose fields are of any type and shape break nothing, and what comes out has its promised types."""
+    names = [each.name for each in fields(TYPES[kind])]
+    record = {"type": kind, **data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON)))}
+    assembly = Assembly()
+    entry = decode(json.dumps(record))
+    outcome = None if entry is None else assembly.read(entry, whole=True)
+    if isinstance(outcome, Chunk):
+        assert isinstance(outcome.text, str)
+        assert isinstance(outcome.finish_reason, str | None)
+    assert assembly.ended == (outcome is not None and kind != "token")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"{", b"null", b"7", b"[" * 100_000, b'{"type":[]}', b'{"type":"token"}', b'{"v":1,"type":"later"}', b"\xff"],
+)
+def test_garbage(payload: bytes) -> None:
+    """Payloads that are no entries of this version decode to nothing."""
+    assert decode(payload) is None

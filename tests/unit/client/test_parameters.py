@@ -1,0 +1,322 @@
+"""A request's parameters: every bound, what each error says, a chain's previous answer, and what monitors see."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.client.parameters import (
+    INSTEAD,
+    MAX_EXTRA_BYTES,
+    MAX_LOGIT_BIAS,
+    MAX_PROMPT_BYTES,
+    MAX_TOKENS_DEFAULT,
+    Parameters,
+    parse,
+    previous_of,
+    redact,
+    with_previous,
+)
+from tasks.errors import InvalidRequest
+from tasks.messages.engine import Sampling
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def refused(**values: Any) -> str:
+    """What is said against these parameters, beside a good prompt unless they have one."""
+    given = values if {"prompt", "messages"} & set(values) else {"prompt": "hi", **values}
+    with pytest.raises(InvalidRequest) as caught:
+        parse(given)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    return str(caught.value)
+
+
+def user(content: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("name", "value", "remedy"),
+        [
+            ("temperature", -0.1, "greater than or equal to 0"),
+            ("temperature", "hot", "a valid number"),
+            ("temperature", math.inf, "a finite number"),
+            ("top_p", 0, "greater than 0"),
+            ("top_p", 1.1, "less than or equal to 1"),
+            ("top_p", math.nan, "less than or equal to 1"),
+            ("top_k", -1, "greater than or equal to 0"),
+            ("top_k", 1.5, "a valid integer"),
+            ("min_p", -0.1, "greater than or equal to 0"),
+            ("min_p", 1.1, "less than or equal to 1"),
+            ("presence_penalty", -2.1, "greater than or equal to -2"),
+            ("presence_penalty", 2.1, "less than or equal to 2"),
+            ("frequency_penalty", -2.1, "greater than or equal to -2"),
+            ("frequency_penalty", 2.1, "less than or equal to 2"),
+            ("frequency_penalty", math.nan, "a finite number"),
+            ("repetition_penalty", 0, "greater than 0"),
+            ("repetition_context_size", 0, "greater than or equal to 1"),
+            ("repetition_context_size", 4097, "less than or equal to 4096"),
+            ("max_tokens", 0, "greater than or equal to 1"),
+            ("max_tokens", 1.5, "a valid integer"),
+            ("max_tokens", "many", "a valid integer"),
+            ("stop", ["a"] * 17, "at most 16 stop strings, got 17"),
+            ("stop", ["a" * 257], "each stop string has 1 to 256 characters"),
+            ("stop", "", "each stop string has 1 to 256 characters"),
+            ("stop", 5, "a valid tuple"),
+            ("top_logprobs", 21, "less than or equal to 20"),
+            ("top_logprobs", -1, "greater than or equal to 0"),
+            ("top_logprobs", 5, "needs logprobs=True"),
+            ("logprobs", "perhaps", "a valid boolean"),
+            ("logit_bias", {str(number): 1 for number in range(MAX_LOGIT_BIAS + 1)}, f"at most {MAX_LOGIT_BIAS} items"),
+            ("logit_bias", [1], "a valid dictionary"),
+            ("seed", 2**64, "less than 18446744073709551616"),
+            ("seed", -(2**63) - 1, "greater than or equal to -9223372036854775808"),
+            ("model", "", "at least 1 character"),
+            ("model", 5, "a valid string"),
+            ("model", "x" * 257, "at most 256 characters"),
+            ("deadline", 0, "greater than 0"),
+            ("deadline", math.nan, "a finite number"),
+            ("require_worker", "perhaps", "a valid boolean"),
+            ("metadata", {"a": math.nan}, "must be plain JSON"),
+            ("metadata", {"a": "x" * MAX_EXTRA_BYTES}, f"the limit is {MAX_EXTRA_BYTES}"),
+            ("metadata", 5, "a valid dictionary"),
+            ("chat_template_kwargs", {"a": object()}, "must be plain JSON"),
+            ("prompt", 5, "a valid string"),
+        ],
+    )
+    def test_says_field_value_and_remedy(self, name: str, value: Any, remedy: str) -> None:
+        """A value out of bounds is one line with the field's name, the value, and what it should be."""
+        message = refused(**{name: value})
+        assert message.startswith(f"{name}=")
+        assert remedy in message
+        assert f"{name}={repr(value)[:50]}" in message
+
+    @pytest.mark.parametrize(
+        ("values", "where"),
+        [
+            ({"stop": ["a", 1]}, "stop[1]=1:"),
+            ({"logit_bias": {"11": 101}}, "logit_bias['11']=101:"),
+            ({"logit_bias": {"eleven": 1}}, "logit_bias['eleven']='eleven':"),
+            ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0]['role']='boss':"),
+            ({"messages": [*user("x"), {"role": "user"}]}, "messages[1]['content']: field required"),
+            ({"messages": ["x"]}, "messages[0]=<str>:"),
+            ({"messages": "x"}, "messages=<str>: input should be a valid list"),
+            ({"prompt": ["x"]}, "prompt=<list>: input should be a valid string"),
+            ({"messages": user(None)}, "messages[0]['content']=None:"),
+            ({"messages": user([{"type": "text"}])}, "messages[0]['content'][0]['text']: field required"),
+            (
+                {"messages": user([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "b"}])},
+                "messages[0]['content'][1]['type']='image_url': input should be 'text'",
+            ),
+            ({"messages": [{"role": "user", "content": "x", "mood": "good"}]}, "messages[0]['mood']=<str>:"),
+        ],
+    )
+    def test_says_where_inside_a_field(self, values: dict[str, Any], where: str) -> None:
+        """An error inside a list or an object has the path to it, as one would write it in Python."""
+        assert refused(**values).startswith(where)
+
+    def test_a_number_that_cannot_be_shown(self) -> None:
+        """An integer of more digits than Python converts is refused like any other."""
+        assert refused(seed=10**5000) == "seed=<int>: input should be less than 18446744073709551616"
+
+    def test_edges_are_allowed(self) -> None:
+        """The bounds themselves are good values."""
+        parse(
+            {
+                "prompt": "x" * MAX_PROMPT_BYTES,
+                "temperature": 0,
+                "top_p": 1,
+                "min_p": 1,
+                "max_tokens": 1,
+                "presence_penalty": -2,
+                "frequency_penalty": 2,
+                "repetition_context_size": 4096,
+                "seed": 2**64 - 1,
+                "stop": ["a" * 256] * 16,
+                "logprobs": True,
+                "top_logprobs": 20,
+                "logit_bias": {"5": -100, "6": 100},
+            }
+        )
+
+
+class TestPrompt:
+    def test_exactly_one(self) -> None:
+        """Neither of messages and prompt, or both, is refused; so is one without text."""
+        assert refused(prompt=None) == "neither messages nor prompt is set: give exactly one of them"
+        assert refused(prompt="a", messages=user("b")) == "both messages and prompt are set: give exactly one of them"
+        assert refused(prompt="") == "prompt='' is empty: give some text"
+        for empty in ([], user(""), user([])):
+            assert refused(messages=empty).startswith("messages=[…] has no text:")
+
+    def test_too_long(self) -> None:
+        """The limit is in bytes, of all messages together."""
+        half = "é" * (MAX_PROMPT_BYTES // 4)
+        assert parse({"messages": [*user(half), *user(half)]}).prompt_bytes == MAX_PROMPT_BYTES
+        too_long = refused(messages=[*user(half), *user(half + "x")])
+        assert (
+            too_long == f"the prompt has {MAX_PROMPT_BYTES + 1} bytes; the limit is {MAX_PROMPT_BYTES}: send less text"
+        )
+
+    def test_half_a_character(self) -> None:
+        """Text that no tokenizer could take is refused where it is made."""
+        assert refused(prompt="ok \ud83d") == "the prompt has '\\ud83d', one half of a character, at 3: send whole text"
+
+    def test_parts(self) -> None:
+        """OpenAI's list of text parts counts as one text."""
+        parsed = parse({"messages": user([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])})
+        assert parsed.messages is not None
+        assert parsed.messages[0].text == "ab"
+
+
+class TestUnknown:
+    def test_is_named(self) -> None:
+        """An unknown field is an error that names it, and what was probably meant."""
+        assert refused(temprature=1) == "temprature: unknown field; did you mean temperature?"
+        assert refused(**{"a\nb": 1}).startswith("'a\\nb': unknown field")
+        assert refused(zzz=1).startswith("zzz: unknown field; the fields are messages, prompt, model,")
+
+    @pytest.mark.parametrize("name", sorted(INSTEAD))
+    def test_known_from_elsewhere(self, name: str) -> None:
+        """A field of OpenAI's that is not supported says what to do instead, and is never ignored."""
+        assert refused(**{name: []}) == f"{name}: not a field of generate: {INSTEAD[name]}"
+
+
+class TestDefaults:
+    def test_what_is_left_out(self) -> None:
+        """``None`` counts as left out; the model's own defaults fill what the producer left out, and nothing else."""
+        assert parse({"prompt": "a", "max_tokens": None}).max_tokens == MAX_TOKENS_DEFAULT
+        parsed = parse({"prompt": "a", "top_p": 0.5, "seed": None}, {"top_p": 0.9, "temperature": 0.2})
+        assert (parsed.top_p, parsed.temperature) == (0.5, 0.2)
+
+    def test_sampling(self) -> None:
+        """The engine's sampler gets each parameter under its own name."""
+        chosen: dict[str, Any] = {
+            "temperature": 0.5,
+            "top_p": 0.6,
+            "top_k": 7,
+            "min_p": 0.1,
+            "seed": 8,
+            "presence_penalty": 0.1,
+            "frequency_penalty": 0.2,
+            "repetition_penalty": 1.1,
+            "repetition_context_size": 9,
+            "logit_bias": {11: 1.0},
+            "logprobs": True,
+            "top_logprobs": 2,
+        }
+        assert parse({"prompt": "a", **chosen}).sampling() == Sampling(**chosen)
+
+    def test_json_keys(self) -> None:
+        """JSON knows text keys alone; a bias that came through Redis is for the same token."""
+        assert parse({"prompt": "a", "logit_bias": {"11": 1}}).logit_bias == {11: 1.0}
+
+    def test_one_stop_string(self) -> None:
+        """``stop`` may be a text, as in OpenAI's interface."""
+        assert parse({"prompt": "a", "stop": "\n"}).stop == ("\n",)
+        assert parse({"prompt": "a", "stop": None}).stop == ()
+
+
+@given(values=st.dictionaries(st.sampled_from(sorted(Parameters.model_fields)) | st.text(max_size=5), JSON, max_size=5))
+def test_nothing_else_is_ever_raised(values: dict[str, Any]) -> None:
+    """Whatever JSON a producer of any language sends, it is parameters or an InvalidRequest."""
+    with contextlib.suppress(InvalidRequest):
+        parse(values)
+
+
+@pytest.mark.parametrize("name", ["metadata", "messages", "stop", "prompt", "zzz"])
+def test_deep_nesting_is_refused(name: str) -> None:
+    """JSON that is nested too deeply to be looked at is an InvalidRequest too."""
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    refused(**{name: deep})
+    while deep:  # freed from the outside in, so that the interpreter does not recurse either
+        deep = deep.pop("a")
+
+
+class TestPrevious:
+    ANSWER: dict[str, Any] = {"text": "Paris", "finish_reason": "stop"}  # noqa: RUF012
+
+    def test_none(self) -> None:
+        """Without a previous answer the keywords are what they were."""
+        values = {"prompt": "{previous}"}
+        assert with_previous(None, values) is values
+
+    @pytest.mark.parametrize(("args", "previous"), [(None, None), ((), None), (["x"], "x"), ((None,), None)])
+    def test_is_the_positional_argument(self, args: Any, previous: Any) -> None:
+        """Celery gives the previous answer as the one positional argument."""
+        assert previous_of(args) == previous
+
+    def test_in_the_prompt(self) -> None:
+        """It replaces its mark in the prompt, however often that is there; without a mark it follows."""
+        assert with_previous(self.ANSWER, {"prompt": "{previous}? {previous}!"}) == {"prompt": "Paris? Paris!"}
+        assert with_previous("Paris", {"prompt": "Tell me of "}) == {"prompt": "Tell me of Paris"}
+
+    def test_in_messages(self) -> None:
+        """It replaces its mark in each message that has one, in text parts too; without a mark it is one more message."""
+        marked = [{"role": "system", "content": "Be brief."}, *user("Where is {previous}?")]
+        assert with_previous(self.ANSWER, {"messages": marked})["messages"] == [marked[0], *user("Where is Paris?")]
+        parts = user([{"type": "text", "text": "Where is {previous}?"}])
+        replaced = user([{"type": "text", "text": "Where is Paris?"}])
+        assert with_previous(self.ANSWER, {"messages": parts})["messages"] == replaced
+        assert with_previous(self.ANSWER, {"messages": marked[:1]})["messages"] == [marked[0], *user("Paris")]
+        assert with_previous(self.ANSWER, {"model": "m"}) == {"model": "m", "messages": user("Paris")}
+
+    def test_changes_nothing_of_the_callers(self) -> None:
+        """The caller's own objects stay as they are: Celery may send them again."""
+        values = {"messages": user("{previous}")}
+        with_previous(self.ANSWER, values)
+        assert values == {"messages": user("{previous}")}
+
+    def test_several_answers(self) -> None:
+        """A chord's answers are joined by blank lines, in order."""
+        assert with_previous([self.ANSWER, "Rome"], {"prompt": "{previous}"}) == {"prompt": "Paris\n\nRome"}
+
+    @pytest.mark.parametrize("previous", [5, {"message": "x"}, [5], b"x", object()])
+    def test_something_else(self, previous: Any) -> None:
+        """What is no answer is refused, and the message says what is expected."""
+        with pytest.raises(InvalidRequest, match="expected the previous task's answer"):
+            with_previous(previous, {"prompt": "a"})
+
+    def test_more_than_one(self) -> None:
+        """A second positional argument is an error, and not ignored."""
+        with pytest.raises(InvalidRequest, match="2 positional arguments: at most one"):
+            previous_of(["a", "b"])
+
+    @given(previous=JSON, values=st.dictionaries(st.sampled_from(["prompt", "messages", "model"]), JSON, max_size=3))
+    def test_nothing_else_is_raised(self, previous: Any, values: dict[str, Any]) -> None:
+        """Whatever the keywords are, putting an answer in and checking them raises nothing but InvalidRequest."""
+        with contextlib.suppress(InvalidRequest):
+            parse(with_previous(previous, values))
+
+
+class TestRedact:
+    def test_shows_lengths(self) -> None:
+        """Monitors see the model, the lengths and a few harmless numbers."""
+        shown = redact({"model": "m", "messages": user("a secret"), "max_tokens": 5, "temperature": 0.5, "seed": 1})
+        assert shown == "{model='m', messages=<1 messages, 8 characters>, max_tokens=5, temperature=0.5, seed=1}"
+        assert redact({"prompt": "a secret"}) == "{prompt=<8 characters>}"
+
+    @given(
+        JSON,
+        st.sampled_from(sorted({*Parameters.model_fields, "secret"} - {"model", "max_tokens", "temperature", "seed"})),
+    )
+    def test_shows_no_word(self, value: Any, name: str) -> None:
+        """No field that may hold a person's words is shown, whatever its shape."""
+        shown = redact(
+            {name: [value, "geheimnis"], "messages": [{"role": "geheimnis", "content": ["geheimnis"]}, "geheimnis"]}
+        )
+        assert "geheimnis" not in shown

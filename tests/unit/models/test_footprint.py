@@ -1,0 +1,122 @@
+"""How many bytes an engine needs, before it is loaded and after; and where a model's files are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.errors import ModelLoadFailed, UnknownModel
+from tasks.messages.engine import Ready
+from tasks.models.footprint import (
+    FAKE_KV_BYTES,
+    NOTHING,
+    PREFILL_BYTES,
+    PROCESS_BYTES,
+    Footprint,
+    Source,
+    expected,
+    local_source,
+    measured,
+)
+from tasks.models.routing import KV_ROOM_BYTES
+from tests.tiny_model import make_tiny_model
+from worker_config.catalogue_file import ModelEntry
+from worker_config.hub import complete_mark, repository_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HUB = ModelEntry(name="m", kind="hub", source="acme/Model-7B-4bit", parameters_b=7.0)
+
+
+def path_entry(folder: Path) -> ModelEntry:
+    return ModelEntry(name="tiny", kind="path", source=str(folder))
+
+
+class TestExpected:
+    def test_by_the_headers_of_its_files(self, tmp_path: Path) -> None:
+        """Weights as their files' headers say, the KV cache of its whole context where that is short, and margins."""
+        folder = make_tiny_model(tmp_path / "tiny")
+        found = expected(path_entry(folder), "metal")
+        header = 8 + int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
+        assert found.weights_bytes == (folder / "model.safetensors").stat().st_size - header
+        # 2 layers × 2 heads × 16 × keys and values × 2 bytes, for 2,048 tokens.
+        assert found.kv_bytes == 2 * 2 * 16 * 2 * 2 * 2048
+        margin = PREFILL_BYTES + found.weights_bytes // 32
+        assert found.floor_bytes == found.weights_bytes + found.kv_bytes + margin + PROCESS_BYTES
+
+    def test_by_its_name(self) -> None:
+        """What is not here yet is as large as its name says: 7 billion parameters in 4 bits, with their scales."""
+        assert expected(HUB, "metal") == Footprint(3_937_500_000, KV_ROOM_BYTES)
+
+    def test_dense_on_a_cpu(self) -> None:
+        """On a CPU weights are float32, unless that is more than there is."""
+        assert expected(HUB, "cpu").weights_bytes == 28_000_000_000
+        assert expected(HUB, "cpu").kv_bytes == 2 * KV_ROOM_BYTES
+        assert expected(HUB, "cpu", most_bytes=16 << 30) == expected(HUB, "metal")
+
+    def test_where_bits_are_unknown(self, tmp_path: Path) -> None:
+        """A model of which only the number of parameters is known counts in 16 bits."""
+        entry = ModelEntry(name="m", kind="path", source=str(tmp_path / "nothing"), parameters_b=2.0)
+        assert expected(entry, "metal").weights_bytes == 4_000_000_000
+
+    def test_where_nothing_is_known(self, tmp_path: Path) -> None:
+        """A model that nothing tells the size of cannot be reserved for."""
+        with pytest.raises(UnknownModel, match="tell its size"):
+            expected(path_entry(tmp_path / "house"), "metal")
+
+    def test_fake_ones(self) -> None:
+        """A fake model counts for what its name says, which may be nothing."""
+        assert expected(ModelEntry(name="fake:1", kind="fake", source="1"), "cpu") is NOTHING
+        assert NOTHING.floor_bytes == 0
+        sized = expected(ModelEntry(name="fake:1:weights_mb=8", kind="fake", source="1"), "cpu")
+        assert sized == Footprint(8 << 20, FAKE_KV_BYTES)
+
+    def test_measured(self) -> None:
+        """What an engine says of itself takes the place of what was expected."""
+        ready = Ready(
+            model="m",
+            revision="r",
+            context_tokens=100_000,
+            weights_bytes=5,
+            kv_bytes_per_token=10,
+            accelerator="metal",
+            blas="",
+            load_s=1.0,
+            pid=1,
+        )
+        assert measured(ready, Footprint(7, 7, 3)) == Footprint(5, 40_960, 3)
+
+
+class TestSource:
+    def test_a_folder(self, tmp_path: Path) -> None:
+        """A model of a path is where the path leads; one that has gone is an error that says so."""
+        assert local_source(path_entry(tmp_path)) == Source(str(tmp_path))
+        with pytest.raises(ModelLoadFailed, match="gone does not exist: put the model there"):
+            local_source(path_entry(tmp_path / "gone"))
+
+    def test_a_bundled_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The bundled model that was not made yet is an error that says how."""
+        monkeypatch.setattr("tasks.models.footprint.bundled_folder", lambda name: tmp_path / name)
+        entry = ModelEntry(name="small", kind="bundled", source="small")
+        with pytest.raises(ModelLoadFailed, match="run `make model`"):
+            local_source(entry)
+        (tmp_path / "small").mkdir()
+        assert local_source(entry) == Source(str(tmp_path / "small"))
+
+    def test_a_hub_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A model of the hub is here when all of it is known to be; its commit is its revision."""
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+        assert local_source(HUB) is None
+        snapshot = repository_folder(HUB.source) / "snapshots" / "c0ffee"
+        snapshot.mkdir(parents=True)
+        (snapshot.parent.parent / "refs").mkdir()
+        (snapshot.parent.parent / "refs" / "main").write_text("c0ffee")
+        assert local_source(HUB) is None
+        complete_mark(snapshot).touch()
+        assert local_source(HUB) == Source(str(snapshot), "c0ffee")
+
+    def test_a_fake_one(self) -> None:
+        """A fake model needs no files."""
+        assert local_source(ModelEntry(name="fake:1", kind="fake", source="1")) == Source("")

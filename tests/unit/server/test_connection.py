@@ -1,0 +1,140 @@
+"""Where journals find Redis, and what they make of its errors."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from celery import Celery
+
+from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.server.connection import Endpoint, connect, endpoint, translated, trouble
+from worker_config.redis_url import without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    """An application of somebody else's."""
+    with Celery("shop", set_as_current=False) as each:
+        yield each
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis+socket:///tmp/s?virtual_host=3", "unix:///tmp/s?db=3"),
+        ("redis+socket://:pw@/tmp/s", "unix://:pw@/tmp/s?db=0"),
+        ("rediss://h:1/0?ssl_cert_reqs=CERT_REQUIRED", "rediss://h:1/0?ssl_cert_reqs=required"),
+        ("rediss://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0?ssl_cert_reqs=none"),
+    ],
+)
+def test_urls(url: str, expected: str) -> None:
+    """Celery's spellings of a Redis URL become redis-py's, and redis-py takes them."""
+    assert endpoint(url).url == expected
+    with connect(url) as client:
+        settings = client.get_connection_kwargs()
+    assert settings["protocol"] == 2
+    assert settings["socket_timeout"] == 5
+
+
+def test_app(app: Celery) -> None:
+    """The broker that is read from wins; of several, the first; without a Redis broker, the result backend."""
+    app.conf.update(broker_url="redis://one/0;redis://two/0", result_backend="redis://results/0")
+    assert endpoint(app).url == "redis://one/0"
+    app.conf.update(broker_read_url=["redis://three/0", "redis://four/0"])
+    assert endpoint(app).url == "redis://three/0"
+    app.conf.update(broker_url="amqp://h//", broker_read_url=None)
+    assert endpoint(app).url == "redis://results/0"
+
+
+def test_tls_options(app: Celery) -> None:
+    """TLS options that Celery keeps beside the URL reach redis-py."""
+    app.conf.update(
+        broker_url="rediss://h/0", broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca"}
+    )
+    where = endpoint(app)
+    assert where == Endpoint("rediss://h/0", (("ssl_ca_certs", "/ca"), ("ssl_cert_reqs", ssl.CERT_REQUIRED)))
+    with connect(where) as client:
+        assert client.get_connection_kwargs()["ssl_ca_certs"] == "/ca"
+
+
+def test_no_redis(app: Celery) -> None:
+    """Without Redis the error names both settings, and no password."""
+    app.conf.update(broker_url="amqp://me:secret@h//", result_backend="rpc://")
+    with pytest.raises(BrokerUnavailable) as caught:
+        endpoint(app)
+    assert "broker_read_url='amqp://me:***@h//', result_backend='rpc:'" in str(caught.value).replace("rpc://", "rpc:")
+
+
+@pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h/0?socket_timeout=soon"])
+def test_unusable_url(url: str) -> None:
+    """A URL that redis-py cannot read is an error that shows it, or one of its first command."""
+    with pytest.raises(BrokerUnavailable, match="not a usable Redis URL"):
+        connect(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("redis://h/0", "redis://h/0"), ("redis://:p@h:1/0", "redis://:***@h:1/0"), ("redis://[::1", "(unreadable URL)")],
+)
+def test_without_password(url: str, shown: str) -> None:
+    """A URL is shown without its password, whatever it looks like."""
+    assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy", "entry"),
+    [
+        (redis.AuthenticationError("invalid password."), "right user and password", "Wrong password"),
+        (redis.ResponseError("NOAUTH Authentication required."), "right user and password", "Wrong password"),
+        (redis.exceptions.NoPermissionError("no 'xadd'"), "docs/security.md", "Wrong password"),
+        (redis.exceptions.OutOfMemoryError("command not allowed"), "maxmemory", "Redis is full"),
+        # As servers before 7 put what a script was refused.
+        (redis.ResponseError("Error running script: -OOM command not allowed when used"), "maxmemory", "Redis is full"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), "disk", "Redis is full"),
+        (redis.ReadOnlyError("You can't write"), "primary", "Redis is a replica"),
+        (redis.BusyLoadingError("loading"), "wait until", "Redis is not there"),
+        (redis.ResponseError("DB index is out of range"), "/0", "Redis is not there"),
+        (redis.TimeoutError("slow"), "TLS", "Redis is not there"),
+        (redis.ConnectionError("SSL wrong version number"), "ssl_ca_certs", "Redis is not there"),
+        (redis.ConnectionError("refused"), "start it there", "Redis is not there"),
+        (ConnectionResetError(), "start it there", "Redis is not there"),
+    ],
+)
+def test_trouble(error: Exception, remedy: str, entry: str) -> None:
+    """What is wrong with a server is told apart, each with what to do and where to read on, in one line."""
+    found = trouble(error)
+    assert remedy in found.remedy
+    assert found.entry == entry
+    assert found.says
+    assert "\n" not in found.says
+    assert not found.says.endswith(".")
+
+
+def test_trouble_in_a_pipeline() -> None:
+    """What redis-py says of the command that failed among several is left out."""
+    said = "Command # 1 (SADD _kombu.binding.celery a) of pipeline caused error: command not allowed"
+    assert trouble(redis.ResponseError(said)).says == "command not allowed"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (redis.ConnectionError("refused"), BrokerUnavailable),
+        (redis.TimeoutError("slow"), BrokerUnavailable),
+        (ConnectionResetError("reset"), BrokerUnavailable),
+        (redis.ReadOnlyError("a replica"), BrokerUnavailable),
+        (redis.ResponseError("MISCONF no disk"), BrokerUnavailable),
+        (redis.ResponseError("ERR what"), JournalFailed),
+    ],
+)
+def test_translated(error: Any, expected: type[Exception]) -> None:
+    """What waiting may mend is told apart from what it does not, and every message says what was being done."""
+    with pytest.raises(expected, match=f"claim of x: .*{error}"), translated("claim of x"):
+        raise error

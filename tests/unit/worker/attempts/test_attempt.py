@@ -1,0 +1,176 @@
+"""A flight: what an engine says of one request, turned into the journal's entries, across attempts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.journal.writer import Append, ClaimAnswer
+from tasks.messages.engine import Failed, Finished, Resume, Started, TokenLogprob, Tokens
+from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token
+from tasks.worker.attempts.attempt import Fenced, Flight
+
+if TYPE_CHECKING:
+    from tasks.worker.attempts.job import StopReason
+
+START = Start(attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=0, prompt_hash="h")
+
+
+def claim(attempt: int = 1, entries: list[Entry] | None = None, **values: Any) -> ClaimAnswer:
+    return ClaimAnswer(
+        **{
+            "kind": "claimed",
+            "attempt": attempt,
+            "crashes": 0,
+            "entries": entries or [],
+            "items": [Append.of("t1", 0, Claim(attempt=attempt, worker="a#1"))],
+            "owner": "a#1",
+            "nonce": "n",
+            "queued_ms": 12.3456,
+            **values,
+        }
+    )
+
+
+@pytest.fixture
+def flight() -> Flight:
+    """A first attempt."""
+    return Flight("t1", claim(), "m", "r1")
+
+
+@pytest.fixture
+def second() -> Flight:
+    """A second attempt at a request of which two tokens are in the journal."""
+    entries: list[Entry] = [
+        Claim(attempt=1, worker="b#1"),
+        START,
+        Token(attempt=1, index=0, ids=[7], text="One "),
+        Token(attempt=1, index=1, ids=[8], text="two ", logprobs=[{"id": 8}]),
+    ]
+    return Flight("t1", claim(2, entries), "m", "r1")
+
+
+def test_an_answer(flight: Flight) -> None:
+    """Start, tokens and end become the journal's entries, numbered from one."""
+    assert flight.take(Started("t1", 3, 1, "h")) == Start(
+        attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=1, prompt_hash="h"
+    )
+    assert flight.take(Tokens("t1", 0, [7], "One ")) == Token(attempt=1, index=0, ids=[7], text="One ")
+    assert flight.take(Tokens("t1", 1, [8], "two")) == Token(attempt=1, index=1, ids=[8], text="two")
+    end = flight.take(Finished("t1", "stop", 3, 1, 2))
+    assert isinstance(end, End)
+    assert (end.index, end.finish_reason) == (2, "stop")
+    assert end.usage == {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2, "total_tokens": 5}
+    assert flight.text == "One two"
+    assert [flight.next_n(), flight.next_n()] == [1, 2]
+
+
+def test_timing(flight: Flight) -> None:
+    """Times are in ms; the first token's stands once there is one."""
+    before = flight.timing()
+    assert before["queued_ms"] == 12.346
+    assert before["first_token_ms"] is None
+    flight.take(Tokens("t1", 0, [7], "One "))
+    after = flight.timing()
+    assert after["first_token_ms"] is not None
+    assert after["total_ms"] is not None
+    assert 0 <= after["first_token_ms"] <= after["total_ms"]
+    assert Flight("t1", claim(queued_ms=None), "m", "r1").timing()["queued_ms"] is None
+
+
+def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
+    """The engine begins at the beginning."""
+    assert flight.resume() is None
+    assert flight.generated_here == 0
+
+
+def test_a_second_attempt_goes_on(second: Flight) -> None:
+    """The engine is told what the journal holds, and the answer is that and what comes after it."""
+    assert second.resume() == Resume(ids=[7, 8], text="One two ", revision="r1", prompt_hash="h")
+    second.take(Tokens("t1", 2, [9], "three"))
+    end = second.take(Finished("t1", "length", 3, 0, 3))
+    assert isinstance(end, End)
+    assert (end.attempt, end.index) == (2, 3)
+    assert second.text == "One two three"
+    assert second.ids == [7, 8, 9]
+    assert second.generated_here == 1
+    assert second.logprobs == [{"id": 8}]
+
+
+def test_a_request_that_was_claimed_and_never_started() -> None:
+    """A second attempt at a request that no engine had seen begins at the beginning."""
+    assert Flight("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m", "r1").resume() is None
+
+
+def test_logprobs_have_openai_s_shape(flight: Flight) -> None:
+    """Each token's log-probability is an object with its alternatives, in the entry and in the answer."""
+    entry = flight.take(
+        Tokens("t1", 0, [7], "One", [TokenLogprob(7, "One", -0.1, ((7, "One", -0.1), (9, "Two", -2.5)))])
+    )
+    assert isinstance(entry, Token)
+    expected = {
+        "id": 7,
+        "token": "One",
+        "logprob": -0.1,
+        "top_logprobs": [{"id": 7, "token": "One", "logprob": -0.1}, {"id": 9, "token": "Two", "logprob": -2.5}],
+    }
+    assert entry.logprobs == flight.logprobs == [expected]
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish_reason", "expected"),
+    [
+        (None, "stop", End),
+        ("cancelled", "cancelled", End),
+        ("soft_time_limit", "deadline", End),
+        ("time_limit", "deadline", Error),
+        ("requeue", "cancelled", Release),
+    ],
+)
+def test_why_it_was_stopped_says_how_it_ends(
+    flight: Flight, reason: StopReason | None, finish_reason: Any, expected: type[Entry]
+) -> None:
+    """A cancel and a soft limit end with what there is, a hard limit with an error, a hand-back with a release."""
+    flight.stop_reason, flight.limit_s = reason, 1.5
+    flight.take(Tokens("t1", 0, [7], "One "))
+    entry = flight.take(Finished("t1", finish_reason, 3, 0, 1))
+    assert type(entry) is expected
+    if isinstance(entry, End):
+        assert (entry.finish_reason, entry.index) == (finish_reason, 1)
+    if isinstance(entry, Error):
+        assert entry == Error(attempt=1, code="deadline_exceeded", message="the time limit of 1.5 s passed")
+    if isinstance(entry, Release):
+        assert not entry.crashed
+
+
+def test_a_failure_knows_whether_to_try_again(flight: Flight) -> None:
+    """The error's class says whether the same request may succeed later."""
+    assert flight.take(Failed("t1", "context_length_exceeded", "too long")) == Error(
+        attempt=1, code="context_length_exceeded", message="too long", retryable=False
+    )
+    assert flight.error("engine_failed", "died").retryable
+
+
+def test_an_end_from_outside_counts_what_there_is(flight: Flight) -> None:
+    """A request that is ended without its engine has the usage of what was generated."""
+    flight.take(Started("t1", 3, 1, "h"))
+    flight.take(Tokens("t1", 0, [7, 8], "One two"))
+    end = flight.end("cancelled")
+    assert end.index == 2
+    assert end.usage == {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2, "total_tokens": 5}
+
+
+def test_the_first_outcome_stands(flight: Flight) -> None:
+    """Whoever waits gets the first outcome that the journal has, and no later one."""
+    assert flight.outcome is None
+    outcomes: list[Any] = []
+    waiter = threading.Thread(target=lambda: outcomes.append(flight.wait()))
+    waiter.start()
+    end = flight.end("stop")
+    flight.land(end)
+    flight.land(Fenced())
+    waiter.join(30)
+    assert outcomes == [end]
+    assert flight.outcome is end

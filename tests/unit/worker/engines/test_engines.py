@@ -1,0 +1,688 @@
+"""The engines of a worker, with real processes of the fake engine: loaded, shared, watched, replaced and ended."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from tasks.broker.aside import Aside
+from tasks.engine.fake import fake_text
+from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+from tasks.journal.writer import ClaimAnswer
+from tasks.messages.engine import Submit
+from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
+from tasks.models.footprint import expected
+from tasks.worker.attempts.attempt import Flight
+from tasks.worker.attempts.job import Job
+from tasks.worker.engines import engines as module
+from tasks.worker.engines import failures
+from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.engines import Engines, Interrupted, SetAside
+from tests.support import wait_until
+from worker_config.catalogue_file import ModelEntry
+from worker_config.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tasks.worker.attempts.publisher import Publisher
+    from tasks.worker.engines.engine import Engine
+
+WAIT_S = 30.0
+
+
+class Notes:
+    """In the publisher's place: notes the entries, and lands a flight at once."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, list[Entry]] = {}
+
+    def put(self, items: Iterable[tuple[Flight, Entry]]) -> None:
+        for flight, entry in items:
+            self.entries.setdefault(flight.task_id, []).append(entry)
+            if isinstance(entry, End | Error | Release):
+                flight.land(entry)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def make(notes: Notes) -> Iterator[Callable[..., Engines]]:
+    """Makes engines under a budget, and ends them after the test."""
+    made: list[Engines] = []
+
+    def make(budget_bytes: int = 10**9, slots: int = 4, **settings: Any) -> Engines:
+        each = Engines(
+            Settings(**settings),
+            budget_bytes,
+            "cpu",
+            slots,
+            cast("Publisher", notes),
+            on_step=lambda _engine, _output: None,
+        )
+        made.append(each)
+        return each
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def fake(options: str = "0", **fields: Any) -> ModelEntry:
+    return ModelEntry(name=f"fake:{options}", kind="fake", source=options, **fields)
+
+
+def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "") -> Flight:
+    """Send a request to an engine."""
+    assert engine.ready is not None
+    claim = ClaimAnswer(
+        kind="claimed",
+        attempt=1,
+        crashes=0,
+        entries=[Claim(attempt=1, worker="a#1")],
+        items=[],
+        owner="a#1",
+        nonce="n",
+        queued_ms=None,
+    )
+    flight = Flight(task_id or prompt, claim, engine.entry.name, engine.ready.revision)
+    engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens))
+    return flight
+
+
+def land(flight: Flight) -> Any:
+    """How a flight came out."""
+    wait_until(lambda: flight.outcome, timeout_s=WAIT_S)
+    return flight.outcome
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Run a call on a thread of its own; what it returned or raised comes into the list."""
+    answers: list[Any] = []
+
+    def run() -> None:
+        try:
+            answers.append(call())
+        except (GenerationError, Interrupted, SetAside) as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, answers
+
+
+class TestLoading:
+    def test_on_the_first_request(self, make: Callable[..., Engines], notes: Notes) -> None:
+        """Nothing is loaded before it is asked for; then requests share one process."""
+        engines = make()
+        assert engines.states() == []
+        first = engines.acquire(fake())
+        assert engines.acquire(fake()) is first
+        flights = [fly(first, "one"), fly(first, "two")]
+        assert all(isinstance(land(flight), End) for flight in flights)
+        assert [flight.text for flight in flights] == [fake_text("one", None, 3), fake_text("two", None, 3)]
+        assert engines.pids() == [first.process.pid]
+        (state,) = engines.states()
+        assert (state.model, state.state, state.revision, state.running) == ("fake:0", "ready", "fake", 0)
+        assert [each.index for each in notes.entries["one"] if isinstance(each, Token)] == [0, 1, 2]
+        assert [step.step for step in engines.last_steps()] == [state.steps]
+
+    def test_many_wait_for_one(self, make: Callable[..., Engines]) -> None:
+        """Requests that come while the model loads wait for the same process."""
+        engines = make()
+        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=0.3"))) for _ in range(4)]
+        wait_until(lambda: engines.loading)
+        for thread, _ in waiting:
+            thread.join(WAIT_S)
+        assert len({id(answers[0]) for _, answers in waiting}) == 1
+        assert waiting[0][1][0].place.users == 4
+        assert not engines.loading
+
+    def test_two_models_have_two_processes(self, make: Callable[..., Engines]) -> None:
+        """Each model has an engine of its own."""
+        engines = make()
+        assert engines.acquire(fake("0")).process.pid != engines.acquire(fake("1")).process.pid
+
+    def test_waiting_may_be_stopped(self, make: Callable[..., Engines]) -> None:
+        """A request that is cancelled while its model loads does not wait for it."""
+        engines = make()
+        job = Job("t1", "tier-under-3B")
+        thread, answers = in_thread(lambda: engines.acquire(fake("0:load_s=60"), job))
+        wait_until(lambda: engines.loading)
+        job.stop("cancelled")
+        thread.join(WAIT_S)
+        assert isinstance(answers[0], Interrupted)
+
+    def test_in_advance(self, make: Callable[..., Engines]) -> None:
+        """A model that was named in the settings is loaded before its first request, and is pinned."""
+        engines = make()
+        engines.keep(fake())
+        assert engines.loading
+        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        assert engines.states()[0].pinned
+
+
+class TestFailing:
+    def test_the_reason_is_told(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
+        """Whoever waits for a model that cannot be loaded gets the reason; the record has it too."""
+        engines = make()
+        broken = fake("0:load_error=no weights")
+        with pytest.raises(ModelLoadFailed, match="no weights"):
+            engines.acquire(broken)
+        (state,) = engines.states()
+        assert (state.model, state.state) == (broken.name, "failed")
+        assert "no weights" in state.reason
+        assert "it is tried again in 2 s" in caplog.text
+
+    def test_it_pauses(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A failed model is not tried again at once: requests meanwhile fail with the same reason, without a process."""
+        caught: list[BaseException] = []
+        monkeypatch.setattr(failures, "RETRY_FIRST_S", 3600.0)
+        engines = make()
+        for _ in range(5):
+            with pytest.raises(ModelLoadFailed) as info:
+                engines.acquire(fake("0:load_error=no weights"))
+            caught.append(info.value)
+        assert len({id(error) for error in caught}) == 1
+        assert engines.degraded() == ""
+
+    def test_it_is_tried_again(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
+        """After its pause the model is tried again; after three failures in a row the worker says so."""
+        monkeypatch.setattr(failures, "RETRY_FIRST_S", 0.2)
+        engines = make()
+        caught: list[BaseException] = []
+
+        def is_degraded() -> str:
+            with pytest.raises(ModelLoadFailed) as info:
+                engines.acquire(fake("0:load_error=no weights"))
+            caught.append(info.value)
+            return engines.degraded()
+
+        wait_until(is_degraded)
+        assert len({id(error) for error in caught}) >= 2
+        assert re.search(r"fake:0:load_error=no weights: failed to load \d+ times", engines.degraded())
+
+    def test_others_are_served(self, make: Callable[..., Engines]) -> None:
+        """A model that cannot be loaded is no other model's problem."""
+        engines = make()
+        with pytest.raises(ModelLoadFailed):
+            engines.acquire(fake("0:load_error=no weights"))
+        assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
+
+    def test_a_process_that_dies_while_it_loads(self, make: Callable[..., Engines]) -> None:
+        """An engine that is killed while it loads has failed to load, with its last words."""
+        engines = make()
+        thread, answers = in_thread(lambda: engines.acquire(fake("0:load_s=60")))
+        wait_until(engines.pids)
+        engines._engines["fake:0:load_s=60"].process.kill()
+        thread.join(WAIT_S)
+        assert isinstance(answers[0], ModelLoadFailed)
+        assert "SIGKILL" in str(answers[0])
+
+
+def sized(options: str = "0", weights_mb: int = 8, **fields: Any) -> ModelEntry:
+    """A fake model that takes memory, and counts against the budget."""
+    return fake(f"{options}:weights_mb={weights_mb}", **fields)
+
+
+FLOOR = expected(sized(), "cpu").floor_bytes
+MIB = 1 << 20
+
+
+def models(engines: Engines) -> set[str]:
+    """The models that have an engine, or whose engine is ending."""
+    return {state.model for state in engines.states()}
+
+
+class TestBudget:
+    def test_the_idle_make_room(self, make: Callable[..., Engines]) -> None:
+        """A model that does not fit beside the others takes the place of the one that was unused for longest."""
+        engines = make(budget_bytes=int(2.5 * FLOOR))
+        oldest, newer = engines.acquire(sized("1")), engines.acquire(sized("2"))
+        engines.release(newer)
+        engines.release(oldest)
+        newer.place.used_at = oldest.place.used_at + 0.1
+        engines.acquire(sized("3"))
+        assert models(engines) == {sized("2").name, sized("3").name}
+        assert oldest.process.exitcode == 0
+
+    def test_the_busy_are_waited_for(self, make: Callable[..., Engines]) -> None:
+        """While the other model has work the new one waits; it is loaded as soon as the other is idle."""
+        engines = make(budget_bytes=FLOOR)
+        busy = engines.acquire(sized("1"))
+        thread, answers = in_thread(lambda: engines.acquire(sized("2")))
+        thread.join(3 * module.WAIT_S)
+        assert answers == []
+        assert models(engines) == {sized("1").name}
+        engines.release(busy)
+        thread.join(WAIT_S)
+        assert answers[0].entry == sized("2")
+        assert models(engines) == {sized("2").name}
+
+    def test_the_pinned_stay(self, make: Callable[..., Engines]) -> None:
+        """A model that is to stay is never ended for another, which is told so with the numbers."""
+        engines = make(budget_bytes=int(1.5 * FLOOR))
+        engines.keep(sized("1"))
+        engines.release(engines.acquire(sized("1")))
+        with pytest.raises(OutOfMemory, match=r"needs 0.30 GB and this worker may use 0.45 GB, of which pinned models"):
+            engines.acquire(sized("2"))
+        assert models(engines) == {sized("1").name}
+
+    def test_what_never_fits_is_refused(self, make: Callable[..., Engines]) -> None:
+        """A model larger than the whole budget is an error at once, which says both sizes; to load it in advance is one too."""
+        engines = make(budget_bytes=FLOOR)
+        expect = r"needs 1.3\d GB and this worker may use 0.30 GB: send it to a larger machine"
+        with pytest.raises(OutOfMemory, match=expect):
+            engines.acquire(sized(weights_mb=1000))
+        with pytest.raises(OutOfMemory, match=expect):
+            engines.load(sized(weights_mb=1000))
+        assert engines.states() == []
+
+    def test_a_failed_model_gives_its_room_back(self, make: Callable[..., Engines]) -> None:
+        """What a model that could not be loaded had reserved is free again."""
+        engines = make(budget_bytes=FLOOR)
+        with pytest.raises(ModelLoadFailed):
+            engines.acquire(sized("0:load_error=no weights"))
+        assert engines.acquire(sized("1")).ready
+
+    def test_two_loads_at_once_never_overbook(self, make: Callable[..., Engines]) -> None:
+        """Of three models that load at once two are given room, and the third gets it when one of them is done."""
+        engines = make(budget_bytes=int(2.5 * FLOOR))
+        slow = [sized(f"{number}:load_s=0.3") for number in range(3)]
+        waiting = {number: in_thread(partial(engines.acquire, each)) for number, each in enumerate(slow)}
+        reserved: list[int] = []
+
+        def loaded() -> list[Any]:
+            states = engines.states()
+            reserved.append(sum(state.reserved_bytes for state in states))
+            return [answers[0] for _, answers in waiting.values() if answers]
+
+        wait_until(lambda: len(loaded()) == 2, timeout_s=WAIT_S)
+        time.sleep(2 * module.WAIT_S)
+        assert len(loaded()) == 2
+        engines.release(loaded()[0])
+        wait_until(lambda: len(loaded()) == 3, timeout_s=WAIT_S)
+        assert max(reserved) <= 2.5 * FLOOR
+
+    def test_what_is_left_over_is_shared(self, make: Callable[..., Engines]) -> None:
+        """A model alone gets all that there is; when a second one comes both get half of what no model needs."""
+        engines = make(budget_bytes=3 * FLOOR)
+        first = engines.acquire(sized("1"))
+        wait_until(lambda: first.place.asked_bytes is None and first.place.held_bytes == 3 * FLOOR)
+        second = engines.acquire(sized("2"))
+        wait_until(lambda: abs(second.place.held_bytes - 1.5 * FLOOR) < MIB and second.place.asked_bytes is None)
+        assert abs(first.place.held_bytes - 1.5 * FLOOR) < MIB
+        assert engines.loads == 2
+        engines.release(second)
+        assert engines.unload(sized("2").name)
+        wait_until(lambda: first.place.held_bytes == 3 * FLOOR)
+
+    def test_what_runs_keeps_its_share_until_it_ends(self, make: Callable[..., Engines]) -> None:
+        """An engine whose running requests need its share gives it up when they have ended, and not before."""
+        engines = make(budget_bytes=2 * FLOOR)
+        first = engines.acquire(sized("5:context=200000"))
+        wait_until(lambda: first.place.held_bytes == 2 * FLOOR and first.place.asked_bytes is None)
+        long = fly(first, "long", max_tokens=100_000)
+        wait_until(lambda: long.ids)
+        thread, answers = in_thread(lambda: engines.acquire(sized("2")))
+        thread.join(3 * module.WAIT_S)
+        assert answers == []
+        assert first.place.held_bytes == 2 * FLOOR
+        first.stop(long, "cancelled")
+        thread.join(WAIT_S)
+        assert answers[0].serves
+        assert sum(state.reserved_bytes for state in engines.states()) <= 2 * FLOOR
+
+
+class TestDying:
+    def test_the_batch_s_requests_go_back(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
+        """An engine that dies releases its requests: as suspects those of its batch, as innocent those that waited."""
+        engines = make(slots=1)
+        engine = engines.acquire(fake("5"))
+        killer = fly(engine, "!crash@3", max_tokens=5)
+        wait_until(lambda: killer.ids)
+        waited = fly(engine, "waited")
+        assert land(killer) == Release(attempt=1, crashed=True)
+        assert land(waited) == Release(attempt=1, crashed=False)
+        assert killer.text == fake_text("!crash@3", None, 3)
+        assert "exited with code 70" in caplog.text
+        engines.release(engine)
+        assert engines.acquire(fake("5")) is not engine
+
+    def test_it_can_be_given_no_more(self, make: Callable[..., Engines]) -> None:
+        """A request that comes for a dead engine goes back, without a crash to its account."""
+        engines = make()
+        engine = engines.acquire(fake())
+        engine.process.kill()
+        wait_until(lambda: engine.gone)
+        assert land(fly(engine, "late")) == Release(attempt=1, crashed=False)
+
+    @pytest.mark.parametrize(
+        ("reason", "expected"),
+        [("cancelled", "cancelled"), ("soft_time_limit", "deadline"), ("time_limit", "deadline_exceeded")],
+    )
+    def test_what_it_was_to_stop_for_stands(self, make: Callable[..., Engines], reason: Any, expected: str) -> None:
+        """A request that was being stopped when its engine died ends as it would have, and does not run again."""
+        engine = make().acquire(fake("0"))
+        flight = fly(engine, "!hang@2", max_tokens=5)
+        wait_until(lambda: len(flight.ids) == 2)
+        engine.stop(flight, reason, 1.0)
+        engine.process.kill()
+        outcome = land(flight)
+        assert expected in (getattr(outcome, "finish_reason", None), getattr(outcome, "code", None))
+
+    def test_a_stalled_engine_is_replaced(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
+        """An engine that has work and makes no step is killed, and its requests go to a new one."""
+        engines = make(stall_timeout_s=1.0)
+        engine = engines.acquire(fake())
+        stuck = fly(engine, "!hang@1")
+        assert land(stuck) == Release(attempt=1, crashed=True)
+        assert "made no step for 1 s although it has work" in caplog.text
+        engines.release(engine)
+        assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
+
+    def test_an_idle_engine_is_not_stalled(self, make: Callable[..., Engines]) -> None:
+        """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""
+        engines = make(stall_timeout_s=60.0)
+        engine = engines.acquire(fake("10"))
+        engine.progress_at -= 1000
+        assert not engine.stalled(60.0)
+        flight = fly(engine, "hello")
+        assert not engine.stalled(60.0)
+        assert isinstance(land(flight), End)
+
+
+class TestStopping:
+    def test_within_a_step(self, make: Callable[..., Engines]) -> None:
+        """A request that is to stop ends with what it has."""
+        engine = make().acquire(fake("10"))
+        flight = fly(engine, "hello", max_tokens=5000)
+        wait_until(lambda: flight.ids)
+        engine.stop(flight, "cancelled")
+        outcome = land(flight)
+        assert isinstance(outcome, End)
+        assert outcome.finish_reason == "cancelled"
+        assert 0 < outcome.index < 5000
+
+    def test_to_give_back(self, make: Callable[..., Engines]) -> None:
+        """A request that is given back is released, not ended."""
+        engine = make().acquire(fake("10"))
+        flight = fly(engine, "hello", max_tokens=5000)
+        wait_until(lambda: flight.ids)
+        engine.stop(flight, "requeue")
+        assert land(flight) == Release(attempt=1, crashed=False)
+
+    def test_a_dead_engine(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
+        """Stopping what was in a dead engine does nothing."""
+        caplog.set_level(logging.DEBUG)
+        engine = make().acquire(fake())
+        flight = fly(engine, "hello")
+        land(flight)
+        engine.process.kill()
+        wait_until(lambda: engine.gone)
+        engine.stop(flight, "cancelled")
+        assert "ended before request hello was aborted" in caplog.text
+
+
+class TestIdling:
+    def test_an_idle_engine_is_ended(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
+        """An engine that nobody has used for its time is ended, and a new request starts a new one."""
+        caplog.set_level(logging.INFO)
+        engines = make(keep_alive_s=0.2)
+        engine = engines.acquire(fake())
+        time.sleep(3 * module.WAIT_S)
+        assert engines.pids() == [engine.process.pid]  # it is in use, however idle it is
+        engines.release(engine)
+        wait_until(lambda: not engines.pids())
+        assert engine.process.exitcode == 0
+        assert "without a request" in caplog.text
+        assert engines.acquire(fake()) is not engine
+
+    def test_some_stay(self, make: Callable[..., Engines]) -> None:
+        """A pinned model, a model of its own time, and everything where the time is 0, stays loaded."""
+        engines = make(keep_alive_s=0.2)
+        engines.keep(fake("1"))
+        for entry in (fake("1"), fake("2", keep_alive_s=0), fake("3", keep_alive_s=3600)):
+            engines.release(engines.acquire(entry))
+        engines.release(engines.acquire(fake("4")))
+        wait_until(lambda: "fake:4" not in {state.model for state in engines.states()})
+        assert {state.model for state in engines.states()} == {"fake:1", "fake:2", "fake:3"}
+
+    def test_a_request_says_how_long(self, make: Callable[..., Engines]) -> None:
+        """The last request's word on how long the model stays beats the setting's and the catalogue's."""
+        engines = make(keep_alive_s=0.2)
+        for number, keep_s in (("1", 3600.0), ("2", 0.1)):
+            engines.release(engines.acquire(fake(number, keep_alive_s=0)), keep_s)
+        wait_until(lambda: models(engines) == {"fake:1"})
+        engines.release(engines.acquire(fake("1")), 0.1)
+        wait_until(lambda: not models(engines))
+
+
+class TestByHand:
+    def test_load_and_unload(self, make: Callable[..., Engines]) -> None:
+        """A model is loaded without a request, and ended when its requests are done."""
+        engines = make()
+        engines.load(fake())
+        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        assert not engines.states()[0].pinned
+        engine = engines.acquire(fake())
+        flight = fly(engine, "hello", max_tokens=200)
+        assert engines.unload("fake:0")
+        assert [each.state for each in engines.states()] == ["ending"]
+        assert isinstance(land(flight), End)
+        engines.release(engine)
+        wait_until(lambda: not engines.states())
+        assert not engines.unload("fake:0")
+
+    def test_while_one_ends_a_new_one_may_start(self, make: Callable[..., Engines]) -> None:
+        """A request that comes while its model's engine is ending gets a new one."""
+        engines = make(budget_bytes=3 * FLOOR)
+        engine = engines.acquire(sized("5"))
+        wait_until(lambda: engine.place.held_bytes == 3 * FLOOR and engine.place.asked_bytes is None)
+        engines.unload(sized("5").name)
+        assert engines.acquire(sized("5")) is not engine
+        assert [each.state for each in engines.states()] == ["ready", "ending"]
+
+    def test_pin(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pinned model is loaded again by itself when its engine dies; unloading unpins it."""
+        engines = make()
+        engines.load(fake(), pin=True)
+        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        first = engines.pids()[0]
+        engines._engines["fake:0"].process.kill()
+        wait_until(lambda: engines.pids() and engines.pids()[0] != first)
+        wait_until(lambda: [(each.state, each.pinned) for each in engines.states()] == [("ready", True)])
+        assert engines.unload("fake:0")
+        wait_until(lambda: not engines.states())
+
+    def test_pin_what_is_loaded(self, make: Callable[..., Engines]) -> None:
+        """A model that is loaded already is pinned at once."""
+        engines = make()
+        engines.release(engines.acquire(fake()))
+        engines.load(fake(), pin=True)
+        assert engines.states()[0].pinned
+        assert engines.loads == 1
+
+
+class TestTooSlow:
+    def test_loading_has_a_limit(self, make: Callable[..., Engines]) -> None:
+        """A model that does not finish loading fails with that reason, and its process is ended."""
+        engines = make(load_timeout_s=1.0)
+        with pytest.raises(ModelLoadFailed, match="was not loaded within 1 s"):
+            engines.acquire(fake("0:load_s=60"))
+        wait_until(lambda: not engines.pids())
+
+
+class Fleet:
+    """Other workers, as the test has it."""
+
+    def __init__(self, *, holds: bool = False, fits: bool = False) -> None:
+        self.holds, self.fits = holds, fits
+
+    def look(self) -> None:
+        pass
+
+    def hold(self, queue: str, model: str) -> bool:
+        return self.holds
+
+    def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        return self.fits
+
+    def sizes(self, queue: str) -> str:
+        return "studio@mac 96.0 GB" if self.fits or self.holds else ""
+
+
+class TestSettingAside:
+    QUEUE = "tier-under-3B"
+
+    @pytest.fixture
+    def make_aside(self, make: Callable[..., Engines]) -> Callable[..., Engines]:
+        """Makes engines with a backlog in which the test itself puts what is set aside."""
+
+        def make_aside(fleet: Fleet | None = None, **settings: Any) -> Engines:
+            engines = make(**settings)
+            engines._others = fleet or Fleet()
+            engines.backlog = Backlog(list, [self.QUEUE], engines._others, engines.look_again)
+            return engines
+
+        return make_aside
+
+    def aside(self, engines: Engines, entry: ModelEntry, age_s: float = 0.0) -> None:
+        """What was set aside for this model, so long ago; nothing if it was emptied."""
+        assert engines.backlog is not None
+        engines.backlog._read = lambda: [Aside(self.QUEUE, entry.name, "", 1, age_s)]
+        engines.backlog.look()
+
+    def acquire(self, engines: Engines, entry: ModelEntry) -> Engine:
+        return engines.acquire(entry, Job("t1", self.QUEUE))
+
+    def test_what_waits_for_the_work_of_others(self, make_aside: Callable[..., Engines]) -> None:
+        """It takes no slot meanwhile; it is asked for again when the others are idle, after what is in the queue itself."""
+        engines = make_aside(budget_bytes=FLOOR)
+        busy = self.acquire(engines, sized("1"))
+        with pytest.raises(SetAside) as caught:
+            self.acquire(engines, sized("2"))
+        assert caught.value.model == sized("2").name
+        time.sleep(3 * module.WAIT_S)
+        assert engines.asked(self.QUEUE) == ([sized("1").name], [])
+        engines.release(busy)
+        self.aside(engines, sized("2"))
+        wait_until(lambda: engines.asked(self.QUEUE) == ([sized("1").name], [sized("2").name]))
+        assert self.acquire(engines, sized("2")).serves
+
+    def test_what_waited_for_long_gets_its_turn(self, make_aside: Callable[..., Engines]) -> None:
+        """The engine that is in its way takes no more requests, which are set aside in turn; then it comes first."""
+        engines = make_aside(budget_bytes=FLOOR, fair_wait_s=0.5)
+        busy = self.acquire(engines, sized("1"))
+        time.sleep(0.5)
+        self.aside(engines, sized("2"), age_s=0.6)
+        wait_until(lambda: busy.place.retiring)
+        with pytest.raises(SetAside):
+            self.acquire(engines, sized("1"))
+        assert engines.asked(self.QUEUE) == ([], [])
+        engines.release(busy)
+        wait_until(lambda: engines.asked(self.QUEUE).first == [sized("2").name])
+        assert self.acquire(engines, sized("2")).serves
+
+    def test_a_turn_lasts(self, make_aside: Callable[..., Engines]) -> None:
+        """A model with work that was just loaded does not give way, however long another one has waited."""
+        engines = make_aside(budget_bytes=FLOOR, fair_wait_s=2.0)
+        busy = self.acquire(engines, sized("1"))
+        self.aside(engines, sized("2"), age_s=100)
+        time.sleep(1.0)
+        assert not busy.place.retiring
+        wait_until(lambda: busy.place.retiring)
+        assert time.monotonic() - busy.place.since >= 2.0
+
+    def test_others_that_have_it_loaded(self, make_aside: Callable[..., Engines]) -> None:
+        """Nobody gives way here for a model that another worker has loaded: what waits for it waits there."""
+        engines = make_aside(Fleet(holds=True), budget_bytes=FLOOR, fair_wait_s=0.1)
+        busy = self.acquire(engines, sized("1"))
+        self.aside(engines, sized("2"), age_s=100)
+        time.sleep(3 * module.WAIT_S)
+        assert not busy.place.retiring
+
+    def test_some_wait_while_it_loads(self, make_aside: Callable[..., Engines]) -> None:
+        """While a model loads half of the slots may wait for it; what is more is set aside, and asked for when it is ready."""
+        engines = make_aside(slots=4)
+        entry = fake("0:load_s=1")
+        waiting = [in_thread(lambda: self.acquire(engines, entry)) for _ in range(5)]
+        wait_until(lambda: sum(bool(answers) for _, answers in waiting) == 3)
+        assert engines.loading
+        assert engines.asked(self.QUEUE) == ([], [])
+        for thread, _ in waiting:
+            thread.join(WAIT_S)
+        kinds = sorted(type(answers[0]).__name__ for _, answers in waiting)
+        assert kinds == ["Engine", "Engine", "SetAside", "SetAside", "SetAside"]
+        wait_until(lambda: engines.asked(self.QUEUE) == ([entry.name], []))
+
+    def test_what_is_set_aside_is_bounded(self, make_aside: Callable[..., Engines]) -> None:
+        """A long queue that cannot be served is not taken apart at the machine's full speed."""
+        engines = make_aside(budget_bytes=FLOOR, slots=2)
+        self.acquire(engines, sized("1"))
+        started = time.monotonic()
+        for _ in range(10):
+            with pytest.raises(SetAside):
+                self.acquire(engines, sized("2"))
+        assert time.monotonic() - started >= 9 / module.ASIDE_PER_S
+
+    def test_a_model_that_failed(self, make_aside: Callable[..., Engines]) -> None:
+        """What was set aside for a model that cannot be loaded is taken, to fail with the reason."""
+        engines = make_aside()
+        broken = fake("0:load_error=no weights")
+        with pytest.raises(ModelLoadFailed):
+            self.acquire(engines, broken)
+        self.aside(engines, broken)
+        wait_until(lambda: engines.asked(self.QUEUE) == ([broken.name], []))
+
+    def test_a_model_that_failed_here_alone(self, make_aside: Callable[..., Engines]) -> None:
+        """Where another worker has the model loaded, its requests are left to that one."""
+        engines = make_aside(Fleet(holds=True))
+        broken = fake("0:load_error=no weights")
+        for _ in range(2):
+            with pytest.raises(SetAside):
+                self.acquire(engines, broken)
+        self.aside(engines, broken)
+        time.sleep(2 * module.WAIT_S)
+        assert engines.asked(self.QUEUE) == ([], [])
+
+    def test_what_fits_elsewhere(self, make_aside: Callable[..., Engines]) -> None:
+        """A model that can never fit here is left to the worker that it fits, and is not asked for again here."""
+        engines = make_aside(Fleet(fits=True), budget_bytes=FLOOR)
+        with pytest.raises(SetAside):
+            self.acquire(engines, sized(weights_mb=1000))
+        self.aside(engines, sized(weights_mb=1000), age_s=1000)
+        time.sleep(2 * module.WAIT_S)
+        assert engines.asked(self.QUEUE) == ([], [])
+
+    def test_what_fits_nowhere(self, make_aside: Callable[..., Engines]) -> None:
+        """A model that fits no live worker is an error with everybody's numbers."""
+        engines = make_aside(Fleet(holds=True), budget_bytes=FLOOR)
+        with pytest.raises(OutOfMemory, match=r"the others that serve tier-under-3B: studio@mac 96.0 GB"):
+            self.acquire(engines, sized(weights_mb=1000))
+
+    def test_what_nobody_knows(self, make_aside: Callable[..., Engines]) -> None:
+        """A model that this worker's catalogue does not allow is none of its business."""
+        engines = make_aside()
+        self.aside(engines, fake())
+        self.aside(engines, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
+        time.sleep(module.WAIT_S)
+        assert engines.asked(self.QUEUE) == ([], [])
+
+
+def test_closing_ends_all(make: Callable[..., Engines]) -> None:
+    """No process is left when the worker is done."""
+    engines = make()
+    processes = [engines.acquire(fake(str(number))).process for number in range(2)]
+    engines.close()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert engines.pids() == []
