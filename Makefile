@@ -43,7 +43,7 @@ test: model ## run the tests, on a real Valkey and real worker processes
 
 check: lint types contracts coverage ## everything that CI runs
 
-chaos: install ## kill, stop and restart everything under load; a few minutes, CHAOS="--requests 100000" for longer
+chaos: install ## kill, stop and restart everything under load; ten minutes, CHAOS="--requests 100000" for longer
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
 
 lint: install ## look for mistakes and for formatting

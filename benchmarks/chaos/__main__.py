@@ -15,9 +15,11 @@ from rich.table import Table
 
 from benchmarks.chaos.faults import FAULTS, Storm
 from benchmarks.chaos.fleet import Fleet
+from benchmarks.chaos.sabotage import KINDS, Saboteur
 
 if TYPE_CHECKING:
-    from benchmarks.chaos.load import Load, Reading
+    from benchmarks.chaos.judge import Reading
+    from benchmarks.chaos.load import Load
 
 
 def main() -> int:
@@ -29,9 +31,11 @@ def main() -> int:
     ):
         from benchmarks.chaos.load import Load  # its application reads the settings that the fleet has made
 
-        load = Load(options.requests, options.readers, options.seed)
-        storm = Storm(fleet, load, options.pause_s, options.seed)
+        load = Load(options.requests, options.readers, options.seed, options.end_s)
+        storm = Storm(fleet, load, options.pause_s, options.seed, options.only)
         load.start()
+        if options.sabotage:
+            Saboteur(fleet, load, options.sabotage).start()
         begun = time.monotonic()
         while load.running:
             if len(storm.happened) < options.faults:
@@ -46,13 +50,18 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
-    parser.add_argument("--requests", type=int, default=2_000, help="requests in all (2000)")
-    parser.add_argument("--faults", type=int, default=200, help="faults at the most (200)")
+    parser.add_argument("--requests", type=int, default=4_000, help="requests in all (4000)")
+    parser.add_argument("--faults", type=int, default=400, help="faults at most (400)")
     parser.add_argument("--readers", type=int, default=20, help="requests at once (20)")
     parser.add_argument("--workers", type=int, default=3, help="workers (3)")
     parser.add_argument("--slots", type=int, default=12, help="slots of each worker (12)")
     parser.add_argument("--pause-s", type=float, default=1.2, help="mean time between two faults (1.2)")
     parser.add_argument("--seed", type=int, default=1, help="of all draws (1)")
+    parser.add_argument("--end-s", type=float, default=120.0, help="longest time of any way of reading (120)")
+    parser.add_argument(
+        "--only", action="append", choices=list(FAULTS), default=[], help="draw this fault; may be repeated (all)"
+    )
+    parser.add_argument("--sabotage", choices=KINDS, help="damage one thing beyond repair: the run has to notice it")
     return parser.parse_args()
 
 
@@ -85,11 +94,13 @@ def _report(load: Load, storm: Storm, took_s: float, logs: dict[str, str]) -> in
     console.print(table)
     console.print(
         f"{len(storm.happened)} faults, {len(load.readings)} requests in {took_s:.0f} s: {verdicts['lost']} lost, "
-        f"{verdicts['repeated']} repeated, {verdicts['wrong']} wrong, {verdicts['running']} without an end"
+        f"{verdicts['repeated']} repeated, {verdicts['wrong']} wrong, {verdicts['hung'] + verdicts['running']} hung"
     )
     bad = [each for each in load.readings if each.verdict != "ok"]
     for each in bad[:10]:
-        console.print(f"request {each.number}: {each.verdict}: {each.detail}", markup=False)
+        console.print(
+            f"request {each.number} ({each.way}, {each.task_id}): {each.verdict}: {each.detail}", markup=False
+        )
     if bad:
         for name, log in logs.items():
             Path(tempfile.gettempdir(), f"chaos-{name}").write_text(log)

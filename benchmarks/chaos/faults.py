@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from benchmarks.chaos.fleet import Fleet
     from benchmarks.chaos.load import Load
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Fault: TypeAlias = "Callable[[Fleet, Load, random.Random], bool]"
 #: Past a lease of 15 s.
 SLEEP_S = 17.0
+SILENCE_S = (2.0, 12.0)
+ROLLBACK_S = 1.0
 
 
 def kill_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
@@ -79,6 +81,35 @@ def duplicate_delivery(fleet: Fleet, _load: Load, _chance: random.Random) -> boo
     return False
 
 
+def kill_loading_engine(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """``kill -9`` of an engine, and of its replacement while that loads its model."""
+    return fleet.kill_loading_engine(chance.choice(fleet.nodes))
+
+
+def silent_link(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """Nothing passes between a worker, or the producers, and Redis for some seconds; nothing is closed."""
+    _in_background(fleet.silence, chance.randint(0, len(fleet.nodes)), "silent", chance.uniform(*SILENCE_S))
+    return True
+
+
+def half_open_link(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """What Redis answers does not arrive for some seconds, though it hears and does what it is told."""
+    _in_background(fleet.silence, chance.randint(0, len(fleet.nodes)), "half", chance.uniform(*SILENCE_S))
+    return True
+
+
+def forgotten_connections(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
+    """All connections of a worker, or of the producers, are dead and never closed; new ones work."""
+    fleet.forget_connections(chance.randint(0, len(fleet.nodes)))
+    return True
+
+
+def roll_back(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
+    """Redis is killed and comes back as it was a second before."""
+    fleet.roll_back(ROLLBACK_S)
+    return True
+
+
 #: How often each fault is drawn, in parts of the sum.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kill -9 of a worker": (kill_worker, 12),
@@ -90,6 +121,11 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "restart of Redis": (restart_redis, 8),
     "reader comes back": (cut_reader, 18),
     "message delivered twice": (duplicate_delivery, 14),
+    "kill -9 of an engine, and of its replacement": (kill_loading_engine, 6),
+    "silent link": (silent_link, 6),
+    "half-open link": (half_open_link, 6),
+    "connections forgotten": (forgotten_connections, 6),
+    "Redis put back by 1 s": (roll_back, 6),
 }
 
 
@@ -101,9 +137,11 @@ class Storm:
         load: who reads meanwhile.
         pause_s: mean time between two.
         seed: of the draws.
+        names: which faults may come; all if empty.
     """
 
-    def __init__(self, fleet: Fleet, load: Load, pause_s: float, seed: int) -> None:
+    def __init__(self, fleet: Fleet, load: Load, pause_s: float, seed: int, names: Sequence[str] = ()) -> None:
+        self._faults = {name: fault for name, fault in FAULTS.items() if not names or name in names}
         self._fleet = fleet
         self._load = load
         self._pause_s = pause_s
@@ -113,11 +151,11 @@ class Storm:
     def once(self) -> None:
         """Wait, then one fault; what was running at that moment is noted."""
         time.sleep(self._random.uniform(0.5, 1.5) * self._pause_s)
-        name = self._random.choices(list(FAULTS), [weight for _, weight in FAULTS.values()])[0]
-        running = [each.number for each in self._load.running_now()]
+        (name,) = self._random.choices(list(self._faults), [weight for _, weight in self._faults.values()])
+        running = [reading.number for reading in self._load.running_now()]
         at = time.monotonic()
         try:
-            happened = FAULTS[name][0](self._fleet, self._load, self._random)
+            happened = self._faults[name][0](self._fleet, self._load, self._random)
         except redis.RedisError:  # it has just been restarted, and loads its data
             happened = False
         if happened:

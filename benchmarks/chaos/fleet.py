@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import redis
 
+from benchmarks.chaos.links import Links
 from tasks.demo.embedded import EmbeddedServer
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
@@ -39,9 +42,9 @@ class Fleet:
     def __init__(self, folder: Path, workers: int, slots: int) -> None:
         self._folder = folder
         self._slots = slots
-        data = folder / "redis"
-        data.mkdir()
-        self.server = EmbeddedServer(appendonly=data)
+        self._data = folder / "redis"
+        self._data.mkdir()
+        self.server = EmbeddedServer(appendonly=self._data)
         self.nodes = [f"chaos-{number}@here" for number in range(workers)]
         self._workers: dict[str, GuardedProcess] = {}
         self._beat: GuardedProcess | None = None
@@ -49,8 +52,9 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self.server.start()
+        self._links = Links(self.server.port, 1 + len(self.nodes))
         change_environment(
-            REDIS_URL=self.server.url, CELERY_MLX_ALLOW_FAKE="1", CELERY_MLX_DRAIN_TIMEOUT_S="20", **MACHINE
+            REDIS_URL=self._url(0), CELERY_MLX_ALLOW_FAKE="1", CELERY_MLX_DRAIN_TIMEOUT_S="20", **MACHINE
         )
         self.client = redis.Redis.from_url(self.server.url)
         for node in self.nodes:
@@ -65,20 +69,26 @@ class Fleet:
                 _signal(process, signal.SIGCONT)
                 process.kill()
         self.client.close()
+        self._links.__exit__()
         self.server.stop()
+
+    def _url(self, link: int) -> str:
+        return self.server.url.replace(f":{self.server.port}/", f":{self._links.ports[link]}/")
 
     def start_worker(self, node: str) -> None:
         """Start a worker, or start it again."""
         options = ["-n", node, "-Q", "tier-under-3B", "-c", str(self._slots), "-l", "INFO"]
-        self._workers[node] = self._start(node, "worker", *options)
+        self._workers[node] = self._start(node, self._url(1 + self.nodes.index(node)), "worker", *options)
 
     def start_beat(self) -> None:
         """Start beat, or start it again."""
-        self._beat = self._start("beat", "beat", "-s", str(self._folder / "schedule"), "--pidfile=", "-l", "INFO")
+        schedule = str(self._folder / "schedule")
+        self._beat = self._start("beat", self.server.url, "beat", "-s", schedule, "--pidfile=", "-l", "INFO")
 
-    def _start(self, name: str, *command: str) -> GuardedProcess:
+    def _start(self, name: str, url: str, *command: str) -> GuardedProcess:
         line = [sys.executable, "-m", "celery", "-A", "tasks", *command]
-        return GuardedProcess(line, log=self._folder / f"{name}.log", grace_s=GRACE_S, env=environment_with())
+        log = self._folder / f"{name}.log"
+        return GuardedProcess(line, log=log, grace_s=GRACE_S, env=environment_with(REDIS_URL=url))
 
     def kill_worker(self, node: str) -> None:
         """``kill -9``, and the supervisor's restart a second later."""
@@ -137,6 +147,47 @@ class Fleet:
         except ProcessLookupError:  # the record is older than the engine's end
             return False
         return True
+
+    def kill_loading_engine(self, node: str) -> bool:
+        """``kill -9`` of a worker's engine, and of its replacement while that loads."""
+        if not self.kill_engine(node):
+            return False
+        killed = set(self._engines(node))
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for engine in set(self._engines(node)) - killed:
+                with contextlib.suppress(psutil.Error):
+                    engine.kill()
+                    return True
+            time.sleep(0.05)
+        return True  # the one that was killed first is a fault, too
+
+    def _engines(self, node: str) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self._workers[node].pid).children(recursive=True)
+            return [child for child in children if "tasks.engine" in child.cmdline()]
+        return []
+
+    def silence(self, link: int, command: str, for_s: float) -> None:
+        """Have a link to Redis pass nothing for a while: 0 is the producers', 1 the first worker's."""
+        self._links.tell(link, command)
+        time.sleep(for_s)
+        self._links.tell(link, "well")
+
+    def forget_connections(self, link: int) -> None:
+        """The connections of a link die without a word: nobody closes them."""
+        self._links.tell(link, "forget")
+
+    def roll_back(self, by_s: float) -> None:
+        """``kill -9`` of Redis, and a start without what it wrote last: a power loss, or a replica that lagged."""
+        saved = self._folder / "saved"
+        shutil.rmtree(saved, ignore_errors=True)
+        shutil.copytree(self._data, saved)
+        time.sleep(by_s)
+        self.server.kill()
+        shutil.rmtree(self._data)
+        shutil.move(saved, self._data)
+        self.server.start()
 
     def wait_until_up(self, workers: int, timeout_s: float = 60.0) -> None:
         """Wait until so many workers are in the registry."""

@@ -1,13 +1,13 @@
-"""A steady load of streamed requests, and what each reader checks."""
+"""A steady load of requests that are read in several ways."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from benchmarks.chaos.judge import Reading, Seen, Way, judge
 from tasks import generate
 from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable, GenerationError, StreamTimeout
@@ -15,21 +15,11 @@ from tasks.errors import BrokerUnavailable, GenerationError, StreamTimeout
 if TYPE_CHECKING:
     from tasks.client.result import GenerateResult
 
-MODEL = "fake:20"
+#: Slow to load, so that an engine can be killed while it does.
+MODEL = "fake:20:load_s=0.5"
 TOKENS = (20, 160)
-READ_TIMEOUT_S = 120.0
-
-
-@dataclass(slots=True)
-class Reading:
-    """What one reader saw: times of its chunks, and how it ended."""
-
-    number: int
-    tokens: int
-    times: list[float] = field(default_factory=list)
-    cuts: int = 0
-    verdict: str = "running"
-    detail: str = ""
+#: How often a request is read in each way, in parts of the sum.
+WAYS = {Way.STREAM: 70, Way.LATE: 10, Way.BESIDE: 10, Way.CANCELLED: 10}
 
 
 class Load:
@@ -38,11 +28,13 @@ class Load:
     Args:
         total: requests in all.
         readers: requests at once.
-        seed: of the lengths of the answers.
+        seed: of the lengths of the answers and of the ways they are read.
+        end_s: no way of reading may take longer, whatever happens to the fleet meanwhile.
     """
 
-    def __init__(self, total: int, readers: int, seed: int) -> None:
+    def __init__(self, total: int, readers: int, seed: int, end_s: float) -> None:
         self.total = total
+        self.end_s = end_s
         self.readings: list[Reading] = []
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -62,7 +54,7 @@ class Load:
     def running_now(self) -> list[Reading]:
         """The requests whose first token has come and whose end has not."""
         with self._lock:
-            return [each for each in self.readings if each.verdict == "running" and each.times]
+            return [reading for reading in self.readings if reading.verdict == "running" and reading.times]
 
     def cut_a_reader(self) -> None:
         """Have the next reader that gets a chunk leave, and come back with a new stream."""
@@ -72,7 +64,8 @@ class Load:
         with self._lock:
             if len(self.readings) >= self.total:
                 return None
-            reading = Reading(len(self.readings), self._random.randint(*TOKENS))
+            (way,) = self._random.choices(list(WAYS), list(WAYS.values()))
+            reading = Reading(len(self.readings), self._random.randint(*TOKENS), way)
             self.readings.append(reading)
             return reading
 
@@ -82,51 +75,89 @@ class Load:
 
     def _read(self, reading: Reading) -> None:
         prompt = f"chaos {reading.number}"
+        wanted = fake_text(prompt, reading.number, reading.tokens)
         try:
-            result = self._submit(prompt, reading)
-            indices, text, ends = self._stream(result.id, reading)
-            stored = result.get(timeout=READ_TIMEOUT_S)["text"]
+            reading.verdict, reading.detail = judge(self._see(prompt, reading), wanted, reading)
         except StreamTimeout as error:
-            reading.verdict, reading.detail = "lost", str(error)
+            reading.verdict, reading.detail = "hung", str(error)
         except GenerationError as error:
             reading.verdict, reading.detail = "lost", f"{error.code}: {error}"
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding and goes into the table)
-            reading.verdict, reading.detail = "lost", repr(error)
-        else:
-            reading.verdict, reading.detail = judge(indices, text, stored, ends, prompt, reading)
+            kind = "hung" if "Timeout" in type(error).__name__ else "lost"
+            reading.verdict, reading.detail = kind, repr(error)
+
+    def _see(self, prompt: str, reading: Reading) -> Seen:
+        result = self._submit(prompt, reading)
+        match reading.way:
+            case Way.LATE:
+                stored = result.get(timeout=self.end_s)["text"]
+                seen = self._stream(result, reading)
+                seen.stored = stored
+            case Way.BESIDE:
+                seen, answers = Seen([], "", []), []
+                waiter = threading.Thread(
+                    target=lambda: answers.append(result.get(timeout=self.end_s)["text"]), daemon=True
+                )
+                waiter.start()
+                seen = self._stream(result, reading)
+                waiter.join(self.end_s)
+                seen.stored = answers[0] if answers else None
+            case Way.CANCELLED:
+                seen = self._stream(result, reading, cancel_at=reading.tokens // 2)
+                seen.state = self._state(result)
+                if seen.state == "SUCCESS":
+                    seen.stored = result.get(timeout=self.end_s)["text"]
+            case Way.STREAM:
+                seen = self._stream(result, reading)
+                seen.stored = result.get(timeout=self.end_s)["text"]
+        return seen
 
     def _submit(self, prompt: str, reading: Reading) -> GenerateResult:
         while True:
             try:
-                return generate.delay(prompt=prompt, model=MODEL, max_tokens=reading.tokens, seed=reading.number)
+                result = generate.delay(prompt=prompt, model=MODEL, max_tokens=reading.tokens, seed=reading.number)
             except BrokerUnavailable:  # not accepted: the producer's to repeat
                 time.sleep(0.2)
+            else:
+                reading.task_id = result.id
+                return result
 
-    def _stream(self, task_id: str, reading: Reading) -> tuple[list[int], str, int]:
+    def _stream(self, result: GenerateResult, reading: Reading, cancel_at: int | None = None) -> Seen:
         """Read to the end. A reader that is cut reads again from the beginning, as a page that was reloaded does."""
         while True:
-            indices: list[int] = []
-            text, ends = "", 0
-            for chunk in generate.AsyncResult(task_id).stream(timeout=READ_TIMEOUT_S):
+            seen = Seen([], "", [])
+            for chunk in generate.AsyncResult(result.id).stream(timeout=self.end_s):
                 reading.times.append(time.monotonic())
-                indices.extend(range(chunk.index, chunk.index + len(chunk.ids)))
-                text += chunk.text
-                ends += chunk.finish_reason is not None
-                if self._cut.is_set() and not ends:
+                seen.indices.extend(range(chunk.index, chunk.index + len(chunk.ids)))
+                seen.text += chunk.text
+                if chunk.finish_reason is not None:
+                    seen.finish_reasons.append(chunk.finish_reason)
+                if cancel_at is not None and len(seen.indices) >= cancel_at:
+                    cancel_at = None
+                    self._revoke(result)
+                if self._cut.is_set() and not seen.finish_reasons:
                     self._cut.clear()
                     reading.cuts += 1
                     break
             else:
-                return indices, text, ends
+                return seen
 
+    @staticmethod
+    def _revoke(result: GenerateResult) -> None:
+        """Cancel, and try again where Redis was away; after a second time the request may as well run to its end."""
+        for _ in range(2):
+            try:
+                result.revoke(terminate=True)
+            except BrokerUnavailable:
+                time.sleep(1)
+            else:
+                return
 
-def judge(indices: list[int], text: str, stored: str, ends: int, prompt: str, reading: Reading) -> tuple[str, str]:
-    """``ok``, or what is wrong: every index once and in order, the uninterrupted run's text, one end."""
-    if len(set(indices)) < len(indices):
-        return "repeated", f"indices {indices}"
-    if indices != list(range(reading.tokens)) or ends != 1:
-        return "lost", f"{len(indices)} of {reading.tokens} tokens, {ends} ends"
-    wanted = fake_text(prompt, reading.number, reading.tokens)
-    if text != wanted or stored != wanted:
-        return "wrong", f"{text!r} and {stored!r} instead of {wanted!r}"
-    return "ok", ""
+    def _state(self, result: GenerateResult) -> str:
+        """The result's state, once it is one."""
+        deadline = time.monotonic() + self.end_s
+        while not result.ready():
+            if time.monotonic() > deadline:
+                raise StreamTimeout(f"{result.id} has no result {self.end_s:g} s after its stream ended")
+            time.sleep(0.05)
+        return str(result.state)
