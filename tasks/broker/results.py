@@ -8,7 +8,8 @@
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.
 3. **Who waits for a result lives through a restart of Redis** from the first moment. Celery's own look at what is stored already
-   is the one step of ``get()`` that does not try again.
+   is the one step of ``get()`` that does not try again; and of a group in a group it looks for the inner group's id, under which
+   nothing is ever stored.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from tasks.server.connection import endpoint
 from tasks.server.script import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery.app.task import Context
 
 ANSWER = Script(scripts.source("answer"))
@@ -37,10 +40,20 @@ class Consumer(ResultConsumer):
 
     def on_wait_for_pending(self, result: Any, **options: Any) -> None:
         """Look for what is stored already, as patiently as Celery does all that follows."""
-        meta = self._ensure(self.backend.get_task_meta, (result.id,))
-        if meta["status"] in states.READY_STATES:
-            result._maybe_set_cache(meta)
-            super().on_wait_for_pending(result, **options)
+        waiting = [leaf.id for leaf in leaves(result) if not leaf._cache]
+        for meta in self._ensure(self._stored, (waiting,)):
+            self.on_state_change(meta, None)
+
+    def _stored(self, task_ids: Sequence[str]) -> list[dict[str, Any]]:
+        found = self.backend.mget([self.backend.get_key_for_task(task_id) for task_id in task_ids]) if task_ids else []
+        metas = [self.backend.decode_result(each) for each in found if each]
+        return [meta for meta in metas if meta["status"] in states.READY_STATES]
+
+
+def leaves(result: Any) -> list[Any]:
+    """The results of single tasks that a result, a group or a group of groups is made of."""
+    parts = getattr(result, "results", None)
+    return [result] if parts is None else [leaf for part in parts for leaf in leaves(part)]
 
 
 class Backend(RedisBackend):

@@ -109,14 +109,14 @@ class TestProducer:
         result = generate.delay(prompt="x", model="fake:1")
         producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)
         backend: Any = producer_app.backend
-        ask, refused = backend.get, [RedisConnectionError("away"), RedisConnectionError("away")]
+        ask, refused = backend.mget, [RedisConnectionError("away"), RedisConnectionError("away")]
 
-        def get(key: bytes) -> Any:
+        def mget(names: list[bytes]) -> Any:
             if refused:
                 raise refused.pop()
-            return ask(key)
+            return ask(names)
 
-        monkeypatch.setattr(backend, "get", get)
+        monkeypatch.setattr(backend, "mget", mget)
         assert result.get(timeout=10) == {"text": "stored"}
         assert not refused
 
