@@ -6,14 +6,14 @@ Records are JSON. ``decode_record`` never raises: garbage and records of newer v
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 VERSION = 1
+#: Types as JSON has them: no number out of a text, no integer out of a fraction, no NaN. Unknown fields are dropped.
+TYPES = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 Status: TypeAlias = Literal["starting", "online", "degraded", "draining"]
 
 
@@ -25,6 +25,8 @@ class EngineState:
     engine's share of the worker's budget, ``memory_bytes`` what it uses of it. ``kv_cache_ratio`` (0 to 1) is what KV
     caches, cached prompts and activations take of the memory that the engine may use beside its weights.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = TYPES
 
     model: str
     state: Literal["downloading", "loading", "ready", "ending", "failed"]
@@ -52,6 +54,8 @@ class WorkerRecord:
     each replaced at its next request; ``budget_bytes`` is what all its engines may take together, and ``room_bytes`` what the
     largest model that it could load may need; ``metrics`` is :meth:`tasks.metrics.collector.MetricsCollector.snapshot`.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = TYPES
 
     node: str
     boot: str
@@ -90,31 +94,15 @@ class Unreadable:
     why: str
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+@dataclass(slots=True, frozen=True)
+class _Versioned:
+    __pydantic_config__: ClassVar[ConfigDict] = TYPES
+
+    v: int
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-#: What a value must be, by the annotation of its field.
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "int": _is_count,
-    "float": _is_number,
-    "bool": lambda value: isinstance(value, bool),
-    "Status": lambda value: value in get_args(Status),
-    "list[str]": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-    "dict[str, int]": lambda value: isinstance(value, dict) and all(_is_count(each) for each in value.values()),
-    "dict[str, Any]": lambda value: isinstance(value, dict),
-    "list[EngineState]": lambda value: isinstance(value, list),
-    "Literal['downloading', 'loading', 'ready', 'ending', 'failed']": lambda value: (
-        value in ("downloading", "loading", "ready", "ending", "failed")
-    ),
-}
-_RECORD = {each.name: str(each.type).replace('"', "'") for each in fields(WorkerRecord)}
-_ENGINE = {each.name: str(each.type).replace('"', "'") for each in fields(EngineState)}
+_VERSIONED = TypeAdapter(_Versioned)
+_RECORD = TypeAdapter(WorkerRecord)
 
 
 def encode_record(record: WorkerRecord) -> str:
@@ -125,32 +113,14 @@ def encode_record(record: WorkerRecord) -> str:
 def decode_record(node: str, payload: str | bytes) -> WorkerRecord | Unreadable:
     """The record in this JSON; unknown fields are dropped, and what cannot be read says why."""
     try:
-        values = json.loads(payload)
-        version = values["v"]
+        version = _VERSIONED.validate_json(payload).v
         if version > VERSION:
             return Unreadable(node, f"written by a newer version (record version {version}, this is {VERSION})")
-        known = _known(values, _RECORD)
-        known["engines"] = [EngineState(**_known(each, _ENGINE)) for each in known.get("engines", [])]
-        record = WorkerRecord(**known)
-    # A document that is nested too deeply is a RecursionError.
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        return Unreadable(node, f"not a worker's record ({type(error).__name__}: {error})"[:300])
+        record = _RECORD.validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return Unreadable(node, f"not a worker's record ({where + ': ' if where else ''}{first['msg']})"[:300])
     if record.node != node:
         return Unreadable(node, f"the record of another worker, {record.node!r}"[:300])
     return record
-
-
-def _known(values: dict[str, Any], types: dict[str, str]) -> dict[str, Any]:
-    """The fields that this version knows.
-
-    Raises:
-        TypeError: one of them has a value of another type.
-    """
-    known = {name: value for name, value in values.items() if name in types}
-    for name, value in known.items():
-        kind = types[name]
-        if value is None and kind.endswith(" | None"):
-            continue
-        if not _CHECKS[kind.removesuffix(" | None")](value):
-            raise TypeError(f"{name} is {value!r:.50}, not {kind}")
-    return known
