@@ -101,7 +101,7 @@ def run(server: EmbeddedServer, rows: Sequence[Row], *, repeats: int, quick: boo
     )
     _show(done)
     print(f"{path} has it all, with charts")
-    return 1 if any(each.error for each in done) else 0
+    return 1 if any(row.error for row in done) else 0
 
 
 def _show(done: Sequence[Findings]) -> None:
@@ -116,8 +116,8 @@ def _show(done: Sequence[Findings]) -> None:
         table.add_column("figure")
         for head in ("median", "unit", "spread", "must", "aim", "reached"):
             table.add_column(head, justify="right")
-        for each in findings.figures:
-            table.add_row(each.name, f"{each.median:.3g}", each.unit, spread(each), *judged(each))
+        for figure in findings.figures:
+            table.add_row(figure.name, f"{figure.median:.3g}", figure.unit, spread(figure), *judged(figure))
         console.print(table)
         if findings.error:
             console.print(f"[red]{findings.row} failed:[/] {findings.error}", highlight=False)

@@ -68,12 +68,12 @@ class Load:
     @property
     def seconds(self) -> float:
         """From the first request's sending to the last one's end."""
-        return max(each.ended_at for each in self.readings) - min(each.sent_at for each in self.readings)
+        return max(reading.ended_at for reading in self.readings) - min(reading.sent_at for reading in self.readings)
 
     @property
     def tokens_per_s(self) -> float:
         """Of all readers together."""
-        return sum(each.tokens for each in self.readings) / self.seconds
+        return sum(reading.tokens for reading in self.readings) / self.seconds
 
     @property
     def requests_per_s(self) -> float:
@@ -83,11 +83,11 @@ class Load:
     @property
     def firsts_ms(self) -> list[float]:
         """Times to the first token."""
-        return [each.first_ms for each in self.readings if each.arrivals]
+        return [reading.first_ms for reading in self.readings if reading.arrivals]
 
     def metrics(self) -> dict[str, float]:
         """Throughput, and percentiles of what readers wait for."""
-        gaps = [gap for each in self.readings for gap in each.gaps_ms]
+        gaps = [gap for reading in self.readings for gap in reading.gaps_ms]
         firsts = self.firsts_ms
         found = {"tokens_per_s": self.tokens_per_s, "requests_per_s": self.requests_per_s, "seconds": self.seconds}
         if firsts:

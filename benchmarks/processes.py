@@ -131,12 +131,12 @@ class Worker:
 @contextmanager
 def worker(bench: Bench, model: str | None, slots: int, settings: Mapping[str, str] | None = None) -> Iterator[Worker]:
     """A worker that is ready, for as long as the block runs."""
-    each = Worker(bench, model, slots, settings)
+    worker = Worker(bench, model, slots, settings)
     try:
-        each.wait_until_ready()
-        yield each
+        worker.wait_until_ready()
+        yield worker
     finally:
-        each.stop()
+        worker.stop()
 
 
 @contextmanager

@@ -35,8 +35,8 @@ class Run:
 def write(run: Run, folder: Path) -> Path:
     """Write all files into the folder, which is made; returns the report's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    for each in folder.glob("*.svg"):
-        each.unlink()
+    for path in folder.glob("*.svg"):
+        path.unlink()
     (folder / "results.json").write_text(
         json.dumps(as_json(run), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -61,14 +61,14 @@ def as_json(run: Run) -> dict[str, Any]:
         "versions": run.versions,
         "rows": [
             {
-                "row": each.row,
-                "about": each.about,
-                "seconds": round(each.seconds, 1),
-                "error": each.error,
-                "figures": [_figure(figure) for figure in each.figures],
-                "measurements": [_figure(figure) for figure in each.measurements],
+                "row": row.row,
+                "about": row.about,
+                "seconds": round(row.seconds, 1),
+                "error": row.error,
+                "figures": [_figure(figure) for figure in row.figures],
+                "measurements": [_figure(figure) for figure in row.measurements],
             }
-            for each in run.rows
+            for row in run.rows
         ],
     }
 
@@ -121,10 +121,10 @@ def _table(figures: Sequence[Figure], *, targets: bool) -> list[str]:
         return []
     heads = ["figure", "median", "spread", *(["must", "aim", ""] if targets else [])]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    for each in figures:
-        cells = [each.name.replace("|", "\\|"), _value(each.median, each.unit), spread(each)]
+    for figure in figures:
+        cells = [figure.name.replace("|", "\\|"), _value(figure.median, figure.unit), spread(figure)]
         if targets:
-            cells += judged(each)
+            cells += judged(figure)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -76,7 +76,7 @@ class Catalogue:
         raise ModelNotAllowed(self._explain(name))
 
     def _by_source(self, name: str) -> ModelEntry | None:
-        return next((each for each in self.models.values() if each.kind == "hub" and each.source == name), None)
+        return next((model for model in self.models.values() if model.kind == "hub" and model.source == name), None)
 
     def _fake(self, name: str) -> ModelEntry:
         if not self.allow_fake:
@@ -106,7 +106,7 @@ class Catalogue:
         )
 
     def _explain(self, name: str) -> str:
-        close = _close(name, [*self.models, *(each.source for each in self.models.values() if each.kind == "hub")])
+        close = _close(name, [*self.models, *(model.source for model in self.models.values() if model.kind == "hub")])
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(self.models))}."
         allowed = ", ".join(self.allow) or "none"
         return (
@@ -156,5 +156,7 @@ def _resolved(name: str) -> Path | None:
 
 
 def _close(name: str, known: Iterable[str]) -> list[str]:
-    by_folded = {each.casefold(): each for each in known}
-    return [by_folded[each] for each in get_close_matches(name[:_LONGEST_NAME].casefold(), by_folded, n=3, cutoff=0.45)]
+    by_folded = {name.casefold(): name for name in known}
+    return [
+        by_folded[match_] for match_ in get_close_matches(name[:_LONGEST_NAME].casefold(), by_folded, n=3, cutoff=0.45)
+    ]

@@ -135,7 +135,7 @@ class CatalogueFile:
 
     def _tables(self, table: Mapping[str, Any]) -> list[dict[str, Any]]:
         models = table.get("models", [])
-        if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+        if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
             raise self._error("models", models, "tables that each begin with a line [[models]]")
         return models
 
@@ -200,7 +200,7 @@ class CatalogueFile:
         folders = self._texts(table, "allow_paths", expected)
         if folders is None:
             return None
-        paths = [Path(each).expanduser() for each in folders]
+        paths = [Path(folder).expanduser() for folder in folders]
         if not all(path.is_absolute() for path in paths):
             raise self._error("allow_paths", list(folders), expected)
         return tuple(path.resolve() for path in paths)
@@ -215,7 +215,7 @@ class CatalogueFile:
         value = values.get(name)
         if value is None:
             return None
-        if isinstance(value, list) and all(isinstance(each, str) and each for each in value):
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
             return tuple(value)
         raise self._error(name, value, f"a list of {expected}")
 

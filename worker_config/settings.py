@@ -111,15 +111,15 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         SettingError: a variable or a line of the file is unknown, unreadable or out of bounds.
     """
     environment = Environment(environ)
-    known = {each.name: each for each in fields(Settings)}
+    known = {field_.name: field_ for field_ in fields(Settings)}
     config_name = f"{PREFIX}CONFIG"
     values: dict[str, Any] = {}
     if environment.has(config_name):
         values.update(_read_file(Path(environment.text(config_name)), known))
-    for name, each in known.items():
-        variable = variable_name(each)
+    for name, setting in known.items():
+        variable = variable_name(setting)
         if environment.has(variable):
-            values[name] = _bounded(each, _typed(environment, variable, each), f"{variable} (environment)")
+            values[name] = _bounded(setting, _typed(environment, variable, setting), f"{variable} (environment)")
     return replace(Settings(), **values)
 
 
@@ -154,9 +154,9 @@ def redis_was_given() -> bool:
     return Environment(os.environ).has("REDIS_URL") or current_settings().redis_url != Settings().redis_url
 
 
-def variable_name(each: Any) -> str:
+def variable_name(setting: Any) -> str:
     """The environment variable of a field of :class:`Settings`."""
-    return str(each.metadata["env"] or PREFIX + each.name.upper())
+    return str(setting.metadata["env"] or PREFIX + setting.name.upper())
 
 
 def _read_file(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def _read_file(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _typed(reader: Environment, name: str, each: Any) -> Any:
-    kind = str(each.type)
+def _typed(reader: Environment, name: str, setting: Any) -> Any:
+    kind = str(setting.type)
     if kind == "bool":
         return reader.flag(name)
     if kind == "int":
@@ -191,8 +191,8 @@ def _typed(reader: Environment, name: str, each: Any) -> Any:
     return reader.text(name)
 
 
-def _bounded(each: Any, value: Any, where: str) -> Any:
-    at_least = each.metadata["at_least"]
+def _bounded(setting: Any, value: Any, where: str) -> Any:
+    at_least = setting.metadata["at_least"]
     if at_least is not None and value < at_least:
         raise SettingError(f"{where} is {value}: expected at least {at_least}")
     return value

@@ -44,7 +44,7 @@ def main() -> int:
                 time.sleep(0.2)
             fleet.supervise()
             _tell(load, storm, begun)
-        logs = {each.name: each.read_text(errors="replace") for each in Path(folder).glob("*.log")}
+        logs = {path.name: path.read_text(errors="replace") for path in Path(folder).glob("*.log")}
     return _report(load, storm, time.monotonic() - begun, logs)
 
 
@@ -67,7 +67,7 @@ def _options() -> argparse.Namespace:
 
 def _tell(load: Load, storm: Storm, begun: float) -> None:
     if sys.stdout.isatty():
-        done = sum(each.verdict != "running" for each in load.readings)
+        done = sum(reading.verdict != "running" for reading in load.readings)
         print(
             f"\r{time.monotonic() - begun:5.0f} s  {len(storm.happened)} faults  {done}/{load.total} requests",
             end="",
@@ -76,8 +76,8 @@ def _tell(load: Load, storm: Storm, begun: float) -> None:
 
 
 def _report(load: Load, storm: Storm, took_s: float, logs: dict[str, str]) -> int:
-    verdicts = Counter(each.verdict for each in load.readings)
-    by_number = {each.number: each for each in load.readings}
+    verdicts = Counter(reading.verdict for reading in load.readings)
+    by_number = {reading.number: reading for reading in load.readings}
     table = Table("fault", "times", "streams hit", "next token, p50", "p99", title="Faults under load")
     for name in FAULTS:
         waits = sorted(
@@ -96,10 +96,11 @@ def _report(load: Load, storm: Storm, took_s: float, logs: dict[str, str]) -> in
         f"{len(storm.happened)} faults, {len(load.readings)} requests in {took_s:.0f} s: {verdicts['lost']} lost, "
         f"{verdicts['repeated']} repeated, {verdicts['wrong']} wrong, {verdicts['hung'] + verdicts['running']} hung"
     )
-    bad = [each for each in load.readings if each.verdict != "ok"]
-    for each in bad[:10]:
+    bad = [reading for reading in load.readings if reading.verdict != "ok"]
+    for reading in bad[:10]:
         console.print(
-            f"request {each.number} ({each.way}, {each.task_id}): {each.verdict}: {each.detail}", markup=False
+            f"request {reading.number} ({reading.way}, {reading.task_id}): {reading.verdict}: {reading.detail}",
+            markup=False,
         )
     if bad:
         for name, log in logs.items():

@@ -139,7 +139,7 @@ class Fleet:
         """``kill -9`` of a worker's engine; ``False`` where there is none just now."""
         payload = self.client.hget(keys.WORKERS, node)
         record = decode_record(node, payload) if isinstance(payload, bytes) else None
-        pids = [each.pid for each in record.engines if each.pid] if isinstance(record, WorkerRecord) else []
+        pids = [engine.pid for engine in record.engines if engine.pid] if isinstance(record, WorkerRecord) else []
         if not pids:
             return False
         try:

@@ -45,7 +45,7 @@ class Supply:
 
         waiting: list[GenerateResult] = []
         while not self._ending.is_set():
-            waiting = [each for each in waiting if not each.ready()]
+            waiting = [result for result in waiting if not result.ready()]
             new = [
                 generate.delay(prompt=f"kill {len(self.sent) + number}", model=MODEL, max_tokens=1)
                 for number in range(BACKLOG - len(waiting))
@@ -74,8 +74,8 @@ def main() -> int:
         lost = _unanswered(supply.sent)
     took_s = time.monotonic() - begun
     print(f"{options.kills} kills, {len(supply.sent)} requests in {took_s:.0f} s: {len(lost)} lost")
-    for each in lost[:10]:
-        print(f"lost: {each}")
+    for request in lost[:10]:
+        print(f"lost: {request}")
     return 1 if lost else 0
 
 
@@ -105,14 +105,14 @@ def _unanswered(sent: list[GenerateResult]) -> list[str]:
 
     deadline = time.monotonic() + END_S
     lost = []
-    for number, each in enumerate(sent):
+    for number, result in enumerate(sent):
         try:
-            text = each.get(timeout=max(1.0, deadline - time.monotonic()))["text"]
+            text = result.get(timeout=max(1.0, deadline - time.monotonic()))["text"]
         except Exception as error:  # noqa: BLE001  (whatever it is, it is a finding)
-            lost.append(f"{each.id}: {error!r}")
+            lost.append(f"{result.id}: {error!r}")
             continue
         if text != fake_text(f"kill {number}", None, 1):
-            lost.append(f"{each.id}: {text!r}")
+            lost.append(f"{result.id}: {text!r}")
     return lost
 
 

@@ -39,7 +39,7 @@ class Limit:
 
     def run(self, requests: Sequence[Request], readers: int) -> Load:
         """Answer them all, so many at once."""
-        plain = [[each.prompt, each.max_tokens, each.temperature, each.logprobs] for each in requests]
+        plain = [[request.prompt, request.max_tokens, request.temperature, request.logprobs] for request in requests]
         readings = self._child.ask({"requests": plain, "readers": readers})
         return Load([Reading(sent, arrivals, tokens, ended) for sent, arrivals, tokens, ended in readings])
 
@@ -79,7 +79,9 @@ class Generator:
             joining = [waiting.popleft() for _ in range(min(len(waiting), question["readers"] - len(running)))]
             if joining:
                 now = time.perf_counter()
-                running.update(zip(self._insert(joining), [(each, Reading(now)) for each in joining], strict=True))
+                running.update(
+                    zip(self._insert(joining), [(request, Reading(now)) for request in joining], strict=True)
+                )
             for response in self._batch.next()[1]:
                 request, reading = running[response.uid]
                 if request.logprobs:
@@ -91,12 +93,12 @@ class Generator:
                     reading.ended_at = time.perf_counter()
                     done.append(reading)
                     del running[response.uid]
-        return [[each.sent_at, each.arrivals, each.tokens, each.ended_at] for each in done]
+        return [[reading.sent_at, reading.arrivals, reading.tokens, reading.ended_at] for reading in done]
 
     def _insert(self, requests: list[Request]) -> list[int]:
-        samplers = [self._sampler(each.temperature) for each in requests]
-        prompts = [self._tokenizer.encode(each.prompt) for each in requests]
-        return list(self._batch.insert(prompts, [each.max_tokens for each in requests], samplers=samplers))
+        samplers = [self._sampler(request.temperature) for request in requests]
+        prompts = [self._tokenizer.encode(request.prompt) for request in requests]
+        return list(self._batch.insert(prompts, [request.max_tokens for request in requests], samplers=samplers))
 
 
 if __name__ == "__main__":

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 #: In the order in which they run.
 ROWS: tuple[Row, ...] = tuple(
-    each.ROW for each in (throughput, overhead, tax, relay, scale, prefix, batching, memory, fleet, faults)
+    module.ROW for module in (throughput, overhead, tax, relay, scale, prefix, batching, memory, fleet, faults)
 )

@@ -38,12 +38,12 @@ def _measure_revoke(bench: Bench, found: Findings) -> None:
         count = bench.size(10, 3)
 
         def revoke(number: int) -> Metrics:
-            samples = [_revoke_one(model, (number, each)) for each in range(count)]
-            return {name: p50([each[name] for each in samples]) for name in samples[0]}
+            samples = [_revoke_one(model, (number, sample)) for sample in range(count)]
+            return {name: p50([sample[name] for sample in samples]) for name in samples[0]}
 
         samples = bench.in_turns("faults, revoke", {"ours": revoke})
     ends, frees = samples.values("ours", "end_ms"), samples.values("ours", "free_ms")
-    found.figure(f"revoke to its reader's last chunk / a step ({STEP_MS} ms), p50", [each / STEP_MS for each in ends])
+    found.figure(f"revoke to its reader's last chunk / a step ({STEP_MS} ms), p50", [end / STEP_MS for end in ends])
     found.figure("revoke to the first token of the request that waited for its slot, p50", frees, "ms")
     found.measured("revoke to its reader's last chunk, p50", ends, "ms")
 
@@ -73,11 +73,11 @@ def _measure_kill(bench: Bench, found: Findings) -> None:
         def kill(number: int) -> Metrics:
             victim = alive[-1]
             with _reading(greedy(STREAMS, 3, 4000, number), model) as (results, readings):
-                _wait(lambda: all(len(each.arrivals) > 4 for each in readings))
+                _wait(lambda: all(len(reading.arrivals) > 4 for reading in readings))
                 alive.append(stack.enter_context(worker(bench, model, STREAMS)))
                 pauses = _pauses(victim, readings)
-                for each in results:
-                    each.revoke(terminate=True)
+                for result in results:
+                    result.revoke(terminate=True)
             return {"p50_ms": p50(pauses), "p99_ms": p99(pauses)}
 
         samples = bench.in_turns("faults, kill -9", {"ours": kill})
@@ -91,9 +91,9 @@ def _pauses(victim: Worker, readings: list[Reading]) -> list[float]:
     victim.signal(signal.SIGKILL)
     # What had been published by then is still on its way for a moment.
     time.sleep(0.1)
-    heard = [len(each.arrivals) for each in readings]
-    _wait(lambda: all(len(each.arrivals) > before for each, before in zip(readings, heard, strict=True)))
-    return [(each.arrivals[before] - started) * 1000 for each, before in zip(readings, heard, strict=True)]
+    heard = [len(reading.arrivals) for reading in readings]
+    _wait(lambda: all(len(reading.arrivals) > before for reading, before in zip(readings, heard, strict=True)))
+    return [(reading.arrivals[before] - started) * 1000 for reading, before in zip(readings, heard, strict=True)]
 
 
 @contextmanager

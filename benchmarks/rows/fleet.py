@@ -37,12 +37,12 @@ def measure(bench: Bench, found: Findings) -> None:
 
 def _measure_start(bench: Bench, found: Findings) -> None:
     def start(_: int) -> Metrics:
-        with _stamped(bench, None, {}) as (each, stamps):
-            record = each.wait_for(lambda record: record.started_at and record, "registered")
+        with _stamped(bench, None, {}) as (worker, stamps):
+            record = worker.wait_for(lambda record: record.started_at and record, "registered")
             ready_at = _read(stamps)["ready_at"]
             return {
                 "ready_ms": (record.started_at - ready_at) * 1000,
-                "start_s": record.started_at - each.started_at,
+                "start_s": record.started_at - worker.started_at,
             }
 
     samples = bench.in_turns("fleet, start", {"worker": start})
@@ -53,11 +53,11 @@ def _measure_start(bench: Bench, found: Findings) -> None:
 def _measure_cost(bench: Bench, found: Findings) -> None:
     """Beats at 50 a second, so that a thousand do not take more than an hour."""
     beats = bench.size(1000, 50)
-    with _stamped(bench, MODEL, {"CELERY_MLX_HEARTBEAT_S": "0.02"}) as (each, stamps), _load(each):
+    with _stamped(bench, MODEL, {"CELERY_MLX_HEARTBEAT_S": "0.02"}) as (worker, stamps), _load(worker):
         bench.say(f"fleet, {beats} heartbeats under {SLOTS} busy slots")
-        first = each.wait_for(lambda record: record.metrics["beat_ms"], "a heartbeat")["count"]
-        cost = each.wait_for(lambda record: _after(record.metrics["beat_ms"], first + beats), f"{beats} heartbeats")
-        signals = wait_for(lambda: _read(stamps)["costs_ms"][-beats:], "heartbeat_sent", each.process)
+        first = worker.wait_for(lambda record: record.metrics["beat_ms"], "a heartbeat")["count"]
+        cost = worker.wait_for(lambda record: _after(record.metrics["beat_ms"], first + beats), f"{beats} heartbeats")
+        signals = wait_for(lambda: _read(stamps)["costs_ms"][-beats:], "heartbeat_sent", worker.process)
         trips = [_time_ping(bench) for _ in range(200)]
     about = f"over {beats} beats under {SLOTS} busy slots"
     found.figure(f"heartbeat on Celery's own thread {about}, p99", [p99(signals)], "ms", at_most(1))
@@ -81,12 +81,12 @@ def _time_ping(bench: Bench) -> float:
 def _measure_interval(bench: Bench, found: Findings) -> None:
     interval_s = 1.0 if bench.quick else 5.0
     settings = {"CELERY_MLX_HEARTBEAT_S": f"{interval_s:g}", "CELERY_MLX_DRAIN_TIMEOUT_S": "60"}
-    with _stamped(bench, MODEL, settings) as (each, _), _load(each) as results:
+    with _stamped(bench, MODEL, settings) as (worker, _), _load(worker) as results:
         bench.say(f"fleet, heartbeats at {interval_s:g} s under load")
-        beats = _watch(each, 4 * interval_s + 0.5)
-        each.signal(signal.SIGTERM)
+        beats = _watch(worker, 4 * interval_s + 0.5)
+        worker.signal(signal.SIGTERM)
         bench.say(f"fleet, heartbeats at {interval_s:g} s during a drain")
-        draining = _watch(each, 3 * interval_s + 0.5)
+        draining = _watch(worker, 3 * interval_s + 0.5)
         for result in results:
             result.revoke(terminate=True)
     start = beats[0]
@@ -96,12 +96,12 @@ def _measure_interval(bench: Bench, found: Findings) -> None:
         found.figure(about, [late], "ms", at_most(200))
 
 
-def _watch(each: Worker, seconds: float) -> list[float]:
+def _watch(worker: Worker, seconds: float) -> list[float]:
     """The times of all beats by Redis's clock; the first may be from before."""
     seen: list[float] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        record = each.record()
+        record = worker.record()
         if record is not None and record.beat_at not in seen:
             seen.append(record.beat_at)
         time.sleep(0.02)
@@ -112,19 +112,19 @@ def _deviation(seen: list[float], start: float, interval_s: float) -> float:
     """How far the worst beat is from the grid. A change of state makes beats between; for each due time the nearest counts."""
     first, last = round((seen[0] - start) / interval_s), round((seen[-1] - start) / interval_s)
     due = [start + number * interval_s for number in range(first + 1, last + 1)]
-    return max((min(abs(at - each) for at in seen) for each in due), default=0.0)
+    return max((min(abs(at - moment) for at in seen) for moment in due), default=0.0)
 
 
 @contextmanager
 def _stamped(bench: Bench, model: str | None, settings: Mapping[str, str]) -> Iterator[tuple[Worker, Path]]:
     stamps = bench.folder / f"stamps-{time.monotonic_ns()}.json"
     launcher = ("-m", "benchmarks.contenders.stamped", str(stamps))
-    each = Worker(bench, model, SLOTS, settings, launcher)
+    worker = Worker(bench, model, SLOTS, settings, launcher)
     try:
-        each.wait_until_ready()
-        yield each, stamps
+        worker.wait_until_ready()
+        yield worker, stamps
     finally:
-        each.stop()
+        worker.stop()
 
 
 def _read(stamps: Path) -> Any:
@@ -132,10 +132,10 @@ def _read(stamps: Path) -> Any:
 
 
 @contextmanager
-def _load(each: Worker) -> Iterator[list[GenerateResult]]:
+def _load(worker: Worker) -> Iterator[list[GenerateResult]]:
     """Every slot generates for as long as the block runs."""
-    results = [send(request, MODEL) for request in greedy(SLOTS, 3, MAX_TOKENS, each.node)]
-    each.wait_for(lambda record: sum(engine.running for engine in record.engines) == SLOTS, "all slots busy")
+    results = [send(request, MODEL) for request in greedy(SLOTS, 3, MAX_TOKENS, worker.node)]
+    worker.wait_for(lambda record: sum(engine.running for engine in record.engines) == SLOTS, "all slots busy")
     yield results
     for result in results:
         result.revoke(terminate=True)

@@ -80,7 +80,7 @@ def _fill(bench: Bench, ours: Worker, running: int, number: int) -> Metrics:
     """Fill every slot, and see what the worker takes more, and what the journals take."""
     before = _resident(ours.pid)["mib"]
     results = [send(request, "fake:20") for request in greedy(running, 3, 200, "memory", number)]
-    ours.wait_for(lambda record: sum(each.running for each in record.engines) == running, "full")
+    ours.wait_for(lambda record: sum(engine.running for engine in record.engines) == running, "full")
     after = _resident(ours.pid)["mib"]
     for result in results:
         result.get(timeout=60)

@@ -59,13 +59,13 @@ def _through(bench: Bench, found: Findings, workers: int, nothing: Ask | None) -
 def _metrics(load: Load) -> Metrics:
     """Times to the first chunk, and where they go: to the claim, in worker and engine, to the reader."""
     found = load.metrics()
-    timings = [each.timing for each in load.readings if each.timing]
+    timings = [reading.timing for reading in load.readings if reading.timing]
     if timings:
-        queued = [each["queued_ms"] or 0.0 for each in timings]
-        inside = [each["first_token_ms"] or 0.0 for each in timings]
+        queued = [timing["queued_ms"] or 0.0 for timing in timings]
+        inside = [timing["first_token_ms"] or 0.0 for timing in timings]
         outside = [
-            each.first_ms - (each.timing["queued_ms"] or 0) - (each.timing["first_token_ms"] or 0)
-            for each in load.readings
+            reading.first_ms - (reading.timing["queued_ms"] or 0) - (reading.timing["first_token_ms"] or 0)
+            for reading in load.readings
         ]
         found |= {"queued_ms": p50(queued), "inside_ms": p50(inside), "outside_ms": p50(outside)}
     return found

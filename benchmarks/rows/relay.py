@@ -48,7 +48,7 @@ def measure(bench: Bench, found: Findings) -> None:
         for name in contenders:
             found.measured(f"{streams} streams, {name}", samples.values(name, "tokens_per_s"), "tokens/s")
             rates.setdefault(name, []).append(samples.median(name, "tokens_per_s"))
-    found.chart("Relayed, by streams", "tokens/s", [str(each) for each in STREAMS], rates)
+    found.chart("Relayed, by streams", "tokens/s", [str(stream) for stream in STREAMS], rates)
 
 
 class _Relay:
@@ -120,7 +120,7 @@ class _Relay:
             time.sleep(0.001)
 
     def _names(self, number: int) -> list[str]:
-        return [f"relay-{number}-{each}" for each in range(self._streams)]
+        return [f"relay-{number}-{stream}" for stream in range(self._streams)]
 
     def _rate(self, started: float, names: list[str]) -> Metrics:
         rate = self._streams * self._rounds / (time.perf_counter() - started)

@@ -102,7 +102,7 @@ def _measure_fleets(bench: Bench, found: Findings) -> None:
         samples = bench.in_turns(f"scale, {size} simulated workers", {"fleet": fleet.measure})
         fleet.leave()
         about = f"{size} simulated worker{'s' if size > 1 else ''}"
-        tokens_per_s = [MICROSECONDS / each for each in samples.values("fleet", "token_us")]
+        tokens_per_s = [MICROSECONDS / sample for sample in samples.values("fleet", "token_us")]
         found.figure(f"{about}: tokens/s that one core of Redis carries, on paper", tokens_per_s, "tokens/s")
         for metric, what, unit in (
             ("token_us", "Redis's time for a token", "µs"),
@@ -132,13 +132,13 @@ class _Fleet:
         self._client = bench.client
         self._journal = Journal(bench.client)
         self._workers = [SimulatedWorker(bench.client, number) for number in range(size)]
-        for each in self._workers:
-            each.beat()
+        for simulated in self._workers:
+            simulated.beat()
 
     def leave(self) -> None:
         """Take the records out."""
-        for each in self._workers:
-            each.leave()
+        for simulated in self._workers:
+            simulated.leave()
         self._client.flushall()
 
     def measure(self, _number: int) -> Metrics:
@@ -168,8 +168,8 @@ class _Fleet:
 
     def _beat(self, rounds: int) -> None:
         for _ in range(rounds):
-            for each in self._workers:
-                each.beat()
+            for simulated in self._workers:
+                simulated.beat()
 
     def _time(self, work: Callable[[], object]) -> tuple[float, float]:
         """Redis's processor time in µs, and seconds on the clock."""
@@ -184,8 +184,8 @@ class _Fleet:
 
     def _serve(self, batches: int, tokens: int) -> None:
         for _ in range(batches):
-            for each in self._workers:
-                self._serve_batch(f"{each.node}#{each.boot}", tokens)
+            for simulated in self._workers:
+                self._serve_batch(f"{simulated.node}#{simulated.boot}", tokens)
 
     def _serve_batch(self, identity: str, tokens: int) -> None:
         from tasks import app

@@ -25,11 +25,11 @@ def main() -> None:
         worker.wait_until_ready(client)
         conversations = ask(generate, QUESTIONS, model=MODEL, max_tokens=96, temperature=0)
         wait_until(lambda: finished(conversations), timeout_s=120, about="the last answer")
-        for each in conversations:
-            each.collect()
-            each.release()
+        for conversation in conversations:
+            conversation.collect()
+            conversation.release()
             # The picture shows no name of the machine that drew it.
-            each.answer["worker"] = "demo@localhost"
+            conversation.answer["worker"] = "demo@localhost"
     console.print(view._grid(console, conversations, whole=True))
     view.summarise(console, conversations)
     # Fonts that a page would have to fetch from elsewhere: without them it takes the reader's own.

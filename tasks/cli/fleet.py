@@ -50,10 +50,10 @@ def show(ctx: click.Context, /, worker: str, as_json: bool, **_: Any) -> None:
         state = state_of(client)
         found = find(state, worker)
         if found is not None:
-            record = next(each for each in state.as_json()["workers"] if each["node"] == found.record.node)
+            record = next(record for record in state.as_json()["workers"] if record["node"] == found.record.node)
             _print([json.dumps(record)] if as_json else worker_lines(found))
             return
-        departed = [each for each in Registry(client).history() if worker in names_of(str(each.get("node")))]
+        departed = [record for record in Registry(client).history() if worker in names_of(str(record.get("node")))]
         if not departed:
             raise click.ClickException(unknown(state, worker))
         _print([json.dumps(departed[0])] if as_json else departed_lines(departed[0], state.now))

@@ -53,10 +53,10 @@ def find(state: FleetState, name: str) -> WorkerView | None:
     Raises:
         click.ClickException: several have.
     """
-    exact = [each for each in state.workers if each.record.node == name]
-    partly = [each for each in state.workers if name in names_of(each.record.node)]
+    exact = [worker for worker in state.workers if worker.record.node == name]
+    partly = [worker for worker in state.workers if name in names_of(worker.record.node)]
     if len(exact or partly) > 1:
-        names = ", ".join(each.record.node for each in partly)
+        names = ", ".join(worker.record.node for worker in partly)
         raise click.ClickException(f"{name!r} may mean {names}: give the whole name")
     return next(iter(exact or partly), None)
 
@@ -68,7 +68,7 @@ def names_of(node: str) -> tuple[str, ...]:
 
 def unknown(state: FleetState, name: str) -> str:
     """That there is no such worker, and which ones come close."""
-    known = [each.record.node for each in state.workers]
+    known = [worker.record.node for worker in state.workers]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     hint = f"; did you mean {', '.join(close)}?" if close else ": none is registered"
     return f"no worker is called {name!r}{hint}"

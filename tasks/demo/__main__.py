@@ -72,13 +72,13 @@ def run(questions: Sequence[str], max_tokens: int) -> int:
             conversations = ask(generate, questions, model=MODEL, max_tokens=max_tokens, temperature=0)
             try:
                 watch(console, conversations, worker.check)
-                for each in conversations:
-                    each.collect()
+                for conversation in conversations:
+                    conversation.collect()
             finally:
-                for each in conversations:
-                    each.release()
+                for conversation in conversations:
+                    conversation.release()
     summarise(console, conversations)
-    return 1 if any(each.error for each in conversations) else 0
+    return 1 if any(conversation.error for conversation in conversations) else 0
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def _lock(path: Path, report: Report) -> Iterator[None]:
 def _remove_leftovers(parent: Path) -> None:
     """Remove what processes that were killed in the middle have left; the lock says that none is alive."""
     for pattern in (".fetch-*", f".{MODEL}-*"):
-        for each in parent.glob(pattern):
-            shutil.rmtree(each, ignore_errors=True)
+        for path in parent.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _download(scratch: Path, report: Report) -> Path:
@@ -132,9 +132,9 @@ def _suppress_timeout() -> Iterator[None]:
 
 def _largest_file(folder: Path) -> int:
     sizes = [0]
-    for each in folder.rglob("*"):
+    for path in folder.rglob("*"):
         try:
-            sizes.append(each.stat().st_size)
+            sizes.append(path.stat().st_size)
         except OSError:  # pip has just removed it
             continue
     return max(sizes)
@@ -145,7 +145,7 @@ def _pip_error(output: str) -> SetupError | OSError:
         return OSError(errno.ENOSPC, "")
     if "No module named pip" in output:
         return SetupError("pip is not installed in this environment: run python -m ensurepip, then try again")
-    errors = [each.removeprefix("ERROR: ") for each in output.splitlines() if each.startswith("ERROR: ")]
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     reason = errors[-1] if errors else (output.strip().splitlines() or ["pip said nothing"])[-1]
     return SetupError(
         f"{REQUIREMENT} cannot be downloaded ({reason}): check the network and pip's settings (pip config list)"

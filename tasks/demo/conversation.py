@@ -90,19 +90,19 @@ def ask(generate: GenerateTask, questions: Sequence[str], **parameters: Any) -> 
         sent_at = time.monotonic()
         result = generate.delay(messages=[{"role": "user", "content": question}], **parameters)
         conversations.append(Conversation(question, sent_at, result))
-    for each in conversations:
+    for conversation in conversations:
         # Daemons, so that Ctrl-C does not wait for answers.
-        threading.Thread(target=each.follow, daemon=True).start()
+        threading.Thread(target=conversation.follow, daemon=True).start()
     return conversations
 
 
 def finished(conversations: Sequence[Conversation]) -> bool:
     """Whether every answer is complete or has failed."""
-    return all(each.ended_at is not None for each in conversations)
+    return all(conversation.ended_at is not None for conversation in conversations)
 
 
 def total_tokens_per_s(conversations: Sequence[Conversation]) -> float:
     """All tokens of all answers over the time from the first question to the end of the last answer."""
-    ends = [each.ended_at or time.monotonic() for each in conversations]
-    elapsed_s = max(ends) - min(each.sent_at for each in conversations)
-    return sum(each.tokens for each in conversations) / elapsed_s if elapsed_s > 0 else 0.0
+    ends = [conversation.ended_at or time.monotonic() for conversation in conversations]
+    elapsed_s = max(ends) - min(conversation.sent_at for conversation in conversations)
+    return sum(conversation.tokens for conversation in conversations) / elapsed_s if elapsed_s > 0 else 0.0

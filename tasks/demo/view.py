@@ -58,10 +58,10 @@ def _watch_lines(console: Console, conversations: Sequence[Conversation], check:
     left = list(enumerate(conversations, start=1))
     while left:
         check()
-        for number, each in [entry for entry in left if entry[1].ended_at is not None]:
-            left.remove((number, each))
-            console.print(f"[{number}] {each.question}", markup=False, highlight=False, soft_wrap=True)
-            words = f"error: {each.error}" if each.error else each.text.strip()
+        for number, conversation in [entry for entry in left if entry[1].ended_at is not None]:
+            left.remove((number, conversation))
+            console.print(f"[{number}] {conversation.question}", markup=False, highlight=False, soft_wrap=True)
+            words = f"error: {conversation.error}" if conversation.error else conversation.text.strip()
             console.print(f"{words}\n", markup=False, highlight=False, soft_wrap=True)
         time.sleep(0.05)
 
@@ -76,9 +76,11 @@ def _grid(console: Console, conversations: Sequence[Conversation], *, whole: boo
     for _ in range(columns):
         table.add_column(ratio=1)
     for row in rows:
-        texts = [_words(each).wrap(console, width) for each in row]
+        texts = [_words(conversation).wrap(console, width) for conversation in row]
         height = max(map(len, texts)) if whole else room
-        table.add_row(*(_panel(each, text[-height:], height) for each, text in zip(row, texts, strict=True)))
+        table.add_row(
+            *(_panel(conversation, text[-height:], height) for conversation, text in zip(row, texts, strict=True))
+        )
     return table
 
 
@@ -89,19 +91,21 @@ def _columns(width: int, count: int) -> int:
     return -(-count // rows)
 
 
-def _words(each: Conversation) -> Text:
-    return Text(f"error: {each.error}" if each.error else each.text.strip() or " ")
+def _words(conversation: Conversation) -> Text:
+    return Text(f"error: {conversation.error}" if conversation.error else conversation.text.strip() or " ")
 
 
-def _panel(each: Conversation, lines: Iterable[Text], height: int) -> Panel:
-    rate = f" · {each.tokens_per_s:.1f}/s" if each.tokens_per_s else ""
+def _panel(conversation: Conversation, lines: Iterable[Text], height: int) -> Panel:
+    rate = f" · {conversation.tokens_per_s:.1f}/s" if conversation.tokens_per_s else ""
     return Panel(
         Text("\n").join(lines),
-        title=Text(each.question, style="bold", overflow="ellipsis", no_wrap=True),
+        title=Text(conversation.question, style="bold", overflow="ellipsis", no_wrap=True),
         title_align="left",
-        subtitle=Text(f"{each.tokens} tokens{rate}" if each.tokens else each.state, style="dim"),
+        subtitle=Text(
+            f"{conversation.tokens} tokens{rate}" if conversation.tokens else conversation.state, style="dim"
+        ),
         subtitle_align="right",
-        border_style=STYLES[each.state],
+        border_style=STYLES[conversation.state],
         box=box.ROUNDED,
         height=height + FRAME_LINES,
     )
@@ -116,23 +120,25 @@ def summarise(console: Console, conversations: Sequence[Conversation]) -> None:
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     room = console.width - sum(len(name) + GAP_COLUMNS for name in numbers) - GAP_COLUMNS
-    for each in conversations:
-        question = Text(each.question)
+    for conversation in conversations:
+        question = Text(conversation.question)
         question.truncate(max(room, GAP_COLUMNS), overflow="ellipsis")
         cells = [
-            "–" if each.first_token_s is None else f"{each.first_token_s:.2f} s",
-            "–" if each.tokens_per_s is None else f"{each.tokens_per_s:.1f}",
-            str(each.tokens),
-            "error" if each.error else str(each.answer.get("finish_reason", "")),
+            "–" if conversation.first_token_s is None else f"{conversation.first_token_s:.2f} s",
+            "–" if conversation.tokens_per_s is None else f"{conversation.tokens_per_s:.1f}",
+            str(conversation.tokens),
+            "error" if conversation.error else str(conversation.answer.get("finish_reason", "")),
         ]
         table.add_row(question, *cells[: len(numbers)])
     console.print(table)
     console.print(_speed(conversations))
-    for worker in sorted({str(each.answer["worker"]) for each in conversations if "worker" in each.answer}):
-        count = sum(each.answer.get("worker") == worker for each in conversations)
+    for worker in sorted(
+        {str(conversation.answer["worker"]) for conversation in conversations if "worker" in conversation.answer}
+    ):
+        count = sum(conversation.answer.get("worker") == worker for conversation in conversations)
         console.print(f"{worker} answered {count} of {len(conversations)}", highlight=False)
 
 
 def _speed(conversations: Sequence[Conversation]) -> Text:
-    tokens = sum(each.tokens for each in conversations)
+    tokens = sum(conversation.tokens for conversation in conversations)
     return Text(f"{tokens} tokens in all, {total_tokens_per_s(conversations):.1f} tokens per second", style="bold")

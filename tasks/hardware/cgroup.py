@@ -42,48 +42,52 @@ class Cgroup:
         self._read = read
         mounted = _hierarchies(read("/proc/self/mountinfo"), read("/proc/self/cgroup"))
         # Side by side, version 1 has the controllers and version 2 only the names of the groups.
-        self._hierarchies = tuple(sorted(mounted, key=lambda each: each.version))
+        self._hierarchies = tuple(sorted(mounted, key=lambda hierarchy: hierarchy.version))
 
     def tightest_memory(self) -> MemoryLevel | None:
         """The group that leaves the least memory in all."""
-        levels = [level for each in self._having("memory") for level in self._memory_levels(each)]
+        levels = [level for hierarchy in self._having("memory") for level in self._memory_levels(hierarchy)]
         return min(levels, key=lambda level: level.limit_bytes, default=None)
 
     def cpu_limit(self) -> float | None:
         """The processors that the tightest quota amounts to, as in 1.5."""
-        limits = [limit for each in self._having("cpu") for limit in self._cpu_limits(each)]
+        limits = [limit for hierarchy in self._having("cpu") for limit in self._cpu_limits(hierarchy)]
         return min(limits, default=None)
 
     def cpu_seconds(self) -> float | None:
         """The processor time that this process's group has used."""
-        for each in self._having("cpuacct"):
-            for line in self._read(f"{each.folders[0]}/cpu.stat").splitlines():
+        for hierarchy in self._having("cpuacct"):
+            for line in self._read(f"{hierarchy.folders[0]}/cpu.stat").splitlines():
                 if line.startswith("usage_usec "):
                     return int(line.split()[1]) / 1e6
-            nanoseconds = self._number(f"{each.folders[0]}/cpuacct.usage")
+            nanoseconds = self._number(f"{hierarchy.folders[0]}/cpuacct.usage")
             if nanoseconds is not None:
                 return nanoseconds / 1e9
         return None
 
     def _having(self, controller: str) -> Iterator[Hierarchy]:
-        return (each for each in self._hierarchies if each.version == 2 or controller in each.controllers)
+        return (
+            hierarchy
+            for hierarchy in self._hierarchies
+            if hierarchy.version == 2 or controller in hierarchy.controllers
+        )
 
-    def _memory_levels(self, each: Hierarchy) -> Iterator[MemoryLevel]:
+    def _memory_levels(self, hierarchy: Hierarchy) -> Iterator[MemoryLevel]:
         limit_name, used_name, cache_name = (
             ("memory.max", "memory.current", "inactive_file")
-            if each.version == 2
+            if hierarchy.version == 2
             else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         )
-        for folder in each.folders:
+        for folder in hierarchy.folders:
             limit = self._number(f"{folder}/{limit_name}")
             if limit is not None and limit < NO_LIMIT_BYTES:
                 used = self._number(f"{folder}/{used_name}") or 0
                 statistics = dict(line.split(" ", 1) for line in _lines(self._read(f"{folder}/memory.stat")))
                 yield MemoryLevel(limit, max(0, used - int(statistics.get(cache_name, 0))))
 
-    def _cpu_limits(self, each: Hierarchy) -> Iterator[float]:
-        for folder in each.folders:
-            if each.version == 2:
+    def _cpu_limits(self, hierarchy: Hierarchy) -> Iterator[float]:
+        for folder in hierarchy.folders:
+            if hierarchy.version == 2:
                 quota, period = (_lines(self._read(f"{folder}/cpu.max")) or ["max 1"])[0].split()
             else:
                 quota = self._read(f"{folder}/cpu.cfs_quota_us").strip()

@@ -87,8 +87,8 @@ class Error:
 
 
 Entry: TypeAlias = Claim | Start | Token | Release | End | Error
-TYPES: dict[str, type[Entry]] = {each.type: each for each in (Claim, Start, Token, Release, End, Error)}
-_NAMES = {name: tuple(each.name for each in fields(kind)) for name, kind in TYPES.items()}
+TYPES: dict[str, type[Entry]] = {entry.type: entry for entry in (Claim, Start, Token, Release, End, Error)}
+_NAMES = {name: tuple(field_.name for field_ in fields(kind)) for name, kind in TYPES.items()}
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

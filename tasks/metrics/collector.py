@@ -222,7 +222,7 @@ class MetricsCollector:
             totals = {model: tally.as_dict() for model, tally in self._totals.items()}
             histograms = {name: histogram.as_dict() for name, histogram in self._histograms.items()}
             running = [request.model for request in self._running.values()]
-        ordered = {name: ordered_by_label(each) for name, each in values.items()}
+        ordered = {name: ordered_by_label(window) for name, window in values.items()}
         everything = Tally()
         for tally in tallies.values():
             everything.add(tally)
@@ -233,13 +233,13 @@ class MetricsCollector:
             **everything.as_dict(),
             **everything.rates(observed_s),
             # Python's sort merges runs that are sorted already at next to no cost.
-            **{name: summary(sorted(chain.from_iterable(each.values()))) for name, each in ordered.items()},
+            **{name: summary(sorted(chain.from_iterable(by_model.values()))) for name, by_model in ordered.items()},
             "models": {
                 model: {
                     "running": running.count(model),
                     **tallies.get(model, Tally()).as_dict(),
                     **tallies.get(model, Tally()).rates(observed_s),
-                    **{name: summary(each.get(model, ())) for name, each in ordered.items()},
+                    **{name: summary(by_model.get(model, ())) for name, by_model in ordered.items()},
                     "totals": total,
                 }
                 for model, total in totals.items()
@@ -315,7 +315,7 @@ def add_totals(totals: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _sums(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
     sums = Tally().as_dict()
-    for each in counters:
-        for name, value in each.items():
+    for counter in counters:
+        for name, value in counter.items():
             sums[name] = sums.get(name, 0) + value
     return sums

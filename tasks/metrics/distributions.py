@@ -24,15 +24,15 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def summary(ordered: Sequence[float]) -> dict[str, float | None]:
-    """Count, minimum, maximum, mean and percentiles of ascending values; ``None`` for each but the count if empty."""
+    """Count, minimum, maximum, mean and percentiles of ascending values; ``None`` for all but the count if empty."""
     if not ordered:
-        return {"count": 0, **dict.fromkeys(("min", "max", "mean", *(f"p{each}" for each in PERCENTILES)))}
+        return {"count": 0, **dict.fromkeys(("min", "max", "mean", *(f"p{percent}" for percent in PERCENTILES)))}
     return {
         "count": len(ordered),
         "min": ordered[0],
         "max": ordered[-1],
         "mean": sum(ordered) / len(ordered),
-        **{f"p{each}": percentile(ordered, each) for each in PERCENTILES},
+        **{f"p{percent}": percentile(ordered, percent) for percent in PERCENTILES},
     }
 
 
@@ -67,8 +67,8 @@ def ordered_by_label(values: Iterable[tuple[float, str, float]]) -> dict[str, li
             found[label].append(value)
         except KeyError:
             found[label] = [value]
-    for each in found.values():
-        each.sort()
+    for by_value in found.values():
+        by_value.sort()
     return found
 
 

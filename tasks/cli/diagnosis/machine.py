@@ -44,8 +44,8 @@ def machine_lines(hardware: Hardware) -> Iterator[Line]:
 def tier_lines(hardware: Hardware) -> Iterator[Line]:
     """The tiers that a worker takes here without ``-Q``, and why it takes no more."""
     offer = capabilities(hardware)
-    for each in offer.tiers:
-        yield Line("ok", each.tier.name, f"{each.slots} requests at once, queue {each.tier.queue}")
+    for tier in offer.tiers:
+        yield Line("ok", tier.tier.name, f"{tier.slots} requests at once, queue {tier.tier.queue}")
     yield Line("ok", "beyond", offer.why_not_next or "nothing: this machine serves every tier")
     yield Line("ok", "budget", f"{gib(offer.memory_budget_bytes)} for weights and KV caches of all models")
 

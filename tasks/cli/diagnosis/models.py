@@ -120,4 +120,4 @@ def folder_of(entry: ModelEntry) -> Path | None:
 
 
 def _existing(folder: Path) -> Path:
-    return next(each for each in (folder, *folder.parents) if each.is_dir())
+    return next(path for path in (folder, *folder.parents) if path.is_dir())

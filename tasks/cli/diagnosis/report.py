@@ -119,7 +119,7 @@ class JsonReport:
 
     def end(self, hardware: Hardware | None) -> None:
         """Prints the object: ``ok``, ``hardware`` (:class:`tasks.hardware.Hardware`) and ``sections``."""
-        lines = [line for each in self._sections.values() for line in each]
+        lines = [line for section in self._sections.values() for line in section]
         answer: dict[str, Any] = {
             "ok": all(line["level"] != "failure" for line in lines),
             "hardware": asdict(hardware) if hardware else None,

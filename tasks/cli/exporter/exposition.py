@@ -46,8 +46,8 @@ class Exposition:
 
     def __post_init__(self) -> None:
         self._lines = {
-            each.name: [f"# HELP {each.full_name} {each.about}\n# TYPE {each.full_name} {each.kind}"]
-            for each in self.metrics
+            metric.name: [f"# HELP {metric.full_name} {metric.about}\n# TYPE {metric.full_name} {metric.kind}"]
+            for metric in self.metrics
         }
 
     def add(self, name: str, value: Any, labels: str = "") -> None:
@@ -76,7 +76,7 @@ class Exposition:
 
     def encode(self) -> bytes:
         """The answer's body."""
-        lines = [line for each in self._lines.values() for line in each]
+        lines = [line for family in self._lines.values() for line in family]
         return ("\n".join(lines) + "\n").encode()
 
 

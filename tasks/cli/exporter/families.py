@@ -109,11 +109,11 @@ def redis_away() -> bytes:
 
 def recently_dead(history: Iterable[dict[str, Any]], state: FleetState) -> list[str]:
     """Names of workers that died in the last hour and have not come back."""
-    present = {each.record.node for each in state.workers}
+    present = {worker.record.node for worker in state.workers}
     died = {
-        str(each.get("node"))
-        for each in history
-        if each.get("departed") == "dead" and state.now - (number(each.get("departed_at")) or -inf) < DEAD_FOR_S
+        str(departed.get("node"))
+        for departed in history
+        if departed.get("departed") == "dead" and state.now - (number(departed.get("departed_at")) or -inf) < DEAD_FOR_S
     }
     return sorted(died - present)
 
@@ -148,7 +148,7 @@ def _add_worker(found: Exposition, view: WorkerView) -> None:
     hardware, usage = record.hardware, record.usage
     about = labels(
         version=record.version,
-        os=" ".join(str(hardware[each]) for each in ("os_name", "os_version") if hardware.get(each)),
+        os=" ".join(str(hardware[name]) for name in ("os_name", "os_version") if hardware.get(name)),
         accelerator=hardware.get("accelerator", ""),
         chip=hardware.get("chip", ""),
     )
@@ -167,7 +167,7 @@ def _add_worker(found: Exposition, view: WorkerView) -> None:
 
 def _add_engines(found: Exposition, record: WorkerRecord, name: str) -> None:
     found.add("engine_restarts_total", record.engine_restarts, name)
-    for model, engine in {each.model: each for each in record.engines}.items():
+    for model, engine in {known.model: known for known in record.engines}.items():
         whose = f"{name},{labels(model=model)}"
         for state in ENGINE_STATES:
             found.add("engine_state", int(engine.state == state), f'{whose},state="{state}"')

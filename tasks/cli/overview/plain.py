@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def lines(state: FleetState, width: int | None = None) -> Iterator[str]:
     """The lines of the whole overview, at most ``width`` characters wide; without one nothing is cut."""
     if state.workers:
-        yield from _table_lines(fitted(WORKER_COLUMNS, [worker_row(each) for each in state.workers], width))
+        yield from _table_lines(fitted(WORKER_COLUMNS, [worker_row(worker) for worker in state.workers], width))
         yield ""
-    yield from (f"{clean(each.node)}  unreadable: {clean(each.why)}" for each in state.unreadable)
-    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(each) for each in state.queues], width))
+    yield from (f"{clean(field.node)}  unreadable: {clean(field.why)}" for field in state.unreadable)
+    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues], width))
     if state.warnings:
         yield ""
-        yield from (f"warning: {clean(each)}" for each in state.warnings)
+        yield from (f"warning: {clean(warning)}" for warning in state.warnings)
 
 
 def _table_lines(table: Table) -> Iterator[str]:

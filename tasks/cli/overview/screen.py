@@ -45,22 +45,22 @@ def overview(state: FleetState, width: int, height: int | None = None, *, stale:
         stale: why the state is an old one, if it is.
     """
     warnings = [*([stale] if stale else []), *state.warnings]
-    notes = [Text(f"warning: {clean(each)}", style="yellow", overflow="fold") for each in warnings]
+    notes = [Text(f"warning: {clean(warning)}", style="yellow", overflow="fold") for warning in warnings]
     notes += [
-        Text(f"{clean(each.node)} unreadable: {clean(each.why)}", style="red", overflow="fold")
-        for each in state.unreadable[:ROWS_AT_LEAST]
+        Text(f"{clean(field.node)} unreadable: {clean(field.why)}", style="red", overflow="fold")
+        for field in state.unreadable[:ROWS_AT_LEAST]
     ]
-    queues = _rich(fitted(QUEUE_COLUMNS, [queue_row(each) for each in state.queues], width))
+    queues = _rich(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues], width))
     shown, more = state.workers, ""
     if height is not None:
-        note_lines = sum(len(wrap(each.plain, width)) for each in notes)
+        note_lines = sum(len(wrap(note.plain, width)) for note in notes)
         room = max(ROWS_AT_LEAST, height - note_lines - len(state.queues) - 6)
         if len(shown) > room:
             shown = shown[: room - 1]
             more = f"… and {len(state.workers) - len(shown)} more: --once shows them all"
     parts: list[RenderableType] = [_headline(state), *notes]
     if shown:
-        workers = _rich(fitted(WORKER_COLUMNS, [worker_row(each) for each in shown], width))
+        workers = _rich(fitted(WORKER_COLUMNS, [worker_row(worker) for worker in shown], width))
         parts += [Text(), workers]
     if more:
         parts.append(Text(more, style="dim"))
@@ -92,11 +92,11 @@ def show(console: Console, state: FleetState) -> None:
 
 
 def _headline(state: FleetState) -> Text:
-    busy = sum(sum(each.record.busy.values()) for each in state.workers)
-    slots = sum(each.record.concurrency for each in state.workers if each.leased)
-    rates = [each.record.metrics.get("tokens_per_s") for each in state.workers if each.leased]
-    tokens = sum(each for each in rates if isinstance(each, int | float))
-    waiting = sum(each.depth for each in state.queues)
+    busy = sum(sum(worker.record.busy.values()) for worker in state.workers)
+    slots = sum(worker.record.concurrency for worker in state.workers if worker.leased)
+    rates = [worker.record.metrics.get("tokens_per_s") for worker in state.workers if worker.leased]
+    tokens = sum(rate for rate in rates if isinstance(rate, int | float))
+    waiting = sum(queue.depth for queue in state.queues)
     return Text(
         f"{counted(len(state.workers), 'worker')}, {busy} of {counted(slots, 'slot')} busy, {tokens:.0f} tokens/s, "
         f"{counted(waiting, 'request')} waiting",

@@ -91,9 +91,9 @@ class FleetState:
             since = "ever ran" if self.swept_s is None else f"for {age(self.swept_s)}"
             found.append(f"no sweep {since}, so nobody takes over from a dead worker; start: celery -A tasks beat")
         found += [
-            f"{counted(each.depth, 'request')} in {each.queue}, which no worker serves"
-            for each in self.queues
-            if each.depth and not each.workers
+            f"{counted(queue.depth, 'request')} in {queue.queue}, which no worker serves"
+            for queue in self.queues
+            if queue.depth and not queue.workers
         ]
         if self.unreadable:
             found.append(f"{counted(len(self.unreadable), 'record')} cannot be read")
@@ -104,12 +104,12 @@ class FleetState:
         return {
             "at": self.now,
             "workers": [
-                {**asdict(each.record), **{name: getattr(each, name) for name in ("condition", "reason", "leased")}}
-                | {"beat_age_s": each.beat_age_s, "loop_age_s": each.loop_age_s}
-                for each in self.workers
+                {**asdict(worker.record), **{name: getattr(worker, name) for name in ("condition", "reason", "leased")}}
+                | {"beat_age_s": worker.beat_age_s, "loop_age_s": worker.loop_age_s}
+                for worker in self.workers
             ],
-            "unreadable": [asdict(each) for each in self.unreadable],
-            "queues": [asdict(each) for each in self.queues],
+            "unreadable": [asdict(field) for field in self.unreadable],
+            "queues": [asdict(queue) for queue in self.queues],
             "sweep": {"age_s": self.swept_s, "by": self.swept_by},
             "warnings": self.warnings,
         }
@@ -124,7 +124,7 @@ def read_state(client: redis.Redis) -> FleetState:
     registry = Registry(client)
     reading = registry.read()
     swept_at, swept_by = registry.last_sweep()
-    records = [each for each in reading.records if isinstance(each, WorkerRecord)]
+    records = [known for known in reading.records if isinstance(known, WorkerRecord)]
     workers = [
         WorkerView(
             record,
@@ -138,8 +138,8 @@ def read_state(client: redis.Redis) -> FleetState:
     return FleetState(
         now=reading.now,
         workers=sorted(workers, key=lambda worker: (ORDER.index(worker.condition), worker.record.node)),
-        unreadable=[each for each in reading.records if isinstance(each, Unreadable)],
-        queues=[_queue_view(each, workers) for each in depths(client, (*QUEUES, *others))],
+        unreadable=[field for field in reading.records if isinstance(field, Unreadable)],
+        queues=[_queue_view(depth, workers) for depth in depths(client, (*QUEUES, *others))],
         swept_s=None if swept_at is None else max(0.0, reading.now - swept_at),
         swept_by=swept_by,
     )

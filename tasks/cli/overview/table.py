@@ -78,7 +78,7 @@ def worker_row(worker: WorkerView) -> tuple[str, ...]:
         tiers(record.queues),
         f"{worker.condition}: {reason}" if reason else worker.condition,
         f"{sum(record.busy.values())}/{record.concurrency}",
-        " ".join(clean(each) for each in record.models) or NOTHING,
+        " ".join(clean(model) for model in record.models) or NOTHING,
         rate(metrics.get("tokens_per_s")),
         milliseconds(first_token.get("p95") if isinstance(first_token, dict) else None),
         percent(usage.get("gpu_percent")),
@@ -108,8 +108,8 @@ def fitted(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], limit: 
     kept = list(range(len(columns)))
     if limit is not None:
         floors = [
-            min(each, max(column.least, len(column.title))) if column.least else each
-            for each, column in zip(wanted, columns, strict=True)
+            min(columns_wanted, max(column.least, len(column.title))) if column.least else columns_wanted
+            for columns_wanted, column in zip(wanted, columns, strict=True)
         ]
         while _total(floors[i] for i in kept) > limit and len(kept) > 1:
             kept.remove(max(kept, key=lambda i: columns[i].rank))

@@ -13,14 +13,14 @@ GIB = 1024**3
 
 def clean(value: Any) -> str:
     """Text without control characters, which would move a terminal's cursor or colours, and without half characters."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(value))
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
 
 
 def width(text: str) -> int:
     """How many columns of a terminal a text takes: two for East Asian wide characters, none for combining marks."""
     if text.isascii():
         return len(text)
-    return sum(0 if combining(each) else 2 if east_asian_width(each) in "WF" else 1 for each in text)
+    return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def cut(text: str, columns: int) -> str:

@@ -77,10 +77,10 @@ def environment_lines(settings: Settings) -> list[str]:
     lines = [
         "# Settings of celery-mlx on this machine; see docs/operating.md. Readable by its owner alone: it has a password."
     ]
-    for each in fields(Settings):
-        value = getattr(settings, each.name)
-        if value != getattr(default, each.name) or each.name == "redis_url":
-            lines.append(f"{variable_name(each)}={_quoted(_text(value))}")
+    for field_ in fields(Settings):
+        value = getattr(settings, field_.name)
+        if value != getattr(default, field_.name) or field_.name == "redis_url":
+            lines.append(f"{variable_name(field_)}={_quoted(_text(value))}")
     return lines
 
 
@@ -94,6 +94,6 @@ def _quoted(value: str) -> str:
     """The value as both a shell and systemd's EnvironmentFile read it."""
     if "\n" in value:
         raise ValueError(f"{value!r} has a line break, which an environment file cannot hold")
-    for each in '\\"$`':
-        value = value.replace(each, f"\\{each}")
+    for character in '\\"$`':
+        value = value.replace(character, f"\\{character}")
     return f'"{value}"'

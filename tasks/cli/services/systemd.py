@@ -31,7 +31,7 @@ def text(program: Program) -> str:
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
-        f"ExecStart={' '.join(_quoted(each) for each in program.command)}",
+        f"ExecStart={' '.join(_quoted(word) for word in program.command)}",
         f"EnvironmentFile={_escaped(str(program.environment))}",
         *([f"User={program.user}"] if of_machine else []),
         "StateDirectory=celery-mlx",
