@@ -15,8 +15,9 @@ from tasks.cli.diagnosis.models import folder_of
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError
-from tasks.models.files import ModelFilesUnreadable, read_model_size
+from tasks.models.files import read_model_size
 from tasks.models.footprint import local_source
+from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
 from tasks.worker.engines.download import Download
 from worker_config.catalogue import ModelNotAllowed, current_catalogue

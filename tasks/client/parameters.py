@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from pydantic import (
@@ -22,7 +23,7 @@ from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -178,21 +179,15 @@ class Parameters(BaseModel):
         texts = [self.prompt or ""] if self.messages is None else [each.text for each in self.messages]
         return sum(len(text.encode()) for text in texts)
 
-    def sampling(self) -> Sampling:
-        """The part that the engine's sampler needs."""
+    def sampling(self, model: Mapping[str, float] | None = None) -> Sampling:
+        """The part that the engine's sampler needs.
+
+        Args:
+            model: the model's own defaults, for fields that neither the request nor the catalogue sets.
+        """
+        ours = {each.name: getattr(self, each.name) for each in fields(Sampling)}
         return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            seed=self.seed,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            repetition_context_size=self.repetition_context_size,
-            logit_bias=self.logit_bias,
-            logprobs=self.logprobs,
-            top_logprobs=self.top_logprobs,
+            **ours | {name: value for name, value in (model or {}).items() if name not in self.model_fields_set}
         )
 
 

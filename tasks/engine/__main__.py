@@ -139,6 +139,7 @@ def _ready(config: EngineConfig, facts: Facts, load_s: float) -> Ready:
         blas=facts.blas,
         load_s=load_s,
         pid=os.getpid(),
+        sampling=dict(facts.sampling),
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tasks.engine.sequence import Assembler, Request
     from tasks.messages.engine import Submit, TokenLogprob
@@ -24,6 +24,7 @@ class Facts:
     accelerator: Literal["metal", "cuda", "cpu", "fake"]
     blas: str
     end_ids: frozenset[int]
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)

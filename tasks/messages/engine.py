@@ -8,7 +8,10 @@ engine answers :class:`Loading` while it loads, then :class:`Ready` or :class:`L
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline"]
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
@@ -22,7 +25,7 @@ class EngineConfig:
     commit; a folder that came from the hub has its commit there. A model called ``fake:STEP_MS`` needs no source
     (:mod:`tasks.engine.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
-    ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` lowers the model's own context.
+    ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context.
     """
 
     model: str
@@ -124,7 +127,10 @@ class Loading:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Ready:
-    """The model is loaded. Sizes in bytes; ``kv_bytes_per_token`` is one token's share of the KV cache in one request."""
+    """The model is loaded. Sizes in bytes; ``kv_bytes_per_token`` is one token's share of the KV cache in one request.
+
+    ``sampling`` are the fields of :class:`Sampling` that the model's authors set in its generation_config.json.
+    """
 
     model: str
     revision: str
@@ -135,6 +141,7 @@ class Ready:
     blas: str
     load_s: float
     pid: int
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,10 +6,12 @@ dtypes and shapes); the index of a model in several files. mlx packs quantised w
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from tasks.models.context import read_context
+from tasks.models.reading import ModelFilesUnreadable, parse_object, read_object, text_config, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +27,6 @@ _INDEX = "model.safetensors.index.json"
 _NOT_PARAMETERS = (".scales", ".biases", "_scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv")
 _PACKED_DTYPES = {"U32", "I32"}
 _CACHELESS_LAYERS = {"linear_attention", "mamba", "conv", "recurrent"}
-
-
-class ModelFilesUnreadable(ValueError):
-    """A model's folder lacks a file or holds one that is not what its name says; the message names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +52,17 @@ def read_model_size(folder: Path) -> ModelSize:
     Raises:
         ModelFilesUnreadable: config.json is missing, or a file is damaged.
     """
-    config = _read_object(folder / "config.json")
+    config = read_object(folder / "config.json")
     try:
         parameters, weights_bytes = _from_weights(folder, config) or _from_index(folder) or (None, None)
-        text = _text_config(config)
+        text = text_config(config)
         parameters = parameters or _count_from_config(text)
+        context = read_context(folder, config)
         return ModelSize(
             parameters_b=parameters / 1e9 if parameters else None,
             weights_bytes=weights_bytes,
             kv_bytes_per_token=_kv_bytes_per_token(text),
-            context_tokens=_whole(text.get("max_position_embeddings")),
+            context_tokens=context.tokens if context is not None else None,
         )
     except (TypeError, AttributeError) as error:
         raise ModelFilesUnreadable(
@@ -91,12 +90,12 @@ def _from_index(folder: Path) -> tuple[int | None, int | None] | None:
     metadata = index.get("metadata")
     if not isinstance(metadata, dict):
         return None
-    return _whole(metadata.get("total_parameters")), _whole(metadata.get("total_size"))
+    return whole(metadata.get("total_parameters")), whole(metadata.get("total_size"))
 
 
 def _index(folder: Path) -> dict[str, Any] | None:
     path = folder / _INDEX
-    return _read_object(path) if path.is_file() else None
+    return read_object(path) if path.is_file() else None
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], int]]:
@@ -122,7 +121,7 @@ def _header(path: Path) -> dict[str, Any]:
             text = file.read(length) if length <= HEADER_BYTES_MAX else b""
     except OSError as error:
         raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
-    return _object(text, f"header of {path}")
+    return parse_object(text, f"header of {path}")
 
 
 def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, Any]) -> int:
@@ -143,23 +142,17 @@ def _bits_of(name: str, config: dict[str, Any]) -> int:
         return 4
     layer = quantization.get(name.rpartition(".")[0])
     bits = layer.get("bits") if isinstance(layer, dict) else None
-    return _whole(bits) or _whole(quantization.get("bits")) or 4
-
-
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a config; models that also see or hear keep it in ``text_config``."""
-    nested = config.get("text_config")
-    return {**config, **nested} if isinstance(nested, dict) else config
+    return whole(bits) or whole(quantization.get("bits")) or 4
 
 
 def _kv_bytes_per_token(config: dict[str, Any]) -> int | None:
     """Keys and values of one token in all layers that keep them; latent attention keeps one vector instead."""
     layers = _caching_layers(config)
-    latent = _whole(config.get("kv_lora_rank"))
+    latent = whole(config.get("kv_lora_rank"))
     if layers and latent:
-        return layers * (latent + (_whole(config.get("qk_rope_head_dim")) or 0)) * KV_VALUE_BYTES
-    heads = _whole(config.get("num_attention_heads"))
-    kv_heads = _whole(config.get("num_key_value_heads")) or heads
+        return layers * (latent + (whole(config.get("qk_rope_head_dim")) or 0)) * KV_VALUE_BYTES
+    heads = whole(config.get("num_attention_heads"))
+    kv_heads = whole(config.get("num_key_value_heads")) or heads
     head_dim = _head_dim(config)
     if not (layers and kv_heads and head_dim):
         return None
@@ -167,26 +160,26 @@ def _kv_bytes_per_token(config: dict[str, Any]) -> int | None:
 
 
 def _caching_layers(config: dict[str, Any]) -> int | None:
-    layers = _whole(config.get("num_hidden_layers"))
+    layers = whole(config.get("num_hidden_layers"))
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
         return sum(kind not in _CACHELESS_LAYERS for kind in kinds)
-    interval = _whole(config.get("full_attention_interval"))
+    interval = whole(config.get("full_attention_interval"))
     return layers // interval if layers and interval else layers
 
 
 def _count_from_config(config: dict[str, Any]) -> int | None:
     """Parameters of a decoder by its dimensions: embeddings, and attention and a gated MLP (or experts) per layer."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    hidden, layers, heads, vocabulary = (_whole(config.get(name)) for name in names)
+    hidden, layers, heads, vocabulary = (whole(config.get(name)) for name in names)
     head_dim = _head_dim(config)
     if not (hidden and layers and heads and vocabulary and head_dim):
         return None
-    kv_heads = _whole(config.get("num_key_value_heads")) or heads
+    kv_heads = whole(config.get("num_key_value_heads")) or heads
     attention = 2 * hidden * head_dim * (heads + kv_heads)
-    experts = next(filter(None, (_whole(config.get(name)) for name in _EXPERTS)), 1)
-    width = _whole(config.get("moe_intermediate_size")) if experts > 1 else None
-    width = width or _whole(config.get("intermediate_size"))
+    experts = next(filter(None, (whole(config.get(name)) for name in _EXPERTS)), 1)
+    width = whole(config.get("moe_intermediate_size")) if experts > 1 else None
+    width = width or whole(config.get("intermediate_size"))
     if not width:
         return None
     embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
@@ -197,30 +190,6 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def _head_dim(config: dict[str, Any]) -> int | None:
-    given = _whole(config.get("head_dim"))
-    hidden, heads = _whole(config.get("hidden_size")), _whole(config.get("num_attention_heads"))
+    given = whole(config.get("head_dim"))
+    hidden, heads = whole(config.get("hidden_size")), whole(config.get("num_attention_heads"))
     return given or (hidden // heads if hidden and heads else None)
-
-
-def _whole(value: object) -> int | None:
-    """A positive whole number, else ``None``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**63:
-        return None
-    return int(value)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        return _object(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _object(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFilesUnreadable(f"{where}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ModelFilesUnreadable(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.messages.registry import WorkerRecord
-from tasks.models.files import ModelFilesUnreadable, ModelSize, read_model_size
+from tasks.models.files import ModelSize, read_model_size
 from tasks.models.names import bits_from_name, parameters_from_name
+from tasks.models.reading import ModelFilesUnreadable
 from tasks.names import GENERATE
 from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, current_catalogue

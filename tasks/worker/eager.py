@@ -83,7 +83,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             prompt=parameters.prompt,
             max_tokens=parameters.max_tokens,
             stop=parameters.stop,
-            sampling=parameters.sampling(),
+            sampling=parameters.sampling(ready.sampling),
             chat_template_kwargs=parameters.chat_template_kwargs,
         )
         try:

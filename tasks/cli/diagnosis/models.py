@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.errors import UnknownModel
 from tasks.models.capabilities import capabilities
-from tasks.models.files import ModelFilesUnreadable, read_model_size
+from tasks.models.files import read_model_size
+from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
 from worker_config.cache import bundled_folder, cache_folder
 from worker_config.catalogue import ModelNotAllowed, load_catalogue

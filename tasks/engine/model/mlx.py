@@ -19,9 +19,11 @@ from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.detokenizer import TextAssembler, token_text
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
+from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
+from tasks.models.generation import read_generation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from mlx.nn.layers.base import Module
@@ -35,11 +37,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: What the context is where a model's configuration does not say.
-DEFAULT_CONTEXT_TOKENS = 4096
 #: The least and the most of the silence that an idle engine takes for the end of a burst.
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
 #: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
 _RESERVED = frozenset(
     {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"}
@@ -67,6 +66,7 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
     progress(None, f"looking for {config.source}")
     folder, revision = find_model(config.source, config.revision)
     description = check_model(folder)
+    generation = read_generation(folder, description)
     _check_budget(config, weights_bytes(folder))
     progress(0.1, f"loading {folder.name}")
     try:
@@ -74,10 +74,12 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
         tokenizer = utils.load_tokenizer(
             folder,
             {"trust_remote_code": config.trust_remote_code},
-            eos_token_ids=utils.load_config(folder).get("eos_token_id"),
+            eos_token_ids=[end for end in generation.ends if isinstance(end, int)] or None,
         )
+        add_named_ends(tokenizer, generation.ends)
         progress(0.9, "trying it out")
-        backend = MlxBackend(config, model, tokenizer, description, revision, blas)
+        files = ModelFiles(revision, context_tokens(folder, description, config), generation.sampling)
+        backend = MlxBackend(config, model, tokenizer, files, blas)
     except GenerationError:
         raise
     except MemoryError:
@@ -138,12 +140,42 @@ def accelerator() -> Literal["metal", "cuda", "cpu"]:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def context_tokens(description: dict[str, Any], cap: int | None) -> int:
-    """The longest sequence that the configuration allows, at most ``cap``."""
-    places = (description, description.get("text_config") or {})
-    named = (place.get(name) for place in places for name in _CONTEXT_NAMES)
-    known = next((value for value in named if isinstance(value, int) and value > 0), DEFAULT_CONTEXT_TOKENS)
-    return min(known, cap or known)
+def context_tokens(folder: Path, description: dict[str, Any], config: EngineConfig) -> int:
+    """The longest sequence: the catalogue's word, else what the model's files say, else a default.
+
+    Raises:
+        ModelLoadFailed: the catalogue asks for more positions than the model has learned.
+    """
+    if config.context_tokens is None:
+        context = read_context(folder, description)
+        if context is None:
+            logger.warning(
+                "%s: no file says how long its context is; %d tokens are assumed. Set context_tokens in its catalogue entry",
+                *(config.model, DEFAULT_CONTEXT_TOKENS),
+            )
+        return DEFAULT_CONTEXT_TOKENS if context is None else context.tokens
+    learned = learned_positions(description)
+    if learned is not None and config.context_tokens > learned:
+        raise ModelLoadFailed(
+            f"model {config.model!r}: context_tokens is {config.context_tokens} in the catalogue, and the model has learned "
+            f"{learned} positions; lower it"
+        )
+    return config.context_tokens
+
+
+def add_named_ends(tokenizer: TokenizerWrapper, ends: Sequence[int | str]) -> None:
+    """Add the end tokens that a model's files give as text; a text that is no token of the vocabulary is left out."""
+    vocabulary = tokenizer.get_vocab()
+    tokenizer.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
+
+
+@dataclass(slots=True, frozen=True)
+class ModelFiles:
+    """What the model's files decide: see :class:`tasks.engine.backend.Facts`."""
+
+    revision: str
+    context_tokens: int
+    sampling: Mapping[str, float]
 
 
 @dataclass(slots=True, frozen=True)
@@ -180,8 +212,7 @@ class MlxBackend:
         config: EngineConfig,
         model: Module,
         tokenizer: TokenizerWrapper,
-        description: dict[str, Any],
-        revision: str,
+        files: ModelFiles,
         blas: str,
     ) -> None:
         self._tokenizer = tokenizer
@@ -190,8 +221,9 @@ class MlxBackend:
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
         self._vocabulary_tokens = int(logits.shape[-1])
         self.facts = Facts(
-            revision=revision,
-            context_tokens=context_tokens(description, config.context_tokens),
+            revision=files.revision,
+            context_tokens=files.context_tokens,
+            sampling=files.sampling,
             weights_bytes=tree_reduce(lambda total, array: total + array.nbytes, model.parameters(), 0),
             kv_bytes_per_token=size.per_token,
             kv_bytes_per_row=size.per_row,

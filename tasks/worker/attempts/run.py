@@ -197,7 +197,7 @@ class Run:
             prompt=parameters.prompt,
             max_tokens=parameters.max_tokens,
             stop=parameters.stop,
-            sampling=parameters.sampling(),
+            sampling=parameters.sampling(engine.ready.sampling if engine.ready is not None else None),
             chat_template_kwargs=parameters.chat_template_kwargs,
             resume=flight.resume(),
             isolate=flight.isolate,

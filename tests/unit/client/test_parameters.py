@@ -320,3 +320,12 @@ class TestRedact:
             {name: [value, "geheimnis"], "messages": [{"role": "geheimnis", "content": ["geheimnis"]}, "geheimnis"]}
         )
         assert "geheimnis" not in shown
+
+
+def test_a_models_own_sampling_stands_behind_request_and_catalogue() -> None:
+    """Request, then catalogue, then the model's generation_config.json, then ours; a request's neutral value counts."""
+    model = {"temperature": 0.6, "top_k": 20, "top_p": 0.95}
+    parameters = parse({"prompt": "hi", "top_p": 1.0, "min_p": None}, {"temperature": 0.3})
+    sampling = parameters.sampling(model)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.3, 1.0, 20, 0.0)
+    assert parameters.sampling().top_k == 0

@@ -16,7 +16,7 @@ from tasks.engine.model.mlx import context_tokens, load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tests.garbage import EXAMPLES
-from tests.tiny_model import CONTEXT_TOKENS, make_tiny_model
+from tests.tiny_model import CONTEXT_TOKENS, end_id, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,22 +233,44 @@ def _quantised(folder: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize(
-    ("description", "cap", "expected"),
-    [
-        ({"max_position_embeddings": 100}, None, 100),
-        ({"max_position_embeddings": 100}, 50, 50),
-        ({"max_position_embeddings": 100}, 500, 100),
-        ({"text_config": {"max_position_embeddings": 70}}, None, 70),
-        ({"n_ctx": 60, "text_config": None}, None, 60),
-        ({}, None, 4096),
-    ],
-)
-def test_the_context_is_what_the_configuration_says(
-    description: dict[str, Any], cap: int | None, expected: int
+@pytest.mark.parametrize(("asked", "expected"), [(None, 2048), (50, 50), (8192, 8192)])
+def test_the_catalogues_context_goes_before_the_models(tmp_path: Path, asked: int | None, expected: int) -> None:
+    """It raises it as well as it lowers it: a file may say less than the model can, or nothing."""
+    config = EngineConfig(model="m", context_tokens=asked)
+    assert context_tokens(tmp_path, {"max_position_embeddings": 2048}, config) == expected
+
+
+def test_a_context_that_nothing_tells_is_the_default_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Under the names that models use; a bound lowers it and never raises it."""
-    assert context_tokens(description, cap) == expected
+    """The warning names the remedy."""
+    assert context_tokens(tmp_path, {}, EngineConfig(model="m")) == 4096
+    assert "context_tokens" in caplog.text
+
+
+def test_a_catalogue_cannot_give_a_model_more_positions_than_it_has_learned(tmp_path: Path) -> None:
+    """Beyond them there is nothing to read."""
+    with pytest.raises(ModelLoadFailed, match="1024 positions"):
+        context_tokens(
+            tmp_path, {"model_type": "gpt2", "n_positions": 1024}, EngineConfig(model="m", context_tokens=2048)
+        )
+
+
+def test_a_rotary_scalings_factor_lengthens_the_context(tmp_path: Path) -> None:
+    """YaRN as a model's card tells people to add it."""
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": CONTEXT_TOKENS}
+    folder = make_tiny_model(tmp_path / "yarn", rope_scaling=scaling)
+    assert _load(folder).facts.context_tokens == 4 * CONTEXT_TOKENS
+
+
+def test_the_models_own_generation_config_is_read(tmp_path: Path) -> None:
+    """Its sampling defaults, and its end tokens by id and by text, beside the tokenizer's own."""
+    folder = make_tiny_model(tmp_path / "said")
+    said = {"do_sample": False, "top_k": 5, "eos_token_id": [65, None, "<|im_start|>"]}
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    facts = _load(folder).facts
+    assert facts.sampling == {"temperature": 0.0, "top_k": 5}
+    assert facts.end_ids == {65, end_id(folder), end_id(folder) - 1}
 
 
 @pytest.mark.parametrize(

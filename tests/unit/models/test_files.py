@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.models.files import ModelFilesUnreadable, read_model_size
+from tasks.models.files import read_model_size
+from tasks.models.reading import ModelFilesUnreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,7 +193,7 @@ def test_damaged_weights_are_one_clear_error(tmp_path: Path, content: bytes, wor
 @pytest.mark.parametrize("config", [b"", b"[]", b"{", b'{"layer_types": [[]]}', b"null"])
 def test_a_damaged_config_is_one_clear_error(tmp_path: Path, config: bytes) -> None:
     """So is one that is missing."""
-    with pytest.raises(ModelFilesUnreadable, match=r"config\.json: cannot be read"):
+    with pytest.raises(ModelFilesUnreadable, match=r"config\.json: missing"):
         read_model_size(tmp_path)
     (tmp_path / "config.json").write_bytes(config)
     with pytest.raises(ModelFilesUnreadable, match=r"config\.json"):

@@ -1,0 +1,107 @@
+"""The longest context that a model's own files promise, under every name that authors use for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.models.reading import read_object_if_there, text_config, whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Where nothing says how long the context is.
+DEFAULT_CONTEXT_TOKENS = 4096
+#: Names of the longest context in config.json, the most common first.
+FIELDS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx"),
+    *("model_max_length", "max_context_length", "context_length", "max_seq_length", "max_target_positions"),
+    "block_size",
+)
+#: What transformers takes where config.json leaves the field out: nested configs are saved without their defaults.
+DEFAULTS = {
+    "gemma3": 131072,
+    "gemma3_text": 131072,
+    "gemma3n": 32768,
+    "gemma3n_text": 32768,
+    "gemma4": 131072,
+    "gemma4_text": 131072,
+    "llama4_text": 131072,
+    "mistral": 131072,
+}
+#: Rotary scalings whose ``max_position_embeddings`` is the scaled length already.
+SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope", "proportional"})
+#: Models that learned one vector for each position: there is nothing beyond the last one.
+LEARNED_POSITIONS = frozenset({"gpt2", "gpt_bigcode"})
+#: transformers' way to write "no bound" into ``tokenizer_config.json``.
+UNBOUNDED_TOKENS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A context in tokens, and where it says so."""
+
+    tokens: int
+    said_by: str
+
+
+def read_context(folder: Path, config: dict[str, Any]) -> Context | None:
+    """The longest context by config.json, else by tokenizer_config.json; ``None`` where neither says it."""
+    field, tokens = _field(config)
+    bound = _tokenizer_bound(folder)
+    if tokens is None:
+        return None if bound is None else Context(bound, "tokenizer_config.json: model_max_length")
+    scaled, factor = _scaled(config, tokens, bound)
+    return Context(scaled, f"config.json: {field}{f' and {factor}' if factor else ''}")
+
+
+def learned_positions(config: dict[str, Any]) -> int | None:
+    """How many positions the model has vectors for; ``None`` where positions are computed."""
+    return _field(config)[1] if config.get("model_type") in LEARNED_POSITIONS else None
+
+
+def _field(config: dict[str, Any]) -> tuple[str, int | None]:
+    nested = config.get("text_config")
+    for prefix, place in (("text_config.", nested if isinstance(nested, dict) else {}), ("", config)):
+        for name in FIELDS:
+            tokens = whole(place.get(name))
+            if tokens is not None:
+                return f"{prefix}{name}", tokens
+    model_type = text_config(config).get("model_type")
+    return f"model_type {model_type}", DEFAULTS.get(str(model_type))
+
+
+def _tokenizer_bound(folder: Path) -> int | None:
+    tokens = whole(read_object_if_there(folder / "tokenizer_config.json").get("model_max_length"))
+    return tokens if tokens is not None and tokens < UNBOUNDED_TOKENS else None
+
+
+def _scaled(config: dict[str, Any], tokens: int, bound: int | None) -> tuple[int, str]:
+    """The context with the rotary scaling's factor, and the name of what scales it (empty: nothing)."""
+    text = text_config(config)
+    if str(text.get("model_type")).startswith(("gemma3", "gemma4")):  # their field is the scaled length
+        return tokens, ""
+    name, scaling = _scaling(text)
+    kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
+    factor = scaling.get("factor")
+    if kind in SCALED_ALREADY or isinstance(factor, bool) or not isinstance(factor, int | float):
+        return tokens, ""
+    if not math.isfinite(factor) or factor <= 1:
+        return tokens, ""
+    original = whole(scaling.get("original_max_position_embeddings"))
+    scaled = int((original or tokens) * factor)
+    if original is None and bound is not None and tokens <= bound < scaled:
+        # The authors have scaled max_position_embeddings themselves: their tokenizer's bound says so.
+        scaled = bound
+    return (scaled, f"{name}.factor") if scaled > tokens else (tokens, "")
+
+
+def _scaling(text: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The rotary scaling: one for all layers, or in newer files one for each kind of layer."""
+    for name in ("rope_scaling", "rope_parameters"):
+        found = text.get(name)
+        if isinstance(found, dict):
+            full = found.get("full_attention")
+            return name, full if isinstance(full, dict) else found
+    return "rope_scaling", {}

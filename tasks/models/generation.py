@@ -1,0 +1,93 @@
+"""What a model's authors say of generating with it: sampling defaults and end tokens.
+
+``generation_config.json`` has both. A field of it that is out of bounds is left out rather than refused: other programs
+ignore it too, and the request can name its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from tasks.models.reading import read_object_if_there
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+FILE = "generation_config.json"
+#: No sampling value and no token id is larger; NaN and infinity are not smaller.
+MOST = 1e9
+
+_BOUNDS: dict[str, Callable[[float], bool]] = {
+    "temperature": lambda value: value >= 0,
+    "top_p": lambda value: 0 < value <= 1,
+    "top_k": lambda value: value >= 0 and value == int(value),
+    "min_p": lambda value: 0 <= value <= 1,
+    "repetition_penalty": lambda value: value > 0,
+    "presence_penalty": lambda value: -2 <= value <= 2,
+    "frequency_penalty": lambda value: -2 <= value <= 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The authors' word.
+
+    Args:
+        sampling: fields of :class:`tasks.messages.engine.Sampling` that they set.
+        ends: end tokens, by id or by text.
+        ends_said_by: the file and field that has them; empty where none does.
+    """
+
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    ends: tuple[int | str, ...] = ()
+    ends_said_by: str = ""
+
+
+def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
+    """Sampling defaults and end tokens.
+
+    Raises:
+        ModelFilesUnreadable: generation_config.json is damaged.
+    """
+    generation = read_object_if_there(folder / FILE)
+    nested = config.get("text_config")
+    # The same order as transformers and mlx-lm: generation_config.json replaces what config.json says.
+    places = ((FILE, generation), ("config.json", config), ("config.json: text_config", nested))
+    for where, place in places:
+        ends = _ends(place.get("eos_token_id")) if isinstance(place, dict) else ()
+        if ends:
+            return Generation(_sampling(generation), ends, where)
+    return Generation(_sampling(generation))
+
+
+def _sampling(values: Mapping[str, Any]) -> dict[str, float]:
+    found = {}
+    for name, fits in _BOUNDS.items():
+        value = values.get(name)
+        if _is_number(value) and fits(value):
+            found[name] = int(value) if name == "top_k" else float(value)
+    if values.get("do_sample") is False:
+        found["temperature"] = 0.0
+    return found
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
+
+
+def _ends(value: Any) -> tuple[int | str, ...]:
+    """Ids and token texts out of a number, a text or a list of them; what is neither is left out."""
+    found: list[int | str] = []
+    for entry in _flat(value):
+        if _is_number(entry) and entry >= 0 and entry == int(entry):
+            found.append(int(entry))
+        elif isinstance(entry, str) and entry:
+            found.append(entry)
+    return tuple(dict.fromkeys(found))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for entry in value if isinstance(value, list) else [value]:
+        yield from entry if isinstance(entry, list) else [entry]

@@ -1,0 +1,79 @@
+"""A model's JSON files, read with errors that name the file and say what it is instead."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: How a Git LFS pointer begins: a clone without LFS has it where the file should be.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+class ModelFilesUnreadable(ValueError):
+    """A model's folder lacks a file or holds one that is not what its name says; the message names it."""
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in this file.
+
+    Raises:
+        ModelFilesUnreadable: it is missing, cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelFilesUnreadable(f"{path}: missing; is this a model's folder?") from None
+    except OSError as error:
+        raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
+    return parse_object(text, str(path))
+
+
+def read_object_if_there(path: Path) -> dict[str, Any]:
+    """The same, and an empty object where there is no such file."""
+    return read_object(path) if path.is_file() else {}
+
+
+def parse_object(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in this text; ``where`` is what an error calls it.
+
+    Raises:
+        ModelFilesUnreadable: it is something else.
+    """
+    if text.startswith(LFS_POINTER):
+        raise ModelFilesUnreadable(pointer_message(where))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFilesUnreadable(f"{where}: not valid JSON ({error}); fetch the file again") from None
+    if not isinstance(value, dict):
+        raise ModelFilesUnreadable(
+            f"{where}: expected a JSON object, found {type(value).__name__}; fetch the file again"
+        )
+    return value
+
+
+def pointer_message(where: str) -> str:
+    """What a Git LFS pointer is, and what to do."""
+    return f"{where}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or fetch it again"
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether this file is a Git LFS pointer."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def whole(value: object) -> int | None:
+    """A positive whole number, also one that is written as a float; else ``None``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**63:
+        return None
+    return int(value)
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config; models that also see or hear keep it in ``text_config``."""
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else config

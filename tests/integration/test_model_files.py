@@ -1,0 +1,77 @@
+"""What a model's authors wrote into its files decides, through the whole product; the catalogue's word goes before it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+
+pytestmark = pytest.mark.xdist_group("model-files")
+WAIT_S = 60.0
+
+#: Models by name: how each is made, and what its catalogue entry says.
+MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "random": ({}, ""),
+    "greedy": ({"generation": {"do_sample": False, "temperature": 0.9}}, ""),
+    "top-k-1": ({"generation": {"do_sample": True, "temperature": 0.6, "top_k": 1, "eos_token_id": [None]}}, ""),
+    "catalogued": ({"generation": {"top_k": 1}}, "defaults = { top_k = 0 }"),
+}
+
+
+@pytest.fixture(scope="module")
+def generate(shared_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    return generate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A worker whose catalogue names the models above."""
+    root = tmp_path_factory.mktemp("models")
+    entries = []
+    for name, (made, entry) in MODELS.items():
+        generation = made.get("generation")
+        folder = make_tiny_model(root / name, **{key: value for key, value in made.items() if key != "generation"})
+        if generation is not None:
+            (folder / "generation_config.json").write_text(json.dumps(generation))
+        entries.append(f'[[models]]\nname = "{name}"\nsource = "{folder}"\n{entry}\n')
+    catalogue = root / "models.toml"
+    catalogue.write_text("".join(entries))
+    shared_worker(
+        "-c", "6", "-Q", "tier-under-3B", env={"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": ""}
+    )
+
+
+def ask(generate: GenerateTask, model: str, **values: Any) -> Any:
+    """Sent raw: this process's catalogue has other models."""
+    kwargs = {"model": model, "prompt": "hello", "max_tokens": 8, **values}
+    return generate.app.send_task("tasks.generate", kwargs=kwargs, queue="tier-under-3B")
+
+
+@pytest.mark.parametrize(
+    ("model", "alike"), [("greedy", True), ("top-k-1", True), ("random", False), ("catalogued", False)]
+)
+def test_the_authors_sampling_is_used_where_nobody_says_otherwise(
+    generate: GenerateTask, model: str, alike: bool
+) -> None:
+    """``do_sample: false`` and ``top_k: 1`` make requests alike, unless the catalogue switches the filter off."""
+    sent = [ask(generate, model) for _ in range(4)]
+    texts = {each.get(timeout=WAIT_S)["text"] for each in sent}
+    assert (len(texts) == 1) is alike
+
+
+def test_a_request_goes_before_the_authors(generate: GenerateTask) -> None:
+    """A seed and a temperature of its own make it draw as it does from a model without defaults."""
+    values = {"temperature": 1.0, "top_k": 0, "seed": 5}
+    own, plain = ask(generate, "top-k-1", **values), ask(generate, "random", **values)
+    assert own.get(timeout=WAIT_S)["text"] == plain.get(timeout=WAIT_S)["text"]
