@@ -1,7 +1,7 @@
 """A model that computes nothing: deterministic, timed, without MLX, for tests and for measuring everything else.
 
 It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``,
-``fake:10:weights_mb=64``, which takes so much memory.
+``fake:0:load_exit=3``, whose process ends without a word, ``fake:10:weights_mb=64``, which takes so much memory.
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
@@ -89,6 +89,7 @@ class FakeOptions:
     step_ms: float
     load_s: float = 0.0
     load_error: str = ""
+    load_exit: int = 0
     context: int = 8192
     weights_mb: int = 0
 
@@ -96,6 +97,7 @@ class FakeOptions:
 _OPTIONS: dict[str, type[float | int | str]] = {
     "load_s": float,
     "load_error": str,
+    "load_exit": int,
     "context": int,
     "weights_mb": int,
 }
@@ -158,6 +160,9 @@ class FakeBackend:
     def __init__(self, config: EngineConfig, flush: Callable[[], None]) -> None:
         options = parse_options(config.model)
         time.sleep(options.load_s)
+        if options.load_exit:
+            flush()
+            os._exit(options.load_exit)
         if options.load_error:
             raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
         # Of ones, since the system gives memory for zeros only when they are written.

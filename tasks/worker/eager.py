@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
@@ -11,7 +12,7 @@ from celery.result import EagerResult
 from tasks.client.answer import Answer
 from tasks.client.chunks import Chunk
 from tasks.client.parameters import parse, with_previous
-from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, UnknownModel, error_for
+from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput, Submit
 from tasks.messages.journal import Claim, End, Error
@@ -76,7 +77,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
         answer = ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
         )
-        flight = Flight("eager", answer, entry.name, ready.revision)
+        flight = Flight(f"eager-{uuid.uuid4()}", answer, entry.name, ready.revision)
         submit = Submit(
             task_id=flight.task_id,
             messages=[each.model_dump(exclude_none=True) for each in parameters.messages or []] or None,
@@ -90,9 +91,12 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             process.send(submit)
             outcome = _fly(process, flight)
         except EngineGone as error:
-            del _engines[entry.name]
-            process.close()
+            _drop(entry.name)
             raise EngineFailed(str(error)) from None
+        except BaseException:
+            # An interrupt may have cut a message in two, and what is left of this answer is nobody's.
+            _drop(entry.name)
+            raise
     if isinstance(outcome, Error):
         raise error_for(outcome.code)(outcome.message)
     return Answer(
@@ -112,6 +116,8 @@ def _fly(process: EngineProcess, flight: Flight) -> End | Error:
         output = process.receive()
         if isinstance(output, StepOutput):
             for event in output.events:
+                if event.task_id != flight.task_id:
+                    continue
                 entry = flight.take(event)
                 if isinstance(entry, End | Error):
                     return entry
@@ -132,10 +138,21 @@ def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
         atexit.register(process.close)
         try:
             _engines[entry.name] = process, _loaded(process)
-        except GenerationError:
-            process.close()
+        except BaseException:
+            _end(process)
             raise
     return _engines[entry.name]
+
+
+def _drop(name: str) -> None:
+    """End the engine of a model; the next request starts another."""
+    process, _ = _engines.pop(name)
+    _end(process)
+
+
+def _end(process: EngineProcess) -> None:
+    process.close()
+    atexit.unregister(process.close)
 
 
 def _loaded(process: EngineProcess) -> Ready:
@@ -144,5 +161,7 @@ def _loaded(process: EngineProcess) -> Ready:
             if isinstance(message, LoadFailed):
                 raise error_for(message.code)(message.message)
     except EngineGone as error:
-        raise ModelLoadFailed(f"model {process.config.model!r} cannot be loaded: {error}") from None
+        killed = error.exitcode is not None and error.exitcode < 0
+        kind = EngineFailed if killed else ModelLoadFailed
+        raise kind(f"model {process.config.model!r} cannot be loaded: {error}") from None
     return message

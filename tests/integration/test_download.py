@@ -6,21 +6,29 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from tasks.errors import ModelLoadFailed
+from tasks.worker.attempts.publisher import Publisher
 from tasks.worker.engines.download import Download
+from tasks.worker.engines.engines import Engines
 from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
 from tests.support import wait_until
+from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
 from worker_config.hub import fetched_snapshot, repository_folder
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tasks.journal.writer import Journal
 
 MODEL = "acme/tiny"
 ENTRY = ModelEntry(name="tiny", kind="hub", source=MODEL)
@@ -310,4 +318,24 @@ class TestFailing:
         hub.pause_s = 1.0
         download = fetch()
         os.kill(download.pid, signal.SIGKILL)
-        assert "ended with status -9" in error_of(download)
+        assert "was ended by SIGKILL" in error_of(download)
+
+    def test_a_request_that_waits_has_it_fetched_again(self, hub: HubServer, folder: Path) -> None:
+        """A signal that ends a worker's download says nothing of the model: it goes on where it was, for the same request."""
+        make_tiny_model(folder)
+        (folder / WEIGHTS).unlink()
+        (folder / "model.safetensors.index.json").unlink()
+        (folder / WEIGHTS.replace("1-of", "2-of")).unlink()
+        hub.pause_s = 0.1
+        engines = Engines(
+            Settings(), 10**9, "cpu", 4, Publisher(cast("Journal", None)), on_step=lambda _engine, _output: None
+        )
+        with closing(engines), ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(engines.acquire, replace(ENTRY, parameters_b=0.001))
+            wait_until(lambda: waiting.done() or any(size for size in blobs().values()), timeout_s=WAIT_S)
+            (state,) = engines.states()
+            assert (state.state, waiting.done()) == ("downloading", False)
+            assert state.pid is not None
+            os.kill(state.pid, signal.SIGKILL)
+            hub.pause_s = 0.0
+            assert waiting.result(WAIT_S).ready is not None

@@ -74,6 +74,20 @@ def test_close_kills_an_engine_that_does_not_listen(engine: EngineClient) -> Non
     assert engine.process.exitcode == -signal.SIGKILL
 
 
+def test_sending_never_waits_for_an_engine_that_does_not_read(engine: EngineClient) -> None:
+    """A stopped process takes nothing, and a message larger than any pipe's buffer holds up nobody who sends; once it goes
+    on it has all of them, in order."""
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(engine.process.pid).status() == psutil.STATUS_STOPPED)
+    large = "word " * 1_000_000
+    tasks = [engine.submit(prompt, 3) for prompt in (large, "small", large)]
+    assert engine.process.exitcode is None
+    os.kill(engine.process.pid, signal.SIGCONT)
+    answers = [engine.answer(task_id) for task_id in tasks]
+    assert answers[1].text == fake_text("small", None, 3)
+    assert [answer.failed is None for answer in answers] == [False, True, False]  # a million words are over the context
+
+
 def test_a_killed_engine_is_reported(engine: EngineClient) -> None:
     """receive() raises and names the signal."""
     engine.process.kill()

@@ -41,10 +41,10 @@ time.time_ns = lambda: real_time_ns() + {offset} * 1_000_000_000
 #: The worker's memory of failures, shortened from five minutes.
 SHORT_MEMORY = """
 from tasks.celery import app
-from tasks.metrics.collector import collector as metrics
+from tasks.metrics import collector as metrics
 from tasks.worker.engines import failures
 failures.FORGET_S = {window_s}
-failures.RETRY_FIRST_S = 0.1
+failures.Failures.__init__.__defaults__ = (0.1,)
 failures.RETRY_MOST_S = 0.2
 metrics.MetricsCollector.__init__.__kwdefaults__["window_s"] = {window_s}
 """

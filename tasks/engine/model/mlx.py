@@ -88,6 +88,11 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
         if ran_out_of_memory(error):
             raise OutOfMemory(f"{folder}: loading ran out of memory: {_first_line(error)}") from error
         raise ModelLoadFailed(f"{folder}: {_first_line(error)}") from error
+    except SystemExit as error:  # mlx-lm's code for some models ends the program where a package is missing
+        raise ModelLoadFailed(
+            f"{folder}: mlx-lm's code for {description.get('model_type')!r} ended with status {error.code}, as it does where "
+            "a package that it needs is not installed"
+        ) from error
     return backend
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import ModelLoadFailed
 from tasks.models.footprint import Source
+from tasks.worker.engines.process import ending
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Download:
         self.about = ""
         self.source: Source | None = None
         self.error: ModelLoadFailed | None = None
+        #: Whether a signal ended it, unasked: that is neither the model's fault nor the hub's.
+        self.killed = False
         self._on_change = on_change
         self._logged = 0.0
         command = [sys.executable, "-m", "tasks.engine.files.download", entry.source]
@@ -110,8 +113,9 @@ class Download:
             listener.join()
         if not self.done:
             said = "".join(words).strip()[-LAST_WORDS:]
+            self.killed = process.returncode < 0
             self.error = ModelLoadFailed(
-                f"model {self.entry.name!r}: the process that fetches it ended with status {process.returncode}"
+                f"model {self.entry.name!r}: the process that fetches it {ending(process.returncode)}"
                 + (f"; its last words:\n{said}" if said else "")
             )
         if self.source is not None:

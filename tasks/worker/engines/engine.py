@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tasks.errors import GenerationError, ModelLoadFailed, error_for
+from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
 from tasks.messages.engine import Abort, LoadFailed, Loading, Ready, Resize, Resized, Started, StepOutput, Tokens
 from tasks.messages.registry import EngineState
 from tasks.worker.engines.process import EngineGone, EngineProcess
@@ -67,6 +67,8 @@ class Engine:
         self.keep_alive_s: float | None = None
         self.ready: Ready | None = None
         self.failure: GenerationError | None = None
+        #: How its process ended where a signal ended it, unasked, before it was ready: that is not the model's fault.
+        self.crash: EngineGone | None = None
         self.gone = False
         self.last: StepOutput | None = None
         self.progress_at = time.monotonic()
@@ -98,6 +100,13 @@ class Engine:
             self.process.send(submit)
         except EngineGone:
             logger.debug("engine %s ended before it took request %s", self.process.pid, flight.task_id)
+        except Exception as error:
+            # A request that never reaches the engine would be waited for, and the engine replaced for its silence.
+            logger.exception("request %s cannot be sent to engine %s", flight.task_id, self.process.pid)
+            with self._lock:
+                self._flights.pop(flight.task_id, None)
+            message = f"the request cannot be sent to its engine: {type(error).__name__}: {error}"
+            self._publisher.put([(flight, flight.error(InvalidRequest.code, message))])
 
     def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
         """Have a flight end within one step, for this reason."""
@@ -225,7 +234,10 @@ class Engine:
         if not self._closing:
             logger.error("%s; %d requests were in it", error, len(flights))
         if self.ready is None and self.failure is None:
-            self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
+            if error.exitcode is not None and error.exitcode < 0:
+                self.crash = error
+            else:
+                self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
         self._publisher.put(
             [(flight, _after_crash(flight, in_batch=task_id in started)) for task_id, flight in flights.items()]
         )

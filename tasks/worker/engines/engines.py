@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -99,6 +100,7 @@ class Engines:
         on_change: called when an engine came, went or failed.
         on_asked: called when :meth:`asked` has another answer; on any thread.
         others: the fleet's other workers.
+        failures: what is known against models; nothing, if ``None``.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Engines:
         on_change: Callable[[], None] = lambda: None,
         on_asked: Callable[[], None] = lambda: None,
         others: Others | None = None,
+        failures: Failures | None = None,
     ) -> None:
         self._settings = settings
         self._budget = Budget(budget_bytes)
@@ -133,7 +136,7 @@ class Engines:
         self._downloads: dict[str, Download] = {}
         self._sources: dict[str, Source] = {}
         self._footprints: dict[str, Footprint] = {}
-        self._failures = Failures()
+        self._failures = failures or Failures()
         self._turns = Turns(self._budget, settings.fair_wait_s)
         self._kept: dict[str, ModelEntry] = {}
         self._loaders: dict[str, threading.Thread] = {}
@@ -289,10 +292,14 @@ class Engines:
             while True:
                 if (job is not None and job.reason is not None) or self._closing.is_set():
                     raise Interrupted(job.reason if job is not None else "closing")
+                # Copies: each raise of one object would add to its traceback, which is stored with every result.
                 if visit.engine is not None and visit.engine.failure is not None:
-                    raise visit.engine.failure
+                    raise copy(visit.engine.failure)
                 if visit.download is not None and visit.download.error is not None:
-                    raise visit.download.error
+                    error = self._failures.error_of(visit.entry.name) if visit.download.killed else visit.download.error
+                    if error is not None:
+                        raise copy(error)
+                    visit.download = None
                 if visit.entry.name not in self._engines:
                     self._bring(visit)
                 visit.engine = engine = self._engines.get(visit.entry.name)
@@ -308,13 +315,15 @@ class Engines:
         entry = visit.entry
         error = self._failures.error_of(entry.name)
         if error is not None:
-            raise error
+            raise copy(error)
         source = self._source(entry)
         decision = self._decide(entry)
         visit.floor_bytes = self._footprint(entry).floor_bytes
         if isinstance(decision, Never):
             raise TooLarge(decision.most_bytes)
-        if source is None:
+        if self._failures.pause_s(entry.name) > 0:
+            decision = Later(soon=True)
+        elif source is None:
             visit.began |= entry.name not in self._downloads
             visit.download = self._fetch(entry)
         elif not self._turns.allow(entry.name):
@@ -512,6 +521,8 @@ class Engines:
             current = self._engines.get(engine.entry.name) is engine
             if current and engine.gone:
                 self.restarts += 1
+            if current and engine.crash is not None and engine.failure is None:
+                engine.failure = self._failures.crashed(engine.entry.name, str(engine.crash))
             if current and engine.failure is not None:
                 self._fail(engine.entry, engine.failure)
                 self._end(engine, "because it failed to load")
@@ -557,8 +568,12 @@ class Engines:
                 self._footprints.pop(entry.name, None)  # its headers can be read now
                 if download.source is not None:
                     self._sources[entry.name] = download.source
-                elif download.error is not None and not self._closing.is_set():
-                    self._fail(entry, download.error)
+                elif not self._closing.is_set():
+                    error: GenerationError | None = download.error
+                    if download.killed:
+                        error = self._failures.crashed(entry.name, str(error))
+                    if error is not None:
+                        self._fail(entry, error)
             self._wake()
         if download.done:
             self._announce()

@@ -1,4 +1,8 @@
-"""Models that could not be loaded: why, how often in a row, and when each may be tried again. Times are monotonic seconds."""
+"""Models that could not be loaded: why, how often in a row, and when each may be tried again. Times are monotonic seconds.
+
+An engine that a signal ends while it loads says nothing of its model (the system's out-of-memory killer, an operator): the
+model is tried again for those who wait, and has failed only after :data:`MOST_LOAD_CRASHES` such deaths in a row.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.errors import EngineFailed
 from tasks.messages.registry import EngineState
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ DEGRADED_AFTER = 3
 #: A model that nobody has asked for again for so long since it might be tried is held against the worker no more: as long as
 #: the metrics remember (:data:`tasks.metrics.collector.WINDOW_S`).
 FORGET_S = 300.0
+#: A model whose engine a signal ended this many times in a row while it loaded has failed to load.
+MOST_LOAD_CRASHES = 3
 
 
 @dataclass(slots=True)
@@ -32,23 +39,59 @@ class Failure:
     retry_at: float
 
 
-class Failures:
-    """What is known against models. For one thread at a time."""
+@dataclass(slots=True)
+class LoadCrashes:
+    """How often in a row a signal ended a model's loading, when last, and when it may be tried again."""
 
-    def __init__(self) -> None:
+    count: int
+    at: float
+    retry_at: float
+
+
+class Failures:
+    """What is known against models. For one thread at a time.
+
+    Args:
+        retry_first_s: how long a model that failed to load is not tried again; each time in a row twice as long.
+    """
+
+    def __init__(self, retry_first_s: float = RETRY_FIRST_S) -> None:
+        self._retry_first_s = retry_first_s
         self._failed: dict[str, Failure] = {}
+        self._crashed: dict[str, LoadCrashes] = {}
 
     def note(self, name: str, error: GenerationError) -> None:
         """A model could not be loaded: it is not tried again at once, and each time in a row after twice the pause."""
         earlier = self._failed.get(name)
         count = earlier.count + 1 if earlier else 1
-        pause_s = min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_MOST_S)
+        pause_s = min(self._retry_first_s * 2 ** min(count - 1, 10), RETRY_MOST_S)
         self._failed[name] = Failure(count, error, time.monotonic() + pause_s)
         logger.error("model %s: %s; it is tried again in %.0f s", name, error, pause_s)
+
+    def crashed(self, name: str, how: str) -> GenerationError | None:
+        """A signal ended a model's engine while it loaded, or its download. The error of those who wait, once it is not tried
+        again.
+
+        The second try comes at once, the third after a pause, so that what ended the first two can pass.
+        """
+        now = time.monotonic()
+        earlier = self._crashed.get(name)
+        count = earlier.count + 1 if earlier is not None and now - earlier.at < FORGET_S else 1
+        self._crashed[name] = LoadCrashes(count, now, now + (self._retry_first_s if count > 1 else 0.0))
+        if count >= MOST_LOAD_CRASHES:
+            return EngineFailed(f"model {name!r}: its process died {count} times in a row while it loaded; {how}")
+        logger.warning("model %s died while it loaded, %d times in a row, and is tried again: %s", name, count, how)
+        return None
+
+    def pause_s(self, name: str) -> float:
+        """How long a model that died while it loaded is not tried again; 0 if it may be now."""
+        crashed = self._crashed.get(name)
+        return max(0.0, crashed.retry_at - time.monotonic()) if crashed is not None else 0.0
 
     def forget(self, name: str) -> None:
         """A model was loaded."""
         self._failed.pop(name, None)
+        self._crashed.pop(name, None)
 
     def error_of(self, name: str) -> GenerationError | None:
         """Why a model is not tried now; ``None`` if it may be."""

@@ -11,6 +11,8 @@ import sys
 import threading
 from collections import deque
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
 import psutil
@@ -60,20 +62,22 @@ class EngineGone(Exception):
 class EngineProcess:
     """One engine process. ``receive`` belongs to one thread; everything else may be called from any.
 
-    The process ends with its parent: it sees the pipe close. Its stderr goes to this module's log, line by line.
+    The process ends with its parent: it sees the pipe close. Its stderr goes to this module's log, line by line. A thread
+    of its own writes to the pipe: an engine that does not read (stopped, swapped out) must hold up nobody who sends, some
+    of whom hold locks.
     """
 
     def __init__(self, config: EngineConfig, process: subprocess.Popen[bytes], link: socket.socket) -> None:
         self.config = config
         self._process = process
         self._connection = Connection(link.detach())
-        self._sending = threading.Lock()
+        self._outgoing: SimpleQueue[memoryview | None] = SimpleQueue()
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         assert process.stderr is not None
         self._pump = threading.Thread(
             target=self._forward, args=(process.stderr,), name=f"engine-log-{process.pid}", daemon=True
         )
-        self._pump.start()
+        self._writer = threading.Thread(target=self._write, name=f"engine-writer-{process.pid}", daemon=True)
 
     @classmethod
     def start(cls, config: EngineConfig) -> Self:
@@ -98,6 +102,8 @@ class EngineProcess:
         finally:
             theirs.close()
         engine = cls(config, process, ours)
+        engine._pump.start()
+        engine._writer.start()
         with contextlib.suppress(EngineGone):  # receive() says why
             engine.send(config)
         return engine
@@ -113,16 +119,17 @@ class EngineProcess:
         return self._process.poll()
 
     def send(self, message: ToEngine) -> None:
-        """Hand a message over.
+        """Have a message written; never waits for the engine. :meth:`receive` tells of an end before it was read.
 
         Raises:
             EngineGone: the process has ended.
+            Exception: whatever pickling raises for a message that cannot be sent.
         """
-        try:
-            with self._sending:
-                self._connection.send(message)
-        except OSError:
-            raise self._gone() from None
+        data = ForkingPickler.dumps(message)
+        exitcode = self.exitcode
+        if exitcode is not None:
+            raise EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}", exitcode)
+        self._outgoing.put(data)
 
     def receive(self) -> FromEngine:
         """Wait for the engine's next message.
@@ -148,6 +155,7 @@ class EngineProcess:
             self.send(Shutdown())
         self._process.wait()
         killer.cancel()
+        self._outgoing.put(None)
         self._pump.join(EXIT_WAIT_S)
         # The pipe is closed when nobody holds it any more: a thread in receive() may still be about to read from it.
 
@@ -166,9 +174,17 @@ class EngineProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             exitcode = self._process.wait()
+        self._outgoing.put(None)
         self._pump.join(EXIT_WAIT_S)
         said = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
         return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{said}", exitcode)
+
+    def _write(self) -> None:
+        try:
+            while (data := self._outgoing.get()) is not None:
+                self._connection.send_bytes(data)
+        except OSError:
+            logger.debug("engine %s reads no more", self.pid)  # receive() sees the same end, and says how it came
 
     def _forward(self, stderr: IO[bytes]) -> None:
         with stderr:

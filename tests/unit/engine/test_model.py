@@ -55,6 +55,11 @@ def _unknown_kind(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "quantum"}))
 
 
+def _kind_without_its_package(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "olmo"}))
+
+
 def _wrong_shape(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
@@ -82,6 +87,7 @@ def _missing_shard(folder: Path) -> None:
         (_remove("tokenizer.json"), "tokenizer"),
         (_write("tokenizer.json", b"{}"), "damaged"),
         (_unknown_kind, "quantum"),
+        (_kind_without_its_package, "'olmo' ended with status 1"),
         (_wrong_shape, "damaged"),
         (_own_code, "trust_remote_code"),
         (_missing_shard, "model-00002-of-00002.safetensors"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnknownModel
+from tasks.messages.engine import Submit
 from tasks.worker import eager
 from tests.support import ROOT, wait_until
 from worker_config.catalogue import current_catalogue
@@ -145,6 +148,35 @@ def test_an_engine_that_dies_between_requests_is_an_error(generate: GenerateTask
     assert apply(generate, prompt="hello", max_tokens=1).successful()
 
 
+def test_an_interrupted_request_answers_no_other(generate: GenerateTask) -> None:
+    """Ctrl-C in the middle of an answer, as in a notebook: the next request gets its own tokens, and as many as it asked for."""
+    slow = "fake:20"
+    apply(generate, prompt="warm", model=slow, max_tokens=1).get()
+    process, _ = eager._engines[slow]
+    sent = process.send
+
+    def interrupt(message: Any) -> None:
+        sent(message)
+        process.send = sent  # type: ignore[method-assign]
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    process.send = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        apply(generate, prompt="cut off", model=slow, max_tokens=8000)
+    assert process.exitcode is not None
+    answer = apply(generate, prompt="next", model=slow, max_tokens=3).get()
+    assert answer["text"] == fake_text("next", None, 3)
+
+
+def test_what_an_engine_says_of_another_request_is_not_taken(generate: GenerateTask) -> None:
+    """Tokens of a request that nobody waits for any more, before one's own."""
+    apply(generate, prompt="warm", max_tokens=1).get()
+    process, _ = eager._engines[MODEL]
+    process.send(Submit(task_id="somebody else's", messages=None, prompt="other", max_tokens=5))
+    answer = apply(generate, prompt="mine", max_tokens=7).get()
+    assert answer["text"] == fake_text("mine", None, 7)
+
+
 def test_a_model_that_cannot_be_loaded(
     generate: GenerateTask, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -161,6 +193,7 @@ def test_no_redis_is_needed() -> None:
     """In a process that cannot reach Redis an eager request works, and its engine ends with the process."""
     program = f"""
 from tasks import app, generate
+from tasks.messages.engine import Submit
 from tasks.worker import eager
 app.conf.task_always_eager = True
 print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finish_reason"], eager._engines["{MODEL}"][0].pid)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import threading
 import time
+import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +16,7 @@ import pytest
 
 from tasks.broker.aside import Aside
 from tasks.engine.fake import fake_text
-from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, OutOfMemory
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
@@ -21,9 +24,9 @@ from tasks.models.footprint import expected
 from tasks.worker.attempts.attempt import Flight
 from tasks.worker.attempts.job import Job
 from tasks.worker.engines import engines as module
-from tasks.worker.engines import failures
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines, Interrupted, SetAside
+from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
 from tests.support import wait_until
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
@@ -60,7 +63,7 @@ def make(notes: Notes) -> Iterator[Callable[..., Engines]]:
     """Makes engines under a budget, and ends them after the test."""
     made: list[Engines] = []
 
-    def make(budget_bytes: int = 10**9, slots: int = 4, **settings: Any) -> Engines:
+    def make(budget_bytes: int = 10**9, slots: int = 4, failures: Failures | None = None, **settings: Any) -> Engines:
         each = Engines(
             Settings(**settings),
             budget_bytes,
@@ -68,6 +71,7 @@ def make(notes: Notes) -> Iterator[Callable[..., Engines]]:
             slots,
             cast("Publisher", notes),
             on_step=lambda _engine, _output: None,
+            failures=failures,
         )
         made.append(each)
         return each
@@ -81,7 +85,7 @@ def fake(options: str = "0", **fields: Any) -> ModelEntry:
     return ModelEntry(name=f"fake:{options}", kind="fake", source=options, **fields)
 
 
-def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "") -> Flight:
+def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", **fields: Any) -> Flight:
     """Send a request to an engine."""
     assert engine.ready is not None
     claim = ClaimAnswer(
@@ -95,7 +99,7 @@ def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "") 
         queued_ms=None,
     )
     flight = Flight(task_id or prompt, claim, engine.entry.name, engine.ready.revision)
-    engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens))
+    engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **fields))
     return flight
 
 
@@ -183,32 +187,30 @@ class TestFailing:
         assert "no weights" in state.reason
         assert "it is tried again in 2 s" in caplog.text
 
-    def test_it_pauses(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
-        """A failed model is not tried again at once: requests meanwhile fail with the same reason, without a process."""
-        caught: list[BaseException] = []
-        monkeypatch.setattr(failures, "RETRY_FIRST_S", 3600.0)
-        engines = make()
+    def test_it_pauses(self, make: Callable[..., Engines]) -> None:
+        """A failed model is not tried again at once: requests meanwhile fail with the same reason, without a process. The
+        reason, which is stored with each result, does not grow with their number."""
+        engines = make(failures=Failures(retry_first_s=3600.0))
+        told = []
         for _ in range(5):
             with pytest.raises(ModelLoadFailed) as info:
                 engines.acquire(fake("0:load_error=no weights"))
-            caught.append(info.value)
-        assert len({id(error) for error in caught}) == 1
+            told.append("".join(traceback.format_exception(info.value)))
+        assert engines.loads == 1
+        assert len({len(each) for each in told[1:]}) == 1
         assert engines.degraded() == ""
 
-    def test_it_is_tried_again(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_tried_again(self, make: Callable[..., Engines]) -> None:
         """After its pause the model is tried again; after three failures in a row the worker says so."""
-        monkeypatch.setattr(failures, "RETRY_FIRST_S", 0.2)
-        engines = make()
-        caught: list[BaseException] = []
+        engines = make(failures=Failures(retry_first_s=0.2))
 
         def is_degraded() -> str:
-            with pytest.raises(ModelLoadFailed) as info:
+            with pytest.raises(ModelLoadFailed):
                 engines.acquire(fake("0:load_error=no weights"))
-            caught.append(info.value)
             return engines.degraded()
 
         wait_until(is_degraded)
-        assert len({id(error) for error in caught}) >= 2
+        assert engines.loads >= 2
         assert re.search(r"fake:0:load_error=no weights: failed to load \d+ times", engines.degraded())
 
     def test_others_are_served(self, make: Callable[..., Engines]) -> None:
@@ -218,15 +220,38 @@ class TestFailing:
             engines.acquire(fake("0:load_error=no weights"))
         assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
 
-    def test_a_process_that_dies_while_it_loads(self, make: Callable[..., Engines]) -> None:
-        """An engine that is killed while it loads has failed to load, with its last words."""
+    def test_a_process_that_is_killed_while_it_loads(self, make: Callable[..., Engines]) -> None:
+        """A signal says nothing of the model: its engine is started again, and who waits gets it."""
         engines = make()
+        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=1"))) for _ in range(3)]
+        (killed,) = wait_until(engines.pids)
+        os.kill(killed, signal.SIGKILL)
+        for thread, answers in waiting:
+            thread.join(WAIT_S)
+            assert answers[0].ready.pid != killed
+        assert (engines.loads, engines.restarts) == (2, 1)
+        assert engines.degraded() == ""
+
+    def test_a_process_that_is_killed_whenever_it_loads(self, make: Callable[..., Engines]) -> None:
+        """After three such deaths in a row who waits gets an error that says how they came; the same request may work later."""
+        engines = make(failures=Failures(retry_first_s=0.1))
         thread, answers = in_thread(lambda: engines.acquire(fake("0:load_s=60")))
-        wait_until(engines.pids)
-        engines._engines["fake:0:load_s=60"].process.kill()
+        killed: set[int] = set()
+        for _ in range(MOST_LOAD_CRASHES):
+            (pid,) = wait_until(lambda: set(engines.pids()) - killed)
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
         thread.join(WAIT_S)
-        assert isinstance(answers[0], ModelLoadFailed)
+        assert isinstance(answers[0], EngineFailed)
         assert "SIGKILL" in str(answers[0])
+        assert engines.loads == MOST_LOAD_CRASHES
+
+    def test_a_process_that_ends_by_itself_while_it_loads(self, make: Callable[..., Engines]) -> None:
+        """An exit status without a reason is no accident from outside: the model has failed to load, without a second try."""
+        engines = make()
+        with pytest.raises(ModelLoadFailed, match="exited with code 3"):
+            engines.acquire(fake("0:load_exit=3"))
+        assert engines.loads == 1
 
 
 def sized(options: str = "0", weights_mb: int = 8, **fields: Any) -> ModelEntry:
@@ -389,6 +414,32 @@ class TestDying:
         assert "made no step for 1 s although it has work" in caplog.text
         engines.release(engine)
         assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
+
+    def test_a_stopped_engine_is_replaced(self, make: Callable[..., Engines]) -> None:
+        """An engine that reads nothing, with a prompt on its way that is larger than the pipe: who sends to it and who asks
+        about it is answered, and the watch ends it."""
+        engines = make(stall_timeout_s=1.0)
+        engine = engines.acquire(sized())
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        stuck = [fly(engine, "word " * 1_000_000, task_id=f"large {number}") for number in range(2)]
+        engine.resize(10**9)
+        engine.stop(stuck[1], "cancelled")
+        assert [state.state for state in engines.states()] == ["ready"]
+        assert land(stuck[0]) == Release(attempt=1, crashed=False)
+        outcome = land(stuck[1])
+        assert isinstance(outcome, End)
+        assert outcome.finish_reason == "cancelled"
+
+    def test_a_request_that_cannot_be_sent_is_an_error(self, make: Callable[..., Engines]) -> None:
+        """It ends at once and is not waited for: the engine does not count as stalled."""
+        engine = make().acquire(fake())
+        unsendable = fly(engine, "hello", chat_template_kwargs={"x": lambda: None})
+        outcome = land(unsendable)
+        assert isinstance(outcome, Error)
+        assert outcome.code == "invalid_request"
+        assert "cannot be sent to its engine" in outcome.message
+        engine.progress_at -= 1000
+        assert not engine.stalled(60.0)
 
     def test_an_idle_engine_is_not_stalled(self, make: Callable[..., Engines]) -> None:
         """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""
