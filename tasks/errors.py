@@ -5,6 +5,7 @@ Celery stores an error as its class and arguments and makes it anew in the produ
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import ClassVar, NoReturn
@@ -104,10 +105,20 @@ class BrokerUnavailable(GenerationError):
 
     code = "broker_unavailable"
     retryable = True
+    #: How a command ends that cannot begin because of this.
+    exit_status: ClassVar[int] = os.EX_UNAVAILABLE
 
     def __init__(self, message: str = "", entry: str = "") -> None:
         super().__init__(message)
         self.entry = entry
+
+
+class BrokerMisconfigured(BrokerUnavailable):
+    """``REDIS_URL`` cannot be used, or leads to something that is no Redis for this project: waiting changes nothing."""
+
+    code = "broker_misconfigured"
+    retryable = False
+    exit_status = os.EX_CONFIG
 
 
 class JournalFailed(GenerationError):

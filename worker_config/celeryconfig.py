@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from worker_config.environment import SettingError
-from worker_config.redis_url import without_password
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
@@ -22,16 +20,8 @@ PRIORITY_STEPS = [0, 3, 5, 6, 9]
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
-    """Where messages and results are, and how connections to it behave.
-
-    Raises:
-        SettingError: Redis is to be reached by a socket's path, for which kombu takes its own transport instead of ours.
-    """
+    """Where messages and results are, and how connections to it behave."""
     url = settings.redis_url
-    if url.startswith(("unix://", "redis+socket://")):
-        raise SettingError(
-            f"REDIS_URL={without_password(url)!r}: sockets by path are not supported; name a host, as in redis://localhost:6379/0"
-        )
     return {
         "broker_url": url,
         "result_backend": f"tasks.broker.results:Backend+{url}",

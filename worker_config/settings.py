@@ -15,16 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worker_config.environment import Environment, SettingError
+from worker_config.redis_url import RedisUrl, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "CELERY_MLX_"
+#: Variables with a password of Redis in them, which a process that speaks to no Redis has no use for.
+REDIS_VARIABLES = frozenset(
+    {
+        "REDIS_URL",
+        "CELERY_BROKER_URL",
+        "CELERY_BROKER_READ_URL",
+        "CELERY_BROKER_WRITE_URL",
+        "CELERY_RESULT_BACKEND",
+    }
+)
 
 
-def setting(default: Any, about: str, *, env: str | None = None, at_least: float | None = None) -> Any:
-    """A dataclass field that carries its own documentation, variable name and lower bound."""
-    return field(default=default, metadata={"about": about, "env": env, "at_least": at_least})
+def setting(
+    default: Any, about: str, *, env: str | None = None, at_least: float | None = None, secret: bool = False
+) -> Any:
+    """A dataclass field with its documentation, variable name and lower bound; ``repr`` leaves out a ``secret`` one."""
+    return field(default=default, repr=not secret, metadata={"about": about, "env": env, "at_least": at_least})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +45,10 @@ class Settings:
     """Every setting, with its unit in its name. The configuration reference is generated from this class."""
 
     redis_url: str = setting(
-        "redis://localhost:6379/0", "Redis or Valkey: broker, results, journals and registry.", env="REDIS_URL"
+        "redis://localhost:6379/0",
+        "Redis or Valkey: broker, results, journals and registry.",
+        env="REDIS_URL",
+        secret=True,
     )
     redis_server: str = setting(
         "", "The server program of the demo's and the tests' private Redis; empty means find one.", env="REDIS_SERVER"
@@ -133,9 +149,10 @@ def current_settings() -> Settings:
     return read_settings(os.environ)
 
 
-def child_environment(defaults: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that this one starts: our own, over these defaults."""
-    return {**defaults, **os.environ}
+def child_environment(defaults: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a child process that does not use Redis: these defaults, then our own variables without Redis's URL."""
+    own = {name: value for name, value in os.environ.items() if name not in REDIS_VARIABLES}
+    return {**(defaults or {}), **own}
 
 
 def environment_with(**changes: str) -> dict[str, str]:
@@ -192,7 +209,20 @@ def _typed(reader: Environment, name: str, setting: Any) -> Any:
 
 
 def _bounded(setting: Any, value: Any, where: str) -> Any:
+    if setting.name == "redis_url":
+        return _redis_url(value, where)
     at_least = setting.metadata["at_least"]
     if at_least is not None and value < at_least:
         raise SettingError(f"{where} is {value}: expected at least {at_least}")
     return value
+
+
+def _redis_url(text: str, where: str) -> str:
+    """The URL as every client reads it."""
+    name = where.removesuffix(" (environment)")
+    url = RedisUrl.parse(text, name)
+    if url.scheme == "unix":  # kombu has another transport for sockets
+        raise SettingError(
+            f"{name}={without_password(text)!r}: sockets by path are not supported; name a host, as in redis://localhost:6379/0"
+        )
+    return str(url)

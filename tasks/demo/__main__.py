@@ -86,15 +86,18 @@ def private_redis() -> Iterator[Redis]:
     """A client of a server of our own, or of the one that ``REDIS_URL`` names; the settings name it from then on."""
     import redis
 
+    from tasks.server.connection import connect, trouble
+
     with ExitStack() as stack:
         if not redis_was_given():
             change_environment(REDIS_URL=stack.enter_context(EmbeddedServer()).url)
-        client = stack.enter_context(closing(redis.Redis.from_url(current_settings().redis_url)))
+        client = stack.enter_context(closing(connect(current_settings().redis_url)))
         try:
             client.ping()
         except redis.RedisError as error:
+            found = trouble(error)
             raise SetupError(
-                f"the Redis that REDIS_URL names does not answer ({error}): start it, or unset REDIS_URL"
+                f"the Redis that REDIS_URL names does not answer ({found.says}): {found.remedy}, or unset REDIS_URL"
             ) from None
         yield client
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.demo.errors import SetupError
 from worker_config.cache import bundled_folder
-from worker_config.settings import environment_with
+from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +102,7 @@ def _download(scratch: Path, report: Report) -> Path:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment_with(TMPDIR=str(temporary), PIP_NO_INPUT="1"),
+            env={**child_environment(), "TMPDIR": str(temporary), "PIP_NO_INPUT": "1"},
         )
         try:
             # Older versions of pip cannot tell how far they are, but their temporary file can.

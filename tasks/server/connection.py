@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 from redis.retry import Retry
 
-from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server import keys
-from worker_config.redis_url import without_password
+from worker_config.environment import SettingError
+from worker_config.redis_url import RedisUrl, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +39,8 @@ REFUSALS = (
 )
 
 
+#: The entry of docs/troubleshooting.md about an address that cannot be used.
+WRONG_URL = "An address that cannot be used"
 START = "start it there, or set REDIS_URL to where it is"
 
 _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
@@ -51,10 +54,11 @@ class Trouble(NamedTuple):
     entry: str
 
 
-class Endpoint(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Endpoint:
     """Where Redis is: a URL as redis-py reads it, and TLS options that Celery keeps beside it."""
 
-    url: str
+    url: str = field(repr=False)
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
@@ -68,22 +72,20 @@ def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
     may be stale): redis-py would try eleven times, which is a minute when a server hangs.
 
     Raises:
-        BrokerUnavailable: the app's broker and result backend are not Redis, or the URL cannot be read.
+        BrokerMisconfigured: the app's broker and result backend are not Redis, or the URL cannot be used.
     """
     where = endpoint(source)
-    try:
-        return redis.Redis.from_url(
-            where.url,
-            **dict(where.options),
-            # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
-            protocol=2,
-            decode_responses=False,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 1),
-        )
-    except (ValueError, redis.RedisError) as error:
-        raise BrokerUnavailable(f"{where}: not a usable Redis URL ({error})", "Redis is not there") from error
+    # What the URL's query says beats these arguments, so endpoint() leaves nothing in it but TLS.
+    return redis.Redis.from_url(
+        where.url,
+        **dict(where.options),
+        # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
+        protocol=2,
+        decode_responses=False,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1),
+    )
 
 
 def require_server(source: Any) -> None:
@@ -165,27 +167,39 @@ def endpoint(source: Any) -> Endpoint:
     """The endpoint of a Celery app, or of a URL as Celery writes it.
 
     Raises:
-        BrokerUnavailable: there is no Redis in the app's settings.
+        BrokerMisconfigured: there is no Redis in the app's settings, or its URL cannot be used.
     """
     if isinstance(source, Endpoint):
         return source
     if isinstance(source, str):
-        return Endpoint(_plain_url(source))
+        return _endpoint(source, "the URL of Redis", None)
     conf = source.conf
     candidates = [
         ("broker_read_url", conf.broker_read_url or conf.broker_url, conf.broker_use_ssl),
         ("result_backend", conf.result_backend, conf.redis_backend_use_ssl),
     ]
-    for _, value, tls in candidates:
+    shown = []
+    for name, value, tls in candidates:
         # Several brokers to fail over to are separated by semicolons, or a list.
-        first = value[0] if isinstance(value, list | tuple) and value else value
-        if isinstance(first, str) and first.split(":", 1)[0] in SCHEMES:
-            options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
-            return Endpoint(_plain_url(first.split(";")[0]), options)
-    found = ", ".join(f"{name}={without_password(str(value))!r}" for name, value, _ in candidates)
-    raise BrokerUnavailable(
-        f"journals need Redis, and neither setting names one: {found}; use a redis:// URL", "Redis is not there"
+        url = ";".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if url.split(":", 1)[0].lower() in SCHEMES:
+            return _endpoint(url, name, tls)
+        shown.append(f"{name}={without_password(url)!r}")
+    raise BrokerMisconfigured(
+        f"journals need Redis, and neither setting names one: {', '.join(shown)}; use a redis:// URL", WRONG_URL
     )
+
+
+def _endpoint(text: str, name: str, tls: Any) -> Endpoint:
+    try:
+        url = RedisUrl.parse(text, name)
+    except SettingError as error:
+        raise BrokerMisconfigured(str(error), WRONG_URL) from None
+    options = dict(tls) if isinstance(tls, dict) else {}
+    if options:
+        asked = tuple((each, value) for each, value in url.tls if each not in options)
+        url = replace(url, scheme="rediss", tls=asked)
+    return Endpoint(str(url), tuple(sorted(options.items())))
 
 
 @contextmanager
@@ -207,18 +221,3 @@ def translated(about: str) -> Iterator[None]:
             found = trouble(error)
             raise BrokerUnavailable(f"{about}: Redis refuses ({found.says}): {found.remedy}", found.entry) from error
         raise JournalFailed(f"{about}: Redis answered {error}") from error
-
-
-def _plain_url(url: str) -> str:
-    """Celery's spelling of a Redis URL in redis-py's: socket paths, and the names of TLS checks."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    scheme = parts.scheme
-    if scheme == "redis+socket":
-        scheme = "unix"
-        query["db"] = query.pop("virtual_host", "0")
-    checks = query.get("ssl_cert_reqs", "")
-    if checks.startswith("CERT_"):
-        query["ssl_cert_reqs"] = checks.removeprefix("CERT_").lower()
-    # urlunsplit would leave out the slashes of a socket's URL, and redis-py wants them.
-    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")

@@ -15,6 +15,7 @@ from tasks.models.capabilities import memory_budget_bytes
 from tasks.models.footprint import expected, local_source
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.hub import hub_cache, hub_is_offline, hub_snapshot
+from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
@@ -171,7 +172,12 @@ def _hub_away() -> str:
     """Which hub does not answer, and why; empty if it does, or if nobody can tell."""
     try:
         done = subprocess.run(
-            HUB_PROBE, stdin=subprocess.DEVNULL, capture_output=True, timeout=HUB_TIMEOUT_S, check=True
+            HUB_PROBE,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=HUB_TIMEOUT_S,
+            env=child_environment(),
+            check=True,
         )
         state = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):

@@ -286,8 +286,8 @@ class TestRedis:
     def test_no_redis_at_all(self) -> None:
         """A broker that is not Redis is refused."""
         code, message = start(REDIS_URL="amqp://guest@localhost//")
-        assert code in (EX_CONFIG, EX_UNAVAILABLE)
-        assert "amqp://guest@localhost//" in message
+        assert code == EX_CONFIG
+        assert message.startswith("REDIS_URL='amqp://***@localhost/***': not a URL of Redis; write redis://")
 
 
 #: What is put in front of a worker's own modules to have it see another machine.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.cli.diagnosis.machine import INSTALL
+from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ def ask_probe(command: Sequence[str] = PROBE, timeout_s: float = TIMEOUT_S) -> d
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout_s,
+            env=child_environment(),
             encoding="utf-8",
             errors="replace",
             check=False,

@@ -114,7 +114,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
     except Unequipped as error:
         refuse(os.EX_UNAVAILABLE if error.passing else os.EX_CONFIG, str(error), error.entry)
     except BrokerUnavailable as error:
-        refuse(os.EX_UNAVAILABLE, str(error), error.entry)
+        refuse(error.exit_status, str(error), error.entry)
     except Exception:
         # Celery would go on with half a worker.
         logger.exception("the worker cannot be set up; please report this")

@@ -69,7 +69,7 @@ class Download:
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=child_environment({}),
+            env=child_environment(),
             text=True,
             encoding="utf-8",
             errors="replace",
