@@ -8,7 +8,8 @@ from tasks import generate
 
 result = generate.delay(messages=[{"role": "user", "content": "Count to one thousand."}], max_tokens=1000)
 for chunk in result.stream(idle_timeout=120):
-    print(chunk.text, end="", flush=True)
+    if chunk.kind == "content":
+        print(chunk.text, end="", flush=True)
     if chunk.index >= 10 and chunk.finish_reason is None:
         result.revoke(terminate=True)
 print(f"\n\nfinish_reason: {chunk.finish_reason}")

@@ -38,6 +38,7 @@ async def events(result: GenerateResult) -> AsyncIterator[str]:
     """The chunks of one answer, as server-sent events."""
     try:
         async for chunk in result.astream(idle_timeout=120, cancel_on_close=True):
-            yield f"data: {json.dumps({'text': chunk.text, 'finish_reason': chunk.finish_reason})}\n\n"
+            data = {"kind": chunk.kind, "text": chunk.text, "finish_reason": chunk.finish_reason}
+            yield f"data: {json.dumps(data)}\n\n"
     except GenerationError as error:
         yield f"event: error\ndata: {json.dumps({'code': error.code, 'message': str(error)})}\n\n"

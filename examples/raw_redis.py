@@ -39,7 +39,7 @@ def main(task_id: str) -> int:
     url = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
     with redis.Redis.from_url(url, decode_responses=True) as client:
         for entry in entries(client, task_id):
-            if entry["type"] == "token":
+            if entry["type"] == "token" and entry["kind"] == "content":
                 print(entry["text"], end="", flush=True)
             elif entry["type"] == "end":
                 print(f"\n[{entry['finish_reason']}, {entry['usage']}]")

@@ -9,6 +9,7 @@ from tasks import generate
 question = " ".join(sys.argv[1:]) or "What is photosynthesis?"
 result = generate.delay(messages=[{"role": "user", "content": question}], max_tokens=128)
 for chunk in result.stream(idle_timeout=120):
-    print(chunk.text, end="", flush=True)
+    if chunk.kind == "content":  # the answer; "reasoning" is what the model thinks
+        print(chunk.text, end="", flush=True)
 answer = result.get()
 print(f"\n\n{answer['finish_reason']}: {answer['usage']['completion_tokens']} tokens by {answer['worker']}")

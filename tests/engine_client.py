@@ -197,7 +197,7 @@ def resume_from(answer: Answer, count: int, revision: str) -> Resume:
     assert answer.started is not None
     return Resume(
         ids=answer.ids[:count],
-        text="".join(answer.texts[:count]),
+        characters={"content": len("".join(answer.texts[:count]))},
         revision=revision,
         prompt_hash=answer.started.prompt_hash,
     )

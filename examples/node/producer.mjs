@@ -44,7 +44,7 @@ async function read() {
     for (const { id: entry, message } of await client.xRange(stream, from, "+")) {
       from = `(${entry}`;
       const record = JSON.parse(message.d);
-      if (record.type === "token") process.stdout.write(record.text);
+      if (record.type === "token" && record.kind === "content") process.stdout.write(record.text);
       if (record.type === "error") { console.error(`\n${record.code}: ${record.message}`); process.exitCode = 1; return; }
       if (record.type === "end") { console.log(`\n\n${record.finish_reason}: ${record.index} tokens`); return; }
     }

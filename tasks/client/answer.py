@@ -9,8 +9,9 @@ from typing import Any
 class Answer(UserDict[str, Any]):
     """A finished request.
 
-    Keys: ``text``, ``finish_reason``, ``usage`` (``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``total_tokens``),
-    ``timing`` (``queued_ms``, ``first_token_ms``, ``total_ms``), ``logprobs``, ``model``, ``worker``, ``attempt``.
+    Keys: ``text``, ``reasoning`` (what the model thought, ``None`` where it did not), ``finish_reason``, ``usage``
+    (``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``total_tokens``, ``completion_tokens_details``), ``timing``
+    (``queued_ms``, ``first_token_ms``, ``total_ms``), ``logprobs``, ``model``, ``worker``, ``attempt``.
 
     Celery writes a task's return value into its log and its events; it takes the ``repr`` of whatever is not a ``dict``.
     """

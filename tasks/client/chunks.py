@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tasks.messages.journal import Claim, End, Error, Release, Start, Token
 
 if TYPE_CHECKING:
+    from tasks.messages.answer import Usage
     from tasks.messages.journal import Entry
 
 # How far back a chunk that straddles what was seen is compared with what was said.
@@ -16,10 +17,11 @@ _TAIL_CHARACTERS = 1_024
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Chunk:
-    """Tokens ``index`` … ``index + len(ids) - 1`` and the text that they completed, which may be empty.
+    """Tokens ``index`` … ``index + len(ids) - 1`` and the text of one kind that they completed, which may be empty.
 
-    The last chunk has a ``finish_reason`` (``stop``, ``length``, ``cancelled``, ``deadline``), ``usage`` in tokens and
-    ``timing`` in ms, and in general no text. ``logprobs`` has one dictionary for each id, where they were asked for.
+    ``kind`` is ``content`` for the answer and ``reasoning`` for what the model thinks; skip kinds that you do not know. The
+    last chunk has a ``finish_reason`` (:data:`tasks.messages.answer.FinishReason`), ``usage`` in tokens and ``timing`` in ms,
+    and in general no text. ``logprobs`` has one dictionary for each id, where they were asked for.
     """
 
     text: str
@@ -28,7 +30,7 @@ class Chunk:
     kind: str = "content"
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: str | None = None
-    usage: dict[str, int] | None = None
+    usage: Usage | None = None
     timing: dict[str, float | None] | None = None
 
 
@@ -55,8 +57,8 @@ class Assembly:
         self.worker: str | None = None
         self.attempt = 0
         self.prompt_tokens: int | None = None
-        self._tail = ""
-        self._flushed_index = -1
+        self._tails: dict[str, str] = {}
+        self._flushed: set[tuple[int, str]] = set()
 
     def hear(self, entry: Entry) -> Outcome | None:
         """Take an entry from the channel, which may have dropped others before it."""
@@ -91,14 +93,16 @@ class Assembly:
         if after < self.next_index or (token.ids and after == self.next_index):
             return None
         if not token.ids:
-            # Text that was held back until the end comes without ids: the one thing an index cannot tell from its copy.
-            if token.index <= self._flushed_index:
+            # Text that was held back until the end comes without ids, once for each kind: the one thing an index cannot
+            # tell from its copy.
+            if (token.index, token.kind) in self._flushed:
                 return None
-            self._flushed_index = token.index
+            self._flushed.add((token.index, token.kind))
         seen = max(0, self.next_index - token.index)
-        text = _unsaid(self._tail, token.text) if seen else token.text
+        tail = self._tails.get(token.kind, "")
+        text = _unsaid(tail, token.text) if seen else token.text
         self.next_index = after
-        self._tail = (self._tail + text)[-_TAIL_CHARACTERS:]
+        self._tails[token.kind] = (tail + text)[-_TAIL_CHARACTERS:]
         return Chunk(
             text=text,
             index=after - len(token.ids) + seen,
@@ -131,6 +135,7 @@ def _is_sound(token: Token) -> bool:
         and token.index >= 0
         and isinstance(token.ids, list)
         and isinstance(token.text, str)
+        and isinstance(token.kind, str)
         and isinstance(token.logprobs, list | None)
         and token.choice == 0
     )

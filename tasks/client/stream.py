@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
     from tasks.client.subscription import Watch
+    from tasks.messages.answer import Usage
     from tasks.server.connection import Endpoint
 
 #: A reader that has not reached Redis once by then is told so; one that has waits for Redis to come back.
@@ -31,9 +32,10 @@ class Stored:
     state: str = ""
     final: bool = False
     text: str = ""
+    reasoning: str = ""
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: str = "stop"
-    usage: dict[str, int] | None = None
+    usage: Usage | None = None
     timing: dict[str, float | None] | None = None
     error: BaseException | None = None
 
@@ -50,7 +52,7 @@ def follow(
     """The request's chunks, each index once and in order, until its end.
 
     ``stored`` is asked when the journal is silent: a journal that has expired, or that Redis lost, is made up for by the
-    stored result, as one chunk. ``leave`` is called when the caller stops reading before the end.
+    stored result, as one chunk of each kind. ``leave`` is called when the caller stops reading before the end.
 
     Raises:
         StreamTimeout: the end did not come within ``timeout`` s, or no chunk within ``idle_timeout`` s.
@@ -124,7 +126,7 @@ class Reading:
         self._timeout, self._idle_timeout = timeout, idle_timeout
         self._began_at = self._waiting_since = self._chunk_at = time.monotonic()
         self._has_passed = False
-        self._said: list[str] = []
+        self._said: dict[str, list[str]] = {}
         self._next_index = 0
         self._state = ""
         self._problem = ""
@@ -197,25 +199,31 @@ class Reading:
         self.is_over = True
         if stored.error is not None:
             raise stored.error
-        said = "".join(self._said)
-        rest = stored.text.removeprefix(said) if stored.text.startswith(said) else ""
+        reasoning = self._unsaid("reasoning", stored.reasoning)
+        chunks = [self._pass(Chunk(text=reasoning, index=self._next_index, kind="reasoning"))] if reasoning else []
         return [
+            *chunks,
             self._pass(
                 Chunk(
-                    text=rest,
+                    text=self._unsaid("content", stored.text),
                     index=self._next_index,
                     logprobs=stored.logprobs[self._next_index :] if stored.logprobs else None,
                     finish_reason=stored.finish_reason,
                     usage=stored.usage,
                     timing=stored.timing,
                 )
-            )
+            ),
         ]
+
+    def _unsaid(self, kind: str, text: str) -> str:
+        """What of a stored text this reader has not given its caller; none of it where the two are not the same answer."""
+        said = "".join(self._said.get(kind, ()))
+        return text.removeprefix(said) if text.startswith(said) else ""
 
     def _pass(self, chunk: Chunk) -> Chunk:
         self._problem, self._has_passed = "", True
         self._chunk_at = time.monotonic()
-        self._said.append(chunk.text)
+        self._said.setdefault(chunk.kind, []).append(chunk.text)
         self._next_index = chunk.index + len(chunk.ids)
         self.is_over = chunk.finish_reason is not None
         return chunk
@@ -259,6 +267,7 @@ def describe(meta: dict[str, Any]) -> Stored:
             state=state,
             final=True,
             text=str(answer.get("text", "")),
+            reasoning=str(answer.get("reasoning") or ""),
             logprobs=answer.get("logprobs"),
             finish_reason=str(answer.get("finish_reason", "stop")),
             usage=answer.get("usage"),

@@ -60,7 +60,8 @@ class Conversation:
         try:
             for chunk in self.result.stream():
                 self.tokens += len(chunk.ids)
-                self.text += chunk.text
+                if chunk.kind == "content":
+                    self.text += chunk.text
                 if self.first_at is None:
                     self.first_at = time.monotonic()
         except GenerationError as error:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.engine.sequence import Assembler, Request
+    from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Submit, TokenLogprob
 
 
@@ -64,15 +65,15 @@ class Backend(Protocol):
         """Prompt tokens computed so far, over all requests."""
         ...
 
-    def encode(self, submit: Submit) -> list[int]:
-        """The prompt's token ids.
+    def encode(self, submit: Submit) -> Prompt:
+        """The request's prompt, tokenised.
 
         Raises:
             tasks.errors.InvalidRequest: the model cannot take such a prompt.
         """
         ...
 
-    def assembler(self, stop: tuple[str, ...]) -> Assembler:
+    def assembler(self, submit: Submit, prompt: Prompt) -> Assembler:
         """A new text assembler for one request."""
         ...
 

@@ -5,7 +5,7 @@ It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:contex
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
-and ``!fail`` cannot be tokenised.
+and ``!fail`` cannot be tokenised. ``!think@N`` makes the first N tokens reasoning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.backend import Draw, Facts, OutOfDeviceMemory
+from tasks.engine.text.piece import Piece
+from tasks.engine.text.prompt import Prompt
 from tasks.engine.text.stop import StopMatcher
 from tasks.errors import InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import TokenLogprob
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.engine.sequence import Request
+    from tasks.messages.answer import Kind
     from tasks.messages.engine import EngineConfig, Submit
 
 PREFIX = "fake:"
@@ -50,6 +53,7 @@ _VOCABULARY: tuple[bytes, ...] = (
     *(sign.encode()[2:] + b" " for sign in _EMOJI),
 )
 _FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break)@(\d+)")
+_THINK = re.compile(r"!think@(\d+)")
 _PIECE = re.compile(r"\s*\S+|\s+$")
 
 
@@ -123,26 +127,41 @@ def parse_options(model: str) -> FakeOptions:
 
 
 class FakeAssembler:
-    """The fake vocabulary's text, cut at stop strings."""
+    """The fake vocabulary's text, cut at stop strings; the first ``reasoning_tokens`` are reasoning."""
 
-    __slots__ = ("_matcher", "_utf8")
+    __slots__ = ("_left", "_matcher", "_utf8")
 
-    def __init__(self, stop: tuple[str, ...]) -> None:
+    def __init__(self, stop: tuple[str, ...], reasoning_tokens: int = 0) -> None:
+        self._left = reasoning_tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._matcher = StopMatcher(stop)
+
+    @property
+    def kind(self) -> Kind:
+        """What the next text is."""
+        return "reasoning" if self._left else "content"
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was completed."""
         return self._matcher.stopped
 
-    def push(self, token_id: int) -> str:
+    def push(self, token_id: int) -> list[Piece]:
         """Take a token, return the text that is safe to show."""
-        return self._matcher.push(self._utf8.decode(_VOCABULARY[token_id]))
+        text = self._utf8.decode(_VOCABULARY[token_id])
+        if not self._left:
+            return _pieces("content", self._matcher.push(text))
+        self._left -= 1
+        return _pieces("reasoning", text if self._left else text + self._utf8.decode(b"", final=True))
 
-    def finish(self) -> str:
+    def finish(self) -> list[Piece]:
         """Return what was held back."""
-        return self._matcher.push(self._utf8.decode(b"", final=True)) + self._matcher.finish()
+        held = self._utf8.decode(b"", final=True)
+        return _pieces(self.kind, held if self._left else self._matcher.push(held) + self._matcher.finish())
+
+
+def _pieces(kind: Kind, text: str) -> list[Piece]:
+    return [Piece(kind, text)] if text else []
 
 
 @dataclass(slots=True)
@@ -183,16 +202,17 @@ class FakeBackend:
         self._rows: dict[int, _Row] = {}
         self._spent: set[str] = set()
 
-    def encode(self, submit: Submit) -> list[int]:
+    def encode(self, submit: Submit) -> Prompt:
         """One id for each word."""
         prompt = _raw_prompt(submit)
         if "!fail" in prompt.split():
             raise InvalidRequest("prompt: asked the fake engine to fail")
-        return [_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)]
+        return Prompt([_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)])
 
-    def assembler(self, stop: tuple[str, ...]) -> FakeAssembler:
+    def assembler(self, submit: Submit, prompt: Prompt) -> FakeAssembler:
         """A new assembler."""
-        return FakeAssembler(stop)
+        thinks = _THINK.search(_raw_prompt(submit))
+        return FakeAssembler(submit.stop, int(thinks[1]) if thinks else 0)
 
     def shares_prefill(self, request: Request) -> bool:
         """Never."""

@@ -110,16 +110,16 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
     """
     facts = backend.facts
     prompt = backend.encode(submit)
-    if not prompt:
+    if not prompt.ids:
         raise InvalidRequest("prompt: has no tokens; give the model something to go on from")
     request = Request(
         uid=uid,
         submit=submit,
-        prompt=prompt,
-        prompt_hash=prompt_hash(prompt),
-        limit=_limit(submit.max_tokens, len(prompt), facts.context_tokens),
+        prompt=prompt.ids,
+        prompt_hash=prompt_hash(prompt.ids),
+        limit=_limit(submit.max_tokens, len(prompt.ids), facts.context_tokens),
         end_ids=facts.end_ids,
-        assembler=backend.assembler(submit.stop),
+        assembler=backend.assembler(submit, prompt),
     )
     if submit.resume is not None:
         _resume(request, facts.revision)

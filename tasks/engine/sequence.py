@@ -7,25 +7,32 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from tasks.engine.text.piece import Piece, joined
 from tasks.messages.engine import Finished, Started, TokenLogprob, Tokens
 
 if TYPE_CHECKING:
-    from tasks.messages.engine import Event, FinishReason, Submit
+    from tasks.messages.answer import FinishReason, Kind
+    from tasks.messages.engine import Event, Submit
 
 
 class Assembler(Protocol):
-    """Ids in, text out: :class:`tasks.engine.text.detokenizer.TextAssembler`, or the fake engine's."""
+    """Ids in, text of each kind out: :class:`tasks.engine.text.detokenizer.TextAssembler`, or the fake engine's."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the next text is, as far as is known: a token without text of its own counts as this."""
+        ...
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was completed."""
         ...
 
-    def push(self, token_id: int, /) -> str:
+    def push(self, token_id: int, /) -> list[Piece]:
         """Take the next token, return the text that may be shown now."""
         ...
 
-    def finish(self) -> str:
+    def finish(self) -> list[Piece]:
         """Return what was held back."""
         ...
 
@@ -34,9 +41,9 @@ class Assembler(Protocol):
 class Request:
     """A tokenised request. ``ids`` are its tokens so far, those of earlier attempts included.
 
-    ``limit`` bounds ``ids``, ``owed`` is text that is due with the next event, and ``ahead`` counts characters that an
-    earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is when
-    another request first overtook it, ``ran_out_alone`` that it once ran out of memory with the batch to itself.
+    ``limit`` bounds ``ids``, ``owed`` is text that is due with the next events, and ``ahead`` counts, by kind, characters
+    that an earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is
+    when another request first overtook it, ``ran_out_alone`` that it once ran out of memory with the batch to itself.
     """
 
     uid: int
@@ -47,8 +54,8 @@ class Request:
     end_ids: frozenset[int]
     assembler: Assembler
     ids: list[int] = field(default_factory=list)
-    owed: str = ""
-    ahead: int = 0
+    owed: list[Piece] = field(default_factory=list)
+    ahead: dict[Kind, int] = field(default_factory=dict)
     cached_tokens: int = 0
     started: bool = False
     passed_over_at: float | None = None
@@ -69,18 +76,17 @@ class Request:
         """Take over the tokens of an earlier attempt; ``reason`` is set where they already complete the request."""
         resume = self.submit.resume
         assert resume is not None
+        self.ahead = dict(resume.characters)
         for token_id in resume.ids:
             if token_id in self.end_ids:
                 self.reason = "stop"
                 break
             self.ids.append(token_id)
-            self.owed += self.assembler.push(token_id)
+            self._owe(self.assembler.push(token_id))
             if self._ended():
                 break
         if self.reason is not None:
-            self.owed += self.assembler.finish()
-        self.ahead = max(0, len(resume.text) - len(self.owed))
-        self.owed = self.owed[len(resume.text) :]
+            self._owe(self.assembler.finish())
 
     def start(self) -> Event:
         """Announce the request, once."""
@@ -93,20 +99,23 @@ class Request:
             return self.finish("stop")
         index = len(self.ids)
         self.ids.append(token_id)
-        text = self._released(self.assembler.push(token_id))
+        self._owe(self.assembler.push(token_id))
         if self._ended():
-            text += self._released(self.assembler.finish())
-        events: list[Event] = [Tokens(self.task_id, index, [token_id], text, None if logprob is None else [logprob])]
+            self._owe(self.assembler.finish())
+        # One kind for each event: where a token completes text of two kinds, the second is due with the next token.
+        due = self.owed.pop(0) if self.owed else Piece(self.assembler.kind, "")
+        logprobs = None if logprob is None else [logprob]
+        events: list[Event] = [Tokens(self.task_id, index, [token_id], due.text, logprobs, due.kind)]
         if self.reason is not None:
-            events.append(self._finished())
+            events += [*self._rest(), self._finished()]
         return events
 
     def finish(self, reason: FinishReason) -> list[Event]:
         """The events of an end without a token: an end token, an abort, or an end that a resume found."""
-        text = self._released("" if self.reason is not None else self.assembler.finish())
+        if self.reason is None:
+            self._owe(self.assembler.finish())
         self.reason = reason
-        events: list[Event] = [Tokens(self.task_id, len(self.ids), [], text)] if text else []
-        return [*events, self._finished()]
+        return [*self._rest(), self._finished()]
 
     def _ended(self) -> bool:
         if self.assembler.stopped:
@@ -115,12 +124,19 @@ class Request:
             self.reason = "length"
         return self.reason is not None
 
-    def _released(self, text: str) -> str:
-        text = self.owed + text
-        self.owed = ""
-        if self.ahead:
-            text, self.ahead = text[self.ahead :], max(0, self.ahead - len(text))
-        return text
+    def _owe(self, pieces: list[Piece]) -> None:
+        """Have this text said, except for what an earlier attempt said of it."""
+        for kind, text in pieces:
+            said = min(self.ahead.get(kind, 0), len(text))
+            if said:
+                self.ahead[kind] -= said
+            self.owed = joined((*self.owed, Piece(kind, text[said:])))
+
+    def _rest(self) -> list[Event]:
+        """Text that no token is left for, in at most one event of each kind: that is how readers tell it from its copy."""
+        rest = joined(sorted(self.owed, key=lambda piece: piece.kind, reverse=True))
+        self.owed = []
+        return [Tokens(self.task_id, len(self.ids), [], text, kind=kind) for kind, text in rest]
 
     def _finished(self) -> Event:
         assert self.reason is not None

@@ -27,8 +27,9 @@ class Terminal:
             if isinstance(event, Started):
                 print(f"[{event.prompt_tokens} prompt tokens]", file=sys.stderr)  # noqa: T201
             elif isinstance(event, Tokens):
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
+                out = sys.stdout if event.kind == "content" else sys.stderr
+                out.write(event.text)
+                out.flush()
             elif isinstance(event, Finished):
                 print(f"\n[{event.completion_tokens} tokens, {event.finish_reason}]", file=sys.stderr)  # noqa: T201
                 self.exitcode = 0

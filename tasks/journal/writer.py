@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.journal import scripts
+from tasks.messages.answer import usage_of
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token, decode, encode
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -256,5 +257,6 @@ def _after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | 
         return replace(entry, attempt=attempt)
     prompt_tokens = next((each.prompt_tokens for each in entries if isinstance(each, Start)), 0)
     index = emitted(entries)
-    usage = {"prompt_tokens": prompt_tokens, "cached_tokens": 0, "completion_tokens": index, **entry.usage}
+    reasoning_tokens = sum(len(each.ids) for each in entries if isinstance(each, Token) and each.kind == "reasoning")
+    usage = usage_of(prompt_tokens, 0, index, reasoning_tokens) | entry.usage
     return replace(entry, attempt=attempt, index=index, usage=usage)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline"]
+    from tasks.messages.answer import FinishReason, Kind
+
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
 
 
@@ -67,12 +68,13 @@ class Sampling:
 class Resume:
     """Where an earlier attempt stood.
 
-    ``ids`` are the tokens that the journal holds, ``text`` is what their chunks said in all (what the detokeniser or the
-    stop matcher still held back is in ``ids`` and not in ``text``). ``revision`` and ``prompt_hash`` must be met again.
+    ``ids`` are the tokens that the journal holds. ``characters`` counts, by kind, the text that their chunks said in all
+    (what the detokeniser or the stop matcher still held back is in ``ids`` and not in any text). ``revision`` and
+    ``prompt_hash`` must be met again.
     """
 
     ids: list[int]
-    text: str
+    characters: dict[Kind, int]
     revision: str
     prompt_hash: str
 
@@ -174,13 +176,17 @@ class TokenLogprob:
 
 @dataclass(slots=True, frozen=True)
 class Tokens:
-    """Tokens ``index`` … ``index + len(ids) - 1``. ``text`` may lag: half a character and half a stop string are held back."""
+    """Tokens ``index`` … ``index + len(ids) - 1``, and text of one kind.
+
+    ``text`` may lag: half a character, half a stop string and half a marker of the reasoning are held back.
+    """
 
     task_id: str
     index: int
     ids: list[int]
     text: str
     logprobs: list[TokenLogprob] | None = None
+    kind: Kind = "content"
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from tasks.messages.answer import Usage
 
 VERSION = 1
 
@@ -42,7 +45,10 @@ class Start:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Token:
-    """Tokens ``index`` … ``index + len(ids) - 1`` and the text that they completed, which may be empty."""
+    """Tokens ``index`` … ``index + len(ids) - 1`` and the text of one kind that they completed, which may be empty.
+
+    ``kind`` is a :data:`tasks.messages.answer.Kind`, or one that a later version writes.
+    """
 
     type: ClassVar[str] = "token"
     attempt: int
@@ -71,7 +77,7 @@ class End:
     attempt: int
     index: int
     finish_reason: str
-    usage: dict[str, int]
+    usage: Usage
     timing: dict[str, float | None] = field(default_factory=dict)
 
 

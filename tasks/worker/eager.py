@@ -36,12 +36,13 @@ class EagerStream(EagerResult):
     """An eager result with the streams of a real one: everything comes as one chunk."""
 
     def stream(self, **_: Any) -> Iterator[Chunk]:
-        """The whole answer as one chunk; raises the request's error."""
+        """The whole answer as one chunk, after one of its reasoning if there is any; raises the request's error."""
         answer = self.get()
+        if answer["reasoning"]:
+            yield Chunk(text=answer["reasoning"], index=0, kind="reasoning")
         yield Chunk(
             text=answer["text"],
             index=0,
-            ids=[],
             logprobs=answer["logprobs"],
             finish_reason=answer["finish_reason"],
             usage=answer["usage"],
@@ -101,6 +102,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
         raise error_for(outcome.code)(outcome.message)
     return Answer(
         text=flight.text,
+        reasoning=flight.reasoning or None,
         finish_reason=outcome.finish_reason,
         usage=outcome.usage,
         timing=outcome.timing,

@@ -187,11 +187,11 @@ def test_a_resumed_request_goes_on_where_it_stood(engine: EngineClient) -> None:
     tasks = []
     for count in range(1, 18):
         resume = resume_from(whole, count, engine.ready.revision)
-        tasks.append((resume, engine.submit("to be resumed", 18, sampling=sampling, resume=resume)))
-    for resume, task_id in tasks:
+        tasks.append((count, engine.submit("to be resumed", 18, sampling=sampling, resume=resume)))
+    for count, task_id in tasks:
         answer = engine.answer(task_id)
-        assert resume.text + answer.text == whole.text
-        assert resume.ids + answer.ids == whole.ids
+        assert "".join(whole.texts[:count]) + answer.text == whole.text
+        assert whole.ids[:count] + answer.ids == whole.ids
         assert answer.finished is not None
         assert answer.finished.completion_tokens == 18
 
@@ -205,7 +205,7 @@ def test_a_resume_within_a_half_matched_stop_string(engine: EngineClient, endles
         for count in range(1, len(first.ids)):
             resume = resume_from(first, count, engine.ready.revision)
             answer = engine.ask("stop and resume", 24, sampling=endless, stop=(stop,), resume=resume)
-            assert resume.text + answer.text == first.text
+            assert "".join(first.texts[:count]) + answer.text == first.text
             assert answer.reason == first.reason
 
 
@@ -216,7 +216,7 @@ def test_a_resume_whose_tokens_are_complete_ends_at_once(engine: EngineClient, e
     resume = resume_from(whole, 8, engine.ready.revision)
     answer = engine.ask("complete", 8, sampling=endless, resume=resume)
     assert (answer.reason, answer.ids, answer.text) == ("length", [], "")
-    silent = Resume(ids=resume.ids, text="", revision=resume.revision, prompt_hash=resume.prompt_hash)
+    silent = Resume(ids=resume.ids, characters={}, revision=resume.revision, prompt_hash=resume.prompt_hash)
     stop = whole.text[-4:]
     answer = engine.ask("complete", 20, sampling=endless, stop=(stop,), resume=silent)
     assert (answer.reason, answer.ids, answer.text) == ("stop", [], whole.text[: whole.text.index(stop)])
@@ -226,12 +226,16 @@ def test_a_resume_whose_tokens_are_complete_ends_at_once(engine: EngineClient, e
 @pytest.mark.parametrize("field", ["revision", "prompt_hash"])
 def test_a_resume_of_something_else_is_refused(engine: EngineClient, field: str) -> None:
     """Another revision or another prompt than the first attempt's is the error cannot_resume, which names both."""
-    values = {"revision": engine.ready.revision, "prompt_hash": "0" * 32}
+    values: dict[str, str] = {"revision": engine.ready.revision, "prompt_hash": "0" * 32}
     if field == "revision":
         started = engine.ask("refused", 1).started
         assert started is not None
         values = {"revision": "another", "prompt_hash": started.prompt_hash}
-    answer = engine.ask("refused", 4, resume=Resume(ids=[1], text="", **values))
+    answer = engine.ask(
+        "refused",
+        4,
+        resume=Resume(ids=[1], characters={}, revision=values["revision"], prompt_hash=values["prompt_hash"]),
+    )
     assert answer.failed is not None
     assert answer.failed.code == "cannot_resume"
     assert values[field] in answer.failed.message

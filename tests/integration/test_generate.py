@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.fake import chat_prompt, fake_text
+from tasks.messages.answer import usage_of
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ def steps_of(worker: Worker, model: str) -> int:
     return next((engine.steps for engine in record.engines if engine.model == model), 0)
 
 
+def test_reasoning_is_no_part_of_the_text(generate: GenerateTask) -> None:
+    """What the model thinks comes in chunks of its own, is a field of the answer, and reaches no next link of a chain."""
+    ask: dict[str, Any] = {"model": "fake:10", "max_tokens": 12, "seed": 5}
+    result = generate.delay(prompt="!think@5 hello", **ask)
+    chunks = read(result)
+    answer = result.get(timeout=WAIT_S)
+    thought = fake_text("!think@5 hello", 5, 5)
+    assert text_of([chunk for chunk in chunks if chunk.kind == "reasoning"]) == answer["reasoning"] == thought
+    assert text_of([chunk for chunk in chunks if chunk.kind == "content"]) == answer["text"]
+    assert thought + answer["text"] == fake_text("!think@5 hello", 5, 12)
+    assert chunks[-1].usage == answer["usage"] == usage_of(2, 0, 12, 5)
+    link = generate.s(prompt="[{previous}]", **ask)
+    chained = (generate.s(prompt="!think@5 hello", **ask) | link).delay().get(timeout=WAIT_S)
+    assert chained["text"] == fake_text(f"[{answer['text']}]", 5, 12)
+
+
 def test_stream_and_get_say_the_same(generate: GenerateTask, node: Worker) -> None:
     """The stream's whole text is the result's, each index comes once and in order, and the end says why."""
     result = generate.delay(prompt="hello", model="fake:10", max_tokens=20, seed=5)
@@ -63,7 +80,7 @@ def test_stream_and_get_say_the_same(generate: GenerateTask, node: Worker) -> No
     assert chunks[-1].finish_reason == answer["finish_reason"] == "length"
     assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].usage == answer["usage"]
-    assert answer["usage"] == {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 20, "total_tokens": 21}
+    assert answer["usage"] == usage_of(1, 0, 20, 0)
     assert (answer["model"], answer["worker"], answer["attempt"]) == ("fake:10", node.node, 1)
     assert set(answer["timing"]) == {"queued_ms", "first_token_ms", "total_ms"}
     assert 0 < answer["timing"]["first_token_ms"] < answer["timing"]["total_ms"]

@@ -55,9 +55,9 @@ class Writer:
         self.items += batch
         assert set(self.journal.append(batch)) == {"ok"}
 
-    def say(self, *texts: str) -> None:
+    def say(self, *texts: str, kind: str = "content") -> None:
         tokens = [
-            Token(attempt=self.claim.attempt, index=self.index + i, ids=[self.index + i], text=text)
+            Token(attempt=self.claim.attempt, index=self.index + i, ids=[self.index + i], text=text, kind=kind)
             for i, text in enumerate(texts)
         ]
         self.index += len(tokens)
@@ -354,6 +354,24 @@ class TestStored:
         stored = Stored(state="SUCCESS", final=True, text="whole text", finish_reason="length", usage=usage)
         (only,) = follow(where, TASK, lambda: stored, timeout=30)
         assert only == Chunk(text="whole text", index=0, finish_reason="length", usage=usage)
+
+    def test_reasoning_of_an_expired_journal(self, where: Endpoint) -> None:
+        """The stored reasoning comes as a chunk of its own kind before the text, less what was read of it already."""
+        stored = Stored(state="SUCCESS", final=True, text="YES", reasoning="hm so")
+        chunks = list(follow(where, TASK, lambda: stored, timeout=30))
+        assert [(chunk.kind, chunk.text) for chunk in chunks] == [("reasoning", "hm so"), ("content", "YES")]
+        assert [chunk.finish_reason for chunk in chunks] == [None, "stop"]
+
+    def test_lost_in_the_middle_of_a_thought(self, journal: Journal, client: Redis, where: Endpoint) -> None:
+        """Of each kind the stored result gives what had not come yet."""
+        state = [Stored(state="STARTED")]
+        reader = Reader(where, lambda: state[0])
+        Writer(journal).say("hm ", kind="reasoning")
+        reader.wait_for("hm ")
+        client.delete(keys.stream(TASK))
+        state[0] = Stored(state="SUCCESS", final=True, text="YES", reasoning="hm so")
+        chunks = [(chunk.kind, chunk.text) for chunk in reader.finish()]
+        assert chunks == [("reasoning", "hm "), ("reasoning", "so"), ("content", "YES")]
 
     def test_lost_in_the_middle(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """Where the journal is lost in mid-stream the stored result gives what had not come yet."""

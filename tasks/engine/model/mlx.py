@@ -17,7 +17,9 @@ from tasks.engine.files.source import check_model, find_model, weights_bytes
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
-from tasks.engine.text.detokenizer import TextAssembler, token_text
+from tasks.engine.text.assembler import TextAssembler
+from tasks.engine.text.detokenizer import token_text
+from tasks.engine.text.prompt import Prompt
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
 from tasks.models.generation import read_generation
@@ -255,20 +257,20 @@ class MlxBackend:
         """Prompt tokens computed so far."""
         return self._batch.prefilled_tokens
 
-    def encode(self, submit: Submit) -> list[int]:
-        """The prompt's token ids, with the chat template applied to messages."""
+    def encode(self, submit: Submit) -> Prompt:
+        """The prompt, with the chat template applied to messages."""
         check_sampling(submit.sampling, self._vocabulary_tokens)
         try:
             if submit.prompt is not None:
-                return list(self._tokenizer.encode(submit.prompt))
-            return list(self._tokenizer.encode(self._chat(submit), add_special_tokens=False))
+                return Prompt(list(self._tokenizer.encode(submit.prompt)))
+            return Prompt(list(self._tokenizer.encode(self._chat(submit), add_special_tokens=False)))
         except (TypeError, ValueError, OverflowError) as error:
             what = "messages" if submit.prompt is None else "prompt"
             raise InvalidRequest(f"{what}: cannot be tokenised: {_first_line(error)}") from error
 
-    def assembler(self, stop: tuple[str, ...]) -> TextAssembler:
+    def assembler(self, submit: Submit, prompt: Prompt) -> TextAssembler:
         """A new text assembler."""
-        return TextAssembler(self._tokenizer, stop)
+        return TextAssembler(self._tokenizer, submit.stop)
 
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.

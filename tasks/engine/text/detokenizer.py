@@ -8,8 +8,6 @@ from weakref import WeakKeyDictionary
 
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer, TokenizerWrapper
 
-from tasks.engine.text.stop import StopMatcher
-
 _REPLACEMENT = "\ufffd"
 #: A character has at most 4 bytes, so more tokens than this in a row are garbage (or one U+FFFD after the other).
 _MOST_PENDING = 32
@@ -17,72 +15,47 @@ _MOST_PENDING = 32
 _WINDOW = 16
 
 
-class TextAssembler:
-    """Ids in, text out: never half a character, never a part of a stop string.
-
-    Without stop strings the released text equals ``tokenizer.decode(ids, skip_special_tokens=True,
-    clean_up_tokenization_spaces=False)``: a leading space stays where the tokenizer's own decoder keeps it. Bytes that
-    are no UTF-8 become U+FFFD, one for each maximal invalid part. Special and end tokens have no text.
-
-    Making one costs microseconds: what is known of the vocabulary is shared by all assemblers of a tokenizer.
-    """
-
-    __slots__ = ("_decoder", "_matcher")
-
-    def __init__(self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = ()) -> None:
-        self._decoder = _vocabulary(tokenizer).decoder()
-        self._matcher = StopMatcher(stop)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was completed. The text before it has been released, and no more will be."""
-        return self._matcher.stopped
-
-    def push(self, token_id: int) -> str:
-        """Take the next token and return the text that may be released now, perhaps none."""
-        return self._matcher.push(self._decoder.push(token_id))
-
-    def finish(self) -> str:
-        """Return what was held back and is due at the end: nothing after a stop string."""
-        return self._matcher.push(self._decoder.finish()) + self._matcher.finish()
-
-    def replay(self, ids: list[int]) -> str:
-        """Take the tokens of an earlier attempt and return all text released for them."""
-        return "".join(map(self.push, ids))
-
-
 def token_text(tokenizer: TokenizerWrapper, token_id: int) -> str:
     """One token alone, as text for people: part of a character reads U+FFFD, a special token its name."""
-    return _vocabulary(tokenizer).text(token_id)
+    return vocabulary_of(tokenizer).text(token_id)
 
 
-class _Decoder(Protocol):
+class Decoder(Protocol):
     """Token ids to text without stop strings, for one request."""
 
-    def push(self, token_id: int) -> str: ...
+    def push(self, token_id: int) -> str:
+        """Take a token, return the text that it completes."""
+        ...
 
-    def finish(self) -> str: ...
+    def finish(self) -> str:
+        """Return what is left of an unfinished character."""
+        ...
 
 
-class _Vocabulary(Protocol):
+class Vocabulary(Protocol):
     """What the decoders of one tokenizer share."""
 
-    def decoder(self) -> _Decoder: ...
+    def decoder(self) -> Decoder:
+        """A decoder for one request."""
+        ...
 
-    def text(self, token_id: int) -> str: ...
+    def text(self, token_id: int) -> str:
+        """One token alone, for people."""
+        ...
 
 
-_vocabularies: WeakKeyDictionary[TokenizerWrapper, _Vocabulary] = WeakKeyDictionary()
+_vocabularies: WeakKeyDictionary[TokenizerWrapper, Vocabulary] = WeakKeyDictionary()
 
 
-def _vocabulary(tokenizer: TokenizerWrapper) -> _Vocabulary:
+def vocabulary_of(tokenizer: TokenizerWrapper) -> Vocabulary:
+    """What all decoders of this tokenizer share; made once."""
     found = _vocabularies.get(tokenizer)
     if found is None:
         found = _vocabularies[tokenizer] = _make_vocabulary(tokenizer)
     return found
 
 
-def _make_vocabulary(tokenizer: TokenizerWrapper) -> _Vocabulary:
+def _make_vocabulary(tokenizer: TokenizerWrapper) -> Vocabulary:
     """Trust mlx-lm's choice of detokenizer: it looked at the decoder in the model's tokenizer.json."""
     kind = tokenizer.detokenizer
     # The wrapper would keep itself alive as the value of a weak dictionary that it is the key of.
@@ -173,7 +146,7 @@ class _ByteVocabulary:
         self.pieces = pieces
         self.trim = trim
 
-    def decoder(self) -> _Decoder:
+    def decoder(self) -> Decoder:
         return _ByteDecoder(self)
 
     def text(self, token_id: int) -> str:
@@ -212,7 +185,7 @@ class _WindowVocabulary:
         self.hf = hf
         self.silent = silent
 
-    def decoder(self) -> _Decoder:
+    def decoder(self) -> Decoder:
         return _WindowDecoder(self)
 
     def decode(self, ids: list[int]) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.errors import error_for
+from tasks.messages.answer import usage_of
 from tasks.messages.engine import Event, Failed, Finished, Resume, Started, Tokens
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token
 
 if TYPE_CHECKING:
     from tasks.journal.writer import Append, ClaimAnswer
+    from tasks.messages.answer import FinishReason, Usage
     from tasks.messages.engine import Isolation
     from tasks.worker.attempts.job import StopReason
 
@@ -51,12 +53,14 @@ class Flight:
         self.isolate: Isolation = ""
         #: Every item of the journal that this worker knows, so that it can write a lost journal anew.
         self.items: list[Append] = list(claim.items)
-        self.usage: dict[str, int] = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
         earlier = [entry for entry in claim.entries if isinstance(entry, Token)]
         starts = [entry for entry in claim.entries if isinstance(entry, Start)]
         self._first = starts[0] if starts else None
         self.ids: list[int] = [token for entry in earlier for token in entry.ids]
-        self._text: list[str] = [entry.text for entry in earlier]
+        self._said: list[tuple[str, str]] = [(entry.kind, entry.text) for entry in earlier]
+        self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
         self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
         self._next_n = 1
@@ -65,8 +69,18 @@ class Flight:
 
     @property
     def text(self) -> str:
-        """All text so far."""
-        return "".join(self._text)
+        """The answer so far, without its reasoning."""
+        return self._text_of("content")
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning so far."""
+        return self._text_of("reasoning")
+
+    @property
+    def usage(self) -> Usage:
+        """What the request has taken so far, over all attempts."""
+        return usage_of(self.prompt_tokens, self.cached_tokens, len(self.ids), self.reasoning_tokens)
 
     @property
     def logprobs(self) -> list[dict[str, Any]]:
@@ -84,7 +98,7 @@ class Flight:
             return None
         return Resume(
             ids=list(self.ids),
-            text=self.text,
+            characters={"reasoning": len(self.reasoning), "content": len(self.text)},
             revision=self._first.revision,
             prompt_hash=self._first.prompt_hash,
         )
@@ -99,7 +113,7 @@ class Flight:
         """Note an engine's event, and give the journal's entry for it."""
         match event:
             case Started():
-                self.usage.update(prompt_tokens=event.prompt_tokens, cached_tokens=event.cached_tokens)
+                self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
                 return Start(
                     attempt=self.attempt,
                     model=self.model,
@@ -124,28 +138,32 @@ class Flight:
             logprobs = [_openai_logprob(asdict(each)) for each in event.logprobs]
             self._logprobs.extend(logprobs)
         self.ids.extend(event.ids)
-        self._text.append(event.text)
-        return Token(attempt=self.attempt, index=event.index, ids=event.ids, text=event.text, logprobs=logprobs)
+        self._said.append((event.kind, event.text))
+        if event.kind == "reasoning":
+            self.reasoning_tokens += len(event.ids)
+        return Token(
+            attempt=self.attempt, index=event.index, ids=event.ids, text=event.text, kind=event.kind, logprobs=logprobs
+        )
+
+    def _text_of(self, kind: str) -> str:
+        return "".join(text for each, text in self._said if each == kind)
 
     def _finish(self, event: Finished) -> Entry:
         if self.stop_reason == "requeue":
             return self.release(crashed=False)
         if self.stop_reason == "time_limit":
             return self.error("deadline_exceeded", f"the time limit of {self.limit_s:g} s passed")
-        self.usage = {
-            "prompt_tokens": event.prompt_tokens,
-            "cached_tokens": event.cached_tokens,
-            "completion_tokens": event.completion_tokens,
-            "total_tokens": event.prompt_tokens + event.completion_tokens,
-        }
+        self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
         return self.end(event.finish_reason)
 
-    def end(self, finish_reason: Literal["stop", "length", "cancelled", "deadline"]) -> End:
+    def end(self, finish_reason: FinishReason) -> End:
         """The entry that ends the request with what it has."""
-        usage = {**self.usage, "completion_tokens": len(self.ids)}
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         return End(
-            attempt=self.attempt, index=len(self.ids), finish_reason=finish_reason, usage=usage, timing=self.timing()
+            attempt=self.attempt,
+            index=len(self.ids),
+            finish_reason=finish_reason,
+            usage=self.usage,
+            timing=self.timing(),
         )
 
     def error(self, code: str, message: str) -> Error:

@@ -10,6 +10,7 @@ import logging
 import random
 import threading
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from tasks.errors import BrokerUnavailable, JournalFailed
@@ -131,18 +132,17 @@ class Publisher(threading.Thread):
 
 
 def _coalesce(entries: list[Entry]) -> list[Entry]:
-    """The entries with each run of tokens as one."""
+    """The entries with each run of tokens of one kind as one."""
     merged: list[Entry] = []
-    run: list[Token] = []
-    for entry in entries:
-        if isinstance(entry, Token):
-            run.append(entry)
-            continue
-        merged.extend(_join(run))
-        run = []
-        merged.append(entry)
-    merged.extend(_join(run))
+    for _, group in groupby(entries, _kind_of):
+        run = list(group)
+        tokens = [entry for entry in run if isinstance(entry, Token)]
+        merged.extend(_join(tokens) if tokens else run)
     return merged
+
+
+def _kind_of(entry: Entry) -> str | None:
+    return entry.kind if isinstance(entry, Token) else None
 
 
 def _join(run: list[Token]) -> list[Token]:

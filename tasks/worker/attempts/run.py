@@ -217,9 +217,8 @@ class Run:
             self._worker.flying.pop(self._task_id, None)
         if flight.first_token_at is not None:
             self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)
-        prompt_tokens, cached_tokens = flight.usage["prompt_tokens"], flight.usage["cached_tokens"]
         self._worker.metrics.ended(
-            self._task_id, _metric(outcome), prompt_tokens=prompt_tokens, cached_tokens=cached_tokens
+            self._task_id, _metric(outcome), prompt_tokens=flight.prompt_tokens, cached_tokens=flight.cached_tokens
         )
         logs.ended(flight, outcome)
 
@@ -237,6 +236,7 @@ class Run:
             raise Stopped
         return Answer(
             text=flight.text,
+            reasoning=flight.reasoning or None,
             finish_reason=end.finish_reason,
             usage=end.usage,
             timing=end.timing,

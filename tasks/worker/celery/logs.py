@@ -49,7 +49,12 @@ def use_json_if_wanted(logger: logging.Logger) -> None:
 def ended(flight: Flight, outcome: Outcome) -> None:
     """Log how an attempt at a request ended."""
     fields: dict[str, Any] = {"model": flight.model, "attempt": flight.attempt}
-    usage = {name: count for name, count in flight.usage.items() if name != "total_tokens"}
+    usage = {
+        "prompt_tokens": flight.prompt_tokens,
+        "cached_tokens": flight.cached_tokens,
+        "completion_tokens": len(flight.ids),
+        "reasoning_tokens": flight.reasoning_tokens,
+    }
     if isinstance(outcome, End):
         how = "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
         log(flight.task_id, how, **fields, finish_reason=outcome.finish_reason, **usage, **outcome.timing)

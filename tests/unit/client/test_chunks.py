@@ -15,9 +15,12 @@ from tasks.messages.journal import TYPES, Claim, End, Entry, Error, Release, Sta
 END = End(attempt=1, index=0, finish_reason="stop", usage={})
 
 
-def token(index: int, text: str, ids: int | None = None, attempt: int = 1) -> Token:
+def token(index: int, text: str, ids: int | None = None, attempt: int = 1, kind: str = "content") -> Token:
     count = len(text) if ids is None else ids
-    return Token(attempt=attempt, index=index, ids=list(range(index, index + count)), text=text)
+    return Token(attempt=attempt, index=index, ids=list(range(index, index + count)), text=text, kind=kind)
+
+
+KINDS = st.sampled_from(["content", "reasoning"])
 
 
 @st.composite
@@ -32,7 +35,8 @@ def journals(draw: st.DrawFn) -> list[Entry]:
         )
         for size in sizes:
             if size:
-                entries.append(token(index, "".join(chr(97 + (index + i) % 26) for i in range(size)), attempt=attempt))
+                text = "".join(chr(97 + (index + i) % 26) for i in range(size))
+                entries.append(token(index, text, attempt=attempt, kind=draw(KINDS)))
                 index += size
     return [*entries, replace(END, index=index, attempt=entries[-1].attempt)]
 
@@ -73,8 +77,9 @@ def test_every_interleaving(entries: list[Entry], data: st.DataObject) -> None:
     ids = [each for chunk in chunks for each in chunk.ids]
     assert ids == list(range(len(ids)))
     assert [chunk.index for chunk in chunks] == [sum(len(c.ids) for c in chunks[:i]) for i in range(len(chunks))]
-    whole = "".join(entry.text for entry in entries if isinstance(entry, Token))
-    assert "".join(chunk.text for chunk in chunks) == whole
+    for kind in ("content", "reasoning"):
+        whole = "".join(entry.text for entry in entries if isinstance(entry, Token) and entry.kind == kind)
+        assert "".join(chunk.text for chunk in chunks if chunk.kind == kind) == whole
     assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].finish_reason == "stop"
 
@@ -106,13 +111,23 @@ def test_straddling_chunk() -> None:
     assert chunk == Chunk(text="ef", index=4, ids=[4, 5], logprobs=logprobs[2:])
 
 
+def test_straddling_chunk_of_two_kinds() -> None:
+    """Where a lost journal was written again in other chunks, a kind's text is compared with what was said of that kind."""
+    assembly = Assembly()
+    for entry in (token(0, "xy", kind="reasoning"), token(2, "ab"), token(4, "xy", kind="reasoning")):
+        assembly.hear(entry)
+    chunk = assembly.hear(token(5, "yz", kind="reasoning"))
+    assert chunk == Chunk(text="z", index=6, ids=[6], kind="reasoning")
+
+
 def test_text_without_ids() -> None:
-    """Text that was held back to the end comes out once, though its index cannot tell it from its copy."""
+    """Text of each kind that was held back to the end comes out once, though its index cannot tell it from its copy."""
     assembly = Assembly()
     assembly.hear(token(0, "a"))
-    flush = token(1, "tail", ids=0)
-    assert assembly.hear(flush) == Chunk(text="tail", index=1)
-    assert assembly.read(flush, whole=True) is None
+    for kind in ("reasoning", "content"):
+        flush = token(1, "tail", ids=0, kind=kind)
+        assert assembly.hear(flush) == Chunk(text="tail", index=1, kind=kind)
+        assert assembly.read(flush, whole=True) is None
     assert assembly.hear(replace(END, index=1)) == Chunk(text="", index=1, finish_reason="stop", usage={}, timing={})
 
 
@@ -141,6 +156,7 @@ UNSOUND = st.fixed_dictionaries(
         "index": st.none() | st.integers(-2, 2) | st.text(),
         "ids": st.none() | st.lists(st.integers()),
         "text": st.none() | st.text(),
+        "kind": st.none() | st.text() | st.lists(st.text()),
         "logprobs": st.none() | st.integers(),
         "choice": st.integers(0, 1),
     }

@@ -33,7 +33,7 @@ class FakeResult:
 
     def stream(self) -> Iterator[Any]:
         for word in self.words:
-            yield SimpleNamespace(text=f"{word} ", ids=[1])
+            yield SimpleNamespace(text=f"{word} ", ids=[1], kind="content")
         if self.error:
             raise self.error
 

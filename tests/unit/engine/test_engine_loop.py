@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Item
     from tasks.engine.sequence import Request
+    from tasks.engine.text.prompt import Prompt
 
 STEP_BYTES = CACHE_STEP_TOKENS * KV_BYTES_PER_TOKEN
 
@@ -306,9 +307,9 @@ def test_an_abort_overtakes_nobody_of_its_own() -> None:
 def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even an error that nobody foresaw becomes one Failed, and the next request is prepared."""
     backend = FakeBackend(EngineConfig(model="fake:0"), lambda: None)
-    encode: Callable[[Submit], list[int]] = backend.encode
+    encode: Callable[[Submit], Prompt] = backend.encode
 
-    def broken(submit: Submit) -> list[int]:
+    def broken(submit: Submit) -> Prompt:
         if submit.prompt == "bad":
             raise ZeroDivisionError("unforeseen")
         return encode(submit)

@@ -16,6 +16,7 @@ import pytest
 
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnknownModel
+from tasks.messages.answer import usage_of
 from tasks.messages.engine import Submit
 from tasks.worker import eager
 from tests.support import ROOT, wait_until
@@ -64,8 +65,19 @@ def test_an_answer(generate: GenerateTask) -> None:
     answer = result.get()
     assert answer["text"] == fake_text("hello", 3, 5)
     assert answer["finish_reason"] == "length"
-    assert answer["usage"] == {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 5, "total_tokens": 6}
-    assert {*answer} == {"text", "finish_reason", "usage", "timing", "logprobs", "model", "worker", "attempt"}
+    assert answer["usage"] == usage_of(1, 0, 5, 0)
+    assert answer["reasoning"] is None
+    assert {*answer} == {
+        "text",
+        "reasoning",
+        "finish_reason",
+        "usage",
+        "timing",
+        "logprobs",
+        "model",
+        "worker",
+        "attempt",
+    }
 
 
 def test_it_streams(generate: GenerateTask) -> None:
@@ -80,6 +92,19 @@ def test_it_streams(generate: GenerateTask) -> None:
         assert "".join(chunk.text for chunk in chunks) == text
         assert chunks[-1].finish_reason == "length"
         assert chunks[-1].usage["completion_tokens"] == 5
+
+
+def test_it_streams_its_reasoning_first(generate: GenerateTask) -> None:
+    """What the model thinks is a chunk of its own, and no part of the text."""
+    result = apply(generate, prompt="!think@3 hello", max_tokens=5)
+    whole = fake_text("!think@3 hello", None, 5)
+    answer = result.get()
+    assert answer["reasoning"] + answer["text"] == whole
+    assert answer["usage"] == usage_of(2, 0, 5, 3)
+    assert [(chunk.kind, chunk.text) for chunk in result.stream()] == [
+        ("reasoning", fake_text("!think@3 hello", None, 3)),
+        ("content", answer["text"]),
+    ]
 
 
 @pytest.mark.usefixtures("always_eager")
@@ -193,7 +218,6 @@ def test_no_redis_is_needed() -> None:
     """In a process that cannot reach Redis an eager request works, and its engine ends with the process."""
     program = f"""
 from tasks import app, generate
-from tasks.messages.engine import Submit
 from tasks.worker import eager
 app.conf.task_always_eager = True
 print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finish_reason"], eager._engines["{MODEL}"][0].pid)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.journal.writer import Append, ClaimAnswer
+from tasks.messages.answer import usage_of
 from tasks.messages.engine import Failed, Finished, Resume, Started, TokenLogprob, Tokens
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token
 from tasks.worker.attempts.attempt import Fenced, Flight
@@ -46,7 +47,7 @@ def second() -> Flight:
     entries: list[Entry] = [
         Claim(attempt=1, worker="b#1"),
         START,
-        Token(attempt=1, index=0, ids=[7], text="One "),
+        Token(attempt=1, index=0, ids=[7], text="One ", kind="reasoning"),
         Token(attempt=1, index=1, ids=[8], text="two ", logprobs=[{"id": 8}]),
     ]
     return Flight("t1", claim(2, entries), "m", "r1")
@@ -62,7 +63,7 @@ def test_an_answer(flight: Flight) -> None:
     end = flight.take(Finished("t1", "stop", 3, 1, 2))
     assert isinstance(end, End)
     assert (end.index, end.finish_reason) == (2, "stop")
-    assert end.usage == {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2, "total_tokens": 5}
+    assert end.usage == usage_of(3, 1, 2, 0)
     assert flight.text == "One two"
     assert [flight.next_n(), flight.next_n()] == [1, 2]
 
@@ -80,6 +81,15 @@ def test_timing(flight: Flight) -> None:
     assert Flight("t1", claim(queued_ms=None), "m", "r1").timing()["queued_ms"] is None
 
 
+def test_reasoning_is_no_part_of_the_answer(flight: Flight) -> None:
+    """What the model thinks keeps its kind in the journal, has a text of its own, and counts as reasoning tokens."""
+    entry = flight.take(Tokens("t1", 0, [7, 8], "hm ", kind="reasoning"))
+    assert entry == Token(attempt=1, index=0, ids=[7, 8], text="hm ", kind="reasoning")
+    flight.take(Tokens("t1", 2, [9], "Yes"))
+    assert (flight.reasoning, flight.text) == ("hm ", "Yes")
+    assert flight.usage == usage_of(0, 0, 3, 2)
+
+
 def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
     """The engine begins at the beginning."""
     assert flight.resume() is None
@@ -88,12 +98,15 @@ def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
 
 def test_a_second_attempt_goes_on(second: Flight) -> None:
     """The engine is told what the journal holds, and the answer is that and what comes after it."""
-    assert second.resume() == Resume(ids=[7, 8], text="One two ", revision="r1", prompt_hash="h")
+    assert second.resume() == Resume(
+        ids=[7, 8], characters={"reasoning": 4, "content": 4}, revision="r1", prompt_hash="h"
+    )
     second.take(Tokens("t1", 2, [9], "three"))
     end = second.take(Finished("t1", "length", 3, 0, 3))
     assert isinstance(end, End)
     assert (end.attempt, end.index) == (2, 3)
-    assert second.text == "One two three"
+    assert (second.reasoning, second.text) == ("One ", "two three")
+    assert end.usage["completion_tokens_details"] == {"reasoning_tokens": 1}
     assert second.ids == [7, 8, 9]
     assert second.generated_here == 1
     assert second.logprobs == [{"id": 8}]
@@ -159,7 +172,7 @@ def test_an_end_from_outside_counts_what_there_is(flight: Flight) -> None:
     flight.take(Tokens("t1", 0, [7, 8], "One two"))
     end = flight.end("cancelled")
     assert end.index == 2
-    assert end.usage == {"prompt_tokens": 3, "cached_tokens": 1, "completion_tokens": 2, "total_tokens": 5}
+    assert end.usage == usage_of(3, 1, 2, 0)
 
 
 def test_the_first_outcome_stands(flight: Flight) -> None:

@@ -160,6 +160,28 @@ def test_tokens_join_only_their_neighbours(journal: FakeJournal) -> None:
     assert journal.entries("t1")[0].logprobs is None
 
 
+def test_tokens_of_two_kinds_are_never_joined(journal: FakeJournal) -> None:
+    """However much waits for Redis, reasoning stays reasoning: each run of one kind is one entry."""
+    journal.free.clear()
+    flight, other = new_flight(), new_flight("t2")
+    kinds = ["reasoning", "reasoning", "content", "reasoning", "content", "content"]
+    with publishing(journal) as publisher:
+        publisher.put([(other, start())])
+        wait_until(lambda: journal.tries == 1)
+        publisher.put([(flight, token(index, kind=kind)) for index, kind in enumerate(kinds)])
+        publisher.put([(flight, flight.end("stop"))])
+        journal.free.set()
+        flight.wait()
+    tokens = [entry for entry in journal.entries("t1") if isinstance(entry, Token)]
+    assert [(entry.kind, entry.text) for entry in tokens] == [
+        ("reasoning", "w0 w1 "),
+        ("content", "w2 "),
+        ("reasoning", "w3 "),
+        ("content", "w4 w5 "),
+    ]
+    assert [each for entry in tokens for each in entry.ids] == list(range(100, 106))
+
+
 def test_who_is_fenced_is_dropped(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
     """A request that another worker has taken lands as fenced, writes nothing more, and fails none beside it."""
     lost, kept = new_flight("lost"), new_flight("kept")
