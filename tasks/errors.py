@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import ClassVar, NoReturn
 
 
@@ -146,7 +147,8 @@ def pointer(entry: str) -> str:
 def refuse(status: int, message: str, entry: str) -> NoReturn:
     """End a command before it has begun, with one line. Celery swallows any other exception of a signal's handler, and prints the
     traceback of any that loading an application raises."""
-    print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
+    with suppress(OSError, ValueError):  # a closed standard error must not keep it from ending, with this status
+        print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
     raise SystemExit(status)
 
 

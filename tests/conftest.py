@@ -128,7 +128,9 @@ def generate(producer_app: Celery) -> GenerateTask:
 class StartWorker(Protocol):
     """The type of the fixture ``worker``."""
 
-    def __call__(self, *args: str, env: Mapping[str, str] = ..., online: bool = ..., app: str = ...) -> Worker: ...
+    def __call__(
+        self, *args: str, env: Mapping[str, str] = ..., online: bool = ..., app: str = ..., stdout: int | None = ...
+    ) -> Worker: ...
 
 
 @pytest.fixture
@@ -171,8 +173,14 @@ def start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
     """A function that starts workers, all of which are ended after the last test that uses it."""
     started: list[Worker] = []
 
-    def start(*args: str, env: Mapping[str, str] | None = None, online: bool = True, app: str = "tasks") -> Worker:
-        each = Worker(client, folder / f"worker-{len(started)}.log", args, env or {}, app)
+    def start(
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        online: bool = True,
+        app: str = "tasks",
+        stdout: int | None = None,
+    ) -> Worker:
+        each = Worker(client, folder / f"worker-{len(started)}.log", args, env or {}, app, stdout)
         started.append(each)
         if online:
             each.wait_until_online()

@@ -134,7 +134,13 @@ class Worker:
     """
 
     def __init__(
-        self, client: redis.Redis, log: Path, args: tuple[str, ...], env: Mapping[str, str], app: str = "tasks"
+        self,
+        client: redis.Redis,
+        log: Path,
+        args: tuple[str, ...],
+        env: Mapping[str, str],
+        app: str = "tasks",
+        stdout: int | None = None,
     ) -> None:
         self.node = f"test-{uuid.uuid4().hex[:8]}@here"
         self.mark = uuid.uuid4().hex
@@ -147,8 +153,8 @@ class Worker:
                 cwd=ROOT,
                 env={**os.environ, MARK: self.mark, **env},
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=output if stdout is None else stdout,
+                stderr=output,
                 start_new_session=True,
             )
 

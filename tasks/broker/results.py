@@ -21,7 +21,8 @@ from celery import states
 from celery.backends.redis import RedisBackend, ResultConsumer
 
 from tasks.broker import scripts
-from tasks.broker.transport import Channel, QoS
+from tasks.broker.channel import Channel
+from tasks.broker.qos import QoS
 from tasks.names import GENERATE
 from tasks.server import keys
 from tasks.server.connection import endpoint

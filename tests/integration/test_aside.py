@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker.aside import read_aside
+from tasks.broker.channel import Channel
 from tasks.broker.limits import QueueLimit, position, write_limits
+from tasks.broker.qos import set_aside
 from tasks.broker.queues import aside_list, depths, queue_and_model
-from tasks.broker.transport import Channel, set_aside
 from tasks.errors import QueueFull
 from tasks.messages.registry import EngineState
 from tasks.registry import Registry

@@ -11,8 +11,9 @@ import pytest
 from celery import states
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from tasks.broker.channel import Channel
+from tasks.broker.qos import QoS
 from tasks.broker.results import Backend
-from tasks.broker.transport import Channel, QoS
 from tasks.server import keys
 from tasks.server.pipeline import AutoPipeline
 

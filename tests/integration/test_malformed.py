@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tasks.broker.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES
 from tasks.engine.fake import fake_text
 from tasks.errors import InvalidRequest
 from tasks.server import keys
@@ -134,6 +136,9 @@ def with_an_id() -> dict[str, dict[str, Any]]:
     ]
     for changes in whole:
         add({**envelope(str(uuid.uuid4())), **changes})
+    packed = base64.b64encode(zlib.compress(b" " * (MAX_BODY_BYTES + 1))).decode()
+    add({**envelope(str(uuid.uuid4()), compression="gzip"), "body": packed})
+    add({**envelope(str(uuid.uuid4())), "body": "x" * MAX_MESSAGE_BYTES})
     return found
 
 
@@ -196,7 +201,7 @@ def test_who_can_be_told_is_told_once(generate: GenerateTask, node: Worker, shar
     for task_id, message in sent.items():
         result = generate.AsyncResult(task_id)
         said = [error_of(partial(list, result.stream(timeout=WAIT_S))), error_of(partial(result.get, timeout=WAIT_S))]
-        assert said[0], f"no error for {message}"
+        assert said[0], f"no error for {message!s:.500}"
         assert said[0] == said[1]
         assert "\n" not in said[0]
         assert SECRET not in said[0]
@@ -207,6 +212,8 @@ def test_who_can_be_told_is_told_once(generate: GenerateTask, node: Worker, shar
     assert SECRET not in log
     assert "Traceback" not in log
     assert "Connection to broker lost" not in log
+    for bound in (MAX_BODY_BYTES, MAX_MESSAGE_BYTES):
+        assert f"{bound} " in log
 
 
 def test_who_cannot_be_told(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:

@@ -84,6 +84,22 @@ def test_an_idle_worker_ends_at_once(worker: StartWorker) -> None:
     assert node.wait() == 0
 
 
+def test_nobody_reads_its_output(generate: GenerateTask, worker: StartWorker) -> None:
+    """A worker whose standard output was closed drains at SIGTERM, and what runs is answered to its end."""
+    read, write = os.pipe()
+    try:
+        node = worker(*ARGS, stdout=write)
+    finally:
+        os.close(write)
+        os.close(read)
+    readers = Readers(send(generate, 1, 200))
+    readers.wait_until_all_run()
+    node.signal(signal.SIGTERM)
+    assert readers.join() == [fake_text("s0", None, 200)]
+    assert node.wait() == 0
+    assert node.record() is None
+
+
 def _hurry(node: Worker, number: signal.Signals) -> None:
     if number == signal.SIGTERM:
         node.signal(number)

@@ -12,7 +12,9 @@ import pytest
 from kombu import Queue
 from kombu.utils.json import loads
 
-from tasks.broker.transport import FAIRNESS_PERIOD, Channel, QoS, Transport
+from tasks.broker.channel import FAIRNESS_PERIOD, Channel
+from tasks.broker.qos import QoS
+from tasks.broker.transport import Transport
 from tasks.server import keys
 from tasks.server.pipeline import AutoPipeline
 from tests.support import wait_until

@@ -2,13 +2,15 @@
 -- At the most half of them, so that others who are idle find some, too.
 --
 -- KEYS  unacked messages, their index, then the lists of the queue, most urgent first
--- ARGV  the most messages, and bytes after which no further one is looked at: Redis does nothing else meanwhile
+-- ARGV  the most messages, bytes after which no further one is looked at: Redis does nothing else meanwhile; the most bytes of
+--       a message that anybody takes
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message)
 local unacked, index = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = string.format('%d.%06d', clock[1], clock[2])
 
 local function held(message)
+  if #message > tonumber(ARGV[3]) then return '' end
   local ok, decoded = pcall(cjson.decode, message)
   local properties = ok and type(decoded) == 'table' and decoded.properties
   local info = type(properties) == 'table' and properties.delivery_info

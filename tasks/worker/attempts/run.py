@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
-from tasks.broker.transport import set_aside
+from tasks.broker.qos import set_aside
 from tasks.client.answer import Answer
 from tasks.client.parameters import parse, with_previous
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
@@ -21,8 +21,8 @@ from tasks.models.routing import queue_for_model
 from tasks.worker.attempts.attempt import Fenced, Flight
 from tasks.worker.attempts.job import current_job
 from tasks.worker.celery import logs
-from tasks.worker.celery.lifecycle import current_worker
 from tasks.worker.celery.request import Stopped
+from tasks.worker.current import current_worker
 from tasks.worker.engines.engines import Interrupted, SetAside
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 

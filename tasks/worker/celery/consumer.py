@@ -13,10 +13,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from tasks.broker import envelope
-from tasks.broker.transport import blames_message
+from tasks.broker.message import blames_message
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE
-from tasks.worker.celery import lifecycle
+from tasks.worker.unstarted import refuse_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,20 @@ class Consumer(CeleryConsumer):
 
         return on_message
 
+    def add_task_queue(self, queue: str, *args: Any, **options: Any) -> None:
+        """Celery's own; it runs in a turn of the worker's loop, which an exception would end."""
+        try:
+            super().add_task_queue(queue, *args, **options)
+        except Exception as error:
+            if not blames_message(error, self):
+                raise
+            self._forget_queue(queue, error)
+
+    def _forget_queue(self, queue: str, error: Exception) -> None:
+        """Deselect a queue, or the next connection would try to consume it again."""
+        self.app.amqp.queues.deselect(queue)
+        logger.error("queue %r cannot be consumed: %r", queue, error)
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Not JSON, or of a content type that is not taken."""
         self._refuse(message, f"its message cannot be decoded ({type(exc).__name__})")
@@ -64,6 +78,6 @@ class Consumer(CeleryConsumer):
         self._refuse(message, f"its message cannot be understood ({exc})"[:300])
 
     def _refuse(self, message: Any, why: str) -> None:
-        lifecycle.refuse_message(envelope.task_id_of({"headers": message.headers}), why)
+        refuse_message(envelope.task_id_of({"headers": message.headers}), why)
         if not message.acknowledged:
             message.reject_log_error(logger, self.connection_errors)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery.worker.control import Panel, control_command
 
 from tasks.errors import GenerationError
-from tasks.worker.celery.lifecycle import active_worker
+from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:

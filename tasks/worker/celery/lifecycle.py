@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import signal
-import sys
+from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,18 @@ import click
 from celery import signals
 from celery.worker import state
 
-from tasks.broker.transport import Channel, QoS
-from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest, refuse
+from tasks.broker.channel import Channel
+from tasks.broker.qos import QoS
+from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
-from tasks.messages.journal import End, Error
 from tasks.registry import DuplicateWorker
 from tasks.server.connection import require_server
 from tasks.worker.celery import logs
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
+from tasks.worker.current import active_worker, current_worker, set_worker
 from tasks.worker.equipment import Unequipped, require_equipment
+from tasks.worker.unstarted import refuse_message
 from tasks.worker.worker import InferenceWorker, transport_options
 from worker_config.environment import SettingError
 from worker_config.settings import Settings, change_environment, current_settings, variable_name
@@ -38,22 +41,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+STDOUT = 1
 #: The settings that are options of ``celery -A tasks worker`` too (:mod:`tasks.celery`).
 TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 
-_worker: InferenceWorker | None = None
 _consumer: Consumer | None = None
-
-
-def current_worker() -> InferenceWorker:
-    """The worker of this process; only where there is one."""
-    assert _worker is not None, "no worker of celery-mlx runs in this process"
-    return _worker
-
-
-def active_worker() -> InferenceWorker | None:
-    """The worker of this process, if it is one."""
-    return _worker
 
 
 def prepare() -> None:
@@ -66,41 +58,8 @@ def prepare() -> None:
     signals.worker_shutdown.connect(_on_worker_shutdown)
 
 
-def shows_prompts() -> bool:
-    """Whether the settings let prompts into events and logs."""
-    return current_settings().show_prompts
-
-
-def end_unstarted(task_id: str, *, expired: bool) -> None:
-    """End the journal of a request whose task will never run: revoked while it waited, or expired."""
-    if _worker is None:
-        return
-    entry: End | Error = End(attempt=0, index=0, finish_reason="cancelled", usage={})
-    if expired:
-        entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
-    try:
-        _worker.journal.end_unclaimed(task_id, entry)
-    except GenerationError:
-        logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
-
-
-def refuse_message(task_id: str | None, why: str) -> None:
-    """Say once what is wrong with a message that is no request, to whoever waits for its id. A request of this id goes on."""
-    logger.error("a message%s was dropped: %s", f" with the id {task_id!r}" if task_id else " without an id", why)
-    if _worker is None or task_id is None:
-        return
-    try:
-        entry = Error(attempt=0, code=InvalidRequest.code, message=why)
-        if _worker.journal.end_unclaimed(task_id, entry) == "ended":
-            _worker.store_failure(task_id, InvalidRequest(why))
-    except Exception:
-        # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.
-        logger.exception("who waits for %s could not be told", task_id)
-
-
 def _on_worker_init(sender: WorkController, **_: Any) -> None:
     """Decide what this worker is, before Celery builds its parts and makes its first connection."""
-    global _worker  # noqa: PLW0603  (one worker for each process, made by a signal)
     try:
         refused = refusal(sender)
         if refused is None:
@@ -108,7 +67,8 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         if refused:
             refuse(os.EX_CONFIG, refused, "Wrong pool")
         _take_typed(sender.options)
-        _worker = _make_worker(sender)
+        worker = _make_worker(sender)
+        set_worker(worker)
     except SettingError as error:
         refuse(os.EX_CONFIG, str(error), "A setting is wrong")
     except Unequipped as error:
@@ -120,9 +80,9 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         logger.exception("the worker cannot be set up; please report this")
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
-    sender.concurrency = _worker.concurrency
+    sender.concurrency = worker.concurrency
     sender.consumer_cls = "tasks.worker.celery.consumer:Consumer"
-    sender.app.conf.broker_transport_options.update(transport_options(_worker.identity))
+    sender.app.conf.broker_transport_options.update(transport_options(worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
 
@@ -177,15 +137,16 @@ def _typed_concurrency(sender: WorkController) -> int | None:
 def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     """The consumer is connected, and about to fetch. Celery says this once; a lost connection is its own to mend."""
     global _consumer  # noqa: PLW0603  (one for each process, as the worker is)
-    if _worker is None:
+    worker = active_worker()
+    if worker is None:
         return
     _consumer = sender
-    Channel.room, Channel.scripts, Channel.identity = _worker.room, _worker.scripts, _worker.identity
+    Channel.room, Channel.scripts, Channel.identity = worker.room, worker.scripts, worker.identity
     Channel.refuse = staticmethod(refuse_message)
-    _worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
+    worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
     _settle()  # before anybody sees the worker: Celery's loop does not hear a control command until it runs
     try:
-        _worker.start(_Loop())
+        worker.start(_Loop())
     except DuplicateWorker as error:
         refuse(os.EX_CONFIG, str(error), "A name that is taken")
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -233,8 +194,11 @@ class _Loop:
 
 def _on_term(*_: Any) -> None:
     """The first time drain, the second time hand back."""
-    print("worker: draining; once more hands the requests back", file=sys.__stdout__, flush=True)
     current_worker().leave()
+    # Standard output may be closed, full, or in the middle of a write that this signal has interrupted.
+    with suppress(OSError):
+        if select.select([], [STDOUT], [], 0)[1]:
+            os.write(STDOUT, b"worker: draining; once more hands the requests back\n")
 
 
 def _on_quit(*_: Any) -> None:
@@ -244,12 +208,13 @@ def _on_quit(*_: Any) -> None:
 
 
 def _on_heartbeat_sent(**_: Any) -> None:
-    if _worker is not None:
-        _worker.keeper.loop_alive()
+    worker = active_worker()
+    if worker is not None:
+        worker.keeper.loop_alive()
 
 
 def _on_worker_shutdown(**_: Any) -> None:
-    global _worker
-    if _worker is not None:
-        worker, _worker = _worker, None
+    worker = active_worker()
+    if worker is not None:
+        set_worker(None)
         worker.stop()

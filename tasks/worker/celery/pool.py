@@ -18,8 +18,9 @@ from celery.exceptions import Reject
 from kombu.asynchronous import get_event_loop
 
 from tasks.worker.attempts.job import Job, StopReason, set_current_job
-from tasks.worker.celery.lifecycle import active_worker, shows_prompts
+from tasks.worker.current import active_worker
 from tasks.worker.room import Room
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class EnginePool(ThreadPool):
 
     def on_start(self) -> None:
         """At its debug level Celery's pool would write a task's whole message into the log."""
-        self._does_debug = self._does_debug and shows_prompts()
+        self._does_debug = self._does_debug and current_settings().show_prompts
 
     def on_apply(
         self,

@@ -13,7 +13,8 @@ from celery.utils.log import get_logger
 from celery.worker.request import Request
 
 from tasks.client.parameters import redact
-from tasks.worker.celery import lifecycle
+from tasks.worker.unstarted import end_unstarted
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
@@ -33,17 +34,17 @@ class GenerateRequest(Request):
     @property
     def argsrepr(self) -> str:
         """Redacted here too: a producer in another process or language may not have done it."""
-        return str(self._argsrepr) if lifecycle.shows_prompts() else "()"
+        return str(self._argsrepr) if current_settings().show_prompts else "()"
 
     @property
     def kwargsrepr(self) -> str:
         """Model and lengths instead of prompts, unless the settings say so."""
-        return str(self._kwargsrepr) if lifecycle.shows_prompts() else redact(self._kwargs)
+        return str(self._kwargsrepr) if current_settings().show_prompts else redact(self._kwargs)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What ``inspect`` and Flower ask for, with the redacted arguments."""
         described: dict[str, Any] = super().info(safe=safe)
-        if not lifecycle.shows_prompts():
+        if not current_settings().show_prompts:
             described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}
         return described
 
@@ -73,5 +74,5 @@ class GenerateRequest(Request):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Revoked or expired while it waited: the task's body never runs, so the journal is ended from here."""
         if not terminated:
-            lifecycle.end_unstarted(self.id, expired=expired)
+            end_unstarted(self.id, expired=expired)
         super()._announce_revoked(reason, terminated, signum, expired)

@@ -1,0 +1,334 @@
+"""Where messages are fetched and sent: by room and by priority, within bounds, and with an entry in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from functools import cached_property
+from queue import Empty
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from celery._state import get_current_worker_task
+from kombu.transport import redis as stock
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps, loads
+
+from tasks.broker import scripts
+from tasks.broker.limits import wait_s
+from tasks.broker.message import (
+    MAX_CONTROL_BYTES,
+    MAX_MESSAGE_BYTES,
+    Message,
+    blames_message,
+    id_in,
+    require_size,
+)
+from tasks.broker.qos import DROP, QoS
+from tasks.broker.queues import SEPARATOR, aside_list
+from tasks.errors import InvalidRequest, QueueFull
+from tasks.names import GENERATE
+from tasks.server import keys
+from tasks.server.script import Script
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tasks.server.pipeline import AutoPipeline
+
+logger = logging.getLogger(__name__)
+
+#: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
+FAIRNESS_PERIOD = 8
+
+#: After one message so many more of its list are taken at once, at the most; fewer leave more to others.
+MOST_MORE = 8
+MOST_MORE_BYTES = 256 * 1024
+
+#: The header of a message that was set aside before.
+ASIDE = "set_aside"
+#: Where the list that is pushed to stands among the keys of put.lua.
+OWN_LIST = 3
+
+PUT = Script(scripts.source("put"))
+TAKE = Script(scripts.source("take"))
+
+
+class Room(Protocol):
+    """Says which queues may be asked for a message now."""
+
+    def has_room(self, queue: str) -> bool:
+        """Whether one more message of this queue could be run at once."""
+
+    def free(self, queue: str) -> int:
+        """How many could be."""
+
+    def in_use(self) -> int:
+        """How many run."""
+
+    @property
+    def asked(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
+        """Says for which models a queue's requests that were set aside are asked for: before and after its own lists."""
+
+
+class Channel(stock.Channel):
+    """A channel that fetches by room and priority, and writes the ledger."""
+
+    QoS = QoS
+    Message = Message
+    #: What the worker of this process has room for; ``None`` in producers and in workers of other pools.
+    room: ClassVar[Room | None] = None
+    #: Where a worker's threads call scripts together; ``None`` in producers and in workers of other pools.
+    scripts: ClassVar[AutoPipeline | None] = None
+    #: ``node#boot`` of the worker of this process.
+    identity: ClassVar[str] = ""
+    #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
+    refuse: ClassVar[Callable[[str | None, str], None] | None] = None
+    #: Messages that were fetched in this process.
+    received: ClassVar[int] = 0
+    _clients: ClassVar[dict[tuple[int, str], Any]] = {}
+
+    _client_id: int | None = None
+    _client_sock: Any = None
+    _asked: frozenset[str] = frozenset()
+    _fetches = 0
+    _taking = False
+
+    @property
+    def pool(self) -> Any:
+        """The command pool of this process and server."""
+        return self._commands().connection_pool
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """The client for one command; kombu makes a new one for each, which costs more than the command."""
+        yield client or self._commands()
+
+    @property
+    def evaluator(self) -> Any:
+        """What calls a script that may run twice."""
+        return self.scripts or self._commands()
+
+    @cached_property
+    def _server(self) -> str:
+        return str(self.connection.client.as_uri(include_password=True))
+
+    def _commands(self) -> Any:
+        ident = (os.getpid(), self._server)
+        if ident not in self._clients:
+            self._clients[ident] = self.Client(connection_pool=self._get_pool())
+        return self._clients[ident]
+
+    def _disconnect_pools(self) -> None:
+        async_pool = self.__dict__.pop("_async_pool", None)
+        if async_pool is not None:
+            async_pool.disconnect()
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for one message of the queues that have room, by priority; for none where there is no room."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if self.room is not None:
+            queues = [queue for queue in queues if self.room.has_room(queue)]
+        if not queues:
+            return
+        self._fetches += 1
+        steps: Sequence[int] = self.priority_steps
+        if self._fetches % FAIRNESS_PERIOD == 0:
+            steps = list(reversed(steps))
+        names = [name for step in steps for queue in queues for name in self._lists(queue, step)]
+        connection = self.client.connection
+        self._learn_client_id(connection)
+        self._in_poll = connection
+        self._asked = frozenset(names)
+        self._brpop_sent_at = monotonic()
+        command = ["BRPOP", *names, timeout or self.brpop_timeout or 0]
+        if self.global_keyprefix:
+            command = self.client._prefix_args(command)
+        connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
+        self._taking = True
+        try:
+            queue, text = self._fetched(options)
+            self._receive_text(text, queue, MAX_MESSAGE_BYTES)
+            Channel.received += 1
+            if self.scripts is not None and self.room is not None:
+                # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
+                for last in self._queue_cycle.consume(len(self.active_queues))[-1:]:
+                    self._take_more(last, self.room)
+            return True
+        finally:
+            self._taking = False
+
+    def _fetched(self, options: dict[str, Any]) -> tuple[str, bytes]:
+        """What the BRPOP that is out has brought: the queue, and the message's text.
+
+        Raises:
+            Empty: nothing.
+        """
+        try:
+            answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not answer:
+            raise Empty
+        queue = answer[0].decode().rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        return queue, answer[1]
+
+    def _receive_one(self, c: Any) -> bool | None:
+        """Take one broadcast. Kombu lets JSON that is nested too deeply end the worker."""
+        try:
+            response = c.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        if not isinstance(response, list | tuple):
+            return None
+        payload = self._handle_message(c, response)
+        if not bytes_to_str(payload["type"]).endswith("message") or not payload["data"]:
+            return None
+        topic = bytes_to_str(payload["channel"])
+        exchange = (topic.partition(".")[2] if topic[0] == "/" else topic).split("/", 1)[0]
+        self._receive_text(payload["data"], self._fanout_to_queue.get(exchange, ""), MAX_CONTROL_BYTES)
+        return True
+
+    def _receive_text(self, text: bytes, queue: str, most_bytes: int) -> None:
+        """Hand on a message. Nothing in it may end the worker: the next worker would take it and end, too."""
+        try:
+            require_size("message", len(text), most_bytes)
+            message = loads(text.decode())
+        except InvalidRequest as error:
+            self._refuse(id_in(text), str(error))
+        except Exception as error:
+            if not blames_message(error, self.connection):
+                raise
+            self._refuse(id_in(text), f"not the JSON of a message ({type(error).__name__})")
+        else:
+            self.connection._deliver(message, queue)
+
+    def _take_more(self, queue: str, room: Room) -> None:
+        most = min(room.free(queue), MOST_MORE)
+        if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
+            return
+        lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
+        assert self.scripts is not None
+        # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
+        # its error ends the connection, and what this worker holds and does not run goes back to its queue.
+        limits = (most, MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
+        found = TAKE(self.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), limits)
+        for tag, message in zip(found[::2], found[1::2], strict=True):
+            self._hand_on(tag.decode(), message, queue)
+
+    def _hand_on(self, tag: str, message: bytes, queue: str) -> None:
+        """Deliver a message that the script has noted under this tag, if any; it is not held if it goes no further."""
+        taken = self.QoS.taken
+        taken.add(tag)
+        try:
+            self._receive_text(message, queue, MAX_MESSAGE_BYTES)
+            Channel.received += 1
+            if tag and tag in taken:
+                DROP(self.evaluator, (self.unacked_key, self.unacked_index_key), (tag,))
+        finally:
+            taken.discard(tag)
+
+    def _lists(self, queue: str, step: int) -> list[str]:
+        """The Redis lists of a queue at one priority that are asked for now, in their order."""
+        own = str(self._q_for_pri(queue, step))
+        if self.room is None:
+            return [own]
+        first, last = self.room.asked(queue)
+        return [
+            *(aside_list(queue, step, model) for model in first),
+            own,
+            *(aside_list(queue, step, model) for model in last),
+        ]
+
+    def _learn_client_id(self, connection: Any) -> None:
+        """Ask the server for the number of the fetching connection, once for each of its sockets."""
+        if connection._sock is not self._client_sock:
+            connection.send_command("CLIENT", "ID")
+            self._client_id = int(connection.read_response())
+            self._client_sock = connection._sock
+
+    def refetch(self) -> None:
+        """Make a fetch that is out return at once if it asks for other lists than there is room for now.
+
+        UNBLOCK answers the BRPOP as its time-out would, so nothing that was popped is lost. For the consumer's thread.
+        """
+        if not self._in_poll or self._client_id is None or self.room is None:
+            return
+        queues = [queue for queue in self.active_queues if self.room.has_room(queue)]
+        wanted = {name for step in self.priority_steps for queue in queues for name in self._lists(queue, step)}
+        if wanted != self._asked:
+            self._asked = frozenset(wanted)
+            with self.conn_or_acquire() as client:
+                client.execute_command("CLIENT UNBLOCK", self._client_id)
+
+    @classmethod
+    def _refuse(cls, task_id: str | None, why: str) -> None:
+        if cls.refuse is not None:
+            cls.refuse(task_id, why)
+        else:
+            logger.error("message %s was dropped: %s", task_id, why)
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch is out, which may still bring a message."""
+        return bool(self._in_poll) or self._taking
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        """Queue a message; a generation is written into the ledger with it."""
+        headers = message.get("headers") or {}
+        if headers.get("task") != GENERATE or options.get("_publish_batch") is not None:
+            super()._put(queue, message, **options)
+            return
+        # What a running task sends on, the next link of a chain, has been accepted with its first.
+        floor = "" if get_current_worker_task() is not None else str(current_settings().queue_floor)
+        names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
+        require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
+        with self.conn_or_acquire() as client:
+            refused = PUT(client, names, arguments)
+        if refused:
+            depth, bound, limit = refused
+            retry_after_s = wait_s(depth - bound + 1, limit)
+            hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
+            raise QueueFull(
+                f"{depth} requests wait in {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
+            )
+
+    def _put_arguments(self, queue: str, message: dict[str, Any], push: str, floor: str) -> tuple[list[str], list[Any]]:
+        """The keys and arguments of put.lua."""
+        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
+        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
+        return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
+
+    def _do_restore_message(
+        self, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
+    ) -> None:
+        """Queue a message again, or set it aside; a generation is missed like a new one, should it be lost on its way."""
+        headers = payload.get("headers") or {}
+        if headers.get("task") != GENERATE:
+            super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
+            return
+        headers["redelivered"] = True
+        payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
+        model = QoS.aside.get(payload["properties"].get("delivery_tag", ""))
+        push = "LPUSH" if leftmost else "RPUSH"
+        if model is not None:
+            # The first time it is younger than what is aside already; later it has just come from the front.
+            push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
+            headers[ASIDE] = True
+        for queue in self._lookup(exchange, routing_key):
+            names, arguments = self._put_arguments(queue, payload, push, "")
+            if model is not None:
+                names[OWN_LIST] = aside_list(queue, self._get_message_priority(payload, reverse=False), model)
+            pipe.eval(PUT.source, len(names), *names, *arguments)

@@ -1,0 +1,129 @@
+"""A received message, within bounds.
+
+Kombu unpacks a compressed body all at once, however large it becomes. Here a message that exceeds a bound is dropped, with an
+error that names the bound.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import zlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kombu.transport import virtual
+
+from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIB = 2**20
+#: The text of a message: its body in base64, and its headers.
+MAX_MESSAGE_BYTES = 24 * MIB
+#: The unpacked body. A prompt of 4 MiB, the largest, takes up to three times as much as JSON.
+MAX_BODY_BYTES = 16 * MIB
+#: A control broadcast, which may hold the ids of a large group.
+MAX_CONTROL_BYTES = MIB
+#: Memory for unpacking beside the result: with lzma the sender chooses it.
+UNPACKING_BYTES = 64 * MIB
+
+
+#: How far from both ends the id is looked for in a message that is too large to be read.
+EDGE_BYTES = 64 * 1024
+_TASK_ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,256})"')
+
+
+class Unpacker(Protocol):
+    """Unpacks one stream, as those of the standard library do."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """So many bytes of what is packed, at most."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came after its end."""
+
+
+def _lzma() -> Unpacker:
+    return lzma.LZMADecompressor(memlimit=UNPACKING_BYTES)
+
+
+#: By each of kombu's names.
+UNPACKERS: dict[str, Callable[[], Unpacker]] = {
+    **dict.fromkeys(("application/x-gzip", "gzip", "zlib"), zlib.decompressobj),
+    **dict.fromkeys(("application/x-bz2", "bzip2", "bzip"), bz2.BZ2Decompressor),
+    **dict.fromkeys(("application/x-lzma", "lzma", "xz"), _lzma),
+}
+
+
+def require_size(what: str, size_bytes: int, most_bytes: int) -> None:
+    """Check the size of a message or of a part of it.
+
+    Raises:
+        InvalidRequest: it is larger than that.
+    """
+    if size_bytes > most_bytes:
+        raise InvalidRequest(f"{what} has {size_bytes} bytes: at most {most_bytes} ({most_bytes // MIB} MiB) are taken")
+
+
+def id_in(text: bytes) -> str | None:
+    """The task id in the text of a message that cannot be read, if it is where kombu writes it."""
+    found = _TASK_ID.search(text[-EDGE_BYTES:]) or _TASK_ID.search(text[:EDGE_BYTES])
+    return found.group(1).decode(errors="replace") if found else None
+
+
+def unpacked(body: bytes, compression: Any) -> bytes:
+    """The unpacked body of a message; unpacking stops at the bound.
+
+    Raises:
+        InvalidRequest: it is too large, or is not what the header says.
+    """
+    maker = UNPACKERS.get(compression) if isinstance(compression, str) else None
+    if maker is None:
+        raise InvalidRequest(f"headers.compression is {compression!r:.60}: gzip, bzip2 and lzma are taken")
+    unpacker = maker()
+    try:
+        found = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
+        raise InvalidRequest(f"body: not {compression} ({type(error).__name__})") from None
+    if len(found) > MAX_BODY_BYTES:
+        raise InvalidRequest(f"body: unpacked it has more than the {MAX_BODY_BYTES} bytes (16 MiB) that are taken")
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidRequest(f"body: not one whole stream of {compression}")
+    return found
+
+
+class Message(virtual.Message):
+    """Kombu's message, whose body is unpacked within bounds."""
+
+    def __init__(self, payload: dict[str, Any], channel: Any = None, **options: Any) -> None:
+        headers, properties, body = payload.get("headers"), payload["properties"], payload.get("body")
+        plain = payload
+        if isinstance(headers, dict) and headers.get("compression") is not None:
+            packed = channel.decode_body(body, properties.get("body_encoding"))
+            plain = {
+                **payload,
+                "body": unpacked(packed.encode() if isinstance(packed, str) else packed, headers["compression"]),
+                "headers": {name: value for name, value in headers.items() if name != "compression"},
+                "properties": {name: value for name, value in properties.items() if name != "body_encoding"},
+            }
+        super().__init__(plain, channel=channel, **options)
+        self._raw = payload  # the worker holds, and requeues, the message as it came
+        require_size("body", len(self.body or ""), MAX_BODY_BYTES)
+
+
+def blames_message(error: Exception, connection: Any) -> bool:
+    """Whether what was raised on a message's way to its task is the message's fault, and not the connection's or the worker's.
+
+    What text makes a decoder raise has no bounds. Kombu counts ``KeyError`` among the errors of a connection: a header that is
+    missing would have the worker reconnect, get the message back, and so on for ever.
+    """
+    if isinstance(error, KeyError | RecursionError):
+        return True
+    return not isinstance(error, (*connection.connection_errors, *connection.channel_errors, RuntimeError, MemoryError))

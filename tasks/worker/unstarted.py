@@ -1,0 +1,40 @@
+"""Ends the journals of requests that never run: revoked or expired while they waited, or messages that are no requests."""
+
+from __future__ import annotations
+
+import logging
+
+from tasks.errors import GenerationError, InvalidRequest
+from tasks.messages.journal import End, Error
+from tasks.worker.current import active_worker
+
+logger = logging.getLogger(__name__)
+
+
+def end_unstarted(task_id: str, *, expired: bool) -> None:
+    """End the journal of a request whose task will never run: revoked while it waited, or expired."""
+    worker = active_worker()
+    if worker is None:
+        return
+    entry: End | Error = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+    if expired:
+        entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
+    try:
+        worker.journal.end_unclaimed(task_id, entry)
+    except GenerationError:
+        logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
+
+
+def refuse_message(task_id: str | None, why: str) -> None:
+    """Say once what is wrong with a message that is no request, to whoever waits for its id. A request of this id goes on."""
+    logger.error("a message%s was dropped: %s", f" with the id {task_id!r}" if task_id else " without an id", why)
+    worker = active_worker()
+    if worker is None or task_id is None:
+        return
+    try:
+        entry = Error(attempt=0, code=InvalidRequest.code, message=why)
+        if worker.journal.end_unclaimed(task_id, entry) == "ended":
+            worker.store_failure(task_id, InvalidRequest(why))
+    except Exception:
+        # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.
+        logger.exception("who waits for %s could not be told", task_id)
