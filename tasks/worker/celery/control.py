@@ -1,13 +1,17 @@
 """Remote control: ``celery -A tasks control drain``, ``resume``, ``load_model NAME``, ``unload_model NAME``, ``pin_model NAME``.
 
 ``celery -A tasks fleet`` and ``celery -A tasks models`` use them too. Each answers at once. Some of Celery's own, which Flower
-has buttons for, mean something else here: ``shutdown`` drains as SIGTERM does, and nothing changes the number of slots.
+has buttons for, mean something else here: ``shutdown`` drains as SIGTERM does, and nothing changes the number of slots. The
+types of all arguments have been checked by then (:mod:`tasks.worker.celery.mailbox`).
 """
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.functional import maybe_list
+from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command
 
 from tasks.errors import GenerationError
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.worker.worker import InferenceWorker
+
+#: A ``revoke`` of more ids than this would keep the worker's loop from fetching and acknowledging.
+IDS_AT_ONCE = 100
 
 NO_MODELS = {"error": "this worker serves no models"}
 FIXED = {"error": "slots follow from the hardware, and from -c at the start; they cannot be changed meanwhile"}
@@ -101,6 +108,24 @@ def _instead(name: str, answer: Callable[[InferenceWorker], dict[str, str]]) -> 
     Panel.data[name] = command
 
 
+_revoke: Callable[..., Any] = Panel.data["revoke"]
+
+
+def _revoke_many(state: Any, task_id: str | list[str], terminate: bool = False, signal: Any = None) -> Any:
+    """Celery's ``revoke``. It asks the result backend about every id, so a long list is worked through on another thread."""
+    ids = list(dict.fromkeys(maybe_list(task_id)))
+    if len(ids) <= IDS_AT_ONCE:
+        return _revoke(state, ids, terminate=terminate, signal=signal)
+    celery_state.revoked.update(ids)
+    here = [task_id for task_id in ids if task_id in celery_state.requests]
+    if here:
+        _revoke(state, here, terminate=terminate, signal=signal)
+    threading.Thread(target=_revoke, args=(state, ids), name="revoke", daemon=True).start()
+    return {"ok": f"{len(ids)} tasks flagged as revoked"}
+
+
+Panel.data["revoke"] = _revoke_many
+Panel.data["terminate"] = lambda state, signal, task_id: _revoke_many(state, task_id, terminate=True, signal=signal)
 _instead("shutdown", _shut_down)
 for _name in ("pool_grow", "pool_shrink", "pool_restart", "autoscale"):
     _instead(_name, lambda _worker: FIXED)

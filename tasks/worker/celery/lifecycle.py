@@ -22,7 +22,7 @@ from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
 from tasks.registry import DuplicateWorker
 from tasks.server.connection import require_server
-from tasks.worker.celery import logs
+from tasks.worker.celery import logs, mailbox
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
 from tasks.worker.current import active_worker, current_worker, set_worker
@@ -82,6 +82,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = worker.concurrency
     sender.consumer_cls = "tasks.worker.celery.consumer:Consumer"
+    sender.app.control.mailbox.node_cls = mailbox.Node
     sender.app.conf.broker_transport_options.update(transport_options(worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)

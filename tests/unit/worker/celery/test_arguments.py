@@ -1,0 +1,115 @@
+"""What control commands take, and what they are refused for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from celery.worker.control import Panel
+
+import tasks.worker.celery.control  # noqa: F401  (registers our commands)
+from tasks.errors import InvalidRequest
+from tasks.worker.celery.arguments import ARGUMENTS, MOST_IDS, REQUIRED, check, check_broadcast
+
+#: Something of a wrong type for every kind of argument.
+JUNK: list[Any] = [[[]], {"a": {}}, [{}], float("nan"), -1, "x" * 2_000, ["x"] * (MOST_IDS + 1)]
+#: What people and programs send.
+TAKEN: list[tuple[str, dict[str, Any]]] = [
+    ("revoke", {"task_id": "a", "terminate": False, "signal": "SIGTERM"}),
+    ("revoke", {"task_id": ["a"] * MOST_IDS, "terminate": True, "signal": None}),
+    ("terminate", {"task_id": ["a"], "signal": 15}),
+    ("revoke_by_stamped_headers", {"headers": {"tenant": ["a", "b"]}, "terminate": False, "signal": None}),
+    ("revoke_by_stamped_headers", {"headers": ["tenant=a"]}),
+    ("rate_limit", {"task_name": "tasks.generate", "rate_limit": "10/m"}),
+    ("rate_limit", {"task_name": "tasks.generate", "rate_limit": 0}),
+    ("time_limit", {"task_name": "tasks.generate", "soft": 10.5, "hard": None}),
+    ("add_consumer", {"queue": "q", "exchange": None, "exchange_type": "direct", "routing_key": None}),
+    ("cancel_consumer", {"queue": "q"}),
+    ("query_task", {"ids": ["a", "b"]}),
+    ("registered", {"taskinfoitems": []}),
+    ("active", {"safe": None}),
+    ("ping", {}),
+    ("shutdown", {}),
+    ("pin_model", {"name": "smollm2-135m"}),
+]
+
+
+@pytest.mark.parametrize(("command", "arguments"), TAKEN)
+def test_taken(command: str, arguments: dict[str, Any]) -> None:
+    """What Celery's own clients, Flower and this project send is taken."""
+    check(command, arguments, Panel.data)
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_refused(command: str) -> None:
+    """Every argument of every command refuses what is no value for it, and an argument that the command does not have."""
+    good: dict[str, Any] = {name: "a=b" for name in ARGUMENTS[command] if name in REQUIRED}
+    if "headers" in good:
+        good["headers"] = [good["headers"]]
+    check(command, good, Panel.data)
+    for name in ARGUMENTS[command]:
+        for value in JUNK:
+            with pytest.raises(InvalidRequest, match=re.escape(f"{command}: {name} is ")):
+                check(command, {**good, name: value}, Panel.data)
+    with pytest.raises(InvalidRequest, match="has no argument 'prefetch'"):
+        check(command, {**good, "prefetch": 5}, Panel.data)
+
+
+def test_missing() -> None:
+    """What a command means nothing without is asked for."""
+    with pytest.raises(InvalidRequest, match="queue is None"):
+        check("cancel_consumer", {}, Panel.data)
+
+
+BROADCAST: dict[str, Any] = {"method": "ping", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"destination": ["a@b"]},
+        {"pattern": "mac-*", "matcher": "glob"},
+        {"pattern": r"^mac-\d+@.*$", "matcher": "pcre"},
+        {"reply_to": {"exchange": "e", "routing_key": "r"}, "ticket": "t"},
+        {"something": "of a later version"},
+    ],
+)
+def test_a_broadcast(changes: dict[str, Any]) -> None:
+    """A broadcast keeps what it says."""
+    said = check_broadcast({**BROADCAST, **changes})
+    assert said == {
+        name: value for name, value in {**BROADCAST, **changes}.items() if value is not None and name != "something"
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        5,
+        "ping",
+        [],
+        {},
+        {**BROADCAST, "method": ["ping"]},
+        {**BROADCAST, "method": None},
+        {**BROADCAST, "arguments": [1]},
+        {**BROADCAST, "destination": "a@b"},
+        {**BROADCAST, "destination": [5]},
+        {**BROADCAST, "pattern": 5},
+        {**BROADCAST, "pattern": "a", "matcher": "soundex"},
+        {**BROADCAST, "pattern": "(", "matcher": "pcre"},
+        {**BROADCAST, "pattern": "(a+)+b", "matcher": "pcre"},
+        {**BROADCAST, "pattern": "a*a*a*a*b", "matcher": "pcre"},
+        {**BROADCAST, "reply_to": "me"},
+        {**BROADCAST, "reply_to": {"exchange": 5, "routing_key": "r"}},
+        {**BROADCAST, "reply_to": {"exchange": "e", "routing_key": "r"}, "ticket": {}},
+    ],
+)
+def test_no_broadcast(body: Any) -> None:
+    """What has not the shape of a broadcast is refused with one line."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_broadcast(body)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
