@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR
+from tasks.messages.encoding import to_json
 from tasks.messages.registry import WorkerRecord
 from tasks.registry.values import json_object, number
 from tasks.server import keys
@@ -62,7 +62,7 @@ def write_limits(client: redis.Redis, limits: dict[str, QueueLimit]) -> None:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
     with translated("writing the queues' limits"):
-        client.hset(keys.LIMITS, mapping={queue: json.dumps(asdict(limit)) for queue, limit in limits.items()})
+        client.hset(keys.LIMITS, mapping={queue: to_json(asdict(limit)) for queue, limit in limits.items()})
 
 
 def wait_s(requests: int, limit: str | bytes) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.state import read_state
 from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown
 from tasks.errors import GenerationError
+from tasks.messages.encoding import to_json
 from tasks.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def fleet(ctx: click.Context, /, once: bool, as_json: bool, **_: Any) -> None:
         return
     with client_of(ctx.obj) as client:
         if as_json:
-            click.echo(json.dumps(state_of(client).as_json()))
+            click.echo(to_json(state_of(client).as_json()))
         elif not _has_screen():
             _print(plain.lines(state_of(client)))
         else:
@@ -52,12 +52,12 @@ def show(ctx: click.Context, /, worker: str, as_json: bool, **_: Any) -> None:
         found = find(state, worker)
         if found is not None:
             record = next(record for record in state.as_json()["workers"] if record["node"] == found.record.node)
-            _print([json.dumps(record)] if as_json else worker_lines(found))
+            _print([to_json(record)] if as_json else worker_lines(found))
             return
         departed = [record for record in Registry(client).history() if worker in names_of(str(record.get("node")))]
         if not departed:
             raise click.ClickException(unknown(state, worker))
-        _print([json.dumps(departed[0])] if as_json else departed_lines(departed[0], state.now))
+        _print([to_json(departed[0])] if as_json else departed_lines(departed[0], state.now))
 
 
 @fleet.command()

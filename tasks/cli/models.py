@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from tasks.cli.diagnosis.models import folder_of
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError
+from tasks.messages.encoding import to_json
 from tasks.models.files import read_model_size
 from tasks.models.footprint import local_source
 from tasks.models.reading import ModelFilesUnreadable
@@ -63,7 +63,7 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
             entries.setdefault(name, entry)
     lines = [_line(entry, loaded.get(name, {})) for name, entry in entries.items()]
     if as_json:
-        click.echo(json.dumps({"models": [asdict(line) for line in lines], "problem": problem}))
+        click.echo(to_json({"models": [asdict(line) for line in lines], "problem": problem}))
         return
     for row in _table([COLUMNS, *(_row(line) for line in lines)]):
         click.echo(row)

@@ -102,6 +102,7 @@ def serve(fd: int) -> int:
         intake,
         link.send,
         max_batch=config.max_batch,
+        model=config.model,
         memory_budget_bytes=config.memory_budget_bytes,
         flush=link.flush,
     )

@@ -30,10 +30,11 @@ class Facts:
 
 @dataclass(slots=True, frozen=True)
 class Draw:
-    """One row's token of one decode step."""
+    """One row's token of one decode step; without meaning where ``sound`` says that the row's logits were no numbers."""
 
     uid: int
     token: int
+    sound: bool = True
     logprob: TokenLogprob | None = None
 
 

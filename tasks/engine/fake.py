@@ -5,6 +5,7 @@ It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:contex
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
+``!nan@N`` computes logits that are no numbers,
 and ``!fail`` cannot be tokenised. ``!think@N`` makes the first N tokens reasoning.
 """
 
@@ -52,7 +53,7 @@ _VOCABULARY: tuple[bytes, ...] = (
     *(sign.encode()[:2] for sign in _EMOJI),
     *(sign.encode()[2:] + b" " for sign in _EMOJI),
 )
-_FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break)@(\d+)")
+_FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break|nan)@(\d+)")
 _THINK = re.compile(r"!think@(\d+)")
 _PIECE = re.compile(r"\s*\S+|\s+$")
 
@@ -267,10 +268,15 @@ class FakeBackend:
         if row.faults:
             self._fault(row, index)
         token = fake_token(row.prompt, submit.sampling.seed, index)
-        return Draw(row.request.uid, token, _logprob(row, index, token) if submit.sampling.logprobs else None)
+        sound = "nan" not in self._due(row, index)
+        return Draw(row.request.uid, token, sound, _logprob(row, index, token) if submit.sampling.logprobs else None)
+
+    @staticmethod
+    def _due(row: _Row, index: int) -> list[str]:
+        return [fault for at, fault in row.faults.items() if index >= at]
 
     def _fault(self, row: _Row, index: int) -> None:
-        due = [fault for at, fault in row.faults.items() if index >= at]
+        due = self._due(row, index)
         first = row.request.submit.resume is None
         if "crash" in due or ("crash-once" in due and first):
             self._flush()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.model.memory import Budget
-from tasks.errors import OutOfMemory
+from tasks.errors import GenerationError, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Intake, Item
@@ -38,6 +38,7 @@ class Engine:
         send: Callable[[StepOutput | Resized], None],
         *,
         max_batch: int,
+        model: str = "",
         memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
     ) -> None:
@@ -46,6 +47,7 @@ class Engine:
         self._intake = intake
         self._send_out = send
         self._max_batch = max_batch
+        self._model = model
         self._budget = None if memory_budget_bytes is None else self._budget_of(memory_budget_bytes)
         self._resizing = False
         self._limit = max_batch
@@ -174,17 +176,29 @@ class Engine:
         if self._limit < self._max_batch and self._fitting_steps >= RECOVER_STEPS:
             self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
         for draw in drawn:
-            self._events += self._running[draw.uid].take(draw.token, draw.logprob)
-        return [request for request in self._running.values() if request.reason is not None]
+            request = self._running[draw.uid]
+            if draw.sound:
+                self._events += request.take(draw.token, draw.logprob)
+            else:
+                self._events.append(request.fail(GenerationError.code, self._why_unsound(request)))
+        return [request for request in self._running.values() if request.done]
 
-    def _release(self, ended: Iterable[Request]) -> None:
-        """Free the slots of requests that ended, and keep their prompts for others where there is room."""
-        uids = [request.uid for request in ended]
-        if uids:
-            self._backend.remove(uids, keep=True)
-            for uid in uids:
-                del self._running[uid]
-            self._free_room()
+    def _why_unsound(self, request: Request) -> str:
+        return (
+            f"model {self._model!r} computed logits that are not finite numbers for token {len(request.ids)}: "
+            "its weights are damaged, or overflow in the precision that they are stored in. Fetch them again, or take "
+            "another quantisation"
+        )
+
+    def _release(self, ended: Sequence[Request]) -> None:
+        """Free the slots of requests that ended, and keep the prompts of those that ended well where there is room."""
+        for keep in (True, False):
+            uids = [request.uid for request in ended if request.failed is not keep]
+            if uids:
+                self._backend.remove(uids, keep=keep)
+                for uid in uids:
+                    del self._running[uid]
+                self._free_room()
 
     def _resize(self, total_bytes: int) -> None:
         self._budget = self._budget_of(total_bytes)
@@ -209,7 +223,7 @@ class Engine:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""
         self._backend.reset()
         crowd = len(self._running)
-        rows = [request for request in self._running.values() if request.reason is None]
+        rows = [request for request in self._running.values() if not request.done]
         self._running.clear()
         self._free_room()
         self._limit, self._fitting_steps = max(1, crowd // 2), 0
@@ -232,7 +246,7 @@ class Engine:
             StepOutput(
                 step=self._steps,
                 events=self._events,
-                running=sum(request.reason is None for request in self._running.values()),
+                running=sum(not request.done for request in self._running.values()),
                 waiting=len(self._waiting),
                 prefilled=prefilled - self._reported_prefill,
                 active_bytes=memory.active_bytes if memory else None,

@@ -76,4 +76,4 @@ def _version(distribution: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(hub_state() if "--hub" in sys.argv else probe()) + "\n")
+    sys.stdout.write(json.dumps(hub_state() if "--hub" in sys.argv else probe(), allow_nan=False) + "\n")

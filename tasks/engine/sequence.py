@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.engine.text.piece import Piece, joined
-from tasks.messages.engine import Finished, Started, TokenLogprob, Tokens
+from tasks.messages.engine import Failed, Finished, Started, TokenLogprob, Tokens
 
 if TYPE_CHECKING:
     from tasks.messages.answer import FinishReason, Kind
@@ -61,6 +61,12 @@ class Request:
     passed_over_at: float | None = None
     ran_out_alone: bool = False
     reason: FinishReason | None = None
+    failed: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.failed or self.reason is not None
 
     @property
     def task_id(self) -> str:
@@ -116,6 +122,11 @@ class Request:
             self._owe(self.assembler.finish())
         self.reason = reason
         return [*self._rest(), self._finished()]
+
+    def fail(self, code: str, message: str) -> Event:
+        """The event of an end by an error."""
+        self.failed = True
+        return Failed(self.task_id, code, message)
 
     def _ended(self) -> bool:
         if self.assembler.stopped:

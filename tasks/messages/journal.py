@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 if TYPE_CHECKING:
     from tasks.messages.answer import Usage
 
+from tasks.messages.encoding import to_compact_json
+
 VERSION = 1
 
 
@@ -95,7 +97,6 @@ class Error:
 Entry: TypeAlias = Claim | Start | Token | Release | End | Error
 TYPES: dict[str, type[Entry]] = {entry.type: entry for entry in (Claim, Start, Token, Release, End, Error)}
 _NAMES = {name: tuple(field_.name for field_ in fields(kind)) for name, kind in TYPES.items()}
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode(entry: Entry) -> str:
@@ -103,7 +104,7 @@ def encode(entry: Entry) -> str:
     record: dict[str, Any] = {"v": VERSION, "type": entry.type}
     for name in _NAMES[entry.type]:  # dataclasses.asdict copies deeply, at three times the cost
         record[name] = getattr(entry, name)
-    return _to_json(record)
+    return to_compact_json(record)
 
 
 def decode(payload: str | bytes) -> Entry | None:

@@ -5,11 +5,12 @@ Records are JSON. ``decode_record`` never raises: garbage and records of newer v
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tasks.messages.encoding import to_compact_json
 
 VERSION = 1
 #: Types as JSON has them: no number out of a text, no integer out of a fraction, no NaN. Unknown fields are dropped.
@@ -107,7 +108,7 @@ _RECORD = TypeAdapter(WorkerRecord)
 
 def encode_record(record: WorkerRecord) -> str:
     """The record as JSON."""
-    return json.dumps({"v": VERSION, **asdict(record)}, ensure_ascii=False, separators=(",", ":"))
+    return to_compact_json({"v": VERSION, **asdict(record)})
 
 
 def decode_record(node: str, payload: str | bytes) -> WorkerRecord | Unreadable:

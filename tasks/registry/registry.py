@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import NoPermissionError
 
+from tasks.messages.encoding import to_compact_json
 from tasks.messages.registry import VERSION, Unreadable, WorkerRecord, decode_record
 from tasks.registry import scripts
 from tasks.registry.values import json_object, number, text
@@ -268,4 +268,4 @@ def _body(record: WorkerRecord) -> str:
     values = asdict(record)
     for name in ("started_at", "beat_at", "loop_at"):
         del values[name]
-    return json.dumps({"v": VERSION, **values}, ensure_ascii=False, separators=(",", ":"))
+    return to_compact_json({"v": VERSION, **values})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
-from tests.tiny_model import end_id, make_tiny_model
+from tests.tiny_model import end_id, make_tiny_model, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,21 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineClient]
         yield client
 
 
+@pytest.fixture(scope="module")
+def broken_for_z(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineClient]:
+    """A model with a NaN in the embedding of one letter, and a prompt cache."""
+    folder = make_tiny_model(tmp_path_factory.mktemp("models") / "broken", script=SCRIPT)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("Z"), 0] = (
+        math.nan
+    )
+    write_safetensors(folder / "model.safetensors", tensors)
+    config = EngineConfig(model="broken-for-Z", source=str(folder), prompt_cache_bytes=32 << 20)
+    with EngineClient(config) as client:
+        assert client.ready
+        yield client
+
+
 @pytest.fixture
 def endless(folder: Path) -> Sampling:
     """Greedy, and never an end token."""
@@ -65,6 +83,27 @@ def test_text_comes_unbroken_and_ends_at_the_end_token(scripted: EngineClient) -
     assert "".join(answer.texts) == SCRIPT
     assert "😀" in answer.texts
     assert not any("\ufffd" in text for text in answer.texts)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(seed=1, top_p=0.5, logprobs=True, top_logprobs=2)])
+def test_logits_that_are_no_numbers_are_an_error_of_that_request(
+    broken_for_z: EngineClient, sampling: Sampling
+) -> None:
+    """It names the model, and never is text; neighbours go on, and what was computed is not kept for others."""
+    first = broken_for_z.submit("the long way", 12, sampling=sampling)
+    broken = broken_for_z.submit("a Z in the middle, and more", 12, sampling=sampling)
+    second = broken_for_z.submit("another way", 12, sampling=sampling)
+    answer = broken_for_z.answer(broken)
+    assert answer.failed is not None
+    assert answer.failed.code == "internal_error"
+    assert "model 'broken-for-Z' computed logits that are not finite numbers" in answer.failed.message
+    assert (answer.ids, answer.text) == ([], "")
+    for task_id in (first, second):
+        assert broken_for_z.answer(task_id).reason in {"stop", "length"}
+        assert broken_for_z.answer(task_id).text
+    again = broken_for_z.ask("a Z in the middle, and more", 12, sampling=sampling)
+    assert again.started is not None
+    assert again.started.cached_tokens == 0
 
 
 @pytest.mark.parametrize("stop", ["😀,d", "ün", "j"])

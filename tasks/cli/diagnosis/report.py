@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -125,7 +126,7 @@ class JsonReport:
             "hardware": asdict(hardware) if hardware else None,
             "sections": self._sections,
         }
-        self._out.write(json.dumps(answer, indent=2) + "\n")
+        self._out.write(to_json(answer, indent=2) + "\n")
 
 
 def report_for(out: TextIO, *, as_json: bool, no_color: bool) -> Report:

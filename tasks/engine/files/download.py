@@ -14,7 +14,6 @@ import argparse
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.errors import ModelLoadFailed
+from tasks.messages.encoding import to_json
 from worker_config.hub import complete_mark, fetched_snapshot, hub_cache, repository_folder
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ class Speaker:
     @staticmethod
     def _say(**values: Any) -> None:
         try:
-            sys.stdout.write(json.dumps(values) + "\n")
+            sys.stdout.write(to_json(values) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             os._exit(1)

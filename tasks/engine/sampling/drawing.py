@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 #: A draw chooses a block of tokens first; a vocabulary has about as many blocks as a block has tokens.
 BLOCK_TOKENS = 256
-#: What a uniform number in single precision can hold without being rounded up to 1.
-UNIFORM_BITS = 24
+#: A token's chance is right down to 2 ** -WORD_BITS of the likeliest one's.
+WORD_BITS = 32
 
 _LOG2_E = math.log2(math.e)
 #: Small blocks where candidates are gathered from many of them.
@@ -27,6 +32,15 @@ _FEW_TOKENS = 256
 def bits(logits: mx.array, best: mx.array) -> mx.array:
     """``[rows, vocabulary]`` bits of single-precision logits; ``best`` is each row's argmax, ``[rows]``."""
     return (logits - mx.take_along_axis(logits, best[:, None], axis=-1)) * _LOG2_E
+
+
+def are_numbers(logits: mx.array, best: mx.array) -> mx.array:
+    """Of each row, ``[rows]``, whether its logits are numbers one of which is finite.
+
+    A look at the row's greatest logit costs nothing, and is enough: argmax finds the first NaN on a CPU. On a GPU it passes
+    over a NaN beside numbers, as if that token could not come; a model that is broken computes nothing but NaN.
+    """
+    return mx.isfinite(mx.take_along_axis(logits, best[:, None], axis=-1)[:, 0])
 
 
 def weigh(scores: mx.array) -> mx.array:
@@ -98,15 +112,19 @@ def _last_kept(ranked: mx.array, dropped: mx.array) -> mx.array:
     return mx.take_along_axis(ranked, dropped.sum(axis=-1, keepdims=True), axis=-1)
 
 
-def draw(weights: mx.array, uniforms: mx.array) -> mx.array:
+def draw(weights: mx.array, exponentials: mx.array) -> mx.array:
     """One token for each row, ``[rows]``, with probabilities in proportion to ``weights``.
 
-    Of the two numbers in ``uniforms``, ``[rows, 2]``, the first chooses a block of tokens and the second a token of that
-    block. So a row needs two random numbers and not one for each token, and sums stay short enough for single precision.
+    A race: what has the weight w arrives after an exponentially distributed time of the rate w, and is the first with a
+    probability in proportion to w. Blocks of tokens race first, then the tokens of the block that won, so a row needs
+    :func:`numbers_for` random numbers, ``exponentials`` of the rate 1, and not one for each token. No running sum is
+    compared with anything, so no token is too unlikely to be drawn, and a row's draw does not depend on how many there are.
     """
     blocks = _blocks(weights, BLOCK_TOKENS, 0.0)
-    block = _choose(blocks.sum(axis=-1), uniforms[:, :1])
-    return block * BLOCK_TOKENS + _choose(blocks[mx.arange(len(weights)), block], uniforms[:, 1:])
+    count = blocks.shape[1]
+    block = mx.argmax(blocks.sum(axis=-1) / exponentials[:, :count], axis=-1)
+    inside = mx.argmax(blocks[mx.arange(len(weights)), block] / exponentials[:, count:], axis=-1)
+    return block * BLOCK_TOKENS + inside
 
 
 def _blocks(array: mx.array, tokens: int, filler: float) -> mx.array:
@@ -117,17 +135,20 @@ def _blocks(array: mx.array, tokens: int, filler: float) -> mx.array:
     return array.reshape(rows, -1, tokens)
 
 
-def _choose(weights: mx.array, uniform: mx.array) -> mx.array:
-    # A parallel sum may fall by a rounding error where a weight is 0; nothing without weight is ever chosen.
-    reached = mx.where(weights > 0, mx.cumsum(weights, axis=-1), 0.0)
-    return mx.argmax(reached > uniform * reached.max(axis=-1, keepdims=True), axis=-1)
+def numbers_for(vocabulary: int) -> int:
+    """How many random numbers a draw from so many tokens takes."""
+    return -(-vocabulary // BLOCK_TOKENS) + BLOCK_TOKENS
 
 
-def uniforms_of(seed: int, position: int) -> tuple[float, float]:
-    """Two numbers from 0 up to 1 that depend on seed and position alone, on every machine."""
-    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=2 * UNIFORM_BITS // 8).digest()
-    high, low = divmod(int.from_bytes(digest, "big"), 1 << UNIFORM_BITS)
-    return math.ldexp(high, -UNIFORM_BITS), math.ldexp(low, -UNIFORM_BITS)
+def random_words(seed: int, position: int, count: int) -> npt.NDArray[np.uint32]:
+    """So many numbers of 32 bits that depend on seed and position alone, on every machine."""
+    return np.frombuffer(hashlib.shake_128(f"{seed}:{position}".encode()).digest(4 * count), "<u4")
+
+
+def exponentials_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    """Exponentially distributed numbers of the rate 1 (their mean is 1), never 0, out of uniform ones."""
+    numbers: npt.NDArray[np.float32] = -np.log1p((words + 0.5) * -(2.0**-WORD_BITS)).astype(np.float32)
+    return numbers
 
 
 def penalise_counts(logits: mx.array, counts: mx.array, presence: mx.array, frequency: mx.array) -> mx.array:

@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Self, cast
 
 import mlx.core as mx
+import numpy as np
 
 from tasks.engine.backend import Draw
 from tasks.engine.sampling import drawing
@@ -24,12 +25,18 @@ from tasks.messages.engine import TokenLogprob
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    import numpy.typing as npt
+
     from tasks.messages.engine import Sampling
 
 #: Below this a temperature is 0: it tells logits apart that single precision does not.
 LOWEST_TEMPERATURE = 1e-5
 #: The inverse of the highest one: 0 in single precision would make infinitely unlikely tokens undefined.
 LOWEST_SHARPNESS = 1e-30
+#: What a repetition penalty is bounded by: a stronger one changes nothing but that logits overflow.
+MOST_REPETITION_PENALTY = 1e6
+#: OpenAI's figure for a token that cannot come. JSON has no infinity.
+LOWEST_LOGPROB = -9999.0
 
 
 def check_sampling(sampling: Sampling, vocabulary_tokens: int) -> None:
@@ -45,9 +52,13 @@ def check_sampling(sampling: Sampling, vocabulary_tokens: int) -> None:
 
 @dataclass(slots=True, frozen=True)
 class Drawn:
-    """One token for each row of a step, ``[rows]``, and log-probabilities where rows asked, all still on the device."""
+    """One token for each row of a step, ``[rows]``, and log-probabilities where rows asked, all still on the device.
+
+    ``sound`` says of each row whether its logits were numbers: the token of another one means nothing.
+    """
 
     tokens: mx.array
+    sound: mx.array
     scores: _Scores | None = None
 
     def launch(self) -> None:
@@ -58,11 +69,12 @@ class Drawn:
         """Wait for the device, once, and return what the rows drew; ``uids`` names them in order."""
         mx.eval(self._arrays())
         logprobs = {} if self.scores is None else dict(self.scores.read())
-        tokens = cast("list[int]", self.tokens.tolist())
-        return [Draw(uid, token, logprobs.get(uid)) for uid, token in zip(uids, tokens, strict=True)]
+        tokens, sound = cast("list[int]", self.tokens.tolist()), cast("list[bool]", self.sound.tolist())
+        return [Draw(uid, token, ok, logprobs.get(uid)) for uid, token, ok in zip(uids, tokens, sound, strict=True)]
 
     def _arrays(self) -> list[mx.array]:
-        return [self.tokens] if self.scores is None else [self.tokens, self.scores.ids, self.scores.values]
+        arrays = [self.tokens, self.sound]
+        return arrays if self.scores is None else [*arrays, self.scores.ids, self.scores.values]
 
 
 class BatchSampler:
@@ -105,13 +117,14 @@ class BatchSampler:
         if not plan.is_argmax:
             logits = plan.adjust(logits.astype(mx.float32))
         tokens = best = mx.argmax(logits, axis=-1)
+        sound = drawing.are_numbers(logits, best)
         if plan.random is not None:
             tokens = plan.random.draw(logits, best, self._entropy)
         for index, row in enumerate(plan.rows):
             row.take(_Slot(tokens, index))
         if plan.asking is None:
-            return Drawn(tokens)
-        return Drawn(tokens, plan.asking.score(logits, best, tokens, self._text))
+            return Drawn(tokens, sound)
+        return Drawn(tokens, sound, plan.asking.score(logits, best, tokens, self._text))
 
     def _plan_for(self, rows: list[_Row]) -> _Plan:
         if self._plan.rows != rows:
@@ -133,7 +146,8 @@ class _Scores:
         ids = cast("list[list[int]]", self.ids.tolist())
         values = cast("list[list[float]]", self.values.tolist())
         for uid, count, row, scores in zip(self.uids, self.alternatives, ids, values, strict=True):
-            (token_id, logprob), *likeliest = zip(row[: 1 + count], scores[: 1 + count], strict=True)
+            finite = [max(score, LOWEST_LOGPROB) for score in scores[: 1 + count]]
+            (token_id, logprob), *likeliest = zip(row[: 1 + count], finite, strict=True)
             top = tuple((each, self.text(each), score) for each, score in likeliest)
             yield uid, TokenLogprob(token_id, self.text(token_id), logprob, top)
 
@@ -200,9 +214,9 @@ class _Row:
         self.has_drawn = True
         self.position += 1
 
-    def uniforms(self, entropy: Random) -> tuple[float, float]:
-        seed = self.sampling.seed
-        return drawing.uniforms_of(entropy.getrandbits(64) if seed is None else seed, self.position)
+    def random_words(self, entropy: Random) -> npt.NDArray[np.uint32]:
+        seed = entropy.getrandbits(64) if self.sampling.seed is None else self.sampling.seed
+        return drawing.random_words(seed, self.position, drawing.numbers_for(self.vocabulary))
 
 
 def _dense(numbers: dict[int, int], vocabulary: int) -> mx.array:
@@ -295,7 +309,9 @@ class _Repeating(_Part):
 
     def __init__(self, rows: list[_Row], chosen: list[int]) -> None:
         super().__init__(rows, chosen)
-        self._penalty = self.column(lambda row: row.sampling.repetition_penalty)
+        self._penalty = self.column(
+            lambda row: min(max(row.sampling.repetition_penalty, 1 / MOST_REPETITION_PENALTY), MOST_REPETITION_PENALTY)
+        )
 
     @staticmethod
     def takes(row: _Row) -> bool:
@@ -352,8 +368,9 @@ class _Random(_Part):
         scores = drawing.bits(self.of(logits), self.of(best))
         if self._is_cut:
             scores = mx.where(scores >= self._floor(scores), scores, -math.inf)
-        uniforms = mx.array([row.uniforms(entropy) for row in self.rows])
-        return self.into(best, drawing.draw(drawing.weigh(scores * self._sharpness), uniforms))
+        words = np.stack([row.random_words(entropy) for row in self.rows])
+        exponentials = mx.array(drawing.exponentials_of(words))
+        return self.into(best, drawing.draw(drawing.weigh(scores * self._sharpness), exponentials))
 
     def _floor(self, scores: mx.array) -> mx.array:
         floor = self._min_bits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from celery import signals
 from celery.exceptions import Reject
 
 from tasks.errors import InvalidRequest, error_for
+from tasks.messages.encoding import to_json
 from tasks.messages.journal import End, Error, Release
 from tasks.names import GENERATE
 from tasks.worker.attempts.job import current_job
@@ -105,7 +105,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             values["exception"] = self.formatException(record.exc_info)
-        return json.dumps(values, default=str)
+        return to_json(values, default=str)
 
 
 def _not_of_a_generation(record: logging.LogRecord) -> bool:

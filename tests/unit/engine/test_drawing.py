@@ -6,16 +6,15 @@ import math
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.sample_utils import apply_top_k, apply_top_p
 
 from tasks.engine.sampling import drawing
 
-ALMOST_ONE = 1 - 2.0**-24
-WEIGHTS = st.lists(st.sampled_from([0.0, 0.0, 1e-6, 0.5, 1.0, 3.0]), min_size=1, max_size=700).filter(any)
-UNIFORM = st.sampled_from([0.0, ALMOST_ONE]) | st.integers(0, 2**24 - 1).map(lambda n: n / 2**24)
+WEIGHTS = st.lists(st.sampled_from([0.0, 0.0, 1e-30, 1e-6, 0.5, 1.0, 3.0]), min_size=1, max_size=700).filter(any)
 
 
 def logits_like(shape: str, rows: int = 4, vocabulary: int = 3000) -> mx.array:
@@ -36,18 +35,15 @@ def tail_of(top_p: float, logits: mx.array) -> mx.array:
     return mx.array([[math.log2((1 - top_p) / logits.shape[-1])]] * len(logits))
 
 
-@given(WEIGHTS, UNIFORM, UNIFORM)
-@settings(deadline=None)
-def test_a_draw_has_weight_and_follows_the_sums(weights: list[float], first: float, second: float) -> None:
-    """The token drawn has a weight, and its block and place are where the cumulated weights pass the two numbers."""
-    token = cast("int", drawing.draw(mx.array([weights]), mx.array([[first, second]])).item())
-    assert weights[token] > 0
-    start = token - token % drawing.BLOCK_TOKENS
-    block = weights[start : start + drawing.BLOCK_TOKENS]
-    slack = 1e-5 * sum(weights)
-    assert sum(weights[:start]) - slack <= first * sum(weights) <= sum(weights[:start]) + sum(block) + slack
-    inside = token - start
-    assert sum(block[:inside]) - slack <= second * sum(block) <= sum(block[: inside + 1]) + slack
+def draw(weights: list[float], seed: int) -> int:
+    words = drawing.random_words(seed, 0, drawing.numbers_for(len(weights)))
+    return cast("int", drawing.draw(mx.array([weights]), mx.array(drawing.exponentials_of(words[None]))).item())
+
+
+@given(WEIGHTS, st.integers(0, 2**64 - 1))
+def test_what_has_no_weight_is_never_drawn(weights: list[float], seed: int) -> None:
+    """Whatever the numbers, and wherever the blocks end."""
+    assert weights[draw(weights, seed)] > 0
 
 
 @pytest.mark.parametrize("vocabulary", [1000, 4 * drawing.BLOCK_TOKENS])
@@ -56,7 +52,35 @@ def test_every_row_draws_for_itself(vocabulary: int) -> None:
     weights = mx.zeros((3, vocabulary))
     for row, token in enumerate((0, 255, 999)):
         weights[row, token] = 2.0
-    assert drawing.draw(weights, mx.array([[0.0, 0.0], [ALMOST_ONE, 0.5], [0.5, ALMOST_ONE]])).tolist() == [0, 255, 999]
+    words = np.stack([drawing.random_words(row, 0, drawing.numbers_for(vocabulary)) for row in range(3)])
+    assert drawing.draw(weights, mx.array(drawing.exponentials_of(words))).tolist() == [0, 255, 999]
+
+
+@pytest.mark.parametrize("unlikely", [3, 700, 999])
+@pytest.mark.parametrize("likely", [5, 800])
+def test_no_token_is_too_unlikely(unlikely: int, likely: int) -> None:
+    """A token of one chance in a thousand million beside one that has all the rest is drawn where its numbers say so: before,
+    behind or beside it in its block."""
+    weights = [0.0] * 1000
+    weights[likely], weights[unlikely] = 1.0, 1e-9
+    words = np.full(drawing.numbers_for(len(weights)), 2**32 - 1, np.uint32)
+    blocks = len(words) - drawing.BLOCK_TOKENS
+    words[unlikely // drawing.BLOCK_TOKENS] = words[blocks + unlikely % drawing.BLOCK_TOKENS] = 0
+    exponentials = mx.array(drawing.exponentials_of(words[None]))
+    assert drawing.draw(mx.array([weights]), exponentials).item() == unlikely
+
+
+def test_draws_are_in_proportion_to_the_weights() -> None:
+    """Twenty thousand draws from four tokens in three blocks."""
+    weights = np.zeros(1000, np.float32)
+    weights[[1, 2, 600, 999]] = 1, 2, 3, 4
+    rows = 20_000
+    words = np.stack([drawing.random_words(7, n, drawing.numbers_for(len(weights))) for n in range(rows)])
+    drawn = drawing.draw(mx.array(np.broadcast_to(weights, (rows, 1000))), mx.array(drawing.exponentials_of(words)))
+    counts = np.bincount(np.array(drawn), minlength=1000)[[1, 2, 600, 999]]
+    expected = rows * np.array([0.1, 0.2, 0.3, 0.4])
+    assert counts.sum() == rows
+    assert ((counts - expected) ** 2 / expected).sum() < 21  # one in ten thousand at three degrees of freedom
 
 
 @pytest.mark.parametrize("shape", ["model", "flat", "peaked", "ties"])
@@ -96,12 +120,26 @@ def test_ties_with_the_last_rank_are_kept() -> None:
     assert drawing.ranked_floor(scores, 2, mx.array([[2]]), None).tolist() == [[-1.0]]
 
 
-def test_uniform_numbers_are_a_function_of_seed_and_position() -> None:
+def test_random_numbers_are_a_function_of_seed_and_position() -> None:
     """The same on every machine and in every version: a change would break resumed requests."""
-    assert drawing.uniforms_of(7, 0) == (0.07760661840438843, 0.7222424745559692)
-    assert drawing.uniforms_of(-1, 3) != drawing.uniforms_of(1, 3)
-    many = [number for position in range(4000) for number in drawing.uniforms_of(2**64 - 1, position)]
-    assert 0 <= min(many) < 0.001
-    assert 0.999 < max(many) < 1
-    assert abs(sum(many) / len(many) - 0.5) < 0.01
-    assert mx.all(mx.array(many) < 1)
+    assert drawing.random_words(7, 0, 3).tolist() == [1008207343, 1761826650, 3139540319]
+    assert drawing.random_words(-1, 3, 2).tolist() != drawing.random_words(1, 3, 2).tolist()
+    assert drawing.exponentials_of(np.array([0, 2**31, 2**32 - 1], np.uint32)).tolist() == pytest.approx(
+        [2.0**-33, math.log(2), 33 * math.log(2)], rel=1e-6
+    )
+    many = np.concatenate([drawing.exponentials_of(drawing.random_words(2**64 - 1, n, 100)) for n in range(400)])
+    assert abs(many.mean() - 1) < 0.02
+    assert abs(many.var() - 1) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+def test_which_rows_are_numbers(dtype: mx.Dtype) -> None:
+    """NaN anywhere, infinity anywhere and nothing but minus infinity are not; a few tokens that cannot come are no fault."""
+    logits = mx.random.normal((6, 300), key=mx.random.key(1)).astype(dtype)
+    logits[1, 250] = math.nan
+    logits[2] = math.nan
+    logits[3, 7] = math.inf
+    logits[4] = -math.inf
+    logits[5, :200] = -math.inf
+    best = mx.argmax(logits, axis=-1)
+    assert drawing.are_numbers(logits, best).tolist() == [True, False, False, False, False, True]

@@ -146,6 +146,22 @@ def test_a_step_without_memory_halves_the_batch_and_loses_nothing() -> None:
     assert max(after) == 2
 
 
+def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
+    """After the tokens before it, with an error; its place is free in that same turn, and the others say what they say."""
+    loop = Loop(max_batch=2)
+    for name in ("a", "!nan@3", "c"):
+        loop.submit(name, 8)
+    loop.finish()
+    broken = loop.answers.pop("!nan@3")
+    assert broken.failed is not None
+    assert broken.failed.code == "internal_error"
+    assert "not finite numbers for token 3" in broken.failed.message
+    assert len(broken.ids) == 3
+    for name, answer in loop.answers.items():
+        assert answer.text == fake_text(name, None, 8)
+    assert max(output.running for output in loop.outputs) == 2
+
+
 def test_a_halved_batch_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """After enough steps that fitted, as many rows run as before."""
     monkeypatch.setattr(engine_module, "RECOVER_STEPS", 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from random import Random
 from typing import cast
 
@@ -10,7 +12,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from tasks.engine.sampling.sampler import BatchSampler, check_sampling
+from tasks.engine.sampling.sampler import LOWEST_LOGPROB, BatchSampler, check_sampling
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 
@@ -84,10 +86,10 @@ def test_a_mixed_batch_is_distributed_as_mlx_lms_samplers() -> None:
 
 def test_a_wrong_temperature_would_be_noticed() -> None:
     """The chi-square test has the power to tell a temperature of 1 from one of 1.15."""
-    uids = list(range(2000))
-    logits = mx.broadcast_to(normal(1), (2000, VOCABULARY))
-    ours = tokens_of(sampler_of([Sampling()] * 2000), uids, logits)
-    theirs = tokens_of(sampler_of([Sampling(temperature=1.15)] * 2000, entropy=2), uids, logits)
+    uids = list(range(6000))
+    logits = mx.broadcast_to(normal(1), (6000, VOCABULARY))
+    ours = tokens_of(sampler_of([Sampling()] * 6000), uids, logits)
+    theirs = tokens_of(sampler_of([Sampling(temperature=1.15)] * 6000, entropy=2), uids, logits)
     statistic, freedom = chi_square(ours, theirs)
     assert statistic > freedom + 4 * (2 * freedom) ** 0.5
 
@@ -158,6 +160,63 @@ def test_a_seeded_row_draws_the_same_alone_and_in_company() -> None:
         got.append(dict(zip(uids, tokens_of(company, uids, batch), strict=True))[last])
     assert got == expected
     assert len(set(expected)) > 6
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, 49152])
+def test_a_seed_draws_the_same_in_every_batch_size(vocabulary: int) -> None:
+    """A row alone, one of two and one of sixteen: the same logits and the same seed give the same tokens, for all parameters."""
+    steps = [mx.random.normal((1, vocabulary), key=mx.random.key(n)) * 2.5 for n in range(6)]
+    drawn: dict[int, list[list[int]]] = {}
+    for size in (1, 2, 16):
+        for sampling in MIXED:
+            sampler = BatchSampler(vocabulary, str)
+            for uid in range(size):
+                sampler.add(uid, replace(sampling, seed=1000 * uid), [1], [])
+            batches = [mx.broadcast_to(logits, (size, vocabulary)) for logits in steps]
+            drawn.setdefault(size, []).append([tokens_of(sampler, list(range(size)), batch)[0] for batch in batches])
+    assert drawn[1] == drawn[2] == drawn[16]
+    assert len({tuple(tokens) for tokens in drawn[1]}) > 5
+
+
+ASKING = Sampling(seed=1, logprobs=True, top_logprobs=3)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, *MIXED, ASKING, Sampling(seed=2, repetition_penalty=1.3)])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_row_whose_logits_are_no_numbers_is_told_from_the_others(sampling: Sampling, broken: float) -> None:
+    """However it is drawn from; its neighbours draw what they draw without it."""
+    logits = normal(3)
+    spoilt = mx.array(logits)
+    spoilt[1] = broken
+    uids = [0, 1, 2]
+    sound, unsound = (sampler_of([sampling] * 3).sample(uids, each).read(uids) for each in (logits, spoilt))
+    assert [draw.sound for draw in sound] == [True] * 3
+    assert [draw.sound for draw in unsound] == [True, False, True]
+    assert [draw.token for draw in unsound][::2] == [draw.token for draw in sound][::2]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        Sampling(temperature=1e-300),
+        Sampling(temperature=1e300),
+        Sampling(repetition_penalty=1e-300),
+        Sampling(repetition_penalty=1e300),
+        Sampling(logit_bias={64: -1e30, 65: 1e30}),
+        Sampling(temperature=0.0, presence_penalty=2.0, frequency_penalty=-2.0, logit_bias={3: -1e38}),
+    ],
+)
+def test_extreme_parameters_keep_logprobs_finite(extreme: Sampling) -> None:
+    """A request's own numbers make no infinity: of a token that cannot come the log-probability is OpenAI's -9999."""
+    logits = normal(1)
+    logits[0, : VOCABULARY - 10] = -math.inf
+    sampler = sampler_of([replace(extreme, seed=1, logprobs=True, top_logprobs=20)], prompt=list(range(VOCABULARY)))
+    for _ in range(3):
+        (draw,) = sampler.sample([0], logits).read([0])
+        assert draw.sound
+        assert draw.logprob is not None
+        scores = [draw.logprob.logprob, *(score for _, _, score in draw.logprob.top)]
+        assert all(LOWEST_LOGPROB <= score <= 1e-6 for score in scores), scores
 
 
 def test_a_resumed_row_goes_on_at_its_position() -> None:

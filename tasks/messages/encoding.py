@@ -1,0 +1,34 @@
+"""JSON text that every parser reads. Python's own writes ``NaN`` and ``Infinity``, which are no JSON."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import Any
+
+_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """The value as JSON, with the options of :func:`json.dumps`; a number that is not finite is ``null``."""
+    return _encode(json.JSONEncoder(allow_nan=False, **options), value)
+
+
+def to_compact_json(value: Any) -> str:
+    """The same without spaces and escapes, as records on the wire are written."""
+    return _encode(_compact, value)
+
+
+def _encode(encoder: json.JSONEncoder, value: Any) -> str:
+    try:
+        return encoder.encode(value)
+    except ValueError:
+        return encoder.encode(_finite(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,58 @@
+"""Whatever is written to a journal, a record or a log is JSON that every parser reads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tasks
+from tasks.messages import journal
+from tasks.messages.encoding import to_compact_json, to_json
+from tasks.messages.registry import WorkerRecord, encode_record
+
+#: A message that came is written back as it came.
+AS_IT_CAME = {"tasks/broker/unacked.py"}
+
+
+def strict(text: str) -> Any:
+    """Parse JSON as other languages do."""
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_null(number: float) -> None:
+    """In a journal's entry, in a worker's record and anywhere else, however deep; all else stays."""
+    logprobs = [{"id": 1, "token": "ü", "logprob": number, "top_logprobs": [{"logprob": -1.5}, {"logprob": number}]}]
+    entry = strict(journal.encode(journal.Token(attempt=1, index=0, ids=[1], text="ü", logprobs=logprobs)))
+    assert entry["logprobs"] == [
+        {"id": 1, "token": "ü", "logprob": None, "top_logprobs": [{"logprob": -1.5}, {"logprob": None}]}
+    ]
+    record = WorkerRecord(node="a", boot="b", status="online", metrics={"ttft_ms": {"p50": number, "count": 3}})
+    assert strict(encode_record(record))["metrics"] == {"ttft_ms": {"p50": None, "count": 3}}
+    assert to_compact_json((number, "x", None, True, 1)) == '[null,"x",null,true,1]'
+    assert to_json({"a": {1, 2}, "b": number}, default=list) == '{"a": [1, 2], "b": null}'
+
+
+def test_nothing_writes_json_in_another_way() -> None:
+    """No module of the product calls json.dumps or makes an encoder without ``allow_nan=False``."""
+    found = []
+    root = Path(tasks.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr in {"dumps", "dump", "JSONEncoder"} and ast.unparse(node.func.value) == "json":
+                name = str(path.relative_to(root.parent))
+                careful = any(word.arg == "allow_nan" and ast.unparse(word.value) == "False" for word in node.keywords)
+                if not careful and name not in AS_IT_CAME:
+                    found.append(f"{name}:{node.lineno}")
+    assert not found
