@@ -69,8 +69,8 @@ class Room(Protocol):
         """How many run."""
 
     @property
-    def asked(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
-        """Says for which models a queue's requests that were set aside are asked for: before and after its own lists."""
+    def lanes(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
+        """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
 
 
 class Channel(stock.Channel):
@@ -244,7 +244,7 @@ class Channel(stock.Channel):
         own = str(self._q_for_pri(queue, step))
         if self.room is None:
             return [own]
-        first, last = self.room.asked(queue)
+        first, last = self.room.lanes(queue)
         return [
             *(aside_list(queue, step, model) for model in first),
             own,

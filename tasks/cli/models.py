@@ -86,6 +86,7 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
         raise click.ClickException(str(error)) from error
     with _progress(entry.name) as show:
         download = Download(entry, current_settings(), refresh=True)
+        download.start()
         try:
             while not download.wait(LOOK_S):
                 show(download.fraction, download.about)

@@ -16,15 +16,20 @@ class Room:
     Args:
         limits: slots by queue; a queue that is not named is bounded by ``total`` alone.
         total: slots in all.
+        lanes: the lanes of a queue that requests are taken from, before and after those of the queue itself.
     """
 
-    def __init__(self, limits: Mapping[str, int], total: int) -> None:
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        total: int,
+        lanes: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ()),
+    ) -> None:
         self.limits = dict(limits)
         self.total = total
         #: Called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
         self.on_change: Callable[[], None] = lambda: None
-        #: Says for which models requests of a queue that were set aside are taken (:meth:`Engines.asked`).
-        self.asked: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ())
+        self.lanes = lanes
         self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)

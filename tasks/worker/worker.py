@@ -26,9 +26,11 @@ from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
 from tasks.worker.attempts.pace import Pace
 from tasks.worker.attempts.publisher import Publisher
+from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
-from tasks.worker.engines.peers import Peers
+from tasks.worker.engines.failures import Failures
+from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.keeper import Keeper
 from tasks.worker.room import Room
 from tasks.worker.starvation import Starvation
@@ -97,7 +99,6 @@ class InferenceWorker:
         self.catalogue = current_catalogue()
         limits = {queue: slots_for(self.hardware, tier_of_queue(queue)) for queue in self.queues if queue in QUEUES}
         self.concurrency = min(concurrency or sum(limits.values()) or 1, 1000)
-        self.room = Room(limits, self.concurrency)
         self.metrics = MetricsCollector()
         self.pace = Pace()
         self.usage = UsageSampler(settings)
@@ -109,22 +110,26 @@ class InferenceWorker:
         self._backend = app.backend
         self.publisher = Publisher(self.journal)
         registry = Registry(client)
-        peers = Peers(registry, self.identity)
+        peers = RegistryPeers(registry, self.identity)
         self.budget_bytes = memory_budget_bytes(self.hardware)
+        changes = Changes()
+        self.backlog = Backlog(lambda: read_aside(client), self.queues, peers, changes)
         self.engines = Engines(
             settings,
+            self.catalogue,
             self.budget_bytes,
             self.hardware.engine_accelerator,
             max(limits.values(), default=self.concurrency) if limits else self.concurrency,
             self.publisher,
+            changes,
+            self.backlog,
+            peers,
+            Failures(),
             self._on_step,
             self._on_engines_change,
-            self._on_asked,
-            peers,
+            self._on_lanes,
         )
-        self.backlog = Backlog(lambda: read_aside(client), self.queues, peers, self.engines.look_again)
-        self.engines.backlog = self.backlog
-        self.room.asked = self.engines.asked
+        self.room = Room(limits, self.concurrency, self.engines.lanes)
         self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
         self._consumed = app.amqp.queues
         self._client = client
@@ -157,6 +162,7 @@ class InferenceWorker:
         self.loop = loop
         self.publisher.start()
         self.keeper.start()
+        self.engines.start()
         self.backlog.start()
         self.starvation.start()
         for name in self.settings.models:
@@ -304,7 +310,7 @@ class InferenceWorker:
     def _on_engines_change(self) -> None:
         self.keeper.beat_soon()
 
-    def _on_asked(self) -> None:
+    def _on_lanes(self) -> None:
         self.room.on_change()
 
     def _cancel(self, task_ids: set[str]) -> None:

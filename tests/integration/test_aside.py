@@ -17,11 +17,13 @@ from tasks.broker.qos import set_aside
 from tasks.broker.queues import aside_list, depths, queue_and_model
 from tasks.errors import QueueFull
 from tasks.messages.registry import EngineState
+from tasks.models.key import EngineKey
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
+from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
-from tasks.worker.engines.peers import Nobody, Peers
+from tasks.worker.engines.peers import NoPeers, RegistryPeers
 from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send
 from tests.support import wait_until
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.demo.embedded import EmbeddedServer
 
 QUEUE = "tier-under-3B"
-MODEL = "fake:1"
+MODEL = EngineKey("fake:1")
 GB = 10**9
 
 
@@ -49,7 +51,7 @@ class Room:
     def has_room(self, queue: str) -> bool:
         return queue == QUEUE
 
-    def asked(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
+    def lanes(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return self.models
 
 
@@ -196,32 +198,29 @@ class TestBacklog:
         self, fetcher: Fetcher, room: Room, producer_app: Celery, client: redis.Redis
     ) -> None:
         """What others set aside comes to be known, the longest waiting first; what is no queue of this worker does not."""
-        changes: list[str] = []
-        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: changes.append("changed"))
+        changes = Changes()
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], NoPeers(), changes)
         backlog.start()
         for model in ("first", "second"):
             send(producer_app, model, QUEUE)
             put_aside(fetcher, model)
             time.sleep(0.01)
-        wait_until(lambda: [each.model for each in backlog.waiting()] == ["first", "second"])
-        assert changes
+        wait_until(lambda: [lane.key for lane in backlog.waiting()] == ["first", "second"])
+        assert changes.count
         room.models = (("first", "second"), ())
         fetcher.fetch()
-        wait_until(lambda: [each.model for each in backlog.waiting()] == ["second"])
+        wait_until(lambda: [lane.key for lane in backlog.waiting()] == ["second"])
         backlog.stop()
-        other = Backlog(lambda: read_aside(client), ["tier-3-7B"], Nobody(), lambda: None)
+        other = Backlog(lambda: read_aside(client), ["tier-3-7B"], NoPeers(), Changes())
         other.look()
         assert other.waiting() == []
 
-    def test_what_it_sets_aside_itself_is_known_at_once(
-        self, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_it_sets_aside_itself_is_known_at_once(self, client: redis.Redis) -> None:
         """Until Redis has it or has given it away; Redis's absence changes nothing."""
-        monkeypatch.setattr("tasks.worker.engines.backlog.NOTED_S", 0.2)
-        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: None)
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], NoPeers(), Changes(), noted_s=0.2)
         backlog.note(QUEUE, MODEL)
         backlog.look()
-        assert [(each.queue, each.model) for each in backlog.waiting()] == [(QUEUE, MODEL)]
+        assert [(lane.queue, lane.key) for lane in backlog.waiting()] == [(QUEUE, MODEL)]
 
         def forgotten() -> bool:
             backlog.look()
@@ -231,7 +230,7 @@ class TestBacklog:
 
     def test_without_redis(self, redis_server: EmbeddedServer, client: redis.Redis) -> None:
         """What was known stays known."""
-        backlog = Backlog(lambda: read_aside(client), [QUEUE], Nobody(), lambda: None)
+        backlog = Backlog(lambda: read_aside(client), [QUEUE], NoPeers(), Changes())
         backlog.note(QUEUE, MODEL)
         redis_server.stop()
         backlog.look()
@@ -248,23 +247,23 @@ class TestPeers:
             for ghost, room_gb in ((large, 8), (small, 1), (me, 8)):
                 ghost.record.queues, ghost.record.room_bytes = [QUEUE], room_gb * GB
                 ghost.beat()
-            peers = Peers(registry, me.identity)
+            peers = RegistryPeers(registry, me.identity)
             assert not peers.could_load(QUEUE, self.ENTRY)  # it has not looked yet
             peers.look()
             assert peers.could_load(QUEUE, self.ENTRY)
             assert not peers.could_load("tier-3-7B", self.ENTRY)
-            assert not peers.hold(QUEUE, MODEL)
-            assert peers.sizes(QUEUE) == "large@lab 8.0 GB, small@lab 1.0 GB"
+            assert not peers.have_loaded(QUEUE, MODEL)
+            assert peers.room(QUEUE) == "large@lab 8.0 GB, small@lab 1.0 GB"
             large.record.paused = True
             small.record.models = [MODEL]
             small.record.engines = [EngineState(model=MODEL, state="ready")]
             large.beat()
             small.beat()
             peers.look()
-            assert not peers.hold(QUEUE, MODEL), "the registry was read again at once"
-            fresh = Peers(registry, me.identity)
+            assert not peers.have_loaded(QUEUE, MODEL), "the registry was read again at once"
+            fresh = RegistryPeers(registry, me.identity)
             fresh.look()
-            assert fresh.hold(QUEUE, MODEL)
+            assert fresh.have_loaded(QUEUE, MODEL)
             assert not fresh.could_load(QUEUE, self.ENTRY)
             assert not fresh.could_load(QUEUE, ModelEntry(name="x", kind="path", source="/nowhere/house"))
 
@@ -274,13 +273,13 @@ class TestPeers:
             dead.record.queues, dead.record.models = [QUEUE], [MODEL]
             dead.beat()
             client.delete(keys.alive(dead.identity))
-            peers = Peers(Registry(client), "me@lab#1")
+            peers = RegistryPeers(Registry(client), "me@lab#1")
             peers.look()
-            assert not peers.hold(QUEUE, MODEL)
+            assert not peers.have_loaded(QUEUE, MODEL)
 
     def test_without_redis(self, client: redis.Redis, redis_server: EmbeddedServer) -> None:
         """What was known stays known, and nothing is raised."""
         redis_server.stop()
-        peers = Peers(Registry(client), "me@lab#1")
+        peers = RegistryPeers(Registry(client), "me@lab#1")
         peers.look()
-        assert peers.sizes(QUEUE) == ""
+        assert peers.room(QUEUE) == ""

@@ -17,7 +17,7 @@ import pytest
 from tasks.errors import ModelLoadFailed
 from tasks.worker.attempts.publisher import Publisher
 from tasks.worker.engines.download import Download
-from tasks.worker.engines.engines import Engines
+from tests.engines import engines_with
 from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
@@ -67,6 +67,7 @@ def fetch() -> Iterator[Callable[..., Download]]:
 
     def fetch(entry: ModelEntry = ENTRY, *, refresh: bool = False, **settings: Any) -> Download:
         started.append(Download(entry, Settings(**settings), refresh=refresh))
+        started[-1].start()
         return started[-1]
 
     yield fetch
@@ -204,6 +205,7 @@ from tasks.worker.engines.download import Download
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
 download = Download(ModelEntry(name="tiny", kind="hub", source="acme/tiny"), Settings())
+download.start()
 print(download.pid, flush=True)
 time.sleep(600)
 """
@@ -317,6 +319,7 @@ class TestFailing:
         """Whatever kills the process, there is an error."""
         hub.pause_s = 1.0
         download = fetch()
+        assert download.pid is not None
         os.kill(download.pid, signal.SIGKILL)
         assert "was ended by SIGKILL" in error_of(download)
 
@@ -327,9 +330,7 @@ class TestFailing:
         (folder / "model.safetensors.index.json").unlink()
         (folder / WEIGHTS.replace("1-of", "2-of")).unlink()
         hub.pause_s = 0.1
-        engines = Engines(
-            Settings(), 10**9, "cpu", 4, Publisher(cast("Journal", None)), on_step=lambda _engine, _output: None
-        )
+        engines = engines_with(Publisher(cast("Journal", None)))
         with closing(engines), ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(engines.acquire, replace(ENTRY, parameters_b=0.001))
             wait_until(lambda: waiting.done() or any(size for size in blobs().values()), timeout_s=WAIT_S)

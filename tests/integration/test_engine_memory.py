@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, cast
 import psutil
 import pytest
 
-from tasks.worker.engines.engines import Engines
+from tasks.models.key import key_of
+from tests.engines import engines_with
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
-from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,16 +44,14 @@ def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
     """So does an engine that computes with MLX."""
     folder = make_tiny_model(tmp_path / "tiny", hidden_size=512)
     entry = ModelEntry(name="tiny", kind="path", source=str(folder))
-    engines = Engines(
-        Settings(), 4 << 30, "cpu", 4, cast("Publisher", Nowhere()), on_step=lambda _engine, _output: None
-    )
+    engines = engines_with(cast("Publisher", Nowhere()), 4 << 30)
     sizes: list[tuple[int, int]] = []
     others = set(psutil.Process().children())
     try:
         for _ in range(3):
             engines.release(engines.acquire(entry))
             loaded = tree_bytes()
-            engines.unload(entry.name)
+            engines.unload(key_of(entry))
             wait_until(lambda: not engines.states())
             gc.collect()
             sizes.append((loaded, tree_bytes()))
@@ -71,7 +69,7 @@ def folder_bytes(folder: Path) -> int:
 @pytest.mark.timeout(240)
 def test_fifty_cycles_leave_it_flat() -> None:
     """A loaded model's memory is there to see; each unload gives it back to the system, and nothing is left of fifty."""
-    engines = Engines(Settings(), 10**9, "cpu", 4, cast("Publisher", Nowhere()), on_step=lambda _engine, _output: None)
+    engines = engines_with(cast("Publisher", Nowhere()))
     own = psutil.Process()
     others = set(own.children())
     loaded: list[int] = []
@@ -81,7 +79,7 @@ def test_fifty_cycles_leave_it_flat() -> None:
         for cycle in range(CYCLES):
             engines.release(engines.acquire(ENTRY))
             loaded.append(tree_bytes())
-            engines.unload(ENTRY.name)
+            engines.unload(key_of(ENTRY))
             wait_until(lambda: not engines.states())
             gc.collect()
             unloaded.append(tree_bytes())

@@ -47,7 +47,7 @@ class Room:
         return 2
 
     @staticmethod
-    def asked(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
+    def lanes(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return (), ()
 
 

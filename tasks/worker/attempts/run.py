@@ -23,7 +23,7 @@ from tasks.worker.attempts.job import current_job
 from tasks.worker.celery import logs
 from tasks.worker.celery.request import Stopped
 from tasks.worker.current import current_worker
-from tasks.worker.engines.engines import Interrupted, SetAside
+from tasks.worker.engines.waiting import Interrupted, SetAside
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Run:
                 return self._too_late(self._claim(entry, ""))
             self._stopped_before_claim()
         except SetAside as error:
-            set_aside(self._delivery_tag, error.model)
+            set_aside(self._delivery_tag, error.key)
             raise Reject(requeue=True) from None
         except GenerationError as error:
             self._refuse(error)

@@ -15,6 +15,7 @@ from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command
 
 from tasks.errors import GenerationError
+from tasks.models.key import key_of
 from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
 
@@ -61,7 +62,7 @@ def unload_model(state: Any, name: str, **_: Any) -> dict[str, str]:
     if worker is None:
         return NO_MODELS
     try:
-        found = worker.engines.unload(worker.catalogue.resolve(name).name)
+        found = worker.engines.unload(key_of(worker.catalogue.resolve(name)))
     except ModelNotAllowed as error:
         return {"error": str(error)}
     return {"ok": f"{name} ends", "reason": _held(worker)} if found else {"error": f"{name} is not loaded"}

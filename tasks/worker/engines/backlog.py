@@ -1,4 +1,4 @@
-"""What was set aside for models that were not loaded, as this worker knows it. Times are monotonic seconds."""
+"""What waits in the lanes of models, as this worker knows it. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -9,60 +9,68 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.errors import BrokerUnavailable
+from tasks.models.key import EngineKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tasks.broker.aside import Aside
-    from tasks.worker.engines.peers import Others
+    from tasks.worker.changes import Changes
+    from tasks.worker.engines.peers import Peers
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-#: What this worker has just set aside may not be in Redis yet.
+#: A request that this worker moved to a lane may not be in Redis yet.
 NOTED_S = 2.0
 
 
 @dataclass(slots=True, frozen=True)
 class Waiting:
-    """Requests of one queue that wait for one model, since the first of them was set aside."""
+    """A lane: requests of one queue that wait for one engine, since the first of them was moved there."""
 
     queue: str
-    model: str
+    key: EngineKey
     since: float
 
 
 class Backlog(threading.Thread):
-    """Looks into Redis every :data:`LOOK_S`, and remembers what this worker itself sets aside.
+    """Looks into Redis every :data:`LOOK_S`, and remembers what this worker itself moves to lanes.
 
     Args:
-        read: what is set aside in all queues.
+        read: what waits in the lanes of all queues.
         queues: those that this worker serves; the others are not its business.
-        others: asked to look too, while there is anything.
-        on_change: called, on this thread, when something came or went.
+        peers: asked to look too, while there is anything.
+        changes: where it is noted that something came or went.
     """
 
     def __init__(
         self,
         read: Callable[[], Iterable[Aside]],
         queues: Iterable[str],
-        others: Others,
-        on_change: Callable[[], None],
+        peers: Peers,
+        changes: Changes,
+        noted_s: float = NOTED_S,
     ) -> None:
         super().__init__(name="backlog", daemon=True)
         self._read = read
-        self._queues = frozenset(queues)
-        self._others = others
-        self._on_change = on_change
+        self.queues = frozenset(queues)
+        self._peers = peers
+        self._changes = changes
+        self._noted_s = noted_s
         self._lock = threading.Lock()
-        self._since: dict[tuple[str, str], float] = {}
-        self._noted: dict[tuple[str, str], float] = {}
+        self._since: dict[tuple[str, EngineKey], float] = {}
+        self._noted: dict[tuple[str, EngineKey], float] = {}
         self._ending = threading.Event()
 
     def run(self) -> None:
         """Look until :meth:`stop`."""
         while not self._ending.wait(LOOK_S):
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                # Never let this thread die: without it no request leaves its lane.
+                logger.exception("a look at the lanes failed")
 
     def stop(self) -> None:
         """End the thread."""
@@ -70,36 +78,37 @@ class Backlog(threading.Thread):
         if self.is_alive():
             self.join()
 
-    def note(self, queue: str, model: str) -> None:
-        """This worker sets a request aside."""
+    def note(self, queue: str, key: EngineKey) -> None:
+        """This worker moves a request to a lane."""
         with self._lock:
-            self._noted[queue, model] = time.monotonic()
+            self._noted[queue, key] = time.monotonic()
 
     def waiting(self) -> list[Waiting]:
-        """What is set aside, the longest waiting first."""
+        """The lanes that are not empty, the longest waiting first."""
         with self._lock:
             merged = {**self._noted, **self._since}
-        return sorted((Waiting(*each, since) for each, since in merged.items()), key=lambda waiting: waiting.since)
+        return sorted((Waiting(*lane, since) for lane, since in merged.items()), key=lambda waiting: waiting.since)
 
     def look(self) -> None:
-        """Read what is set aside now."""
+        """Read what waits in lanes now."""
         started = time.monotonic()
         try:
             found = list(self._read())
         except BrokerUnavailable as error:
-            logger.debug("what was set aside could not be read: %s", error)
+            logger.debug("the lanes could not be read: %s", error)
             return
-        since: dict[tuple[str, str], float] = {}
-        for each in found:
-            if each.queue in self._queues:
-                key = (each.queue, each.model)
-                since[key] = min(since.get(key, started), started - each.age_s)
+        since: dict[tuple[str, EngineKey], float] = {}
+        for aside in found:
+            if aside.queue in self.queues:
+                lane = (aside.queue, EngineKey(aside.model))
+                since[lane] = min(since.get(lane, started), started - aside.age_s)
         if since:
-            self._others.look()
+            self._peers.look()
         with self._lock:
             before = self._since.keys() | self._noted.keys()
-            self._noted = {key: at for key, at in self._noted.items() if started - at < NOTED_S}
+            self._noted = {lane: at for lane, at in self._noted.items() if started - at < self._noted_s}
             self._since = since
             changed = before != self._since.keys() | self._noted.keys()
         if changed:
-            self._on_change()
+            with self._changes:
+                self._changes.notify()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tasks.models.key import EngineKey
+
 #: An engine that was used so short a time ago may be used again in a moment: it does not give way yet.
 LINGER_S = 0.5
 #: An engine's share is not raised for less than this.
@@ -22,11 +24,11 @@ SOON_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class Reservation:
     """One engine's part of the budget.
 
     Args:
-        name: its model.
+        key: the engine's.
         floor_bytes: what it needs at the least: weights, margin, and the KV cache of one request.
         held_bytes: what it may use as things are; all of it is taken until its process has ended.
         since: when it was started, and later when it was loaded.
@@ -35,11 +37,11 @@ class Place:
         state: ``ending`` is a process that was told to end and may still be there.
         users: requests that have it, or are about to.
         used_at: when the last of them left.
-        asked_bytes: it was told to come down to this, at ``asked_at``, and has not said yet that it does.
+        target_bytes: it was told to come down to this, at ``target_at``, and has not said yet that it does.
         retiring: it takes no more requests, because somebody has waited for its bytes for too long.
     """
 
-    name: str
+    key: EngineKey
     floor_bytes: int
     held_bytes: int
     since: float
@@ -48,8 +50,8 @@ class Place:
     state: Literal["loading", "ready", "ending"] = "loading"
     users: int = 0
     used_at: float = 0.0
-    asked_bytes: int | None = None
-    asked_at: float = 0.0
+    target_bytes: int | None = None
+    target_at: float = 0.0
     retiring: bool = False
 
     @property
@@ -58,9 +60,9 @@ class Place:
         return max(self.held_bytes, self.floor_bytes)
 
     @property
-    def settled_bytes(self) -> int:
+    def final_bytes(self) -> int:
         """What it will have once it has done as it was told, which takes as long as its requests."""
-        return self.taken_bytes if self.asked_bytes is None else max(self.asked_bytes, self.floor_bytes)
+        return self.taken_bytes if self.target_bytes is None else max(self.target_bytes, self.floor_bytes)
 
     @property
     def idle(self) -> bool:
@@ -77,8 +79,8 @@ class Start:
 class Clear:
     """There will be room once these engines have ended, and these have come down to so many bytes."""
 
-    end: tuple[Place, ...] = ()
-    shrink: tuple[tuple[Place, int], ...] = ()
+    end: tuple[Reservation, ...] = ()
+    shrink: tuple[tuple[Reservation, int], ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,25 +102,25 @@ Decision: TypeAlias = Start | Clear | Later | Never
 
 @dataclass(slots=True)
 class Budget:
-    """The places, and what is decided about them."""
+    """The reservations, and what is decided about them."""
 
     total_bytes: int
     linger_s: float = LINGER_S
-    places: list[Place] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
 
     @property
     def free_bytes(self) -> int:
         """What nobody has."""
-        return self.total_bytes - sum(place.taken_bytes for place in self.places)
+        return self.total_bytes - sum(reservation.taken_bytes for reservation in self.reservations)
 
     @property
     def most_bytes(self) -> int:
         """The floor of the largest model that could be loaded, were all that are not pinned gone."""
-        return self.total_bytes - _floors(place for place in self.staying() if place.pinned)
+        return self.total_bytes - _floors(reservation for reservation in self.staying() if reservation.pinned)
 
-    def staying(self) -> list[Place]:
-        """The places of engines that were not told to end."""
-        return [place for place in self.places if place.state != "ending"]
+    def staying(self) -> list[Reservation]:
+        """The reservations of engines that were not told to end."""
+        return [reservation for reservation in self.reservations if reservation.state != "ending"]
 
     def decide(self, floor_bytes: int, now: float) -> Decision:
         """Whether an engine with this floor can be started, and what has to be done first.
@@ -131,41 +133,54 @@ class Budget:
             return Start()
         staying = self.staying()
         short = floor_bytes + _floors(staying) - self.total_bytes
-        ending: list[Place] = []
+        ending: list[Reservation] = []
         if short > 0:
             idle = self._idle()
-            ripe = [place for place in idle if place.retiring or now - place.used_at >= self.linger_s]
+            ripe = [
+                reservation
+                for reservation in idle
+                if reservation.retiring or now - reservation.used_at >= self.linger_s
+            ]
             ending = _enough(ripe, short)
             if not ending:
                 return Later(soon=bool(_enough(idle, short)) or self._frees_itself(floor_bytes))
-        kept = [place for place in staying if place not in ending]
+        kept = [reservation for reservation in staying if reservation not in ending]
         shrink = self._shrink(kept, floor_bytes)
         if ending or shrink:
             return Clear(tuple(ending), tuple(shrink))
-        return Later(soon=self._frees_itself(floor_bytes) or self._just_asked(now))
+        return Later(soon=self._frees_itself(floor_bytes) or self._just_resized(now))
 
-    def _idle(self) -> list[Place]:
+    def _idle(self) -> list[Reservation]:
         """The engines that could be ended, the longest unused first."""
-        return sorted((place for place in self.staying() if place.idle), key=lambda place: place.used_at)
+        return sorted(
+            (reservation for reservation in self.staying() if reservation.idle),
+            key=lambda idle: idle.used_at,
+        )
 
-    def _shrink(self, kept: list[Place], floor_bytes: int) -> list[tuple[Place, int]]:
+    def _shrink(self, kept: list[Reservation], floor_bytes: int) -> list[tuple[Reservation, int]]:
         """Which engines have to come down, and to what, for one more with this floor."""
-        sizable = [place for place in kept if _can_be_told(place)]
+        sizable = [reservation for reservation in kept if _can_be_told(reservation)]
         spare = self.total_bytes - _floors(kept) - floor_bytes
-        spare -= sum(place.settled_bytes - place.floor_bytes for place in kept if place not in sizable)
+        spare -= sum(
+            reservation.final_bytes - reservation.floor_bytes for reservation in kept if reservation not in sizable
+        )
         share = max(0, spare) // (len(sizable) + 1)
-        return [(place, place.floor_bytes + share) for place in sizable if place.held_bytes > place.floor_bytes + share]
+        return [
+            (reservation, reservation.floor_bytes + share)
+            for reservation in sizable
+            if reservation.held_bytes > reservation.floor_bytes + share
+        ]
 
     def _frees_itself(self, floor_bytes: int) -> bool:
         """Whether processes that are ending leave enough behind."""
-        ending = sum(place.taken_bytes for place in self.places if place.state == "ending")
+        ending = sum(reservation.taken_bytes for reservation in self.reservations if reservation.state == "ending")
         return self.free_bytes + ending >= floor_bytes
 
-    def _just_asked(self, now: float) -> bool:
-        asked = [place for place in self.staying() if place.asked_bytes is not None]
-        return bool(asked) and all(now - place.asked_at < SOON_S for place in asked)
+    def _just_resized(self, now: float) -> bool:
+        asked = [reservation for reservation in self.staying() if reservation.target_bytes is not None]
+        return bool(asked) and all(now - reservation.target_at < SOON_S for reservation in asked)
 
-    def victims(self, floor_bytes: int, now: float, stay_s: float) -> list[Place]:
+    def victims(self, floor_bytes: int, now: float, stay_s: float) -> list[Reservation]:
         """The engines that have to take no more requests, so that a model with this floor gets its turn.
 
         None with work gives way that was not loaded for ``stay_s``, and none that has just been loaded or used; idle ones
@@ -177,69 +192,78 @@ class Budget:
             return []
         short = floor_bytes + _floors(staying) - self.total_bytes
         if short <= 0:
-            return [place for place in staying if place.asked_bytes is not None and now - place.since >= stay_s]
+            return [
+                reservation
+                for reservation in staying
+                if reservation.target_bytes is not None and now - reservation.since >= stay_s
+            ]
         idle = self._idle()
-        busy = sorted((each for each in staying if each.users and not each.pinned), key=lambda place: place.since)
-        return _enough((place for place in (*idle, *busy) if self._had_its_turn(place, now, stay_s)), short)
+        busy = sorted(
+            (reservation for reservation in staying if reservation.users and not reservation.pinned),
+            key=lambda busy: busy.since,
+        )
+        return _enough(
+            (reservation for reservation in (*idle, *busy) if self._had_its_turn(reservation, now, stay_s)), short
+        )
 
-    def _had_its_turn(self, place: Place, now: float, stay_s: float) -> bool:
-        return now - place.since >= stay_s or (place.idle and now - place.used_at >= self.linger_s)
+    def _had_its_turn(self, reservation: Reservation, now: float, stay_s: float) -> bool:
+        return now - reservation.since >= stay_s or (reservation.idle and now - reservation.used_at >= self.linger_s)
 
-    def shares(self, coming: Iterable[int] = ()) -> list[tuple[Place, int]]:
+    def shares(self, coming: Iterable[int] = ()) -> list[tuple[Reservation, int]]:
         """What loaded engines are to be told now, so that what is left over is divided evenly.
 
         Args:
             coming: floors of models that wait to be loaded, the first first. What is left over is kept for those for which it
                 is enough: else engines would be given again what was just taken back for these.
         """
-        sizable = [place for place in self.staying() if _can_be_told(place)]
+        sizable = [reservation for reservation in self.staying() if _can_be_told(reservation)]
         if not sizable:
             return []
         spare = self.total_bytes - _floors(sizable)
-        spare -= sum(place.settled_bytes for place in self.staying() if place not in sizable)
+        spare -= sum(reservation.final_bytes for reservation in self.staying() if reservation not in sizable)
         kept = 0
         for floor_bytes in coming:
             kept += floor_bytes if kept + floor_bytes <= spare else 0
         share = max(0, spare - kept) // len(sizable)
-        targets = [(place, place.floor_bytes + share) for place in sizable]
-        told = [(place, target) for place, target in targets if target < place.held_bytes]
+        targets = [(reservation, reservation.floor_bytes + share) for reservation in sizable]
+        told = [(reservation, target) for reservation, target in targets if target < reservation.held_bytes]
         free = self.free_bytes - kept
-        for place, target in targets:
-            more = min(target - place.held_bytes, free)
+        for reservation, target in targets:
+            more = min(target - reservation.held_bytes, free)
             if more >= LEAST_RAISE_BYTES:
-                told.append((place, place.held_bytes + more))
+                told.append((reservation, reservation.held_bytes + more))
                 free -= more
         return told
 
-    def ask(self, place: Place, size_bytes: int, now: float) -> None:
+    def set_target(self, reservation: Reservation, size_bytes: int, now: float) -> None:
         """Note that an engine was told to keep to this size: more is taken at once, less is free when it says so."""
-        place.asked_bytes, place.asked_at = size_bytes, now
-        place.held_bytes = max(place.held_bytes, size_bytes)
+        reservation.target_bytes, reservation.target_at = size_bytes, now
+        reservation.held_bytes = max(reservation.held_bytes, size_bytes)
 
-    def settle(self, place: Place, size_bytes: int) -> None:
+    def target_reached(self, reservation: Reservation, size_bytes: int) -> None:
         """Note that an engine keeps to this size."""
-        if size_bytes == place.asked_bytes:
-            place.held_bytes, place.asked_bytes = size_bytes, None
+        if size_bytes == reservation.target_bytes:
+            reservation.held_bytes, reservation.target_bytes = size_bytes, None
 
 
-def _can_be_told(place: Place) -> bool:
-    return place.sizable and place.state == "ready" and place.asked_bytes is None
+def _can_be_told(reservation: Reservation) -> bool:
+    return reservation.sizable and reservation.state == "ready" and reservation.target_bytes is None
 
 
-def _floors(places: Iterable[Place]) -> int:
-    return sum(place.floor_bytes for place in places)
+def _floors(reservations: Iterable[Reservation]) -> int:
+    return sum(reservation.floor_bytes for reservation in reservations)
 
 
-def _enough(places: Iterable[Place], short: int) -> list[Place]:
+def _enough(reservations: Iterable[Reservation], short: int) -> list[Reservation]:
     """The first of these whose floors make up for what is short, without those that are not needed; empty if all do not."""
-    chosen: list[Place] = []
-    for place in places:
-        chosen.append(place)
+    chosen: list[Reservation] = []
+    for reservation in reservations:
+        chosen.append(reservation)
         if _floors(chosen) >= short:
             break
     else:
         return []
-    for place in chosen[:-1]:
-        if _floors(chosen) - place.floor_bytes >= short:
-            chosen.remove(place)
+    for reservation in chosen[:-1]:
+        if _floors(chosen) - reservation.floor_bytes >= short:
+            chosen.remove(reservation)
     return chosen

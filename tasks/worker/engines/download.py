@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import ModelLoadFailed
+from tasks.messages.registry import EngineState
 from tasks.models.footprint import Source
 from tasks.worker.engines.process import ending
 from worker_config.settings import child_environment
@@ -37,9 +38,6 @@ class Download:
         settings: the time-outs.
         on_change: called, on this download's thread, whenever it has got on, and at its end.
         refresh: whether the hub is asked for news although all of the model is here.
-
-    Raises:
-        OSError: the machine is out of processes, memory or file descriptors.
     """
 
     def __init__(
@@ -59,28 +57,49 @@ class Download:
         self.killed = False
         self._on_change = on_change
         self._logged = 0.0
+        self._stopped = False
+        self._ended = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
         command = [sys.executable, "-m", "tasks.engine.files.download", entry.source]
         command += ["--revision", entry.revision] if entry.revision else []
         command += ["--refresh"] if refresh else []
         command += ["--timeout-s", str(settings.download_timeout_s), "--stall-s", str(settings.download_stall_s)]
-        logger.info("fetching model %s (%s)", entry.name, entry.source)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # its end tells the process that we are gone
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment(),
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
-        self._thread = threading.Thread(target=self._follow, name=f"download-{self._process.pid}", daemon=True)
-        self._thread.start()
+        self._command = command
+
+    def start(self) -> None:
+        """Start the process. A machine that is out of processes is this download's error."""
+        logger.info("fetching model %s (%s)", self.entry.name, self.entry.source)
+        try:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=child_environment(),
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            self.error = ModelLoadFailed(f"model {self.entry.name!r}: no process could be started to fetch it: {error}")
+            self._ended.set()
+            self._on_change(self)
+            return
+        self._process = process
+        if self._stopped:
+            process.kill()
+        threading.Thread(target=self._follow, args=(process,), name=f"download-{process.pid}", daemon=True).start()
 
     @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The process's id; ``None`` before :meth:`start`."""
+        return self._process.pid if self._process is not None else None
+
+    def state(self) -> EngineState:
+        """What the registry says of it."""
+        return EngineState(
+            model=self.entry.name, state="downloading", fraction=self.fraction, pid=self.pid, reason=self.about
+        )
 
     @property
     def done(self) -> bool:
@@ -89,16 +108,16 @@ class Download:
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for its end; ``False`` if that took too long."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self._ended.wait(timeout_s)
 
     def stop(self) -> None:
         """End it; what has come is kept for the next one."""
-        self._process.kill()
-        self.wait()
+        self._stopped = True
+        if self._process is not None:
+            self._process.kill()
+            self.wait()
 
-    def _follow(self) -> None:
-        process = self._process
+    def _follow(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         words: list[str] = []
@@ -120,7 +139,10 @@ class Download:
             )
         if self.source is not None:
             logger.info("model %s is on this machine: %s", self.entry.name, self.source.path)
-        self._on_change(self)
+        try:
+            self._on_change(self)
+        finally:
+            self._ended.set()
 
     def _take(self, line: str) -> None:
         try:

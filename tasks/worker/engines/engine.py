@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.attempt import Flight
     from tasks.worker.attempts.job import StopReason
     from tasks.worker.attempts.publisher import Publisher
-    from tasks.worker.engines.budget import Place
+    from tasks.worker.engines.budget import Reservation
     from worker_config.catalogue import ModelEntry
 
 logger = logging.getLogger(__name__)
@@ -35,33 +35,30 @@ ABORT_REASON = {
 
 
 class Engine:
-    """One engine process and the flights in it.
+    """One engine and the flights in it. Its process begins with :meth:`start`.
 
     Args:
         entry: the model.
         config: what the process is told.
-        place: its part of the budget.
+        reservation: its part of the budget.
         footprint: what it is expected to need.
         publisher: where the flights' entries go.
         on_change: called when it is ready, failed, gone, or keeps to another size; on the reader's thread.
         on_step: called with each step, on the reader's thread.
-
-    Raises:
-        OSError: the machine is out of processes, memory or file descriptors.
     """
 
     def __init__(
         self,
         entry: ModelEntry,
         config: EngineConfig,
-        place: Place,
+        reservation: Reservation,
         footprint: Footprint,
         publisher: Publisher,
         on_change: Callable[[Engine], None],
         on_step: Callable[[Engine, StepOutput], None],
     ) -> None:
         self.entry = entry
-        self.place = place
+        self.reservation = reservation
         self.footprint = footprint
         #: How long it may idle, by the last request that had it; ``None`` for the catalogue's or the setting's time.
         self.keep_alive_s: float | None = None
@@ -80,11 +77,36 @@ class Engine:
         self._on_step = on_step
         self._flights: dict[str, Flight] = {}
         self._started: set[str] = set()
+        self._config = config
         self._lock = threading.Lock()
         self._closing = False
-        self.process = EngineProcess.start(config)
-        self._reader = threading.Thread(target=self._read, name=f"engine-{self.process.pid}", daemon=True)
-        self._reader.start()
+        self._process: EngineProcess | None = None
+
+    def start(self) -> None:
+        """Start the process, and a thread that reads what it says. A machine that is out of processes is a failure to load."""
+        if self._closing:
+            return
+        try:
+            process = EngineProcess.start(self._config)
+        except OSError as error:
+            self.failure = ModelLoadFailed(f"model {self.entry.name!r}: no process could be started for it: {error}")
+            self._on_change(self)
+            return
+        self._process = process
+        threading.Thread(target=self._read, args=(process,), name=f"engine-{process.pid}", daemon=True).start()
+        if self._closing or self.failure is not None:  # close() or give_up() came before there was a process
+            process.kill()
+
+    @property
+    def process(self) -> EngineProcess:
+        """The process of an engine that was started."""
+        assert self._process is not None, "the engine was not started"
+        return self._process
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; ``None`` before :meth:`start`."""
+        return self._process.pid if self._process is not None else None
 
     def submit(self, flight: Flight, submit: Submit) -> None:
         """Hand a request to the process; its flight lands when it ends, however it ends."""
@@ -132,7 +154,12 @@ class Engine:
     @property
     def serves(self) -> bool:
         """Whether it takes requests."""
-        return self.ready is not None and not self.gone and not self.place.retiring and self.place.state == "ready"
+        return (
+            self.ready is not None
+            and not self.gone
+            and not self.reservation.retiring
+            and self.reservation.state == "ready"
+        )
 
     def stalled(self, timeout_s: float) -> bool:
         """Whether it has had work, and made no step, for so long."""
@@ -142,30 +169,38 @@ class Engine:
     def give_up(self, error: GenerationError) -> None:
         """End a process that does not become what it should; who waits for it gets this error."""
         self.failure = error
-        self.process.kill()
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once; its flights go back."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process; for an engine without work. Returns when it is gone."""
         self._closing = True
-        self.process.close()
+        if self._process is not None:
+            self._process.close()
 
     def state(self) -> EngineState:
         """What the registry says of it."""
-        last, place = self.last, self.place
+        last, reservation = self.last, self.reservation
         return EngineState(
             model=self.entry.name,
-            state="failed" if self.failure else place.state,
+            state="failed" if self.failure else reservation.state,
             fraction=self.loading.fraction if self.loading and not self.ready else None,
-            pid=self.process.pid,
+            pid=self.pid,
             revision=self.ready.revision if self.ready else None,
-            pinned=place.pinned,
-            reserved_bytes=place.taken_bytes,
+            pinned=reservation.pinned,
+            reserved_bytes=reservation.taken_bytes,
             memory_bytes=last.active_bytes if last and last.active_bytes is not None else self._weights_bytes(),
             kv_cache_ratio=self._kv_cache_ratio(),
             running=last.running if last else 0,
             waiting=last.waiting if last else 0,
             steps=last.step if last else 0,
-            idle_s=None if place.users or self.ready is None else round(time.monotonic() - place.used_at, 1),
+            idle_s=None
+            if reservation.users or self.ready is None
+            else round(time.monotonic() - reservation.used_at, 1),
             reason=str(self.failure or ""),
         )
 
@@ -176,14 +211,14 @@ class Engine:
         """See :class:`tasks.messages.registry.EngineState`; ``None`` where MLX says nothing of memory."""
         if self.ready is None or self.last is None or self.last.active_bytes is None:
             return None
-        room = self.place.held_bytes - self.footprint.process_bytes - self.ready.weights_bytes
+        room = self.reservation.held_bytes - self.footprint.process_bytes - self.ready.weights_bytes
         used = self.last.active_bytes - self.ready.weights_bytes
         return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
 
-    def _read(self) -> None:
+    def _read(self, process: EngineProcess) -> None:
         while True:
             try:
-                message = self.process.receive()
+                message = process.receive()
             except EngineGone as error:
                 self._lost(error)
                 return

@@ -14,38 +14,39 @@ from tasks.models.footprint import expected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tasks.models.key import EngineKey
     from tasks.registry import Registry
     from worker_config.catalogue import ModelEntry
 
 logger = logging.getLogger(__name__)
 
-#: The registry is read at most so often.
+#: Minimum time between two reads of the registry.
 LOOK_S = 3.0
 
 
-class Others(Protocol):
+class Peers(Protocol):
     """What is known of the other workers."""
 
     def look(self) -> None:
         """Learn what there is to know now, if the last time was long ago. May wait for Redis."""
 
-    def hold(self, queue: str, model: str) -> bool:
-        """Whether another live worker that serves this queue has the model loaded."""
+    def have_loaded(self, queue: str, key: EngineKey) -> bool:
+        """Whether another live worker that serves this queue has the engine loaded."""
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
         """Whether another live worker that serves this queue has memory enough for the model."""
 
-    def sizes(self, queue: str) -> str:
+    def room(self, queue: str) -> str:
         """What the others that serve this queue could load, for a message; empty if there is none."""
 
 
-class Nobody:
+class NoPeers:
     """A worker that is alone."""
 
     def look(self) -> None:
         """Nothing is learned."""
 
-    def hold(self, queue: str, model: str) -> bool:
+    def have_loaded(self, queue: str, key: EngineKey) -> bool:
         """Never."""
         return False
 
@@ -53,12 +54,12 @@ class Nobody:
         """Never."""
         return False
 
-    def sizes(self, queue: str) -> str:
+    def room(self, queue: str) -> str:
         """Nothing."""
         return ""
 
 
-class Peers:
+class RegistryPeers:
     """The others, by their records in the registry.
 
     Args:
@@ -94,16 +95,16 @@ class Peers:
                 and not record.paused
             ]
 
-    def hold(self, queue: str, model: str) -> bool:
-        """See :class:`Others`."""
-        return any(model in record.models for record in self._serving(queue))
+    def have_loaded(self, queue: str, key: EngineKey) -> bool:
+        """See :class:`Peers`."""
+        return any(key in record.models for record in self._serving(queue))
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
-        """See :class:`Others`."""
+        """See :class:`Peers`."""
         return any(_fits(entry, record) for record in self._serving(queue))
 
-    def sizes(self, queue: str) -> str:
-        """See :class:`Others`."""
+    def room(self, queue: str) -> str:
+        """See :class:`Peers`."""
         return ", ".join(f"{record.node} {record.room_bytes / 1e9:.1f} GB" for record in self._serving(queue))
 
     def _serving(self, queue: str) -> Iterator[WorkerRecord]:

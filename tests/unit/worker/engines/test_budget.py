@@ -10,23 +10,35 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tasks.models.key import EngineKey
 from tasks.worker.engines.backlog import Waiting
-from tasks.worker.engines.budget import LEAST_RAISE_BYTES, LINGER_S, SOON_S, Budget, Clear, Later, Never, Place, Start
-from tasks.worker.engines.turns import Cold, Turns
+from tasks.worker.engines.budget import (
+    LEAST_RAISE_BYTES,
+    LINGER_S,
+    SOON_S,
+    Budget,
+    Clear,
+    Later,
+    Never,
+    Reservation,
+    Start,
+)
+from tasks.worker.engines.turns import Turns, Wanted
 
 GB = 1 << 30
+A, B, WARM, LARGE, FITS = map(EngineKey, ("a", "b", "warm", "large", "fits"))
 
 
 def ready(
     name: str, floor_gb: float, *, held_gb: float | None = None, since: float = 0.0, used_at: float = 0.0, **fields: Any
-) -> Place:
-    """The place of an engine that is loaded."""
+) -> Reservation:
+    """The reservation of an engine that is loaded."""
     held = int((floor_gb if held_gb is None else held_gb) * GB)
-    return Place(name, int(floor_gb * GB), held, since, state="ready", used_at=used_at, **fields)
+    return Reservation(EngineKey(name), int(floor_gb * GB), held, since, state="ready", used_at=used_at, **fields)
 
 
-def budget(total_gb: float, *places: Place) -> Budget:
-    return Budget(int(total_gb * GB), places=list(places))
+def budget(total_gb: float, *reservations: Reservation) -> Budget:
+    return Budget(int(total_gb * GB), reservations=list(reservations))
 
 
 class TestDecide:
@@ -41,16 +53,16 @@ class TestDecide:
 
     def test_the_longest_unused_goes_first(self) -> None:
         """Of idle engines the longest unused go, no more than needed; none with work, none that is pinned."""
-        places = [
+        reservations = [
             ready("pinned", 1, pinned=True),
             ready("busy", 1, users=1),
             ready("newer", 2, used_at=50),
             ready("oldest", 2, used_at=10),
             ready("older", 2, used_at=20),
         ]
-        assert budget(8, *places).decide(2 * GB, 100) == Clear(end=(places[3],))
-        assert budget(8, *places).decide(4 * GB, 100) == Clear(end=(places[3], places[4]))
-        assert budget(8, *places).decide(7 * GB, 100) == Later(soon=False)
+        assert budget(8, *reservations).decide(2 * GB, 100) == Clear(end=(reservations[3],))
+        assert budget(8, *reservations).decide(4 * GB, 100) == Clear(end=(reservations[3], reservations[4]))
+        assert budget(8, *reservations).decide(7 * GB, 100) == Later(soon=False)
 
     def test_nothing_goes_in_vain(self) -> None:
         """A small engine stays when a larger one, used later, has to go anyway."""
@@ -59,35 +71,35 @@ class TestDecide:
 
     def test_what_was_just_used_lingers(self) -> None:
         """An engine that has just been used does not give way for a moment, unless it is its turn to."""
-        place = ready("a", 4, used_at=99.9)
-        assert budget(5, place).decide(4 * GB, 100) == Later(soon=True)
-        assert budget(5, place).decide(4 * GB, 99.9 + LINGER_S) == Clear(end=(place,))
-        place.retiring = True
-        assert budget(5, place).decide(4 * GB, 100) == Clear(end=(place,))
+        reservation = ready("a", 4, used_at=99.9)
+        assert budget(5, reservation).decide(4 * GB, 100) == Later(soon=True)
+        assert budget(5, reservation).decide(4 * GB, 99.9 + LINGER_S) == Clear(end=(reservation,))
+        reservation.retiring = True
+        assert budget(5, reservation).decide(4 * GB, 100) == Clear(end=(reservation,))
 
     def test_what_is_ending_is_waited_for(self) -> None:
         """The bytes of a process that ends are taken until it is gone."""
-        place = ready("a", 4)
-        place.state = "ending"
-        ending = budget(5, place)
+        reservation = ready("a", 4)
+        reservation.state = "ending"
+        ending = budget(5, reservation)
         assert ending.free_bytes == 1 * GB
         assert ending.decide(4 * GB, 100) == Later(soon=True)
 
     def test_shares_are_taken_back_first(self) -> None:
         """An engine that has more than it needs comes down before any has to end."""
-        places = [ready("a", 2, held_gb=6), ready("idle", 1, used_at=10)]
-        assert budget(8, *places).decide(2 * GB, 100) == Clear(shrink=((places[0], 3 * GB),))
+        reservations = [ready("a", 2, held_gb=6), ready("idle", 1, used_at=10)]
+        assert budget(8, *reservations).decide(2 * GB, 100) == Clear(shrink=((reservations[0], 3 * GB),))
 
     def test_a_share_that_does_not_come_back(self) -> None:
         """Who waits for an engine to come down waits a moment; if it has work that needs its share, for longer."""
-        place = ready("a", 2, held_gb=8, users=1)
-        shared = budget(8, place)
-        shared.ask(place, 4 * GB, 100)
+        reservation = ready("a", 2, held_gb=8, users=1)
+        shared = budget(8, reservation)
+        shared.set_target(reservation, 4 * GB, 100)
         assert shared.decide(2 * GB, 100) == Later(soon=True)
         assert shared.decide(2 * GB, 100 + SOON_S) == Later(soon=False)
-        shared.settle(place, 5 * GB)  # the answer to something else
-        assert place.held_bytes == 8 * GB
-        shared.settle(place, 4 * GB)
+        shared.target_reached(reservation, 5 * GB)  # the answer to something else
+        assert reservation.held_bytes == 8 * GB
+        shared.target_reached(reservation, 4 * GB)
         assert shared.decide(2 * GB, 100) == Start()
 
     def test_what_cannot_be_told_keeps_its_share(self) -> None:
@@ -98,10 +110,14 @@ class TestDecide:
 class TestVictims:
     def test_the_longest_loaded_gives_way(self) -> None:
         """Of engines with work the longest loaded gives way, and none that was not loaded for its time."""
-        places = [ready("new", 4, since=90, users=1), ready("older", 4, since=20, users=1), ready("old", 4, users=1)]
-        assert budget(12, *places).victims(4 * GB, 100, 30) == [places[2]]
-        assert budget(12, *places).victims(8 * GB, 100, 30) == [places[2], places[1]]
-        assert budget(12, *places).victims(12 * GB, 100, 30) == []
+        reservations = [
+            ready("new", 4, since=90, users=1),
+            ready("older", 4, since=20, users=1),
+            ready("old", 4, users=1),
+        ]
+        assert budget(12, *reservations).victims(4 * GB, 100, 30) == [reservations[2]]
+        assert budget(12, *reservations).victims(8 * GB, 100, 30) == [reservations[2], reservations[1]]
+        assert budget(12, *reservations).victims(12 * GB, 100, 30) == []
 
     def test_the_idle_before_the_busy(self) -> None:
         """Engines without work give way first."""
@@ -111,83 +127,83 @@ class TestVictims:
     def test_pinned_and_loading_ones_never(self) -> None:
         """No engine gives way that is pinned, or that is not loaded yet."""
         pinned = ready("pinned", 4, users=1, pinned=True)
-        loading = Place("loading", 4 * GB, 4 * GB, 0.0)
+        loading = Reservation(EngineKey("loading"), 4 * GB, 4 * GB, 0.0)
         assert budget(8, pinned, loading).victims(4 * GB, 100, 30) == []
         assert budget(8, pinned, loading).victims(5 * GB, 100, 30) == []
 
     def test_one_that_does_not_come_down(self) -> None:
         """Where a share would be enough, the engine that was asked for it and has work for it is the one."""
-        place = ready("a", 2, held_gb=8, users=1)
-        shared = budget(8, place)
+        reservation = ready("a", 2, held_gb=8, users=1)
+        shared = budget(8, reservation)
         assert shared.victims(2 * GB, 100, 30) == []
-        shared.ask(place, 4 * GB, 100)
-        assert shared.victims(2 * GB, 100, 30) == [place]
+        shared.set_target(reservation, 4 * GB, 100)
+        assert shared.victims(2 * GB, 100, 30) == [reservation]
 
 
-class TestAsked:
+class TestLanes:
     def test_the_loaded_and_those_there_is_room_for(self) -> None:
         """Taken are requests for what is loaded, before those of the queue itself, and behind these for what fits."""
         turns = Turns(budget(10, ready("warm", 4, users=1)), STAY_S)
-        cold = [Cold(Waiting("q", "large", 0.0), 7 * GB, False), Cold(Waiting("q", "fits", 1.0), 6 * GB, False)]
-        assert turns.asked(cold, [("q", "warm"), ("r", "warm")], 10.0) == {
-            "q": (["warm"], ["fits"]),
-            "r": (["warm"], []),
+        cold = [Wanted(Waiting("q", LARGE, 0.0), 7 * GB, False), Wanted(Waiting("q", FITS, 1.0), 6 * GB, False)]
+        assert turns.lanes(cold, [("q", WARM), ("r", WARM)], 10.0) == {
+            "q": ([WARM], [FITS]),
+            "r": ([WARM], []),
         }
 
     def test_whose_turn_it_is_comes_first(self) -> None:
         """The model that has waited for too long is before those that are loaded; others are not taken meanwhile."""
         warm = ready("warm", 4, users=1)
         turns = Turns(budget(10, warm), STAY_S)
-        cold = [Cold(Waiting("q", "large", 0.0), 7 * GB, False), Cold(Waiting("q", "fits", 1.0), 6 * GB, False)]
-        turns.give(cold, 100.0)
-        assert (turns.first, warm.retiring) == ("large", True)
-        assert turns.asked(cold, [], 100.0) == {}
+        cold = [Wanted(Waiting("q", LARGE, 0.0), 7 * GB, False), Wanted(Waiting("q", FITS, 1.0), 6 * GB, False)]
+        turns.choose(cold, 100.0)
+        assert (turns.next_key, warm.retiring) == (LARGE, True)
+        assert turns.lanes(cold, [], 100.0) == {}
         warm.users = 0
-        assert turns.asked(cold, [("q", "warm")], 100.0) == {"q": (["large", "warm"], [])}
+        assert turns.lanes(cold, [("q", WARM)], 100.0) == {"q": ([LARGE, WARM], [])}
 
     def test_it_has_it_elsewhere(self) -> None:
         """Nobody makes room for a model that another worker has loaded."""
         warm = ready("warm", 4, users=1)
         turns = Turns(budget(10, warm), STAY_S)
-        turns.give([Cold(Waiting("q", "large", 0.0), 7 * GB, True)], 100.0)
-        assert (turns.first, warm.retiring) == (None, False)
+        turns.choose([Wanted(Waiting("q", LARGE, 0.0), 7 * GB, True)], 100.0)
+        assert (turns.next_key, warm.retiring) == (None, False)
 
     def test_what_failed_is_taken_once(self) -> None:
         """Requests for what failed are taken, as those for what is loaded are, and each model is named once."""
         turns = Turns(budget(10), STAY_S)
-        assert turns.asked([], [("q", "a"), ("q", "a")], 0.0, [("q", "b")]) == {"q": (["a", "b"], [])}
+        assert turns.lanes([], [("q", A), ("q", A)], 0.0, [("q", B)]) == {"q": ([A, B], [])}
 
 
 class TestShares:
     def test_alone_it_gets_everything(self) -> None:
         """One engine gets all that there is."""
-        place = ready("a", 2)
-        assert budget(8, place).shares() == [(place, 8 * GB)]
+        reservation = ready("a", 2)
+        assert budget(8, reservation).shares() == [(reservation, 8 * GB)]
 
     def test_two_get_half_of_the_rest(self) -> None:
         """What no floor takes is divided evenly; who gives comes down first, and the other gets it when it has."""
         rich, poor = ready("rich", 2, held_gb=7), ready("poor", 1)
         both = budget(8, rich, poor)
         assert both.shares() == [(rich, int(4.5 * GB))]
-        both.ask(rich, int(4.5 * GB), 0)
+        both.set_target(rich, int(4.5 * GB), 0)
         assert both.shares() == []
-        both.settle(rich, int(4.5 * GB))
+        both.target_reached(rich, int(4.5 * GB))
         assert both.shares() == [(poor, int(3.5 * GB))]
 
     def test_what_is_about_to_start_is_kept_free(self) -> None:
         """What another model is about to take is not given away."""
-        place = ready("a", 2)
-        assert budget(8, place).shares([5 * GB]) == [(place, 3 * GB)]
-        assert budget(8, place).shares([7 * GB, 4 * GB, 3 * GB]) == [(place, 4 * GB)]
+        reservation = ready("a", 2)
+        assert budget(8, reservation).shares([5 * GB]) == [(reservation, 3 * GB)]
+        assert budget(8, reservation).shares([7 * GB, 4 * GB, 3 * GB]) == [(reservation, 4 * GB)]
 
     def test_little_is_not_worth_a_word(self) -> None:
         """A share is not raised for next to nothing."""
-        place = ready("a", 2)
-        assert Budget(2 * GB + LEAST_RAISE_BYTES - 1, places=[place]).shares() == []
+        reservation = ready("a", 2)
+        assert Budget(2 * GB + LEAST_RAISE_BYTES - 1, reservations=[reservation]).shares() == []
 
     def test_nobody_to_tell(self) -> None:
         """Engines that load, end or have no size are told nothing."""
-        assert budget(8, Place("a", GB, GB, 0.0), ready("b", 1, sizable=False)).shares() == []
+        assert budget(8, Reservation(A, GB, GB, 0.0), ready("b", 1, sizable=False)).shares() == []
 
 
 STAY_S = 30.0
@@ -200,9 +216,9 @@ MODELS = {"a": 3, "b": 4, "c": 5, "d": 2}
 
 @dataclass(eq=False)
 class Simulated:
-    """One engine: its place, when it is done with what it is at, and its requests with the bytes that each needs."""
+    """One engine: its reservation, when it is done with what it is at, and its requests with the bytes that each needs."""
 
-    place: Place
+    reservation: Reservation
     due: float
     requests: list[tuple[float, int]] = field(default_factory=list)
 
@@ -264,61 +280,74 @@ class Worker(RuleBasedStateMachine):
             self.serve(model)
         waiting = sorted(self.waiting, key=lambda each: self.waiting[each][0])
         coming = [MODELS[model] * GB for model in waiting if self.engine_of(model) is None]
-        for place, size_bytes in self.budget.shares(coming):
-            self.budget.ask(place, size_bytes, self.now)
+        for reservation, size_bytes in self.budget.shares(coming):
+            self.budget.set_target(reservation, size_bytes, self.now)
         self.check_waits()
 
     def let_end(self, engine: Simulated) -> None:
-        place = engine.place
-        left = [each for each in engine.requests if each[0] > self.now]
+        reservation = engine.reservation
+        left = [request for request in engine.requests if request[0] > self.now]
         if len(left) < len(engine.requests):
-            place.used_at = self.now
-        engine.requests, place.users = left, len(left)
-        if place.state == "loading" and engine.due <= self.now:
-            place.state, place.since, place.used_at = "ready", self.now, self.now
-        elif place.state == "ending" and engine.due <= self.now:
+            reservation.used_at = self.now
+        engine.requests, reservation.users = left, len(left)
+        if reservation.state == "loading" and engine.due <= self.now:
+            reservation.state, reservation.since, reservation.used_at = "ready", self.now, self.now
+        elif reservation.state == "ending" and engine.due <= self.now:
             self.engines.remove(engine)
-            self.budget.places.remove(place)
-        needed = place.floor_bytes + sum(need for _, need in engine.requests)
-        if place.asked_bytes is not None and needed <= max(place.asked_bytes, place.floor_bytes):
-            self.budget.settle(place, place.asked_bytes)
+            self.budget.reservations.remove(reservation)
+        needed = reservation.floor_bytes + sum(need for _, need in engine.requests)
+        if reservation.target_bytes is not None and needed <= max(reservation.target_bytes, reservation.floor_bytes):
+            self.budget.target_reached(reservation, reservation.target_bytes)
 
     def retire(self) -> None:
         waiting = sorted(
-            (each for each in self.waiting if self.engine_of(each) is None), key=lambda each: self.waiting[each][0]
+            (model for model in self.waiting if self.engine_of(model) is None),
+            key=lambda model: self.waiting[model][0],
         )
-        cold = [Cold(Waiting("", each, self.waiting[each][0]), MODELS[each] * GB, elsewhere=False) for each in waiting]
-        self.turns.give(cold, self.now)
+        cold = [
+            Wanted(Waiting("", EngineKey(model), self.waiting[model][0]), MODELS[model] * GB, elsewhere=False)
+            for model in waiting
+        ]
+        self.turns.choose(cold, self.now)
 
     def serve(self, model: str) -> None:
         engine = self.engine_of(model)
-        if engine is not None and engine.place.state == "ready" and not engine.place.retiring:
+        if engine is not None and engine.reservation.state == "ready" and not engine.reservation.retiring:
             _, requests = self.waiting.pop(model)
             engine.requests += [(self.now + duration, need) for duration, need in requests]
-            engine.place.users = len(engine.requests)
-        elif engine is None and self.turns.allow(model):
+            engine.reservation.users = len(engine.requests)
+        elif engine is None and self.turns.may_load(EngineKey(model)):
             self.bring(model)
 
     def bring(self, model: str) -> None:
         decision = self.budget.decide(MODELS[model] * GB, self.now)
         if isinstance(decision, Start):
-            place = Place(model, MODELS[model] * GB, MODELS[model] * GB, self.now, pinned=model == self.pinned)
-            self.budget.places.append(place)
-            self.engines.append(Simulated(place, self.now + LOAD_S))
+            reservation = Reservation(
+                EngineKey(model), MODELS[model] * GB, MODELS[model] * GB, self.now, pinned=model == self.pinned
+            )
+            self.budget.reservations.append(reservation)
+            self.engines.append(Simulated(reservation, self.now + LOAD_S))
             self.loads += 1
         elif isinstance(decision, Never):
             del self.waiting[model]  # it is refused, since the pinned model has come
         elif isinstance(decision, Clear):
-            for place in decision.end:
-                assert place.users == 0
-                assert not place.pinned
-                place.state = "ending"
-                next(each for each in self.engines if each.place is place).due = self.now + END_S
-            for place, size_bytes in decision.shrink:
-                self.budget.ask(place, size_bytes, self.now)
+            for reservation in decision.end:
+                assert reservation.users == 0
+                assert not reservation.pinned
+                reservation.state = "ending"
+                next(engine for engine in self.engines if engine.reservation is reservation).due = self.now + END_S
+            for reservation, size_bytes in decision.shrink:
+                self.budget.set_target(reservation, size_bytes, self.now)
 
     def engine_of(self, model: str) -> Simulated | None:
-        return next((each for each in self.engines if each.place.name == model and each.place.state != "ending"), None)
+        return next(
+            (
+                engine
+                for engine in self.engines
+                if engine.reservation.key == model and engine.reservation.state != "ending"
+            ),
+            None,
+        )
 
     def check_waits(self) -> None:
         """Nobody waits for longer than docs/models.md says: the fair time, and for each other model a turn, with its longest
@@ -333,7 +362,7 @@ class Worker(RuleBasedStateMachine):
         """What is taken is never more than there is."""
         if hasattr(self, "budget"):
             assert self.budget.free_bytes >= 0
-            assert all(place.held_bytes >= place.floor_bytes for place in self.budget.places)
+            assert all(reservation.held_bytes >= reservation.floor_bytes for reservation in self.budget.reservations)
 
     @invariant()
     def a_load_is_for_a_request(self) -> None:

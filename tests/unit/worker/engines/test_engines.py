@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -21,23 +22,30 @@ from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
 from tasks.models.footprint import expected
+from tasks.models.key import key_of
 from tasks.worker.attempts.attempt import Flight
 from tasks.worker.attempts.job import Job
-from tasks.worker.engines import engines as module
+from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
-from tasks.worker.engines.engines import Engines, Interrupted, SetAside
 from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
+from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside
+from tests.engines import engines_with
 from tests.support import wait_until
+from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.engines.engine import Engine
+    from tasks.worker.engines.engines import Engines
 
-WAIT_S = 30.0
+END_S = 30.0
+#: What :func:`make` hands on to :func:`tests.engines.engines_with`; all else are settings.
+PARTS = {"backlog", "peers", "changes"}
 
 
 class Notes:
@@ -64,21 +72,21 @@ def make(notes: Notes) -> Iterator[Callable[..., Engines]]:
     made: list[Engines] = []
 
     def make(budget_bytes: int = 10**9, slots: int = 4, failures: Failures | None = None, **settings: Any) -> Engines:
-        each = Engines(
-            Settings(**settings),
-            budget_bytes,
-            "cpu",
-            slots,
+        parts = {name: settings.pop(name) for name in PARTS & settings.keys()}
+        engines = engines_with(
             cast("Publisher", notes),
-            on_step=lambda _engine, _output: None,
+            budget_bytes,
+            slots=slots,
             failures=failures,
+            settings=Settings(**settings),
+            **parts,
         )
-        made.append(each)
-        return each
+        made.append(engines)
+        return engines
 
     yield make
-    for each in made:
-        each.close()
+    for engines in made:
+        engines.close()
 
 
 def fake(options: str = "0", **fields: Any) -> ModelEntry:
@@ -105,7 +113,7 @@ def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", 
 
 def land(flight: Flight) -> Any:
     """How a flight came out."""
-    wait_until(lambda: flight.outcome, timeout_s=WAIT_S)
+    wait_until(lambda: flight.outcome, timeout_s=END_S)
     return flight.outcome
 
 
@@ -137,7 +145,7 @@ class TestLoading:
         assert engines.pids() == [first.process.pid]
         (state,) = engines.states()
         assert (state.model, state.state, state.revision, state.running) == ("fake:0", "ready", "fake", 0)
-        assert [each.index for each in notes.entries["one"] if isinstance(each, Token)] == [0, 1, 2]
+        assert [entry.index for entry in notes.entries["one"] if isinstance(entry, Token)] == [0, 1, 2]
         assert [step.step for step in engines.last_steps()] == [state.steps]
 
     def test_many_wait_for_one(self, make: Callable[..., Engines]) -> None:
@@ -146,9 +154,9 @@ class TestLoading:
         waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=0.3"))) for _ in range(4)]
         wait_until(lambda: engines.loading)
         for thread, _ in waiting:
-            thread.join(WAIT_S)
+            thread.join(END_S)
         assert len({id(answers[0]) for _, answers in waiting}) == 1
-        assert waiting[0][1][0].place.users == 4
+        assert waiting[0][1][0].reservation.users == 4
         assert not engines.loading
 
     def test_two_models_have_two_processes(self, make: Callable[..., Engines]) -> None:
@@ -163,7 +171,7 @@ class TestLoading:
         thread, answers = in_thread(lambda: engines.acquire(fake("0:load_s=60"), job))
         wait_until(lambda: engines.loading)
         job.stop("cancelled")
-        thread.join(WAIT_S)
+        thread.join(END_S)
         assert isinstance(answers[0], Interrupted)
 
     def test_in_advance(self, make: Callable[..., Engines]) -> None:
@@ -171,7 +179,7 @@ class TestLoading:
         engines = make()
         engines.keep(fake())
         assert engines.loading
-        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        wait_until(lambda: [state.state for state in engines.states()] == ["ready"])
         assert engines.states()[0].pinned
 
 
@@ -227,7 +235,7 @@ class TestFailing:
         (killed,) = wait_until(engines.pids)
         os.kill(killed, signal.SIGKILL)
         for thread, answers in waiting:
-            thread.join(WAIT_S)
+            thread.join(END_S)
             assert answers[0].ready.pid != killed
         assert (engines.loads, engines.restarts) == (2, 1)
         assert engines.degraded() == ""
@@ -241,7 +249,7 @@ class TestFailing:
             (pid,) = wait_until(lambda: set(engines.pids()) - killed)
             killed.add(pid)
             os.kill(pid, signal.SIGKILL)
-        thread.join(WAIT_S)
+        thread.join(END_S)
         assert isinstance(answers[0], EngineFailed)
         assert "SIGKILL" in str(answers[0])
         assert engines.loads == MOST_LOAD_CRASHES
@@ -275,7 +283,7 @@ class TestBudget:
         oldest, newer = engines.acquire(sized("1")), engines.acquire(sized("2"))
         engines.release(newer)
         engines.release(oldest)
-        newer.place.used_at = oldest.place.used_at + 0.1
+        newer.reservation.used_at = oldest.reservation.used_at + 0.1
         engines.acquire(sized("3"))
         assert models(engines) == {sized("2").name, sized("3").name}
         assert oldest.process.exitcode == 0
@@ -285,11 +293,11 @@ class TestBudget:
         engines = make(budget_bytes=FLOOR)
         busy = engines.acquire(sized("1"))
         thread, answers = in_thread(lambda: engines.acquire(sized("2")))
-        thread.join(3 * module.WAIT_S)
+        thread.join(3 * WAIT_S)
         assert answers == []
         assert models(engines) == {sized("1").name}
         engines.release(busy)
-        thread.join(WAIT_S)
+        thread.join(END_S)
         assert answers[0].entry == sized("2")
         assert models(engines) == {sized("2").name}
 
@@ -331,39 +339,41 @@ class TestBudget:
             reserved.append(sum(state.reserved_bytes for state in states))
             return [answers[0] for _, answers in waiting.values() if answers]
 
-        wait_until(lambda: len(loaded()) == 2, timeout_s=WAIT_S)
-        time.sleep(2 * module.WAIT_S)
+        wait_until(lambda: len(loaded()) == 2, timeout_s=END_S)
+        time.sleep(2 * WAIT_S)
         assert len(loaded()) == 2
         engines.release(loaded()[0])
-        wait_until(lambda: len(loaded()) == 3, timeout_s=WAIT_S)
+        wait_until(lambda: len(loaded()) == 3, timeout_s=END_S)
         assert max(reserved) <= 2.5 * FLOOR
 
     def test_what_is_left_over_is_shared(self, make: Callable[..., Engines]) -> None:
         """A model alone gets all that there is; when a second one comes both get half of what no model needs."""
         engines = make(budget_bytes=3 * FLOOR)
         first = engines.acquire(sized("1"))
-        wait_until(lambda: first.place.asked_bytes is None and first.place.held_bytes == 3 * FLOOR)
+        wait_until(lambda: first.reservation.target_bytes is None and first.reservation.held_bytes == 3 * FLOOR)
         second = engines.acquire(sized("2"))
-        wait_until(lambda: abs(second.place.held_bytes - 1.5 * FLOOR) < MIB and second.place.asked_bytes is None)
-        assert abs(first.place.held_bytes - 1.5 * FLOOR) < MIB
+        wait_until(
+            lambda: abs(second.reservation.held_bytes - 1.5 * FLOOR) < MIB and second.reservation.target_bytes is None
+        )
+        assert abs(first.reservation.held_bytes - 1.5 * FLOOR) < MIB
         assert engines.loads == 2
         engines.release(second)
-        assert engines.unload(sized("2").name)
-        wait_until(lambda: first.place.held_bytes == 3 * FLOOR)
+        assert engines.unload(key_of(sized("2")))
+        wait_until(lambda: first.reservation.held_bytes == 3 * FLOOR)
 
     def test_what_runs_keeps_its_share_until_it_ends(self, make: Callable[..., Engines]) -> None:
         """An engine whose running requests need its share gives it up when they have ended, and not before."""
         engines = make(budget_bytes=2 * FLOOR)
         first = engines.acquire(sized("5:context=200000"))
-        wait_until(lambda: first.place.held_bytes == 2 * FLOOR and first.place.asked_bytes is None)
+        wait_until(lambda: first.reservation.held_bytes == 2 * FLOOR and first.reservation.target_bytes is None)
         long = fly(first, "long", max_tokens=100_000)
         wait_until(lambda: long.ids)
         thread, answers = in_thread(lambda: engines.acquire(sized("2")))
-        thread.join(3 * module.WAIT_S)
+        thread.join(3 * WAIT_S)
         assert answers == []
-        assert first.place.held_bytes == 2 * FLOOR
+        assert first.reservation.held_bytes == 2 * FLOOR
         first.stop(long, "cancelled")
-        thread.join(WAIT_S)
+        thread.join(END_S)
         assert answers[0].serves
         assert sum(state.reserved_bytes for state in engines.states()) <= 2 * FLOOR
 
@@ -490,7 +500,7 @@ class TestIdling:
         caplog.set_level(logging.INFO)
         engines = make(keep_alive_s=0.2)
         engine = engines.acquire(fake())
-        time.sleep(3 * module.WAIT_S)
+        time.sleep(3 * WAIT_S)
         assert engines.pids() == [engine.process.pid]  # it is in use, however idle it is
         engines.release(engine)
         wait_until(lambda: not engines.pids())
@@ -523,36 +533,36 @@ class TestByHand:
         """A model is loaded without a request, and ended when its requests are done."""
         engines = make()
         engines.load(fake())
-        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        wait_until(lambda: [state.state for state in engines.states()] == ["ready"])
         assert not engines.states()[0].pinned
         engine = engines.acquire(fake())
         flight = fly(engine, "hello", max_tokens=200)
-        assert engines.unload("fake:0")
-        assert [each.state for each in engines.states()] == ["ending"]
+        assert engines.unload(key_of(fake()))
+        assert [state.state for state in engines.states()] == ["ending"]
         assert isinstance(land(flight), End)
         engines.release(engine)
         wait_until(lambda: not engines.states())
-        assert not engines.unload("fake:0")
+        assert not engines.unload(key_of(fake()))
 
     def test_while_one_ends_a_new_one_may_start(self, make: Callable[..., Engines]) -> None:
         """A request that comes while its model's engine is ending gets a new one."""
         engines = make(budget_bytes=3 * FLOOR)
         engine = engines.acquire(sized("5"))
-        wait_until(lambda: engine.place.held_bytes == 3 * FLOOR and engine.place.asked_bytes is None)
-        engines.unload(sized("5").name)
+        wait_until(lambda: engine.reservation.held_bytes == 3 * FLOOR and engine.reservation.target_bytes is None)
+        engines.unload(key_of(sized("5")))
         assert engines.acquire(sized("5")) is not engine
-        assert [each.state for each in engines.states()] == ["ready", "ending"]
+        assert [state.state for state in engines.states()] == ["ready", "ending"]
 
     def test_pin(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
         """A pinned model is loaded again by itself when its engine dies; unloading unpins it."""
         engines = make()
         engines.load(fake(), pin=True)
-        wait_until(lambda: [each.state for each in engines.states()] == ["ready"])
+        wait_until(lambda: [state.state for state in engines.states()] == ["ready"])
         first = engines.pids()[0]
-        engines._engines["fake:0"].process.kill()
+        os.kill(first, signal.SIGKILL)
         wait_until(lambda: engines.pids() and engines.pids()[0] != first)
-        wait_until(lambda: [(each.state, each.pinned) for each in engines.states()] == [("ready", True)])
-        assert engines.unload("fake:0")
+        wait_until(lambda: [(state.state, state.pinned) for state in engines.states()] == [("ready", True)])
+        assert engines.unload(key_of(fake()))
         wait_until(lambda: not engines.states())
 
     def test_pin_what_is_loaded(self, make: Callable[..., Engines]) -> None:
@@ -576,19 +586,21 @@ class TestTooSlow:
 class Fleet:
     """Other workers, as the test has it."""
 
-    def __init__(self, *, holds: bool = False, fits: bool = False) -> None:
-        self.holds, self.fits = holds, fits
+    def __init__(self, *, holds: bool = False, fits: bool = False, lock: Changes | None = None) -> None:
+        self.holds, self.fits, self.lock = holds, fits, lock
+        self.looks = 0
 
     def look(self) -> None:
-        pass
+        assert self.lock is None or not self.lock.held, "Redis is asked with the lock held"
+        self.looks += 1
 
-    def hold(self, queue: str, model: str) -> bool:
+    def have_loaded(self, queue: str, key: str) -> bool:
         return self.holds
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
         return self.fits
 
-    def sizes(self, queue: str) -> str:
+    def room(self, queue: str) -> str:
         return "studio@mac 96.0 GB" if self.fits or self.holds else ""
 
 
@@ -596,71 +608,74 @@ class TestSettingAside:
     QUEUE = "tier-under-3B"
 
     @pytest.fixture
-    def make_aside(self, make: Callable[..., Engines]) -> Callable[..., Engines]:
-        """Makes engines with a backlog in which the test itself puts what is set aside."""
+    def aside(self) -> list[Aside]:
+        """What waits in lanes, as the test has it."""
+        return []
+
+    @pytest.fixture
+    def make_aside(self, make: Callable[..., Engines], aside: list[Aside]) -> Callable[..., Engines]:
+        """Makes engines that may move requests to lanes."""
 
         def make_aside(fleet: Fleet | None = None, **settings: Any) -> Engines:
-            engines = make(**settings)
-            engines._others = fleet or Fleet()
-            engines.backlog = Backlog(list, [self.QUEUE], engines._others, engines.look_again)
-            return engines
+            changes, peers = Changes(), fleet or Fleet()
+            self.backlog = Backlog(lambda: aside, [self.QUEUE], peers, changes)
+            return make(backlog=self.backlog, peers=peers, changes=changes, **settings)
 
         return make_aside
 
-    def aside(self, engines: Engines, entry: ModelEntry, age_s: float = 0.0) -> None:
-        """What was set aside for this model, so long ago; nothing if it was emptied."""
-        assert engines.backlog is not None
-        engines.backlog._read = lambda: [Aside(self.QUEUE, entry.name, "", 1, age_s)]
-        engines.backlog.look()
+    def waits(self, aside: list[Aside], entry: ModelEntry, age_s: float = 0.0) -> None:
+        """A request waits in this model's lane, and in no other, since so long ago."""
+        aside[:] = [Aside(self.QUEUE, entry.name, "", 1, age_s)]
+        self.backlog.look()
 
     def acquire(self, engines: Engines, entry: ModelEntry) -> Engine:
         return engines.acquire(entry, Job("t1", self.QUEUE))
 
-    def test_what_waits_for_the_work_of_others(self, make_aside: Callable[..., Engines]) -> None:
+    def test_what_waits_for_the_work_of_others(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """It takes no slot meanwhile; it is asked for again when the others are idle, after what is in the queue itself."""
         engines = make_aside(budget_bytes=FLOOR)
         busy = self.acquire(engines, sized("1"))
         with pytest.raises(SetAside) as caught:
             self.acquire(engines, sized("2"))
-        assert caught.value.model == sized("2").name
-        time.sleep(3 * module.WAIT_S)
-        assert engines.asked(self.QUEUE) == ([sized("1").name], [])
+        assert caught.value.key == sized("2").name
+        time.sleep(3 * WAIT_S)
+        assert engines.lanes(self.QUEUE) == ([sized("1").name], [])
         engines.release(busy)
-        self.aside(engines, sized("2"))
-        wait_until(lambda: engines.asked(self.QUEUE) == ([sized("1").name], [sized("2").name]))
+        self.waits(aside, sized("2"))
+        wait_until(lambda: engines.lanes(self.QUEUE) == ([sized("1").name], [sized("2").name]))
         assert self.acquire(engines, sized("2")).serves
 
-    def test_what_waited_for_long_gets_its_turn(self, make_aside: Callable[..., Engines]) -> None:
+    def test_what_waited_for_long_gets_its_turn(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """The engine that is in its way takes no more requests, which are set aside in turn; then it comes first."""
         engines = make_aside(budget_bytes=FLOOR, fair_wait_s=0.5)
         busy = self.acquire(engines, sized("1"))
         time.sleep(0.5)
-        self.aside(engines, sized("2"), age_s=0.6)
-        wait_until(lambda: busy.place.retiring)
+        self.waits(aside, sized("2"), age_s=0.6)
+        wait_until(lambda: busy.reservation.retiring)
         with pytest.raises(SetAside):
             self.acquire(engines, sized("1"))
-        assert engines.asked(self.QUEUE) == ([], [])
+        assert engines.lanes(self.QUEUE) == ([], [])
         engines.release(busy)
-        wait_until(lambda: engines.asked(self.QUEUE).first == [sized("2").name])
+        wait_until(lambda: engines.lanes(self.QUEUE).first == [sized("2").name])
         assert self.acquire(engines, sized("2")).serves
 
-    def test_a_turn_lasts(self, make_aside: Callable[..., Engines]) -> None:
+    def test_a_turn_lasts(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """A model with work that was just loaded does not give way, however long another one has waited."""
         engines = make_aside(budget_bytes=FLOOR, fair_wait_s=2.0)
         busy = self.acquire(engines, sized("1"))
-        self.aside(engines, sized("2"), age_s=100)
+        self.waits(aside, sized("2"), age_s=100)
         time.sleep(1.0)
-        assert not busy.place.retiring
-        wait_until(lambda: busy.place.retiring)
-        assert time.monotonic() - busy.place.since >= 2.0
+        assert not busy.reservation.retiring
+        wait_until(lambda: busy.reservation.retiring)
+        assert time.monotonic() - busy.reservation.since >= 2.0
 
-    def test_others_that_have_it_loaded(self, make_aside: Callable[..., Engines]) -> None:
+    def test_others_that_have_it_loaded(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """Nobody gives way here for a model that another worker has loaded: what waits for it waits there."""
         engines = make_aside(Fleet(holds=True), budget_bytes=FLOOR, fair_wait_s=0.1)
         busy = self.acquire(engines, sized("1"))
-        self.aside(engines, sized("2"), age_s=100)
-        time.sleep(3 * module.WAIT_S)
-        assert not busy.place.retiring
+        self.waits(aside, sized("2"), age_s=100)
+        time.sleep(3 * WAIT_S)
+        assert not busy.reservation.retiring
 
     def test_some_wait_while_it_loads(self, make_aside: Callable[..., Engines]) -> None:
         """While a model loads half of the slots may wait for it; what is more is set aside, and asked for when it is ready."""
@@ -669,12 +684,12 @@ class TestSettingAside:
         waiting = [in_thread(lambda: self.acquire(engines, entry)) for _ in range(5)]
         wait_until(lambda: sum(bool(answers) for _, answers in waiting) == 3)
         assert engines.loading
-        assert engines.asked(self.QUEUE) == ([], [])
+        assert engines.lanes(self.QUEUE) == ([], [])
         for thread, _ in waiting:
-            thread.join(WAIT_S)
+            thread.join(END_S)
         kinds = sorted(type(answers[0]).__name__ for _, answers in waiting)
         assert kinds == ["Engine", "Engine", "SetAside", "SetAside", "SetAside"]
-        wait_until(lambda: engines.asked(self.QUEUE) == ([entry.name], []))
+        wait_until(lambda: engines.lanes(self.QUEUE) == ([entry.name], []))
 
     def test_what_is_set_aside_is_bounded(self, make_aside: Callable[..., Engines]) -> None:
         """A long queue that cannot be served is not taken apart at the machine's full speed."""
@@ -684,36 +699,36 @@ class TestSettingAside:
         for _ in range(10):
             with pytest.raises(SetAside):
                 self.acquire(engines, sized("2"))
-        assert time.monotonic() - started >= 9 / module.ASIDE_PER_S
+        assert time.monotonic() - started >= 9 / MOVES_PER_S
 
-    def test_a_model_that_failed(self, make_aside: Callable[..., Engines]) -> None:
+    def test_a_model_that_failed(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """What was set aside for a model that cannot be loaded is taken, to fail with the reason."""
         engines = make_aside()
         broken = fake("0:load_error=no weights")
         with pytest.raises(ModelLoadFailed):
             self.acquire(engines, broken)
-        self.aside(engines, broken)
-        wait_until(lambda: engines.asked(self.QUEUE) == ([broken.name], []))
+        self.waits(aside, broken)
+        wait_until(lambda: engines.lanes(self.QUEUE) == ([broken.name], []))
 
-    def test_a_model_that_failed_here_alone(self, make_aside: Callable[..., Engines]) -> None:
+    def test_a_model_that_failed_here_alone(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """Where another worker has the model loaded, its requests are left to that one."""
         engines = make_aside(Fleet(holds=True))
         broken = fake("0:load_error=no weights")
         for _ in range(2):
             with pytest.raises(SetAside):
                 self.acquire(engines, broken)
-        self.aside(engines, broken)
-        time.sleep(2 * module.WAIT_S)
-        assert engines.asked(self.QUEUE) == ([], [])
+        self.waits(aside, broken)
+        time.sleep(2 * WAIT_S)
+        assert engines.lanes(self.QUEUE) == ([], [])
 
-    def test_what_fits_elsewhere(self, make_aside: Callable[..., Engines]) -> None:
+    def test_what_fits_elsewhere(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """A model that can never fit here is left to the worker that it fits, and is not asked for again here."""
         engines = make_aside(Fleet(fits=True), budget_bytes=FLOOR)
         with pytest.raises(SetAside):
             self.acquire(engines, sized(weights_mb=1000))
-        self.aside(engines, sized(weights_mb=1000), age_s=1000)
-        time.sleep(2 * module.WAIT_S)
-        assert engines.asked(self.QUEUE) == ([], [])
+        self.waits(aside, sized(weights_mb=1000), age_s=1000)
+        time.sleep(2 * WAIT_S)
+        assert engines.lanes(self.QUEUE) == ([], [])
 
     def test_what_fits_nowhere(self, make_aside: Callable[..., Engines]) -> None:
         """A model that fits no live worker is an error with everybody's numbers."""
@@ -721,13 +736,65 @@ class TestSettingAside:
         with pytest.raises(OutOfMemory, match=r"the others that serve tier-under-3B: studio@mac 96.0 GB"):
             self.acquire(engines, sized(weights_mb=1000))
 
-    def test_what_nobody_knows(self, make_aside: Callable[..., Engines]) -> None:
+    def test_what_fitted_a_worker_that_left(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
+        """What was left to a larger worker that is gone is taken here, and fails with the numbers."""
+        fleet = Fleet(fits=True)
+        engines = make_aside(fleet, budget_bytes=FLOOR)
+        large = sized(weights_mb=1000)
+        with pytest.raises(SetAside):
+            self.acquire(engines, large)
+        self.waits(aside, large)
+        fleet.fits = False
+        wait_until(lambda: engines.lanes(self.QUEUE) == ([large.name], []))
+        with pytest.raises(OutOfMemory, match=r"needs 1.3\d GB"):
+            self.acquire(engines, large)
+
+    def test_what_nobody_knows(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """A model that this worker's catalogue does not allow is none of its business."""
         engines = make_aside()
-        self.aside(engines, fake())
-        self.aside(engines, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
-        time.sleep(module.WAIT_S)
-        assert engines.asked(self.QUEUE) == ([], [])
+        self.waits(aside, fake())
+        self.waits(aside, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
+        time.sleep(WAIT_S)
+        assert engines.lanes(self.QUEUE) == ([], [])
+
+
+def test_nothing_is_read_or_started_with_the_lock_held(make: Callable[..., Engines], tmp_path: Path) -> None:
+    """Files are read, processes started and peers asked by threads that do not hold the lock that others wait for."""
+    changes = Changes()
+    seen: list[str] = []
+    watching = True
+
+    def audit(event: str, _arguments: object) -> None:
+        if watching and changes.held and event.partition(".")[0] in ("open", "os", "subprocess", "socket"):
+            seen.append(event)
+
+    sys.addaudithook(audit)  # stays for the life of this process, and does nothing after this test
+    peers = Fleet(fits=True, lock=changes)
+    queue = TestSettingAside.QUEUE
+    aside: list[Aside] = []
+    backlog = Backlog(lambda: aside, [queue], peers, changes)
+    # Room for one of the two models, which are files that have to be read.
+    entries = [
+        ModelEntry(name=f"tiny-{number}", kind="path", source=str(make_tiny_model(tmp_path / str(number))))
+        for number in range(2)
+    ]
+    engines = make(expected(entries[0], "cpu").floor_bytes, backlog=backlog, peers=peers, changes=changes)
+    for entry in (*entries, *entries):
+        engines.release(engines.acquire(entry))
+    engines.load(entries[0], pin=True)
+    wait_until(lambda: engines.state_of(entries[0].name) == "ready", timeout_s=END_S)
+    with pytest.raises(SetAside):
+        engines.acquire(entries[1], Job("t1", queue))
+    engines.unload(key_of(entries[0]))
+    wait_until(lambda: not engines.states())
+    engines.close()
+    assert peers.looks >= 1
+    assert engines.loads == 5
+    assert seen == []
+    with changes:
+        (tmp_path / "control").touch()
+    assert "open" in seen, "the audit sees nothing"
+    watching = False
 
 
 def test_closing_ends_all(make: Callable[..., Engines]) -> None:

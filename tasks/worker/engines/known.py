@@ -1,0 +1,81 @@
+"""What is known of models that this worker may load: where their files are, what they need, and their queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.errors import GenerationError
+from tasks.models.footprint import Footprint, Source, expected, local_source
+from tasks.models.key import EngineKey, key_of
+from tasks.models.routing import queue_for_model
+
+if TYPE_CHECKING:
+    from worker_config.catalogue import ModelEntry
+
+
+@dataclass(slots=True, frozen=True)
+class Known:
+    """One model. ``source`` is ``None`` where its files have to be fetched from the hub first."""
+
+    footprint: Footprint
+    source: Source | None
+
+
+class KnownModels:
+    """Remembers what models need, by their files before they are loaded and by measurement after. Any thread may call it.
+
+    Args:
+        accelerator: ``metal``, ``cuda`` or ``cpu``.
+        budget_bytes: what all engines of this worker may take together.
+    """
+
+    def __init__(self, accelerator: str, budget_bytes: int) -> None:
+        self._accelerator = accelerator
+        self._budget_bytes = budget_bytes
+        self._footprints: dict[EngineKey, Footprint] = {}
+        self._sources: dict[EngineKey, Source] = {}
+        self._queues: dict[EngineKey, str] = {}
+
+    def look_up(self, entry: ModelEntry) -> Known:
+        """What is known of a model. Reads its files, so never with a lock held that others wait for.
+
+        Raises:
+            GenerationError: its files ought to be here and are not, or nothing tells its size.
+        """
+        key = key_of(entry)
+        source = self._sources.get(key) or local_source(entry)
+        if key not in self._footprints:
+            # A measurement that comes meanwhile stands.
+            self._footprints.setdefault(key, expected(entry, self._accelerator, self._budget_bytes))
+        if key not in self._queues:
+            self._queues[key] = _queue_of(entry)
+        return Known(self._footprints[key], source)
+
+    def footprint(self, key: EngineKey) -> Footprint | None:
+        """What a model needs, as far as it was looked up. Reads no file."""
+        return self._footprints.get(key)
+
+    def queue(self, key: EngineKey) -> str:
+        """The queue of a model's requests, as far as it was looked up; empty where it is not known. Reads no file."""
+        return self._queues.get(key, "")
+
+    def measured(self, key: EngineKey, footprint: Footprint) -> None:
+        """A loaded engine needs this."""
+        self._footprints[key] = footprint
+
+    def fetched(self, key: EngineKey, source: Source) -> None:
+        """A model's files have come, so that their headers can be read."""
+        self._footprints.pop(key, None)
+        self._sources[key] = source
+
+    def forget_source(self, key: EngineKey) -> None:
+        """Look for a model's files again before the next load: they may be what was wrong."""
+        self._sources.pop(key, None)
+
+
+def _queue_of(entry: ModelEntry) -> str:
+    try:
+        return queue_for_model(entry.name)
+    except GenerationError:
+        return ""
