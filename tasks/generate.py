@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 from celery import Task, shared_task, signals
 from celery._state import get_current_worker_task
+from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 from kombu.exceptions import OperationalError
 
 from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest
-from tasks.names import GENERATE
+from tasks.names import ACCEPTED, GENERATE
+from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
-    from tasks.client.parameters import ParameterValues
+    from tasks.client.parameters import Parameters, ParameterValues
     from tasks.client.result import GenerateResult
 
 
@@ -41,34 +43,81 @@ class GenerateTask(Task):
         def delay(self, previous: Any = None, **parameters: Unpack[ParameterValues]) -> GenerateResult:
             """Send a request; see :class:`tasks.client.parameters.Parameters`."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body, which a worker does: everybody else sends a request."""
+        if self.request.called_directly:
+            raise InvalidRequest(
+                "generate is no function to call, for map, starmap and chunks neither: use generate.delay(...), and its result's "
+                ".stream() or .get(); group(generate.s(...) for ...) for several; generate.apply(kwargs={...}) in tests "
+                "without Redis"
+            )
+        return self.run(*args, **kwargs)
+
+    def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
+        """``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another.
+
+        Raises:
+            InvalidRequest: always.
+        """
+        raise InvalidRequest(
+            "map, starmap and chunks make their calls one after another, in one task: use group(generate.s(...) for ...), whose "
+            "requests run together"
+        )
+
+    map = starmap = chunks = _refuse_sequence
+
+    def signature(self, args: Any = None, kwargs: dict[str, Any] | None = None, *more: Any, **options: Any) -> Any:
+        """Celery's signature, of plain data: as a later link of a chain it travels in a message.
+
+        Raises:
+            InvalidRequest: a value is no data, or nested too deeply.
+        """
+        from tasks.client.explain import shown_name
+        from tasks.client.plain import plain
+
+        values = {name: plain(value, shown_name(name)) for name, value in (kwargs or {}).items()}
+        return super().signature(args, values, *more, **options)
+
+    subtask = signature
+
     def apply_async(
-        self, args: Any = None, kwargs: dict[str, Any] | None = None, *more: Any, **options: Any
+        self,
+        args: Any = None,
+        kwargs: dict[str, Any] | None = None,
+        task_id: Any = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: Any = None,
+        **options: Any,
     ) -> GenerateResult:
         """Send a request, with any of Celery's options.
 
         Raises:
-            InvalidRequest: a field is unknown, missing or out of bounds.
+            InvalidRequest: a field or an option is unknown, missing or out of bounds.
             UnknownModel: nobody allows the model.
             NoWorker: the request has ``require_worker``, and no live worker serves its tier.
+            QueueFull: too many requests wait in the tier's queue.
             BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
         # pydantic and redis are two thirds of the import's time.
-        from tasks.client.parameters import parse, previous_of, redact, with_previous
+        from tasks.client.redaction import redact
+        from tasks.client.request import prepare
         from tasks.server.connection import endpoint, is_away, trouble
 
-        kwargs = kwargs or {}
-        if get_current_worker_task() is None:
-            # Inside a worker this is the next link of a chain: its own worker reports what is wrong with it, on its stream.
-            parameters = parse(with_previous(previous_of(args), kwargs))
+        follows = self._follows(options)
+        if follows:
+            kwargs, options = kwargs or {}, {**options, "shadow": shadow, ACCEPTED: True}
+        else:
+            request = prepare(args, kwargs, task_id, {**options, "shadow": shadow})
             self._meet_redis()
-            self._look_at_fleet(
-                parameters.model or current_settings().default_model, required=parameters.require_worker
-            )
+            self._look_at_fleet(request.parameters)
+            args, kwargs, task_id, options = request.args, request.kwargs, request.task_id, request.options
         if not current_settings().show_prompts:
-            options["argsrepr"] = "()"
-            options["kwargsrepr"] = redact(kwargs)
+            options |= {"argsrepr": "()", "kwargsrepr": redact(kwargs)}
+        given = (args, kwargs, task_id, producer, link, link_error)
         try:
-            return self._send(args, kwargs, *more, **options)
+            return self._send_on(given, options) if follows else self._send(given, options)
         except Exception as error:
             if not (isinstance(error, OperationalError) or is_away(error)):
                 raise
@@ -77,16 +126,33 @@ class GenerateTask(Task):
                 f"cannot send to {endpoint(self.app)} ({found.says}): {found.remedy}", found.entry
             ) from None
 
-    def _send(self, *args: Any, **options: Any) -> GenerateResult:
+    def _follows(self, options: dict[str, Any]) -> bool:
+        """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.
+
+        It was accepted with what it follows, so no bound applies; and a worker of its own says what is wrong with it, on its
+        stream: raised here, that would fail the task before it, which has been done. A request that a task makes is like any
+        other.
+        """
+        before = get_current_worker_task()
+        if before is None:
+            return False
+        is_callback = options.get("parent_id") is not None and options["parent_id"] == before.request.id
+        return bool(before.name == GENERATE or is_callback or _callback_publish_retry.get())
+
+    def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
+        return cast("GenerateResult", super().apply_async(*given, **options))
+
+    def _send_on(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
+        """Send what follows a task; what cannot be routed goes to a worker that says so."""
         try:
-            return cast("GenerateResult", super().apply_async(*args, **options))
+            return self._send(given, options)
         except InvalidRequest:
             before = get_current_worker_task()
-            if before is None or "queue" in options:
+            if "queue" in options or before is None:
                 raise
-            # Raised here, what cannot be routed would fail the link before it, which has been answered.
-            queue = before.request.delivery_info["routing_key"]
-            return cast("GenerateResult", super().apply_async(*args, **options, queue=queue))
+            is_ours = before.name == GENERATE
+            queue = before.request.delivery_info["routing_key"] if is_ours else DEFAULT_QUEUE
+            return self._send(given, {**options, "queue": queue})
 
     def _meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
@@ -103,15 +169,21 @@ class GenerateTask(Task):
 
         return FleetView(self.app)
 
-    def _look_at_fleet(self, model: str, *, required: bool) -> None:
-        if required:
+    def _look_at_fleet(self, parameters: Parameters) -> None:
+        model = parameters.model or current_settings().default_model
+        if parameters.require_worker:
             self.fleet.require(model)
         else:
             self.fleet.warn(model)
 
-    def apply(self, *args: Any, **options: Any) -> Any:
+    def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis: for people's own tests. The result streams too, as one chunk."""
-        return import_module("tasks.worker.eager").eager_result(super().apply(*args, **options))
+        from tasks.client.options import checked
+        from tasks.client.parameters import Parameters
+        from tasks.client.request import arguments
+
+        checked(options, Parameters.model_fields)
+        return import_module("tasks.worker.eager").eager_result(super().apply(*arguments(args, kwargs), **options))
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
         """The result of a request that was sent, here or by another process."""

@@ -17,13 +17,13 @@ CONTEXT_TOKENS = 2048
 
 
 def make_tiny_model(
-    folder: Path, *, chat_template: bool = True, seed: int = 0, script: str = "", ends: bool = True, **config: Any
+    folder: Path, *, chat_template: bool | str = True, seed: int = 0, script: str = "", ends: bool = True, **config: Any
 ) -> Path:
     """Write a model that mlx-lm loads into ``folder``, which is made if need be, and return it.
 
     The same ``seed`` makes the same random weights everywhere. With a ``script`` (of which no byte occurs twice) the
     greedy answer to everything is the script, over and over, or once if it ``ends``. ``config`` overrides entries of
-    ``config.json``.
+    ``config.json``. ``chat_template`` may be one of the caller's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = _write_tokenizer(folder, chat_template=chat_template)
@@ -42,7 +42,7 @@ def end_id(folder: Path) -> int:
     return int(json.loads((folder / "config.json").read_text())["eos_token_id"])
 
 
-def _write_tokenizer(folder: Path, *, chat_template: bool) -> int:
+def _write_tokenizer(folder: Path, *, chat_template: bool | str) -> int:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -59,7 +59,7 @@ def _write_tokenizer(folder: Path, *, chat_template: bool) -> int:
         "eos_token": "<|im_end|>",
         "model_max_length": CONTEXT_TOKENS,
         "clean_up_tokenization_spaces": False,
-        **({"chat_template": CHAT_TEMPLATE} if chat_template else {}),
+        **({"chat_template": CHAT_TEMPLATE if chat_template is True else chat_template} if chat_template else {}),
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(described))
     return int(tokenizer.get_vocab_size())

@@ -10,7 +10,6 @@ from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from celery._state import get_current_worker_task
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
@@ -28,7 +27,7 @@ from tasks.broker.message import (
 from tasks.broker.qos import DROP, QoS
 from tasks.broker.queues import SEPARATOR, aside_list
 from tasks.errors import InvalidRequest, QueueFull
-from tasks.names import GENERATE
+from tasks.names import ACCEPTED, GENERATE
 from tasks.server import keys
 from tasks.server.script import Script
 from worker_config.settings import current_settings
@@ -290,8 +289,7 @@ class Channel(stock.Channel):
         if headers.get("task") != GENERATE or options.get("_publish_batch") is not None:
             super()._put(queue, message, **options)
             return
-        # What a running task sends on, the next link of a chain, has been accepted with its first.
-        floor = "" if get_current_worker_task() is not None else str(current_settings().queue_floor)
+        floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
         names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
         require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
         with self.conn_or_acquire() as client:

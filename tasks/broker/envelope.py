@@ -8,9 +8,10 @@ from math import isfinite
 from typing import Any
 
 from tasks.errors import InvalidRequest
+from tasks.messages.identifier import IDENTIFIER, is_identifier
 
-#: Longer than any id that Celery makes (36 characters); it becomes a part of several keys.
-MAX_ID_CHARACTERS = 256
+#: What tells one message from another is a field of a hash.
+MAX_TAG_CHARACTERS = 256
 #: An hour-long generation is a long one; timers and dates break far beyond this.
 MAX_LIMIT_S = 10 * 365 * 86_400
 _TIMES = ("eta", "expires")
@@ -23,7 +24,7 @@ def task_id_of(message: Any) -> str | None:
     """The id in a message of any shape, if it has one that an answer can be given to."""
     headers = message.get("headers") if isinstance(message, dict) else None
     task_id = headers.get("id") if isinstance(headers, dict) else None
-    return task_id if _is_id(task_id) else None
+    return task_id if is_identifier(task_id) else None
 
 
 def check_frame(message: Any) -> None:
@@ -38,7 +39,7 @@ def check_frame(message: Any) -> None:
     if not isinstance(properties, dict):
         raise InvalidRequest(f"properties: expected an object, found {_kind(properties)}")
     tag, info = properties.get("delivery_tag"), properties.get("delivery_info")
-    if not _is_id(tag):
+    if not _is_tag(tag):
         raise InvalidRequest(f"properties.delivery_tag is {tag!r:.60}: expected a string of its own for each message")
     if not isinstance(info, dict):
         raise InvalidRequest(f"properties.delivery_info: expected an object, found {_kind(info)}")
@@ -58,10 +59,8 @@ def check(headers: Any, payload: Any) -> None:
     """
     if not isinstance(headers, dict):
         raise InvalidRequest(f"headers: expected an object, found {_kind(headers)}")
-    if not _is_id(headers.get("id")):
-        raise InvalidRequest(
-            f"headers.id is {headers.get('id')!r:.60}: expected a string of 1 to {MAX_ID_CHARACTERS} characters"
-        )
+    if not is_identifier(headers.get("id")):
+        raise InvalidRequest(f"headers.id is {headers.get('id')!r:.60}: expected {IDENTIFIER}")
     _check_headers(headers)
     if not isinstance(payload, list) or len(payload) != 3:
         raise InvalidRequest(f"body: expected a list of arguments, keywords and options, found {_kind(payload)}")
@@ -79,8 +78,8 @@ def check(headers: Any, payload: Any) -> None:
         _check_options(options)
 
 
-def _is_id(value: Any) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARACTERS:
+def _is_tag(value: Any) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TAG_CHARACTERS:
         return False
     try:
         value.encode()

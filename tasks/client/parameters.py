@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.client.compatibility import without_neutral
+from tasks.client.conversation import ChatMessage, tidied
+from tasks.client.explain import explain, shown_name, unknown
+from tasks.client.plain import plain
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from pydantic_core import ErrorDetails
+    from collections.abc import Mapping
 
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
@@ -33,90 +25,101 @@ MAX_EXTRA_BYTES = 16 * 1024
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_LOGIT_BIAS = 1024
-
-#: Where a chain's previous answer goes in ``prompt`` or in a message.
-PREVIOUS = "{previous}"
-
-#: Fields that people know from elsewhere, and what to do instead.
-INSTEAD = {
-    "stream": "every request streams; leave it out and read result.stream()",
-    "max_completion_tokens": "use max_tokens",
-    "n": "send the request n times, as a group",
-    "best_of": "send the request several times, as a group",
-    "tools": "tool calls are not supported yet; leave it out",
-    "tool_choice": "tool calls are not supported yet; leave it out",
-    "functions": "tool calls are not supported yet; leave it out",
-    "response_format": "structured output is not supported yet; leave it out",
-    "user": "use metadata",
-    "logit_processors": "use logit_bias or the penalties",
-    "input": "use messages or prompt",
-    "keep_alive": "use keep_alive_s, in seconds",
-    "timeout": "use apply_async(..., time_limit=seconds) or deadline",
-}
+#: Whole numbers stay within what every machine word and every JSON reader takes.
+MAX_COUNT = 2**31 - 1
+#: Unix seconds of 2001 and of 2286: below are seconds from now, above are milliseconds.
+FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
+MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
 
 
-#: The branches of a union, which an error's path names and a person need not know.
-TEXT, PARTS = "[text]", "[parts]"
-
-
-class ChatMessage(BaseModel):
-    """One message of a conversation; ``content`` is text, or OpenAI's list of text parts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Literal["system", "user", "assistant", "developer", "tool"]
-    content: Annotated[
-        Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Tag(PARTS)],
-        Discriminator(lambda value: PARTS if isinstance(value, list) else TEXT),
-    ]
-    name: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-
-
-class TextPart(BaseModel):
-    """A part of a message's content."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["text"]
-    text: str
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Extra = Annotated[
+    dict[str, Any],
+    Field(description=f"give a dictionary of plain JSON with text as keys, at most {MAX_EXTRA_BYTES} bytes"),
+]
+Penalty = Annotated[
+    float, Field(ge=-2, le=2, allow_inf_nan=False, description="use a number from -2 to 2; 0 switches it off")
+]
 
 
 class Parameters(BaseModel):
-    """What ``generate`` takes by keyword. Exactly one of ``messages`` and ``prompt`` (raw text, no chat template)."""
+    """What ``generate`` takes by keyword. Exactly one of ``messages`` and ``prompt`` (raw text, no chat template).
+
+    A field's description says what to do about a wrong value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
-    messages: list[ChatMessage] | None = None
-    prompt: str | None = None
-    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] = MAX_TOKENS_DEFAULT
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    stop: tuple[str, ...] = ()
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
-    logit_bias: Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_LOGIT_BIAS)] = {}
+    messages: Annotated[
+        list[ChatMessage] | None, Field(description='send a list of {"role": "user", "content": …}, or text as prompt')
+    ] = None
+    prompt: Annotated[str | None, Field(description="send one text; several are several requests, as a group")] = None
+    model: Annotated[
+        Annotated[str, Field(min_length=1, max_length=256)] | None,
+        Field(description="use a name of the catalogue, as celery -A tasks models lists them"),
+    ] = None
+    max_tokens: Annotated[
+        int, Field(ge=1, le=MAX_COUNT, description=f"use 1 or more, or leave it out for {MAX_TOKENS_DEFAULT}")
+    ] = MAX_TOKENS_DEFAULT
+    temperature: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="use 0 for greedy decoding, or a number above it")
+    ] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1, description="use a number above 0 and at most 1; 1 switches it off")] = (
+        1.0
+    )
+    top_k: Annotated[int, Field(ge=0, le=MAX_COUNT, description="use a whole number; 0 switches it off")] = 0
+    min_p: Annotated[float, Field(ge=0, le=1, description="use a number from 0 to 1; 0 switches it off")] = 0.0
+    stop: Annotated[
+        tuple[str, ...],
+        Field(description=f"give up to {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters, or leave it out"),
+    ] = ()
+    seed: Annotated[
+        Annotated[int, Field(ge=-(2**63), lt=2**64)] | None,
+        Field(description="use a 64-bit integer, or leave it out"),
+    ] = None
+    logprobs: Annotated[
+        bool, Field(description="use logprobs=True, with top_logprobs=0 to 20 for the number of alternatives")
+    ] = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20, description="use 0 to 20, with logprobs=True")] = 0
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0, le=MAX_COUNT)], Annotated[float, Field(ge=-100, le=100)]],
+        Field(max_length=MAX_LOGIT_BIAS, description="give {token id: -100 to 100}; ids are whole numbers from 0"),
+    ] = {}
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    repetition_context_size: Annotated[int, Field(ge=1, le=4096)] = 20
-    chat_template_kwargs: dict[str, Any] = {}
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    keep_alive_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    require_worker: bool = False
-    metadata: dict[str, Any] = {}
+    repetition_penalty: Annotated[
+        float, Field(ge=0.01, le=100, description="use a number from 0.01 to 100; 1 switches it off")
+    ] = 1.0
+    repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
+    chat_template_kwargs: Extra = {}
+    deadline: Annotated[
+        Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
+        Field(description="use Unix seconds: time.time() + 30 is in half a minute"),
+    ] = None
+    keep_alive_s: Annotated[
+        Annotated[float, Field(gt=0, le=MAX_KEEP_ALIVE_S)] | None,
+        Field(description="use seconds above 0, or leave it out"),
+    ] = None
+    require_worker: Annotated[bool, Field(description="use True or False")] = False
+    metadata: Extra = {}
+
+    @field_validator(
+        *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "top_logprobs", "presence_penalty"),
+        *("frequency_penalty", "repetition_penalty", "repetition_context_size", "deadline", "keep_alive_s"),
+        mode="before",
+    )
+    @classmethod
+    def _truth_is_no_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise PydanticCustomError("number", "input should be a number")
+        return value
+
+    @field_validator("logprobs", "require_worker", mode="before")
+    @classmethod
+    def _number_is_no_truth(cls, value: Any) -> Any:
+        """``logprobs=5`` is how an older interface asks for alternatives."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            raise PydanticCustomError("truth", "input should be True or False")
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -140,12 +143,10 @@ class Parameters(BaseModel):
     def _extra_is_small_json(cls, value: dict[str, Any]) -> dict[str, Any]:
         try:
             size = len(json.dumps(value, allow_nan=False))
-        except (TypeError, ValueError, RecursionError):
-            raise PydanticCustomError(
-                "json", "must be plain JSON: strings, numbers, booleans, lists, objects"
-            ) from None
+        except ValueError:
+            raise PydanticCustomError("json", "has a number that is none: JSON has no NaN and no infinity") from None
         if size > MAX_EXTRA_BYTES:
-            raise PydanticCustomError("size", f"is {size} bytes as JSON; the limit is {MAX_EXTRA_BYTES}")
+            raise PydanticCustomError("size", f"is {size} bytes as JSON; the limit is {MAX_EXTRA_BYTES}: send less")
         return value
 
     @model_validator(mode="after")
@@ -170,14 +171,19 @@ class Parameters(BaseModel):
                 "prompt", f"the prompt has {prompt_bytes} bytes; the limit is {MAX_PROMPT_BYTES}: send less text"
             )
         if self.top_logprobs and not self.logprobs:
-            raise PydanticCustomError("logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=True")
+            raise PydanticCustomError("logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=True: give both")
         return self
 
     @property
     def prompt_bytes(self) -> int:
         """The length of all prompt text in UTF-8."""
-        texts = [self.prompt or ""] if self.messages is None else [each.text for each in self.messages]
-        return sum(len(text.encode()) for text in texts)
+        if self.messages is None:
+            return len((self.prompt or "").encode())
+        return sum(message.size_bytes for message in self.messages)
+
+    def conversation(self) -> list[dict[str, Any]] | None:
+        """The messages as the engine gets them; ``None`` where there is a prompt."""
+        return None if self.messages is None else [message.for_template() for message in self.messages]
 
     def sampling(self, model: Mapping[str, float] | None = None) -> Sampling:
         """The part that the engine's sampler needs.
@@ -218,143 +224,51 @@ class ParameterValues(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
-def parse(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Parameters:
-    """Check a request's keywords.
+def normalise(values: dict[str, Any]) -> dict[str, Any]:
+    """The keywords as they are sent: plain JSON, without ``None`` and without what changes nothing.
+
+    Raises:
+        InvalidRequest: a value is no data, or nested too deeply.
+    """
+    given = {str(name): _plain(str(name), value) for name, value in values.items() if not _is_left_out(value)}
+    kept = without_neutral(given)
+    if isinstance(kept.get("messages"), list):
+        kept["messages"] = [tidied(message, f"messages[{n}]") for n, message in enumerate(kept["messages"])]
+    return kept
+
+
+def _is_left_out(value: Any) -> bool:
+    """Whether a value stands for none: OpenAI's SDK has two objects of its own for it."""
+    return value is None or type(value).__name__ in ("NotGiven", "Omit")
+
+
+def _plain(name: str, value: Any) -> Any:
+    try:
+        return plain(value, shown_name(name))
+    except InvalidRequest as error:
+        field = Parameters.model_fields.get(name)
+        raise InvalidRequest(f"{error}; {field.description}" if field else str(error)) from None
+
+
+def check(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Parameters:
+    """Check keywords that have been normalised.
 
     Args:
-        values: what the producer gave; ``None`` counts as left out, as OpenAI's clients send it.
+        values: what the producer gave.
         defaults: the model's own defaults, for what the producer left out.
 
     Raises:
         InvalidRequest: the message names the first wrong field, its value and the remedy.
     """
-    given = {key: value for key, value in values.items() if value is not None}
-    for name in given:
+    for name in values:
         if name not in Parameters.model_fields:
-            raise InvalidRequest(_unknown(name))
+            raise InvalidRequest(unknown(name, Parameters.model_fields))
     try:
-        return Parameters.model_validate({**(defaults or {}), **given})
+        return Parameters.model_validate({**(defaults or {}), **values})
     except ValidationError as error:
-        raise InvalidRequest(_explain(error)) from None
+        raise InvalidRequest(explain(error, Parameters.model_fields)) from None
 
 
-def redact(values: dict[str, Any]) -> str:
-    """The request as monitors may see it: the model and lengths, no word of the prompt."""
-    shown = []
-    # The model first: monitors cut long lines.
-    for name, value in sorted(values.items(), key=lambda item: item[0] != "model"):
-        if name == "messages" and isinstance(value, list):
-            characters = sum(len(str(each.get("content", ""))) for each in value if isinstance(each, dict))
-            shown.append(f"messages=<{len(value)} messages, {characters} characters>")
-        elif name == "prompt":
-            shown.append(f"prompt=<{len(str(value))} characters>")
-        elif name in ("model", "max_tokens", "temperature", "seed"):
-            shown.append(f"{name}={value!r}")
-    return f"{{{', '.join(shown)}}}"
-
-
-def previous_of(args: Sequence[Any] | None) -> Any:
-    """A chain's previous answer, which Celery gives as the one positional argument; ``None`` where there is none.
-
-    Raises:
-        InvalidRequest: there are several positional arguments.
-    """
-    if args and len(args) > 1:
-        raise InvalidRequest(
-            f"{len(args)} positional arguments: at most one is taken, the previous task's answer; give everything else by "
-            "keyword"
-        )
-    return args[0] if args else None
-
-
-def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """The keywords with a chain's previous answer put in.
-
-    ``previous`` is an answer of ``generate``, a string, or a list of either (a chord's); lists are joined by blank lines. It
-    replaces ``{previous}`` in the prompt or the messages; where there is none, it is put behind the prompt, or becomes one
-    more user message.
-
-    Raises:
-        InvalidRequest: ``previous`` is something else.
-    """
-    if previous is None:
-        return values
-    text = _text_of(previous)
-    prompt, messages = values.get("prompt"), values.get("messages")
-    if isinstance(prompt, str):
-        return {**values, "prompt": prompt.replace(PREVIOUS, text) if PREVIOUS in prompt else prompt + text}
-    if not isinstance(messages, list | None):
-        return values  # which parse refuses
-    told = [_replaced(each, text) for each in messages or []]
-    if told == (messages or []):
-        told.append({"role": "user", "content": text})
-    return {**values, "messages": told}
-
-
-def _replaced(message: Any, text: str) -> Any:
-    """A message with the previous answer in its content, be that one text or a list of parts."""
-    if not isinstance(message, dict):
-        return message
-    content = message.get("content")
-    if isinstance(content, str):
-        return {**message, "content": content.replace(PREVIOUS, text)}
-    if isinstance(content, list):
-        return {**message, "content": [_part_replaced(part, text) for part in content]}
-    return message
-
-
-def _part_replaced(part: Any, text: str) -> Any:
-    if isinstance(part, dict) and isinstance(part.get("text"), str):
-        return {**part, "text": part["text"].replace(PREVIOUS, text)}
-    return part
-
-
-def _text_of(previous: Any) -> str:
-    try:
-        if isinstance(previous, str):
-            return previous
-        if isinstance(previous, list | tuple):
-            return "\n\n".join(_text_of(each) for each in previous)
-        return str(previous["text"])
-    except (TypeError, KeyError, RecursionError):
-        raise InvalidRequest(
-            f"the positional argument is a {type(previous).__name__}: expected the previous task's answer (an object with "
-            "'text'), a string, or a list of these; give everything else by keyword"
-        ) from None
-
-
-def _unknown(name: str) -> str:
-    if name in INSTEAD:
-        return f"{name}: not a field of generate: {INSTEAD[name]}"
-    close = difflib.get_close_matches(name, Parameters.model_fields, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(Parameters.model_fields)}"
-    # The name is anything that a client sent, and goes into logs.
-    shown = name if name.isidentifier() and len(name) <= 60 else _short(name)
-    return f"{shown}: unknown field; {hint}"
-
-
-def _explain(error: ValidationError) -> str:
-    first: ErrorDetails = error.errors(include_url=False, include_context=False)[0]
-    if not first["loc"]:
-        return first["msg"]
-    steps = [step for step in first["loc"][1:] if step not in (TEXT, PARTS, "[key]")]
-    where = str(first["loc"][0]) + "".join(f"[{step!r}]" for step in steps)
-    message = first["msg"][0].lower() + first["msg"][1:]
-    # The input of what is missing is the whole object around it.
-    return f"{where}: {message}" if first["type"] == "missing" else f"{where}={_shown(first)}: {message}"
-
-
-def _shown(error: ErrorDetails) -> str:
-    """The wrong value, unless it may be somebody's words: errors are seen in logs and monitors."""
-    is_prompt = error["loc"][0] in ("messages", "prompt") and error["loc"][-1] not in ("role", "type")
-    if is_prompt and isinstance(error["input"], str | list | dict):
-        return f"<{type(error['input']).__name__}>"
-    return _short(error["input"])
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def parse(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Parameters:
+    """:func:`normalise`, then :func:`check`; ``None`` counts as left out, as OpenAI's clients send it."""
+    return check(normalise(values), defaults)

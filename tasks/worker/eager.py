@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from celery.result import EagerResult
 
 from tasks.client.answer import Answer
+from tasks.client.chaining import with_previous
 from tasks.client.chunks import Chunk
-from tasks.client.parameters import parse, with_previous
+from tasks.client.parameters import parse
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput, Submit
@@ -81,7 +82,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
         flight = Flight(f"eager-{uuid.uuid4()}", answer, entry.name, ready.revision)
         submit = Submit(
             task_id=flight.task_id,
-            messages=[each.model_dump(exclude_none=True) for each in parameters.messages or []] or None,
+            messages=parameters.conversation(),
             prompt=parameters.prompt,
             max_tokens=parameters.max_tokens,
             stop=parameters.stop,

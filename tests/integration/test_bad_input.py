@@ -46,7 +46,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop": ["x"] * 17}, "stop=['x'"),
     ({"stop": ["x" * 257]}, "stop=['xxx"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs=21"),
-    ({"tools": []}, "tools: not a field of generate"),
+    ({"tools": [{"type": "function"}]}, "tools: not a field of generate"),
     ({"response_format": {}}, "response_format: not a field of generate"),
     ({"temprature": 1}, "temprature: unknown field; did you mean temperature?"),
 ]

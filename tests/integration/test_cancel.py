@@ -196,7 +196,7 @@ class TestTime:
 
     def test_deadline_that_has_passed(self, generate: GenerateTask, shared_redis: redis.Redis) -> None:
         """A request that comes after its deadline is not prefilled: its journal has a claim and an end."""
-        late = generate.delay(prompt="late", deadline=1.0, **LONG)
+        late = generate.delay(prompt="late", deadline=time.time() - 60, **LONG)
         answer = late.get(timeout=WAIT_S)
         assert (answer["finish_reason"], answer["text"], answer["usage"]["completion_tokens"]) == ("deadline", "", 0)
         assert [chunk.finish_reason for chunk in read(late)] == ["deadline"]

@@ -10,16 +10,20 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from celery import chain, chord, group
+from celery import chain, chord, group, xmap, xstarmap
 from celery.exceptions import ChordError
 
+from tasks.client.conversation import ChatMessage
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.server import keys
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
     from redis import Redis
 
@@ -143,6 +147,84 @@ class TestCanvas:
             list(generate.AsyncResult(result.id).stream(timeout=WAIT_S))
         assert result.parent.get(timeout=WAIT_S)["text"] == fake_text("one", None, 1)
         assert "Traceback" not in wide.log().partition(result.parent.id)[2]
+
+
+class TestDirectCalls:
+    REMEDIES = r"generate\.delay\(.*group\(generate\.s\(.*generate\.apply\("
+
+    def test_a_call(self, generate: GenerateTask) -> None:
+        """Called like a function, the task says what to use; so does its signature."""
+        with pytest.raises(InvalidRequest, match=self.REMEDIES):
+            generate(prompt="x", model=MODEL)
+        with pytest.raises(InvalidRequest, match=self.REMEDIES):
+            generate.s(prompt="x", model=MODEL)()
+
+    @pytest.mark.parametrize(
+        "make",
+        [lambda task: task.map(["x"]), lambda task: task.starmap([("x",)]), lambda task: task.chunks([("x",)], 1)],
+        ids=["map", "starmap", "chunks"],
+    )
+    def test_map_and_its_kin(self, generate: GenerateTask, make: Callable[[GenerateTask], Any]) -> None:
+        """``map``, ``starmap`` and ``chunks`` point to a group where they are written."""
+        with pytest.raises(InvalidRequest, match=r"use group\(generate\.s\(...\) for ...\)"):
+            make(generate)
+
+    @pytest.mark.parametrize("kind", [xmap, xstarmap])
+    def test_a_map_that_reaches_a_worker(self, generate: GenerateTask, wide: Worker, kind: Any) -> None:
+        """Celery's own ``map`` task, as another codebase may send it, fails with the same words, and the worker serves on."""
+        sent = kind(generate.s(), [("x",)], app=generate.app).apply_async()
+        with pytest.raises(InvalidRequest, match=self.REMEDIES):
+            sent.get(timeout=WAIT_S)
+        assert generate.delay(prompt="after", model=MODEL, max_tokens=1).get(timeout=WAIT_S)["worker"] == wide.node
+
+
+class TestData:
+    def test_objects_of_others(self, generate: GenerateTask) -> None:
+        """Messages that are pydantic models, and numbers of numpy, are sent as what they hold, in each link of a chain."""
+        message = ChatMessage(role="user", content="Hello")
+        common: dict[str, Any] = {"model": MODEL, "max_tokens": np.int64(3), "n": 1, "stream": False}
+        told = [{"role": "user", "content": "Hello"}]
+        messages: Any = (message,)
+        first = fake_text(chat_prompt(told), None, 3)
+        assert generate.delay(messages=messages, **common).get(timeout=WAIT_S)["text"] == first
+        linked = chain(generate.s(messages=messages, **common), generate.s(messages=[message], **common)).delay()
+        second = fake_text(chat_prompt([*told, {"role": "user", "content": first}]), None, 3)
+        assert linked.get(timeout=WAIT_S)["text"] == second
+
+    @pytest.mark.parametrize(
+        ("option", "said"),
+        [
+            ({"messages": []}, "messages: a parameter and not an option"),
+            ({"max_tokens": 3}, "max_tokens: a parameter and not an option"),
+            ({"priority": "low"}, "priority='low'"),
+            ({"task_id": "a\nb"}, "task_id='a\\\\nb': use text"),
+        ],
+    )
+    def test_options_that_would_be_swallowed(
+        self, generate: GenerateTask, shared_redis: Redis, option: dict[str, Any], said: str
+    ) -> None:
+        """An option that Celery would pass over is an error where it is written, and nothing is sent; so it is of a signature."""
+        with pytest.raises(InvalidRequest, match=said):
+            generate.apply_async(kwargs={"prompt": "x", "model": NARROW}, **option)
+        with pytest.raises(InvalidRequest, match=said):
+            generate.s(prompt="x", model=NARROW).set(**option).apply_async()
+        assert not shared_redis.llen("tier-3-7B")
+
+    def test_any_id(self, generate: GenerateTask) -> None:
+        """An id of any printable characters streams, is answered, has a place in its queue, and can be cancelled."""
+        for task_id in ("two words", "{}", "*", "[ab]?\\", "ünïcode-日本語-🙂", "%s%n'\"", "-n", "x" * 256):
+            values = {"model": MODEL, "max_tokens": 3}
+            result = generate.apply_async(kwargs={"prompt": "one", **values}, task_id=task_id)
+            assert "".join(chunk.text for chunk in result.stream(timeout=WAIT_S)) == fake_text("one", None, 3)
+            assert generate.AsyncResult(task_id).get(timeout=WAIT_S)["text"] == fake_text("one", None, 3)
+            assert result.position() is None
+            long = generate.apply_async(
+                kwargs={"prompt": "long", "model": MODEL, "max_tokens": 5000}, task_id=f"~{task_id[:200]}"
+            )
+            stream = long.stream(timeout=WAIT_S)
+            next(stream)
+            long.revoke(terminate=True)
+            assert [chunk.finish_reason for chunk in stream][-1] == "cancelled"
 
 
 class TestOptions:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.support import Worker
 
 pytestmark = pytest.mark.xdist_group("malformed")
-WAIT_S = 15.0
+WAIT_S = 60.0
 QUEUE = "tier-under-3B"
 MODEL = "fake:1"
 SECRET = "geheimnis"

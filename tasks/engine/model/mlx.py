@@ -338,7 +338,7 @@ class MlxBackend:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
         messages = [_plain(message) for message in submit.messages or ()]
         try:
-            return str(
+            text = str(
                 self._tokenizer.apply_chat_template(
                     messages, tokenize=False, add_generation_prompt=True, **submit.chat_template_kwargs
                 )
@@ -347,6 +347,18 @@ class MlxBackend:
             raise InvalidRequest(f"messages: the model's chat template refuses them: {_first_line(error)}") from error
         except Exception as error:  # a template is a program that came with the model and fails in ways of its own
             raise InvalidRequest(f"messages: the model's chat template failed: {_first_line(error)}") from error
+        _require_calls(messages, text)
+        return text
+
+
+def _require_calls(messages: list[dict[str, Any]], text: str) -> None:
+    """Refuse a conversation whose tool calls the template left out: many know none, and pass over them without a word."""
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            if call["function"]["name"] not in text:
+                raise InvalidRequest(
+                    "messages: the model's chat template leaves out tool_calls; send what was called as content"
+                )
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
 from tasks.broker.qos import set_aside
 from tasks.client.answer import Answer
-from tasks.client.parameters import parse, with_previous
+from tasks.client.chaining import with_previous
+from tasks.client.parameters import parse
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
 from tasks.journal.writer import new_nonce
 from tasks.messages.engine import Submit
@@ -193,7 +194,7 @@ class Run:
         """Hand the request to the engine, and what may stop it to the job."""
         submit = Submit(
             task_id=self._task_id,
-            messages=[each.model_dump(exclude_none=True) for each in parameters.messages or []] or None,
+            messages=parameters.conversation(),
             prompt=parameters.prompt,
             max_tokens=parameters.max_tokens,
             stop=parameters.stop,

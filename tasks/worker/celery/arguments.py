@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.envelope import MAX_ID_CHARACTERS, MAX_LIMIT_S
+from tasks.broker.envelope import MAX_LIMIT_S
 from tasks.errors import InvalidRequest
+from tasks.messages.identifier import MAX_ID_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping

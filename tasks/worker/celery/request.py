@@ -12,7 +12,7 @@ from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 from celery.worker.request import Request
 
-from tasks.client.parameters import redact
+from tasks.client.redaction import redact
 from tasks.worker.unstarted import end_unstarted
 from worker_config.settings import current_settings
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.broker.envelope import check, check_frame, task_id_of
-from tasks.client.parameters import parse, previous_of, with_previous
+from tasks.client.chaining import previous_of, with_previous
+from tasks.client.parameters import parse
 from tasks.errors import InvalidRequest
 from tasks.messages.journal import TYPES, Entry, decode
 from tasks.messages.registry import Unreadable, WorkerRecord, decode_record

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.client.parameters import parse
 from tasks.engine.files.source import find_model, folder_revision
 from tasks.engine.model.mlx import context_tokens, load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
@@ -345,6 +346,37 @@ def test_what_a_chat_template_refuses(
     with pytest.raises(GenerationError, match=says) as raised:
         backend.encode(_submit(messages=[{"role": "user", "content": "hi"}]))
     assert raised.value.code == "invalid_request"
+
+
+#: As Qwen's and Llama's write a call: arguments as JSON of an object.
+TOOL_TEMPLATE = (
+    "{% for message in messages %}[{{ message.role }}]"
+    "{% if message.tool_calls %}{% for call in message.tool_calls %}"
+    "{{ call.function.name }}({{ call.function.arguments | tojson }}, {{ call.function.arguments.a + 1 }}, {{ call.id }})"
+    "{% endfor %}"
+    "{% else %}{{ message.content }}{% if message.tool_call_id %}<{{ message.tool_call_id }}>{% endif %}{% endif %}"
+    "{% endfor %}"
+)
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": "2"}'}}
+TOOL_HISTORY = [
+    {"role": "user", "content": "2 + 2?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c1", "content": "4"},
+]
+
+
+def test_a_tool_history_reaches_the_template(tmp_path: Path) -> None:
+    """A call's arguments are an object to the template, its message says nothing; the tool's message names the call."""
+    tooled = _load(make_tiny_model(tmp_path / "tooled", chat_template=TOOL_TEMPLATE))
+    told = parse({"messages": TOOL_HISTORY}).conversation()
+    text = tooled._tokenizer.decode(tooled.encode(_submit(messages=told)))
+    assert text == '[user]2 + 2?[assistant]add({"a": 2, "b": "2"}, 3, c1)[tool]4<c1>'
+
+
+def test_a_template_without_tool_calls(backend: MlxBackend) -> None:
+    """A template that leaves calls out without a word is an error that says so."""
+    with pytest.raises(InvalidRequest, match=r"leaves out tool_calls; send what was called as content"):
+        backend.encode(_submit(messages=parse({"messages": TOOL_HISTORY}).conversation()))
 
 
 def test_a_cache_that_cannot_be_batched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,179 @@
+"""Fields that other clients send: which of them change nothing and are dropped, and what to do instead of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.errors import InvalidRequest
+
+_TOOLS = "tool calls are not supported yet; leave it out"
+_STRUCTURE = "structured output is not supported yet; leave it out"
+_SEVERAL = "send the request several times, as a group"
+_MAX_TOKENS = "use max_tokens"
+_STOP = "use stop, with texts"
+_TEMPLATE = "use chat_template_kwargs"
+_THINKING = 'use chat_template_kwargs={"enable_thinking": …}, which the templates of many models read'
+_SYSTEM = 'send it as the first message, {"role": "system", "content": …}'
+_OPENING = "an option of the client, and no part of a request; leave it out"
+_MEMORY = "an operator's setting of the model; leave it out"
+
+#: Fields that are known elsewhere, and what to do instead.
+INSTEAD = {
+    # OpenAI's
+    "stream": "every request streams; leave it out and read result.stream()",
+    "n": "send the request n times, as a group",
+    "best_of": _SEVERAL,
+    "tools": _TOOLS,
+    "tool_choice": _TOOLS,
+    "parallel_tool_calls": _TOOLS,
+    "functions": _TOOLS,
+    "function_call": _TOOLS,
+    "response_format": _STRUCTURE,
+    "modalities": "text alone is supported; leave it out",
+    "audio": "text alone is supported; leave it out",
+    "prediction": "predicted output is not supported; leave it out",
+    "reasoning_effort": "not supported; use chat_template_kwargs, as the model's chat template has it",
+    "reasoning": "not supported; use chat_template_kwargs, as the model's chat template has it",
+    "verbosity": "not supported; leave it out, or send the wish as a message",
+    "service_tier": "use apply_async(..., priority=0, 5 or 9)",
+    "store": "answers are stored for a time that the operator sets; leave it out",
+    "stream_options": "every stream ends with the usage; leave it out",
+    "web_search_options": "not supported; leave it out",
+    "echo": "the prompt is never repeated; leave it out",
+    "suffix": "not supported; use a prompt in the form that the model was trained to complete",
+    "input": "use messages or prompt",
+    "instructions": _SYSTEM,
+    "max_output_tokens": _MAX_TOKENS,
+    "extra_body": "give its fields beside the others, and leave it out",
+    "extra_headers": _OPENING,
+    "extra_query": _OPENING,
+    "timeout": "use apply_async(..., time_limit=seconds) or deadline",
+    "max_retries": _OPENING,
+    # vLLM's, mlx-lm's and Transformers'
+    "stop_token_ids": _STOP,
+    "ignore_eos": "use logit_bias={end token's id: -100}",
+    "min_tokens": "not supported; leave it out",
+    "length_penalty": "beam search is not supported; leave it out",
+    "use_beam_search": "beam search is not supported; leave it out",
+    "num_beams": "beam search is not supported; leave it out",
+    "num_return_sequences": _SEVERAL,
+    "skip_special_tokens": "special tokens are never text; leave it out",
+    "include_stop_str_in_output": "a stop string is never emitted; leave it out",
+    "return_full_text": "the prompt is never repeated; leave it out",
+    "guided_json": _STRUCTURE,
+    "guided_regex": _STRUCTURE,
+    "guided_choice": _STRUCTURE,
+    "guided_grammar": _STRUCTURE,
+    "structured_outputs": _STRUCTURE,
+    "max_new_tokens": _MAX_TOKENS,
+    "do_sample": "use temperature=0 for greedy decoding",
+    "stop_sequences": "use stop",
+    "eos_token_id": _STOP,
+    "enable_thinking": _THINKING,
+    "thinking": _THINKING,
+    "typical_p": "not supported; use top_p or min_p",
+    "xtc_probability": "not supported; use min_p",
+    "logit_processors": "use logit_bias or the penalties",
+    "logits_processors": "use logit_bias or the penalties",
+    "sampler": "use temperature, top_p, top_k and min_p",
+    "draft_model": "speculative decoding is not supported; leave it out",
+    "max_kv_size": _MEMORY,
+    "kv_bits": _MEMORY,
+    # llama.cpp's and Ollama's
+    "options": "give its fields beside the others, and leave it out",
+    "system": _SYSTEM,
+    "template": _TEMPLATE,
+    "raw": "use prompt for text without a chat template",
+    "format": _STRUCTURE,
+    "images": "text alone is supported; leave it out",
+    "think": _THINKING,
+    "num_predict": _MAX_TOKENS,
+    "n_predict": _MAX_TOKENS,
+    "num_ctx": _MEMORY,
+    "repeat_penalty": "use repetition_penalty",
+    "repeat_last_n": "use repetition_context_size",
+    "keep_alive": "use keep_alive_s, in seconds",
+    "grammar": _STRUCTURE,
+    "json_schema": _STRUCTURE,
+    "mirostat": "not supported; use top_p or min_p",
+    # Anthropic's and Google's
+    "contents": "use messages",
+}
+
+#: Values that ask for what happens anyway. A request with one of them is the same request without it.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "stream": (False,),
+    "n": (1,),
+    "best_of": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "echo": (False,),
+    "suffix": ("",),
+    "extra_body": ({},),
+    "extra_headers": ({},),
+    "extra_query": ({},),
+    "stop_token_ids": ([],),
+    "ignore_eos": (False,),
+    "min_tokens": (0,),
+    "length_penalty": (1,),
+    "use_beam_search": (False,),
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "return_full_text": (False,),
+    "stop_sequences": ([],),
+    "typical_p": (1,),
+    "xtc_probability": (0,),
+    "mirostat": (0,),
+    "options": ({},),
+    "raw": (False,),
+    "images": ([],),
+}
+#: The parts of ``stream_options`` that change nothing: every stream ends with the usage, and none is padded.
+_STREAM_OPTIONS = {"include_usage": (True, False, None), "include_obfuscation": (False, None)}
+#: Hints for a service's caches and its watch on abuse.
+_HINTS = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
+
+
+def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
+    """The keywords without what changes nothing, and with what is only called by another name.
+
+    ``max_completion_tokens`` is ``max_tokens``, and ``user`` goes into ``metadata``.
+
+    Raises:
+        InvalidRequest: two names of one thing have different values.
+    """
+    kept = {name: value for name, value in values.items() if not _is_neutral(name, value)}
+    if "max_completion_tokens" in kept:
+        most = kept.pop("max_completion_tokens")
+        if kept.setdefault("max_tokens", most) != most:
+            raise InvalidRequest(
+                f"max_completion_tokens={most!r:.60} and max_tokens={kept['max_tokens']!r:.60}: use max_tokens alone"
+            )
+    if "user" in kept and isinstance(kept.get("metadata", {}), dict):
+        kept["metadata"] = {"user": kept.pop("user"), **kept.get("metadata", {})}
+    return kept
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    if name in _HINTS:
+        return isinstance(value, str)
+    if name == "stream_options":
+        return isinstance(value, dict) and all(
+            _is_one_of(inner, _STREAM_OPTIONS.get(key, ())) for key, inner in value.items()
+        )
+    return _is_one_of(value, NEUTRAL.get(name, ()))
+
+
+def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether it is one of these; ``True`` is not 1 here."""
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)

@@ -1,0 +1,215 @@
+"""The messages of a conversation: OpenAI's shape, tool calls and their results included, and what a chat template gets of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_DEPTH, exceeds
+
+#: The branches of a union, which an error's path names and a person need not know.
+TEXT, PARTS = "[text]", "[parts]"
+
+#: Fields that an answer has and a conversation does not need: they say nothing to the model.
+_OUTPUT_ONLY = (
+    "annotations",
+    "created_at",
+    "id",
+    "index",
+    "logprobs",
+    "object",
+    "parsed",
+    "parsed_arguments",
+    "provider_specific_fields",
+    "status",
+)
+#: Types of parts that are text under the names of OpenAI's Responses API.
+_TEXT_PARTS = ("input_text", "output_text")
+
+#: Fields of a message, or of a part of its content, that mean something elsewhere, and what to do instead.
+INSTEAD = {
+    "audio": "text alone is supported; leave it out",
+    "cache_control": "prompts are cached without it; leave it out",
+    "experimental_attachments": "text alone is supported; leave it out",
+    "files": "text alone is supported; leave it out",
+    "function_call": "use tool_calls",
+    "images": "text alone is supported; leave it out",
+    "partial": "an answer cannot be begun for the model; use prompt instead of messages",
+    "prefix": "an answer cannot be begun for the model; use prompt instead of messages",
+    "reasoning": "what a model thought is no part of the conversation; leave it out",
+    "reasoning_content": "what a model thought is no part of the conversation; leave it out",
+    "reasoning_details": "what a model thought is no part of the conversation; leave it out",
+    "refusal": "send it as content",
+    "thinking": "what a model thought is no part of the conversation; leave it out",
+    "thinking_blocks": "what a model thought is no part of the conversation; leave it out",
+    "tool_name": "use tool_call_id",
+    "weight": "a field of training data; leave it out",
+}
+#: What people put where a message belongs, by a key that it has and a message has not, and what to send.
+_MISTAKEN = {
+    "choices": "a whole response: send its choices[0].message",
+    "finish_reason": 'an answer: send {"role": "assistant", "content": …} with its text',
+    "additional_kwargs": "a message of LangChain: send what langchain_core.messages.convert_to_openai_messages makes of it",
+    "parts": 'a message of Google: send {"role": …, "content": …}',
+}
+
+
+class FunctionCall(BaseModel):
+    """The function that a model called. ``arguments`` is an object, or its JSON as OpenAI has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    arguments: dict[str, Any] = {}
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _arguments_may_be_json(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            # A model that calls a function without parameters may say nothing.
+            found = json.loads(value, parse_constant=float) if value.strip() else {}
+        except (ValueError, RecursionError):
+            raise PydanticCustomError("json", "are no JSON object; send the arguments that the model gave") from None
+        if exceeds(found, MAX_DEPTH):
+            raise PydanticCustomError("json", f"are nested more than {MAX_DEPTH} levels deep; send flatter arguments")
+        return found
+
+
+class ToolCall(BaseModel):
+    """One call of a tool, in the message of the assistant that made it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class TextPart(BaseModel):
+    """A part of a message's content."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation; ``content`` is text, or OpenAI's list of text parts.
+
+    An assistant that calls tools may say nothing beside it: ``content`` is ``None`` then. A tool's result is a message of the
+    role ``tool``, whose ``tool_call_id`` names the call.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant", "developer", "tool"]
+    content: (
+        Annotated[
+            Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Tag(PARTS)],
+            Discriminator(lambda value: PARTS if isinstance(value, list) else TEXT),
+        ]
+        | None
+    ) = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> ChatMessage:
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError(
+                "conversation", "has tool_calls, which only the role assistant has; leave them out"
+            )
+        if self.tool_call_id is not None and self.role != "tool":
+            raise PydanticCustomError("conversation", "has tool_call_id, which only the role tool has; leave it out")
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError(
+                "conversation", "has no content; send text, or, for an assistant that called tools, tool_calls"
+            )
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
+
+    @property
+    def size_bytes(self) -> int:
+        """The length in UTF-8 of what the model is to read of it."""
+        calls = [json.dumps(each.function.model_dump(), ensure_ascii=False) for each in self.tool_calls or ()]
+        return sum(len(text.encode()) for text in (self.text, *calls))
+
+    def for_template(self) -> dict[str, Any]:
+        """The message as chat templates expect it: content as one text, and a call's arguments as an object.
+
+        ``content`` is ``None`` where an assistant only calls tools: some templates (DeepSeek's) tell a call by it, and the
+        others take an empty text for the same.
+        """
+        found: dict[str, Any] = {"role": self.role, "content": self.text}
+        if self.name is not None:
+            found["name"] = self.name
+        if self.tool_calls:
+            found["content"] = self.text or None
+            found["tool_calls"] = [each.model_dump(exclude_none=True) for each in self.tool_calls]
+        if self.tool_call_id is not None:
+            found["tool_call_id"] = self.tool_call_id
+        return found
+
+
+def tidied(message: Any, where: str) -> Any:
+    """A message without fields that say nothing: null, empty, or of an answer's own; whatever else it is stays.
+
+    Raises:
+        InvalidRequest: it is something else that people take for a message.
+    """
+    if not isinstance(message, dict):
+        return message
+    for key, instead in _MISTAKEN.items():
+        if key in message and "role" not in message:
+            raise InvalidRequest(f"{where} is {instead}")
+    kept = {
+        name: value
+        for name, value in message.items()
+        if name in ("role", "content") or not (_is_empty(value) or name in _OUTPUT_ONLY)
+    }
+    if kept.get("type") == "message":
+        del kept["type"]
+    if isinstance(kept.get("content"), list):
+        kept["content"] = [_tidied_part(part) for part in kept["content"]]
+    if isinstance(kept.get("tool_calls"), list):
+        kept["tool_calls"] = [_tidied_call(call) for call in kept["tool_calls"]]
+    return kept
+
+
+def _tidied_part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    kept = {
+        name: value
+        for name, value in part.items()
+        if name in ("type", "text") or not (_is_empty(value) or name in _OUTPUT_ONLY)
+    }
+    return {**kept, "type": "text"} if kept.get("type") in _TEXT_PARTS else kept
+
+
+def _tidied_call(call: Any) -> Any:
+    """A call without the number that a stream's parts of it have in common, and without an SDK's own copy of its arguments."""
+    if not isinstance(call, dict):
+        return call
+    kept = {name: value for name, value in call.items() if name != "index"}
+    if isinstance(kept.get("function"), dict):
+        kept["function"] = {name: value for name, value in kept["function"].items() if name not in _OUTPUT_ONLY}
+    return kept
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", [], {})

@@ -1,0 +1,92 @@
+"""What is wrong with a request, as one line that names the field, its value and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from tasks.client import compatibility, conversation
+from tasks.client.options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationError
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+#: What to do about a part of a message, by the name of the part.
+_MESSAGE_HINTS = {
+    "role": "use system, developer, user, assistant or tool",
+    "content": 'send text, or a list of {"type": "text", "text": …}',
+    "text": "send text",
+    "tool_calls": 'send a list of {"id": …, "type": "function", "function": {"name": …, "arguments": …}}',
+    "function": 'send {"name": …, "arguments": …}',
+    "arguments": "send a JSON object, as text or as a dictionary",
+}
+
+
+def unknown(name: str, fields: Mapping[str, FieldInfo]) -> str:
+    """What to say of a field that there is not."""
+    if name in compatibility.INSTEAD:
+        return f"{name}: not a field of generate: {compatibility.INSTEAD[name]}"
+    if name in OPTIONS:
+        return f"{name}: an option and not a field of generate: use generate.apply_async(kwargs={{…}}, {name}=…)"
+    close = difflib.get_close_matches(name, fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"leave it out; the fields are {', '.join(fields)}"
+    return f"{shown_name(name)}: unknown field; {hint}"
+
+
+def shown_name(name: str) -> str:
+    """The name of a field, which is anything that a client sent, for a line of a log."""
+    return name if name.isidentifier() and len(name) <= 60 else short(name)
+
+
+def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
+    """The first of pydantic's errors. What a field's description says is what to do about it."""
+    first: ErrorDetails = error.errors(include_url=False, include_context=False)[0]
+    if not first["loc"]:
+        return first["msg"]
+    name = str(first["loc"][0])
+    steps = [step for step in first["loc"][1:] if step not in (conversation.TEXT, conversation.PARTS, "[key]")]
+    where = name + "".join(f"[{step!r}]" for step in steps)
+    message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"] in ("missing", "conversation"):  # the input is the whole object around it
+        said = f"{where}: {message}"
+    elif first["type"] == "extra_forbidden":
+        said = f"{where}={_shown(first)}: unknown field"
+    else:
+        said = f"{where}={_shown(first)}: {message}"
+    if "; " in message:  # it says what to do
+        return said
+    return f"{said}; {_message_hint(steps, first) if name == 'messages' and steps else fields[name].description}"
+
+
+def short(value: Any) -> str:
+    """A value, as far as a line has room for it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
+    last = str(steps[-1])
+    if error["type"] == "extra_forbidden":
+        return conversation.INSTEAD.get(last, "leave it out")
+    if last == "role" and error["input"] == "function":
+        return "use the role tool, with tool_call_id"
+    if last == "type":
+        return "functions alone are supported; leave it out" if "tool_calls" in steps else _MESSAGE_HINTS["content"]
+    if isinstance(steps[-1], int):
+        last = "content" if "content" in steps else "tool_calls" if "tool_calls" in steps else ""
+    return _MESSAGE_HINTS.get(last, 'send {"role": "user", "content": …}')
+
+
+def _shown(error: ErrorDetails) -> str:
+    """The wrong value, unless it may be somebody's words: errors are seen in logs and monitors."""
+    is_prompt = error["loc"][0] in ("messages", "prompt") and error["loc"][-1] not in ("role", "type")
+    if is_prompt and isinstance(error["input"], str | list | dict):
+        return f"<{type(error['input']).__name__}>"
+    return short(error["input"])

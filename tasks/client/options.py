@@ -1,0 +1,141 @@
+"""Celery's options of a request: those that there are, and values that Celery or kombu would pass over without a word."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from datetime import datetime
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from tasks.errors import InvalidRequest
+from tasks.messages.identifier import IDENTIFIER, is_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+#: Longest time that anything may take or wait: timers and dates break far beyond it.
+MAX_TIME_S = 10 * 365 * 86_400
+MOST_URGENT, LEAST_URGENT = 0, 9
+
+#: What people set.
+OPTIONS = frozenset(
+    {
+        "countdown", "eta", "expires", "time_limit", "soft_time_limit", "priority", "queue", "ignore_result", "task_id", "link",
+        "link_error", "shadow", "headers", "retry", "retry_policy", "serializer", "compression", "exchange", "routing_key",
+        "connection", "producer", "publisher", "add_to_parent", "argsrepr", "kwargsrepr", "delivery_mode", "stamped_headers",
+    }
+)  # fmt: skip
+#: What Celery itself sets: its canvas, its retries and its routes.
+_CELERYS = frozenset(
+    {
+        "chain", "chord", "confirm_timeout", "declare", "exchange_type", "expiration", "group_id", "group_index", "immediate",
+        "mandatory", "origin", "parent_id", "replaced_task_nesting", "reply_to", "result_cls", "retries", "root_id",
+        "route_name", "router", "task_type", "throw", "timeout", "logfile", "loglevel", "subtask_type", "visitor", "app",
+    }
+)  # fmt: skip
+
+
+def checked(given: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """The options, with numbers of other libraries as Python's; one that nobody would look at is refused.
+
+    Args:
+        given: what was given to ``apply_async`` beside ``args`` and ``kwargs``.
+        fields: the names of the parameters, which belong into ``kwargs``.
+
+    Raises:
+        InvalidRequest: names the option, its value and the remedy.
+    """
+    options = {name: _number(value) if name in _VALUES else value for name, value in given.items()}
+    stamps = options.get("stamped_headers") or ()
+    for name in options:
+        if name not in OPTIONS and name not in _CELERYS and name not in stamps:
+            raise InvalidRequest(_unknown(name, fields))
+    for name, (is_right, hint) in _VALUES.items():
+        value = options.get(name)
+        if value is not None and not is_right(value):
+            raise InvalidRequest(f"{name}={_short(value)}: {hint}")
+    if options.get("countdown") is not None and options.get("eta") is not None:
+        raise InvalidRequest("both countdown and eta are set: give one of them")
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if soft is not None and hard is not None and soft > hard:
+        raise InvalidRequest(f"soft_time_limit={soft!r} is more than time_limit={hard!r}: give a smaller one")
+    return options
+
+
+def checked_id(task_id: Any) -> str | None:
+    """A task id as text; ``None`` has Celery choose one.
+
+    Raises:
+        InvalidRequest: some part of the fleet could not do with this one.
+    """
+    if isinstance(task_id, UUID):
+        return str(task_id)
+    if task_id is None:
+        return None
+    if not is_identifier(task_id):
+        raise InvalidRequest(f"task_id={_short(task_id)}: use {IDENTIFIER}, or leave it out for a new one")
+    return str(task_id)
+
+
+def _unknown(name: str, fields: Iterable[str]) -> str:
+    if name in fields:
+        return f"{name}: a parameter and not an option: use generate.delay({name}=…) or put it into kwargs={{…}}"
+    close = difflib.get_close_matches(name, OPTIONS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"leave it out; the options are {', '.join(sorted(OPTIONS))}"
+    return f"{name:.60}: unknown option; {hint}"
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else True
+
+
+def _is_limit(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= MAX_TIME_S
+
+
+def _is_time(value: Any) -> bool:
+    """A date, or the text of one: after 1970, and where a time zone cannot move it out of what Python can name."""
+    try:
+        return 1970 <= (value if isinstance(value, datetime) else datetime.fromisoformat(value)).year < 9999
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_expiry(value: Any) -> bool:
+    return _is_limit(value) or _is_time(value)
+
+
+def _is_priority(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and MOST_URGENT <= value <= LEAST_URGENT
+
+
+#: Options whose wrong values would be passed over, or raise something unclear, or reach a worker that drops the message.
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "priority": (_is_priority, "use 0 (the most urgent, the default), 5, or 9 for batch work"),
+    "countdown": (lambda value: _is_number(value) and 0 <= value <= MAX_TIME_S, "use a number of seconds from now"),
+    "eta": (_is_time, "use a datetime, or its text as 2026-01-31T12:00:00+00:00"),
+    "expires": (_is_expiry, "use a number of seconds above 0, or a datetime"),
+    "time_limit": (_is_limit, "use a number of seconds above 0"),
+    "soft_time_limit": (_is_limit, "use a number of seconds above 0"),
+    "ignore_result": (lambda value: isinstance(value, bool), "use True or False"),
+    "serializer": (lambda value: value in ("json", "application/json"), "use json, which is all that workers read"),
+    "headers": (lambda value: isinstance(value, dict), "give a dictionary"),
+    "shadow": (lambda value: isinstance(value, str), "give a text"),
+}
+
+
+def _short(value: Any) -> str:
+    text = f"{value!r}" if not isinstance(value, int) or value.bit_length() < 1024 else "<int>"
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,20 @@
+"""What monitors may see of a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def redact(values: dict[str, Any]) -> str:
+    """The request as monitors may see it: the model and lengths, no word of the prompt."""
+    shown = []
+    # The model first: monitors cut long lines.
+    for name, value in sorted(values.items(), key=lambda item: item[0] != "model"):
+        if name == "messages" and isinstance(value, list):
+            characters = sum(len(str(each.get("content") or "")) for each in value if isinstance(each, dict))
+            shown.append(f"messages=<{len(value)} messages, {characters} characters>")
+        elif name == "prompt":
+            shown.append(f"prompt=<{len(str(value))} characters>")
+        elif name in ("model", "max_tokens", "temperature", "seed"):
+            shown.append(f"{name}={value!r}")
+    return f"{{{', '.join(shown)}}}"

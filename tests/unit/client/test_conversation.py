@@ -1,0 +1,152 @@
+"""Messages: an SDK's objects, tool calls and their results, and what a chat template gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.client.conversation import INSTEAD, ChatMessage
+from tasks.client.parameters import normalise, parse
+from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_DEPTH
+
+USER: dict[str, Any] = {"role": "user", "content": "What is 2 + 2?"}
+CALL: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}
+HISTORY: list[dict[str, Any]] = [
+    USER,
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "c1", "content": "4"},
+]
+
+
+def refused(message: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        parse({"messages": [USER, message]})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestHarmless:
+    @pytest.mark.parametrize(
+        "extra",
+        [
+            {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None},
+            {"tool_calls": []},
+            {"reasoning_content": ""},
+            {"provider_specific_fields": {}, "thinking_blocks": None},
+            {"annotations": [{"type": "url_citation"}], "id": "msg_1", "status": "completed", "type": "message"},
+            {"parsed": {"a": 1}},
+            {"name": None},
+        ],
+    )
+    def test_what_says_nothing_is_dropped(self, extra: dict[str, Any]) -> None:
+        """Null, empty, and what only describes an answer changes nothing."""
+        message = {"role": "assistant", "content": "4"}
+        assert normalise({"messages": [{**message, **extra}]}) == {"messages": [message]}
+
+    def test_parts(self) -> None:
+        """Parts of OpenAI's two interfaces are text, and one's empty fields change nothing."""
+        parts = [
+            {"type": "text", "text": "a", "cache_control": None},
+            {"type": "input_text", "text": "b"},
+            {"type": "output_text", "text": "c", "annotations": [], "logprobs": []},
+        ]
+        parsed = parse({"messages": [{"role": "user", "content": parts}]})
+        assert parsed.conversation() == [{"role": "user", "content": "abc"}]
+
+
+class TestRefused:
+    @pytest.mark.parametrize("name", sorted(INSTEAD))
+    def test_what_means_something_has_its_remedy(self, name: str) -> None:
+        """A field that means something elsewhere is refused with what to do, and its value is not shown."""
+        said = refused({"role": "assistant", "content": "4", name: "geheimnis"})
+        assert said == f"messages[1]['{name}']=<str>: unknown field; {INSTEAD[name]}"
+
+    @pytest.mark.parametrize(
+        ("message", "remedy"),
+        [
+            ("hello", 'send {"role": "user", "content": …}'),
+            (["user", "hello"], 'send {"role": "user", "content": …}'),
+            ({"role": "function", "name": "f", "content": "4"}, "use the role tool, with tool_call_id"),
+            ({"role": "human", "content": "4"}, "use system, developer, user, assistant or tool"),
+            ({"role": "user", "content": 4}, "send text, or a list of"),
+            ({"role": "user", "content": ["a"]}, "send text, or a list of"),
+            (
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+                "send text, or a list of",
+            ),
+            ({"role": "user", "content": [{"type": "text"}]}, "send text"),
+            ({"role": "user", "content": "a", "mood": "good"}, "leave it out"),
+            ({"role": "assistant", "content": None}, "send text, or, for an assistant that called tools, tool_calls"),
+            ({"role": "assistant"}, "send text, or, for an assistant that called tools, tool_calls"),
+            ({"role": "user", "content": "a", "tool_calls": [CALL]}, "leave them out"),
+            ({"role": "user", "content": "a", "tool_call_id": "c1"}, "leave it out"),
+            ({"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}, "leave it out"),
+            ({"role": "assistant", "tool_calls": [{"id": "c1"}]}, 'send {"name": …, "arguments": …}'),
+            ({"role": "assistant", "tool_calls": "add"}, "send a list of"),
+            ({"type": "human", "content": "a", "additional_kwargs": {}}, "convert_to_openai_messages"),
+            ({"id": "x", "choices": [], "model": "m"}, "send its choices[0].message"),
+            ({"text": "4", "finish_reason": "stop"}, 'send {"role": "assistant", "content": …}'),
+        ],
+    )
+    def test_each_error_has_a_remedy(self, message: Any, remedy: str) -> None:
+        """What cannot be a message is refused with what to send."""
+        said = refused(message)
+        assert said.startswith("messages[1]")
+        assert remedy in said
+
+    @pytest.mark.parametrize("arguments", ["{", "[1]", "5", '"x"', "[" * 5000, '{"a": NaN', 5, ["a"]])
+    def test_arguments_that_are_no_object(self, arguments: Any) -> None:
+        """A call's arguments are a JSON object; what is said shows none of them."""
+        said = refused({"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]})
+        assert said.startswith("messages[1]['tool_calls'][0]['function']['arguments']=")
+        assert "; send " in said
+
+    def test_arguments_that_are_nested_deeply(self) -> None:
+        """JSON inside a text is bounded like any other value."""
+        deep = '{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1)
+        said = refused({"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": deep}}]})
+        assert f"nested more than {MAX_DEPTH} levels deep" in said
+
+
+class TestTemplate:
+    def test_a_tool_history(self) -> None:
+        """A call's arguments are an object, its message says nothing beside it, and the result names the call."""
+        assert parse({"messages": HISTORY}).conversation() == [
+            USER,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "4"},
+        ]
+
+    @pytest.mark.parametrize("arguments", ["", " ", "{}", {}])
+    def test_a_call_without_arguments(self, arguments: Any) -> None:
+        """A function without parameters is called with an empty object, whatever a model wrote for it."""
+        message = {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "now", "arguments": arguments}}],
+        }
+        (told,) = parse({"messages": [message, USER]}).conversation()[:1]  # type: ignore[index]
+        assert told["tool_calls"] == [{"type": "function", "function": {"name": "now", "arguments": {}}}]
+        assert told["content"] is None
+
+    def test_words_beside_a_call_stay(self) -> None:
+        """What an assistant says before it calls a tool is content."""
+        told = ChatMessage.model_validate({"role": "assistant", "content": "Let me see.", "tool_calls": [CALL]})
+        assert told.for_template()["content"] == "Let me see."
+
+    def test_a_plain_message_has_no_other_keys(self) -> None:
+        """Templates ask whether ``tool_calls`` is there: it is not, where there are none."""
+        assert parse({"messages": [USER]}).conversation() == [USER]
+
+    def test_calls_count_towards_the_limit(self) -> None:
+        """The prompt's length includes the arguments of calls."""
+        parsed = parse({"messages": HISTORY})
+        assert parsed.prompt_bytes > sum(len(str(message["content"] or "")) for message in HISTORY)

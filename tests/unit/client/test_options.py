@@ -1,0 +1,125 @@
+"""Celery's options: what would be passed over without a word is refused."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from tasks.client.options import checked, checked_id
+from tasks.client.parameters import Parameters
+from tasks.client.request import prepare
+from tasks.errors import InvalidRequest
+
+
+def refused(**options: Any) -> str:
+    with pytest.raises(InvalidRequest) as caught:
+        checked(options, Parameters.model_fields)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"max_tokens": 3}, "max_tokens: a parameter and not an option: use generate.delay(max_tokens=…)"),
+        ({"messages": []}, "messages: a parameter and not an option: use generate.delay(messages=…)"),
+        ({"timelimit": 5}, "timelimit: unknown option; did you mean time_limit?"),
+        ({"zzz": 5}, "zzz: unknown option; leave it out; the options are add_to_parent,"),
+        ({"priority": "low"}, "priority='low': use 0 (the most urgent, the default), 5, or 9"),
+        ({"priority": 10}, "priority=10: use 0"),
+        ({"priority": -1}, "priority=-1: use 0"),
+        ({"priority": 5.5}, "priority=5.5: use 0"),
+        ({"priority": True}, "priority=True: use 0"),
+        ({"countdown": "5"}, "countdown='5': use a number of seconds"),
+        ({"countdown": -5}, "countdown=-5: use a number of seconds"),
+        ({"countdown": math.nan}, "countdown=nan: use a number of seconds"),
+        ({"countdown": math.inf}, "countdown=inf: use a number of seconds"),
+        ({"countdown": 10**400}, "countdown=<int>: use a number of seconds"),
+        ({"countdown": timedelta(seconds=5)}, "countdown=datetime.timedelta(seconds=5): use a number of seconds"),
+        ({"eta": "tomorrow"}, "eta='tomorrow': use a datetime"),
+        ({"eta": 5}, "eta=5: use a datetime"),
+        ({"eta": date(2030, 1, 1)}, "eta=datetime.date(2030, 1, 1): use a datetime"),
+        ({"eta": datetime(1, 1, 1, tzinfo=UTC)}, "eta=datetime.datetime(1, 1, 1"),
+        ({"countdown": 5, "eta": datetime(2030, 1, 1, tzinfo=UTC)}, "both countdown and eta are set: give one of them"),
+        ({"expires": 0}, "expires=0: use a number of seconds above 0"),
+        ({"expires": "soon"}, "expires='soon': use a number of seconds above 0"),
+        ({"time_limit": 0}, "time_limit=0: use a number of seconds above 0"),
+        ({"soft_time_limit": "5"}, "soft_time_limit='5': use a number of seconds above 0"),
+        ({"soft_time_limit": 6, "time_limit": 5}, "soft_time_limit=6 is more than time_limit=5: give a smaller one"),
+        ({"ignore_result": "no"}, "ignore_result='no': use True or False"),
+        ({"serializer": "pickle"}, "serializer='pickle': use json"),
+        ({"headers": [1]}, "headers=[1]: give a dictionary"),
+        ({"shadow": 5}, "shadow=5: give a text"),
+    ],
+)
+def test_refused(option: dict[str, Any], said: str) -> None:
+    """An option that nobody looks at, and a value that nobody could use, is one error with the remedy."""
+    assert refused(**option).startswith(said)
+
+
+def test_taken() -> None:
+    """Celery's own options pass, with the numbers of other libraries as Python's; stamps may have any name."""
+    options = {"countdown": 0, "expires": datetime(2030, 1, 1, tzinfo=UTC), "priority": 9, "queue": None, "link": []}
+    assert checked(options, Parameters.model_fields) == options
+    assert checked({"eta": "2030-01-31T12:00:00+00:00"}, ())
+    assert checked({"stamped_headers": ["zzz"], "zzz": 5}, ())
+    found = checked({"priority": np.int64(5), "countdown": np.float32(0.5)}, ())
+    assert found == {"priority": 5, "countdown": 0.5}
+    assert [type(value) for value in found.values()] == [int, float]
+
+
+class TestId:
+    @pytest.mark.parametrize(
+        "task_id",
+        ["a", "x" * 256, "with space", "{}", "*", "a/b:c#d", "ünïcode-日本語-🙂", "-n", "%s%n", "'\"", "[ab]?", "\\"],
+    )
+    def test_taken(self, task_id: str) -> None:
+        """Any printable text is an id."""
+        assert checked_id(task_id) == task_id
+
+    def test_a_uuid(self) -> None:
+        """A UUID is taken as its text; ``None`` leaves the choice to Celery."""
+        assert checked_id(UUID(int=5)) == "00000000-0000-0000-0000-000000000005"
+        assert checked_id(None) is None
+
+    @pytest.mark.parametrize("task_id", ["", "x" * 257, "a\nb", "a\tb", "\x00", "\x1b[31m", "\ud800", 5, b"x", 1.5])
+    def test_refused(self, task_id: Any) -> None:
+        """What would break a line of a log, or a key, is refused with what to use."""
+        with pytest.raises(InvalidRequest, match=r"task_id=.*: use text of 1 to 256 printable characters") as caught:
+            checked_id(task_id)
+        assert "\n" not in str(caught.value)
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("args", "kwargs", "said"),
+        [
+            ("text", None, "the first argument is a str: use generate.delay(prompt=…)"),
+            ({"prompt": "x"}, None, "the first argument is a dict: use generate.delay(prompt=…)"),
+            (None, [("prompt", "x")], "kwargs is a list: give a dictionary"),
+            (["a", "b"], None, "2 positional arguments: at most one"),
+        ],
+    )
+    def test_of_another_type(self, args: Any, kwargs: Any, said: str) -> None:
+        """What Celery would take apart, or call missing, is named."""
+        with pytest.raises(InvalidRequest) as caught:
+            prepare(args, kwargs, None, {})
+        assert str(caught.value).startswith(said)
+
+    def test_what_is_sent(self) -> None:
+        """What is sent is plain data, without what changes nothing, and with the previous answer beside it."""
+        request = prepare(({"text": "Paris"},), {"prompt": "x", "n": 1, "seed": np.int64(5), "stop": None}, None, {})
+        assert (request.args, request.kwargs) == ([{"text": "Paris"}], {"prompt": "x", "seed": 5})
+        assert request.parameters.prompt == "xParis"
+
+    def test_an_option_among_the_parameters(self) -> None:
+        """An option that is given to ``delay`` is called one."""
+        with pytest.raises(
+            InvalidRequest, match=r"priority: an option and not a field of generate: use generate.apply_async"
+        ):
+            prepare(None, {"prompt": "x", "priority": 5}, None, {})
