@@ -60,6 +60,7 @@ class ModelEntry:
             milliseconds per step, as text, for ``fake``.
         parameters_b: billions of parameters in all, experts included; ``None`` where the catalogue does not say.
         context_tokens: the longest context, prompt and answer together; ``None`` where the model's own files decide.
+        chat_template: the name of one of the model's chat templates; ``None`` for its default.
         tier: the tier it is pinned to, whatever its size.
         defaults: values for fields that a request leaves out.
         revision: the hub revision to load; ``None`` is the newest.
@@ -72,6 +73,7 @@ class ModelEntry:
     source: str
     parameters_b: float | None = None
     context_tokens: int | None = None
+    chat_template: str | None = None
     tier: Tier | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     revision: str | None = None
@@ -94,7 +96,7 @@ class CatalogueFile:
 
     TOP_FIELDS = ("allow", "allow_paths", "builtin_models", "models")
     MODEL_FIELDS = (
-        *("name", "source", "parameters_b", "context_tokens", "tier", "defaults"),
+        *("name", "source", "parameters_b", "context_tokens", "chat_template", "tier", "defaults"),
         *("revision", "trust_remote_code", "keep_alive_s"),
     )
 
@@ -154,6 +156,7 @@ class CatalogueFile:
             source=source,
             parameters_b=self._number(values, "parameters_b", position, above=0.0),
             context_tokens=self._whole(values, "context_tokens", position),
+            chat_template=self._text(values, "chat_template", position),
             tier=self._tier(values, position),
             defaults=self._defaults(values, position),
             revision=self._text(values, "revision", position),

@@ -26,7 +26,8 @@ class EngineConfig:
     commit; a folder that came from the hub has its commit there. A model called ``fake:STEP_MS`` needs no source
     (:mod:`tasks.engine.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
-    ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context.
+    ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
+    and ``chat_template`` names one of its templates.
     """
 
     model: str
@@ -37,6 +38,7 @@ class EngineConfig:
     prompt_cache_bytes: int = 0
     memory_budget_bytes: int | None = None
     context_tokens: int | None = None
+    chat_template: str | None = None
     trust_remote_code: bool = False
     log_level: str = "INFO"
 

@@ -135,6 +135,7 @@ def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
             source=found.path if found is not None else entry.source,
             revision=found.revision if found is not None else entry.revision,
             context_tokens=entry.context_tokens,
+            chat_template=entry.chat_template,
             trust_remote_code=entry.trust_remote_code,
         )
         process = EngineProcess.start(config)

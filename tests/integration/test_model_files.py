@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tiny_model import make_tiny_model
+from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("model-files")
 WAIT_S = 60.0
 
-#: Models by name: how each is made, and what its catalogue entry says.
+GENERATION = "generation_config.json"
+NAMED = "additional_chat_templates/rag.jinja"
+
+#: Models by name: files that are put beside those of the tiny model, and what its catalogue entry says.
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "random": ({}, ""),
-    "greedy": ({"generation": {"do_sample": False, "temperature": 0.9}}, ""),
-    "top-k-1": ({"generation": {"do_sample": True, "temperature": 0.6, "top_k": 1, "eos_token_id": [None]}}, ""),
-    "catalogued": ({"generation": {"top_k": 1}}, "defaults = { top_k = 0 }"),
+    "top-k-1": ({GENERATION: {"do_sample": True, "temperature": 0.6, "top_k": 1, "eos_token_id": [None]}}, ""),
+    "catalogued": ({GENERATION: {"top_k": 1}}, "defaults = { top_k = 0 }"),
+    "template-by-name": ({NAMED: CHAT_TEMPLATE}, 'chat_template = "rag"'),
 }
 
 
@@ -39,11 +42,11 @@ def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -
     """A worker whose catalogue names the models above."""
     root = tmp_path_factory.mktemp("models")
     entries = []
-    for name, (made, entry) in MODELS.items():
-        generation = made.get("generation")
-        folder = make_tiny_model(root / name, **{key: value for key, value in made.items() if key != "generation"})
-        if generation is not None:
-            (folder / "generation_config.json").write_text(json.dumps(generation))
+    for name, (files, entry) in MODELS.items():
+        folder = make_tiny_model(root / name, chat_template=not name.startswith("template"))
+        for path, content in files.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(content if isinstance(content, str) else json.dumps(content))
         entries.append(f'[[models]]\nname = "{name}"\nsource = "{folder}"\n{entry}\n')
     catalogue = root / "models.toml"
     catalogue.write_text("".join(entries))
@@ -54,17 +57,16 @@ def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -
 
 def ask(generate: GenerateTask, model: str, **values: Any) -> Any:
     """Sent raw: this process's catalogue has other models."""
-    kwargs = {"model": model, "prompt": "hello", "max_tokens": 8, **values}
+    prompt = {} if "messages" in values else {"prompt": "hello"}
+    kwargs = {"model": model, "max_tokens": 8, **prompt, **values}
     return generate.app.send_task("tasks.generate", kwargs=kwargs, queue="tier-under-3B")
 
 
-@pytest.mark.parametrize(
-    ("model", "alike"), [("greedy", True), ("top-k-1", True), ("random", False), ("catalogued", False)]
-)
+@pytest.mark.parametrize(("model", "alike"), [("top-k-1", True), ("random", False), ("catalogued", False)])
 def test_the_authors_sampling_is_used_where_nobody_says_otherwise(
     generate: GenerateTask, model: str, alike: bool
 ) -> None:
-    """``do_sample: false`` and ``top_k: 1`` make requests alike, unless the catalogue switches the filter off."""
+    """``top_k: 1`` makes requests alike, unless the catalogue switches the filter off."""
     sent = [ask(generate, model) for _ in range(4)]
     texts = {each.get(timeout=WAIT_S)["text"] for each in sent}
     assert (len(texts) == 1) is alike
@@ -75,3 +77,11 @@ def test_a_request_goes_before_the_authors(generate: GenerateTask) -> None:
     values = {"temperature": 1.0, "top_k": 0, "seed": 5}
     own, plain = ask(generate, "top-k-1", **values), ask(generate, "random", **values)
     assert own.get(timeout=WAIT_S)["text"] == plain.get(timeout=WAIT_S)["text"]
+
+
+def test_a_template_is_chosen_by_the_catalogue(generate: GenerateTask) -> None:
+    """The prompt is as long as with the same template as the model's default."""
+    messages = [{"role": "user", "content": "hello"}]
+    usual, here = ask(generate, "random", messages=messages), ask(generate, "template-by-name", messages=messages)
+    tokens = [each.get(timeout=WAIT_S)["usage"]["prompt_tokens"] for each in (usual, here)]
+    assert tokens[0] == tokens[1] > len("hello")

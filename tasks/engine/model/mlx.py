@@ -13,25 +13,26 @@ from mlx_lm import utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
-from tasks.engine.files.source import check_model, find_model, weights_bytes
+from tasks.engine.files.folder import read_folder
+from tasks.engine.files.source import weights_bytes
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.detokenizer import token_text
 from tasks.engine.text.prompt import Prompt
+from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
-from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
-from tasks.models.generation import read_generation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from mlx.nn.layers.base import Module
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     from tasks.engine.backend import Draw
+    from tasks.engine.files.folder import ModelFolder
     from tasks.engine.sequence import Request
     from tasks.messages.engine import EngineConfig, Submit
 
@@ -66,35 +67,32 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
         OutOfMemory: the weights alone are over the budget.
     """
     progress(None, f"looking for {config.source}")
-    folder, revision = find_model(config.source, config.revision)
-    description = check_model(folder)
-    generation = read_generation(folder, description)
-    _check_budget(config, weights_bytes(folder))
-    progress(0.1, f"loading {folder.name}")
+    folder = read_folder(config)
+    _check_budget(config, weights_bytes(folder.path))
+    progress(0.1, f"loading {folder.path.name}")
     try:
-        model = _load_weights(folder, config)
-        tokenizer = utils.load_tokenizer(
-            folder,
-            {"trust_remote_code": config.trust_remote_code},
-            eos_token_ids=[end for end in generation.ends if isinstance(end, int)] or None,
+        model = _load_weights(folder.path, config)
+        tokenizer = load_tokenizer(
+            folder.path,
+            trust_remote_code=config.trust_remote_code,
+            ends=folder.generation.ends,
+            template=folder.template.text if folder.template is not None else None,
         )
-        add_named_ends(tokenizer, generation.ends)
         progress(0.9, "trying it out")
-        files = ModelFiles(revision, context_tokens(folder, description, config), generation.sampling)
-        backend = MlxBackend(config, model, tokenizer, files, blas)
+        backend = MlxBackend(config, model, tokenizer, folder, blas)
     except GenerationError:
         raise
     except MemoryError:
-        raise OutOfMemory(f"{folder}: loading ran out of memory") from None
-    except Exception as error:
-        if ran_out_of_memory(error):
-            raise OutOfMemory(f"{folder}: loading ran out of memory: {_first_line(error)}") from error
-        raise ModelLoadFailed(f"{folder}: {_first_line(error)}") from error
+        raise OutOfMemory(f"{folder.path}: loading ran out of memory") from None
     except SystemExit as error:  # mlx-lm's code for some models ends the program where a package is missing
         raise ModelLoadFailed(
-            f"{folder}: mlx-lm's code for {description.get('model_type')!r} ended with status {error.code}, as it does where "
-            "a package that it needs is not installed"
+            f"{folder.path}: mlx-lm's code for {folder.config.get('model_type')!r} ended with status {error.code}, as it does "
+            "where a package that it needs is not installed"
         ) from error
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise OutOfMemory(f"{folder.path}: loading ran out of memory: {_first_line(error)}") from error
+        raise ModelLoadFailed(f"{folder.path}: {_first_line(error)}") from error
     return backend
 
 
@@ -147,44 +145,6 @@ def accelerator() -> Literal["metal", "cuda", "cpu"]:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def context_tokens(folder: Path, description: dict[str, Any], config: EngineConfig) -> int:
-    """The longest sequence: the catalogue's word, else what the model's files say, else a default.
-
-    Raises:
-        ModelLoadFailed: the catalogue asks for more positions than the model has learned.
-    """
-    if config.context_tokens is None:
-        context = read_context(folder, description)
-        if context is None:
-            logger.warning(
-                "%s: no file says how long its context is; %d tokens are assumed. Set context_tokens in its catalogue entry",
-                *(config.model, DEFAULT_CONTEXT_TOKENS),
-            )
-        return DEFAULT_CONTEXT_TOKENS if context is None else context.tokens
-    learned = learned_positions(description)
-    if learned is not None and config.context_tokens > learned:
-        raise ModelLoadFailed(
-            f"model {config.model!r}: context_tokens is {config.context_tokens} in the catalogue, and the model has learned "
-            f"{learned} positions; lower it"
-        )
-    return config.context_tokens
-
-
-def add_named_ends(tokenizer: TokenizerWrapper, ends: Sequence[int | str]) -> None:
-    """Add the end tokens that a model's files give as text; a text that is no token of the vocabulary is left out."""
-    vocabulary = tokenizer.get_vocab()
-    tokenizer.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
-
-
-@dataclass(slots=True, frozen=True)
-class ModelFiles:
-    """What the model's files decide: see :class:`tasks.engine.backend.Facts`."""
-
-    revision: str
-    context_tokens: int
-    sampling: Mapping[str, float]
-
-
 @dataclass(slots=True, frozen=True)
 class _CacheSize:
     per_token: int
@@ -219,18 +179,19 @@ class MlxBackend:
         config: EngineConfig,
         model: Module,
         tokenizer: TokenizerWrapper,
-        files: ModelFiles,
+        folder: ModelFolder,
         blas: str,
     ) -> None:
         self._tokenizer = tokenizer
+        self._templates = folder.templates
         size = measure_cache(model)
         logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
         self._vocabulary_tokens = int(logits.shape[-1])
         self.facts = Facts(
-            revision=files.revision,
-            context_tokens=files.context_tokens,
-            sampling=files.sampling,
+            revision=folder.revision,
+            context_tokens=folder.context_tokens,
+            sampling=folder.generation.sampling,
             weights_bytes=tree_reduce(lambda total, array: total + array.nbytes, model.parameters(), 0),
             kv_bytes_per_token=size.per_token,
             kv_bytes_per_row=size.per_row,
@@ -264,6 +225,8 @@ class MlxBackend:
             if submit.prompt is not None:
                 return Prompt(list(self._tokenizer.encode(submit.prompt)))
             return Prompt(list(self._tokenizer.encode(self._chat(submit), add_special_tokens=False)))
+        except InvalidRequest:
+            raise
         except (TypeError, ValueError, OverflowError) as error:
             what = "messages" if submit.prompt is None else "prompt"
             raise InvalidRequest(f"{what}: cannot be tokenised: {_first_line(error)}") from error
@@ -332,7 +295,7 @@ class MlxBackend:
 
     def _chat(self, submit: Submit) -> str:
         if not self._tokenizer.has_chat_template:
-            raise InvalidRequest("messages: this model has no chat template; send the text as prompt")
+            raise InvalidRequest(f"messages: {self._templates.none_for_messages}")
         reserved = sorted(_RESERVED & submit.chat_template_kwargs.keys())
         if reserved:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")

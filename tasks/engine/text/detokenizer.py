@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
-from typing import Protocol
+import json
+import re
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
-from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer, TokenizerWrapper
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 _REPLACEMENT = "\ufffd"
 #: A character has at most 4 bytes, so more tokens than this in a row are garbage (or one U+FFFD after the other).
@@ -55,17 +58,58 @@ def vocabulary_of(tokenizer: TokenizerWrapper) -> Vocabulary:
     return found
 
 
+def streamed_text(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
+    """All text of these tokens, as a request's decoder makes it, one token after the other."""
+    return _streamed(vocabulary_of(tokenizer), ids)
+
+
+def _streamed(vocabulary: Vocabulary, ids: list[int]) -> str:
+    decoder = vocabulary.decoder()
+    return "".join(map(decoder.push, ids)) + decoder.finish()
+
+
 def _make_vocabulary(tokenizer: TokenizerWrapper) -> Vocabulary:
-    """Trust mlx-lm's choice of detokenizer: it looked at the decoder in the model's tokenizer.json."""
-    kind = tokenizer.detokenizer
     # The wrapper would keep itself alive as the value of a weak dictionary that it is the key of.
     hf = tokenizer._tokenizer
     silent = frozenset(tokenizer.eos_token_ids) | _special_ids(hf)
-    if isinstance(kind, BPEStreamingDetokenizer):
-        return _ByteVocabulary(_BytePairPieces(hf, silent), trim=False)
-    if isinstance(kind, SPMStreamingDetokenizer):
-        return _ByteVocabulary(_SentencePieces(hf, silent), trim=kind.trim_space)
-    return _WindowVocabulary(hf, silent)
+    window = _WindowVocabulary(hf, silent)
+    found = _byte_vocabulary(hf, silent)
+    # A class of transformers may do more than its decoder says, such as to put line ends in the place of a mark.
+    return window if found is None or not _agree(found, window) else found
+
+
+def _agree(found: _ByteVocabulary, window: _WindowVocabulary) -> bool:
+    """Whether both say the same of text with spaces, line ends and marks."""
+    tried = (window.hf.encode(text, add_special_tokens=False) for text in (" a b\n c", "a <n>\n\u2581b"))
+    spoken = ([token_id for token_id in ids if token_id not in window.silent] for ids in tried)
+    return all(_streamed(found, ids) == window.decode(ids) for ids in spoken)
+
+
+def _byte_vocabulary(hf: _HuggingFace, silent: frozenset[int]) -> _ByteVocabulary | None:
+    """A vocabulary by bytes, where the tokenizer's decoder is of a kind that allows it."""
+    match _decoder_of(hf):
+        case {"type": "ByteLevel"}:
+            return _ByteVocabulary(_BytePairPieces(hf, silent), trim=False)
+        case {"type": "Sequence", "decoders": [*steps]} if steps == _SENTENCEPIECE:
+            return _ByteVocabulary(_SentencePieces(hf, silent), trim=False)
+        case {"type": "Sequence", "decoders": [*steps]} if steps == [*_SENTENCEPIECE, _STRIP]:
+            return _ByteVocabulary(_SentencePieces(hf, silent), trim=True)
+    return None
+
+
+def _decoder_of(hf: _HuggingFace) -> Any:
+    """The tokenizer's decoder as tokenizer.json describes it; ``None`` where there is none."""
+    decoder = getattr(getattr(hf, "backend_tokenizer", None), "decoder", None)
+    return None if decoder is None else json.loads(decoder.__getstate__())
+
+
+#: How tokenizer.json describes SentencePiece's decoder, and the step that drops the space before a text.
+_SENTENCEPIECE = [
+    {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+]
+_STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def _special_ids(hf: _HuggingFace) -> frozenset[int]:
@@ -87,6 +131,8 @@ class _HuggingFace(Protocol):
     added_tokens_decoder: dict[int, _AddedToken]
 
     def convert_ids_to_tokens(self, ids: int) -> str | None: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
     def decode(self, ids: list[int], *, clean_up_tokenization_spaces: bool) -> str: ...
 
@@ -130,12 +176,16 @@ class _BytePairPieces(_Pieces):
             return token.encode()
 
 
+#: A byte's token. Vocabularies have other entries that begin like it, which are text.
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
 class _SentencePieces(_Pieces):
     """SentencePiece tokens: U+2581 is a space, ``<0xE2>`` a byte."""
 
     def encode(self, token: str) -> bytes:
-        if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-            return bytes.fromhex(token[3:5])
+        if byte := _BYTE.fullmatch(token):
+            return bytes([int(byte[1], 16)])
         return token.replace("\u2581", " ").encode()
 
 

@@ -226,6 +226,7 @@ class Loading:
             prompt_cache_bytes=settings.prompt_cache_bytes or int(self.budget.total_bytes * PROMPT_CACHE_SHARE),
             memory_budget_bytes=size_bytes - footprint.process_bytes if reservation.sizable else None,
             context_tokens=entry.context_tokens,
+            chat_template=entry.chat_template,
             trust_remote_code=entry.trust_remote_code,
         )
         logger.info("loading model %s, %s reserved", entry.name, gb(size_bytes))

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.client.parameters import parse
+from tasks.engine.files.folder import context_tokens
 from tasks.engine.files.source import find_model, folder_revision
-from tasks.engine.model.mlx import context_tokens, load_model, ran_out_of_memory
+from tasks.engine.model.mlx import load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tests.garbage import EXAMPLES
-from tests.tiny_model import CONTEXT_TOKENS, end_id, make_tiny_model
+from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,19 +52,12 @@ def _cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def _unknown_kind(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "quantum"}))
+def _config(**changes: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
-
-def _kind_without_its_package(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "olmo"}))
-
-
-def _wrong_shape(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 256}))
+    return change
 
 
 def _own_code(folder: Path) -> None:
@@ -87,9 +81,9 @@ def _missing_shard(folder: Path) -> None:
         (_write("config.json", b"{not json"), "config.json"),
         (_remove("tokenizer.json"), "tokenizer"),
         (_write("tokenizer.json", b"{}"), "damaged"),
-        (_unknown_kind, "quantum"),
-        (_kind_without_its_package, "'olmo' ended with status 1"),
-        (_wrong_shape, "damaged"),
+        (_config(model_type="quantum"), "quantum"),
+        (_config(model_type="olmo"), "'olmo' ended with status 1"),
+        (_config(intermediate_size=256), "damaged"),
         (_own_code, "trust_remote_code"),
         (_missing_shard, "model-00002-of-00002.safetensors"),
         (_write("config.json", b"[]"), "config.json"),
@@ -295,6 +289,44 @@ def test_the_models_own_generation_config_is_read(tmp_path: Path) -> None:
 def test_how_mlx_says_that_memory_ran_out(message: str, expected: bool) -> None:
     """Metal, CUDA and the CPU each have their words; other errors are not taken for it."""
     assert ran_out_of_memory(RuntimeError(message)) == expected
+
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def _with_templates(folder: Path, files: dict[str, str]) -> Path:
+    make_tiny_model(folder, chat_template=False)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.json", json.dumps({"chat_template": CHAT_TEMPLATE})),
+        ("chat_template.jinja", CHAT_TEMPLATE),
+    ],
+)
+def test_a_chat_template_is_used_whichever_file_has_it(
+    backend: MlxBackend, tmp_path: Path, name: str, content: str
+) -> None:
+    """The prompt is that of the same template in tokenizer_config.json."""
+    other = _load(_with_templates(tmp_path / "other", {name: content}))
+    assert other.encode(_submit(messages=MESSAGES)) == backend.encode(_submit(messages=MESSAGES))
+
+
+def test_chat_templates_that_are_not_the_default_are_named(backend: MlxBackend, tmp_path: Path) -> None:
+    """By the error of a conversation, and by that of a catalogue that names one that there is not."""
+    folder = _with_templates(tmp_path / "named", {"additional_chat_templates/rag.jinja": CHAT_TEMPLATE})
+    with pytest.raises(InvalidRequest, match=r"^messages: .*rag \(additional_chat_templates/rag\.jinja\)"):
+        _load(folder).encode(_submit(messages=MESSAGES))
+    with pytest.raises(ModelLoadFailed, match=r"'tool_use'.* it has rag"):
+        _load(folder, chat_template="tool_use")
+    assert _load(folder, chat_template="rag").encode(_submit(messages=MESSAGES)) == backend.encode(
+        _submit(messages=MESSAGES)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -245,7 +245,7 @@ def test_a_tokenizer_without_a_table_of_added_tokens_is_served() -> None:
     """mistral-common's tokenizers have none and say so; their special ids are complete."""
     original = tokenizer_of("byte-level, naive")
     special = original.convert_tokens_to_ids(["<|user|>", "<|end|>"])
-    hf = Mock(wraps=original._tokenizer, all_special_ids=special)
+    hf = Mock(wraps=original._tokenizer, all_special_ids=special, backend_tokenizer=None)
     type(hf).added_tokens_decoder = PropertyMock(side_effect=NotImplementedError)
     tokenizer = Mock(spec=TokenizerWrapper, detokenizer=original.detokenizer, eos_token_ids=set(), _tokenizer=hf)
     ids = [*encode(original, "ab"), *special]

@@ -1,0 +1,90 @@
+"""A model's folder as its engine takes it: found, checked, and what its authors wrote into its files."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.engine.files.source import check_model, find_model
+from tasks.errors import ModelLoadFailed
+from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
+from tasks.models.generation import Generation, read_generation
+from tasks.models.reading import ModelFilesUnreadable
+from tasks.models.templates import Template, Templates, read_templates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.messages.engine import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ModelFolder:
+    """What a model's files decide, with the catalogue's word before theirs.
+
+    Args:
+        path: the folder.
+        revision: see :func:`tasks.engine.files.source.find_model`.
+        config: ``config.json``.
+        context_tokens: the longest sequence.
+        generation: sampling defaults and end tokens.
+        templates: all chat templates.
+        template: the one for conversations; ``None`` where there is no such.
+    """
+
+    path: Path
+    revision: str
+    config: dict[str, Any]
+    context_tokens: int
+    generation: Generation
+    templates: Templates
+    template: Template | None
+
+
+def read_folder(config: EngineConfig) -> ModelFolder:
+    """The folder of the model that the configuration names, fetched if need be.
+
+    Raises:
+        ModelLoadFailed: it is not there, or a file is missing or damaged.
+    """
+    path, revision = find_model(config.source, config.revision)
+    description = check_model(path)
+    try:
+        templates = read_templates(path)
+        return ModelFolder(
+            path=path,
+            revision=revision,
+            config=description,
+            context_tokens=context_tokens(path, description, config),
+            generation=read_generation(path, description),
+            templates=templates,
+            template=templates.choose(config.chat_template),
+        )
+    except ModelFilesUnreadable as error:
+        raise ModelLoadFailed(str(error)) from None
+
+
+def context_tokens(path: Path, description: dict[str, Any], config: EngineConfig) -> int:
+    """The longest sequence: the catalogue's word, else what the model's files say, else a default.
+
+    Raises:
+        ModelLoadFailed: the catalogue asks for more positions than the model has learned.
+    """
+    if config.context_tokens is None:
+        context = read_context(path, description)
+        if context is None:
+            logger.warning(
+                "%s: no file says how long its context is; %d tokens are assumed. Set context_tokens in its catalogue entry",
+                *(config.model, DEFAULT_CONTEXT_TOKENS),
+            )
+        return DEFAULT_CONTEXT_TOKENS if context is None else context.tokens
+    learned = learned_positions(description)
+    if learned is not None and config.context_tokens > learned:
+        raise ModelLoadFailed(
+            f"model {config.model!r}: context_tokens is {config.context_tokens} in the catalogue, and the model has learned "
+            f"{learned} positions; lower it"
+        )
+    return config.context_tokens

@@ -1,0 +1,253 @@
+"""A model's tokenizer, loaded and tried: what it does with text is what its own files say.
+
+mlx-lm's loader is followed here and not called: its detokenizers, which nobody here uses, refuse vocabularies with odd
+entries (``<0xZZ>``), and take a second for a large one. transformers has classes for some kinds of tokenizer that put
+their own rules in the place of what ``tokenizer.json`` says, whatever it says: with the class of another kind, spaces
+vanish without an error. So the file is asked too, and where the two differ the file's word counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from mlx_lm import utils
+from mlx_lm.tokenizer_utils import TokenizerWrapper, _infer_tool_parser
+
+from tasks.engine.text.detokenizer import streamed_text
+from tasks.errors import ModelLoadFailed
+from tasks.models.reading import read_object_if_there
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+#: Text that tokenizers are known to lose or to change: spaces at every place, line ends, digits, apostrophes, other
+#: scripts, characters of several code points, code.
+PROBES = (
+    "The cat sat on 2 mats.",
+    " one space before",
+    "two  spaces,   three, and one behind ",
+    "a line\nand another\n\n\tindented",
+    "12 345 6789 3.14",
+    "it's we'll DON'T",
+    "Grüße, 你好 и привет",
+    "👩‍👩‍👧 e\u0301 ½",
+    "def f(x):\n    return {'a': [x ** 2]}\r\n",
+)
+#: What stands for a space or a line end in vocabularies, and never in text.
+MARKS = ("\u0120", "\u010a", "\u2581", "<0x0A>")
+
+
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool, ends: Sequence[int | str], template: str | None
+) -> TokenizerWrapper:
+    """The tokenizer in mlx-lm's wrapper.
+
+    Args:
+        folder: the model's.
+        trust_remote_code: whether code in the folder may run.
+        ends: the end tokens that the model's files name, by id or by text; the tokenizer's own is added.
+        template: the chat template's source, from whichever file has it.
+
+    Raises:
+        ModelLoadFailed: it says other text than it was given.
+        Exception: transformers cannot load it, in whatever way.
+    """
+    hf = _with_decoder(_checked(_load(folder, trust_remote_code), folder))
+    hf.chat_template = template
+    defaults = utils._tokenizer_defaults(folder) or {}
+    ids = [end for end in ends if isinstance(end, int)] or defaults.get("eos_token_ids")
+    wrapped = TokenizerWrapper(
+        hf, _NoDetokenizer, eos_token_ids=ids, **_template_module(hf, defaults), **_tools(hf, defaults)
+    )
+    vocabulary = hf.get_vocab()
+    wrapped.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
+    if not wrapped.eos_token_ids:
+        logger.warning("%s names no end token: answers end by max_tokens and stop strings alone", folder)
+    check_round_trip(wrapped, folder)
+    return wrapped
+
+
+class _NoDetokenizer:
+    """Where the wrapper wants a detokenizer of mlx-lm: :mod:`tasks.engine.text.detokenizer` does that work."""
+
+    def __init__(self, _: Any) -> None:
+        pass
+
+    def reset(self) -> None:
+        """Nothing to reset."""
+
+
+def _load(folder: Path, trust_remote_code: bool) -> Any:
+    """By transformers' own choice of a class; where that fails, without the model's configuration, then by the file alone."""
+    try:
+        return _by_class(folder, trust_remote_code)
+    except Exception as error:
+        found = _without_config(folder, trust_remote_code)
+        if found is None:
+            raise
+        logger.warning("%s: loaded without its config.json, because transformers fails with: %s", folder, error)
+        return found
+
+
+def _by_class(folder: Path, trust_remote_code: bool, **more: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **more)
+
+
+def _without_config(folder: Path, trust_remote_code: bool) -> Any:
+    """For a kind of model that transformers does not know: its rotary scaling fails there, and not the tokenizer."""
+    from transformers import PreTrainedConfig
+
+    plain: Any = PreTrainedConfig
+    with suppress(Exception):
+        return _by_class(folder, trust_remote_code, config=plain())
+    with suppress(Exception):
+        return _by_file(folder)
+    return None
+
+
+def _by_file(folder: Path) -> Any:
+    """The tokenizer exactly as ``tokenizer.json`` describes it."""
+    from transformers import PreTrainedTokenizerFast
+
+    if "auto_map" in read_object_if_there(folder / "tokenizer_config.json"):
+        raise ModelLoadFailed(
+            f"{folder}: its tokenizer is code of its own; trust_remote_code in the catalogue allows it"
+        )
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _checked(hf: Any, folder: Path) -> Any:
+    """The tokenizer, with the file's own rules where the class that transformers took has others."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    path = folder / "tokenizer.json"
+    if type(hf) is PreTrainedTokenizerFast or not hasattr(hf, "backend_tokenizer") or not path.is_file():
+        return hf
+    if _differing(hf.backend_tokenizer, Tokenizer.from_file(str(path))) is None:
+        return hf
+    try:
+        by_file = _by_file(folder)
+    except ModelLoadFailed:
+        return hf
+    # Where both differ from the bare file in the same way, tokenizer_config.json has said so.
+    differing = _differing(hf.backend_tokenizer, by_file.backend_tokenizer)
+    if differing is None:
+        return hf
+    logger.warning(
+        "%s: transformers' %s reads %r otherwise than tokenizer.json says; tokenizer.json is used as it is",
+        *(folder, type(hf).__name__, differing),
+    )
+    if type(hf).__module__.startswith("transformers."):
+        return by_file
+    hf._tokenizer = by_file._tokenizer  # a class of mlx-lm or of the model does more, around the file's rules
+    return hf
+
+
+def _with_decoder(hf: Any) -> Any:
+    """The tokenizer with the decoder that belongs to its vocabulary, where its file has none."""
+    from tokenizers import decoders
+
+    backend = getattr(hf, "backend_tokenizer", None)
+    if backend is None or backend.decoder is not None:
+        return hf
+    tokens = "".join(hf.convert_ids_to_tokens(_ids(hf, " a b")))
+    if MARKS[0] in tokens:
+        backend.decoder = decoders.ByteLevel()
+    elif MARKS[2] in tokens:
+        steps = [decoders.Replace(MARKS[2], " "), decoders.ByteFallback(), decoders.Fuse()]
+        backend.decoder = decoders.Sequence(steps)
+        if _said(hf, "a b").startswith(" "):  # the encoder puts a space before a text
+            backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    return hf
+
+
+def _differing(left: Tokenizer, right: Tokenizer) -> str | None:
+    """A text that the two read otherwise, or that one fails to read, if there is one."""
+    try:
+        return next((text for text in PROBES if _bare_ids(left, text) != _bare_ids(right, text)), None)
+    except Exception as error:  # noqa: BLE001 - the library underneath raises nothing narrower
+        return f"{PROBES[0]} ({error})"
+
+
+def _bare_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _ids(hf: Any, text: str) -> list[int]:
+    return list(hf.encode(text, add_special_tokens=False))
+
+
+def _said(hf: Any, text: str) -> str:
+    return _decoded(hf, _ids(hf, text))
+
+
+def _decoded(hf: Any, ids: list[int]) -> str:
+    return str(hf.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _template_module(hf: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """mlx-lm's own renderer, for the few models whose template is a program; one in the model's files goes before it."""
+    kind = hf.init_kwargs.get("chat_template_type", defaults.get("chat_template_type"))
+    if not kind:
+        return {}
+    module = importlib.import_module(f"mlx_lm.chat_templates.{kind}")
+    renders = "chat_template_type" in hf.init_kwargs or hf.chat_template is None
+    return {
+        "chat_template": module.apply_chat_template if renders else None,
+        "response_format": getattr(module, "RESPONSE_FORMAT", None),
+    }
+
+
+def _tools(hf: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """mlx-lm's parser of tool calls for this template."""
+    kind = hf.init_kwargs.get("tool_parser_type", defaults.get("tool_parser_type")) or _infer_tool_parser(hf)
+    if kind is None:
+        return {}
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{kind}")
+    return {
+        "tool_parser": module.parse_tool_call,
+        "tool_call_start": module.tool_call_start,
+        "tool_call_end": module.tool_call_end,
+    }
+
+
+def check_round_trip(tokenizer: TokenizerWrapper, folder: Path) -> None:
+    """Try the tokenizer with text of the kinds that break.
+
+    Raises:
+        ModelLoadFailed: words run together or marks of the vocabulary show in decoded text, or a stream would say
+            other text than ``decode``.
+    """
+    hf = tokenizer._tokenizer
+    remedy = (
+        "its tokenizer files do not fit its tokenizer_class; set that to PreTrainedTokenizerFast in tokenizer_config.json, "
+        "or save the tokenizer again with the version of transformers that made it"
+    )
+    if (said := _said(hf, PROBES[0])).split() != PROBES[0].split() and _letters(said) == _letters(PROBES[0]):
+        raise ModelLoadFailed(f"{folder}: its tokenizer turns {PROBES[0]!r} into {said!r}: {remedy}")
+    for text in PROBES:
+        said = _said(hf, text)
+        if any(mark in said for mark in MARKS):
+            raise ModelLoadFailed(f"{folder}: its tokenizer turns {text!r} into {said!r}: {remedy}")
+        ids = [token_id for token_id in _ids(hf, text) if token_id not in tokenizer.eos_token_ids]
+        said, streamed = _decoded(hf, ids), streamed_text(tokenizer, ids)
+        if streamed != said:
+            raise ModelLoadFailed(
+                f"{folder}: its tokenizer cannot be streamed: {text!r} would be {streamed!r} where decode says {said!r}"
+            )
+
+
+def _letters(text: str) -> str:
+    """The text without spaces, and without a difference of case."""
+    return "".join(text.split()).casefold()

@@ -1,0 +1,152 @@
+"""Loading a tokenizer: what its own file says counts, whatever class transformers takes for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.engine.text.detokenizer import streamed_text
+from tasks.engine.text.tokenizer import PROBES, load_tokenizer
+from tasks.errors import ModelLoadFailed
+from tests.tiny_tokenizers import byte_level, save, sentencepiece, suffixed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from tokenizers import Tokenizer
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+KINDS: dict[str, Callable[[], Tokenizer]] = {
+    "byte-level": byte_level,
+    "byte-level, digits apart": lambda: byte_level(digits=True),
+    "byte-level, space before": lambda: byte_level(prefix=True),
+    "sentencepiece": sentencepiece,
+    "sentencepiece, no space before": lambda: sentencepiece(prefix=False),
+    "metaspace": lambda: sentencepiece(metaspace=True),
+    "metaspace, no space before": lambda: sentencepiece(prefix=False, metaspace=True),
+    "odd entries": lambda: sentencepiece(extra=("<0xZZ>", "<0x", "<0x+F>", "<0xé>")),
+}
+#: Classes that models name, and types of models that have a class of their own in transformers.
+CLASSES = ["PreTrainedTokenizerFast", "LlamaTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer", "GemmaTokenizer", None]
+TYPES = ["llama", "qwen2", "gemma3_text", "gpt_neox", "starcoder2"]
+
+
+def load(folder: Path, **values: Any) -> TokenizerWrapper:
+    return load_tokenizer(folder, **{"trust_remote_code": False, "ends": (), "template": None, **values})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_text_is_read_as_tokenizer_json_says(tmp_path: Path, kind: str, cls: str | None) -> None:
+    """With any class, and for any type of model, ids are those of the file, and a stream says what decode says."""
+    made = KINDS[kind]()
+    for model_type in TYPES:
+        tokenizer = load(save(made, tmp_path / model_type, model_type, tokenizer_class=cls))
+        for text in PROBES:
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            assert ids == made.encode(text, add_special_tokens=False).ids, (model_type, text)
+            assert streamed_text(tokenizer, ids) == made.decode(ids), (model_type, text)
+            assert streamed_text(tokenizer, ids).strip() == text.strip(), (model_type, text)
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "end of word"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenizerWrapper:
+    """One of each kind of decoder."""
+    made = {**KINDS, "end of word": suffixed}[request.param]()
+    return load(save(made, tmp_path_factory.mktemp("any"), tokenizer_class="PreTrainedTokenizerFast"))
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_a_stream_of_any_tokens_says_what_decode_says(tokenizer: TokenizerWrapper, data: st.DataObject) -> None:
+    """The first space included; runs of single bytes, which a decoder may join otherwise, have tests of their own."""
+    known = [n for n in range(len(tokenizer)) if not str(tokenizer.convert_ids_to_tokens(n)).startswith("<0x")]
+    ids = data.draw(st.lists(st.sampled_from(known), max_size=40))
+    said = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert streamed_text(tokenizer, ids) == said
+
+
+def test_entries_that_look_like_bytes_are_text(tmp_path: Path) -> None:
+    """A byte's token has two hexadecimal digits; anything else that begins like one is what it says."""
+    odd = ("<0xZZ>", "<0x", "<0xé>")
+    tokenizer = load(save(sentencepiece(extra=odd), tmp_path))
+    for entry in odd:
+        ids = tokenizer.convert_tokens_to_ids(["▁", "a", entry, "a", "<0xE2>", "<0x82>", "<0xAC>"])
+        assert streamed_text(tokenizer, ids) == f"a{entry}a€"
+
+
+@pytest.mark.parametrize("model_type", ["exaone", "kimi_k2", "nemotron-nas"])
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+def test_a_type_that_transformers_does_not_know_is_loaded(tmp_path: Path, model_type: str, kind: str) -> None:
+    """Its rotary scaling fails in transformers' configuration, which a tokenizer does not need."""
+    scaling = {
+        "rope_type": kind, "factor": 4.0, "original_max_position_embeddings": 32, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+    }  # fmt: skip
+    config = {"rope_scaling": scaling, "rope_theta": 10000.0, "max_position_embeddings": 128}
+    tokenizer = load(save(byte_level(), tmp_path, model_type, config=config))
+    assert tokenizer.decode(tokenizer.encode("a b")) == "a b"
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("byte-level", "Ġ"), ("sentencepiece", "▁"), ("metaspace", "▁")])
+def test_a_file_without_a_decoder_is_given_the_one_of_its_vocabulary(tmp_path: Path, kind: str, mark: str) -> None:
+    """Without it the marks of the vocabulary would show in every answer."""
+    made = KINDS[kind]()
+    assert mark in "".join(made.encode("a b").tokens)
+    made.decoder = None
+    tokenizer = load(save(made, tmp_path))
+    ids = tokenizer.encode("a b\n c", add_special_tokens=False)
+    assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == "a b\n c"
+
+
+def test_a_tokenizer_that_runs_words_together_is_refused(tmp_path: Path) -> None:
+    """The error shows what becomes of a text, and says what to do."""
+    from tokenizers import pre_tokenizers
+
+    made = byte_level()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(ModelLoadFailed, match=r"'Thecatsaton2mats\.'.*tokenizer_class") as raised:
+        load(save(made, tmp_path))
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_marks_in_decoded_text_are_refused(tmp_path: Path) -> None:
+    """A decoder of another vocabulary leaves them there."""
+    from tokenizers import decoders
+
+    with pytest.raises(ModelLoadFailed, match="Ġ"):
+        load(save(byte_level(decoder=decoders.Fuse()), tmp_path))
+
+
+def test_a_class_that_changes_decoded_text_is_streamed_as_it_decodes(tmp_path: Path) -> None:
+    """mlx-lm's own class puts line ends in the place of a token, after the decoder has said its part."""
+    from tokenizers import AddedToken
+
+    made = sentencepiece(prefix=False)
+    made.add_tokens([AddedToken("<n>", normalized=False)])
+    tokenizer = load(save(made, tmp_path, tokenizer_class="NewlineTokenizer"))
+    ids = tokenizer.encode("a\nb\n\nc", add_special_tokens=False)
+    assert made.decode(ids) == "a<n>b<n><n>c"
+    assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == "a\nb\n\nc"
+
+
+def test_a_tokenizer_whose_text_changes_behind_a_stream_is_refused(tmp_path: Path) -> None:
+    """Here the mark of a line end takes three tokens, so its beginning would be sent before it is known."""
+    with pytest.raises(ModelLoadFailed, match="cannot be streamed"):
+        load(save(sentencepiece(), tmp_path, tokenizer_class="NewlineTokenizer"))
+
+
+def test_end_tokens_come_from_the_model_and_from_the_tokenizer(tmp_path: Path) -> None:
+    """By id and by text; a text that is no token is left out."""
+    folder = save(byte_level(), tmp_path)
+    tokenizer = load(folder, ends=(7, "<s>", "<nothing>"))
+    assert tokenizer.eos_token_ids == {7, *tokenizer.convert_tokens_to_ids(["<s>", "</s>"])}
+    assert load(save(byte_level(), tmp_path / "none", eos_token=None)).eos_token_ids == set()
