@@ -12,7 +12,8 @@ from celery import signals
 from tasks.broker.results import Backend
 from tasks.celery import app
 from tasks.journal.writer import Journal
-from tasks.messages.journal import Token
+from tasks.messages.journal import Token, decode
+from tasks.worker.attempts import publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,6 @@ def _after(call: Callable[..., Any], ends: Callable[[Any], bool] = lambda _: Tru
 
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
-    from tasks.worker.attempts.publisher import Publisher
-
     if POINT == "claimed":
         Journal.claim = _after(Journal.claim)  # type: ignore[method-assign]
     elif POINT == "ended":
@@ -56,11 +55,15 @@ def _prepare(**_: Any) -> None:
         Backend._store_result = _after(Backend._store_result)  # type: ignore[method-assign]
     elif POINT == "half":
         # What has come of a character, or of a stop string, is in the journal as a token without text.
-        settle = Publisher._settle
+        append = Journal.append
 
-        def die_halfway(self: Publisher, flight: Any, entry: Any, status: Any) -> None:
-            settle(self, flight, entry, status)
-            if isinstance(entry, Token) and entry.ids and not entry.text:
-                _die()
+        def die_halfway(self: Journal, batch: Any) -> Any:
+            entries = [decode(item.payload) for item in batch]
+            halves = [isinstance(each, Token) and bool(each.ids) and not each.text for each in entries]
+            if True not in halves:
+                return append(self, batch)
+            append(self, batch[: halves.index(True) + 1])
+            return _die()
 
-        Publisher._settle = die_halfway  # type: ignore[method-assign]
+        Journal.append = die_halfway  # type: ignore[method-assign]
+        publisher._coalesce = lambda entries: entries  # on a busy machine the half would be joined with what follows it

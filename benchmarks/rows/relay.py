@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.bench import Row
 from benchmarks.figures import at_least
 from tasks.client.stream import Stored, follow
-from tasks.journal.writer import Append, Journal
+from tasks.journal.items import Append
+from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token, encode
 from tasks.server import keys
 from tasks.server.connection import endpoint

@@ -20,7 +20,8 @@ from benchmarks.load import Load, Request, closed_loop, greedy
 from benchmarks.processes import QUEUE, worker
 from benchmarks.simulated_fleet import SimulatedWorker
 from tasks.demo.bundled import MODEL
-from tasks.journal.writer import Append, Journal
+from tasks.journal.items import Append
+from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Start, Token
 from tasks.sweep.sweep import Sweep
 from tasks.worker.engines.process import blas_threads

@@ -3,57 +3,36 @@
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.journal import scripts
+from tasks.journal.items import Append, Held, order, pages
 from tasks.messages.answer import usage_of
-from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token, decode, encode
+from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, contiguous, decode
 from tasks.server import keys
 from tasks.server.connection import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from redis import Redis
 
     from tasks.server.script import Evaluator
 
-Closes: TypeAlias = Literal["", "attempt", "journal"]
-Status: TypeAlias = Literal["ok", "fenced", "gone"]
+Status: TypeAlias = Literal["ok", "fenced", "gone", "behind"]
 EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
 Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended"]
 
 SEALED = str(2**64 - 1)
 CANCEL_TTL_S = 86_400
+#: Entries, or journals, in one reading: Redis does nothing else meanwhile.
+PAGE = 500
 _RUNNING, _QUEUED = b"running", b"queued"
 _END_TRIES = 20
-_STATUS: dict[int, Status] = {ord("o"): "ok", ord("f"): "fenced", ord("g"): "gone"}
-
-
-@dataclass(slots=True, frozen=True)
-class Append:
-    """One entry to append, as ``<attempt>-<n>``.
-
-    ``payload`` is the entry's JSON. ``closes`` says that nothing may follow: in this attempt (a release), or in the
-    journal (an end or error). With the ``nonce`` of its claim an item is fenced even where Redis lost the journal and
-    another worker claimed the same attempt anew.
-    """
-
-    task_id: str
-    attempt: int
-    n: int
-    payload: str
-    closes: Closes = ""
-    nonce: str = ""
-
-    @classmethod
-    def of(cls, task_id: str, n: int, entry: Entry, nonce: str = "") -> Append:
-        """The entry as an item; its attempt and what it closes follow from it."""
-        closes: Closes = (
-            "journal" if isinstance(entry, End | Error) else "attempt" if isinstance(entry, Release) else ""
-        )
-        return cls(task_id, entry.attempt, n, encode(entry), closes, nonce)
+_ASK = "?"
+_STATUS: dict[int, Status] = {ord("o"): "ok", ord("f"): "fenced", ord("g"): "gone", ord("b"): "behind"}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -66,7 +45,7 @@ class ClaimAnswer:
     - ``busy``: its owner is alive and has not released it. ``owner`` may be this worker itself.
     - ``ended``: the last of ``entries`` is its end or error.
 
-    ``items`` are the same entries and this claim, as :meth:`Journal.rewrite` wants them; empty unless this worker holds
+    ``items`` are the same entries and this claim, as :meth:`Journal.fill` wants them; empty unless this worker holds
     it. ``crashes`` counts engines and workers that died with it in their batch. ``queued_ms`` is the time from
     submission to this claim by Redis's clock; ``None`` where the ledger does not say.
     """
@@ -91,7 +70,7 @@ class Journal:
         open_ttl_s: how long one is kept after its last claim.
 
     Every method raises :class:`tasks.errors.BrokerUnavailable` when Redis cannot be reached or refuses for now, and
-    :class:`tasks.errors.JournalFailed` for what waiting does not mend. Each may be called again with the same arguments
+    :class:`tasks.errors.JournalFailed` for what waiting does not fix. Each may be called again with the same arguments
     after a lost reply.
     """
 
@@ -102,50 +81,59 @@ class Journal:
         self._evaluator = evaluator or client
         self._ttl_ms = int(ttl_s * 1000)
         self._open_ttl_ms = int(open_ttl_s * 1000)
+        self._channel = keys.channel_prefix(int(client.get_connection_kwargs().get("db") or 0))
 
-    def claim(self, task_id: str, identity: str, nonce: str | None = None) -> ClaimAnswer:
+    def claim(self, task_id: str, identity: str, nonce: str | None = None, delivery: str = "") -> ClaimAnswer:
         """Take the request for ``identity`` (``node#boot``), or learn why not.
 
-        A caller that tries again after :class:`BrokerUnavailable` passes the same ``nonce``: else it finds its own
-        claim, busy.
+        A caller that tries again after :class:`BrokerUnavailable` passes the same ``nonce``, else it claims twice. A claim
+        of ``identity`` itself that is open is taken over: the caller knows that none of its own runs.
+
+        Args:
+            task_id: the request.
+            identity: who claims it.
+            nonce: sixteen hex digits that no other claim has.
+            delivery: the tag of the message that the claimant holds. The claim is void without that message.
         """
         nonce = nonce or new_nonce()
         with translated(f"claim of {task_id}"):
-            kind, attempt, crashes, queued_ms, owner, flat = scripts.CLAIM(
+            kind, attempt, crashes, queued_ms, owner, payload = scripts.CLAIM(
                 self._evaluator,
                 (keys.stream(task_id), keys.cancel(task_id), keys.LEDGER),
-                (task_id, identity, nonce, keys.alive(""), self._open_ttl_ms),
+                (
+                    *(task_id, identity, nonce, keys.alive(""), self._open_ttl_ms),
+                    *(delivery, keys.unacked(""), self._channel),
+                ),
             )
         answer: Answer = kind.decode()
-        waited = float(queued_ms) if queued_ms else None
-        items: list[Append] = []
-        if answer in {"claimed", "cancelled"}:
-            claim = Claim(attempt=attempt, worker=identity, crashes=crashes, nonce=nonce, queued_ms=waited)
-            items = [
-                _as_written(task_id, entry_id, payload) for entry_id, payload in zip(flat[::2], flat[1::2], strict=True)
-            ]
-            items.append(Append.of(task_id, 0, claim))
+        holds = answer in {"claimed", "cancelled"}
+        stored: list[tuple[str, bytes]] = []
+        if answer != "busy":
+            stored = self._stored(task_id, before=f"{attempt}-0" if holds else "")
+        items = [Append.as_written(task_id, entry_id, text) for entry_id, text in stored] if holds else []
         return ClaimAnswer(
             kind=answer,
             attempt=attempt,
             crashes=crashes,
-            entries=_decoded(flat[1::2]),
-            items=items,
+            entries=_decoded(text for _, text in stored),
+            items=[*items, Append(task_id, attempt, 0, payload.decode())] if holds else [],
             owner=owner.decode(),
             nonce=nonce,
-            queued_ms=waited,
+            queued_ms=float(queued_ms) if queued_ms else None,
         )
 
     def append(self, batch: Sequence[Append]) -> list[Status]:
-        """Append and publish, all in one call; one status for each item, and no item fails another.
+        """Append and publish, in few calls; one status for each item, and no item fails another.
 
         ``fenced``: another worker claimed the request, or it has ended. ``gone``: Redis has no such journal any more.
+        ``behind``: Redis has lost its end: :meth:`fill` writes what is missing.
         """
-        if not batch:
-            return []
-        args: list[str | int] = [self._ttl_ms]
+        return [status for page in pages(batch) for status in self._append(page)]
+
+    def _append(self, batch: Sequence[Append]) -> list[Status]:
+        args: list[str | int] = [self._ttl_ms, self._channel]
         for item in batch:
-            args += (f"{item.attempt}-{item.n}", item.payload, item.closes, item.nonce)
+            args += (item.entry_id, item.payload, item.closes, item.nonce)
         with translated(f"append to {len(batch)} journals"):
             reply: bytes = scripts.APPEND(self._evaluator, [keys.stream(item.task_id) for item in batch], args)
         return [_STATUS[letter] for letter in reply]
@@ -154,18 +142,64 @@ class Journal:
         """Give the request back, so that the next claim need not wait for this worker's death."""
         return self.append([Append.of(task_id, n, Release(attempt=attempt, crashed=crashed), nonce)])[0]
 
-    def rewrite(self, task_id: str, entries: Sequence[Append]) -> bool:
-        """Write a lost journal anew: the claim's ``items``, then all that was appended since.
+    def fill(
+        self,
+        task_id: str,
+        items: Sequence[Append],
+        identity: str = "",
+        held: Callable[[], Held | None] = lambda: None,
+    ) -> bool:
+        """Write what Redis has lost of a journal: it came back older than it was, or without its data.
 
-        ``False`` if Redis has a journal: append again, and the answer says whose it is.
+        ``False`` if what Redis has is another worker's, which goes on.
+
+        Args:
+            task_id: the request.
+            items: the whole journal: the claim's ``items``, then all that was appended since.
+            identity: its owner.
+            held: says which message the owner holds; Redis may have lost it too.
         """
-        last = entries[-1]
-        sealed = {"": "", "attempt": f"{last.attempt}-{SEALED}", "journal": f"{SEALED}-{SEALED}"}[last.closes]
-        args: list[str | int] = [self._ttl_ms if last.closes == "journal" else self._open_ttl_ms, sealed]
-        for item in entries:
-            args += (f"{item.attempt}-{item.n}", item.payload)
-        with translated(f"rewriting the journal of {task_id}"):
-            return bool(scripts.REWRITE(self._evaluator, (keys.stream(task_id),), args))
+        ids = [(item.attempt, item.n) for item in items]
+        last_id, digest = self._write(task_id, (_ASK, ""), [], identity, None)
+        while True:
+            begin = 0
+            if last_id:
+                place = bisect_left(ids, order(last_id))
+                if place == len(ids) or items[place].entry_id != last_id or items[place].digest != digest:
+                    return False
+                begin = place + 1
+            page = next(pages(items[begin:]), [])
+            if not page:
+                return True
+            last_id, digest = self._write(task_id, (last_id, digest), page, identity, held())
+
+    def _write(
+        self, task_id: str, behind: tuple[str, str], page: Sequence[Append], identity: str, held: Held | None
+    ) -> tuple[str, str]:
+        """Write a page of a journal behind this entry, unless another is the last; the id and digest of that one."""
+        last = page[-1] if page else None
+        closes = last.closes if last is not None else ""
+        seal = {"": "", "attempt": f"{last and last.attempt}-{SEALED}", "journal": f"{SEALED}-{SEALED}"}[closes]
+        args: list[str | int] = [task_id, self._ttl_ms if closes == "journal" else self._open_ttl_ms, self._channel]
+        args += (*behind, seal, *(held or ("", "")))
+        for item in page:
+            args += (item.entry_id, item.payload)
+        names = (keys.stream(task_id), keys.LEDGER, keys.unacked(identity), keys.unacked_index(identity))
+        with translated(f"filling the journal of {task_id}"):
+            last_id, digest = scripts.FILL(self._evaluator, names, args)
+        return last_id.decode(), digest.decode()
+
+    def last_ids(self, task_ids: Sequence[str]) -> list[str]:
+        """The ids of the last entries of these journals; empty for those that are not there."""
+        found: list[str] = []
+        for start in range(0, len(task_ids), PAGE):
+            with translated("looking for journals"):
+                pipeline = self._client.pipeline(transaction=False)
+                for task_id in task_ids[start : start + PAGE]:
+                    pipeline.xrevrange(keys.stream(task_id), count=1)
+                replies = pipeline.execute()
+            found += [reply[0][0].decode() if reply else "" for reply in replies]
+        return found
 
     def mark_cancelled(self, task_id: str, *, running: bool = True) -> None:
         """Leave a mark that every later claim reports, for a day: a worker started later heard no broadcast.
@@ -191,8 +225,8 @@ class Journal:
         """End a request that no worker holds: revoked while queued, expired, rejected, or its result is already final.
 
         The entry's ``attempt`` is set here. So are ``index`` and ``usage`` of an ``End``, where an earlier attempt got
-        as far as tokens. ``busy``: its owner is alive and has not released it, and will end it. ``already``: it had
-        ended.
+        as far as tokens. ``busy``: its owner is alive, holds its message and has not released it, and will end it.
+        ``already``: it had ended.
         """
         for _ in range(_END_TRIES):
             stored = self._stored(task_id)
@@ -201,21 +235,29 @@ class Journal:
                 return "already"
             last_id = stored[-1][0] if stored else ""
             item = Append.of(task_id, 1, _after(entries, int(last_id.partition("-")[0] or 0) + 1, entry))
+            owner, delivery = _owner(entries)
             with translated(f"end of {task_id}"):
                 answer: bytes = scripts.END(
                     self._evaluator,
-                    (keys.stream(task_id), keys.alive(_owner(entries)), keys.LEDGER),
-                    (task_id, last_id, f"{item.attempt}-{item.n}", item.payload, self._ttl_ms),
+                    (keys.stream(task_id), keys.alive(owner), keys.LEDGER, keys.unacked(owner)),
+                    (task_id, last_id, item.entry_id, item.payload, self._ttl_ms, delivery, self._channel),
                 )
             if answer != b"moved":
                 return "busy" if answer == b"busy" else "ended"
         # Somebody writes to it all the time, so somebody holds it.
         return "busy"
 
-    def _stored(self, task_id: str) -> list[tuple[str, bytes]]:
+    def _stored(self, task_id: str, before: str = "") -> list[tuple[str, bytes]]:
+        """A journal's entries, as ids and payloads, up to the id ``before``; read a page at a time."""
+        found: list[tuple[str, bytes]] = []
+        begin, end = "-", f"({before}" if before else "+"
         with translated(f"reading the journal of {task_id}"):
-            found: Any = self._client.xrange(keys.stream(task_id))
-        return [(entry_id.decode(), fields.get(b"d", b"")) for entry_id, fields in found]
+            while True:
+                page: Any = self._client.xrange(keys.stream(task_id), begin, end, count=PAGE)
+                found += [(entry_id.decode(), fields.get(b"d", b"")) for entry_id, fields in page]
+                if len(page) < PAGE:
+                    return found
+                begin = f"({found[-1][0]}"
 
 
 def new_nonce() -> str:
@@ -230,25 +272,16 @@ def mark_cancelled(client: Redis, task_id: str, *, running: bool) -> None:
         client.set(keys.cancel(task_id), _RUNNING if running else _QUEUED, ex=CANCEL_TTL_S, nx=not running)
 
 
-def emitted(entries: Iterable[Entry]) -> int:
-    """The index after the last token that these entries hold."""
-    return max((entry.index + len(entry.ids) for entry in entries if isinstance(entry, Token)), default=0)
-
-
-def _as_written(task_id: str, entry_id: bytes, payload: bytes) -> Append:
-    attempt, n = map(int, entry_id.split(b"-"))
-    return Append(task_id, attempt, n, payload.decode(errors="replace"))
-
-
 def _decoded(payloads: Iterable[bytes]) -> list[Entry]:
     return [entry for payload in payloads if (entry := decode(payload)) is not None]
 
 
-def _owner(entries: Sequence[Entry]) -> str:
-    """Whose lease stands between these entries and an end; empty where the last attempt was released."""
+def _owner(entries: Sequence[Entry]) -> tuple[str, str]:
+    """Whose lease and message stand between these entries and an end; empty where the last attempt was released."""
     if not entries or isinstance(entries[-1], Release):
-        return ""
-    return next((entry.worker for entry in reversed(entries) if isinstance(entry, Claim)), "")
+        return "", ""
+    claims = (entry for entry in reversed(entries) if isinstance(entry, Claim))
+    return next(((str(claim.worker), str(claim.delivery)) for claim in claims), ("", ""))
 
 
 def _after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | Error:
@@ -256,7 +289,8 @@ def _after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | 
     if isinstance(entry, Error):
         return replace(entry, attempt=attempt)
     prompt_tokens = next((each.prompt_tokens for each in entries if isinstance(each, Start)), 0)
-    index = emitted(entries)
-    reasoning_tokens = sum(len(each.ids) for each in entries if isinstance(each, Token) and each.kind == "reasoning")
+    tokens = contiguous(entries)
+    index = sum(len(token.ids) for token in tokens)
+    reasoning_tokens = sum(len(token.ids) for token in tokens if token.kind == "reasoning")
     usage = usage_of(prompt_tokens, 0, index, reasoning_tokens) | entry.usage
     return replace(entry, attempt=attempt, index=index, usage=usage)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tasks.messages.answer import Usage
 
 from tasks.messages.encoding import to_compact_json
@@ -22,6 +24,7 @@ class Claim:
     """A worker (``node#boot``) took the request. ``crashes`` counts engines and workers that died with it in their batch.
 
     ``nonce`` tells this claim from any other of the same number; ``queued_ms`` is known to a request's first claim.
+    ``delivery`` is the delivery tag of the message that the worker holds: without that message it does not run the request.
     """
 
     type: ClassVar[str] = "claim"
@@ -30,6 +33,7 @@ class Claim:
     crashes: int = 0
     nonce: str = ""
     queued_ms: float | None = None
+    delivery: str = ""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -97,6 +101,25 @@ class Error:
 Entry: TypeAlias = Claim | Start | Token | Release | End | Error
 TYPES: dict[str, type[Entry]] = {entry.type: entry for entry in (Claim, Start, Token, Release, End, Error)}
 _NAMES = {name: tuple(field_.name for field_ in fields(kind)) for name, kind in TYPES.items()}
+
+
+def contiguous(entries: Iterable[Entry]) -> list[Token]:
+    """The token entries of a journal up to its first hole: each index once, and in order.
+
+    No writer of this version leaves a hole, and a later attempt goes on before one that it finds: what follows a hole in an
+    attempt is left out, what a later attempt put in its place is not.
+    """
+    found: list[Token] = []
+    next_index = 0
+    for entry in entries:
+        if isinstance(entry, Token) and _is_sound(entry) and entry.index == next_index:
+            found.append(entry)
+            next_index += len(entry.ids)
+    return found
+
+
+def _is_sound(token: Token) -> bool:
+    return isinstance(token.ids, list) and isinstance(token.text, str) and isinstance(token.logprobs, list | None)
 
 
 def encode(entry: Entry) -> str:

@@ -55,6 +55,11 @@ def stream(task_id: str) -> str:
     return f"{PREFIX}stream:{task_id}"
 
 
+def channel_prefix(database: int) -> str:
+    """What stands before the name of a key in the name of its channel: a server's channels are the same in all its databases."""
+    return f"/{database}." if database else ""
+
+
 def cancel(task_id: str) -> str:
     """The mark that a request was cancelled, for workers that did not hear the broadcast."""
     return f"{PREFIX}cancel:{task_id}"

@@ -24,8 +24,10 @@ from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
+from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.pace import Pace
 from tasks.worker.attempts.publisher import Publisher
+from tasks.worker.attempts.recovery import KEEP_S, Recovery
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
@@ -108,7 +110,10 @@ class InferenceWorker:
         self.scripts = AutoPipeline(app)
         self.journal = Journal(client, self.scripts, ttl_s=settings.journal_ttl_s)
         self._backend = app.backend
-        self.publisher = Publisher(self.journal)
+        self.publisher = Publisher(self.journal, self.identity)
+        self.exclusive = Exclusive()
+        keep_s = min(KEEP_S, settings.journal_ttl_s)
+        self.recovery = Recovery(self.journal, self.publisher, self.identity, keep_s=keep_s)
         registry = Registry(client)
         peers = RegistryPeers(registry, self.identity)
         self.budget_bytes = memory_budget_bytes(self.hardware)

@@ -17,7 +17,8 @@ from tasks.client import subscription
 from tasks.client.chunks import Chunk
 from tasks.client.stream import Stored, afollow, follow
 from tasks.errors import BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
-from tasks.journal.writer import Append, Journal
+from tasks.journal.items import Append
+from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, encode
 from tasks.server import keys
 from tasks.server.connection import connect, endpoint
@@ -249,7 +250,7 @@ class TestLoss:
         writer.say("a", "b")
         reader.wait_for("ab")
         redis_server.restart()
-        assert journal.rewrite(TASK, writer.items)
+        assert journal.fill(TASK, writer.items)
         writer.say("c")
         writer.end()
         assert [chunk.text for chunk in reader.finish()] == ["a", "b", "c", ""]

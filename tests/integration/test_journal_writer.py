@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.writer import Append, Journal
+from tasks.journal.items import PAGE_BYTES, Append, Held
+from tasks.journal.writer import PAGE, Journal
 from tasks.messages.journal import TYPES, Claim, End, Entry, Error, Release, Start, Token, encode
 from tasks.server import keys
 from tasks.server.connection import connect
@@ -72,10 +73,29 @@ class TestClaim:
         assert 86_000_000 < client.pttl(keys.stream(TASK)) <= 86_400_000
 
     def test_busy(self, journal: Journal) -> None:
-        """While its owner lives, a request is busy for others and for the owner itself."""
+        """While its owner lives, a request is busy for others."""
         journal.claim(TASK, A)
-        answers = [journal.claim(TASK, A), journal.claim(TASK, B)]
-        assert [(each.kind, each.owner, each.items) for each in answers] == [("busy", A, [])] * 2
+        answer = journal.claim(TASK, B)
+        assert (answer.kind, answer.owner, answer.entries, answer.items) == ("busy", A, [], [])
+
+    def test_own_claim_that_is_open(self, journal: Journal) -> None:
+        """A worker that finds a claim of its own, which none of its threads has, takes it over; nothing has crashed."""
+        first = journal.claim(TASK, A)
+        put(journal, start(), token(0))
+        answer = journal.claim(TASK, A)
+        assert (answer.kind, answer.attempt, answer.crashes) == ("claimed", 2, 0)
+        assert journal.append([Append.of(TASK, 3, token(1), first.nonce)]) == ["fenced"]
+
+    def test_owner_without_the_message(self, journal: Journal, client: Redis) -> None:
+        """A claim counts while its owner holds the message; once that is given back, or lost, another takes the request over."""
+        client.hset(keys.unacked(A), "tag", "message")
+        journal.claim(TASK, A, delivery="tag")
+        put(journal, start(), token(0))
+        assert journal.claim(TASK, B).kind == "busy"
+        client.hdel(keys.unacked(A), "tag")
+        answer = journal.claim(TASK, B)
+        assert (answer.kind, answer.attempt, answer.crashes) == ("claimed", 2, 0)
+        assert answer.entries[1:] == [start(), token(0)]
 
     def test_repeated(self, journal: Journal) -> None:
         """A claim that is sent again with its nonce, because the reply was lost, gets the same answer and no entry."""
@@ -170,6 +190,16 @@ class TestClaim:
         client.hset(keys.LEDGER, TASK, ledger)
         assert journal.claim(TASK, A).queued_ms is None
         assert not client.hexists(keys.LEDGER, TASK)
+
+    def test_more_than_a_page(self, journal: Journal) -> None:
+        """A journal of any length is read a page at a time, and nothing of it is missing."""
+        journal.claim(TASK, A)
+        count = 2 * PAGE + 1
+        put(journal, start(), *(token(index) for index in range(count)))
+        assert journal.release(TASK, 1, count + 2, crashed=False) == "ok"
+        answer = journal.claim(TASK, B)
+        assert [each.index for each in answer.entries if isinstance(each, Token)] == list(range(count))
+        assert [item.n for item in answer.items] == [*range(count + 3), 0]
 
     def test_garbage_in_the_stream(self, journal: Journal, client: Redis) -> None:
         """Entries that are not ours are no claim, no end and no reason to fail."""
@@ -297,37 +327,123 @@ class TestAppend:
         assert put(journal, token(0)) == ["ok"]
 
 
-class TestRewrite:
-    def test_lost(self, journal: Journal, client: Redis) -> None:
-        """The owner writes a lost journal anew, entry by entry, and goes on; sealed if it had ended."""
+def written(journal: Journal, client: Redis, count: int, identity: str = A) -> tuple[list[Append], Any]:
+    """The items of a claim with a start and so many tokens, and the stream that they make."""
+    answer = journal.claim(TASK, identity)
+    said: list[Entry] = [start(answer.attempt), *(token(index, attempt=answer.attempt) for index in range(count))]
+    items = [*answer.items, *(Append.of(TASK, n, entry, answer.nonce) for n, entry in enumerate(said, 1))]
+    assert set(journal.append(items[-len(said) :])) == {"ok"}
+    return items, entries(client)
+
+
+def entries(client: Redis) -> list[Any]:
+    """What the stream holds."""
+    found: Any = client.xrange(keys.stream(TASK))
+    return list(found)
+
+
+def roll_back(client: Redis, stream: Any, count: int) -> None:
+    """Have Redis know no more than so many entries of a stream, as after a power loss."""
+    client.delete(keys.stream(TASK))
+    for entry_id, fields in stream[:count]:
+        client.xadd(keys.stream(TASK), fields, id=entry_id)
+
+
+class TestRolledBack:
+    """Redis has come back older than it was, or empty."""
+
+    @pytest.mark.parametrize("left", range(8))
+    def test_filled(self, journal: Journal, client: Redis, left: int) -> None:
+        """Whatever Redis still has of a journal, an append leaves no hole: it says so, and the owner writes what is missing."""
+        items, stream = written(journal, client, 5)
+        roll_back(client, stream, left)
+        after = Append.of(TASK, 7, token(5), items[-1].nonce)
+        expected = {0: "gone", 7: "ok"}.get(left, "behind")
+        assert journal.append([after]) == [expected]
+        assert journal.fill(TASK, [*items, after], A)
+        assert entries(client)[:7] == stream
+        assert journal.read(TASK)[-1] == token(5)
+        assert left == 7 or client.pttl(keys.stream(TASK)) > 60_000
+        assert journal.append([Append.of(TASK, 8, end(6), items[-1].nonce)]) == ["ok"]
+
+    def test_nothing_is_missing(self, journal: Journal, client: Redis) -> None:
+        """A journal that has everything stays as it is, and is not published again."""
+        items, stream = written(journal, client, 2)
+        with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]
+            pubsub.subscribe(keys.stream(TASK))
+            assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+            assert journal.fill(TASK, items, A)
+            assert journal.append([Append.of(TASK, 4, end(2), items[-1].nonce)]) == ["ok"]
+            assert b'"end"' in pubsub.get_message(timeout=5)["data"]
+        assert entries(client)[:-1] == stream
+
+    def test_long(self, journal: Journal, client: Redis) -> None:
+        """What takes many calls, because no one call may keep Redis for long, is written whole and in order."""
         answer = journal.claim(TASK, A)
-        items = [*answer.items, Append.of(TASK, 1, start(), answer.nonce), Append.of(TASK, 2, token(0), answer.nonce)]
-        journal.append(items[1:])
-        before = client.xrange(keys.stream(TASK))
+        text = "x" * (PAGE_BYTES // 3)
+        said = [Append.of(TASK, n, token(n - 1, text), answer.nonce) for n in range(1, 12)]
         client.delete(keys.stream(TASK))
-        assert journal.rewrite(TASK, items)
-        assert client.xrange(keys.stream(TASK)) == before
-        assert client.pttl(keys.stream(TASK)) > 60_000
-        assert journal.append([Append.of(TASK, 3, end(1), answer.nonce)]) == ["ok"]
+        calls = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
+        assert journal.fill(TASK, [*answer.items, *said], A)
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls == 7
+        assert [each.index for each in journal.read(TASK) if isinstance(each, Token)] == list(range(11))
 
     def test_ended(self, journal: Journal, client: Redis) -> None:
-        """A journal that is written anew with its end takes nothing more."""
-        answer = journal.claim(TASK, A)
-        assert not journal.rewrite(TASK, answer.items)
-        client.delete(keys.stream(TASK))
-        assert journal.rewrite(TASK, [*answer.items, Append.of(TASK, 1, end())])
-        assert put(journal, token(0), n=2) == ["fenced"]
+        """A journal that is written again with its end takes nothing more, and lives as long as one that ended."""
+        items, stream = written(journal, client, 2)
+        items.append(Append.of(TASK, 4, end(2), items[-1].nonce))
+        roll_back(client, stream, 3)
+        assert journal.fill(TASK, items, A)
+        assert put(journal, token(2), n=5) == ["fenced"]
+        assert journal.claim(TASK, B).kind == "ended"
         assert client.pttl(keys.stream(TASK)) <= 60_000
 
-    def test_later_attempt(self, journal: Journal, client: Redis) -> None:
-        """A second attempt writes the first one's entries anew too."""
-        journal.claim(TASK, A)
-        put(journal, start(), token(0), Release(attempt=1, crashed=False))
+    def test_earlier_attempts(self, journal: Journal, client: Redis) -> None:
+        """A second attempt writes what is missing of the first one, its own claim, and what it said."""
+        first, _ = written(journal, client, 3)
+        assert journal.release(TASK, 1, 5, crashed=False, nonce=first[-1].nonce) == "ok"
         answer = journal.claim(TASK, B)
-        before = client.xrange(keys.stream(TASK))
-        client.delete(keys.stream(TASK))
-        assert journal.rewrite(TASK, answer.items)
-        assert client.xrange(keys.stream(TASK)) == before
+        item = Append.of(TASK, 1, start(2), answer.nonce)
+        assert journal.append([item]) == ["ok"]
+        stream = entries(client)
+        for left in (0, 3, 6, 7):
+            roll_back(client, stream, left)
+            assert journal.append([Append.of(TASK, 2, token(3, attempt=2), answer.nonce)]) == [
+                "behind" if left else "gone"
+            ]
+            assert journal.fill(TASK, [*answer.items, item], B)
+            assert entries(client) == stream
+
+    @pytest.mark.parametrize("left", [0, 3])
+    def test_another_was_first(self, journal: Journal, client: Redis, left: int) -> None:
+        """Whoever claims after the rollback, before the old owner has filled it, has the request: the old one is fenced."""
+        items, stream = written(journal, client, 5)
+        roll_back(client, stream, left)
+        die(client, A)
+        answer = journal.claim(TASK, B)
+        assert answer.kind == "claimed"
+        assert [each.index for each in answer.entries if isinstance(each, Token)] == list(range(max(0, left - 2)))
+        assert not journal.fill(TASK, items, A)
+        assert journal.append([Append.of(TASK, 7, token(5), items[-1].nonce)]) == ["fenced"]
+        assert journal.append([Append.of(TASK, 1, start(answer.attempt), answer.nonce)]) == ["ok"]
+
+    def test_the_message_is_held_again(self, journal: Journal, client: Redis) -> None:
+        """With the journal the owner's hold of its message comes back, so that its claim counts; the ledger's entry goes."""
+        client.hset(keys.unacked(A), "tag", "message")
+        answer = journal.claim(TASK, A, delivery="tag")
+        client.delete(keys.stream(TASK), keys.unacked(A))
+        client.hset(keys.LEDGER, TASK, "{}")
+        assert journal.fill(TASK, answer.items, A, lambda: Held("tag", "message"))
+        assert client.hgetall(keys.unacked(A)) == {b"tag": b"message"}
+        assert client.zrange(keys.unacked_index(A), 0, -1) == [b"tag"]
+        assert not client.hlen(keys.LEDGER)
+        assert journal.claim(TASK, B).kind == "busy"
+
+    def test_last_ids(self, journal: Journal, client: Redis) -> None:
+        """Where journals end can be asked for many at once."""
+        items, _ = written(journal, client, 2)
+        assert journal.last_ids([TASK, "none"]) == [items[-1].entry_id, ""]
+        assert journal.last_ids([]) == []
 
 
 class TestEndUnclaimed:
@@ -364,6 +480,14 @@ class TestEndUnclaimed:
         assert journal.end_unclaimed(TASK, error) == "already"
         assert journal.read(TASK)[-1] == Error(attempt=2, code="expired", message="late")
 
+    def test_owner_without_the_message(self, journal: Journal, client: Redis) -> None:
+        """An owner that lives and does not hold the message will not end the request: it is ended from outside."""
+        client.hset(keys.unacked(A), "tag", "message")
+        journal.claim(TASK, A, delivery="tag")
+        assert journal.end_unclaimed(TASK, end(reason="cancelled", attempt=0)) == "busy"
+        client.delete(keys.unacked(A))
+        assert journal.end_unclaimed(TASK, end(reason="cancelled", attempt=0)) == "ended"
+
     def test_moved(self, journal: Journal, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         """An end is worked out anew when something was appended since the journal was read, and not for ever."""
         read = journal._stored
@@ -377,11 +501,11 @@ class TestEndUnclaimed:
 
         monkeypatch.setattr(journal, "_stored", read_and_write)
         assert journal.end_unclaimed(TASK, end(reason="cancelled")) == "busy"
-        writes = iter([500])
+        writes = iter([20])
         assert journal.end_unclaimed(TASK, end(reason="cancelled")) == "ended"
         last = journal.read(TASK)[-1]
         assert isinstance(last, End)
-        assert last.index == 501
+        assert last.index == 21
 
 
 class TestServer:

@@ -15,7 +15,8 @@ from celery.exceptions import TaskRevokedError
 
 from tasks.client.result import GenerateResult
 from tasks.errors import BrokerUnavailable, EngineFailed, StreamTimeout
-from tasks.journal.writer import Append, Journal
+from tasks.journal.items import Append
+from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token
 from tasks.server import keys
 from tasks.server.connection import connect

@@ -14,7 +14,8 @@ import pytest
 
 from tasks.client.stream import Stored, follow
 from tasks.errors import BrokerUnavailable
-from tasks.journal.writer import Append, Journal, mark_cancelled
+from tasks.journal.items import Append
+from tasks.journal.writer import Journal, mark_cancelled
 from tasks.messages.journal import End, Error, Token
 from tasks.server import keys
 from tasks.server.connection import connect, endpoint
@@ -106,7 +107,7 @@ def test_access_rules(redis_server: EmbeddedServer, redis_client: Redis) -> None
         assert journal.end_unclaimed("task-2", Error(attempt=0, code="expired", message="late")) == "ended"
         claimed = journal.claim("task-3", "a@here#1")
         redis_client.delete(keys.stream("task-3"))
-        assert journal.rewrite("task-3", claimed.items)
+        assert journal.fill("task-3", claimed.items)
 
         where = endpoint(f"redis://reads:x@{address}")
         assert "".join(chunk.text for chunk in follow(where, "task-1", Stored, timeout=30)) == TOKEN.text

@@ -13,5 +13,5 @@ def _read(name: str) -> Script:
 
 CLAIM = _read("claim")
 APPEND = _read("append")
-REWRITE = _read("rewrite")
+FILL = _read("fill")
 END = _read("end")

@@ -1,19 +1,17 @@
 -- Takes a request for one worker, or says why not. One script, so that two claims of one request cannot both succeed.
+-- It reads three entries at most, however long the journal is.
 --
 -- KEYS  stream, cancel mark, ledger
--- ARGV  task id, owner (node#boot), nonce of this call, prefix of the lease keys, time to live of the stream (ms)
--- Reply answer, attempt, crashes, queued_ms ('' if unknown), present owner, flat list of (id, payload) of earlier attempts
+-- ARGV  task id, owner (node#boot), nonce of this call, prefix of the lease keys, time to live of the stream (ms),
+--       delivery tag of the message that the owner holds, prefix of the keys of held messages, prefix of the channel
+-- Reply answer, attempt, crashes, queued_ms ('' if unknown), present owner, payload of the claim ('' if there is none)
 local stream, mark, ledger = KEYS[1], KEYS[2], KEYS[3]
-local task_id, owner, nonce, leases, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local task_id, owner, nonce, leases, ttl_ms, delivery, unacked, channel = unpack(ARGV)
 
-local function record(payload)
-  local ok, value = pcall(cjson.decode, payload)
+local function record(entry)
+  local ok, value = pcall(cjson.decode, entry and entry[2][2] or '')
   if ok and type(value) == 'table' then return value end
   return {}
-end
-
-local function payload_of(entry)
-  return entry[2][2]
 end
 
 local function milliseconds_queued()
@@ -25,64 +23,57 @@ local function milliseconds_queued()
   return string.format('%.3f', math.max(0, (now[1] - at) * 1000 + now[2] / 1000))
 end
 
-local function flat(entries, count)
-  local list = {}
-  for i = 1, count do
-    list[2 * i - 1] = entries[i][1]
-    list[2 * i] = payload_of(entries[i])
-  end
-  return list
+-- A worker that has given its message away, or has lost it, runs the request no more, whatever the journal says.
+local function holds(claim)
+  if type(claim.delivery) ~= 'string' or claim.delivery == '' then return true end
+  return redis.pcall('HEXISTS', unacked .. claim.worker, claim.delivery) ~= 0
 end
 
-local entries = redis.call('XRANGE', stream, '-', '+')
+local function answer()
+  return redis.call('EXISTS', mark) == 1 and 'cancelled' or 'claimed'
+end
+
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 local attempt, crashes = 0, 0
 
-if #entries > 0 then
-  local last_id, last = entries[#entries][1], record(payload_of(entries[#entries]))
-  attempt = tonumber(string.match(last_id, '^%d+'))
-  if last.type == 'end' or last.type == 'error' then
+if last then
+  local tail = record(last)
+  attempt = tonumber(string.match(last[1], '^%d+'))
+  if tail.type == 'end' or tail.type == 'error' then
     redis.call('HDEL', ledger, task_id)
-    return {'ended', attempt, 0, '', '', flat(entries, #entries)}
+    return {'ended', attempt, 0, '', '', ''}
   end
 
-  local first = #entries
-  while first > 1 and string.match(entries[first - 1][1], '^%d+') == string.match(last_id, '^%d+') do
-    first = first - 1
-  end
-  local claim = record(payload_of(entries[first]))
+  local first = string.match(last[1], '^%d+') .. '-0'
+  local entry = redis.call('XRANGE', stream, first, first)[1]
+  local claim = record(entry)
   crashes = math.max(0, math.min(tonumber(claim.crashes) or 0, 1000))
 
   -- The reply of a claim was lost and its client sent it again: without the nonce it would be refused by itself.
-  if first == #entries and claim.nonce == nonce then
-    local answer = redis.call('EXISTS', mark) == 1 and 'cancelled' or 'claimed'
+  if last[1] == first and claim.nonce == nonce then
     local waited = type(claim.queued_ms) == 'number' and string.format('%.3f', claim.queued_ms) or ''
-    return {answer, attempt, crashes, waited, owner, flat(entries, first - 1)}
+    return {answer(), attempt, crashes, waited, owner, entry[2][2]}
   end
 
-  if last.type == 'release' then
-    if last.crashed == true then crashes = crashes + 1 end
-  elseif type(claim.worker) == 'string' and redis.call('EXISTS', leases .. claim.worker) == 1 then
+  if tail.type == 'release' then
+    if tail.crashed == true then crashes = crashes + 1 end
+  elseif type(claim.worker) ~= 'string' or redis.call('EXISTS', leases .. claim.worker) == 0 then
+    -- It died, with the request in its engine if that had it.
+    local second = record(redis.call('XRANGE', stream, '(' .. first, attempt .. '-18446744073709551615', 'COUNT', 1)[1])
+    if second.type == 'start' or second.type == 'token' then crashes = crashes + 1 end
+  elseif claim.worker ~= owner and holds(claim) then
     redis.call('HDEL', ledger, task_id)
-    return {'busy', attempt, crashes, '', claim.worker, {}}
-  else
-    for i = first, #entries do
-      local kind = record(payload_of(entries[i])).type
-      if kind == 'start' or kind == 'token' then
-        crashes = crashes + 1
-        break
-      end
-    end
+    return {'busy', attempt, crashes, '', claim.worker, ''}
   end
 end
 
 attempt = attempt + 1
 local queued_ms = milliseconds_queued()
 local payload = string.format(
-  '{"v":1,"type":"claim","attempt":%d,"worker":%s,"crashes":%d,"nonce":%s,"queued_ms":%s}',
-  attempt, cjson.encode(owner), crashes, cjson.encode(nonce), queued_ms == '' and 'null' or queued_ms)
+  '{"v":1,"type":"claim","attempt":%d,"worker":%s,"crashes":%d,"nonce":%s,"queued_ms":%s,"delivery":%s}',
+  attempt, cjson.encode(owner), crashes, cjson.encode(nonce), queued_ms == '' and 'null' or queued_ms, cjson.encode(delivery))
 redis.call('XADD', stream, string.format('%d-0', attempt), 'd', payload)
 redis.call('PEXPIRE', stream, ttl_ms)
-redis.call('PUBLISH', stream, payload)
+redis.call('PUBLISH', channel .. stream, payload)
 redis.call('HDEL', ledger, task_id)
-local answer = redis.call('EXISTS', mark) == 1 and 'cancelled' or 'claimed'
-return {answer, attempt, crashes, queued_ms, owner, flat(entries, #entries)}
+return {answer(), attempt, crashes, queued_ms, owner, payload}

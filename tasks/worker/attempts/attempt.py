@@ -8,12 +8,16 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.errors import error_for
+from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Event, Failed, Finished, Resume, Started, Tokens
-from tasks.messages.journal import End, Entry, Error, Release, Start, Token
+from tasks.messages.journal import End, Entry, Error, Release, Start, Token, contiguous
 
 if TYPE_CHECKING:
-    from tasks.journal.writer import Append, ClaimAnswer
+    from collections.abc import Callable
+
+    from tasks.journal.items import Held
+    from tasks.journal.writer import ClaimAnswer
     from tasks.messages.answer import FinishReason, Usage
     from tasks.messages.engine import Isolation
     from tasks.worker.attempts.job import StopReason
@@ -36,10 +40,19 @@ class Flight:
         claim: the answer that gave it to this worker.
         model: the model's name, for the journal.
         revision: the revision that the engine has loaded.
+        held: says which message this worker holds of it.
     """
 
-    def __init__(self, task_id: str, claim: ClaimAnswer, model: str, revision: str) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        claim: ClaimAnswer,
+        model: str,
+        revision: str,
+        held: Callable[[], Held | None] = lambda: None,
+    ) -> None:
         self.task_id = task_id
+        self.held = held
         self.attempt = claim.attempt
         self.nonce = claim.nonce
         self.model = model
@@ -51,19 +64,18 @@ class Flight:
         self.stop_reason: StopReason | None = None
         self.limit_s: float | None = None
         self.isolate: Isolation = ""
-        #: Every item of the journal that this worker knows, so that it can write a lost journal anew.
+        #: The whole journal, so that this worker can write what Redis loses of it.
         self.items: list[Append] = list(claim.items)
         self.prompt_tokens = 0
         self.cached_tokens = 0
-        earlier = [entry for entry in claim.entries if isinstance(entry, Token)]
-        starts = [entry for entry in claim.entries if isinstance(entry, Start)]
-        self._first = starts[0] if starts else None
+        self._first = next((entry for entry in claim.entries if isinstance(entry, Start)), None)
+        # Without a start it is not known which prompt and model the tokens belong to: everything is computed again.
+        earlier = contiguous(claim.entries) if self._first is not None else []
         self.ids: list[int] = [token for entry in earlier for token in entry.ids]
         self._said: list[tuple[str, str]] = [(entry.kind, entry.text) for entry in earlier]
         self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
         self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
-        self._next_n = 1
         self._outcome: Outcome | None = None
         self._landed = threading.Event()
 
@@ -103,11 +115,13 @@ class Flight:
             prompt_hash=self._first.prompt_hash,
         )
 
-    def next_n(self) -> int:
-        """The number of the next entry of this attempt."""
-        n = self._next_n
-        self._next_n += 1
-        return n
+    def note(self, entry: Entry) -> Append:
+        """The entry as the journal's next item, which is remembered."""
+        last = self.items[-1]
+        n = last.n + 1 if last.attempt == self.attempt else 1
+        item = Append.of(self.task_id, n, entry, self.nonce)
+        self.items.append(item)
+        return item
 
     def take(self, event: Event) -> Entry:
         """Note an engine's event, and give the journal's entry for it."""

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.journal.items import Held
+    from tasks.worker.attempts.attempt import Flight
+
 #: Why a job is to stop: its producer cancelled it, its soft or hard time limit passed, or the worker gives it back.
 StopReason: TypeAlias = Literal["cancelled", "soft_time_limit", "time_limit", "requeue"]
 
@@ -21,11 +24,21 @@ class Job:
         task_id: the request's id.
         queue: the queue that it came from.
         requeues: whether Celery, at the time of :meth:`terminate`, wants the request back in its queue.
+        held: says which message this worker holds of it.
     """
 
-    def __init__(self, task_id: str, queue: str, requeues: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        queue: str,
+        requeues: Callable[[], bool] = lambda: False,
+        held: Callable[[], Held | None] = lambda: None,
+    ) -> None:
         self.task_id = task_id
         self.queue = queue
+        self.held = held
+        #: Its last attempt, once it has claimed the request.
+        self.flight: Flight | None = None
         self.reason: StopReason | None = None
         self.limit_s: float | None = None
         self.result: Any = None

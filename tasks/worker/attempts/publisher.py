@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
-from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.writer import Append
+from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.messages.journal import End, Entry, Error, Release, Token, decode
 from tasks.worker.attempts.attempt import Fenced, Flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tasks.journal.items import Append
     from tasks.journal.writer import Journal, Status
 
 logger = logging.getLogger(__name__)
@@ -31,22 +33,59 @@ RETRY_MAX_S = 1.0
 Answer = TypeVar("Answer")
 
 
+@dataclass(slots=True, eq=False)
+class _Writing:
+    """What is written of one flight at once. ``known`` counts the items that it had before."""
+
+    flight: Flight
+    entries: list[Entry]
+    known: int
+    items: list[Append] = field(default_factory=list)
+
+    def note(self) -> None:
+        """Make the entries items of the journal."""
+        self.entries = _coalesce(self.entries)
+        self.items = [self.flight.note(entry) for entry in self.entries]
+
+
 class Publisher(threading.Thread):
     """Writes entries of flights in the order in which they were put; lands a flight when its outcome is written.
 
     Args:
         journal: where the entries go.
+        identity: this worker's ``node#boot``.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, identity: str = "") -> None:
         super().__init__(name="publisher", daemon=True)
         self._journal = journal
+        self._identity = identity
         self._pending: dict[Flight, list[Entry]] = {}
+        self._open: set[Flight] = set()
+        self._doubted: set[Flight] = set()
         self._changed = threading.Condition()
         self._stopping = False
         #: Calls to Redis and entries written, for the record and for tests that count.
         self.writes = 0
         self.entries = 0
+
+    def open(self, flight: Flight, instead_of: Flight | None = None) -> None:
+        """Look after the journal of a flight that this worker has claimed, and no more after that of an earlier attempt."""
+        with self._changed:
+            if instead_of is not None:
+                self._open.discard(instead_of)
+            self._open.add(flight)
+
+    def close(self, flight: Flight) -> None:
+        """Look after its journal no more: whatever follows from its end has been done."""
+        with self._changed:
+            self._open.discard(flight)
+
+    def doubt(self) -> None:
+        """Redis may have come back older than it was: write what it lacks of the open flights' journals."""
+        with self._changed:
+            self._doubted |= self._open
+            self._changed.notify()
 
     def put(self, items: Iterable[tuple[Flight, Entry]]) -> None:
         """Have these written; returns at once."""
@@ -57,8 +96,12 @@ class Publisher(threading.Thread):
 
     def run(self) -> None:
         """Write until stopped; what is pending then is written first."""
-        while (batch := self._take()) is not None:
-            self._write(batch)
+        while (work := self._take()) is not None:
+            batch, doubted = work
+            for flight in doubted:
+                self._try(_Writing(flight, [], len(flight.items)), partial(self._fill, flight))
+            if batch:
+                self._write(batch)
 
     def stop(self) -> None:
         """Write what is pending and end the thread."""
@@ -68,63 +111,111 @@ class Publisher(threading.Thread):
         if self.is_alive():
             self.join(5)
 
-    def _take(self) -> dict[Flight, list[Entry]] | None:
+    def _take(self) -> tuple[dict[Flight, list[Entry]], set[Flight]] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._stopping)
+            self._changed.wait_for(lambda: self._pending or self._doubted or self._stopping)
             batch, self._pending = self._pending, {}
-        return batch or None
+            doubted, self._doubted = self._doubted, set()
+        return (batch, doubted) if batch or doubted else None
 
     def _write(self, batch: dict[Flight, list[Entry]]) -> None:
-        written: list[tuple[Flight, Entry, Append]] = []
-        for flight, entries in batch.items():
-            if flight.outcome is not None:
-                continue
-            for entry in _coalesce(entries):
-                item = Append.of(flight.task_id, flight.next_n(), entry, flight.nonce)
-                flight.items.append(item)
-                written.append((flight, entry, item))
-        if not written:
-            return
+        writings = [_Writing(flight, entries, len(flight.items)) for flight, entries in batch.items()]
+        writings = [each for each in writings if each.flight.outcome is None and self._try(each, each.note)]
+        if len(writings) == 1 or not self._try_together(writings):
+            for writing in writings:
+                self._try(writing, partial(self._send, [writing]))
+
+    def _try_together(self, writings: list[_Writing]) -> bool:
         try:
-            statuses = self._patiently(lambda: self._journal.append([item for _, _, item in written]))
-        except JournalFailed as error:
-            logger.exception("the journals of %d requests cannot be written", len(batch))
-            for flight in batch:
-                flight.land(flight.error(error.code, str(error)))
+            self._send(writings)
+        except BrokerUnavailable:
+            for writing in writings:
+                self._hand_back(writing.flight)
+        except Exception:
+            logger.exception("%d journals cannot be written together; trying them one by one", len(writings))
+            return False
+        return True
+
+    def _try(self, writing: _Writing, write: Callable[[], None]) -> bool:
+        """Do it; whatever it raises ends this one flight, and never this thread."""
+        try:
+            write()
+        except BrokerUnavailable:
+            self._hand_back(writing.flight)
+        except Exception as error:
+            logger.exception("the journal of request %s cannot be written", writing.flight.task_id)
+            self._fail(writing, error)
+            return False
+        return True
+
+    def _hand_back(self, flight: Flight) -> None:
+        """This worker ends while Redis is away: another one goes on from what the journal has."""
+        flight.land(flight.release(crashed=False))
+
+    def _send(self, writings: list[_Writing]) -> None:
+        """Write these, and land the flights whose outcome is among them. It may be repeated."""
+        items = [item for writing in writings for item in writing.items]
+        if not items:
             return
+        statuses = iter(self._patiently(lambda: self._journal.append(items)))
         self.writes += 1
-        self.entries += len(written)
-        for (flight, entry, _), status in zip(written, statuses, strict=True):
-            self._settle(flight, entry, status)
-        for flight in {flight for (flight, _, _), status in zip(written, statuses, strict=True) if status == "gone"}:
-            self._rewrite(flight)
+        self.entries += len(items)
+        for writing in writings:
+            self._settle(writing, [next(statuses) for _ in writing.items])
 
-    def _settle(self, flight: Flight, entry: Entry, status: Status) -> None:
-        if status == "fenced":
-            logger.warning("request %s was taken over or ended elsewhere; this run is dropped", flight.task_id)
-            flight.land(Fenced())
-        elif status == "ok" and isinstance(entry, End | Error | Release):
-            flight.land(entry)
+    def _settle(self, writing: _Writing, statuses: list[Status]) -> None:
+        flight = writing.flight
+        if "gone" in statuses or "behind" in statuses:
+            logger.warning("Redis has lost a part of the journal of request %s; writing it again", flight.task_id)
+            self._fill(flight)
+        elif "fenced" in statuses:
+            self._lose(flight)
+        elif isinstance(writing.entries[-1], End | Error | Release):
+            flight.land(writing.entries[-1])
 
-    def _rewrite(self, flight: Flight) -> None:
-        """Redis has lost this journal (restarted without persistence, flushed): write it anew from memory."""
-        logger.warning("the journal of request %s is gone from Redis; writing it anew", flight.task_id)
-        last = flight.items[-1]
-        self._patiently(lambda: self._journal.rewrite(flight.task_id, flight.items))
-        status = self._patiently(lambda: self._journal.append([last]))[0]
-        entry = decode(last.payload)
-        if entry is not None:
-            self._settle(flight, entry, status)
+    def _fill(self, flight: Flight) -> None:
+        """Write from memory what Redis has lost: it came back older than it was, or without its data."""
+        if isinstance(flight.outcome, Fenced | Release):
+            return
+        if not self._patiently(partial(self._filled, flight)):
+            self._lose(flight)
+            return
+        last = decode(flight.items[-1].payload)
+        if isinstance(last, End | Error | Release):
+            flight.land(last)
+
+    def _filled(self, flight: Flight) -> bool:
+        return self._journal.fill(flight.task_id, flight.items, self._identity, flight.held)
+
+    def _lose(self, flight: Flight) -> None:
+        logger.warning("request %s was taken over or ended elsewhere; this run is dropped", flight.task_id)
+        flight.land(Fenced())
+
+    def _fail(self, writing: _Writing, error: Exception) -> None:
+        """End a flight with an error, and its journal too where that takes one."""
+        flight = writing.flight
+        if not isinstance(error, GenerationError):
+            error = GenerationError(f"the request's journal could not be written ({type(error).__name__})")
+        outcome = flight.error(error.code, str(error))
+        del flight.items[writing.known :]
+        flight.note(outcome)
+        with suppress(Exception):
+            self._patiently(partial(self._filled, flight))
+        flight.land(outcome)
 
     def _patiently(self, write: Callable[[], Answer]) -> Answer:
-        """Do it until Redis has answered: an outage delays a request's end and never fails it."""
+        """Do it until Redis has answered: an outage delays a request's end and never fails it.
+
+        Raises:
+            BrokerUnavailable: it is away, and this worker has no time left to wait for it.
+        """
         pause_s = RETRY_MIN_S
         while True:
             try:
                 return write()
             except BrokerUnavailable as error:
                 if self._stopping:
-                    raise JournalFailed(f"gave up while stopping: {error}") from error
+                    raise
                 logger.warning("%s; trying again", error)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause_s * random.uniform(0.5, 1.5))

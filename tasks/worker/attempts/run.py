@@ -51,8 +51,6 @@ MOST_CRASHES = 6
 #: How a request is batched after so many crashes of its engine.
 ISOLATION: tuple[Isolation, ...] = ("", "suspects", "alone")
 
-POLL_S = 0.2
-
 Value = TypeVar("Value")
 
 
@@ -104,7 +102,10 @@ class Run:
         timer = self._deadline_timer(parameters)
         try:
             while True:
-                outcome, flight = self._attempt(entry, parameters)
+                # Two deliveries have one tag: acknowledged before there is a result, the second would take the first one's record
+                # with it. It waits, and ends as the first does.
+                with self._worker.exclusive.having(self._task_id):
+                    outcome, flight = self._attempt(entry, parameters)
                 if isinstance(outcome, End):
                     return self._conclude(outcome, flight)
                 if isinstance(outcome, Error):
@@ -164,17 +165,13 @@ class Run:
     def _claim(self, entry: ModelEntry, revision: str) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
         identity, nonce = self._worker.identity, new_nonce()
-        while True:
-            claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, identity, nonce))
-            if claim.kind != "busy":
-                break
-            if claim.owner != identity:
-                logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
-                raise Ignore
-            # Another thread of this worker runs it, and both deliveries have one tag: acknowledged before there is a result,
-            # this one would take the running one's record with it. It ends as that one does.
-            time.sleep(POLL_S)
-        flight = Flight(self._task_id, claim, entry.name, revision)
+        claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, identity, nonce, self._delivery_tag))
+        if claim.kind == "busy":
+            logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
+            raise Ignore
+        flight = Flight(self._task_id, claim, entry.name, revision, self._job.held)
+        self._worker.publisher.open(flight, instead_of=self._job.flight)
+        self._job.flight = flight
         engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
         if claim.kind == "ended":
             flight.land(_last_outcome(claim))
@@ -215,6 +212,7 @@ class Run:
             outcome = flight.wait()
         finally:
             self._job.on_stop(None)
+            engine.forget(flight)
             self._worker.flying.pop(self._task_id, None)
         if flight.first_token_at is not None:
             self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)

@@ -18,6 +18,7 @@ from celery.exceptions import Reject
 from kombu.asynchronous import get_event_loop
 
 from tasks.worker.attempts.job import Job, StopReason, set_current_job
+from tasks.worker.attempts.recovery import held_message
 from tasks.worker.current import active_worker
 from tasks.worker.room import Room
 from worker_config.settings import current_settings
@@ -36,9 +37,9 @@ class EnginePool(ThreadPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        worker = active_worker()
-        self.room = worker.room if worker is not None else Room({}, self.limit)
-        self._jobs: dict[Job, Any] = {}
+        self._worker = active_worker()
+        self.room = self._worker.room if self._worker is not None else Room({}, self.limit)
+        self._jobs: set[Job] = set()
 
     def on_start(self) -> None:
         """At its debug level Celery's pool would write a task's whole message into the log."""
@@ -59,9 +60,14 @@ class EnginePool(ThreadPool):
     ) -> Job:
         """Start a request; what comes back can terminate it. On the consumer's thread."""
         request = getattr(callback, "__self__", None)
-        job = Job(correlation_id, queue_of(request), lambda: bool(getattr(request, "_already_cancelled", False)))
+        job = Job(
+            correlation_id,
+            queue_of(request),
+            requeues=lambda: bool(getattr(request, "_already_cancelled", False)),
+            held=lambda: held_message(getattr(request, "message", None)),
+        )
         limits = self._limit(job, soft_timeout, timeout, timeout_callback)
-        self._jobs[job] = request
+        self._jobs.add(job)
         self.room.enter(job.queue)
 
         def run() -> None:
@@ -74,7 +80,9 @@ class EnginePool(ThreadPool):
         def let_go() -> None:
             for limit in limits:
                 limit.cancel()
-            self._jobs.pop(job, None)
+            self._jobs.discard(job)
+            if self._worker is not None:
+                self._worker.recovery.remember(job)
             self.room.leave(job.queue)
 
         def done(future: Any) -> None:
@@ -117,18 +125,13 @@ class EnginePool(ThreadPool):
             job.stop("requeue")
 
     def restore_orphans(self, channel: Any) -> None:
-        """Give back what this worker holds and does not run: messages that waited for their time when a connection was lost.
+        """Give back what this worker holds and does not run, and have Redis know again what it runs.
 
-        Celery forgets those with the connection, and nobody else may restore from this worker's keys. On the consumer's
-        thread, before anything was fetched on the new connection.
+        Celery forgets messages that waited for their time with the connection, and nobody else may restore from this worker's
+        keys. On the consumer's thread, before anything was fetched on the new connection.
         """
-        running = {
-            getattr(getattr(request, "message", None), "delivery_tag", None) for request in list(self._jobs.values())
-        }
-        with channel.conn_or_acquire() as client:
-            tags = {tag.decode() for tag in client.hkeys(channel.unacked_key)}
-        for tag in tags - running:
-            channel.qos.restore_by_tag(tag)
+        if self._worker is not None:
+            self._worker.recovery.reconnect(channel, list(self._jobs))
 
     def on_stop(self) -> None:
         """Wait for the threads while the loop's timers and callbacks, and with them the heartbeat, go on."""

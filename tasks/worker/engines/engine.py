@@ -5,17 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
-from tasks.messages.engine import Abort, LoadFailed, Loading, Ready, Resize, Resized, Started, StepOutput, Tokens
+from tasks.messages.engine import (
+    Abort,
+    Failed,
+    Finished,
+    LoadFailed,
+    Loading,
+    Ready,
+    Resize,
+    Resized,
+    Started,
+    StepOutput,
+    Tokens,
+)
 from tasks.messages.registry import EngineState
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.messages.engine import EngineConfig, FromEngine, Submit
+    from tasks.messages.answer import FinishReason
+    from tasks.messages.engine import EngineConfig, Event, FromEngine, Submit
     from tasks.messages.journal import Entry
     from tasks.models.footprint import Footprint
     from tasks.worker.attempts.attempt import Flight
@@ -26,7 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ABORT_REASON = {
+ABORT_REASON: dict[StopReason, FinishReason] = {
     "cancelled": "cancelled",
     "soft_time_limit": "deadline",
     "time_limit": "deadline",
@@ -79,6 +92,7 @@ class Engine:
         self._started: set[str] = set()
         self._config = config
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._closing = False
         self._process: EngineProcess | None = None
 
@@ -110,12 +124,15 @@ class Engine:
 
     def submit(self, flight: Flight, submit: Submit) -> None:
         """Hand a request to the process; its flight lands when it ends, however it ends."""
-        with self._lock:
+        with self._changed:
+            # An earlier attempt at the request, which this worker lost, may still be on its way out.
+            self._changed.wait_for(lambda: self.gone or flight.task_id not in self._flights)
             if not self._flights:
                 self.progress_at = time.monotonic()
-            if not self.gone:
+            takes = not self.gone
+            if takes:
                 self._flights[flight.task_id] = flight
-        if self.gone:
+        if not takes:
             self._publisher.put([(flight, flight.release(crashed=False))])
             return
         try:
@@ -125,19 +142,34 @@ class Engine:
         except Exception as error:
             # A request that never reaches the engine would be waited for, and the engine replaced for its silence.
             logger.exception("request %s cannot be sent to engine %s", flight.task_id, self.process.pid)
-            with self._lock:
-                self._flights.pop(flight.task_id, None)
-            message = f"the request cannot be sent to its engine: {type(error).__name__}: {error}"
+            self._remove(flight.task_id)
+            message = f"the request cannot be sent to its engine: {type(error).__name__}"
             self._publisher.put([(flight, flight.error(InvalidRequest.code, message))])
+
+    def forget(self, flight: Flight) -> None:
+        """The flight has landed. Where that was not the engine's doing, have it stop; it has the flight until it says so."""
+        with self._lock:
+            has_it = self._flights.get(flight.task_id) is flight
+        if has_it:
+            self._abort(flight.task_id, "cancelled")
 
     def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
         """Have a flight end within one step, for this reason."""
         flight.stop_reason = reason
         flight.limit_s = limit_s
+        self._abort(flight.task_id, ABORT_REASON[reason])
+
+    def _abort(self, task_id: str, reason: FinishReason) -> None:
         try:
-            self.process.send(Abort(flight.task_id, ABORT_REASON[reason]))  # type: ignore[arg-type]
+            self.process.send(Abort(task_id, reason))
         except EngineGone:
-            logger.debug("engine %s ended before request %s was aborted", self.process.pid, flight.task_id)
+            logger.debug("engine %s ended before request %s was aborted", self.process.pid, task_id)
+
+    def _remove(self, task_id: str) -> None:
+        with self._changed:
+            self._flights.pop(task_id, None)
+            self._started.discard(task_id)
+            self._changed.notify_all()
 
     def resize(self, size_bytes: int) -> None:
         """Have it stay within this part of the worker's budget; it says when it does."""
@@ -216,19 +248,33 @@ class Engine:
         return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
 
     def _read(self, process: EngineProcess) -> None:
-        while True:
+        """Read what the process says until it is gone. Never let this thread die: its requests would wait for ever."""
+        while not self.gone:
             try:
-                message = process.receive()
+                self._hear(process.receive())
             except EngineGone as error:
                 self._lost(error)
-                return
-            if isinstance(message, StepOutput):
-                self._take(message)
-            elif isinstance(message, Loading):
-                self.loading = message
-            else:
-                self._note(message)
-                self._on_change(self)
+            except Exception:
+                # It may be half a message that was read, or half a step that was dealt with.
+                logger.exception("what engine %s said cannot be dealt with; it is ended", process.pid)
+                process.kill()
+
+    def _hear(self, message: FromEngine) -> None:
+        if isinstance(message, StepOutput):
+            self._take(message)
+            self._tell(self._on_step, self, message)
+        elif isinstance(message, Loading):
+            self.loading = message
+        else:
+            self._note(message)
+            self._tell(self._on_change, self)
+
+    def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call somebody else's function, whose faults are not the engine's."""
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("what follows from a message of engine %s failed", self.pid)
 
     def _note(self, message: FromEngine) -> None:
         if isinstance(message, Ready):
@@ -242,30 +288,37 @@ class Engine:
         self.last = output
         self.progress_at = time.monotonic()
         entries: list[tuple[Flight, Entry]] = []
-        with self._lock:
-            for event in output.events:
-                flight = self._flights.get(event.task_id)
-                if flight is None:
-                    continue
-                if flight.stop_reason == "requeue" and isinstance(event, Tokens) and not event.ids:
-                    continue  # half a character, let go at the abort: the next attempt emits it whole
-                entry = flight.take(event)
-                entries.append((flight, entry))
-                if isinstance(event, Started):
-                    self._started.add(event.task_id)
-                if entry.type in ("end", "error", "release"):
-                    del self._flights[event.task_id]
-                    self._started.discard(event.task_id)
-        if entries:
-            self._publisher.put(entries)
-        self._on_step(self, output)
+        try:
+            with self._changed:
+                for event in output.events:
+                    self._take_event(event, entries)
+                self._changed.notify_all()
+        finally:
+            if entries:
+                self._publisher.put(entries)
+
+    def _take_event(self, event: Event, entries: list[tuple[Flight, Entry]]) -> None:
+        flight = self._flights.get(event.task_id)
+        if flight is None:
+            return
+        # A flight that has landed was lost, to another worker for instance: it is here until the engine is done with it.
+        # Half a character, let go at the abort, is left out when it is handed back: the next attempt emits it whole.
+        half = flight.stop_reason == "requeue" and isinstance(event, Tokens) and not event.ids
+        if flight.outcome is None and not half:
+            entries.append((flight, flight.take(event)))
+        if isinstance(event, Started):
+            self._started.add(event.task_id)
+        elif isinstance(event, Finished | Failed):
+            del self._flights[event.task_id]
+            self._started.discard(event.task_id)
 
     def _lost(self, error: EngineGone) -> None:
         """The process has ended: its flights go back, those of its batch with a crash to their account."""
-        with self._lock:
+        with self._changed:
             self.gone = True
             flights, self._flights = self._flights, {}
             started, self._started = self._started, set()
+            self._changed.notify_all()
         if not self._closing:
             logger.error("%s; %d requests were in it", error, len(flights))
         if self.ready is None and self.failure is None:
@@ -276,7 +329,7 @@ class Engine:
         self._publisher.put(
             [(flight, _after_crash(flight, in_batch=task_id in started)) for task_id, flight in flights.items()]
         )
-        self._on_change(self)
+        self._tell(self._on_change, self)
 
 
 def _after_crash(flight: Flight, *, in_batch: bool) -> Entry:

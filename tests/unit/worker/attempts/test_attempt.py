@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.journal.writer import Append, ClaimAnswer
+from tasks.journal.items import Append
+from tasks.journal.writer import ClaimAnswer
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Failed, Finished, Resume, Started, TokenLogprob, Tokens
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token
@@ -33,6 +34,10 @@ def claim(attempt: int = 1, entries: list[Entry] | None = None, **values: Any) -
             **values,
         }
     )
+
+
+def said(index: int, token: int) -> Token:
+    return Token(attempt=1, index=index, ids=[token], text=f"{token} ")
 
 
 @pytest.fixture
@@ -65,7 +70,9 @@ def test_an_answer(flight: Flight) -> None:
     assert (end.index, end.finish_reason) == (2, "stop")
     assert end.usage == usage_of(3, 1, 2, 0)
     assert flight.text == "One two"
-    assert [flight.next_n(), flight.next_n()] == [1, 2]
+    items = [flight.note(entry) for entry in (START, end)]
+    assert [(item.attempt, item.n, item.nonce) for item in items] == [(1, 1, "n"), (1, 2, "n")]
+    assert flight.items[1:] == items
 
 
 def test_timing(flight: Flight) -> None:
@@ -115,6 +122,25 @@ def test_a_second_attempt_goes_on(second: Flight) -> None:
 def test_a_request_that_was_claimed_and_never_started() -> None:
     """A second attempt at a request that no engine had seen begins at the beginning."""
     assert Flight("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m", "r1").resume() is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "ids", "text"),
+    [
+        ([START, said(0, 7), said(2, 9), said(3, 10)], [7], "7 "),
+        ([START, said(0, 7), said(2, 9), Claim(attempt=2, worker="c#1"), said(1, 8), said(2, 9)], [7, 8, 9], "7 8 9 "),
+        ([START, said(1, 8)], [], ""),
+        ([said(0, 7), said(1, 8)], [], ""),
+        ([START, said(0, 7), Token(attempt=1, index=1, ids=None, text="x")], [7], "7 "),  # type: ignore[arg-type]
+    ],
+    ids=["hole", "filled by a later attempt", "no beginning", "no start", "unsound"],
+)
+def test_it_never_goes_on_from_a_hole(entries: list[Entry], ids: list[int], text: str) -> None:
+    """Of a journal that lacks something only what stands before the hole counts; the rest is computed again."""
+    flight = Flight("t1", claim(3, [Claim(attempt=1, worker="b#1"), *entries]), "m", "r1")
+    resume = flight.resume()
+    assert (resume.ids if resume else [], resume.characters["content"] if resume else 0) == (ids, len(text))
+    assert (flight.ids, flight.text) == (ids, text)
 
 
 def test_logprobs_have_openai_s_shape(flight: Flight) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from tasks.errors import BrokerUnavailable, JournalFailed
-from tasks.journal.writer import Append, ClaimAnswer
+from tasks.journal.items import Append
+from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Claim, End, Error, Start, Token, decode
 from tasks.worker.attempts.attempt import Fenced, Flight
 from tasks.worker.attempts.publisher import Publisher
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tasks.journal.writer import Journal, Status
 
@@ -27,7 +28,9 @@ class FakeJournal:
 
     def __init__(self) -> None:
         self.calls: list[list[Append]] = []
-        self.rewritten: list[list[Append]] = []
+        self.filled: list[list[Append]] = []
+        self.mine = True
+        self.poison = ""
         self.statuses: dict[str, list[Status]] = {}
         self.error: Exception | None = None
         self.tries = 0
@@ -35,19 +38,19 @@ class FakeJournal:
         self.free.set()
 
     def append(self, batch: Sequence[Append]) -> list[Status]:
-        self._answer()
+        self._answer([item.task_id for item in batch])
         self.calls.append(list(batch))
         return [self.statuses[item.task_id].pop(0) if self.statuses.get(item.task_id) else "ok" for item in batch]
 
-    def rewrite(self, _task_id: str, entries: Sequence[Append]) -> bool:
-        self._answer()
-        self.rewritten.append(list(entries))
-        return True
+    def fill(self, task_id: str, items: Sequence[Append], _identity: str, _held: Callable[[], Any]) -> bool:
+        self._answer([task_id])
+        self.filled.append(list(items))
+        return self.mine
 
-    def _answer(self) -> None:
+    def _answer(self, task_ids: list[str]) -> None:
         self.tries += 1
         self.free.wait(30)
-        if self.error is not None:
+        if self.error is not None and (not self.poison or self.poison in task_ids):
             raise self.error
 
     def entries(self, task_id: str) -> list[Any]:
@@ -196,53 +199,94 @@ def test_who_is_fenced_is_dropped(journal: FakeJournal, caplog: pytest.LogCaptur
     assert "request lost was taken over or ended elsewhere" in caplog.text
 
 
-@pytest.mark.parametrize("now", ["ok", "fenced"])
-def test_a_lost_journal_is_written_anew(journal: FakeJournal, now: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A journal that Redis has lost is written from memory, from the claim on; what it then answers counts."""
+@pytest.mark.parametrize("status", ["gone", "behind"])
+@pytest.mark.parametrize("mine", [True, False])
+def test_what_redis_lost_is_written_again(
+    journal: FakeJournal, status: Any, mine: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A journal that Redis has lost, in part or wholly, is written from memory, unless another worker was first."""
     flight = new_flight()
-    journal.statuses["t1"] = ["ok", "gone", now]
+    journal.statuses["t1"] = ["ok", status]
+    journal.mine = mine
     end = flight.end("stop")
     with publishing(journal) as publisher:
         publisher.put([(flight, token(0))])
         wait_until(lambda: journal.calls)
         publisher.put([(flight, end)])
         outcome = flight.wait()
-    assert outcome == (end if now == "ok" else Fenced())
-    (rewritten,) = journal.rewritten
-    assert [decode(item.payload) for item in rewritten] == [
-        Claim(attempt=1, worker="a#1", nonce="n"),
-        token(0),
-        end,
-    ]
-    assert journal.calls[-1] == [rewritten[-1]]
-    assert "is gone from Redis" in caplog.text
+    assert outcome == (end if mine else Fenced())
+    (filled,) = journal.filled
+    assert [decode(item.payload) for item in filled] == [Claim(attempt=1, worker="a#1", nonce="n"), token(0), end]
+    assert "has lost a part of the journal" in caplog.text
 
 
-def test_a_lost_journal_in_the_middle(journal: FakeJournal) -> None:
-    """A request goes on after its journal was written anew."""
+def test_in_the_middle(journal: FakeJournal) -> None:
+    """A request goes on after its journal was filled."""
     flight = new_flight()
-    journal.statuses["t1"] = ["gone"]
+    journal.statuses["t1"] = ["behind"]
     with publishing(journal) as publisher:
         publisher.put([(flight, token(0))])
-        wait_until(lambda: len(journal.calls) == 2)
+        wait_until(lambda: journal.filled)
         publisher.put([(flight, token(1)), (flight, flight.end("stop"))])
         assert isinstance(flight.wait(), End)
-    assert len(journal.rewritten) == 1
+    assert len(journal.filled) == 1
 
 
-def test_what_waiting_does_not_mend_fails_the_requests(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
-    """An error of Redis's own ends the requests that were to be written, and the publisher goes on."""
-    flight, later = new_flight(), new_flight("later")
-    journal.error = JournalFailed("WRONGTYPE")
+def test_doubt(journal: FakeJournal) -> None:
+    """Once Redis is back the journals of all open requests are filled, those that have just ended included; no others are."""
+    running, ended, over, lost = (new_flight(task_id) for task_id in ("running", "ended", "over", "lost"))
+    with publishing(journal) as publisher:
+        for flight in (running, ended, over, lost):
+            publisher.open(flight)
+        publisher.put([(ended, ended.end("stop"))])
+        ended.wait()
+        publisher.close(over)
+        lost.land(Fenced())
+        publisher.doubt()
+        wait_until(lambda: len(journal.filled) == 2)
+        publisher.put([(running, running.end("stop"))])
+        running.wait()
+    assert {items[0].task_id for items in journal.filled} == {"running", "ended"}
+
+
+@pytest.mark.parametrize("error", [JournalFailed("WRONGTYPE"), KeyError("codec")])
+def test_who_cannot_be_written_ends_alone(
+    journal: FakeJournal, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What keeps one journal from being written, be it a fault of ours, ends that request; the others and the thread go on."""
+    bad, good = new_flight("bad"), new_flight("good")
+    journal.error, journal.poison = error, "bad"
+    with publishing(journal) as publisher:
+        publisher.put([(bad, token(0)), (good, token(0))])
+        outcome = bad.wait()
+        publisher.put([(good, good.end("stop"))])
+        assert isinstance(good.wait(), End)
+        assert publisher.is_alive()
+    assert isinstance(outcome, Error)
+    if isinstance(error, JournalFailed):
+        assert (outcome.code, outcome.message) == ("journal_failed", "WRONGTYPE")
+    else:
+        assert (outcome.code, outcome.message) == (
+            "internal_error",
+            "the request's journal could not be written (KeyError)",
+        )
+    assert [each.type for each in journal.entries("good")] == ["token", "end"]
+    assert "trying them one by one" in caplog.text
+
+
+def test_an_entry_that_cannot_be_encoded(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
+    """An entry that is no JSON ends its request with an error that its readers see, after what could be written."""
+    flight, good = new_flight(), new_flight("good")
     with publishing(journal) as publisher:
         publisher.put([(flight, token(0))])
+        wait_until(lambda: journal.calls)
+        publisher.put([(flight, token(1, logprobs=[{"id": object()}])), (good, good.end("stop"))])
         outcome = flight.wait()
-        assert isinstance(outcome, Error)
-        assert (outcome.code, outcome.message) == ("journal_failed", "WRONGTYPE")
-        journal.error = None
-        publisher.put([(later, later.end("stop"))])
-        assert isinstance(later.wait(), End)
-    assert "the journals of 1 requests cannot be written" in caplog.text
+        assert isinstance(good.wait(), End)
+    assert isinstance(outcome, Error)
+    (filled,) = journal.filled
+    assert [decode(item.payload) for item in filled[1:]] == [token(0), outcome]
+    assert "cannot be written" in caplog.text
 
 
 def test_stopping_writes_what_is_pending(journal: FakeJournal) -> None:
@@ -258,16 +302,14 @@ def test_stopping_writes_what_is_pending(journal: FakeJournal) -> None:
 
 
 def test_stopping_while_redis_is_away_gives_up(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
-    """A worker that ends while Redis is away does not wait for it."""
+    """A worker that ends while Redis is away does not wait for it: another one goes on with the request."""
     caplog.set_level(logging.CRITICAL)
     flight = new_flight()
     journal.error = BrokerUnavailable("away")
     with publishing(journal) as publisher:
         publisher.put([(flight, flight.end("stop"))])
         wait_until(lambda: journal.tries >= 2)
-    outcome = flight.outcome
-    assert isinstance(outcome, Error)
-    assert outcome.message == "gave up while stopping: away"
+    assert flight.outcome == flight.release(crashed=False)
 
 
 def test_a_publisher_that_never_ran_stops(journal: FakeJournal) -> None:

@@ -20,5 +20,5 @@ def test_no_thread_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="new thread"):
         pool.on_apply(lambda: None, correlation_id="t1", timeout=60.0)
     assert pool.room.in_use() == 0
-    assert pool._jobs == {}
+    assert not pool._jobs
     pool.executor.shutdown()

@@ -23,7 +23,7 @@ from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
 from tasks.models.footprint import expected
 from tasks.models.key import key_of
-from tasks.worker.attempts.attempt import Flight
+from tasks.worker.attempts.attempt import Fenced, Flight
 from tasks.worker.attempts.job import Job
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
@@ -109,6 +109,11 @@ def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", 
     flight = Flight(task_id or prompt, claim, engine.entry.name, engine.ready.revision)
     engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **fields))
     return flight
+
+
+def failing(*_: Any) -> Any:
+    """In place of something that has a fault."""
+    raise KeyError("fault")
 
 
 def land(flight: Flight) -> Any:
@@ -450,6 +455,42 @@ class TestDying:
         assert "cannot be sent to its engine" in outcome.message
         engine.progress_at -= 1000
         assert not engine.stalled(60.0)
+
+    def test_a_request_that_was_lost_is_computed_no_further(self, make: Callable[..., Engines], notes: Notes) -> None:
+        """An attempt that another worker took over leaves the batch, and the next attempt at the request hears nothing of it."""
+        engine = make().acquire(fake("10"))
+        lost = fly(engine, "hello", max_tokens=5_000)
+        wait_until(lambda: any(isinstance(each, Token) for each in notes.entries.get("hello", [])))
+        lost.land(Fenced())
+        engine.forget(lost)
+        again = fly(engine, "hello", max_tokens=3)
+        assert isinstance(land(again), End)
+        assert (again.ids, again.text) == (again.ids[:3], fake_text("hello", None, 3))
+        wait_until(lambda: engine.last is not None and engine.last.running == 0)
+        engine.forget(again)
+        engine.progress_at -= 1000
+        assert not engine.stalled(60.0)
+
+    def test_what_cannot_be_dealt_with_ends_the_engine_and_not_its_reader(
+        self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A fault of ours while a step is read gives all requests of the engine back: nobody waits for a thread that has died."""
+        engines = make()
+        engine = engines.acquire(fake("10"))
+        broken, beside = fly(engine, "broken", max_tokens=5_000), fly(engine, "beside", max_tokens=5_000)
+        broken.take = failing  # type: ignore[assignment, method-assign]
+        assert {type(land(broken)), type(land(beside))} == {Release}
+        assert "cannot be dealt with; it is ended" in caplog.text
+        assert isinstance(land(fly(engines.acquire(fake("10")), "after")), End)
+
+    def test_a_fault_of_who_is_told_does_no_harm(
+        self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What a worker makes of a step is not the engine's business: a fault in it is logged, and the step counts."""
+        engine = make().acquire(fake("10"))
+        engine._on_step = failing
+        assert isinstance(land(fly(engine, "hello")), End)
+        assert "what follows from a message of engine" in caplog.text
 
     def test_an_idle_engine_is_not_stalled(self, make: Callable[..., Engines]) -> None:
         """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""

@@ -1,0 +1,140 @@
+"""What a worker does when its connection to Redis is back, because Redis may have come back older than it was.
+
+A server that lost power, or a replica that was promoted, lacks the last writes (docs/reliability.md). This worker knows what it
+had written: the journals of what it runs and of what it has just ended, and the messages of both. It writes what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu.utils.json import dumps
+
+from tasks.broker.qos import HOLD
+from tasks.errors import BrokerUnavailable, GenerationError
+from tasks.journal.items import Held
+from tasks.messages.journal import End, Error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from tasks.journal.writer import Journal
+    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.job import Job
+    from tasks.worker.attempts.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+#: A server loses no more than this of its last writes: ``appendfsync everysec`` 2 s, a replica ``min-replicas-max-lag`` (10 s).
+KEEP_S = 30.0
+KEEP_BYTES = 64 * 1024 * 1024
+
+
+class _Ended(NamedTuple):
+    at: float
+    size_bytes: int
+    flight: Flight
+
+
+class Recovery:
+    """Remembers what has just ended here, and brings Redis up to date after a lost connection.
+
+    Args:
+        journal: where the journals are.
+        publisher: has the journals of what runs.
+        identity: this worker's ``node#boot``.
+        keep_s: how long what has ended is remembered; less than its journal lives.
+        keep_bytes: the most that is remembered, about.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        publisher: Publisher,
+        identity: str,
+        *,
+        keep_s: float = KEEP_S,
+        keep_bytes: int = KEEP_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._publisher = publisher
+        self._identity = identity
+        self._keep_s = keep_s
+        self._keep_bytes = keep_bytes
+        self._clock = clock
+        self._ended: deque[_Ended] = deque()
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+
+    def remember(self, job: Job) -> None:
+        """A job is over; whatever it ended is remembered for a while."""
+        flight = job.flight
+        if flight is None:
+            return
+        self._publisher.close(flight)
+        if not flight.items or not isinstance(flight.outcome, End | Error):
+            return
+        ended = _Ended(self._clock(), sum(len(item.payload) for item in flight.items), flight)
+        with self._lock:
+            self._ended.append(ended)
+            self._size_bytes += ended.size_bytes
+            self._forget()
+
+    def reconnect(self, channel: Any, jobs: Collection[Job]) -> None:
+        """Have Redis know again what this worker runs, holds and has ended; give back what it holds and does not run.
+
+        On the consumer's thread, before anything is fetched on a new connection.
+
+        Raises:
+            ConnectionError: Redis is away again.
+        """
+        try:
+            self._publisher.doubt()
+            self._write_ended()
+            held = self._held(channel)
+            running = {message.tag: message for job in jobs if (message := job.held()) is not None}
+            for tag in running.keys() - held:
+                HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), running[tag])
+            for tag in held - running.keys():
+                channel.qos.restore_by_tag(tag)
+        except BrokerUnavailable as error:
+            raise ConnectionError(str(error)) from error
+
+    def _held(self, channel: Any) -> set[str]:
+        with channel.conn_or_acquire() as client:
+            return {tag.decode() for tag in client.hkeys(channel.unacked_key)}
+
+    def _write_ended(self) -> None:
+        """Write what Redis lacks of journals that have ended, and hold their messages again: their results may be lost too."""
+        with self._lock:
+            self._forget()
+            flights = [each.flight for each in self._ended]
+        last_ids = self._journal.last_ids([flight.task_id for flight in flights])
+        for flight, last_id in zip(flights, last_ids, strict=True):
+            if last_id == flight.items[-1].entry_id:
+                continue
+            try:
+                if self._journal.fill(flight.task_id, flight.items, self._identity, flight.held):
+                    logger.warning("Redis had lost the end of request %s; it is written again", flight.task_id)
+            except BrokerUnavailable:
+                raise
+            except GenerationError:
+                logger.exception("the journal of request %s cannot be written again", flight.task_id)
+
+    def _forget(self) -> None:
+        while self._ended and (self._size_bytes > self._keep_bytes or self._ended[0].at < self._clock() - self._keep_s):
+            self._size_bytes -= self._ended.popleft().size_bytes
+
+
+def held_message(message: Any) -> Held | None:
+    """A message of kombu's as it is kept while a worker holds it; ``None`` where it is none of ours."""
+    info, tag = getattr(message, "delivery_info", None) or {}, getattr(message, "delivery_tag", None)
+    if not tag or not hasattr(message, "_raw"):
+        return None
+    return Held(str(tag), dumps([message._raw, info.get("exchange"), info.get("routing_key")]))

@@ -1,0 +1,169 @@
+"""Redis comes back older than it was: no request is lost, no slot stuck, no journal has a hole, no answer contradicts itself."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tasks.engine.fake import fake_text
+from tasks.messages.journal import Token, decode
+from tasks.server import keys
+from tests.conftest import PASSWORD, PORT, start_workers
+from tests.durable import DurableServer
+from tests.support import Reader, forget_connections, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.demo.embedded import EmbeddedServer
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("rolled-back")]
+WAIT_S = 90.0
+MODEL = "fake:20"
+SLOTS = 8
+ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
+
+
+@pytest.fixture(scope="module")
+def server(session_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DurableServer]:
+    """A server with an append-only file, in place of the other tests' server."""
+    session_server.stop()
+    with DurableServer(tmp_path_factory.mktemp("durable"), PASSWORD, PORT) as each:
+        forget_connections()
+        yield each
+    forget_connections()
+
+
+@pytest.fixture(scope="module")
+def client(server: DurableServer) -> Iterator[redis.Redis]:
+    """A client of that server, whose answers are text."""
+    with closing(redis.Redis.from_url(server.url, decode_responses=True)) as each:
+        yield each
+
+
+@pytest.fixture(scope="module")
+def start(client: redis.Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
+    """Starts workers that the module's tests share."""
+    yield from start_workers(client, tmp_path_factory.mktemp("workers"))
+
+
+@pytest.fixture(scope="module")
+def workers(start: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> list[Worker]:
+    """Two workers, the first of which sweeps too."""
+    schedule = str(tmp_path_factory.mktemp("beat") / "schedule")
+    return [start("-B", "-s", schedule, "-c", str(SLOTS), env=ENV), start("-c", str(SLOTS), env=ENV)]
+
+
+@pytest.fixture
+def generate(server: DurableServer) -> GenerateTask:
+    """The task, for a producer of that server."""
+    from tasks import generate
+
+    assert server.running
+    forget_connections()
+    return generate
+
+
+class Sent:
+    """A request with a reader."""
+
+    def __init__(self, generate: GenerateTask, prompt: str, tokens: int) -> None:
+        self.prompt, self.tokens = prompt, tokens
+        self.result = generate.delay(prompt=prompt, model=MODEL, max_tokens=tokens)
+        self.reader = Reader(self.result, WAIT_S)
+
+    @property
+    def wanted(self) -> str:
+        """The undisturbed run's text."""
+        return fake_text(self.prompt, None, self.tokens)
+
+    def check(self, client: redis.Redis) -> None:
+        """A reader from the start, a late one, the result and the journal all say the whole text, once."""
+        assert self.reader.whole() == self.wanted
+        assert self.result.get(timeout=WAIT_S)["text"] == self.wanted
+        assert Reader(self.result, WAIT_S).whole() == self.wanted
+        entries = stream(client, self.result.id)
+        indices = [entry.index + n for entry in entries if isinstance(entry, Token) for n in range(len(entry.ids))]
+        assert indices == list(range(self.tokens))
+        assert [entry.type for entry in entries if entry.type == "end"] == ["end"]
+
+
+def stream(client: redis.Redis, task_id: str) -> list[Any]:
+    """A request's journal."""
+    found: Any = client.xrange(keys.stream(task_id))
+    return [decode(fields["d"]) for _, fields in found]
+
+
+def assert_nothing_is_left(client: redis.Redis, workers: list[Worker]) -> None:
+    """No message is held or missed, and every slot is free."""
+
+    def is_idle() -> bool:
+        records = [worker.record() for worker in workers]
+        held = client.keys(f"{keys.PREFIX}unacked:*")
+        return not held and not client.hlen(keys.LEDGER) and all(each and not each.busy for each in records)
+
+    wait_until(is_idle, timeout_s=WAIT_S, about="free slots and no message left")
+
+
+def test_running_and_ended(
+    generate: GenerateTask, workers: list[Worker], server: DurableServer, client: redis.Redis
+) -> None:
+    """Requests of which Redis forgets the second half or the end, or all there was, have their whole answers afterwards."""
+    before = [Sent(generate, f"before {n}", 40 + 12 * n) for n in range(SLOTS)]
+    wait_until(lambda: all(each.reader.indices for each in before), timeout_s=WAIT_S)
+    server.save()
+    after = [Sent(generate, f"after {n}", 5 + 25 * n) for n in range(SLOTS // 2)]
+    wait_until(lambda: sum(bool(each.reader.finish_reasons) for each in before) >= 3, timeout_s=WAIT_S)
+    assert after[0].reader.finish_reasons
+    wait_until(lambda: client.exists(f"celery-task-meta-{after[0].result.id}"))
+    server.roll_back()
+    for each in (*before, *after):
+        each.check(client)
+    assert_nothing_is_left(client, workers)
+
+
+def test_queued(generate: GenerateTask, workers: list[Worker], server: DurableServer, client: redis.Redis) -> None:
+    """Requests that are queued again by the rollback, and had run or run still, are answered as before."""
+    for worker in workers:
+        generate.app.control.broadcast("drain", destination=[worker.node], reply=True, timeout=10)
+    sent = [Sent(generate, f"queued {n}", 10 + 20 * n) for n in range(SLOTS)]
+    server.save()
+    for worker in workers:
+        generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
+    wait_until(lambda: sum(bool(each.reader.finish_reasons) for each in sent) >= 2, timeout_s=WAIT_S)
+    server.roll_back()
+    for each in sent:
+        each.check(client)
+    assert_nothing_is_left(client, workers)
+
+
+def test_taken_over(
+    generate: GenerateTask, workers: list[Worker], start: StartWorker, server: DurableServer, client: redis.Redis
+) -> None:
+    """Redis forgets that a worker died, and that another one took its requests over: they go on after the last token."""
+    generate.app.control.broadcast("drain", destination=[workers[1].node], reply=True, timeout=10)
+    victim = start("-c", str(SLOTS), env=ENV)
+    generate.app.control.broadcast("drain", destination=[workers[0].node], reply=True, timeout=10)
+    sent = [Sent(generate, f"taken over {n}", 300) for n in range(SLOTS // 2)]
+    wait_until(lambda: all(each.reader.indices for each in sent), timeout_s=WAIT_S)
+    server.save()
+    victim.kill()
+    for worker in workers:
+        generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
+    wait_until(lambda: all(_attempts(client, each) == 2 for each in sent), timeout_s=WAIT_S, about="second attempts")
+    seen = [len(each.reader.indices) for each in sent]
+    wait_until(lambda: all(len(each.reader.indices) > count for each, count in zip(sent, seen, strict=True)))
+    server.roll_back()
+    for each in sent:
+        each.check(client)
+    assert_nothing_is_left(client, workers)
+
+
+def _attempts(client: redis.Redis, sent: Sent) -> int:
+    return sum(entry.type == "claim" for entry in stream(client, sent.result.id))
