@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import jinja2
 import mlx.core as mx
 from mlx.utils import tree_reduce
 from mlx_lm import utils
@@ -21,6 +20,7 @@ from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.detokenizer import token_text
 from tasks.engine.text.prompt import Prompt
+from tasks.engine.text.roles import Roles
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 
@@ -184,6 +184,7 @@ class MlxBackend:
     ) -> None:
         self._tokenizer = tokenizer
         self._templates = folder.templates
+        self._roles = Roles(folder.template.text if folder.template is not None else "")
         size = measure_cache(model)
         logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
@@ -301,17 +302,16 @@ class MlxBackend:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
         messages = [_plain(message) for message in submit.messages or ()]
         try:
-            text = str(
-                self._tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=True, **submit.chat_template_kwargs
-                )
-            )
-        except jinja2.TemplateError as error:
-            raise InvalidRequest(f"messages: the model's chat template refuses them: {_first_line(error)}") from error
+            text = self._roles.render(lambda told: self._render(told, submit.chat_template_kwargs), messages)
+        except InvalidRequest:
+            raise
         except Exception as error:  # a template is a program that came with the model and fails in ways of its own
             raise InvalidRequest(f"messages: the model's chat template failed: {_first_line(error)}") from error
         _require_calls(messages, text)
         return text
+
+    def _render(self, messages: list[dict[str, Any]], values: dict[str, Any]) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **values))
 
 
 def _require_calls(messages: list[dict[str, Any]], text: str) -> None:

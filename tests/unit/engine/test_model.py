@@ -401,7 +401,7 @@ def test_a_tool_history_reaches_the_template(tmp_path: Path) -> None:
     """A call's arguments are an object to the template, its message says nothing; the tool's message names the call."""
     tooled = _load(make_tiny_model(tmp_path / "tooled", chat_template=TOOL_TEMPLATE))
     told = parse({"messages": TOOL_HISTORY}).conversation()
-    text = tooled._tokenizer.decode(tooled.encode(_submit(messages=told)))
+    text = tooled._tokenizer.decode(tooled.encode(_submit(messages=told)).ids)
     assert text == '[user]2 + 2?[assistant]add({"a": 2, "b": "2"}, 3, c1)[tool]4<c1>'
 
 
