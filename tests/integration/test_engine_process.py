@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -85,6 +86,13 @@ def test_sending_never_waits_for_an_engine_that_does_not_read(engine: EngineClie
     answers = [engine.answer(task_id) for task_id in tasks]
     assert answers[1].text == fake_text("small", None, 3)
     assert [answer.failed is None for answer in answers] == [False, True, False]  # a million words are over the context
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the out-of-memory killer with this file is Linux's")
+def test_linux_kills_an_engine_before_its_worker(engine: EngineClient) -> None:
+    """The engine's share of the out-of-memory killer's score is higher than its worker's, which can start another engine."""
+    own, its = (int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in ("self", engine.process.pid))
+    assert its == min(own + 500, 1000)
 
 
 def test_a_killed_engine_is_reported(engine: EngineClient) -> None:
