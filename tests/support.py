@@ -12,7 +12,7 @@ import time
 import uuid
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 from kombu import pools
@@ -87,12 +87,6 @@ def forget_connections() -> None:
     if celery is not None:
         pools.reset()
         celery.app._pool = celery.app.amqp._producer_pool = None
-
-
-def commands_processed(client: redis.Redis) -> int:
-    """How many commands the server has carried out, this one's own question left out."""
-    info: Any = client.info("stats")
-    return int(info["total_commands_processed"])
 
 
 class Reader(threading.Thread):

@@ -27,26 +27,36 @@ pytestmark = pytest.mark.timeout(180)
 WAIT_S = 60.0
 MODEL = "fake:20"
 TOKENS = 150
+THOUGHT = 100
 STREAMS = 8
 ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
 
 
+def prompt(n: int) -> str:
+    """What stream ``n`` is asked; every second one thinks first, so that faults come in mid-thought too."""
+    return f"!think@{THOUGHT} p{n}" if n % 2 else f"p{n}"
+
+
 def read_all(generate: GenerateTask) -> list[Reader]:
     """Streams that have all begun."""
-    sent = [generate.delay(prompt=f"p{n}", model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
+    sent = [generate.delay(prompt=prompt(n), model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
     readers = [Reader(each) for each in sent]
     wait_until(lambda: all(each.indices for each in readers), timeout_s=WAIT_S, about="a first token of each stream")
     return readers
 
 
 def assert_whole(readers: list[Reader]) -> None:
-    """Each stream has every index once and in order, the uninterrupted run's text, and one end."""
+    """Each stream has every index once and in order, the uninterrupted run's text of each kind, and one end."""
     for n, reader in enumerate(readers):
         reader.join(WAIT_S)
         assert reader.indices == list(range(TOKENS))
-        assert reader.text == fake_text(f"p{n}", n, TOKENS)
+        assert reader.text == fake_text(prompt(n), n, TOKENS)
         assert reader.finish_reasons == ["length"]
-        assert reader.result.get(timeout=WAIT_S)["text"] == reader.text
+        answer = reader.result.get(timeout=WAIT_S)
+        thought = fake_text(prompt(n), n, THOUGHT) if n % 2 else ""
+        assert (answer["reasoning"] or "", answer["text"]) == (thought, reader.text.removeprefix(thought))
+        assert "".join(chunk.text for chunk in reader.chunks if chunk.kind == "reasoning") == thought
+        assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == (THOUGHT if n % 2 else 0)
 
 
 def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_reduce
@@ -12,17 +12,20 @@ from mlx_lm import utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
+from tasks.engine.failure import first_line
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
+from tasks.engine.text.control import added_tokens, template_source
 from tasks.engine.text.detokenizer import token_text
-from tasks.engine.text.prompt import Prompt
-from tasks.engine.text.roles import Roles
+from tasks.engine.text.formats import find_format
+from tasks.engine.text.prompt import Prompt, PromptEncoder
+from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
-from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
+from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,12 +45,6 @@ Result = TypeVar("Result")
 
 #: The least and the most of the silence that an idle engine takes for the end of a burst.
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
-#: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
-_RESERVED = frozenset(
-    {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"}
-    | {"padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize", "tokenizer_kwargs"}
-    | {"tools", "truncation"}
-)
 #: How MLX and the device's driver say that there is no memory left.
 _OUT_OF_MEMORY = (
     "metal::malloc",
@@ -91,19 +88,14 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
         ) from error
     except Exception as error:
         if ran_out_of_memory(error):
-            raise OutOfMemory(f"{folder.path}: loading ran out of memory: {_first_line(error)}") from error
-        raise ModelLoadFailed(f"{folder.path}: {_first_line(error)}") from error
+            raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
+        raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
     return backend
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _check_budget(config: EngineConfig, size: int) -> None:
@@ -183,8 +175,8 @@ class MlxBackend:
         blas: str,
     ) -> None:
         self._tokenizer = tokenizer
-        self._templates = folder.templates
-        self._roles = Roles(folder.template.text if folder.template is not None else "")
+        self._prompts = PromptEncoder(tokenizer, ChatTemplate(tokenizer, folder.templates.none_for_messages))
+        self._format = find_format(added_tokens(tokenizer), template_source(tokenizer))
         size = measure_cache(model)
         logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
@@ -222,19 +214,11 @@ class MlxBackend:
     def encode(self, submit: Submit) -> Prompt:
         """The prompt, with the chat template applied to messages."""
         check_sampling(submit.sampling, self._vocabulary_tokens)
-        try:
-            if submit.prompt is not None:
-                return Prompt(list(self._tokenizer.encode(submit.prompt)))
-            return Prompt(list(self._tokenizer.encode(self._chat(submit), add_special_tokens=False)))
-        except InvalidRequest:
-            raise
-        except (TypeError, ValueError, OverflowError) as error:
-            what = "messages" if submit.prompt is None else "prompt"
-            raise InvalidRequest(f"{what}: cannot be tokenised: {_first_line(error)}") from error
+        return self._prompts.encode(submit)
 
     def assembler(self, submit: Submit, prompt: Prompt) -> TextAssembler:
         """A new text assembler."""
-        return TextAssembler(self._tokenizer, submit.stop)
+        return TextAssembler(self._tokenizer, submit.stop, self._format, prompt.tail)
 
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.
@@ -294,52 +278,11 @@ class MlxBackend:
             budget = Budget(config.memory_budget_bytes, self.facts.weights_bytes, self.facts.kv_bytes_per_token)
             mx.set_cache_limit(budget.margin_bytes)
 
-    def _chat(self, submit: Submit) -> str:
-        if not self._tokenizer.has_chat_template:
-            raise InvalidRequest(f"messages: {self._templates.none_for_messages}")
-        reserved = sorted(_RESERVED & submit.chat_template_kwargs.keys())
-        if reserved:
-            raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
-        messages = [_plain(message) for message in submit.messages or ()]
-        try:
-            text = self._roles.render(lambda told: self._render(told, submit.chat_template_kwargs), messages)
-        except InvalidRequest:
-            raise
-        except Exception as error:  # a template is a program that came with the model and fails in ways of its own
-            raise InvalidRequest(f"messages: the model's chat template failed: {_first_line(error)}") from error
-        _require_calls(messages, text)
-        return text
-
-    def _render(self, messages: list[dict[str, Any]], values: dict[str, Any]) -> str:
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **values))
-
-
-def _require_calls(messages: list[dict[str, Any]], text: str) -> None:
-    """Refuse a conversation whose tool calls the template left out: many know none, and pass over them without a word."""
-    for message in messages:
-        for call in message.get("tool_calls") or ():
-            if call["function"]["name"] not in text:
-                raise InvalidRequest(
-                    "messages: the model's chat template leaves out tool_calls; send what was called as content"
-                )
-
-
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with content parts joined to text, the only kind that these models take."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return message
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise InvalidRequest(f"messages: content of type {kind!r} is not supported; send text")
-    return {**message, "content": "".join(str(part.get("text", "")) for part in content)}
-
 
 def _translated(step: Callable[[], Result]) -> Result:
     try:
         return step()
     except (RuntimeError, MemoryError) as error:
         if ran_out_of_memory(error):
-            raise OutOfDeviceMemory(_first_line(error)) from error
+            raise OutOfDeviceMemory(first_line(error)) from error
         raise

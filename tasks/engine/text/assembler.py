@@ -4,50 +4,80 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.engine.text.channels import OneChannel
 from tasks.engine.text.detokenizer import vocabulary_of
-from tasks.engine.text.piece import Piece
+from tasks.engine.text.piece import Piece, joined
 from tasks.engine.text.stop import StopMatcher
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+    from tasks.engine.text.formats import Format
     from tasks.messages.answer import Kind
 
 
 class TextAssembler:
-    """Ids in, text out: never half a character, never a part of a stop string.
+    """Ids in, text of each kind out: never half a character, never a part of a marker or of a stop string.
 
-    Without stop strings the released text equals ``tokenizer.decode(ids, skip_special_tokens=True,
+    Without markers and stop strings the released text equals ``tokenizer.decode(ids, skip_special_tokens=True,
     clean_up_tokenization_spaces=False)``: a leading space stays where the tokenizer's own decoder keeps it. Bytes that
     are no UTF-8 become U+FFFD, one for each maximal invalid part. Special and end tokens have no text.
 
+    Stop strings are looked for in the answer alone: a thought that mentions one goes on.
+
     Making one costs microseconds: what is known of the vocabulary is shared by all assemblers of a tokenizer.
+
+    Args:
+        tokenizer: the model's.
+        stop: the request's stop strings.
+        form: how the model marks its reasoning; ``None``: it has none.
+        tail: how the prompt ends: the model may be in a thought already.
     """
 
-    __slots__ = ("_decoder", "_matcher")
+    __slots__ = ("_channels", "_decoder", "_marks", "_matcher")
 
-    def __init__(self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = (), form: Format | None = None, tail: str = ""
+    ) -> None:
         self._decoder = vocabulary_of(tokenizer).decoder()
         self._matcher = StopMatcher(stop)
+        self._marks = form.marks if form is not None else {}
+        self._channels = form.channels(tail, stop) if form is not None else OneChannel()
 
     @property
     def kind(self) -> Kind:
-        """What the next text is."""
-        return "content"
+        """What the next text is, as far as is known."""
+        return self._channels.kind
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was completed. The text before it has been released, and no more will be."""
-        return self._matcher.stopped
+        return self._matcher.stopped or self._channels.stopped
 
     def push(self, token_id: int) -> list[Piece]:
         """Take the next token and return the text that may be released now, perhaps none."""
-        return _content(self._matcher.push(self._decoder.push(token_id)))
+        mark = self._marks.get(token_id)
+        text = self._decoder.push(token_id) if mark is None else self._decoder.cut() + mark
+        return self._released(self._channels.push(text)) if text else []
 
     def finish(self) -> list[Piece]:
         """Return what was held back and is due at the end: nothing after a stop string."""
-        return _content(self._matcher.push(self._decoder.finish()) + self._matcher.finish())
+        held = self._channels.push(self._decoder.finish()) + self._channels.finish()
+        pieces = self._released(held)
+        return joined((*pieces, Piece("content", self._matcher.finish())))
 
-
-def _content(text: str) -> list[Piece]:
-    return [Piece("content", text)] if text else []
+    def _released(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces without what may be, or is, a stop string."""
+        if len(pieces) == 1 and pieces[0].kind == "content":  # as nearly always
+            text = self._matcher.push(pieces[0].text)
+            return [Piece("content", text)] if text else []
+        released: list[Piece] = []
+        for kind, text in pieces:
+            if self._matcher.stopped:
+                break
+            if kind == "content":
+                released.append(Piece(kind, self._matcher.push(text)))
+            else:
+                # The answer is interrupted: a stop string does not reach over a thought.
+                released += (Piece("content", self._matcher.finish()), Piece(kind, text))
+        return joined(released)

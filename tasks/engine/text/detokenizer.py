@@ -34,6 +34,10 @@ class Decoder(Protocol):
         """Return what is left of an unfinished character."""
         ...
 
+    def cut(self) -> str:
+        """Return what is left of an unfinished character; what comes next is not a part of it."""
+        ...
+
 
 class Vocabulary(Protocol):
     """What the decoders of one tokenizer share."""
@@ -221,6 +225,9 @@ class _ByteDecoder:
     def finish(self) -> str:
         return self._trimmed(self._utf8.decode(b"", final=True))
 
+    def cut(self) -> str:
+        return self.finish()
+
     def _trimmed(self, text: str) -> str:
         if self._trim and text:
             self._trim = False
@@ -273,6 +280,14 @@ class _WindowDecoder:
     def finish(self) -> str:
         text = self._vocabulary.decode(self._window)
         return self._release(text, len(text))
+
+    def cut(self) -> str:
+        if self._clean == len(self._window):
+            return ""
+        text = self.finish()
+        self._window.clear()
+        self._clean = self._released = 0
+        return text
 
     def _release(self, text: str, end: int) -> str:
         released, self._released = text[self._released : end], max(self._released, end)

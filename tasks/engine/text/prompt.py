@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.engine.failure import first_line
+from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    from tasks.engine.text.template import ChatTemplate
+    from tasks.messages.engine import Submit
+
+#: As much of a rendered chat as a template may put behind the last message.
+TAIL_CHARACTERS = 512
+_LAST_WORD = re.compile(r"\S*\s*\Z")
 
 
 @dataclass(slots=True, frozen=True)
 class Prompt:
-    """A tokenised prompt.
-
-    ``tail`` is the text that the chat template put behind the last word of the request's own: what the answer begins in.
-    """
+    """A tokenised prompt. ``tail`` is how its text ends: a chat template may have begun the answer, with a thought."""
 
     ids: list[int]
     tail: str = ""
+
+
+class PromptEncoder:
+    """Makes the prompts of one model's requests.
+
+    Args:
+        tokenizer: the model's.
+        template: its chat template.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper, template: ChatTemplate) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+
+    def encode(self, submit: Submit) -> Prompt:
+        """The request's prompt, with the chat template applied to messages.
+
+        Raises:
+            InvalidRequest: the model cannot take it.
+        """
+        try:
+            if submit.prompt is not None:
+                return Prompt(list(self._tokenizer.encode(submit.prompt)), raw_tail(submit.prompt))
+            text = self._template.render(submit.messages or (), submit.chat_template_kwargs)
+            return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), text[-TAIL_CHARACTERS:])
+        except InvalidRequest:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
+            field = "messages" if submit.prompt is None else "prompt"
+            raise InvalidRequest(f"{field}: cannot be tokenised: {first_line(error)}") from error
+
+
+def raw_tail(prompt: str) -> str:
+    """The tail of a prompt that is no chat: a marker that is not at its very end is what the text is about."""
+    match = _LAST_WORD.search(prompt[-TAIL_CHARACTERS:])
+    return match[0] if match else ""

@@ -1,0 +1,117 @@
+"""How each family of models marks what it thinks, and the channels of an answer that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tasks.engine.text.channels import OneChannel
+from tasks.engine.text.headers import HeaderMarks, Headers
+from tasks.engine.text.thoughts import Delimiters, Thoughts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tasks.engine.text.channels import Channels
+
+#: Markers of thoughts, each a token of its own. The first three are what mlx-lm looks for.
+TOKENS = (
+    ("<think>", "</think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|think:start|>", "<|think:end|>"),
+    ("<thought>", "</thought>"),  # EXAONE
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ("◁think▷", "◁/think▷"),  # Kimi
+)
+#: Markers that are ordinary text where the vocabulary has no tokens for them.
+TEXTS = (*TOKENS[:6], TOKENS[-1])
+_GEMMA = ("<|channel>", "<channel|>")
+_XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
+_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+_HARMONY_OTHERS = ("<|constrain|>", "<|call|>", "<|return|>")
+_MUSE = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
+#: Lone surrogates, one for each marker: no decoded text has them.
+_FIRST_MARK = 0xDC00
+
+
+@dataclass(slots=True, frozen=True)
+class Format:
+    """What one tokenizer's markers are.
+
+    ``marks`` has a character for each token that is a marker or a part of one, by the token's id; ``names`` has the same by
+    the token's text.
+    """
+
+    marks: Mapping[int, str]
+    names: Mapping[str, str]
+    make: Callable[[str, frozenset[str]], Channels]
+
+    def channels(self, tail: str = "", stop: tuple[str, ...] = ()) -> Channels:
+        """The channels of one answer.
+
+        Args:
+            tail: how the prompt ends, with markers as the chat template wrote them.
+            stop: stop strings of the request. One that is a marker ends the answer there.
+        """
+        for name, mark in self.names.items():
+            tail = tail.replace(name, mark)
+        return self.make(tail, frozenset(self.names.get(text, text) for text in stop))
+
+
+def find_format(added: Mapping[str, int], template: str) -> Format:
+    """The format of a model.
+
+    Args:
+        added: the ids of the vocabulary's added tokens, by their text.
+        template: the chat template's source, which names the markers that are no tokens; empty where there is none.
+    """
+    found = _of_tokens(added)
+    if found is not None:
+        return found
+    texts = [pair for pair in TEXTS if all(marker in template for marker in pair)]
+    if not texts:
+        return Format({}, {}, lambda _tail, _stop: OneChannel())
+    opens, closes = zip(*texts, strict=True)
+    return Format({}, {}, partial(Thoughts, Delimiters(opens, closes)))
+
+
+def _of_tokens(added: Mapping[str, int]) -> Format | None:
+    """The format whose markers are tokens of this vocabulary."""
+
+    def made(names: Mapping[str, str], make: Callable[[str, frozenset[str]], Channels]) -> Format:
+        return Format({added[name]: mark for name, mark in names.items()}, names, make)
+
+    def marks_of(*names: str) -> dict[str, str]:
+        here = [name for name in names if name in added]
+        return {name: chr(_FIRST_MARK + number) for number, name in enumerate(here)}
+
+    if all(name in added for name in _HARMONY):
+        names = marks_of(*_HARMONY, *_HARMONY_OTHERS)
+        start, channel, message, *others = names.values()
+        constrain = names.get("<|constrain|>", "")
+        ends = "".join(others).replace(constrain, "")
+        return made(names, partial(Headers, HeaderMarks(start, message, ends, channel, constrain)))
+    if all(name in added for name in _MUSE):
+        names = marks_of(*_MUSE)
+        start, message, *ends_of = names.values()
+        return made(names, partial(Headers, HeaderMarks(start, message, "".join(ends_of))))
+    if all(name in added for name in _XTML):
+        names = marks_of(*_XTML)
+        begin, end, sep, _ = names.values()
+        silent = (f"{begin}response{sep}", f"{end}response{sep}", f"{end}message{sep}")
+        thoughts = Delimiters((f"{begin}think{sep}",), (f"{end}think{sep}",), silent, "".join(names.values()))
+        return made(names, partial(Thoughts, thoughts))
+    if all(name in added for name in _GEMMA):
+        names = marks_of(*_GEMMA)
+        begin, end = names.values()
+        return made(names, partial(Thoughts, Delimiters((f"{begin}thought",), (end,), (), begin + end)))
+    pairs = [pair for pair in TOKENS if all(name in added for name in pair)]
+    if not pairs:
+        return None
+    names = marks_of(*(name for pair in pairs for name in pair))
+    opens, closes = zip(*((names[first], names[last]) for first, last in pairs), strict=True)
+    return made(names, partial(Thoughts, Delimiters(opens, closes, (), "".join(names.values()))))
