@@ -1,7 +1,7 @@
 """What a model's own files say of its size. Only their JSON is read: a few kilobytes, whatever the weights weigh.
 
-Formats: config.json as transformers writes it; safetensors (8 bytes of header length, then a JSON header of names,
-dtypes and shapes); the index of a model in several files. mlx packs quantised weights into 32-bit words.
+config.json is as transformers writes it; which files have the weights is said in :mod:`tasks.models.weights`. mlx packs
+quantised weights into 32-bit words.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.context import read_context
-from tasks.models.reading import ModelFilesUnreadable, parse_object, read_object, text_config, whole
+from tasks.models.reading import ModelFilesUnreadable, read_object, read_object_if_there, text_config, whole
+from tasks.models.weights import INDEX, WeightsMissing, read_tensors, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-#: The safetensors format's own bound on a header.
-HEADER_BYTES_MAX = 100_000_000
 #: KV caches hold keys and values in 16 bits.
 KV_VALUE_BYTES = 2
 
-_INDEX = "model.safetensors.index.json"
 # What belongs to a quantised weight and is no parameter of the model.
 _NOT_PARAMETERS = (".scales", ".biases", "_scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv")
 _PACKED_DTYPES = {"U32", "I32"}
@@ -71,57 +68,20 @@ def read_model_size(folder: Path) -> ModelSize:
 
 
 def _from_weights(folder: Path, config: dict[str, Any]) -> tuple[int, int] | None:
-    files = sorted(folder.glob("*.safetensors"))
-    index = _index(folder)
-    if not files or (index and not set(index.get("weight_map", {}).values()) <= {path.name for path in files}):
+    try:
+        files = weight_files(folder)
+    except WeightsMissing:
         return None
-    parameters = weights_bytes = 0
-    for path in files:
-        for name, dtype, shape, size in _tensors(path):
-            parameters += _parameters_of(name, dtype, shape, config)
-            weights_bytes += size
-    return parameters, weights_bytes
+    tensors = [tensor for path in files for tensor in read_tensors(path)]
+    parameters = sum(_parameters_of(tensor.name, tensor.dtype, tensor.shape, config) for tensor in tensors)
+    return parameters, sum(tensor.end - tensor.start for tensor in tensors)
 
 
 def _from_index(folder: Path) -> tuple[int | None, int | None] | None:
-    index = _index(folder)
-    if index is None:
-        return None
-    metadata = index.get("metadata")
+    metadata = read_object_if_there(folder / INDEX).get("metadata")
     if not isinstance(metadata, dict):
         return None
     return whole(metadata.get("total_parameters")), whole(metadata.get("total_size"))
-
-
-def _index(folder: Path) -> dict[str, Any] | None:
-    path = folder / _INDEX
-    return read_object(path) if path.is_file() else None
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, str, list[int], int]]:
-    """Name, dtype, shape and bytes of each tensor in a safetensors file."""
-    for name, tensor in _header(path).items():
-        if name == "__metadata__":
-            continue
-        try:
-            shape = [int(each) for each in tensor["shape"]]
-            start, end = map(int, tensor["data_offsets"])
-            dtype = tensor["dtype"]
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise ModelFilesUnreadable(f"{path}: damaged entry of tensor {name!r} ({error})") from None
-        if min(shape, default=0) < 0 or not 0 <= start <= end:
-            raise ModelFilesUnreadable(f"{path}: tensor {name!r} has an impossible shape or place")
-        yield name, dtype, shape, end - start
-
-
-def _header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(length) if length <= HEADER_BYTES_MAX else b""
-    except OSError as error:
-        raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
-    return parse_object(text, f"header of {path}")
 
 
 def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, Any]) -> int:

@@ -12,6 +12,7 @@ from tasks.models.capabilities import capabilities
 from tasks.models.files import read_model_size
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
+from tasks.models.weights import WeightsMissing, weight_files
 from worker_config.cache import bundled_folder, cache_folder
 from worker_config.catalogue import ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError
@@ -80,10 +81,11 @@ def _entry(what: str, entry: ModelEntry, tier: Tier) -> Line:
         return Line("failure" if entry.kind == "path" else "warning", what, f"{says} is not here: {folder}", remedy)
     try:
         size = read_model_size(folder)
+        weight_files(folder)
+    except WeightsMissing as error:
+        return Line("failure", what, f"{says} is not whole: {error}", "fetch it again")
     except ModelFilesUnreadable as error:
         return Line("failure", what, f"{says} is damaged: {error}", "remove the folder and fetch it again")
-    if not any(folder.glob("*.safetensors")):
-        return Line("failure", what, f"{says} has no weights: {folder}", "remove the folder and fetch it again")
     weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
     return Line("ok", what, f"{says} is on this disk{weights}: {folder}")
 

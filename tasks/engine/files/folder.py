@@ -12,6 +12,7 @@ from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read
 from tasks.models.generation import Generation, read_generation
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.templates import Template, Templates, read_templates
+from tasks.models.weights import stray_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,8 +52,10 @@ def read_folder(config: EngineConfig) -> ModelFolder:
         ModelLoadFailed: it is not there, or a file is missing or damaged.
     """
     path, revision = find_model(config.source, config.revision)
-    description = check_model(path)
     try:
+        description = check_model(path)
+        if strays := stray_files(path):
+            logger.warning("%s: %s are no part of the model by its index, and are not loaded", path, ", ".join(strays))
         templates = read_templates(path)
         return ModelFolder(
             path=path,

@@ -15,6 +15,7 @@ from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.failure import first_line
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
+from tasks.engine.files.staging import staged
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
@@ -109,12 +110,13 @@ def _check_budget(config: EngineConfig, size: int) -> None:
 
 def _load_weights(folder: Path, config: EngineConfig) -> Module:
     model: Module
-    model, _ = utils.load_model(folder, lazy=True, trust_remote_code=config.trust_remote_code)
-    if accelerator() == "cpu" and _fits_dense(model, config):
-        # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
-        model = utils.dequantize_model(model)
-        model.set_dtype(mx.float32)
-    mx.eval(model.parameters())
+    with staged(folder) as loadable:
+        model, _ = utils.load_model(loadable, lazy=True, trust_remote_code=config.trust_remote_code)
+        if accelerator() == "cpu" and _fits_dense(model, config):
+            # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
+            model = utils.dequantize_model(model)
+            model.set_dtype(mx.float32)
+        mx.eval(model.parameters())
     mx.clear_cache()
     return model
 

@@ -7,16 +7,18 @@ import shutil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.client.parameters import parse
 from tasks.engine.files.folder import context_tokens
-from tasks.engine.files.source import find_model, folder_revision
+from tasks.engine.files.source import find_model, folder_revision, weights_bytes
 from tasks.engine.model.mlx import load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
+from tasks.models.weights import read_tensors
 from tests.garbage import EXAMPLES
 from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
 
@@ -117,14 +119,82 @@ def test_every_cut_of_the_weights_is_noticed(folder: Path, tmp_path: Path) -> No
             _load(damaged)
 
 
+def _answer(folder: Path) -> list[float]:
+    """The logits of a few tokens."""
+    model = _load(folder)._batch._model
+    return [float(each) for each in model(mx.array([[1, 2, 3]]))[0, -1]]
+
+
+def test_a_stray_file_of_weights_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    """Neither what is computed nor the revision, which other machines compare, nor the bytes that are counted."""
+    copy = make_tiny_model(tmp_path / "copy")
+    stray = make_tiny_model(tmp_path / "stray", seed=1) / "model.safetensors"
+    for name in ("model-old.safetensors", "model-00001-of-00002.safetensors"):
+        (copy / name).write_bytes(stray.read_bytes())
+    assert _answer(copy) == _answer(folder)
+    assert folder_revision(copy) == folder_revision(folder)
+    assert weights_bytes(copy) == weights_bytes(folder)
+
+
+def test_weights_are_loaded_by_the_names_in_the_index(folder: Path, tmp_path: Path) -> None:
+    """mlx-lm itself would load none of these, and the stray one instead."""
+    copy = make_tiny_model(tmp_path / "copy")
+    weights = copy / "model.safetensors"
+    named = {tensor.name: "weights.00.safetensors" for tensor in read_tensors(weights)}
+    weights.rename(copy / "weights.00.safetensors")
+    stray = make_tiny_model(tmp_path / "stray", seed=1) / "model.safetensors"
+    weights.write_bytes(stray.read_bytes())
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    assert _answer(copy) == _answer(folder)
+
+
+def _change(name: str, content: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+
+    return change
+
+
+def _retrain(folder: Path) -> None:
+    """One tensor has other numbers: its file keeps size and header."""
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    tensor = read_tensors(path)[3]
+    at = len(content) - max(each.end for each in read_tensors(path))
+    content[at + tensor.start : at + tensor.end] = bytes(tensor.end - tensor.start)
+    path.write_bytes(content)
+
+
 def test_copies_of_a_model_have_the_same_revision(folder: Path, tmp_path: Path) -> None:
-    """A request may be resumed on another machine; another configuration is another revision."""
-    copy, other = make_tiny_model(tmp_path / "copy"), make_tiny_model(tmp_path / "other", rope_theta=1.0)
+    """A request may be resumed on another machine."""
+    copy = make_tiny_model(tmp_path / "copy")
     (copy / "README.md").write_text("not a part of the model")
     assert folder_revision(copy) == folder_revision(folder) == find_model(str(folder), None)[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _config(rope_theta=1.0),
+        _config(quantization={"group_size": 32, "bits": 4}),
+        _change("generation_config.json", '{"do_sample": false}'),
+        _change("chat_template.jinja", "{{ 1 }}"),
+        _change("additional_chat_templates/rag.jinja", "{{ 1 }}"),
+        _change("special_tokens_map.json", "{}"),
+        _change("adapter_config.json", "{}"),
+        _retrain,
+        _write("model.safetensors", b"damaged, and still something to be told apart"),
+        _remove("model.safetensors"),
+    ],
+)
+def test_whatever_decides_what_a_model_says_makes_another_revision(
+    folder: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    """An answer must not go on with another template, other end tokens, or weights of another training."""
+    other = make_tiny_model(tmp_path / "other")
+    change(other)
     assert folder_revision(other) != folder_revision(folder)
-    (copy / "model.safetensors").write_bytes(b"damaged, and still something to be told apart")
-    assert folder_revision(copy) != folder_revision(folder)
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,12 @@ def test_a_config_tells_the_kv_cache_of_a_token(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not valid JSON"),
-        (b"\xff" * 20, "not valid JSON"),
-        ((10**15).to_bytes(8, "little") + b"{}", "not valid JSON"),
-        ((100).to_bytes(8, "little") + b'{"a": 1', "not valid JSON"),
+        (b"", "not a safetensors file"),
+        (b"\xff" * 20, "not a safetensors file"),
+        ((10**15).to_bytes(8, "little") + b"{}", "not a safetensors file"),
+        ((100).to_bytes(8, "little") + b'{"a": 1', "cut off in its header"),
+        ((7).to_bytes(8, "little") + b'{"a": 1', "not valid JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer.*git lfs pull"),
         ((2).to_bytes(8, "little") + b"[]", "expected a JSON object"),
         ((10).to_bytes(8, "little") + b'{"a":   1}', "tensor 'a'"),
         ((55).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}', "impossible"),
