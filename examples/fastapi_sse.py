@@ -31,6 +31,8 @@ def chat(question: str, max_tokens: int = 128) -> StreamingResponse:
         raise HTTPException(400, str(error)) from error
     except QueueFull as error:
         raise HTTPException(429, str(error), {"Retry-After": str(int(error.retry_after_s or 1))}) from error
+    except GenerationError as error:  # Redis is away, or no worker serves the model
+        raise HTTPException(503, str(error)) from error
     return StreamingResponse(events(result), media_type="text/event-stream")
 
 

@@ -134,8 +134,16 @@ class Cancelled(GenerationError):
     code = "cancelled"
 
 
-class StreamTimeout(TimeoutError):
+class StreamTimeout(GenerationError, TimeoutError):
     """A reader waited longer than it wanted to; the request itself goes on."""
+
+    code = "stream_timeout"
+
+
+class UnknownRequest(GenerationError):
+    """Nobody knows a request of this id: it was never sent, or is so long ago that all of it has expired."""
+
+    code = "unknown_request"
 
 
 def pointer(entry: str) -> str:

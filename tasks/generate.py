@@ -14,9 +14,8 @@ from celery import Task, shared_task, signals
 from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
-from kombu.exceptions import OperationalError
 
-from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest
+from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
@@ -101,9 +100,9 @@ class GenerateTask(Task):
             BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
         # pydantic and redis are two thirds of the import's time.
+        from tasks.broker.sending import sending
         from tasks.client.redaction import redact
         from tasks.client.request import prepare
-        from tasks.server.connection import endpoint, is_away, trouble
 
         follows = self._follows(options)
         if follows:
@@ -116,15 +115,8 @@ class GenerateTask(Task):
         if not current_settings().show_prompts:
             options |= {"argsrepr": "()", "kwargsrepr": redact(kwargs)}
         given = (args, kwargs, task_id, producer, link, link_error)
-        try:
+        with sending(self.app):
             return self._send_on(given, options) if follows else self._send(given, options)
-        except Exception as error:
-            if not (isinstance(error, OperationalError) or is_away(error)):
-                raise
-            found = trouble(error.__cause__ or error)
-            raise BrokerUnavailable(
-                f"cannot send to {endpoint(self.app)} ({found.says}): {found.remedy}", found.entry
-            ) from None
 
     def _follows(self, options: dict[str, Any]) -> bool:
         """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.
@@ -157,9 +149,11 @@ class GenerateTask(Task):
     def _meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
-            from tasks.server.connection import require_server
+            from tasks.server.connection import endpoint, require_server
+            from tasks.server.subscriptions import SUBSCRIPTIONS
 
             require_server(self.app)
+            SUBSCRIPTIONS.note_contact(endpoint(self.app))
             self._has_met_redis = True
 
     @cached_property

@@ -24,7 +24,7 @@ from hypothesis import settings as hypothesis_settings
 
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer
-from tests.support import Worker, forget_connections, forget_results
+from tests.support import Worker, forget_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +80,6 @@ def session_server() -> Iterator[EmbeddedServer]:
     RESERVED.close()
     with EmbeddedServer(password=PASSWORD, port=PORT) as server:
         yield server
-        forget_results()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import threading
 import time
 import uuid
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -65,20 +63,6 @@ def assert_gone(mark: str, *, timeout_s: float = 10.0) -> None:
     for each in left:
         each.kill()
     assert not about, f"processes stayed behind: {about}"
-
-
-def forget_results() -> None:
-    """Have Celery forget this process's results while their server is there; it would look for one that is gone for 20 s."""
-    celery = sys.modules.get("tasks.celery")
-    if celery is not None:
-        with warnings.catch_warnings():
-            # Celery, which lost a connection, leaves its sockets to the garbage collector.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
-        consumer = celery.app.backend.result_consumer
-        consumer.stop()
-        consumer.subscribed_to.clear()
-        consumer._pubsub = None
 
 
 def forget_connections() -> None:

@@ -62,6 +62,21 @@ class Settings:
     show_prompts: bool = setting(False, "Show prompts in events, logs and Flower instead of their lengths.")
     log_json: bool = setting(False, "Write the log as one JSON object a line.")
 
+    redis_timeout_s: float = setting(
+        5.0,
+        "A reply of Redis that has not come by then is given up with its connection; a call is tried once more on a new one.",
+        at_least=0.1,
+    )
+    redis_patience_s: float = setting(
+        75.0,
+        "How long get() and stream() wait for a Redis that they lost, before they raise BrokerUnavailable; 0 means for ever.",
+        at_least=0,
+    )
+    unknown_after_s: float = setting(
+        5.0,
+        "How long get() and stream() look for an id that nobody knows, before they raise UnknownRequest; 0 means for ever.",
+        at_least=0,
+    )
     result_ttl_s: int = setting(86_400, "How long Celery results are kept.", at_least=1)
     journal_ttl_s: int = setting(3_600, "How long a journal is kept after its request has ended.", at_least=1)
 

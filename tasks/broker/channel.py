@@ -26,9 +26,11 @@ from tasks.broker.message import (
 )
 from tasks.broker.qos import DROP, QoS
 from tasks.broker.queues import SEPARATOR, aside_list
+from tasks.broker.sending import send_twice
 from tasks.errors import InvalidRequest, QueueFull
 from tasks.names import ACCEPTED, GENERATE
 from tasks.server import keys
+from tasks.server.pool import Pool
 from tasks.server.script import Script
 from worker_config.settings import current_settings
 
@@ -119,6 +121,12 @@ class Channel(stock.Channel):
         if ident not in self._clients:
             self._clients[ident] = self.Client(connection_pool=self._get_pool())
         return self._clients[ident]
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        found = super()._get_pool(asynchronous)
+        if asynchronous:
+            return found
+        return Pool(found.connection_class, max_connections=found.max_connections, **found.connection_kwargs)
 
     def _disconnect_pools(self) -> None:
         async_pool = self.__dict__.pop("_async_pool", None)
@@ -293,7 +301,7 @@ class Channel(stock.Channel):
         names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
         require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
         with self.conn_or_acquire() as client:
-            refused = PUT(client, names, arguments)
+            refused = self._send(lambda: PUT(client, names, arguments), f"request {headers['id']}")
         if refused:
             depth, bound, limit = refused
             retry_after_s = wait_s(depth - bound + 1, limit)
@@ -301,6 +309,13 @@ class Channel(stock.Channel):
             raise QueueFull(
                 f"{depth} requests wait in {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
             )
+
+    def _put_fanout(self, *args: Any, **options: Any) -> None:
+        self._send(lambda: super(Channel, self)._put_fanout(*args, **options), "a command to the workers")
+
+    def _send(self, send: Callable[[], Any], about: str) -> Any:
+        """Send what kombu, in a worker, sends again by itself; in a producer its tries have no bound."""
+        return send() if self.scripts is not None else send_twice(send, about)
 
     def _put_arguments(self, queue: str, message: dict[str, Any], push: str, floor: str) -> tuple[list[str], list[Any]]:
         """The keys and arguments of put.lua."""

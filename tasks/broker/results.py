@@ -1,60 +1,143 @@
 """Celery's Redis result backend, changed in three places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
-1. **A producer subscribes to a result when it asks for it** (``get()``, a group's ``join()``), which Celery does anyway;
-   ``then()`` looks for what is stored, too (``GenerateResult.then``). Celery's own backend subscribes at each
-   call already: two commands more for each request, a subscription that stays for ever where nobody asks, and a process that
-   hangs for 20 s at its end when Redis is gone by then.
+1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
+   (:mod:`tasks.broker.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
+   subscribes to each result that is sent: a subscription stays for ever where nobody asks, a process hangs for 20 s at its end
+   when Redis is gone by then, and a connection that died without a word has ``get()`` wait for ever.
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.
-3. **Who waits for a result lives through a restart of Redis** from the first moment. Celery's own look at what is stored already
-   is the one step of ``get()`` that does not try again; and of a group in a group it looks for the inner group's id, under which
-   nothing is ever stored.
+3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.backends.redis import RedisBackend, ResultConsumer
+from celery.backends.asynchronous import BaseResultConsumer
+from celery.backends.redis import RedisBackend
+from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
 from tasks.broker.channel import Channel
 from tasks.broker.qos import QoS
+from tasks.broker.result_watch import ResultWatch
+from tasks.broker.waiting import Wait, has_come, meta_of
 from tasks.names import GENERATE
 from tasks.server import keys
-from tasks.server.connection import endpoint
+from tasks.server.connection import Endpoint, endpoint, is_away
+from tasks.server.pool import Pool
 from tasks.server.script import Script
+from tasks.server.subscriptions import SUBSCRIPTIONS
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from celery.app.task import Context
 
 ANSWER = Script(scripts.source("answer"))
 
 
-class Consumer(ResultConsumer):
-    """Hears of results."""
+class Consumer(BaseResultConsumer):
+    """Hears of results, for each caller that waits for some."""
 
-    def on_wait_for_pending(self, result: Any, **options: Any) -> None:
-        """Look for what is stored already, as patiently as Celery does all that follows."""
-        waiting = [leaf.id for leaf in leaves(result) if not leaf._cache]
-        for meta in self._ensure(self._stored, (waiting,)):
-            self.on_state_change(meta, None)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._reset()
 
-    def _stored(self, task_ids: Sequence[str]) -> list[dict[str, Any]]:
-        found = self.backend.mget([self.backend.get_key_for_task(task_id) for task_id in task_ids]) if task_ids else []
-        metas = [self.backend.decode_result(each) for each in found if each]
-        return [meta for meta in metas if meta["status"] in states.READY_STATES]
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._settling = threading.RLock()
+        self._waited_for: Counter[str] = Counter()
 
+    def _wait_for_pending(
+        self, result: Any, timeout: float | None = None, on_interval: Any = None, on_message: Any = None, **_: Any
+    ) -> Iterator[None]:
+        try:
+            with Wait(self, result, timeout, on_message) as wait:
+                while wait.waiting:
+                    wait.step()
+                    yield
+                    if on_interval is not None and wait.waiting:
+                        _call(on_interval)
+        finally:
+            self._forget(result)
 
-def leaves(result: Any) -> list[Any]:
-    """The results of single tasks that a result, a group or a group of groups is made of."""
-    parts = getattr(result, "results", None)
-    return [result] if parts is None else [leaf for part in parts for leaf in leaves(part)]
+    def watch(self, task_id: str, news: Callable[[ResultWatch], None], unknown_after_s: float) -> ResultWatch:
+        """Follow one result until its watch is closed, and :meth:`leave` says so."""
+        backend: Any = self.backend
+        key = bytes_to_str(backend.get_key_for_task(task_id))
+        found = ResultWatch(task_id, key, news, unknown_after_s if backend.is_brokers else 0.0)
+        with self._lock:
+            self._waited_for[task_id] += 1
+        SUBSCRIPTIONS.open(backend.where, found)
+        return found
+
+    def leave(self, task_ids: Iterable[str]) -> None:
+        """Note that these are not followed any more."""
+        with self._lock:
+            for task_id in task_ids:
+                self._waited_for[task_id] -= 1
+                if not self._waited_for[task_id]:
+                    del self._waited_for[task_id]
+
+    def unwatched(self) -> list[str]:
+        """Results that somebody wants to be called back for, and that nobody waits for."""
+        pending = {task_id for found in self._pending_results for task_id in list(found)}
+        with self._lock:
+            return list(pending - self._waited_for.keys())
+
+    def decode(self, payload: bytes) -> dict[str, Any]:
+        """A result's metadata, made from what is stored."""
+        meta: dict[str, Any] = self.backend.decode_result(payload)
+        return meta
+
+    def settle(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None:
+        """Give a stored result to those that are waited for, and to all others of this process that have the same id."""
+        with self._settling:  # a promise that two threads fulfil at once calls back twice
+            for result in [*waiting, *self._pending(task_id)]:
+                if not result._cache:
+                    # Each has its own: Python writes into an exception that is raised.
+                    result._maybe_set_cache(self.decode(payload))
+
+    def has_ended(self, result: Any) -> bool:
+        """Whether a result and all before it have come; ``False`` where Redis cannot be asked."""
+        try:
+            return bool(result.ready()) and (result.parent is None or self.has_ended(result.parent))
+        except Exception as error:
+            if is_away(error):
+                return False
+            raise
+
+    def start(self, initial_task_id: str, **_: Any) -> None:
+        """Nothing: whoever waits listens."""
+
+    def consume_from(self, task_id: str) -> None:
+        """Nothing: whoever waits listens."""
+
+    def cancel_for(self, task_id: str) -> None:
+        """Nothing: whoever waits stops listening once it has waited."""
+
+    def drain_events(self, timeout: float | None = None) -> None:
+        """Nothing: the subscription's thread hears, and whoever waits is told."""
+
+    def on_after_fork(self) -> None:
+        """Nobody of the parent waits here, and a lock may have been held."""
+        self._reset()
+
+    def _pending(self, task_id: str) -> list[Any]:
+        return [result for found in self._pending_results for result in list(found.get(task_id, {}).values())]
+
+    def _forget(self, result: Any) -> None:
+        """Let go of a result that was waited for in vain, unless somebody wants to be called back for it."""
+        if not has_come(result) and hasattr(result, "id") and not any(result.on_ready.listeners):
+            self.backend._remove_pending_result(result)
 
 
 class Backend(RedisBackend):
@@ -63,12 +146,47 @@ class Backend(RedisBackend):
     ResultConsumer = Consumer
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Nothing: asking for a result subscribes to it."""
+        """Nothing: whoever waits for a result listens to it."""
 
     @cached_property
-    def _is_brokers(self) -> bool:
+    def where(self) -> Endpoint:
+        """The server that results are on."""
+        brokers = endpoint(self.app)
+        found = endpoint(str(self.url))
+        if found.url == brokers.url:
+            return brokers
+        tls = self.app.conf.redis_backend_use_ssl
+        return Endpoint(found.url, tuple(sorted(tls.items())) if isinstance(tls, dict) else ())
+
+    @cached_property
+    def is_brokers(self) -> bool:
         """Whether results are where messages are, so that one script can do both."""
-        return endpoint(str(self.url)).url == endpoint(self.app).url
+        return self.where == endpoint(self.app)
+
+    @property
+    def retry_policy(self) -> dict[str, Any]:
+        """Celery's, which is for so many tries, however long one takes. A producer's are over after a while."""
+        policy: dict[str, Any] = super().retry_policy
+        if Channel.scripts is None:
+            policy["timeout"] = 2 * current_settings().redis_timeout_s
+        return policy
+
+    def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Iterator[tuple[str, Any]]:
+        """Each member of a group once it has come."""
+        self._ensure_not_eager()
+        waiting = list(result.results)
+        for _ in self._wait_for_pending(result, no_ack=no_ack, **options):
+            come = [member for member in waiting if has_come(member)]
+            waiting = [member for member in waiting if member not in come]
+            yield from ((member.id, meta_of(member)) for member in come)
+        yield from ((member.id, meta_of(member)) for member in waiting)
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Celery's, but for the last results of a process that ends: by then there is nothing left to do it with."""
+        return result if sys.is_finalizing() else super().remove_pending_result(result)
+
+    def _get_pool(self, **params: Any) -> Any:
+        return Pool(**params)
 
     def _store_result(
         self,
@@ -80,7 +198,7 @@ class Backend(RedisBackend):
         **options: Any,
     ) -> Any:
         tag = _delivery_tag(request, state)
-        if Channel.scripts is None or not tag or state not in states.READY_STATES or not self._is_brokers:
+        if Channel.scripts is None or not tag or state not in states.READY_STATES or not self.is_brokers:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
@@ -90,6 +208,15 @@ class Backend(RedisBackend):
         self.ensure(ANSWER, (Channel.scripts, names, (self.encode(meta), int(life_s or 0), tag)))
         QoS.answered.add(tag)
         return result
+
+
+def _call(on_interval: Callable[[], Any]) -> None:
+    """For a chain it asks whether what comes before has failed, which without Redis is not known yet."""
+    try:
+        on_interval()
+    except Exception as error:
+        if not is_away(error):
+            raise
 
 
 def _delivery_tag(request: Context | None, state: str) -> str:

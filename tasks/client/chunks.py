@@ -146,5 +146,6 @@ def _unsaid(said: str, text: str) -> str:
 
     Needed where Redis lost a journal and its request was run again, in chunks that begin elsewhere.
     """
-    overlap = next((size for size in range(len(text), 0, -1) if said.endswith(text[:size])), 0)
+    longest = min(len(said), len(text))
+    overlap = next((size for size in range(longest, 0, -1) if said.endswith(text[:size])), 0)
     return text[overlap:]

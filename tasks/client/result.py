@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery.result import AsyncResult
 from vine import barrier
 
+from worker_config.settings import current_settings
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
     from tasks.broker.limits import Position
+    from tasks.client.answer import Answer
     from tasks.client.chunks import Chunk
-    from tasks.client.stream import Stored
+    from tasks.client.reading import Stored
 
 
 class GenerateResult(AsyncResult):
@@ -38,6 +43,7 @@ class GenerateResult(AsyncResult):
 
         Raises:
             StreamTimeout: nothing came in time; the message says what is known. The request itself goes on.
+            UnknownRequest: nobody knows the id, for ``unknown_after_s``.
             GenerationError: the request failed; the class says why.
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
@@ -45,7 +51,15 @@ class GenerateResult(AsyncResult):
         from tasks.server.connection import endpoint
 
         leave = self._cancel if cancel_on_close else None
-        return follow(endpoint(self.app), self.id, self._stored, leave, timeout=timeout, idle_timeout=idle_timeout)
+        return follow(
+            endpoint(self.app),
+            self.id,
+            self._stored,
+            leave,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            unknown_after_s=self.unknown_after_s,
+        )
 
     def astream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
@@ -55,7 +69,15 @@ class GenerateResult(AsyncResult):
         from tasks.server.connection import endpoint
 
         leave = self._cancel if cancel_on_close else None
-        return afollow(endpoint(self.app), self.id, self._stored, leave, timeout=timeout, idle_timeout=idle_timeout)
+        return afollow(
+            endpoint(self.app),
+            self.id,
+            self._stored,
+            leave,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            unknown_after_s=self.unknown_after_s,
+        )
 
     def revoke(
         self,
@@ -72,19 +94,60 @@ class GenerateResult(AsyncResult):
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
+        from tasks.broker.sending import sending
         from tasks.journal.writer import mark_cancelled
         from tasks.server.connection import connect
 
         with closing(connect(self.app)) as client:
             mark_cancelled(client, self.id, running=terminate)
-        return super().revoke(connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout)
+        with sending(self.app):
+            return super().revoke(connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout)
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
         """Celery's ``then``, for a result that is there already too."""
+        from tasks.broker.results import Backend
+
+        if isinstance(callback, barrier):  # a group's
+            if isinstance(self.backend, Backend):
+                # It is waited for member by member. Were it pending, it would be kept for ever where nobody waits.
+                return self.on_ready.then(callback, on_error)
+            return super().then(callback, on_error, weak)
         found = super().then(callback, on_error, weak)
-        if not isinstance(callback, barrier):  # a group looks for its results all at once
-            self._get_task_meta()
+        self._get_task_meta()
         return found
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        """``await result`` is :meth:`get` for asyncio; it never blocks the event loop."""
+        return self._answer().__await__()
+
+    async def _answer(self) -> Answer:
+        async for _ in self.astream():
+            pass
+        # The result is stored right behind the journal's end.
+        return await to_thread(self.get)
+
+    @property
+    def unknown_after_s(self) -> float:
+        """How long a request is looked for of which Redis knows nothing; 0 is for ever."""
+        return current_settings().unknown_after_s
+
+    def what_is_known(self) -> str:
+        """How far the request has come, for somebody who waited for too long."""
+        from tasks.client.progress import progress
+        from tasks.server.connection import endpoint
+
+        return progress(endpoint(self.app), self.id)
+
+    def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
+        """Celery's. It is how ``get()`` asks whether what comes before has failed, which without Redis is not known yet."""
+        from tasks.server.connection import is_away
+
+        try:
+            return super().maybe_throw(propagate, callback)
+        except Exception as error:
+            if self._cache or not is_away(error):
+                raise
+            return None
 
     def position(self) -> Position | None:
         """How many requests will be taken before this one, and how long that may take; ``None`` once it waits no more.
@@ -105,14 +168,18 @@ class GenerateResult(AsyncResult):
         """What Celery has stored; an unknown state where it stores nothing or cannot be asked just now."""
         from celery.backends.base import DisabledBackend
 
-        from tasks.client.stream import Stored, describe
+        from tasks.client.reading import Stored, describe
         from tasks.errors import BrokerUnavailable
         from tasks.server.connection import translated
 
         if isinstance(self.backend, DisabledBackend):
-            return Stored()
+            return Stored(absent=True)
         try:
             with translated(f"result of {self.id}"):
-                return describe(self.backend.get_task_meta(self.id, cache=False))
+                stored = describe(self.backend.get_task_meta(self.id, cache=False))
+                if stored.absent and self.parent is not None and not self.parent.ready():
+                    # It is sent once all before it has ended.
+                    return replace(stored, absent=False)
+                return stored
         except BrokerUnavailable:
             return Stored()

@@ -16,12 +16,12 @@ from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server import keys
 from worker_config.environment import SettingError
 from worker_config.redis_url import RedisUrl, without_password
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMES = ("redis", "rediss", "unix", "redis+socket")
-TIMEOUT_S = 5.0
 #: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
 OLDEST_VERSION = (6, 2)
 # Answers of a server that will take the same write later; redis-py has classes of their own for some others.
@@ -65,16 +65,17 @@ class Endpoint:
         return without_password(self.url)
 
 
-def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
+def connect(source: Any, *, timeout_s: float | None = None, attempts: int = 2) -> redis.Redis:
     """A client for the Redis of a Celery app, a URL or an :class:`Endpoint`. Nothing is sent before its first command.
 
-    It answers in bytes, waits at most ``timeout_s`` for a reply, and sends a command at most twice (a pooled connection
-    may be stale): redis-py would try eleven times, which is a minute when a server hangs.
+    It answers in bytes, waits at most ``timeout_s`` (the setting ``redis_timeout_s``) for a reply, and sends a command at most
+    twice (a pooled connection may be stale): redis-py would try eleven times, which is a minute when a server hangs.
 
     Raises:
         BrokerMisconfigured: the app's broker and result backend are not Redis, or the URL cannot be used.
     """
     where = endpoint(source)
+    timeout_s = timeout_s or current_settings().redis_timeout_s
     # What the URL's query says beats these arguments, so endpoint() leaves nothing in it but TLS.
     return redis.Redis.from_url(
         where.url,
@@ -84,7 +85,7 @@ def connect(source: Any, *, timeout_s: float = TIMEOUT_S) -> redis.Redis:
         decode_responses=False,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), attempts - 1),
     )
 
 

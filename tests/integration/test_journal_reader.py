@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.client import subscription
 from tasks.client.chunks import Chunk
-from tasks.client.stream import Stored, afollow, follow
+from tasks.client.journal_watch import Event, JournalWatch
+from tasks.client.reading import Stored
+from tasks.client.stream import afollow, follow
 from tasks.errors import BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, encode
 from tasks.server import keys
 from tasks.server.connection import connect, endpoint
+from tasks.server.subscription import Patience, Subscription
+from tasks.server.subscriptions import SUBSCRIPTIONS, Subscriptions
+from tests.line import Line
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -100,14 +103,19 @@ def where(redis_url: str) -> Endpoint:
 class Reader:
     """Follows one request on a thread of its own."""
 
-    def __init__(self, where: Endpoint, stored: Callable[[], Stored] = nothing_stored, task_id: str = TASK) -> None:
+    def __init__(
+        self,
+        where: Endpoint,
+        stored: Callable[[], Stored] = nothing_stored,
+        subscriptions: Subscriptions = SUBSCRIPTIONS,
+    ) -> None:
         self.chunks: list[Chunk] = []
-        self._where, self._stored, self._task_id = where, stored, task_id
+        self._where, self._stored, self._subscriptions = where, stored, subscriptions
         self._pool = ThreadPoolExecutor(1)
         self._done = self._pool.submit(self._read)
 
     def _read(self) -> None:
-        for chunk in follow(self._where, self._task_id, self._stored, timeout=60):
+        for chunk in follow(self._where, TASK, self._stored, timeout=60, subscriptions=self._subscriptions):
             self.chunks.append(chunk)
 
     @property
@@ -128,6 +136,11 @@ class Reader:
 
 def wait_until_subscribed(client: Redis, task_id: str = TASK) -> None:
     wait_until(lambda: dict(client.pubsub_numsub(keys.stream(task_id)))[keys.stream(task_id).encode()] > 0)
+
+
+def connections_received(client: Redis) -> int:
+    stats: dict[str, int] = client.info("stats")
+    return stats["total_connections_received"]
 
 
 class TestStream:
@@ -171,14 +184,19 @@ class TestStream:
         assert texts == ["first last"] * 1_000
         assert len(client.client_list("pubsub")) <= 1
 
-    def test_more_than_a_page(self, journal: Journal, where: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_more_than_a_page(self, journal: Journal, where: Endpoint) -> None:
         """A journal longer than one read is read page by page."""
-        monkeypatch.setattr(subscription, "ENTRIES_AT_ONCE", 7)
         writer = Writer(journal)
         writer.say(*(f"{i} " for i in range(100)))
         writer.end()
-        reader = Reader(where)
-        assert "".join(chunk.text for chunk in reader.finish()) == "".join(f"{i} " for i in range(100))
+        events: list[Event] = []
+        place = JournalWatch(TASK, events.extend, page=7)
+        SUBSCRIPTIONS.open(where, place)
+        wait_until(lambda: events and isinstance(events[-1], Chunk) and events[-1].finish_reason)
+        place.close()
+        chunks = [event for event in events if isinstance(event, Chunk)]
+        assert "".join(chunk.text for chunk in chunks) == "".join(f"{i} " for i in range(100))
+        assert place.reads >= 100 // 7
 
     def test_next_attempt(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """A request that another attempt carries on reads as one text."""
@@ -285,67 +303,20 @@ class TestLoss:
         reader.finish()
         assert reader.text == "abcd"
 
-    def test_dead_line(self, journal: Journal, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_dead_line(self, journal: Journal, redis_url: str) -> None:
         """A connection behind which nobody is any more, which no error shows, is given up for another."""
-        monkeypatch.setattr(subscription, "PING_AFTER_S", 0.1)
-        monkeypatch.setattr(subscription, "PONG_WITHIN_S", 0.5)
         writer = Writer(journal)
         with Line(redis_url) as line:
-            reader = Reader(endpoint(line.url))
+            reader = Reader(
+                endpoint(line.url), subscriptions=Subscriptions(Patience(ping_after_s=0.1, answer_within_s=0.5))
+            )
             writer.say("a")
             reader.wait_for("a")
-            line.go_dead()
+            line.forget()
             writer.say("b")
             writer.end()
             assert [chunk.text for chunk in reader.finish()] == ["a", "b", ""]
             assert line.calls > 2
-
-
-class Line:
-    """A line to the server that can go dead: what is on it is lost and no end hears of it. New calls go through."""
-
-    def __init__(self, url: str) -> None:
-        user, _, address = url.rpartition("@")
-        host, _, port = address.partition("/")[0].partition(":")
-        self._server = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._living: set[socket.socket] = set()
-        self._all: list[socket.socket] = []
-        self.calls = 0
-        self.url = f"{user}@127.0.0.1:{self._listener.getsockname()[1]}/0"
-
-    def __enter__(self) -> Line:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._all:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def go_dead(self) -> None:
-        """Lose what is sent on the calls of now."""
-        self._living.clear()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                far = socket.create_connection(self._server)
-                self.calls += 1
-                self._all += (near, far)
-                self._living |= {near, far}
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65_536):
-                if source in self._living:
-                    target.sendall(data)
 
 
 class TestStored:
@@ -466,14 +437,49 @@ class TestPatience:
 
 
 class TestServer:
-    def test_never_reached(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_never_reached(self) -> None:
         """A server that never answers is an error after a while, and the reason of a timeout before."""
         nowhere = endpoint("redis://:secret@127.0.0.1:1/0")
         with pytest.raises(StreamTimeout, match=r"Redis cannot be reached \(redis://:\*\*\*@127.0.0.1:1/0: "):
             list(follow(nowhere, TASK, nothing_stored, timeout=0.5))
-        monkeypatch.setattr("tasks.client.stream.FIRST_CONTACT_S", 0.2)
+        impatient = Subscriptions(Patience(first_contact_s=0.2))
         with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
-            list(follow(nowhere, TASK, nothing_stored, timeout=30))
+            list(follow(nowhere, TASK, nothing_stored, timeout=30, subscriptions=impatient))
+
+    def test_one_that_was_reached_before(self, client: Redis, journal: Journal, redis_url: str) -> None:
+        """A reader that begins while a server is away that this process has reached waits for it: it is no wrong address."""
+        writer = Writer(journal)
+        writer.say("a")
+        writer.end()
+        with Line(redis_url) as line:
+            line.refuse()
+            patient = Subscriptions(Patience(first_contact_s=0.1))
+            patient.note_contact(endpoint(line.url))
+            reader = Reader(endpoint(line.url), subscriptions=patient)
+            began = time.monotonic()
+            wait_until(lambda: line.refused > 3 and time.monotonic() - began > 0.2)
+            line.heal()
+            assert "".join(chunk.text for chunk in reader.finish()) == "a"
+
+    def test_away_for_too_long(self, journal: Journal, redis_url: str) -> None:
+        """A reader in mid-stream waits for a server that is away, and not for ever."""
+        Writer(journal).say("a")
+        with Line(redis_url) as line:
+            chunks = follow(endpoint(line.url), TASK, nothing_stored, subscriptions=Subscriptions(Patience(away_s=0.3)))
+            assert next(chunks).text == "a"
+            line.refuse()
+            with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
+                next(chunks)
+
+    def test_refused_once(self, client: Redis, redis_server: EmbeddedServer) -> None:
+        """Whom the server refuses does not ask it again and again: one connection, until somebody wants to read again."""
+        address = redis_server.url.rpartition("@")[2]
+        refused = Subscriptions(Patience(idle_s=0.5))
+        before, others = connections_received(client), set(threading.enumerate())
+        with pytest.raises(BrokerUnavailable, match="refuses"):
+            list(follow(endpoint(f"redis://:wrong@{address}"), TASK, nothing_stored, subscriptions=refused))
+        wait_until(lambda: set(threading.enumerate()) <= others, about="the end of the subscription's thread")
+        assert connections_received(client) - before == 1
 
     def test_refused(self, client: Redis, redis_server: EmbeddedServer) -> None:
         """A client without the right to read, or to listen, is told so at once."""
@@ -578,12 +584,12 @@ class TestProcess:
         assert answers.get() == "ab"
         assert reader.finish()[-1].finish_reason == "stop"
 
-    def test_idle(self, journal: Journal, client: Redis, where: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_idle(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """With nobody listening the thread ends and its connections close; the next reader starts another."""
-        monkeypatch.setattr(subscription, "IDLE_S", 0.1)
+        impatient = Subscriptions(Patience(idle_s=0.1))
         for task_id in ("one", "two"):
             Writer(journal, task_id).end()
-            list(follow(where, task_id, nothing_stored, timeout=30))
+            list(follow(where, task_id, nothing_stored, timeout=30, subscriptions=impatient))
             wait_until(lambda: not client.client_list("pubsub"), about="the end of the subscription")
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -594,7 +600,7 @@ class TestProcess:
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(subscription.Subscription, "_hear", defect)
+            patch.setattr(Subscription, "_hear", defect)
             with pytest.raises(BrokerUnavailable, match="read again"):
                 list(follow(where, "elsewhere", nothing_stored, timeout=30))
         Writer(journal).end()

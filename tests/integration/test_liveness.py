@@ -11,7 +11,7 @@ import pytest
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed
 from tasks.server import keys
-from tests.support import Reader, forget_results, wait_until
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,6 @@ def test_redis_forgets_the_fleet(worker: StartWorker, redis_server: EmbeddedServ
     """After Redis was killed and has come back empty, every worker is in the hash within 10 s, by its usual heartbeat."""
     workers = [worker("-c", "2") for _ in range(3)]
     identities = [record_of(each).identity for each in workers]
-    forget_results()
     redis_server.kill()
     redis_server.restart()
     wait_until(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from celery import Celery
 from celery.exceptions import TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from tasks.client.result import GenerateResult
-from tasks.errors import BrokerUnavailable, EngineFailed, StreamTimeout
+from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
+    from tasks.client.answer import Answer
     from tasks.demo.embedded import EmbeddedServer
 
 
@@ -57,6 +59,10 @@ def answer(journal: Journal, task_id: str, *texts: str, end: bool = True) -> Non
     assert set(journal.append(items)) == {"ok"}
 
 
+async def wait_for(result: GenerateResult) -> Answer:
+    return await result
+
+
 PRODUCER = """
 from tasks import generate
 kept = [generate.delay(prompt="a", model="fake:0") for _ in range(5)]
@@ -80,6 +86,31 @@ def test_a_producer_ends_without_redis(redis_server: EmbeddedServer) -> None:
         producer.stdin.flush()
         assert producer.stdout.readline() == "ends\n"
         assert producer.wait(10) == 0
+
+
+LEFT_BEHIND = """
+from celery import group
+from celery.exceptions import TimeoutError
+from tasks import generate
+results = [generate.delay(prompt="a", model="fake:0") for _ in range(5)]
+together = group(generate.s(prompt="a", model="fake:0") for _ in range(3)).apply_async()
+results[0].then(print)
+for waited_for in (results[1], together):
+    try:
+        waited_for.get(timeout=0.2)
+    except TimeoutError:
+        pass
+"""
+
+
+def test_a_producer_ends_without_a_word(redis_server: EmbeddedServer) -> None:
+    """A process that leaves results unread, waited for or not, prints nothing at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60, start_new_session=True,
+    )  # fmt: skip
+    warnings = [line for line in done.stderr.splitlines() if "the request waits" not in line]
+    assert (done.returncode, done.stdout, warnings) == (0, "", [])
 
 
 class TestStream:
@@ -138,8 +169,35 @@ class TestStream:
 
     def test_unknown(self, result: GenerateResult) -> None:
         """A request that does not exist yet is waited for, and the timeout says what Celery says."""
-        with pytest.raises(StreamTimeout, match=r"no worker has claimed it .*PENDING"):
+        with pytest.raises(StreamTimeout, match=r"no worker has claimed it .*PENDING") as caught:
             list(result.stream(idle_timeout=0.3))
+        assert (caught.value.code, isinstance(caught.value, GenerationError)) == ("stream_timeout", True)
+
+    def test_awaited(self, result: GenerateResult, journal: Journal) -> None:
+        """``await`` gives what ``get`` does, also for many at once, and raises what it raises."""
+        results = [GenerateResult(f"awaited-{n}", app=result.app) for n in range(100)]
+
+        async def main() -> list[Answer]:
+            waiting = asyncio.gather(*results)
+            await asyncio.to_thread(end_all)
+            return await waiting
+
+        def end_all() -> None:
+            for awaited in results:
+                answer(journal, awaited.id, "Hello")
+                awaited.backend.store_result(awaited.id, {"text": awaited.id}, "SUCCESS")
+
+        assert [got["text"] for got in asyncio.run(main())] == [awaited.id for awaited in results]
+        result.backend.store_result(result.id, EngineFailed("three times"), "FAILURE")
+        with pytest.raises(EngineFailed, match="three times"):
+            asyncio.run(wait_for(result))
+
+    def test_a_timeout_of_get(self, result: GenerateResult, journal: Journal) -> None:
+        """``get(timeout=...)`` explains what is known, as ``stream`` does; whoever catches Celery's error catches it too."""
+        answer(journal, result.id, "a", "b", end=False)
+        for kind in (CeleryTimeoutError, StreamTimeout):
+            with pytest.raises(kind, match=r"timeout=0.3 s is over: worker a@here#1 has sent 2 tokens"):
+                result.get(timeout=0.3)
 
     def test_without_backend(self, redis_url: str, journal: Journal) -> None:
         """An application that stores no results streams all the same."""
@@ -154,7 +212,7 @@ class TestStream:
         """An application whose broker is not Redis is told which settings it has."""
         with (
             Celery("shop", broker="amqp://guest:secret@localhost//", set_as_current=False) as app,
-            pytest.raises(BrokerUnavailable, match=r"broker_read_url='amqp://guest:\*\*\*@localhost//'"),
+            pytest.raises(BrokerUnavailable, match=r"broker_read_url='amqp://guest:\*\*\*@localhost/"),
         ):
             next(GenerateResult("x", app=app).stream())
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.engine.fake import fake_text
 from tasks.server import keys
-from tests.support import Reader, forget_results, wait_until
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -146,7 +146,6 @@ def test_hurried_while_redis_is_away(generate: GenerateTask, worker: StartWorker
     node = worker(*ARGS, env={"CELERY_MLX_DRAIN_TIMEOUT_S": "3600"})
     for result in send(generate, 2, 5000):
         next(iter(result.stream(timeout=WAIT_S)))
-    forget_results()
     redis_server.stop()
     node.signal(signal.SIGTERM)
     node.signal(signal.SIGQUIT)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import json
+import multiprocessing
 import threading
 import uuid
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import states
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, ResultSet
+
+from tasks.client.result import GenerateResult
+from tasks.errors import EngineFailed, StreamTimeout, UnknownRequest
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery import Celery
+    from redis import Redis
 
 # Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
@@ -37,6 +49,16 @@ def gather(app: Celery, *members: Any) -> GroupResult:
 
     found = [generate.AsyncResult(member) if isinstance(member, str) else member for member in members]
     return GroupResult(str(uuid.uuid4()), found, app=app)
+
+
+def generate_result(task_id: str) -> GenerateResult:
+    from tasks import generate
+
+    return generate.AsyncResult(task_id)
+
+
+async def await_(result: GenerateResult) -> Any:
+    return await result
 
 
 def texts(task_ids: Sequence[str]) -> list[dict[str, str]]:
@@ -88,3 +110,185 @@ def test_a_set(producer_app: Celery) -> None:
     store(producer_app, ids)
     gathered = ResultSet([generate.AsyncResult(task_id) for task_id in ids], app=producer_app)
     assert gathered.get(timeout=WAIT_S) == texts(ids)
+
+
+def test_many_threads_wait_for_the_same(producer_app: Celery) -> None:
+    """Eight threads that wait for one group's members, some of them for the same objects, all get them."""
+    ids = new_ids(30)
+    shared = gather(producer_app, *ids)
+    groups = [shared, shared, *(gather(producer_app, *ids) for _ in range(6))]
+    with ThreadPoolExecutor(8) as threads:
+        waits = [threads.submit(group.get, timeout=WAIT_S) for group in groups]
+        for task_id in ids:
+            store(producer_app, [task_id])
+        assert [wait.result() for wait in waits] == [texts(ids)] * 8
+
+
+def test_each_caller_raises_an_error_of_its_own(producer_app: Celery) -> None:
+    """A stored error is raised on two threads as two objects: Python writes into one that is raised."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    producer_app.backend.store_result(task_id, EngineFailed("three times"), states.FAILURE)
+    with ThreadPoolExecutor(2) as threads:
+        waits = [threads.submit(generate.AsyncResult(task_id).get, timeout=WAIT_S) for _ in range(2)]
+        first, second = (wait.exception() for wait in waits)
+    assert isinstance(first, EngineFailed)
+    assert isinstance(second, EngineFailed)
+    assert first is not second
+
+
+def test_a_message_that_was_lost(producer_app: Celery, redis_client: Redis) -> None:
+    """A result that is stored and not announced, as over a connection that died, is found by looking again."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    key = f"celery-task-meta-{task_id}"
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(generate.AsyncResult(task_id).get, timeout=WAIT_S)
+        wait_until(lambda: redis_client.pubsub_numsub(key) == [(key, 1)])
+        stored: dict[str, Any] = {
+            "task_id": task_id,
+            "status": "SUCCESS",
+            "result": {"text": "quiet"},
+            "traceback": None,
+            "children": [],
+        }
+        redis_client.set(key, json.dumps(stored))
+        assert wait.result() == {"text": "quiet"}
+
+
+def test_no_time_at_all(producer_app: Celery) -> None:
+    """``timeout=0`` asks without waiting: what is stored is given, and nothing else."""
+    from tasks import generate
+
+    ids = new_ids(2)
+    store(producer_app, ids[:1])
+    assert generate.AsyncResult(ids[0]).get(timeout=0) == {"text": ids[0]}
+    with pytest.raises(CeleryTimeoutError, match="no worker has claimed it"):
+        generate.AsyncResult(ids[1]).get(timeout=0)
+
+
+def test_states_on_the_way(producer_app: Celery, redis_client: Redis) -> None:
+    """``on_message`` is told of each state that is stored while somebody waits."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    key = f"celery-task-meta-{task_id}"
+    states_seen: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(
+            generate.AsyncResult(task_id).get,
+            timeout=WAIT_S,
+            on_message=lambda meta: states_seen.append(meta["status"]),
+        )
+        wait_until(lambda: redis_client.pubsub_numsub(key) == [(key, 1)])
+        producer_app.backend.store_result(task_id, {"step": 1}, "PROGRESS")
+        wait_until(lambda: states_seen == ["PROGRESS"])
+        store(producer_app, [task_id])
+        wait.result()
+    assert states_seen == ["PROGRESS", "SUCCESS"]
+
+
+def test_a_result_that_nobody_stores(producer_app: Celery) -> None:
+    """A member with ``ignore_result`` counts as ended: nothing will ever come of it."""
+    ids = new_ids(2)
+    store(producer_app, ids[:1])
+    group = gather(producer_app, *ids)
+    group.results[1].ignored = True
+    assert group.get(timeout=WAIT_S) == [*texts(ids[:1]), None]
+
+
+def test_nothing_is_kept_of_a_wait_in_vain(producer_app: Celery, redis_client: Redis) -> None:
+    """A group that nobody waits for, and a wait that was given up, leave neither subscription nor object behind."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    group = gather(producer_app, *new_ids(3))
+    result = generate.AsyncResult(task_id)
+    with pytest.raises(CeleryTimeoutError):
+        result.get(timeout=0.1)
+    group_left, result_left = weakref.ref(group.results[0]), weakref.ref(result)
+    del group, result
+    gc.collect()
+    assert (group_left(), result_left()) == (None, None)
+    wait_until(lambda: not redis_client.pubsub_channels("celery-task-meta-*"))
+
+
+def test_after_a_fork(producer_app: Celery) -> None:
+    """A child waits for what its parent sent, also where the parent waits for it too."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    result = generate.AsyncResult(task_id)
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(result.get, timeout=WAIT_S)
+        context = multiprocessing.get_context("fork")
+        answers: multiprocessing.SimpleQueue[Any] = context.SimpleQueue()
+        child = context.Process(target=lambda: answers.put(result.get(timeout=WAIT_S)))
+        child.start()
+        store(producer_app, [task_id])
+        assert wait.result() == {"text": task_id}
+    child.join(WAIT_S)
+    assert child.exitcode == 0
+    assert answers.get() == {"text": task_id}
+
+
+class Impatient(GenerateResult):
+    """Looks for a request that nobody knows for a moment only."""
+
+    unknown_after_s = 0.2
+
+
+class TestUnknown:
+    def test_nobody_knows_it(self, producer_app: Celery) -> None:
+        """An id of which Redis knows nothing is called so, by every way to wait for it."""
+        result = Impatient("typo", app=producer_app)
+        message = "request typo: nobody knows it: .*CELERY_MLX_UNKNOWN_AFTER_S=0"
+        for wait in (result.get, lambda: list(result.stream()), lambda: asyncio.run(await_(result))):
+            with pytest.raises(UnknownRequest, match=message) as caught:
+                wait()
+            assert caught.value.code == "unknown_request"
+
+    def test_a_member_that_nobody_knows(self, producer_app: Celery) -> None:
+        """So is a member of a group."""
+        ids = new_ids(2)
+        store(producer_app, ids)
+        members = [*map(generate_result, ids), Impatient("typo", app=producer_app)]
+        with pytest.raises(UnknownRequest, match="typo"):
+            GroupResult("group", members, app=producer_app).get()
+
+    def test_one_that_waits_in_its_queue(self, producer_app: Celery) -> None:
+        """A request that was sent is known, however long it waits."""
+        from tasks import generate
+
+        result = Impatient(generate.delay(prompt="x", model="fake:1").id, app=producer_app)
+        for wait in (lambda: result.get(timeout=1.0), lambda: list(result.stream(timeout=1.0))):
+            with pytest.raises(StreamTimeout, match="no worker has claimed it"):
+                wait()
+
+    def test_a_reader_that_comes_first(self, producer_app: Celery) -> None:
+        """With 0 a reader waits for the producer."""
+        result = Impatient("early", app=producer_app)
+        result.unknown_after_s = 0.0
+        with ThreadPoolExecutor(2) as threads:
+            waits = [threads.submit(result.get, timeout=WAIT_S), threads.submit(list, result.stream(timeout=WAIT_S))]
+            with pytest.raises(UnknownRequest):
+                Impatient("early", app=producer_app).get()
+            store(producer_app, ["early"])
+            assert waits[0].result() == {"text": "early"}
+            assert waits[1].result()[0].text == "early"
+
+    def test_the_next_link_of_a_chain(self, producer_app: Celery) -> None:
+        """It is sent by a worker once the link before it has ended: until then nobody has to know it."""
+        from tasks import generate
+
+        first = generate.delay(prompt="x", model="fake:1")
+        second = Impatient("second", app=producer_app, parent=first)
+        for wait in (lambda: second.get(timeout=1.0), lambda: list(second.stream(timeout=1.0))):
+            with pytest.raises(StreamTimeout):
+                wait()
+        store(producer_app, [first.id])
+        for wait in (second.get, lambda: list(second.stream())):
+            with pytest.raises(UnknownRequest):
+                wait()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.client.stream import Stored, follow
+from tasks.client.reading import Stored
+from tasks.client.stream import follow
 from tasks.errors import BrokerUnavailable
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal, mark_cancelled

@@ -120,6 +120,27 @@ def test_straddling_chunk_of_two_kinds() -> None:
     assert chunk == Chunk(text="z", index=6, ids=[6], kind="reasoning")
 
 
+class Counted(str):
+    """A text that counts how often somebody took a part of it."""
+
+    __slots__ = ()
+    slices = 0
+
+    def __getitem__(self, index: object) -> str:
+        Counted.slices += 1
+        return str(self)[index]  # type: ignore[index]
+
+
+def test_a_long_straddling_chunk() -> None:
+    """Of a chunk of any length no more is compared than what was said last: the thread that does it serves all readers."""
+    assembly = Assembly()
+    assembly.hear(token(0, "abcd"))
+    chunk = assembly.hear(replace(token(2, "x", ids=4), text=Counted("cd" + "x" * 100_000)))
+    assert isinstance(chunk, Chunk)
+    assert chunk.text == "x" * 100_000
+    assert Counted.slices <= 4 + 1
+
+
 def test_text_without_ids() -> None:
     """Text of each kind that was held back to the end comes out once, though its index cannot tell it from its copy."""
     assembly = Assembly()

@@ -1,0 +1,49 @@
+"""How a producer sends: within a bound, and with one error where it cannot."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tasks.errors import BrokerUnavailable
+from tasks.server.connection import endpoint, is_away, translated, trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def send_twice(send: Callable[[], Any], about: str) -> Any:
+    """Send, and once more on a new connection. Kombu tries four times to queue a message, and for ever to broadcast one.
+
+    Raises:
+        BrokerUnavailable: both were in vain.
+    """
+    try:
+        return send()
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        if isinstance(error, RedisTimeoutError):
+            about += (
+                ", which may have arrived all the same (sent again with the same task_id, a request is computed once)"
+            )
+    with translated(about):
+        return send()
+
+
+@contextmanager
+def sending(app: Any) -> Iterator[None]:
+    """Turns what kombu and redis-py raise while something is sent into this project's error.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached, or refuses this client.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, OperationalError) or is_away(error)):
+            raise
+        found = trouble(error.__cause__ or error)
+        raise BrokerUnavailable(f"cannot send to {endpoint(app)} ({found.says}): {found.remedy}", found.entry) from None

@@ -1,0 +1,150 @@
+"""A reader's place in one request's journal: what was published and what was read become one order of events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from tasks.client.chunks import Assembly, Outcome
+from tasks.errors import GenerationError
+from tasks.messages.journal import decode
+from tasks.server import keys
+from tasks.server.watch import NEVER, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: A stream that is not there at the first look is looked for again soon: it may have expired, then its result is stored.
+SECOND_LOOK_S = 0.05
+#: A stream is read again after so much silence, growing while nothing comes of it (pub/sub is at most once).
+QUIET_S, LONGEST_QUIET_S = 1.0, 5.0
+ENTRIES_AT_ONCE = 1_000
+
+
+@dataclass(slots=True, frozen=True)
+class Quiet:
+    """The stream was read and held nothing new, or could not be read, because of ``problem``.
+
+    ``asked``: it was read after :meth:`Watch.read_again`. ``known``: whether the request is in the ledger, or has ever been in
+    the stream; ``None`` where this client may not look into the ledger.
+    """
+
+    asked: bool = False
+    problem: str = ""
+    known: bool | None = None
+
+
+Event: TypeAlias = Outcome | Quiet | GenerationError
+
+
+class JournalWatch(Watch):
+    """Follows one request's stream from its start.
+
+    Args:
+        task_id: the request.
+        sink: takes events, in order, on the subscription's thread; it must not block.
+        page: how many entries are read at once.
+    """
+
+    essential: ClassVar[int] = 2
+
+    def __init__(self, task_id: str, sink: Callable[[list[Event]], None], page: int = ENTRIES_AT_ONCE) -> None:
+        self.stream = keys.stream(task_id)
+        super().__init__(self.stream, f"request {task_id}")
+        self.assembly = Assembly()
+        self.events: list[Event] = []
+        self.last_id: str | None = None
+        self.whole = True
+        self.reads = 0
+        self.quiet_s = QUIET_S
+        self._task_id = task_id
+        self._sink = sink
+        self._page = page
+        self._was_there = False
+
+    def decode(self, payload: bytes) -> Any:
+        """A journal's entry."""
+        return decode(payload)
+
+    def hear(self, news: Any, now: float) -> None:
+        """Take an entry that was published."""
+        self._was_there = True
+        self._keep(self.assembly.hear(news))
+        self.quiet_s = QUIET_S
+        self.due_at = now if self.assembly.gap else now + self.quiet_s
+
+    def ask(self, pipeline: Any, now: float) -> None:
+        """Read what came after the last entry, the id of the newest, and whether the request is submitted."""
+        after = f"({self.last_id}" if self.last_id else "-"
+        pipeline.xrange(self.stream, min=after, count=self._page)
+        pipeline.xrevrange(self.stream, count=1)
+        if self.reads and not self._was_there:
+            pipeline.hexists(keys.LEDGER, self._task_id)
+
+    def take(self, replies: Sequence[Any], now: float) -> None:
+        """Take what the stream holds after ``last_id``, and its last entry's id, which shows that it was written again."""
+        entries, newest = replies[0], replies[1][0][0] if replies[1] else None
+        self.reads += 1
+        self.assembly.gap = False
+        before = len(self.events)
+        for _, fields in entries:
+            entry = decode(fields.get(b"d", b""))
+            if entry is not None:
+                self._keep(self.assembly.read(entry, whole=self.whole))
+        if entries:
+            self._was_there = True
+            self.last_id = entries[-1][0].decode()
+        if len(entries) == self._page:
+            self.due_at = now
+        elif self.assembly.gap or self._was_rewritten(newest):
+            self.last_id, self.whole, self.due_at = None, True, now
+        else:
+            self.whole = self.last_id is None
+            self._rest(news=len(self.events) > before, now=now, known=self._is_known(replies))
+
+    def trouble(self, problem: str) -> None:
+        """Have the reader know it."""
+        self.events.append(Quiet(problem=problem))
+
+    def end(self, error: GenerationError) -> None:
+        """Have the reader raise it."""
+        self.events.append(error)
+        self.due_at = NEVER
+
+    def deliver(self) -> None:
+        """Hand over the events."""
+        if self.events:
+            events, self.events = self.events, []
+            self._sink(events)
+
+    def _keep(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self.events.append(outcome)
+
+    def _is_known(self, replies: Sequence[Any]) -> bool | None:
+        if self._was_there:
+            return True
+        found = replies[2] if len(replies) > self.essential else None
+        return None if found is None or isinstance(found, Exception) else bool(found)
+
+    def _was_rewritten(self, newest: bytes | None) -> bool:
+        """Whether this is another stream than the one that was read: Redis had lost it."""
+        if self.last_id is None:
+            return False
+        return newest is None or _order(newest) < _order(self.last_id.encode())
+
+    def _rest(self, *, news: bool, now: float, known: bool | None) -> None:
+        if news:
+            self.quiet_s = QUIET_S
+        elif self.reads == 1 and not self.asked:
+            self.due_at = now + SECOND_LOOK_S
+            return
+        else:
+            self.events.append(Quiet(self.asked, known=known))
+        self.due_at = now + self.quiet_s
+        self.quiet_s = min(self.quiet_s * 1.5, LONGEST_QUIET_S)
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    attempt, _, n = entry_id.partition(b"-")
+    return int(attempt), int(n)

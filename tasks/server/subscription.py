@@ -1,0 +1,304 @@
+"""The one thread of a process that listens to Redis for all its readers, whether they block or use asyncio."""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from contextlib import closing, contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from tasks.errors import BrokerUnavailable, GenerationError
+from tasks.server.connection import connect, translated
+from tasks.server.watches import TICK_S, Watches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import redis
+
+    from tasks.server.connection import Endpoint
+    from tasks.server.watch import Watch
+
+Item = TypeVar("Item")
+
+LONGEST_BACKOFF_S = 2.0
+WATCHES_AT_ONCE = 200
+MESSAGES_AT_ONCE = 1_000
+#: Refusals to read that pass by themselves: during a failover, or while somebody's script runs for too long.
+PASSING = (ClusterDownError, TryAgainError)
+PASSING_CODES = ("BUSY", "UNKILLABLE")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Patience:
+    """How long a subscription waits, and for what.
+
+    Attributes:
+        idle_s: the thread ends when nobody has listened for so long.
+        ping_after_s: a connection that was silent for so long is asked for a sign of life.
+        answer_within_s: one that was asked for something, and says nothing for so long, is given up.
+        first_contact_s: a reader in a process that has never reached this Redis is told so after so long.
+        away_s: any other reader is told after so long that Redis is away; 0 means never.
+    """
+
+    idle_s: float = 30.0
+    ping_after_s: float = 10.0
+    answer_within_s: float = 5.0
+    first_contact_s: float = 10.0
+    away_s: float = 0.0
+
+
+class Subscription:
+    """Follows any number of watches over one subscribed connection and one for reading, on one daemon thread.
+
+    It connects again by itself, with jitter, and then reads for every watch from where it stood.
+
+    Args:
+        where: the server.
+        contacts: servers that this process has reached.
+        retires: asked by the thread whether it may end; when it says so, nobody opens watches here any more.
+        ended: told by the thread that it has ended, for whatever reason.
+    """
+
+    def __init__(
+        self,
+        where: Endpoint,
+        patience: Patience,
+        contacts: set[Endpoint],
+        retires: Callable[[Subscription], bool],
+        ended: Callable[[Subscription], None],
+    ) -> None:
+        self.where = where
+        self._patience = patience
+        self._contacts = contacts
+        self._retires, self._ended = retires, ended
+        self._orders: deque[tuple[str, Watch]] = deque()
+        self._watches = Watches()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._heard_at = self._asked_at = 0.0
+        self.thread = threading.Thread(target=self._run, name="celery-mlx-reader", daemon=True)
+
+    def order(self, command: str, watch: Watch) -> None:
+        """Have the thread ``open``, ``read`` or ``close`` a watch; from any thread, and it never blocks."""
+        self._orders.append((command, watch))
+        with suppress(OSError):  # full: the thread will wake anyway; closed: it has ended, and so has the watch
+            self._wake_writer.send(b"w")
+
+    def is_idle(self) -> bool:
+        """Whether nobody has listened for a while."""
+        quiet_s = time.monotonic() - self._watches.used_at
+        return not self._watches and not self._orders and quiet_s > self._patience.idle_s
+
+    def _run(self) -> None:
+        try:
+            self._connect_and_serve()
+        finally:
+            self._wake_reader.close()
+            self._wake_writer.close()
+            # Nobody may wait for a thread that is gone, whatever ended it.
+            self._ended(self)
+            self._fail(BrokerUnavailable(f"{self.where}: the thread that read from Redis has ended; read again"))
+
+    def _connect_and_serve(self) -> None:
+        failures = 0
+        while not self._retires(self):
+            self._obey_offline()
+            if not self._watches:  # a connection that nobody needs would be refused again and again
+                self._rest()
+                continue
+            try:
+                # Once: whatever made a read fail may have taken the subscribed connection with it.
+                with closing(connect(self.where, attempts=1)) as client, _connected(client) as connection:
+                    failures = 0
+                    self._serve(connection, client)
+            except (ResponseError, AuthenticationError) as error:
+                failures += 1
+                self._fail(BrokerUnavailable(f"{self.where} refuses to let this client read ({error})"))
+                self._back_off(failures)
+            except (RedisError, OSError) as error:
+                failures += 1
+                self._tell_of(error)
+                self._back_off(failures)
+
+    def _serve(self, connection: Any, client: redis.Redis) -> None:
+        """Listen and read until nobody has listened for a while; an error of the connection ends it too."""
+        self._heard_at, self._asked_at = time.monotonic(), 0.0
+        self._watches.disconnect()
+        self._subscribe(connection, self._watches.channels)
+        with selectors.DefaultSelector() as selector:
+            # redis-py has no other way to wait for its socket and something else at once; kombu does the same.
+            selector.register(connection._sock, selectors.EVENT_READ)
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            while not self.is_idle():
+                self._obey(connection)
+                more = self._hear(connection)
+                self._read(client)
+                self._watches.deliver()
+                self._check_pulse(connection)
+                if not more and not self._orders and not self._watches.urgent:
+                    selector.select(TICK_S)
+
+    def _obey(self, connection: Any) -> None:
+        opened: list[bytes] = []
+        closed: list[bytes] = []
+        self._clear_wake()
+        while self._orders:
+            command, watch = self._orders.popleft()
+            if command == "open":
+                self._watches.open(watch, opened)
+            elif command == "read":
+                watch.asked = True
+                self._watches.urgent.add(watch)
+            elif self._watches.close(watch):
+                closed.append(watch.channel)
+        # In this order, and only what is still so: a channel may have been left and entered in one go.
+        gone = [channel for channel in dict.fromkeys(closed) if channel not in self._watches]
+        if gone:
+            self._ask(connection, "UNSUBSCRIBE", *gone)
+        self._subscribe(connection, [channel for channel in dict.fromkeys(opened) if channel in self._watches])
+
+    def _obey_offline(self) -> None:
+        """Open and close watches while there is no connection; all are subscribed once there is one."""
+        while self._orders:
+            command, watch = self._orders.popleft()
+            if command == "open":
+                self._watches.open(watch, [])
+            elif command == "close":
+                self._watches.close(watch)
+
+    def _subscribe(self, connection: Any, channels: list[bytes]) -> None:
+        for batch in _batches(channels, WATCHES_AT_ONCE):
+            self._ask(connection, "SUBSCRIBE", *batch)
+        self._watches.subscribe(channels)
+
+    def _ask(self, connection: Any, *command: str | bytes) -> None:
+        """Send what will be answered on the subscribed connection."""
+        connection.send_command(*command)
+        self._asked_at = self._asked_at or time.monotonic()
+
+    def _hear(self, connection: Any) -> bool:
+        """Take what was published; whether there may be more."""
+        for _ in range(MESSAGES_AT_ONCE):
+            if not connection.can_read(timeout=0):
+                return False
+            message = connection.read_response(disable_decoding=True)
+            self._heard_at, self._asked_at = time.monotonic(), 0.0
+            if isinstance(message, list) and message[0] == b"message":
+                self._watches.publish(message[1], message[2], self._heard_at)
+            elif isinstance(message, list) and message[0] == b"subscribe":
+                self._watches.confirm(message[1])
+        return True
+
+    def _read(self, client: redis.Redis) -> None:
+        now = time.monotonic()
+        for batch in _batches(self._watches.take_due(now), WATCHES_AT_ONCE):
+            pipeline = client.pipeline(transaction=False)
+            ends = []
+            for watch in batch:
+                watch.ask(pipeline, now)
+                ends.append(len(pipeline))
+            replies = pipeline.execute(raise_on_error=False)
+            for watch, start, end in zip(batch, [0, *ends[:-1]], ends, strict=True):
+                self._take(watch, replies[start:end])
+
+    def _take(self, watch: Watch, replies: Sequence[Any]) -> None:
+        self._watches.touched.add(watch)
+        for reply in replies[: watch.essential]:
+            if isinstance(reply, PASSING) or (isinstance(reply, Exception) and str(reply).startswith(PASSING_CODES)):
+                raise ConnectionError(str(reply))
+            if isinstance(reply, Exception):
+                watch.end(_translate(reply, watch.about))
+                return
+        now = watch.reached_at = time.monotonic()
+        self._contacts.add(self.where)
+        watch.take(replies, now)
+        if watch.due_at <= now:
+            self._watches.urgent.add(watch)
+
+    def _check_pulse(self, connection: Any) -> None:
+        """Notice a connection that died without a word, as behind a router that was switched off."""
+        now = time.monotonic()
+        if self._asked_at and now - self._asked_at > self._patience.answer_within_s:
+            raise ConnectionError(f"no answer within {self._patience.answer_within_s:g} s")
+        if not self._asked_at and now - self._heard_at > self._patience.ping_after_s:
+            self._ask(connection, "PING")
+
+    def _tell_of(self, error: Exception) -> None:
+        """Have the readers know why nothing comes; those that waited for long enough are told that nothing will."""
+        now = time.monotonic()
+        problem = f"{self.where}: {error}"
+        self._obey_offline()
+        bound_s = self._patience.away_s if self.where in self._contacts else self._patience.first_contact_s
+        if isinstance(error, BusyLoadingError):  # it is there, and reads its data
+            bound_s = 0.0
+        for watch in self._watches:
+            since = watch.reached_at or watch.began_at
+            if bound_s and now - since > bound_s:
+                watch.end(BrokerUnavailable(f"{watch.about}: Redis cannot be reached: {problem}", "Redis is not there"))
+            else:
+                watch.trouble(problem)
+            watch.deliver()
+
+    def _back_off(self, failures: int) -> None:
+        """Wait before the next try: longer each time, and never in step with other processes."""
+        time.sleep(random.uniform(0, min(LONGEST_BACKOFF_S, 0.05 * 2**failures)))
+
+    def _rest(self) -> None:
+        """Wait until somebody wants to read, for a while."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            selector.select(self._patience.idle_s)
+        self._clear_wake()
+
+    def _fail(self, error: GenerationError) -> None:
+        self._obey_offline()
+        for watch in self._watches:
+            watch.end(copy(error))  # each is raised on a thread of its own
+            watch.deliver()
+        self._watches.clear()
+
+    def _clear_wake(self) -> None:
+        with suppress(BlockingIOError):
+            while self._wake_reader.recv(4_096):
+                pass
+
+
+@contextmanager
+def _connected(client: redis.Redis) -> Iterator[Any]:
+    connection: Any = client.connection_pool.make_connection()
+    try:
+        connection.connect()
+        yield connection
+    finally:
+        connection.disconnect()
+
+
+def _translate(error: Exception, about: str) -> GenerationError:
+    try:
+        with translated(about):
+            raise error
+    except GenerationError as found:
+        return found
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
