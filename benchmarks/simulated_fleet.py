@@ -170,6 +170,9 @@ class _NoResults:
     def fail(self, task_id: str, error: Exception) -> None:
         """Nor gets one."""
 
+    def revoke(self, task_id: str, message: str) -> None:
+        """Nor is one revoked."""
+
 
 def main() -> None:
     """Simulate, and clean up at the end or when interrupted."""

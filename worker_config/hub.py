@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: What a download leaves free on the disk. The bundled model takes as much while it is converted.
+LEAST_FREE_BYTES = 512 << 20
+
 
 def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
     """The hub client's folder: ``HF_HUB_CACHE``, else ``hub`` in ``HF_HOME``, else in the user's folder for caches."""

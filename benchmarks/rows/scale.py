@@ -225,5 +225,8 @@ class _NoResults:
     def fail(self, task_id: str, error: Exception) -> None:
         """Nor gets one."""
 
+    def revoke(self, task_id: str, message: str) -> None:
+        """Nor is one revoked."""
+
 
 ROW = Row("scale", "Two workers beside two bare engines, and what one Redis pays for up to 50 workers.", measure)

@@ -10,6 +10,7 @@ from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from celery._state import get_current_app
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
@@ -36,6 +37,8 @@ from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from celery import Celery
 
     from tasks.server.pipeline import AutoPipeline
 
@@ -323,6 +326,25 @@ class Channel(stock.Channel):
         lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
         names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
         return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
+        """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
+        is_of_tasks = queue not in self.auto_delete_queues and queue not in self._fanout_queues
+        purged = self._purge(queue) if is_of_tasks and not if_empty else 0
+        super().queue_delete(queue, if_unused=if_unused, if_empty=if_empty, **options)
+        return purged
+
+    def _purge(self, queue: str) -> int:
+        """Empty a queue for good; how many messages that were."""
+        from tasks.broker.purge import purge_queue  # a producer hardly ever needs it
+
+        with self.conn_or_acquire() as client:
+            return purge_queue(client, queue, self._app())
+
+    def _app(self) -> Celery | None:
+        """The application that this connection belongs to, if that can be told."""
+        app = get_current_app()
+        return app if app.connection_for_write().as_uri(include_password=True) == self._server else None
 
     def _do_restore_message(
         self, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False

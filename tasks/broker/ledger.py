@@ -7,7 +7,8 @@ message is nowhere tells of such a loss. An entry is JSON, field = task id::
     {"at": 1767225600.25, "queue": "tier-3-7B", "message": "{...}", "resent": 1}
 
 ``at`` is when it was queued, by Redis's clock; ``queue`` the Redis list (queue and priority), ``message`` kombu's text
-as it was pushed there; ``resent`` how often it was sent again.
+as it was pushed there; ``resent`` how often it was sent again. ``purged`` says that the message was taken out of its queue for
+good, and that the request's journal has not ended yet (:mod:`tasks.broker.purge`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Lost:
     queue: str
     message: str
     resent: int
+    purged: bool = False
 
 
 @dataclass(slots=True)
@@ -163,9 +165,10 @@ class Ledger:
             if entry is not None:
                 values = json_object(entry)
                 queue, message, resent = values.get("queue"), values.get("message"), values.get("resent", 0)
-                readable = isinstance(queue, str) and isinstance(message, str) and isinstance(resent, int)
-                # An entry that nobody can read can only be given up.
-                found.append(Lost(task_id, entry, *((queue, message, resent) if readable else ("", "", RESENT_MAX))))
+                if isinstance(queue, str) and isinstance(message, str) and isinstance(resent, int):
+                    found.append(Lost(task_id, entry, queue, message, resent, values.get("purged") is True))
+                else:  # an entry that nobody can read can only be given up
+                    found.append(Lost(task_id, entry, "", "", RESENT_MAX))
         return found
 
 

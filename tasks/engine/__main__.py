@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.engine.fake import FakeBackend, is_fake
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from tasks.messages.engine import FromEngine
 
 logger = logging.getLogger("tasks.engine")
+
+#: Linux's out-of-memory killer adds this file's number, -1000 to 1000, to a process's share of the memory in thousandths.
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+OOM_SCORE_ADDED = 500
+OOM_SCORE_MOST = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +78,7 @@ def answer_once(options: argparse.Namespace) -> int:
 def serve(fd: int) -> int:
     """Load the model that the first message names and serve it until the worker goes."""
     started = time.monotonic()
+    _offer_to_oom_killer()
     os.set_inheritable(fd, False)
     connection = Connection(fd)
     config: EngineConfig = connection.recv()
@@ -112,6 +120,13 @@ def serve(fd: int) -> int:
         logger.exception("a step failed")
         link.flush()
     return 1
+
+
+def _offer_to_oom_killer() -> None:
+    """Have Linux kill this engine before its worker, which starts another one. Other systems have no such file."""
+    with contextlib.suppress(OSError, ValueError):
+        score = int(OOM_SCORE.read_text()) + OOM_SCORE_ADDED
+        OOM_SCORE.write_text(str(min(score, OOM_SCORE_MOST)))
 
 
 def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery import states
 
+from tasks.broker import purge
 from tasks.errors import GenerationError
 from tasks.messages.journal import End, Error
 
@@ -45,3 +46,7 @@ class Results:
     def fail(self, task_id: str, error: Exception) -> None:
         """Store a failure, so that ``get()`` raises it."""
         self._backend.mark_as_failure(task_id, error)
+
+    def revoke(self, task_id: str, message: str) -> None:
+        """Store that a purged request was revoked."""
+        purge.revoke(self._backend, task_id, message)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from tasks.broker import unacked
 from tasks.broker.ledger import RESENT_MAX, Ledger
 from tasks.broker.limits import limits_of, write_limits
+from tasks.broker.purge import end_purged
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Error
@@ -50,6 +51,9 @@ class FinalResults(Protocol):
 
     def fail(self, task_id: str, error: Exception) -> None:
         """Make this the request's result."""
+
+    def revoke(self, task_id: str, message: str) -> None:
+        """Make it the request's result that it was revoked."""
 
 
 class Sweep(threading.Thread):
@@ -219,7 +223,10 @@ class Sweep(threading.Thread):
 
     def _send_again(self) -> None:
         for lost in self._ledger.lost():
-            if self._end_if_final(lost.task_id):
+            if lost.purged:
+                end_purged(self._journal, self._results.revoke, lost.task_id, lost.message)
+                self._ledger.give_up(lost)
+            elif self._end_if_final(lost.task_id):
                 self._ledger.give_up(lost)
             elif lost.resent >= RESENT_MAX:
                 self._give_up(lost.task_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from tasks.errors import GenerationError
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.models.footprint import expected, local_source
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
-from worker_config.hub import hub_cache, hub_is_offline, hub_snapshot
+from worker_config.hub import LEAST_FREE_BYTES, hub_cache, hub_is_offline, hub_snapshot
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What :mod:`tasks.engine.files.download` leaves free; with less nothing can be fetched.
-LEAST_FREE_BYTES = 256 << 20
 HUB_PROBE = (sys.executable, "-m", "tasks.engine.probe", "--hub")
 HUB_TIMEOUT_S = 15.0
 
@@ -160,7 +159,13 @@ def _require_way(about: str) -> None:
             "No model",
         )
     folder = hub_cache()
-    free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.is_dir())).free
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Unequipped(
+            f"{about} this user cannot write to {existing}: fetch a model as its owner, or set HF_HOME to another folder",
+            "No model",
+        )
+    free = shutil.disk_usage(existing).free
     if free < LEAST_FREE_BYTES:
         raise Unequipped(
             f"{about} {folder} has {free / 1e9:.2f} GB free: make room, or set HF_HOME to a larger disk",

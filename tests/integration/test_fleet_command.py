@@ -24,7 +24,7 @@ from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
 from tests.fleet import LEASE_MS, Ghost, message, record
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, commands_processed, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,16 +108,16 @@ def test_a_dead_worker_is_silent_and_serves_nothing(client: redis.Redis) -> None
     assert {each.workers for each in state.queues} == {0}
 
 
-def test_five_hundred_workers_are_shown_within_a_second(client: redis.Redis) -> None:
-    """Looking at a large fleet, and writing it out, is quick."""
+def test_five_hundred_workers_are_shown_in_few_commands(client: redis.Redis) -> None:
+    """Looking at a large fleet takes no more round trips than looking at a small one."""
     for number in range(500):
         each = record(f"w{number:03}@lab", metrics={"tokens_per_s": 1.0, "padding": "x" * 2000})
         Registry(client).register(each, LEASE_MS)
-    started = time.perf_counter()
+    before = commands_processed(client)
     lines = list(plain.lines(read_state(client)))
-    elapsed_s = time.perf_counter() - started
+    spent = commands_processed(client) - before
     assert sum("@lab" in line for line in lines) == 500
-    assert elapsed_s < 1.0
+    assert spent <= 100
 
 
 def test_show_finds_a_worker_by_part_of_its_name(fleet: Callable[..., Result], client: redis.Redis) -> None:

@@ -99,10 +99,11 @@ def test_a_clock_that_is_an_hour_off(
     assert {answer["worker"] for answer in answers} == {sweeper.node}
 
 
-def test_killed_and_back_within_a_second(
+def test_killed_and_back_under_the_same_name(
     generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """A worker that is killed and started anew under its name at once is registered, and answers what its predecessor held."""
+    """A worker that is killed and started again under its name, while the lease of before still stands, is registered, and
+    answers what its predecessor held."""
     beat = ("-B", "-s", str(tmp_path / "beat"), "-c", "2", "-Q", "tier-under-3B")
     first = worker(*beat)
     identity = record_of(first).identity
@@ -110,13 +111,11 @@ def test_killed_and_back_within_a_second(
     waiting = generate.delay(prompt="waits", model=MODEL, max_tokens=5)
     assert redis_client.hlen(keys.unacked(identity)) == 2
     first.kill()
-    killed_at = time.monotonic()
+    assert redis_client.exists(keys.alive(identity))
     second = worker(*beat, "-n", first.node, online=False)
-    assert time.monotonic() - killed_at < 1
     second.node = first.node
     second.wait_until_online()
     assert record_of(second).identity != identity
-    assert f"took over the name of {identity}, which is dead" in second.log()
     for n, reader in enumerate(readers):
         reader.join(WAIT_S)
         assert "".join(chunk.text for chunk in reader.chunks) == fake_text(f"p{n}", None, 150)

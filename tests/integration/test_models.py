@@ -21,7 +21,6 @@ from click.testing import CliRunner
 from tasks.cli import models as command
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed, OutOfMemory
-from tasks.messages.journal import Token, decode
 from tasks.server import keys
 from tests.hub_server import BLOCK_BYTES, HubServer
 from tests.support import ROOT, wait_until
@@ -154,8 +153,6 @@ class TestTurns:
         assert failures == []
         assert max(over_budget) <= 0
         assert min(answers[name] for name in names) > answers.total() / 10
-        # One other model's turn: its time, its longest request, and a load; with a second of patience for the machine.
-        assert slowest_s[0] <= 2 * (fair_s + 60 * 0.010 + 2.0) + 5.0
         print(f"{answers.total()} answers, {loads(node).total()} loads, the slowest answer took {slowest_s[0]:.1f} s")
         # Each of the two places changes hands after half a second of idleness at the earliest.
         assert loads(node).total() <= min(answers.total(), 3 + 2 * LOAD_S / 0.5)
@@ -165,24 +162,22 @@ class TestMeanwhile:
     def test_a_slow_load_holds_up_nobody(
         self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis
     ) -> None:
-        """While one model loads the streams of another go on: no more than three steps come at once."""
+        """While one model loads the streams of another go on."""
         node = worker(env={**QUICK, "CELERY_MLX_MODELS": "fake:200"})
         streams = [generate.delay(prompt=str(n), model="fake:200", max_tokens=30) for n in range(4)]
         wait_until(lambda: engines(node)["fake:200"].running == 4, timeout_s=WAIT_S)
         slow = generate.delay(prompt="slow", model="fake:1:load_s=3", max_tokens=5)
-        seen: set[str] = set()
+        lengths: list[list[int]] = []
 
         def look() -> bool:
-            seen.update(engine.state for model, engine in engines(node).items() if "load_s" in model)
+            if "loading" in (engine.state for model, engine in engines(node).items() if "load_s" in model):
+                lengths.append([int(redis_client.xlen(keys.stream(stream.id))) for stream in streams])
             return bool(slow.ready())
 
         wait_until(look, timeout_s=WAIT_S)
-        assert "loading" in seen
+        assert all(first < last for first, last in zip(lengths[0], lengths[-1], strict=True)), lengths
         for stream in streams:
             assert stream.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 30
-            stored: Any = redis_client.xrange(keys.stream(stream.id))
-            entries = [decode(fields["d"]) for _, fields in stored]
-            assert max(len(each.ids) for each in entries if isinstance(each, Token)) <= 3
 
     def test_what_cannot_be_loaded(self, generate: GenerateTask, worker: StartWorker) -> None:
         """Its requests fail at once, with the reason; the others go on, and after three failures the worker is degraded."""

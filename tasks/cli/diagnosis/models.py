@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from tasks.models.weights import WeightsMissing, weight_files
 from worker_config.cache import bundled_folder, cache_folder
 from worker_config.catalogue import ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError
-from worker_config.hub import hub_cache, hub_snapshot
+from worker_config.hub import LEAST_FREE_BYTES, hub_cache, hub_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from worker_config.settings import Settings
     from worker_config.tiers import Tier
 
-#: The bundled model needs 0.5 GB while it is converted; a 7B in 4 bits takes 4 GB, a 70B 40 GB.
-LEAST_FREE_BYTES = 1 << 30
+#: A 7B in 4 bits takes 4 GB, a 70B 40 GB.
 COMFORTABLE_FREE_BYTES = 10 << 30
 FETCH_BUNDLED = "python -m tasks.demo.bundled fetches it (93 MB)"
 
@@ -48,14 +48,16 @@ def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:
 
 def disk_lines() -> Iterator[Line]:
     """The room where models are kept."""
-    folders = {"hub models": hub_cache(), "bundled model": cache_folder()}
-    for what, folder in folders.items():
+    folders = (("hub models", hub_cache(), "HF_HOME"), ("bundled model", cache_folder(), "CELERY_MLX_CACHE"))
+    for what, folder, variable in folders:
         free = shutil.disk_usage(_existing(folder)).free
         says = f"{gib(free)} free for {folder}"
         if free < LEAST_FREE_BYTES:
             yield Line("failure", what, says, "make room, or keep models elsewhere: HF_HOME, CELERY_MLX_CACHE")
         elif free < COMFORTABLE_FREE_BYTES:
             yield Line("warning", what, says, "a 7B in 4 bits takes 4 GB, a 70B 40 GB")
+        elif not os.access(_existing(folder), os.W_OK | os.X_OK):
+            yield Line("warning", what, f"{says}, and this user cannot write there", f"set {variable} to fetch models")
         else:
             yield Line("ok", what, says)
 

@@ -41,6 +41,8 @@ def text(program: Program) -> str:
         # A wrong configuration: starting it again mends nothing.
         f"RestartPreventExitStatus={os.EX_CONFIG}",
         "KillMode=mixed",
+        # By default systemd stops the whole unit when the kernel kills one of its processes for its memory, such as an engine.
+        "OOMPolicy=continue",
         f"TimeoutStopSec={program.stop_s}",
         "NoNewPrivileges=yes",
         "LimitNOFILE=65536",

@@ -13,94 +13,44 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
-import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
+from tasks.engine.files.blobs import HUB_TIMEOUT_S, Blob, Plan, Progress, counting_bar, fetch_blob, is_away
+from tasks.engine.files.speaker import Speaker
 from tasks.errors import ModelLoadFailed
-from tasks.messages.encoding import to_json
-from worker_config.hub import complete_mark, fetched_snapshot, hub_cache, repository_folder
+from worker_config.hub import LEAST_FREE_BYTES, complete_mark, fetched_snapshot, hub_cache, repository_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-#: Is told the fraction that is done, ``None`` where it is not known, and what is being done.
-Report: TypeAlias = "Callable[[float | None, str], None]"
+    from tasks.engine.files.blobs import Report
 
 #: What mlx-lm loads (``mlx_lm.utils.DEFAULT_ALLOW_PATTERNS``, which cannot be read without loading MLX).
 PATTERNS = (
     *("*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl"),
     "*.jinja",
 )
-#: What a download leaves free on the disk.
-LEAST_FREE_BYTES = 256 << 20
 #: The client takes larger files through hf_xet alone.
 HTTP_MOST_BYTES = 50_000_000_000
-HUB_TIMEOUT_S = 15.0
 WORKERS = 4
-#: A connection that brings nothing so often in a row is given up.
-TRIES = 5
-TRY_AGAIN_S = 1.0
-BLOCK_BYTES = 64 << 10
-PARTIAL_CONTENT = 206
-LOOK_S = 0.25
-
-
-@dataclass(slots=True, frozen=True)
-class Blob:
-    """One large file of a repository: its name, its size, its hash, and where it lies when it is here, whole or in part."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    path: Path
-
-    @property
-    def part(self) -> Path:
-        """What has come of it so far; the client's own temporary files have other names."""
-        return self.path.with_name(f".celery-mlx-{self.path.name}.part")
-
-    @property
-    def here_bytes(self) -> int:
-        """How much of it has come."""
-        for path in (self.path, self.part):
-            try:
-                return path.stat().st_size
-            except OSError:  # it is the other one, was just moved, or has not begun
-                continue
-        return 0
-
-
-@dataclass(slots=True, frozen=True)
-class Plan:
-    """What a model at one commit consists of. ``rest_bytes`` are its small files."""
-
-    commit: str
-    blobs: tuple[Blob, ...]
-    rest_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """All of it."""
-        return self.rest_bytes + sum(blob.size_bytes for blob in self.blobs)
-
-    @property
-    def here_bytes(self) -> int:
-        """What of the large files has come."""
-        return sum(blob.here_bytes for blob in self.blobs)
+#: Errors of a cache that belongs to another user or is mounted read-only.
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def fetch(
-    source: str, revision: str | None, report: Report = lambda _fraction, _about: None, *, refresh: bool = False
+    source: str,
+    revision: str | None,
+    report: Report = lambda _fraction, _about: None,
+    *,
+    refresh: bool = False,
+    http_most_bytes: int = HTTP_MOST_BYTES,
 ) -> Path:
     """The local folder of a hub model, complete. One process at a time fetches a model; others wait for it here.
 
@@ -109,6 +59,7 @@ def fetch(
         revision: a branch, tag or commit; ``None`` is what was fetched last, or the newest.
         report: is told how far it is.
         refresh: whether to ask the hub for news, although all of the model is here.
+        http_most_bytes: larger files are left to the hub's client.
 
     Raises:
         ModelLoadFailed: it cannot be had; the message says why, and what to do.
@@ -118,45 +69,83 @@ def fetch(
     at = f"{source}@{revision}" if revision else source
     try:
         if constants.HF_HUB_OFFLINE:
-            return _with_client(source, revision, local=True)
-        with _lock(source, report):
+            return _local(source, revision)
+        try:
+            folder = _own_folder(source)
+        except OSError as error:
+            if refresh or error.errno not in NOT_OURS:
+                raise
+            return _only_read(source, revision, error)
+        with _lock(folder, source, report):
             here = None if refresh else fetched_snapshot(source, revision)
-            return here or _fetch(source, revision, report)
+            return here or _fetch(source, revision, report, http_most_bytes)
     except ModelLoadFailed:
         raise
     except Exception as error:  # the client lets errors of its HTTP library through, whichever it has
         raise ModelLoadFailed(f"model {at} {_problem(error)}") from error
 
 
-def _fetch(source: str, revision: str | None, report: Report) -> Path:
+def _fetch(source: str, revision: str | None, report: Report, http_most_bytes: int) -> Path:
     report(None, f"asking the hub for {source}")
     try:
-        plan = _plan(source, revision)
+        plan = _plan(source, revision, http_most_bytes)
     except Exception as error:
-        if not _is_away(error):
+        if not is_away(error):
             raise
         try:
-            return _with_client(source, revision, local=True)
+            return fetched_snapshot(source, revision) or _local(source, revision)
         except Exception:  # noqa: BLE001 -- that nothing is here is no news; why the hub is away is
             raise error from None
     _check_space(source, plan)
-    with _watched(plan, report):
+    progress = Progress(plan)
+    with progress.reported(report):
         with ThreadPoolExecutor(WORKERS, "blob") as pool:
-            list(pool.map(lambda blob: _fetch_blob(source, plan.commit, blob), plan.blobs))
-        folder = _with_client(source, revision, local=False)
+            list(pool.map(lambda blob: fetch_blob(source, plan.commit, blob, progress), plan.blobs))
+        folder = _from_client(source, revision, progress)
     complete_mark(folder).touch()
     return folder
 
 
-def _with_client(source: str, revision: str | None, *, local: bool) -> Path:
-    """The client's own folder of a model; ``local`` makes it out of what is here."""
+def _from_client(source: str, revision: str | None, progress: Progress | None) -> Path:
+    """The client's folder of a model. With ``progress`` the client fetches missing files; without it the client stays offline."""
     from huggingface_hub import snapshot_download
 
+    bar = counting_bar(progress) if progress is not None else None
     patterns = list(PATTERNS)
-    return Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=local))
+    return Path(
+        snapshot_download(
+            source, revision=revision, allow_patterns=patterns, local_files_only=progress is None, tqdm_class=bar
+        )
+    )
 
 
-def _plan(source: str, revision: str | None) -> Plan:
+def _local(source: str, revision: str | None) -> Path:
+    """The folder of a model that this program or another one has fetched; the hub is not asked.
+
+    Raises:
+        ModelLoadFailed: a file is missing. The client returns the folder even then.
+    """
+    from tasks.engine.files.source import check_model
+
+    folder = _from_client(source, revision, None)
+    check_model(folder)
+    return folder
+
+
+def _only_read(source: str, revision: str | None, denied: OSError) -> Path:
+    """The folder of a model in a cache that this process cannot write to.
+
+    Raises:
+        ModelLoadFailed: the model is missing or incomplete, and cannot be fetched.
+    """
+    try:
+        return _local(source, revision)
+    except Exception as error:
+        missing = str(error) if isinstance(error, ModelLoadFailed) else f"model {source} is not on this machine"
+        raise ModelLoadFailed(f"{missing}; and it cannot be fetched: {_denied(denied)}") from error
+
+
+def _plan(source: str, revision: str | None, http_most_bytes: int) -> Plan:
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT_S)
@@ -167,15 +156,14 @@ def _plan(source: str, revision: str | None) -> Plan:
     blobs = tuple(
         Blob(each.rfilename, each.lfs.size, each.lfs.sha256, folder / each.lfs.sha256)
         for each in wanted
-        if each.lfs is not None and each.lfs.size <= HTTP_MOST_BYTES
+        if each.lfs is not None and each.lfs.size <= http_most_bytes
     )
     names = {blob.name for blob in blobs}
     return Plan(str(info.sha), blobs, sum(each.size or 0 for each in wanted if each.rfilename not in names))
 
 
 def _check_space(source: str, plan: Plan) -> None:
-    folder = repository_folder(source)
-    free, needed = shutil.disk_usage(folder).free, plan.total_bytes - plan.here_bytes
+    free, needed = shutil.disk_usage(repository_folder(source)).free, plan.total_bytes - plan.here_bytes
     if needed + LEAST_FREE_BYTES > free:
         raise ModelLoadFailed(
             f"model {source} needs {needed / 1e9:.2f} GB more on the disk, and {hub_cache()} has {free / 1e9:.2f} GB free: "
@@ -183,103 +171,33 @@ def _check_space(source: str, plan: Plan) -> None:
         )
 
 
-def _fetch_blob(source: str, commit: str, blob: Blob) -> None:
-    from huggingface_hub import hf_hub_url
+def _own_folder(source: str) -> Path:
+    """The client's folder of a model, which is created if it is missing.
 
-    if blob.path.exists():
-        return
-    blob.path.parent.mkdir(parents=True, exist_ok=True)
-    url = hf_hub_url(source, blob.name, revision=commit)
-    tries = TRIES
-    while (had := blob.here_bytes) < blob.size_bytes:
-        try:
-            _receive(url, blob)
-        except Exception as error:
-            if not _is_away(error) or isinstance(error, OSError) or tries == 1:
-                raise
-            time.sleep(TRY_AGAIN_S)
-        tries = TRIES if blob.here_bytes > had else tries - 1
-        if not tries:
-            raise ModelLoadFailed(f"model {source}: the hub sends nothing of {blob.name}; try again later")
-    if (found := _sha256(blob.part)) != blob.sha256:
-        blob.part.unlink()
-        raise ModelLoadFailed(
-            f"model {source}: {blob.name} came with the hash {found[:12]}… where the hub says {blob.sha256[:12]}…; it was "
-            "removed. Try again; if it stays so, a proxy in between or the repository is broken"
-        )
-    blob.part.replace(blob.path)
-
-
-def _receive(url: str, blob: Blob) -> None:
-    """Append what comes to what is here. The client's own way gathers 10 MB before it writes, and loses them."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # in its manual
-
-    # Without buffer, so that what has come is what is seen.
-    with blob.part.open("ab", buffering=0) as file:
-        start = file.tell()
-        headers = {**build_hf_headers(), "Range": f"bytes={start}-"}
-        session = get_session()
-        with session.stream("GET", url, headers=headers, follow_redirects=True, timeout=HUB_TIMEOUT_S) as response:
-            hf_raise_for_status(response)
-            if start and response.status_code != PARTIAL_CONTENT:
-                file.truncate(0)
-            for block in response.iter_raw(BLOCK_BYTES):
-                file.write(block)
-    if blob.here_bytes > blob.size_bytes:
-        blob.part.unlink()
-        raise ModelLoadFailed(
-            f"{url}: more came than the {blob.size_bytes} bytes that the hub's listing says; try again"
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _lock(source: str, report: Report) -> Iterator[None]:
-    """Hold the model's lock among this machine's processes; the system takes it away from one that dies."""
+    Raises:
+        OSError: this process cannot write there.
+    """
     folder = repository_folder(source)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".celery-mlx.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(None, f"waiting for another process that fetches {source}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder
 
 
 @contextmanager
-def _watched(plan: Plan, report: Report) -> Iterator[None]:
-    """Tell how much has come, by what lies on the disk, until this is left."""
-    done = threading.Event()
-    total = max(1, plan.total_bytes)
-
-    def look() -> None:
-        while not done.wait(LOOK_S):
-            here = plan.here_bytes
-            report(min(1.0, here / total), f"{here / 1e9:.2f} of {total / 1e9:.2f} GB")
-
-    thread = threading.Thread(target=look, name="download-progress", daemon=True)
-    thread.start()
+def _lock(folder: Path, source: str, report: Report) -> Iterator[None]:
+    """Hold the model's lock among this machine's processes; the system takes it away from one that dies."""
+    # Opened read-only because another user may own the file.
+    lock = os.open(folder / ".celery-mlx.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(None, f"waiting for another process that fetches {source}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
-        done.set()
-        thread.join()
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether the hub cannot be reached, as opposed to: it says no."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code >= 500
-    # Its HTTP library's errors have classes of several names, and are all not the hub's.
-    return not isinstance(error, ModelLoadFailed | errors.HFValidationError)
+        os.close(lock)
 
 
 def _problem(error: Exception) -> str:
@@ -307,6 +225,8 @@ def _problem(error: Exception) -> str:
             )
         case errors.HfHubHTTPError():
             return f"could not be fetched (HTTP {error.response.status_code}): try again, or name a local folder"
+        case OSError() if error.errno in NOT_OURS:
+            return f"could not be fetched: {_denied(error)}"
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return (
                 f"could not be fetched: {error.strerror}: make room in {hub_cache()}, or set HF_HOME to a larger disk"
@@ -318,65 +238,11 @@ def _problem(error: Exception) -> str:
     )
 
 
-class Speaker:
-    """The process's side of its protocol: lines of JSON, and an end when nothing has come for too long.
-
-    Args:
-        about: what is being fetched, for messages.
-        timeout_s: the longest that it may take in all.
-        stall_s: the longest without anything coming.
-    """
-
-    def __init__(self, about: str, timeout_s: float, stall_s: float) -> None:
-        self._about = about
-        self._timeout_s = timeout_s
-        self._stall_s = stall_s
-        self._started = self._moved = time.monotonic()
-        self._last: tuple[float | None, str] = (None, "")
-        self._lock = threading.Lock()
-
-    def report(self, fraction: float | None, about: str) -> None:
-        """See :data:`Report`."""
-        with self._lock:
-            if (fraction, about) != self._last:
-                self._last, self._moved = (fraction, about), time.monotonic()
-                self._say(fraction=fraction, about=about)
-
-    def end(self, **values: Any) -> None:
-        """Say how it ended, and end the process: threads of the client may hang."""
-        with self._lock:
-            self._say(**values)
-            os._exit(1 if "error" in values else 0)
-
-    def watch(self) -> None:
-        """End the process when its time is over, or its parent has gone. On a thread of its own."""
-        threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
-        while True:
-            time.sleep(LOOK_S)
-            now = time.monotonic()
-            if now - self._started > self._timeout_s:
-                self.end(error=f"{self._about} was not fetched within {self._timeout_s:g} s{KEPT} (download_timeout_s)")
-            if now - self._moved > self._stall_s and not self._last[1].startswith("waiting"):
-                self.end(
-                    error=f"nothing of {self._about} came from the hub for {self._stall_s:g} s{KEPT} (download_stall_s)"
-                )
-
-    @staticmethod
-    def _watch_parent() -> None:
-        while sys.stdin.buffer.read(1):
-            continue
-        os._exit(1)
-
-    @staticmethod
-    def _say(**values: Any) -> None:
-        try:
-            sys.stdout.write(to_json(values) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os._exit(1)
-
-
-KEPT = ": what has come is kept, try again"
+def _denied(error: OSError) -> str:
+    return (
+        f"{error.filename or hub_cache()}: {error.strerror}: let this user read and write the hub's cache, or set HF_HOME to a "
+        "folder of its own"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,11 +16,3 @@ def added_tokens(tokenizer: TokenizerWrapper) -> dict[str, int]:
     except NotImplementedError:  # mistral-common's tokenizers, whose special ids are complete
         return {str(hf.convert_ids_to_tokens(token_id)): token_id for token_id in hf.all_special_ids}
     return {token.content: token_id for token_id, token in added.items()}
-
-
-def template_source(tokenizer: TokenizerWrapper) -> str:
-    """The source of the chat template, or of all templates where there are several; empty where it is no text."""
-    template: Any = tokenizer._tokenizer.chat_template
-    if isinstance(template, dict):
-        return "\n".join(map(str, template.values()))
-    return template if isinstance(template, str) else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
 from tasks.engine.failure import first_line
+from tasks.engine.text.roles import Roles
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -34,11 +33,13 @@ class ChatTemplate:
 
     Args:
         tokenizer: renders it.
+        source: its text; empty where it is a program, or where there is none.
         absent: what to say where the model has none.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, absent: str) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, source: str, absent: str) -> None:
         self._tokenizer = tokenizer
+        self._roles = Roles(source)
         self._absent = absent
 
     def render(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
@@ -54,15 +55,17 @@ class ChatTemplate:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
         plain = [_plain(message) for message in messages]
         try:
-            text = str(
-                self._tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True, **options)
-            )
-        except jinja2.TemplateError as error:
-            raise InvalidRequest(f"messages: the model's chat template refuses them: {first_line(error)}") from error
+            text = self._roles.render(lambda told: self._rendered(told, options), plain)
+        except InvalidRequest:
+            raise
         except Exception as error:  # a template is a program that came with the model and fails in ways of its own
             raise InvalidRequest(f"messages: the model's chat template failed: {first_line(error)}") from error
         _require_calls(plain, text)
         return text
+
+    def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+        tokenizer = self._tokenizer
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
 
 
 def _require_calls(messages: list[dict[str, Any]], text: str) -> None:

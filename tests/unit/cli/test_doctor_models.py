@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -130,6 +131,16 @@ def test_a_broken_catalogue(empty_disk: Path) -> None:
     """A catalogue that cannot be read is one failure, which names the file."""
     (line,) = model_lines(catalogue(empty_disk, "= nonsense"), M2_PRO)
     assert (line.level, "catalogue.toml" in line.says) == ("failure", True)
+
+
+def test_a_cache_of_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that this user cannot write to is a warning, because models that are not in it cannot be fetched."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 << 30))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    hub, bundled = disk_lines()
+    assert [hub.level, bundled.level] == ["warning", "warning"]
+    assert "this user cannot write there" in hub.says
+    assert (hub.remedy, bundled.remedy) == ("set HF_HOME to fetch models", "set CELERY_MLX_CACHE to fetch models")
 
 
 @pytest.mark.parametrize(("free", "level"), [(100 << 30, "ok"), (5 << 30, "warning"), (100 << 20, "failure")])

@@ -58,6 +58,11 @@ def test_it_is_started_again_when_it_fails_and_not_when_it_was_told_to_end() -> 
     assert plistlib.loads(launchd.text(program()).encode())["KeepAlive"] == {"SuccessfulExit": False}
 
 
+def test_a_worker_outlives_an_engine_that_the_kernel_kills_for_its_memory() -> None:
+    """systemd's default would stop the worker, and all its engines, with the engine that was killed."""
+    assert unit(program())["OOMPolicy"] == ["continue"]
+
+
 def test_the_log_is_where_people_look() -> None:
     """Console.app shows ~/Library/Logs; systemd's journal has what a unit writes that names no file."""
     assert plistlib.loads(launchd.text(program()).encode())["StandardErrorPath"].startswith("/home/me/Library/Logs/")

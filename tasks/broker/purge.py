@@ -1,0 +1,156 @@
+"""Purging: a queue is emptied for good, and whoever waits for an answer learns it.
+
+One script takes the messages out of the queue and its lanes, and marks the requests' ledger entries, so that the sweep does not
+send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled`` in its journal. The sweep finishes
+this where the process that purges is killed, or may not write results and journals.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any
+
+from celery import states
+from celery.app.task import Context
+from celery.exceptions import TaskRevokedError
+
+from tasks.broker import scripts
+from tasks.broker.message import unpacked
+from tasks.broker.queues import SEPARATOR, lists_of
+from tasks.errors import GenerationError, InvalidRequest
+from tasks.journal.writer import Journal
+from tasks.messages.journal import End, Release
+from tasks.names import GENERATE
+from tasks.registry.values import json_object
+from tasks.server import keys
+from tasks.server.connection import connect, translated
+from tasks.server.script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+    from celery import Celery
+    from celery.backends.base import Backend
+
+logger = logging.getLogger(__name__)
+
+PURGE = Script(scripts.source("purge"))
+FORGET = Script(scripts.source("forget"))
+#: The bounds of one call of the script.
+PAGE = 100
+PAGE_BYTES = 1024 * 1024
+REASON = "purged"
+
+
+def purge_queue(client: redis.Redis, queue: str, app: Celery | None) -> int:
+    """Empty a queue for good.
+
+    Args:
+        client: the connection to the queue.
+        queue: its name.
+        app: stores the requests' results; ``None`` leaves their ends to the sweep.
+
+    Returns:
+        The number of messages.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses.
+    """
+    found, left = 0, 0
+    with ExitStack() as stack:
+        ends: _Ends | None = None
+        for count, requests in take_out(client, queue):
+            found += count
+            for message in requests:
+                try:
+                    if ends is None and app is not None:
+                        ends = _Ends(stack.enter_context(closing(connect(app))), app.backend)
+                    if ends is None or left:
+                        left += 1
+                    else:
+                        ends.end(message)
+                except GenerationError as error:
+                    logger.debug("%s", error)
+                    left += 1
+    if left:
+        logger.warning("%d requests were purged out of %s; the sweep will end their journals", left, queue)
+    return found
+
+
+def take_out(client: redis.Redis, queue: str) -> Iterator[tuple[int, list[str]]]:
+    """Take all messages out of a queue, page by page: their number, and the requests among them.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses.
+    """
+    names = [keys.LEDGER, keys.ASIDE, *lists_of(queue)]
+    while True:
+        with translated(f"purging {queue}"):
+            count, requests = PURGE(client, names, (queue + SEPARATOR, GENERATE, PAGE, PAGE_BYTES))
+        if not count:
+            return
+        yield count, [message.decode(errors="replace") for message in requests]
+
+
+def end_purged(journal: Journal, revoke: Callable[[str, str], None], task_id: str, message: str) -> None:
+    """End a purged request. One that a worker runs goes on: its message was queued a second time.
+
+    Args:
+        journal: the requests' journals.
+        revoke: stores the result; see :func:`revoke`.
+        task_id: the request.
+        message: its message.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses.
+    """
+    entries = journal.read(task_id)
+    if entries and not isinstance(entries[-1], Release):
+        return
+    # The result first: the journal's end deletes the ledger's entry, without which nobody would come back to this request.
+    with translated(f"result of {task_id}"):
+        revoke(task_id, message)
+    journal.end_unclaimed(task_id, End(attempt=0, index=0, finish_reason="cancelled", usage={}))
+
+
+def revoke(backend: Backend, task_id: str, message: str) -> None:
+    """Store that a request was revoked, for its chord and for what follows it in its chain, too."""
+    error = TaskRevokedError(REASON)
+    backend.mark_as_failure(task_id, error, request=_context(message), call_errbacks=False, state=states.REVOKED)
+
+
+class _Ends:
+    """Ends requests from the process that purges."""
+
+    def __init__(self, client: redis.Redis, backend: Backend) -> None:
+        self._client = client
+        self._backend = backend
+        self._journal = Journal(client)
+
+    def end(self, message: str) -> None:
+        task_id = str(json.loads(message)["headers"]["id"])
+        end_purged(self._journal, lambda *of: revoke(self._backend, *of), task_id, message)
+        with translated(f"forgetting {task_id}"):
+            FORGET(self._client, (keys.LEDGER,), (task_id,))
+
+
+def _context(message: str) -> Context:
+    """What Celery's backend has to know of a request: its chord, and the rest of its chain."""
+    values = json_object(message)
+    headers, properties = values.get("headers") or {}, values.get("properties") or {}
+    return Context({**headers, **_followers(str(values.get("body")), headers, properties), "properties": properties})
+
+
+def _followers(body: str, headers: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
+    """The third part of a message's body."""
+    try:
+        packed = base64.b64decode(body) if properties.get("body_encoding") == "base64" else body.encode()
+        compression = headers.get("compression")
+        _args, _kwargs, followers = json.loads(unpacked(packed, compression) if compression else packed)
+    except (ValueError, TypeError, RecursionError, InvalidRequest):
+        return {}
+    return followers if isinstance(followers, dict) else {}

@@ -1,0 +1,72 @@
+"""The messages of a process that fetches a model: one JSON object a line. The process ends when it makes no progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from tasks.messages.encoding import to_json
+
+LOOK_S = 0.25
+KEPT = ": what has come is kept, try again"
+
+
+class Speaker:
+    """The process's side of its protocol: lines of JSON, and an end when nothing has come for too long.
+
+    Args:
+        about: what is being fetched, for messages.
+        timeout_s: the longest that it may take in all.
+        stall_s: the longest without anything coming.
+    """
+
+    def __init__(self, about: str, timeout_s: float, stall_s: float) -> None:
+        self._about = about
+        self._timeout_s = timeout_s
+        self._stall_s = stall_s
+        self._started = self._moved = time.monotonic()
+        self._last: tuple[float | None, str] = (None, "")
+        self._lock = threading.Lock()
+
+    def report(self, fraction: float | None, about: str) -> None:
+        """See :data:`Report`."""
+        with self._lock:
+            if (fraction, about) != self._last:
+                self._last, self._moved = (fraction, about), time.monotonic()
+                self._say(fraction=fraction, about=about)
+
+    def end(self, **values: Any) -> None:
+        """Say how it ended, and end the process: threads of the client may hang."""
+        with self._lock:
+            self._say(**values)
+            os._exit(1 if "error" in values else 0)
+
+    def watch(self) -> None:
+        """End the process when its time is over, or its parent has gone. On a thread of its own."""
+        threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
+        while True:
+            time.sleep(LOOK_S)
+            now = time.monotonic()
+            if now - self._started > self._timeout_s:
+                self.end(error=f"{self._about} was not fetched within {self._timeout_s:g} s{KEPT} (download_timeout_s)")
+            if now - self._moved > self._stall_s and not self._last[1].startswith("waiting"):
+                self.end(
+                    error=f"nothing of {self._about} came from the hub for {self._stall_s:g} s{KEPT} (download_stall_s)"
+                )
+
+    @staticmethod
+    def _watch_parent() -> None:
+        while sys.stdin.buffer.read(1):
+            continue
+        os._exit(1)
+
+    @staticmethod
+    def _say(**values: Any) -> None:
+        try:
+            sys.stdout.write(to_json(values) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os._exit(1)
