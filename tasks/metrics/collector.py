@@ -16,10 +16,11 @@ from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tasks.metrics.distributions import Histogram, Window, add_histograms, ordered_by_label, summary
+from tasks.metrics.distributions import Histogram, Window, ordered_by_label, summary
+from tasks.metrics.tally import Tally, sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 #: ``released`` ends an attempt and not the request: it went back to its queue, or another worker has it.
 Outcome: TypeAlias = Literal["succeeded", "failed", "cancelled", "released"]
@@ -40,63 +41,6 @@ BUCKETS_MS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "queue_wait_ms": (1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000),
     }
 )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was done, in numbers. ``attempts`` began; ``succeeded`` to ``cancelled`` are requests that ended."""
-
-    attempts: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    released: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-
-    @property
-    def requests(self) -> int:
-        """Requests that ended, in whatever way."""
-        return self.succeeded + self.failed + self.cancelled
-
-    def add(self, other: Tally) -> None:
-        """Take another tally's numbers on top of this one's."""
-        self.attempts += other.attempts
-        self.succeeded += other.succeeded
-        self.failed += other.failed
-        self.cancelled += other.cancelled
-        self.released += other.released
-        self.prompt_tokens += other.prompt_tokens
-        self.cached_tokens += other.cached_tokens
-        self.completion_tokens += other.completion_tokens
-
-    def as_dict(self) -> dict[str, int]:
-        """The numbers by name."""
-        return {
-            "attempts": self.attempts,
-            "requests": self.requests,
-            "succeeded": self.succeeded,
-            "failed": self.failed,
-            "cancelled": self.cancelled,
-            "released": self.released,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "completion_tokens": self.completion_tokens,
-        }
-
-    def rates(self, observed_s: float) -> dict[str, float]:
-        """The numbers by the second, and the failed share of the requests that ended."""
-
-        def per_s(count: int) -> float:
-            return count / observed_s if observed_s > 0 else 0.0
-
-        return {
-            "tokens_per_s": per_s(self.completion_tokens),
-            "prompt_tokens_per_s": per_s(self.prompt_tokens),
-            "requests_per_s": per_s(self.requests),
-            "error_rate": self.failed / self.requests if self.requests else 0.0,
-        }
 
 
 @dataclass(slots=True)
@@ -211,7 +155,7 @@ class MetricsCollector:
         window: ``tokens_per_s`` (generated), ``prompt_tokens_per_s``, ``requests_per_s``; ``error_rate`` is the failed
         share of the requests that ended. Each distribution of :data:`BUCKETS_MS` has ``count``, ``min``, ``max``,
         ``mean``, ``p50``, ``p95``, ``p99``. ``models`` has the same by model, and their rates add up to the worker's.
-        ``totals`` counts since the start; :func:`add_totals` adds it up over workers.
+        ``totals`` counts since the start; ``tasks.metrics.tally.add_totals`` adds it up over workers.
         """
         with self._lock:
             now = self._clock()
@@ -244,7 +188,7 @@ class MetricsCollector:
                 }
                 for model, total in totals.items()
             },
-            "totals": {**_sums(totals.values()), "histograms": histograms},
+            "totals": {**sums(totals.values()), "histograms": histograms},
         }
 
     def _clear(self) -> None:
@@ -296,26 +240,3 @@ class MetricsCollector:
             for model, tally in second.tallies.items():
                 found.setdefault(model, Tally()).add(tally)
         return found
-
-
-def add_totals(totals: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The ``totals`` of several snapshots, of several workers or of one worker's several starts, as one.
-
-    Raises:
-        ValueError: two of them have histograms with different buckets.
-    """
-    records = list(totals)
-    histograms: dict[str, Any] = {}
-    for record in records:
-        for name, histogram in record["histograms"].items():
-            histograms[name] = add_histograms(histograms[name], histogram) if name in histograms else histogram
-    counters = [{name: value for name, value in record.items() if name != "histograms"} for record in records]
-    return {**_sums(counters), "histograms": histograms}
-
-
-def _sums(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    sums = Tally().as_dict()
-    for counter in counters:
-        for name, value in counter.items():
-            sums[name] = sums.get(name, 0) + value
-    return sums
