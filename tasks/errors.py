@@ -18,12 +18,15 @@ class GenerationError(Exception):
     code: ClassVar[str] = "internal_error"
     #: Whether the same request, sent again, may succeed.
     retryable: ClassVar[bool] = False
+    #: The status of an HTTP answer that stands for this error; 499 is nginx's for a client that has gone.
+    http_status: ClassVar[int] = 500
 
 
 class InvalidRequest(GenerationError, ValueError):
     """A field of the request is unknown, missing or out of bounds; the message names it."""
 
     code = "invalid_request"
+    http_status = 400
 
 
 class ContextExceeded(InvalidRequest):
@@ -36,6 +39,7 @@ class UnknownModel(InvalidRequest):
     """The model is neither in the catalogue nor allowed by one of its patterns."""
 
     code = "model_not_found"
+    http_status = 404
 
 
 class ModelLoadFailed(GenerationError):
@@ -67,18 +71,21 @@ class DeadlineExceeded(GenerationError):
     """A time limit passed before the request could be answered."""
 
     code = "deadline_exceeded"
+    http_status = 504
 
 
 class Expired(GenerationError):
     """The request waited in its queue for longer than its ``expires``."""
 
     code = "expired"
+    http_status = 504
 
 
 class NoWorker(GenerationError):
     """No live worker serves the request's tier, and the request asked for one."""
 
     code = "no_worker"
+    http_status = 503
     retryable = True
 
 
@@ -89,6 +96,7 @@ class QueueFull(GenerationError):
     """
 
     code = "queue_full"
+    http_status = 429
     retryable = True
 
     def __init__(self, message: str = "", depth: int = 0, bound: int = 0, retry_after_s: float | None = None) -> None:
@@ -105,6 +113,7 @@ class BrokerUnavailable(GenerationError):
     """
 
     code = "broker_unavailable"
+    http_status = 503
     retryable = True
     #: How a command ends that cannot begin because of this.
     exit_status: ClassVar[int] = os.EX_UNAVAILABLE
@@ -118,6 +127,7 @@ class BrokerMisconfigured(BrokerUnavailable):
     """``REDIS_URL`` cannot be used, or leads to something that is no Redis for this project: waiting changes nothing."""
 
     code = "broker_misconfigured"
+    http_status = 500
     retryable = False
     exit_status = os.EX_CONFIG
 
@@ -132,18 +142,21 @@ class Cancelled(GenerationError):
     """The request was cancelled; what had been generated is in its journal."""
 
     code = "cancelled"
+    http_status = 499
 
 
 class StreamTimeout(GenerationError, TimeoutError):
     """A reader waited longer than it wanted to; the request itself goes on."""
 
     code = "stream_timeout"
+    http_status = 504
 
 
 class UnknownRequest(GenerationError):
     """Nobody knows a request of this id: it was never sent, or is so long ago that all of it has expired."""
 
     code = "unknown_request"
+    http_status = 404
 
 
 def pointer(entry: str) -> str:

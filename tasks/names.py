@@ -2,5 +2,12 @@
 
 #: The inference task, as Celery knows it.
 GENERATE = "tasks.generate"
+#: All tasks of this project that a worker answers with an engine.
+OURS = frozenset({GENERATE})
 #: The property of a message that a worker sends on after a task: it was accepted with that task, and no queue is too full for it.
 ACCEPTED = "accepted"
+
+
+def is_ours(task: object) -> bool:
+    """Whether this is the name of a task of this project, whose messages follow our rules."""
+    return task in OURS

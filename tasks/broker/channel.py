@@ -29,7 +29,7 @@ from tasks.broker.qos import DROP, QoS
 from tasks.broker.queues import SEPARATOR, aside_list
 from tasks.broker.sending import send_twice
 from tasks.errors import InvalidRequest, QueueFull
-from tasks.names import ACCEPTED, GENERATE
+from tasks.names import ACCEPTED, is_ours
 from tasks.server import keys
 from tasks.server.pool import Pool
 from tasks.server.script import Script
@@ -297,7 +297,7 @@ class Channel(stock.Channel):
     def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
         """Queue a message; a generation is written into the ledger with it."""
         headers = message.get("headers") or {}
-        if headers.get("task") != GENERATE or options.get("_publish_batch") is not None:
+        if not is_ours(headers.get("task")) or options.get("_publish_batch") is not None:
             super()._put(queue, message, **options)
             return
         floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
@@ -351,7 +351,7 @@ class Channel(stock.Channel):
     ) -> None:
         """Queue a message again, or set it aside; a generation is missed like a new one, should it be lost on its way."""
         headers = payload.get("headers") or {}
-        if headers.get("task") != GENERATE:
+        if not is_ours(headers.get("task")):
             super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
             return
         headers["redelivered"] = True

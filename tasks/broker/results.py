@@ -28,7 +28,7 @@ from tasks.broker.channel import Channel
 from tasks.broker.qos import QoS
 from tasks.broker.result_watch import ResultWatch
 from tasks.broker.waiting import Wait, has_come, meta_of
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.connection import Endpoint, endpoint, is_away
 from tasks.server.pool import Pool
@@ -225,7 +225,7 @@ def _delivery_tag(request: Context | None, state: str) -> str:
     After it has stored a result Celery counts a chord's part and, of a failure, tells the rest of a chain and errbacks: until
     then the message is held.
     """
-    if request is None or request.task != GENERATE or request.chord:
+    if request is None or not is_ours(request.task) or request.chord:
         return ""
     if state != states.SUCCESS and (request.chain or request.errbacks):
         return ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR, list_of
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -72,7 +72,7 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
                 [
                     field
                     for each in page
-                    for field in (each.tag, each.list_name, each.message, each.task_id if each.task == GENERATE else "")
+                    for field in (each.tag, each.list_name, each.message, each.task_id if is_ours(each.task) else "")
                 ],
             )
         restored += [each.task_id for each, mine in zip(page, done, strict=True) if mine and each.list_name]

@@ -14,7 +14,7 @@ from tasks.messages.registry import WorkerRecord
 from tasks.models.files import ModelSize, read_model_size
 from tasks.models.names import bits_from_name, parameters_from_name
 from tasks.models.reading import ModelFilesUnreadable
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, current_catalogue
 from worker_config.hub import hub_snapshot
@@ -117,7 +117,7 @@ def route_task(
         InvalidRequest: ``model`` is no text.
         UnknownModel: the model is not allowed, or nothing tells its size.
     """
-    if name != GENERATE or (options and options.get("queue")):
+    if not is_ours(name) or (options and options.get("queue")):
         return None
     model = (kwargs or {}).get("model") or current_settings().default_model
     if not isinstance(model, str):

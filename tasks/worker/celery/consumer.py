@@ -15,7 +15,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from tasks.broker import envelope
 from tasks.broker.message import blames_message
 from tasks.errors import InvalidRequest
-from tasks.names import GENERATE
+from tasks.names import GENERATE, is_ours
 from tasks.worker.unstarted import refuse_message
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Consumer(CeleryConsumer):
 
         def on_message(message: Any) -> None:
             try:
-                if message.headers.get("task") == GENERATE:
+                if is_ours(message.headers.get("task")):
                     envelope.check(message.headers, message.payload)
                 receive(message)
             except InvalidRequest as error:

@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from tasks.errors import InvalidRequest, error_for
 from tasks.messages.encoding import to_json
 from tasks.messages.journal import End, Error, Release
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from tasks.worker.attempts.job import current_job
 from worker_config.settings import current_settings
 
@@ -116,4 +116,4 @@ def _not_of_a_generation(record: logging.LogRecord) -> bool:
     about = record.args if isinstance(record.args, dict) else {}
     given_back = record.exc_info is not None and isinstance(record.exc_info[1], Reject)
     ordinary = record.levelno == logging.INFO or given_back
-    return not ordinary or about.get("name") != GENERATE or logging.root.isEnabledFor(logging.DEBUG)
+    return not ordinary or not is_ours(about.get("name")) or logging.root.isEnabledFor(logging.DEBUG)
