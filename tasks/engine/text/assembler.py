@@ -23,7 +23,8 @@ class TextAssembler:
     clean_up_tokenization_spaces=False)``: a leading space stays where the tokenizer's own decoder keeps it. Bytes that
     are no UTF-8 become U+FFFD, one for each maximal invalid part. Special and end tokens have no text.
 
-    Stop strings are looked for in the answer alone: a thought that mentions one goes on.
+    Stop strings are looked for in the answer alone: a thought that mentions one goes on. One that is, or has in it, the name
+    of a special token means that token, and the token alone ends a thought too.
 
     Making one costs microseconds: what is known of the vocabulary is shared by all assemblers of a tokenizer.
 
@@ -34,15 +35,19 @@ class TextAssembler:
         tail: how the prompt ends: the model may be in a thought already.
     """
 
-    __slots__ = ("_channels", "_decoder", "_marks", "_matcher")
+    __slots__ = ("_channels", "_decoder", "_ended", "_marks", "_matcher", "_stops")
 
     def __init__(
         self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = (), form: Format | None = None, tail: str = ""
     ) -> None:
-        self._decoder = vocabulary_of(tokenizer).decoder()
-        self._matcher = StopMatcher(stop)
-        self._marks = form.marks if form is not None else {}
-        self._channels = form.channels(tail, stop) if form is not None else OneChannel()
+        vocabulary = vocabulary_of(tokenizer)
+        markers = form.marks if form is not None else {}
+        self._decoder = vocabulary.decoder()
+        self._stops = vocabulary.special.stops(stop, markers)
+        self._matcher = StopMatcher(self._stops.words)
+        self._marks = {**markers, **self._stops.marks} if self._stops.marks else markers
+        self._channels = form.channels(tail, self._stops.words) if form is not None else OneChannel()
+        self._ended = False
 
     @property
     def kind(self) -> Kind:
@@ -52,10 +57,13 @@ class TextAssembler:
     @property
     def stopped(self) -> bool:
         """Whether a stop string was completed. The text before it has been released, and no more will be."""
-        return self._matcher.stopped or self._channels.stopped
+        return self._ended or self._matcher.stopped or self._channels.stopped
 
     def push(self, token_id: int) -> list[Piece]:
         """Take the next token and return the text that may be released now, perhaps none."""
+        if token_id in self._stops.ends:
+            self._ended = True
+            return []
         mark = self._marks.get(token_id)
         text = self._decoder.push(token_id) if mark is None else self._decoder.cut() + mark
         return self._released(self._channels.push(text)) if text else []
@@ -64,12 +72,12 @@ class TextAssembler:
         """Return what was held back and is due at the end: nothing after a stop string."""
         held = self._channels.push(self._decoder.finish()) + self._channels.finish()
         pieces = self._released(held)
-        return joined((*pieces, Piece("content", self._matcher.finish())))
+        return joined((*pieces, Piece("content", self._stops.shown(self._matcher.finish()))))
 
     def _released(self, pieces: list[Piece]) -> list[Piece]:
         """The pieces without what may be, or is, a stop string."""
         if len(pieces) == 1 and pieces[0].kind == "content":  # as nearly always
-            text = self._matcher.push(pieces[0].text)
+            text = self._stops.shown(self._matcher.push(pieces[0].text))
             return [Piece("content", text)] if text else []
         released: list[Piece] = []
         for kind, text in pieces:
@@ -80,4 +88,4 @@ class TextAssembler:
             else:
                 # The answer is interrupted: a stop string does not reach over a thought.
                 released += (Piece("content", self._matcher.finish()), Piece(kind, text))
-        return joined(released)
+        return joined(Piece(kind, self._stops.shown(text)) for kind, text in released)

@@ -8,6 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
+from tasks.engine.text.stop_tokens import SpecialTokens
+
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -40,7 +42,9 @@ class Decoder(Protocol):
 
 
 class Vocabulary(Protocol):
-    """What the decoders of one tokenizer share."""
+    """What the decoders of one tokenizer share; ``special`` are the tokens without text."""
+
+    special: SpecialTokens
 
     def decoder(self) -> Decoder:
         """A decoder for one request."""
@@ -114,6 +118,10 @@ _SENTENCEPIECE = [
     {"type": "Fuse"},
 ]
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+
+
+def _special_tokens(hf: _HuggingFace) -> SpecialTokens:
+    return SpecialTokens({hf.convert_ids_to_tokens(token_id) or "": token_id for token_id in _special_ids(hf)})
 
 
 def _special_ids(hf: _HuggingFace) -> frozenset[int]:
@@ -199,6 +207,7 @@ class _ByteVocabulary:
     def __init__(self, pieces: _Pieces, *, trim: bool) -> None:
         self.pieces = pieces
         self.trim = trim
+        self.special = _special_tokens(pieces.hf)
 
     def decoder(self) -> Decoder:
         return _ByteDecoder(self)
@@ -241,6 +250,7 @@ class _WindowVocabulary:
     def __init__(self, hf: _HuggingFace, silent: frozenset[int]) -> None:
         self.hf = hf
         self.silent = silent
+        self.special = _special_tokens(hf)
 
     def decoder(self) -> Decoder:
         return _WindowDecoder(self)
