@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from worker_config.redis_url import RedisUrl
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
     from worker_config.settings import Settings
 
 DEFAULT_QUEUE = "celery"
+BACKEND = "tasks.broker.results:Backend"
 #: Celery's priorities on Redis: 0 (interactive, the default) is taken first, then 5, then 9 (batch). 3 and 6 are kombu's own
 #: steps: a producer without our options puts its priorities 3 to 8 there, and nobody else would ever look.
 PRIORITY_STEPS = [0, 3, 5, 6, 9]
@@ -21,10 +23,10 @@ PRIORITY_STEPS = [0, 3, 5, 6, 9]
 
 def broker_options(settings: Settings) -> dict[str, Any]:
     """Where messages and results are, and how connections to it behave."""
-    url = settings.redis_url
+    url = RedisUrl.parse(settings.redis_url)
+    sentinels = url.sentinel_options()
     return {
-        "broker_url": url,
-        "result_backend": f"tasks.broker.results:Backend+{url}",
+        **_address(url),
         "broker_transport": "tasks.broker.transport:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -34,6 +36,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "socket_connect_timeout": settings.redis_timeout_s,
             "socket_timeout": settings.redis_timeout_s,
+            **sentinels,
         },
         "redis_socket_keepalive": True,
         "redis_socket_connect_timeout": settings.redis_timeout_s,
@@ -45,6 +48,26 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
+    }
+
+
+def _address(url: RedisUrl) -> dict[str, Any]:
+    """Where Redis is. Of several Sentinels kombu and Celery see the first: for a list of URLs kombu takes its own transport."""
+    if not url.sentinels:
+        return {"broker_url": str(url), "result_backend": f"{BACKEND}+{url}"}
+    first = RedisUrl(
+        scheme="sentinel",
+        sentinels=url.sentinels[:1],
+        database=url.database,
+        user=url.user,
+        password=url.password,
+    )
+    tls = dict(url.tls) or None
+    return {
+        "broker_url": str(first),
+        "result_backend": f"{BACKEND}+{first}",
+        "result_backend_transport_options": url.sentinel_options(),
+        **({"broker_use_ssl": tls, "redis_backend_use_ssl": tls} if tls else {}),
     }
 
 

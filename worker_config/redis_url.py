@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from worker_config.environment import SettingError
@@ -17,9 +17,11 @@ from worker_config.environment import SettingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Scheme: TypeAlias = Literal["redis", "rediss", "unix"]
+Scheme: TypeAlias = Literal["redis", "rediss", "unix", "sentinel", "rediss+sentinel"]
 
 PORT = 6379
+SENTINEL_PORT = 26379
+MASTER_NAME = "mymaster"
 HIDDEN = "***"
 #: The query parameters that are passed on. The code sets all other parameters that redis-py would read from a query.
 TLS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -28,6 +30,8 @@ CHECKS = {"none": "none", "optional": "optional", "required": "required"}
 CHECKS |= {f"CERT_{name.upper()}": name for name in ("none", "optional", "required")}
 #: Query parameters that are moved to the place in the URL that every client reads.
 READ = ("db", "virtual_host", "username", "password")
+#: Query parameters of a Sentinel's URL.
+SENTINEL = ("master_name", "sentinel_username", "sentinel_password")
 #: Names that an error message may repeat because they are parameters of the clients, and no part of a password.
 # fmt: off
 KNOWN = frozenset((
@@ -37,11 +41,21 @@ KNOWN = frozenset((
     "ssl_min_version", "ssl_password", "timeout", "visibility_timeout",
 ))
 # fmt: on
-SOCKETS = {"unix": "unix", "redis+socket": "unix"}
+#: Schemes that people write, and what each is.
+SCHEMES: dict[str, Scheme] = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "unix": "unix",
+    "redis+socket": "unix",
+    "sentinel": "sentinel",
+    "redis+sentinel": "sentinel",
+    "rediss+sentinel": "rediss+sentinel",
+}
+SENTINELS = ("sentinel", "rediss+sentinel")
 INSTEAD = {
     "valkey": "write redis://, which Valkey speaks too",
     "valkeys": "write rediss://, which Valkey speaks too",
-    "sentinel": "Sentinel is not supported: name the primary, as in redis://HOST:6379/0",
+    "sentinel": "write sentinel://, or rediss+sentinel:// for TLS",
     "cluster": "Redis Cluster is not supported: use a server without cluster mode, as in redis://HOST:6379/0",
 }
 ESCAPE = "percent-encode the characters / ? # [ ] @ : ; % and spaces in user and password, as in %2F for /"
@@ -56,16 +70,24 @@ _PATH = re.compile(r"[\w./+-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """Where a Redis server is. ``path`` belongs to the scheme ``unix``; ``tls`` holds parameters of :data:`TLS`."""
+    """Where a Redis server is. ``path`` belongs to the scheme ``unix``; ``tls`` holds parameters of :data:`TLS`.
+
+    With Sentinel, ``sentinels`` are hosts and ports of the Sentinels, which are asked for the primary of ``master_name``.
+    ``user`` and ``password`` are those of Redis.
+    """
 
     scheme: Scheme = "redis"
     host: str = "localhost"
     port: int = PORT
     database: int = 0
-    user: str = ""
+    user: str = field(default="", repr=False)  # it may be a password in the wrong place
     password: str = field(default="", repr=False)
     path: str = ""
     tls: tuple[tuple[str, str], ...] = ()
+    sentinels: tuple[tuple[str, int], ...] = ()
+    master_name: str = ""
+    sentinel_user: str = field(default="", repr=False)
+    sentinel_password: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, text: str, name: str = "REDIS_URL") -> RedisUrl:
@@ -85,14 +107,27 @@ class RedisUrl:
             raise SettingError(f"{name}={without_password(text)!r}: {error}") from None
 
     def __str__(self) -> str:
-        """The URL as redis-py, kombu and Celery read it."""
+        """The URL as redis-py, kombu and Celery read it; a Sentinel's as only this project does."""
         secret = f":{quote(self.password, safe='')}" if self.password else ""
         who = f"{quote(self.user, safe='')}{secret}@" if self.user or secret else ""
         if self.scheme == "unix":
             return f"unix://{who}{quote(self.path)}?db={self.database}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        query = f"?{urlencode(self.tls)}" if self.tls else ""
-        return f"{self.scheme}://{who}{host}:{self.port}/{self.database}{query}"
+        places = ",".join(_place(*each) for each in self.sentinels or ((self.host, self.port),))
+        values = (self.master_name, self.sentinel_user, self.sentinel_password)
+        query = urlencode([*((name, value) for name, value in zip(SENTINEL, values, strict=True) if value), *self.tls])
+        return f"{self.scheme}://{who}{places}/{self.database}" + (f"?{query}" if query else "")
+
+    def sentinel_options(self) -> dict[str, Any]:
+        """What kombu's and Celery's options say of the Sentinels; empty where there are none."""
+        if not self.sentinels:
+            return {}
+        login = {"username": self.sentinel_user, "password": self.sentinel_password}
+        tls = {"ssl": True, **dict(self.tls)} if self.tls else {}
+        return {
+            "sentinels": [list(each) for each in self.sentinels],
+            "master_name": self.master_name,
+            "sentinel_kwargs": {name: value for name, value in login.items() if value} | tls,
+        }
 
 
 class _Unusable(Exception):
@@ -115,10 +150,11 @@ def _shown(text: str) -> str:
         return text if place is not None and place[1] else HIDDEN
     scheme, authority, path, query, fragment = found.groups(default="")
     who, at, rest = authority.rpartition("@")
-    place = _PLACE.fullmatch(rest)
-    if place is None or "@" in path + query + fragment or (place[2] and not place[1]):
+    kind = SCHEMES.get(scheme.lower())
+    places = [_PLACE.fullmatch(each) for each in (rest.split(",") if kind in SENTINELS else [rest])]
+    if "@" in path + query + fragment or any(place is None or (place[2] and not place[1]) for place in places):
         return f"{scheme}://{HIDDEN}"
-    if scheme in SOCKETS:
+    if kind == "unix":
         path = path if _PATH.fullmatch(path) else f"/{HIDDEN}"
     elif not re.fullmatch(r"/?|/[0-9]{1,4}/?", path):
         path = f"/{HIDDEN}"
@@ -140,28 +176,31 @@ def _shown_query(query: str) -> str:
     shown = []
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        plain = name in (*TLS, "db", "virtual_host") and _PATH.fullmatch(value)
-        shown.append(part if plain else f"{name if equals and name in {*KNOWN, *TLS, *READ} else HIDDEN}={HIDDEN}")
+        plain = name in (*TLS, "db", "virtual_host", "master_name") and _PATH.fullmatch(value)
+        known = equals and name in {*KNOWN, *TLS, *READ, *SENTINEL}
+        shown.append(part if plain else f"{name if known else HIDDEN}={HIDDEN}")
     return "&".join(shown)
 
 
 def _parsed(text: str) -> RedisUrl:
-    if len(_NEXT.split(text)) > 1:
-        raise _Unusable("several servers are named, and queues, results and journals must be on one: name one")
+    first, *others = [_parsed_once(each) for each in _NEXT.split(text)]
+    for each in others:
+        # Celery names each Sentinel by a URL of its own.
+        if not first.sentinels or replace(each, sentinels=first.sentinels) != first:
+            raise _Unusable("several servers are named, and queues, results and journals must be on one: name one")
+    return replace(first, sentinels=tuple(place for each in (first, *others) for place in each.sentinels))
+
+
+def _parsed_once(text: str) -> RedisUrl:
     found = _URL.fullmatch(text)
     if found is None:
         raise _Unusable("not a URL; write redis://USER:PASSWORD@HOST:6379/0")
-    scheme, authority, path, query, fragment = found.groups(default="")
-    scheme = _scheme(scheme.lower())
+    name, authority, path, query, fragment = found.groups(default="")
+    scheme = _scheme(name.lower())
     if fragment or "@" in path + query or not text.isprintable() or " " in text:
         raise _Unusable(ESCAPE)
     who, _, rest = authority.rpartition("@")
-    place = _PLACE.fullmatch(rest)
-    if place is None:
-        raise _Unusable(f"HOST:PORT is not valid; {ESCAPE}")
-    if place[2] and not place[1]:
-        raise _Unusable("there is no host before the port; write redis://localhost:6379/0")
-    parameters = _parameters(query)
+    parameters = _parameters(query, SENTINEL if scheme in SENTINELS else ())
     user, _, password = who.partition(":")
     url = RedisUrl(
         scheme=scheme,
@@ -173,33 +212,53 @@ def _parsed(text: str) -> RedisUrl:
         return replace(url, host="", port=0, path=_socket(path, rest), database=_number(database))
     if "virtual_host" in parameters:
         raise _Unusable("the parameter virtual_host is for sockets; end the URL with the database, as in /0")
+    url = replace(url, database=_number(_single(path.strip("/"), parameters.pop("db", ""), "databases")))
+    if scheme not in SENTINELS:
+        host, port = _host_and_port(rest, PORT)
+        return replace(url, host=host, port=port, tls=_tls(scheme, parameters))
     return replace(
         url,
-        host=(place[1] or "localhost").strip("[]").lower(),
-        port=_port(place[2]),
-        database=_number(_single(path.strip("/"), parameters.pop("db", ""), "databases")),
+        host="",
+        port=0,
+        sentinels=tuple(_host_and_port(each, SENTINEL_PORT) for each in rest.split(",")),
+        master_name=parameters.pop("master_name", "") or MASTER_NAME,
+        sentinel_user=parameters.pop("sentinel_username", ""),
+        sentinel_password=parameters.pop("sentinel_password", ""),
         tls=_tls(scheme, parameters),
     )
 
 
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_and_port(text: str, default: int) -> tuple[str, int]:
+    place = _PLACE.fullmatch(text)
+    if place is None:
+        raise _Unusable(f"HOST:PORT is not valid; {ESCAPE}")
+    if place[2] and not place[1]:
+        raise _Unusable("there is no host before the port; write redis://localhost:6379/0")
+    port = default if place[2] is None else int(place[2])
+    if not 0 < port < 1 << 16:
+        raise _Unusable("the port is not between 1 and 65535; correct it")
+    return (place[1] or "localhost").strip("[]").lower(), port
+
+
 def _scheme(scheme: str) -> Scheme:
-    if scheme in SOCKETS:
-        return "unix"
-    if scheme == "redis":
-        return "redis"
-    if scheme == "rediss":
-        return "rediss"
+    if scheme in SCHEMES:
+        return SCHEMES[scheme]
     known = next((instead for part, instead in INSTEAD.items() if part in re.split(r"[+_-]", scheme)), "")
     raise _Unusable(known or "not a URL of Redis; write redis://, or rediss:// for TLS")
 
 
-def _parameters(query: str) -> dict[str, str]:
+def _parameters(query: str, more: tuple[str, ...]) -> dict[str, str]:
     """The query's parameters; a parameter that is not allowed is an error."""
     parameters: dict[str, str] = {}
+    allowed = (*more, *TLS, *READ)
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in (*TLS, *READ):
-            shown = f"the parameter {name}" if name in KNOWN else "an unknown parameter"
-            raise _Unusable(f"{shown} cannot be set there; leave it out (allowed: {', '.join((*TLS, *READ))})")
+        if name not in allowed:
+            shown = f"the parameter {name}" if name in {*KNOWN, *SENTINEL} else "an unknown parameter"
+            raise _Unusable(f"{shown} cannot be set there; leave it out (allowed: {', '.join(allowed)})")
         parameters[name] = _single(value, parameters.get(name, ""), "values of one parameter")
     return parameters
 
@@ -216,13 +275,6 @@ def _number(text: str) -> int:
     return int(text or 0)
 
 
-def _port(text: str | None) -> int:
-    port = PORT if text is None else int(text)
-    if not 0 < port < 1 << 16:
-        raise _Unusable("the port is not between 1 and 65535; correct it")
-    return port
-
-
 def _socket(path: str, rest: str) -> str:
     if rest or not path.strip("/"):
         raise _Unusable("there is no path of a socket; write unix:///run/redis.sock?db=0")
@@ -230,9 +282,10 @@ def _socket(path: str, rest: str) -> str:
 
 
 def _tls(scheme: Scheme, parameters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    if scheme != "rediss":
+    if not scheme.startswith("rediss"):
         if parameters:
-            raise _Unusable(f"{next(iter(parameters))} is for TLS; write rediss://, or leave it out")
+            secure = "rediss+sentinel" if scheme in SENTINELS else "rediss"
+            raise _Unusable(f"{next(iter(parameters))} is for TLS; write {secure}://, or leave it out")
         return ()
     asked = parameters.get("ssl_cert_reqs") or "required"
     if asked not in CHECKS:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from celery._state import get_current_app
 from kombu.transport import redis as stock
@@ -33,6 +33,7 @@ from tasks.names import ACCEPTED, is_ours
 from tasks.server import keys
 from tasks.server.pool import Pool
 from tasks.server.script import Script
+from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Channel(stock.Channel):
 
     QoS = QoS
     Message = Message
+    from_transport_options = (*stock.Channel.from_transport_options, "sentinels", "master_name", "sentinel_kwargs")
+    #: The Sentinels' hosts and ports, what they call the primary, and how to connect to them; ``None`` without Sentinel.
+    sentinels: Sequence[Sequence[Any]] | None = None
+    master_name: str = ""
+    sentinel_kwargs: dict[str, Any] | None = None
     #: What the worker of this process has room for; ``None`` in producers and in workers of other pools.
     room: ClassVar[Room | None] = None
     #: Where a worker's threads call scripts together; ``None`` in producers and in workers of other pools.
@@ -130,6 +136,16 @@ class Channel(stock.Channel):
         if asynchronous:
             return found
         return Pool(found.connection_class, max_connections=found.max_connections, **found.connection_kwargs)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if not self.sentinels:
+            return cast("dict[str, Any]", super()._connparams(asynchronous))
+        self.connection_class, self.connection_class_ssl = SentinelConnection, SentinelTlsConnection
+        options = {name: getattr(self, name) for name in ("sentinels", "master_name", "sentinel_kwargs")}
+        kept = {
+            name: value for name, value in super()._connparams(asynchronous).items() if name not in ("host", "port")
+        }
+        return {**kept, **options}
 
     def _disconnect_pools(self) -> None:
         async_pool = self.__dict__.pop("_async_pool", None)

@@ -33,6 +33,7 @@ from tasks.server import keys
 from tasks.server.connection import Endpoint, endpoint, is_away
 from tasks.server.pool import Pool
 from tasks.server.script import Script
+from tasks.server.sentinel import through_sentinel
 from tasks.server.subscriptions import SUBSCRIPTIONS
 from worker_config.settings import current_settings
 
@@ -144,6 +145,12 @@ class Backend(RedisBackend):
     """What Celery's is to everybody, but for the places above."""
 
     ResultConsumer = Consumer
+    connparams: dict[str, Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self._transport_options.get("sentinels"):
+            self.connparams = through_sentinel(self.connparams, self._transport_options)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: whoever waits for a result listens to it."""
@@ -152,8 +159,8 @@ class Backend(RedisBackend):
     def where(self) -> Endpoint:
         """The server that results are on."""
         brokers = endpoint(self.app)
-        found = endpoint(str(self.url))
-        if found.url == brokers.url:
+        found = endpoint(str(self.url), self._transport_options)
+        if found.is_same_server(brokers):
             return brokers
         tls = self.app.conf.redis_backend_use_ssl
         return Endpoint(found.url, tuple(sorted(tls.items())) if isinstance(tls, dict) else ())

@@ -11,17 +11,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server import keys
+from tasks.server.sentinel import through_sentinel
 from worker_config.environment import SettingError
-from worker_config.redis_url import RedisUrl, without_password
+from worker_config.redis_url import SCHEMES, RedisUrl, without_password
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 #: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
 OLDEST_VERSION = (6, 2)
 # Answers of a server that will take the same write later; redis-py has classes of their own for some others.
@@ -56,10 +57,20 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Redis is: a URL as redis-py reads it, and TLS options that Celery keeps beside it."""
+    """Where Redis is: a URL of :class:`worker_config.redis_url.RedisUrl`, and TLS options that Celery keeps beside it."""
 
     url: str = field(repr=False)
     options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def parsed(self) -> RedisUrl:
+        """The parts of the URL."""
+        return RedisUrl.parse(self.url)
+
+    def is_same_server(self, other: Endpoint) -> bool:
+        """Whether both lead to one database of one server, be it with other options for TLS."""
+        first, second = (replace(each.parsed, scheme="redis", tls=()) for each in (self, other))
+        return first == second
 
     def __str__(self) -> str:
         return without_password(self.url)
@@ -76,17 +87,33 @@ def connect(source: Any, *, timeout_s: float | None = None, attempts: int = 2) -
     """
     where = endpoint(source)
     timeout_s = timeout_s or current_settings().redis_timeout_s
-    # What the URL's query says beats these arguments, so endpoint() leaves nothing in it but TLS.
-    return redis.Redis.from_url(
-        where.url,
+    options = {
         **dict(where.options),
         # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
-        protocol=2,
-        decode_responses=False,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), attempts - 1),
-    )
+        "protocol": 2,
+        "decode_responses": False,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), attempts - 1),
+    }
+    url = where.parsed
+    if url.sentinels:
+        return redis.Redis.from_pool(redis.ConnectionPool(**_to_primary(url, options)))
+    # What the URL's query says beats these arguments, so endpoint() leaves nothing in it but TLS.
+    return redis.Redis.from_url(where.url, **options)
+
+
+def _to_primary(url: RedisUrl, options: dict[str, Any]) -> dict[str, Any]:
+    secure = url.scheme == "rediss+sentinel"
+    parameters = {
+        **options,
+        **dict(url.tls),
+        "db": url.database,
+        "username": url.user or None,
+        "password": url.password or None,
+        "connection_class": redis.SSLConnection if secure else redis.Connection,
+    }
+    return through_sentinel(parameters, url.sentinel_options())
 
 
 def require_server(source: Any) -> None:
@@ -149,6 +176,8 @@ def trouble(error: BaseException) -> Trouble:
         return Trouble(says, "wait until Redis has read its data", "Redis is not there")
     if "DB index" in says:
         return Trouble(says, "end REDIS_URL with the number of one of its databases, as in /0", "Redis is not there")
+    if isinstance(error, MasterNotFoundError):
+        return Trouble(says, "are the Sentinels' hosts and master_name in REDIS_URL right?", "Redis is not there")
     if isinstance(error, redis.TimeoutError):
         remedy = "is the port right, is a firewall between, does the server want rediss:// (TLS)?"
         return Trouble(says, remedy, "Redis is not there")
@@ -164,8 +193,8 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
 
 
-def endpoint(source: Any) -> Endpoint:
-    """The endpoint of a Celery app, or of a URL as Celery writes it.
+def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) -> Endpoint:
+    """The endpoint of a Celery app, or of a URL as Celery writes it, with the options that Celery keeps beside it.
 
     Raises:
         BrokerMisconfigured: there is no Redis in the app's settings, or its URL cannot be used.
@@ -173,34 +202,56 @@ def endpoint(source: Any) -> Endpoint:
     if isinstance(source, Endpoint):
         return source
     if isinstance(source, str):
-        return _endpoint(source, "the URL of Redis", None)
+        return _endpoint(source, "the URL of Redis", None, transport_options)
     conf = source.conf
     candidates = [
-        ("broker_read_url", conf.broker_read_url or conf.broker_url, conf.broker_use_ssl),
-        ("result_backend", conf.result_backend, conf.redis_backend_use_ssl),
+        (
+            "broker_read_url",
+            conf.broker_read_url or conf.broker_url,
+            conf.broker_use_ssl,
+            conf.broker_transport_options,
+        ),
+        (
+            *("result_backend", conf.result_backend),
+            *(conf.redis_backend_use_ssl, conf.result_backend_transport_options),
+        ),
     ]
     shown = []
-    for name, value, tls in candidates:
+    for name, value, tls, options in candidates:
         # Several brokers to fail over to are separated by semicolons, or a list.
         url = ";".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if url.split(":", 1)[0].lower() in SCHEMES:
-            return _endpoint(url, name, tls)
+            return _endpoint(url, name, tls, options)
         shown.append(f"{name}={without_password(url)!r}")
     raise BrokerMisconfigured(
         f"journals need Redis, and neither setting names one: {', '.join(shown)}; use a redis:// URL", WRONG_URL
     )
 
 
-def _endpoint(text: str, name: str, tls: Any) -> Endpoint:
+def _endpoint(text: str, name: str, tls: Any, transport_options: Any) -> Endpoint:
     try:
         url = RedisUrl.parse(text, name)
     except SettingError as error:
         raise BrokerMisconfigured(str(error), WRONG_URL) from None
+    if url.sentinels:
+        url = _with_sentinels(url, transport_options or {})
     options = dict(tls) if isinstance(tls, dict) else {}
     if options:
         asked = tuple((each, value) for each, value in url.tls if each not in options)
-        url = replace(url, scheme="rediss", tls=asked)
+        url = replace(url, scheme="rediss+sentinel" if url.sentinels else "rediss", tls=asked)
     return Endpoint(str(url), tuple(sorted(options.items())))
+
+
+def _with_sentinels(url: RedisUrl, options: Mapping[str, Any]) -> RedisUrl:
+    """The URL with what Celery keeps of its Sentinels beside it."""
+    login = options.get("sentinel_kwargs") or {}
+    return replace(
+        url,
+        sentinels=tuple((host, int(port)) for host, port in options.get("sentinels") or url.sentinels),
+        master_name=options.get("master_name") or url.master_name,
+        sentinel_user=login.get("username") or url.sentinel_user,
+        sentinel_password=login.get("password") or url.sentinel_password,
+    )
 
 
 @contextmanager

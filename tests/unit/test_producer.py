@@ -83,4 +83,4 @@ try:
 except ValueError as error:
     print(error)
 """
-    assert run(program) == "top_k=-1: input should be greater than or equal to 0"
+    assert run(program) == "top_k=-1: input should be greater than or equal to 0; use a whole number; 0 switches it off"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ssl
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 from celery import Celery
 
+from tasks.broker.channel import Channel
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server.connection import Endpoint, connect, endpoint, translated, trouble
+from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
+from worker_config.celeryconfig import celery_options
+from worker_config.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +77,38 @@ def test_tls_options(app: Celery) -> None:
     with connect(where) as client:
         settings = client.get_connection_kwargs()
     assert (settings["ssl_ca_certs"], settings["ssl_cert_reqs"]) == ("/ca", ssl.CERT_NONE)
+
+
+@pytest.mark.parametrize("scheme", ["sentinel", "rediss+sentinel"])
+def test_sentinel(app: Celery, scheme: str) -> None:
+    """Broker, results and our own connections ask the same Sentinels for the same primary, with the same login."""
+    url = f"{scheme}://me:pw@a:1,b:2/3?master_name=shop&sentinel_password=secret"
+    app.config_from_object(celery_options(read_settings({"REDIS_URL": url})))
+    where = endpoint(app)
+    assert where.parsed.sentinels == (("a", 1), ("b", 2))
+    with connect(where) as client:
+        ours = client.get_connection_kwargs()
+    broker = _channel_parameters(app)
+    results = app.backend.connparams
+    for each in (ours, broker, results):
+        assert [tuple(place) for place in each["sentinels"]] == [("a", 1), ("b", 2)]
+        assert (each["master_name"], each["db"], each["username"], each["password"]) == ("shop", 3, "me", "pw")
+        assert each["sentinel_kwargs"]["password"] == "secret"
+        assert ("ssl" in each["sentinel_kwargs"]) == (scheme != "sentinel")
+    secure = scheme != "sentinel"
+    assert issubclass(broker["connection_class"], SentinelTlsConnection if secure else SentinelConnection)
+    assert results["connection_class"] is (SentinelTlsConnection if secure else SentinelConnection)
+    assert app.backend.is_brokers
+
+
+def _channel_parameters(app: Celery) -> dict[str, Any]:
+    """How the broker's channels connect; a whole channel would connect at once."""
+    connection = app.connection_for_read()
+    channel: Any = Channel.__new__(Channel)
+    channel.connection = SimpleNamespace(client=connection, default_port=0)
+    vars(channel).update(connection.transport_options, closed=True)
+    parameters: dict[str, Any] = channel._connparams()
+    return parameters
 
 
 def test_no_redis(app: Celery) -> None:

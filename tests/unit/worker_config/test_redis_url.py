@@ -33,6 +33,7 @@ SCHEMES = st.sampled_from(
         "unix",
         "redis+socket",
         "sentinel",
+        "rediss+sentinel",
         "rediss+cluster",
         "redis+cluster",
         "amqp",
@@ -66,6 +67,7 @@ def urls(draw: st.DrawFn) -> str:
                         f"{scheme}://:{written}{end}",
                         f"{scheme}://{place}/0?{name}={written}",
                         f"{scheme}://{place}/0?{name}={written}&db=0",
+                        f"{scheme}://{place},{place}/0?master_name=m&sentinel_password={written}",
                         f"{scheme}://{place}/0?db=0&{written}",
                         f"{scheme}://{user}:x@{place}{end}#{written}",
                         f"{user}:{written}@{place}",
@@ -137,6 +139,16 @@ class _Bare:
             "rediss://box:6379/0?ssl_cert_reqs=none&ssl_ca_certs=%2Fa.pem",
         ),
         ("unix://:p@/run/s?db=2", "unix://:p@/run/s?db=2"),
+        ("sentinel://a", "sentinel://a:26379/0?master_name=mymaster"),
+        ("redis+sentinel://u:p@A:1,b/2?master_name=m", "sentinel://u:p@a:1,b:26379/2?master_name=m"),
+        ("sentinel://:p@a:1/0;sentinel://:p@b:2/0", "sentinel://:p@a:1,b:2/0?master_name=mymaster"),
+        (
+            "rediss+sentinel://a,[::1]:2/0?sentinel_username=u&sentinel_password=s%2F",
+            (
+                "rediss+sentinel://a:26379,[::1]:2/0"
+                "?master_name=mymaster&sentinel_username=u&sentinel_password=s%2F&ssl_cert_reqs=required"
+            ),
+        ),
     ],
 )
 def test_what_a_url_may_be(url: str, made: str) -> None:
@@ -164,7 +176,13 @@ def test_what_a_url_may_be(url: str, made: str) -> None:
             "several servers are named, and queues, results and journals must be on one: name one",
         ),
         ("redis://a:1,b:2/0", "HOST:PORT is not valid"),
-        ("sentinel://a:26379/0", "Sentinel is not supported: name the primary"),
+        ("sentinel://a:1/0;sentinel://:p@b:1/0", "several servers are named"),
+        ("sentinel://a:1/0;redis://b:1/0", "several servers are named"),
+        ("sentinel://a:port/0", "HOST:PORT is not valid"),
+        ("sentinel://a/0?ssl_cert_reqs=none", "ssl_cert_reqs is for TLS; write rediss+sentinel://"),
+        ("valkey-sentinel://a/0", "write redis://"),
+        ("sentinels://a/0", "not a URL of Redis"),
+        ("redis://a/0?master_name=x", "the parameter master_name cannot be set there"),
         ("redis+cluster://a/0", "Redis Cluster is not supported"),
         ("rediss-cluster://a/0", "Redis Cluster is not supported"),
         ("valkey://a/0", "write redis://"),
@@ -213,6 +231,10 @@ def test_every_parameter_of_the_clients_is_known() -> None:
         ("redis://:p/q@h:1/0", "redis://***"),
         ("redis://[::1", "redis://***"),
         ("sentinel://:p@a:1;sentinel://:p@b:2", "sentinel://:***@a:1; sentinel://:***@b:2"),
+        (
+            "sentinel://:p@a:1,b:2/0?master_name=m&sentinel_password=s",
+            "sentinel://:***@a:1,b:2/0?master_name=m&sentinel_password=***",
+        ),
         ("unix:///run/s", "unix:///run/s"),
         ("localhost:6379", "localhost:6379"),
         ("me:p@h", "***"),
