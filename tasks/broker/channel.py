@@ -1,47 +1,32 @@
-"""Where messages are fetched and sent: by room and by priority, within bounds, and with an entry in the ledger."""
+"""Where messages are fetched: by room and by priority, and within bounds."""
 
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import contextmanager
-from functools import cached_property
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from celery._state import get_current_app
-from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import loads
 
 from tasks.broker import scripts
-from tasks.broker.limits import wait_s
 from tasks.broker.message import (
     MAX_CONTROL_BYTES,
     MAX_MESSAGE_BYTES,
-    Message,
     blames_message,
     id_in,
     require_size,
 )
-from tasks.broker.qos import DROP, QoS
-from tasks.broker.queues import SEPARATOR, aside_list
-from tasks.broker.sending import send_twice
-from tasks.errors import InvalidRequest, QueueFull
-from tasks.names import ACCEPTED, is_ours
-from tasks.server import keys
-from tasks.server.pool import Pool
+from tasks.broker.qos import DROP
+from tasks.broker.queueing import QueueingChannel
+from tasks.broker.queues import aside_list
+from tasks.errors import InvalidRequest
 from tasks.server.script import Script
-from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from celery import Celery
-
-    from tasks.server.pipeline import AutoPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +37,6 @@ FAIRNESS_PERIOD = 8
 MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 
-#: The header of a message that was set aside before.
-ASIDE = "set_aside"
-#: Where the list that is pushed to stands among the keys of put.lua.
-OWN_LIST = 3
-
-PUT = Script(scripts.source("put"))
 TAKE = Script(scripts.source("take"))
 
 
@@ -78,79 +57,23 @@ class Room(Protocol):
         """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
 
 
-class Channel(stock.Channel):
-    """A channel that fetches by room and priority, and writes the ledger."""
+class Channel(QueueingChannel):
+    """A channel that fetches by room and priority."""
 
-    QoS = QoS
-    Message = Message
-    from_transport_options = (*stock.Channel.from_transport_options, "sentinels", "master_name", "sentinel_kwargs")
-    #: The Sentinels' hosts and ports, what they call the primary, and how to connect to them; ``None`` without Sentinel.
-    sentinels: Sequence[Sequence[Any]] | None = None
-    master_name: str = ""
-    sentinel_kwargs: dict[str, Any] | None = None
     #: What the worker of this process has room for; ``None`` in producers and in workers of other pools.
     room: ClassVar[Room | None] = None
-    #: Where a worker's threads call scripts together; ``None`` in producers and in workers of other pools.
-    scripts: ClassVar[AutoPipeline | None] = None
     #: ``node#boot`` of the worker of this process.
     identity: ClassVar[str] = ""
     #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
     refuse: ClassVar[Callable[[str | None, str], None] | None] = None
     #: Messages that were fetched in this process.
     received: ClassVar[int] = 0
-    _clients: ClassVar[dict[tuple[int, str], Any]] = {}
 
     _client_id: int | None = None
     _client_sock: Any = None
     _asked: frozenset[str] = frozenset()
     _fetches = 0
     _taking = False
-
-    @property
-    def pool(self) -> Any:
-        """The command pool of this process and server."""
-        return self._commands().connection_pool
-
-    @contextmanager
-    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """The client for one command; kombu makes a new one for each, which costs more than the command."""
-        yield client or self._commands()
-
-    @property
-    def evaluator(self) -> Any:
-        """What calls a script that may run twice."""
-        return self.scripts or self._commands()
-
-    @cached_property
-    def _server(self) -> str:
-        return str(self.connection.client.as_uri(include_password=True))
-
-    def _commands(self) -> Any:
-        ident = (os.getpid(), self._server)
-        if ident not in self._clients:
-            self._clients[ident] = self.Client(connection_pool=self._get_pool())
-        return self._clients[ident]
-
-    def _get_pool(self, asynchronous: bool = False) -> Any:
-        found = super()._get_pool(asynchronous)
-        if asynchronous:
-            return found
-        return Pool(found.connection_class, max_connections=found.max_connections, **found.connection_kwargs)
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        if not self.sentinels:
-            return cast("dict[str, Any]", super()._connparams(asynchronous))
-        self.connection_class, self.connection_class_ssl = SentinelConnection, SentinelTlsConnection
-        options = {name: getattr(self, name) for name in ("sentinels", "master_name", "sentinel_kwargs")}
-        kept = {
-            name: value for name, value in super()._connparams(asynchronous).items() if name not in ("host", "port")
-        }
-        return {**kept, **options}
-
-    def _disconnect_pools(self) -> None:
-        async_pool = self.__dict__.pop("_async_pool", None)
-        if async_pool is not None:
-            async_pool.disconnect()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for one message of the queues that have room, by priority; for none where there is no room."""
@@ -309,77 +232,3 @@ class Channel(stock.Channel):
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
         return bool(self._in_poll) or self._taking
-
-    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
-        """Queue a message; a generation is written into the ledger with it."""
-        headers = message.get("headers") or {}
-        if not is_ours(headers.get("task")) or options.get("_publish_batch") is not None:
-            super()._put(queue, message, **options)
-            return
-        floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
-        names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
-        require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
-        with self.conn_or_acquire() as client:
-            refused = self._send(lambda: PUT(client, names, arguments), f"request {headers['id']}")
-        if refused:
-            depth, bound, limit = refused
-            retry_after_s = wait_s(depth - bound + 1, limit)
-            hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
-            raise QueueFull(
-                f"{depth} requests wait in {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
-            )
-
-    def _put_fanout(self, *args: Any, **options: Any) -> None:
-        self._send(lambda: super(Channel, self)._put_fanout(*args, **options), "a command to the workers")
-
-    def _send(self, send: Callable[[], Any], about: str) -> Any:
-        """Send what kombu, in a worker, sends again by itself; in a producer its tries have no bound."""
-        return send() if self.scripts is not None else send_twice(send, about)
-
-    def _put_arguments(self, queue: str, message: dict[str, Any], push: str, floor: str) -> tuple[list[str], list[Any]]:
-        """The keys and arguments of put.lua."""
-        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
-        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
-        return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
-
-    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
-        """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
-        is_of_tasks = queue not in self.auto_delete_queues and queue not in self._fanout_queues
-        purged = self._purge(queue) if is_of_tasks and not if_empty else 0
-        super().queue_delete(queue, if_unused=if_unused, if_empty=if_empty, **options)
-        return purged
-
-    def _purge(self, queue: str) -> int:
-        """Empty a queue for good; how many messages that were."""
-        from tasks.broker.purge import purge_queue  # a producer hardly ever needs it
-
-        with self.conn_or_acquire() as client:
-            return purge_queue(client, queue, self._app())
-
-    def _app(self) -> Celery | None:
-        """The application that this connection belongs to, if that can be told."""
-        app = get_current_app()
-        return app if app.connection_for_write().as_uri(include_password=True) == self._server else None
-
-    def _do_restore_message(
-        self, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
-    ) -> None:
-        """Queue a message again, or set it aside; a generation is missed like a new one, should it be lost on its way."""
-        headers = payload.get("headers") or {}
-        if not is_ours(headers.get("task")):
-            super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
-            return
-        headers["redelivered"] = True
-        payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
-        model = QoS.aside.get(payload["properties"].get("delivery_tag", ""))
-        push = "LPUSH" if leftmost else "RPUSH"
-        if model is not None:
-            # The first time it is younger than what is aside already; later it has just come from the front.
-            push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
-            headers[ASIDE] = True
-        for queue in self._lookup(exchange, routing_key):
-            names, arguments = self._put_arguments(queue, payload, push, "")
-            if model is not None:
-                names[OWN_LIST] = aside_list(queue, self._get_message_priority(payload, reverse=False), model)
-            pipe.eval(PUT.source, len(names), *names, *arguments)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
+from tasks.broker.queues import SEPARATOR
 from tasks.registry.values import json_object, text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -89,9 +90,11 @@ class Ledger:
             self._seen = {each: at for each, at in self._seen.items() if started - at < SEEN_S and each in overdue}
             wanted = overdue.keys() - self._seen.keys()
             if wanted:
-                queued = self._queued({json.loads(overdue[each]) for each in wanted if overdue[each]})
-                self._seen.update(dict.fromkeys(wanted & queued, started))
-                wanted -= queued
+                lists = {json.loads(overdue[task_id]) for task_id in wanted if overdue[task_id]}
+                # A message that is due goes from the schedule to its list, so the list is read after the schedule.
+                waiting = self._scheduled(lists) | self._queued(lists)
+                self._seen.update(dict.fromkeys(wanted & waiting, started))
+                wanted -= waiting
             if wanted:
                 wanted -= self._held()
             missing, self._missing = wanted & self._missing, wanted
@@ -133,6 +136,21 @@ class Ledger:
                 yield text(task_id), text(list_name)
             if int(cursor) == 0:
                 return
+
+    def _scheduled(self, lists: Iterable[str]) -> set[str]:
+        """The task ids of all messages that are due and that no worker has queued yet, since none is there."""
+        found: set[str] = set()
+        now, _ = self.client.time()
+        for queue in {name.partition(SEPARATOR)[0] for name in lists}:
+            start = 0
+            while page := self._due(queue, now, start):
+                found.update(_task_ids(page))
+                start += PAGE
+        return found
+
+    def _due(self, queue: str, now: int, start: int) -> list[bytes]:
+        page: Any = self.client.zrangebyscore(keys.scheduled(queue), "-inf", now, start=start, num=PAGE)
+        return list(page)
 
     def _queued(self, lists: Iterable[str]) -> set[str]:
         """The task ids of all messages in these lists."""

@@ -34,7 +34,10 @@ class QueueLimit:
 
 @dataclass(slots=True, frozen=True)
 class Position:
-    """Where a request waits: how many are ahead of it, and for how long that may take; ``None`` where nothing was served yet."""
+    """Where a request waits: how many are ahead of it, and for how long that may take; ``None`` where nothing was served yet.
+
+    One that is scheduled (``countdown``) waits for its time at least.
+    """
 
     ahead: int
     wait_s: float | None
@@ -79,8 +82,9 @@ def position(client: redis.Redis, task_id: str) -> Position | None:
     """
     script = client.register_script(scripts.source("position"))
     with translated(f"position of {task_id}"):
-        reply: Any = script([keys.LEDGER, keys.LIMITS], [task_id, SEPARATOR, *PRIORITY_STEPS])
+        reply: Any = script([keys.LEDGER, keys.LIMITS], [task_id, SEPARATOR, keys.scheduled(""), *PRIORITY_STEPS])
     if reply is None:
         return None
-    ahead, limit = reply
-    return Position(int(ahead), wait_s(int(ahead) + 1, limit))
+    ahead, limit, due_ms = reply
+    queued_s = wait_s(int(ahead) + 1, limit)
+    return Position(int(ahead), max(queued_s or 0.0, int(due_ms) / 1000) if due_ms else queued_s)

@@ -1,8 +1,8 @@
 """Purging: a queue is emptied for good, and whoever waits for an answer learns it.
 
-One script takes the messages out of the queue and its lanes, and marks the requests' ledger entries, so that the sweep does not
-send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled`` in its journal. The sweep finishes
-this where the process that purges is killed, or may not write results and journals.
+One script takes the messages out of the queue, its lanes and its schedule, and marks the requests' ledger entries. So the
+sweep does not send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled`` in its journal. The
+sweep finishes this where the process that purges is killed, or may not write results and journals.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def take_out(client: redis.Redis, queue: str) -> Iterator[tuple[int, list[str]]]
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses.
     """
-    names = [keys.LEDGER, keys.ASIDE, *lists_of(queue)]
+    names = [keys.LEDGER, keys.ASIDE, keys.scheduled(queue), *lists_of(queue)]
     while True:
         with translated(f"purging {queue}"):
             count, requests = PURGE(client, names, (queue + SEPARATOR, GENERATE, PAGE, PAGE_BYTES))

@@ -23,11 +23,15 @@ FOR_MODEL = "@"
 
 @dataclass(slots=True, frozen=True)
 class QueueDepth:
-    """One queue: messages of all priorities, and the age in seconds of the oldest; ``None`` if empty or not known."""
+    """One queue: messages of all priorities, and the age in seconds of the oldest; ``None`` if empty or not known.
+
+    ``scheduled`` counts further messages, which are not due yet.
+    """
 
     queue: str
     depth: int
     oldest_s: float | None
+    scheduled: int = 0
 
 
 def list_of(queue: str, priority: int) -> str:
@@ -78,8 +82,11 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
         for each in flat:
             pipeline.llen(each)
             pipeline.lindex(each, -1)
+        for queue in lists:
+            pipeline.zcard(keys.scheduled(queue))
         # A key of another type answers with an error of its own, which must not hide the other queues.
-        (seconds, microseconds), *found = pipeline.execute(raise_on_error=False)
+        (seconds, microseconds), *answers = pipeline.execute(raise_on_error=False)
+        found, scheduled = answers[: 2 * len(flat)], dict(zip(lists, answers[2 * len(flat) :], strict=True))
         heads = [_headers(each) for each in found[1::2]]
         submitted = dict(zip(flat, _submitted(client, heads), strict=True))
     now = seconds + microseconds / 1e6
@@ -90,6 +97,7 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
             queue,
             sum(lengths[each] for each in of_queue),
             max((ages[each] for each in of_queue if each in ages), default=None),
+            scheduled[queue] if isinstance(scheduled[queue], int) else 0,
         )
         for queue, of_queue in lists.items()
     ]

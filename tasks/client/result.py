@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import to_thread
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +94,16 @@ class GenerateResult(AsyncResult):
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
+        from tasks.broker.schedule import hasten
         from tasks.broker.sending import sending
+        from tasks.errors import GenerationError
         from tasks.journal.writer import mark_cancelled
         from tasks.server.connection import connect
 
         with closing(connect(self.app)) as client:
             mark_cancelled(client, self.id, running=terminate)
+            with suppress(GenerationError):  # the workers do it, too, where this client may not
+                hasten(client, [self.id])
         with sending(self.app):
             return super().revoke(connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout)
 

@@ -28,6 +28,9 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``ASIDE``
     A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
     is empty. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`).
+``scheduled``
+    A sorted set for each queue, messages that are not due yet (``countdown``, ``eta``) → Unix time at which they are. Producers
+    and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.
@@ -48,6 +51,11 @@ LEDGER = f"{PREFIX}ledger"
 OWNERS = f"{PREFIX}owners"
 LIMITS = f"{PREFIX}limits"
 ASIDE = f"{PREFIX}aside"
+
+
+def scheduled(queue: str) -> str:
+    """The messages of a queue that are not due yet, by the time at which they are."""
+    return f"{PREFIX}scheduled:{queue}"
 
 
 def stream(task_id: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tasks import __version__
 from tasks.broker.aside import read_aside
 from tasks.broker.queues import waiting_in
+from tasks.broker.schedule import hasten, move_due
 from tasks.hardware import detect
 from tasks.hardware.usage import UsageSampler
 from tasks.journal.writer import Journal
@@ -35,6 +36,7 @@ from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.keeper import Keeper
 from tasks.worker.room import Room
+from tasks.worker.scheduler import Scheduler
 from tasks.worker.starvation import Starvation
 from worker_config.catalogue import current_catalogue
 from worker_config.tiers import QUEUES, tier_of_queue
@@ -137,6 +139,7 @@ class InferenceWorker:
         self.room = Room(limits, self.concurrency, self.engines.lanes)
         self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
         self._consumed = app.amqp.queues
+        self.scheduler = Scheduler(lambda: move_due(client, list(self._consumed.consume_from)))
         self._client = client
         self.keeper = Keeper(
             registry,
@@ -170,12 +173,21 @@ class InferenceWorker:
         self.engines.start()
         self.backlog.start()
         self.starvation.start()
+        self.scheduler.start()
         for name in self.settings.models:
             self.engines.keep(self.catalogue.resolve(name))
 
     def store_failure(self, task_id: str, error: GenerationError) -> None:
         """Store the result of a request that no task ran for."""
         self._backend.mark_as_failure(task_id, error)
+
+    def hasten(self, task_ids: list[str]) -> None:
+        """Have requests that were revoked while they are scheduled end now.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached or refuses for now.
+        """
+        hasten(self._client, task_ids)
 
     def drain(self) -> None:
         """Take nothing more; everything else goes on."""
@@ -263,6 +275,7 @@ class InferenceWorker:
     def stop(self) -> None:
         """End the engines, write what is left, and take the record out of the registry."""
         self.starvation.stop()
+        self.scheduler.stop()
         self.backlog.stop()
         self.engines.close()
         self.publisher.stop()

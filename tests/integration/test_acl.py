@@ -112,6 +112,9 @@ joined = chord([generate.s(prompt="a", **short), generate.s(prompt="b", **short)
 assert joined.delay().get(timeout=60)["text"]
 unrouted = generate.app.send_task("tasks.generate", kwargs=dict(prompt="x", **short), queue="celery")
 assert unrouted.get(timeout=30)["text"]
+later = generate.apply_async(kwargs=dict(prompt="later", **short), countdown=1)
+assert later.position().wait_s
+assert later.get(timeout=30)["text"]
 long = generate.delay(prompt="long", model="fake:20", max_tokens=5000, require_worker=True)
 chunks = long.stream(timeout=30)
 next(chunks)

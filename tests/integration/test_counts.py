@@ -104,7 +104,8 @@ def test_a_token(commands: Commands, generate: GenerateTask) -> None:
     tokens = 100
     result = generate.delay(prompt="long", model=MODEL, max_tokens=tokens)
     assert len([chunk for chunk in result.stream(timeout=WAIT_S) if chunk.ids]) >= tokens // 2
-    assert commands["evalsha"] <= tokens + 8
+    # Besides, the worker looks at lanes and at the schedule once a second, for the two seconds that this takes and more.
+    assert commands["evalsha"] <= tokens + 15
     assert commands["xadd"] <= tokens + 3
 
 

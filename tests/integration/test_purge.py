@@ -104,7 +104,7 @@ def test_it_stays_purged(
     generate: GenerateTask, producer_app: Celery, client: redis.Redis, purge: Callable[[Celery], int]
 ) -> None:
     """However a queue is purged, all that waits in it ends as cancelled, of every priority and in every lane."""
-    results = [*send(generate, 3), *send(generate, 2, priority=9)]
+    results = [*send(generate, 3), *send(generate, 2, priority=9), *send(generate, 1, countdown=3600)]
     foreign, aside = message("11111111-foreign", QUEUE), message("22222222-aside", QUEUE)
     client.lpush(QUEUE, json.dumps(foreign))  # without an entry in the ledger
     client.lpush(aside_list(QUEUE, 0, MODEL), json.dumps(aside))
@@ -112,12 +112,12 @@ def test_it_stays_purged(
     client.lpush(QUEUE, "nonsense", json.dumps(message("33333333", QUEUE, task="shop.count")))
     results += [generate.AsyncResult(other["headers"]["id"]) for other in (foreign, aside)]
     readers = [Reader(result) for result in results]
-    assert purge(producer_app) == 9
+    assert purge(producer_app) == 10
     for result, reader in zip(results, readers, strict=True):
         assert ends(result) == (["cancelled"], "purged")
         reader.join(WAIT_S)
         assert reader.finish_reasons == ["cancelled"]
-    assert not client.exists(keys.LEDGER, aside_list(QUEUE, 0, MODEL), *lists_of(QUEUE))
+    assert not client.exists(keys.LEDGER, keys.scheduled(QUEUE), aside_list(QUEUE, 0, MODEL), *lists_of(QUEUE))
     assert lost_in(client) == []
 
 

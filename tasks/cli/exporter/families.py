@@ -34,6 +34,7 @@ METRICS = (
     ),
     Metric("unreadable_records", "gauge", "", "Records in the registry that cannot be read."),
     Metric("queue_depth", "gauge", "queue", "Requests that wait in a queue, of all priorities."),
+    Metric("queue_scheduled", "gauge", "queue", "Further requests of the queue that are not due yet (countdown, eta)."),
     Metric("queue_oldest_seconds", "gauge", "queue", "How long the oldest of them has waited."),
     Metric("queue_workers", "gauge", "queue", "Workers that take requests from a queue now."),
     Metric("queue_slots", "gauge", "queue", "Requests that they can run at once."),
@@ -136,6 +137,7 @@ def exposition(state: FleetState, dead: Iterable[str] = ()) -> Exposition:
 def _add_queue(found: Exposition, queue: QueueView) -> None:
     name = labels(queue=queue.queue)
     found.add("queue_depth", queue.depth, name)
+    found.add("queue_scheduled", queue.scheduled, name)
     found.add("queue_oldest_seconds", 0.0 if not queue.depth else queue.oldest_s, name)
     found.add("queue_workers", queue.workers, name)
     found.add("queue_slots", queue.slots, name)

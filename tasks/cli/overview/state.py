@@ -59,7 +59,10 @@ class WorkerView:
 
 @dataclass(slots=True, frozen=True)
 class QueueView:
-    """One queue: ``tier`` is empty for queues that are not a tier's; slots of the workers that serve it now."""
+    """One queue: ``tier`` is empty for queues that are not a tier's; slots of the workers that serve it now.
+
+    ``depth`` counts what waits now, ``scheduled`` what is not due yet.
+    """
 
     queue: str
     tier: str
@@ -68,6 +71,7 @@ class QueueView:
     workers: int
     slots: int
     busy: int
+    scheduled: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -155,4 +159,5 @@ def _queue_view(depth: QueueDepth, workers: list[WorkerView]) -> QueueView:
         workers=len(serving),
         slots=sum(record.slots.get(depth.queue, 0) for record in serving),
         busy=sum(record.busy.get(depth.queue, 0) for record in serving),
+        scheduled=depth.scheduled,
     )

@@ -92,7 +92,7 @@ def queue_row(queue: QueueView) -> tuple[str, ...]:
     return (
         queue.tier or NOTHING,
         clean(queue.queue),
-        str(queue.depth),
+        f"{queue.depth}+{queue.scheduled}" if queue.scheduled else str(queue.depth),
         NOTHING if queue.oldest_s is None else age(queue.oldest_s),
         str(queue.workers),
         f"{queue.busy}/{queue.slots}" if queue.slots else NOTHING,

@@ -14,6 +14,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from tasks.broker import envelope
 from tasks.broker.message import blames_message
+from tasks.broker.qos import QoS
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE, is_ours
 from tasks.worker.unstarted import refuse_message
@@ -35,7 +36,8 @@ class Consumer(CeleryConsumer):
             try:
                 if is_ours(message.headers.get("task")):
                     envelope.check(message.headers, message.payload)
-                receive(message)
+                if not self._postponed(message):
+                    receive(message)
             except InvalidRequest as error:
                 self._refuse(message, str(error))
             except (DecodeError, ContentDisallowed) as error:
@@ -46,6 +48,25 @@ class Consumer(CeleryConsumer):
                 self._refuse(message, f"its message cannot be understood ({type(error).__name__})")
 
         return on_message
+
+    def _postponed(self, message: Any) -> bool:
+        """Whether a message names a time (``countdown``) that has not come: Redis keeps it, and Celery does not hear of it."""
+        if message.headers.get("eta") is None:
+            return False
+        if message.channel.postpone(message):
+            QoS.answered.add(message.delivery_tag)
+            message.ack()
+            return True
+        message.headers["eta"] = None  # due by Redis's clock, whatever this machine's says
+        return False
+
+    def bucket_for_task(self, task: Any) -> Any:
+        """No rate limits for requests: Celery would fetch and hold them, and run them beyond the slots."""
+        if task.name == GENERATE:
+            if task.rate_limit:
+                logger.warning("rate_limit=%r of %s is ignored: its slots are its limit", task.rate_limit, GENERATE)
+            return None
+        return super().bucket_for_task(task)
 
     def add_task_queue(self, queue: str, *args: Any, **options: Any) -> None:
         """Celery's own; it runs in a turn of the worker's loop, which an exception would end."""

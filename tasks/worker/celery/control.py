@@ -7,6 +7,7 @@ types of all arguments have been checked by then (:mod:`tasks.worker.celery.mail
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from celery.worker.control import Panel, control_command
 
 from tasks.errors import GenerationError
 from tasks.models.key import key_of
+from tasks.names import GENERATE
 from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.worker.worker import InferenceWorker
+
+logger = logging.getLogger(__name__)
 
 #: A ``revoke`` of more ids than this would keep the worker's loop from fetching and acknowledging.
 IDS_AT_ONCE = 100
@@ -116,17 +120,44 @@ def _revoke_many(state: Any, task_id: str | list[str], terminate: bool = False, 
     """Celery's ``revoke``. It asks the result backend about every id, so a long list is worked through on another thread."""
     ids = list(dict.fromkeys(maybe_list(task_id)))
     if len(ids) <= IDS_AT_ONCE:
-        return _revoke(state, ids, terminate=terminate, signal=signal)
+        answer = _revoke(state, ids, terminate=terminate, signal=signal)
+        _hasten(ids)
+        return answer
     celery_state.revoked.update(ids)
     here = [task_id for task_id in ids if task_id in celery_state.requests]
     if here:
         _revoke(state, here, terminate=terminate, signal=signal)
-    threading.Thread(target=_revoke, args=(state, ids), name="revoke", daemon=True).start()
+    threading.Thread(target=_revoke_rest, args=(state, ids), name="revoke", daemon=True).start()
     return {"ok": f"{len(ids)} tasks flagged as revoked"}
+
+
+def _revoke_rest(state: Any, ids: list[str]) -> None:
+    _revoke(state, ids)
+    _hasten(ids)
+
+
+def _hasten(ids: list[str]) -> None:
+    """Requests that are scheduled end now, and not only when they are due."""
+    worker = active_worker()
+    if worker is not None:
+        try:
+            worker.hasten(ids)
+        except GenerationError as error:
+            logger.warning("%s; what is scheduled and was revoked ends when it is due", error)
 
 
 Panel.data["revoke"] = _revoke_many
 Panel.data["terminate"] = lambda state, signal, task_id: _revoke_many(state, task_id, terminate=True, signal=signal)
+_rate_limit: Callable[..., Any] = Panel.data["rate_limit"]
+
+
+def _limit_rate(state: Any, task_name: str, rate_limit: str | float) -> Any:
+    if task_name == GENERATE and active_worker() is not None:
+        return {"error": f"{GENERATE} has no rate limit: its workers' slots are its limit"}
+    return _rate_limit(state, task_name, rate_limit)
+
+
+Panel.data["rate_limit"] = _limit_rate
 _instead("shutdown", _shut_down)
 for _name in ("pool_grow", "pool_shrink", "pool_restart", "autoscale"):
     _instead(_name, lambda _worker: FIXED)

@@ -1,7 +1,7 @@
 """A step of Celery's consumer that runs at each connection: what is held here and does not run goes back to its queue.
 
-Celery forgets, with a lost connection, the messages that waited for their time (``countdown``), and one that was noted as
-held but had not reached its handler. Nobody else may restore from this worker's keys while it lives.
+With a lost connection Celery forgets a message that was noted as held and had not reached its handler. Nobody else may restore
+from this worker's keys while it lives.
 """
 
 from __future__ import annotations

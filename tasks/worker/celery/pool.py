@@ -127,7 +127,7 @@ class EnginePool(ThreadPool):
     def restore_orphans(self, channel: Any) -> None:
         """Give back what this worker holds and does not run, and have Redis know again what it runs.
 
-        Celery forgets messages that waited for their time with the connection, and nobody else may restore from this worker's
+        Celery forgets what had not reached its handler with the connection, and nobody else may restore from this worker's
         keys. On the consumer's thread, before anything was fetched on the new connection.
         """
         if self._worker is not None:

@@ -1,0 +1,150 @@
+"""Where messages are queued, scheduled, set aside, requeued and purged, all with an entry in the ledger."""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from celery._state import get_current_app
+from kombu.utils.json import dumps
+
+from tasks.broker import scripts
+from tasks.broker.connecting import ConnectingChannel
+from tasks.broker.limits import wait_s
+from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
+from tasks.broker.qos import QoS
+from tasks.broker.queues import SEPARATOR, aside_list
+from tasks.broker.schedule import POSTPONE, due_at
+from tasks.broker.sending import send_twice
+from tasks.errors import QueueFull
+from tasks.names import ACCEPTED, is_ours
+from tasks.server import keys
+from tasks.server.script import Script
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery import Celery
+
+
+#: The header of a message that was set aside before.
+ASIDE = "set_aside"
+#: Where the list that is pushed to stands among the keys of put.lua.
+OWN_LIST = 3
+
+PUT = Script(scripts.source("put"))
+SCHEDULE = Script(scripts.source("schedule"))
+
+
+class QueueingChannel(ConnectingChannel):
+    """A channel that writes the ledger."""
+
+    QoS = QoS
+    Message = Message
+
+    def _put(self, queue: str, message: dict[str, Any], **options: Any) -> None:
+        """Queue a message; a generation is written into the ledger with it."""
+        headers = message.get("headers") or {}
+        if not is_ours(headers.get("task")) or options.get("_publish_batch") is not None:
+            super()._put(queue, message, **options)
+            return
+        floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
+        delay_s = (due_at(headers) or 0.0) - time()
+        verb = "wait in" if delay_s <= 0 else "are scheduled for"
+        with self.conn_or_acquire() as client:
+            if delay_s <= 0:
+                names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
+                require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
+                refused = self._send(lambda: PUT(client, names, arguments), f"request {headers['id']}")
+            else:
+                refused = self._schedule(client, queue, message, floor, delay_s)
+        if refused:
+            depth, bound, limit = refused
+            retry_after_s = wait_s(depth - bound + 1, limit)
+            hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
+            raise QueueFull(
+                f"{depth} requests {verb} {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
+            )
+
+    def _schedule(self, client: Any, queue: str, message: dict[str, Any], floor: str, delay_s: float) -> Any:
+        """Have a request wait for its time, by Redis's clock. Queued then, it names no time any more: clocks differ."""
+        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        text = dumps(_without_eta(message))
+        require_size("the request's message", len(text), MAX_MESSAGE_BYTES)
+        names = (keys.LEDGER, keys.LIMITS, keys.scheduled(queue))
+        task_id = message["headers"]["id"]
+        arguments = (text, task_id, own, queue, floor, f"{delay_s:.6f}")
+        return self._send(lambda: SCHEDULE(client, names, arguments), f"request {task_id}")
+
+    def _put_fanout(self, *args: Any, **options: Any) -> None:
+        self._send(lambda: super(QueueingChannel, self)._put_fanout(*args, **options), "a command to the workers")
+
+    def _send(self, send: Callable[[], Any], about: str) -> Any:
+        """Send what kombu, in a worker, sends again by itself; in a producer its tries have no bound."""
+        return send() if self.scripts is not None else send_twice(send, about)
+
+    def postpone(self, message: Any) -> bool:
+        """Have a message that was fetched, and names a time, wait for it in Redis; ``False`` if it is due."""
+        at = due_at(message.headers)
+        if at is None:
+            return False
+        raw, info = message._raw, message.delivery_info
+        (queue, *_) = self._lookup(info["exchange"], info["routing_key"])
+        own = self._q_for_pri(queue, self._get_message_priority(raw, reverse=False))
+        task_id = raw["headers"]["id"] if is_ours(raw["headers"].get("task")) else ""
+        names = (self.unacked_key, self.unacked_index_key, keys.scheduled(queue), keys.LEDGER)
+        arguments = (message.delivery_tag, own, dumps(_without_eta(raw)), f"{at:.6f}", task_id)
+        return bool(POSTPONE(self.evaluator, names, arguments))
+
+    def _put_arguments(self, queue: str, message: dict[str, Any], push: str, floor: str) -> tuple[list[str], list[Any]]:
+        """The keys and arguments of put.lua."""
+        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
+        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
+        return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
+
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
+        """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
+        is_of_tasks = queue not in self.auto_delete_queues and queue not in self._fanout_queues
+        purged = self._purge(queue) if is_of_tasks and not if_empty else 0
+        super().queue_delete(queue, if_unused=if_unused, if_empty=if_empty, **options)
+        return purged
+
+    def _purge(self, queue: str) -> int:
+        """Empty a queue for good; how many messages that were."""
+        from tasks.broker.purge import purge_queue  # a producer hardly ever needs it
+
+        with self.conn_or_acquire() as client:
+            return purge_queue(client, queue, self._app())
+
+    def _app(self) -> Celery | None:
+        """The application that this connection belongs to, if that can be told."""
+        app = get_current_app()
+        return app if app.connection_for_write().as_uri(include_password=True) == self._server else None
+
+    def _do_restore_message(
+        self, payload: dict[str, Any], exchange: str, routing_key: str, pipe: Any, leftmost: bool = False
+    ) -> None:
+        """Queue a message again, or set it aside; a generation is missed like a new one, should it be lost on its way."""
+        headers = payload.get("headers") or {}
+        if not is_ours(headers.get("task")):
+            super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
+            return
+        headers["redelivered"] = True
+        payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
+        model = QoS.aside.get(payload["properties"].get("delivery_tag", ""))
+        push = "LPUSH" if leftmost else "RPUSH"
+        if model is not None:
+            # The first time it is younger than what is aside already; later it has just come from the front.
+            push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
+            headers[ASIDE] = True
+        for queue in self._lookup(exchange, routing_key):
+            names, arguments = self._put_arguments(queue, payload, push, "")
+            if model is not None:
+                names[OWN_LIST] = aside_list(queue, self._get_message_priority(payload, reverse=False), model)
+            pipe.eval(PUT.source, len(names), *names, *arguments)
+
+
+def _without_eta(message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "headers": {**message["headers"], "eta": None}}
