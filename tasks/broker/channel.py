@@ -15,6 +15,7 @@ from tasks.broker.message import (
     MAX_CONTROL_BYTES,
     MAX_MESSAGE_BYTES,
     blames_message,
+    fault,
     id_in,
     require_size,
 )
@@ -159,7 +160,7 @@ class Channel(QueueingChannel):
         except Exception as error:
             if not blames_message(error, self.connection):
                 raise
-            self._refuse(id_in(text), f"not the JSON of a message ({type(error).__name__})")
+            self._refuse(id_in(text), f"not the JSON of a message ({fault(error)})")
         else:
             self.connection._deliver(message, queue)
 

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_MESSAGE_DEPTH, exceeds
 from tasks.messages.identifier import IDENTIFIER, is_identifier
 
 #: What tells one message from another is a field of a hash.
@@ -35,6 +36,7 @@ def check_frame(message: Any) -> None:
     """
     if not isinstance(message, dict):
         raise InvalidRequest(f"message: expected an object, found {_kind(message)}")
+    _check_depth("message", message)
     properties = message.get("properties")
     if not isinstance(properties, dict):
         raise InvalidRequest(f"properties: expected an object, found {_kind(properties)}")
@@ -64,6 +66,7 @@ def check(headers: Any, payload: Any) -> None:
     _check_headers(headers)
     if not isinstance(payload, list) or len(payload) != 3:
         raise InvalidRequest(f"body: expected a list of arguments, keywords and options, found {_kind(payload)}")
+    _check_depth("body", payload)
     args, kwargs, options = payload
     if not isinstance(args, list):
         raise InvalidRequest(f"body[0], the arguments: expected a list, found {_kind(args)}")
@@ -76,6 +79,11 @@ def check(headers: Any, payload: Any) -> None:
         raise InvalidRequest(f"body[1], the keywords: expected an object, found {_kind(kwargs)}")
     if options is not None:
         _check_options(options)
+
+
+def _check_depth(name: str, value: Any) -> None:
+    if exceeds(value, MAX_MESSAGE_DEPTH):
+        raise InvalidRequest(f"{name}: nested more than {MAX_MESSAGE_DEPTH} levels deep: send a flatter one")
 
 
 def _is_tag(value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kombu.transport import virtual
 
 from tasks.errors import InvalidRequest
+from tasks.messages.identifier import is_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,10 +73,16 @@ def require_size(what: str, size_bytes: int, most_bytes: int) -> None:
         raise InvalidRequest(f"{what} has {size_bytes} bytes: at most {most_bytes} ({most_bytes // MIB} MiB) are taken")
 
 
+def fault(error: Exception) -> str:
+    """What an error while a message is read says of the message."""
+    return "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
+
+
 def id_in(text: bytes) -> str | None:
     """The task id in the text of a message that cannot be read, if it is where kombu writes it."""
     found = _TASK_ID.search(text[-EDGE_BYTES:]) or _TASK_ID.search(text[:EDGE_BYTES])
-    return found.group(1).decode(errors="replace") if found else None
+    task_id = found.group(1).decode(errors="replace") if found else None
+    return task_id if is_identifier(task_id) else None
 
 
 def unpacked(body: bytes, compression: Any) -> bytes:

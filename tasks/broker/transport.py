@@ -31,7 +31,7 @@ from kombu.transport import redis as stock
 
 from tasks.broker.channel import Channel
 from tasks.broker.envelope import check_frame, task_id_of
-from tasks.broker.message import blames_message
+from tasks.broker.message import blames_message, fault
 from tasks.errors import InvalidRequest
 
 
@@ -50,7 +50,7 @@ class Transport(stock.Transport):
         except Exception as error:
             if not blames_message(error, self):
                 raise
-            self.Channel._refuse(task_id_of(message), f"its message cannot be read ({type(error).__name__})")
+            self.Channel._refuse(task_id_of(message), f"its message cannot be read ({fault(error)})")
 
 
 # How kombu shows an address, in a worker's banner and in Flower: as redis://, which is what was written.

@@ -26,6 +26,15 @@ QUEUE = "tier-under-3B"
 MODEL = "fake:0"
 USER = [{"role": "user", "content": "hello"}]
 
+
+def nested(levels: int) -> Any:
+    """A value of so many levels, twice over."""
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": [value]}
+    return value
+
+
 #: What is wrong, and how its message begins. Each has a good prompt, unless it says something of the prompt itself.
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": None}, "neither messages nor prompt is set"),
@@ -48,6 +57,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs=21"),
     ({"tools": [{"type": "function"}]}, "tools: not a field of generate"),
     ({"response_format": {}}, "response_format: not a field of generate"),
+    ({"metadata": nested(90)}, "metadata: nested more than 64 levels deep"),
+    ({"stop": nested(33)}, "stop: nested more than 64 levels deep"),
+    ({"zzz": nested(90)}, "zzz: nested more than 64 levels deep"),
+    (
+        {"prompt": None, "messages": [{"role": "user", "content": nested(90)}]},
+        "messages: nested more than 64 levels deep",
+    ),
+    ({"metadata": {"a": float("nan")}}, "metadata={'a': nan}: has a number that is none"),
+    ({"seed": 10**2000}, "seed: an integer of 6644 bits"),
     ({"temprature": 1}, "temprature: unknown field; did you mean temperature?"),
 ]
 IDS = [json.dumps(values)[:40] for values, _ in BAD]

@@ -41,6 +41,15 @@ SECRET = "geheimnis"
 REQUEST = [[], {"prompt": SECRET, "model": MODEL, "max_tokens": 1}, {}]
 DEEP = "[" * 50_000 + "]" * 50_000
 
+
+def nested(levels: int) -> Any:
+    """A value that has so many levels, which JSON takes and what comes after it may not."""
+    value: Any = SECRET
+    for _ in range(levels):
+        value = {"a": [value]}
+    return value
+
+
 #: Wrong headers of a request.
 HEADERS: list[dict[str, Any]] = [
     {"eta": 5},
@@ -68,6 +77,8 @@ HEADERS: list[dict[str, Any]] = [
     {"task": []},
     {"task": {}},
     {"compression": "zip-of-mine"},
+    {"stamps": nested(200)},
+    {"origin": nested(200)},
 ]
 #: Wrong bodies of a request.
 FOLLOWERS: list[Any] = [5, [5], [{}], {}]
@@ -87,6 +98,9 @@ BODIES: list[Any] = [
     *([[], REQUEST[1], {name: value}] for name in ("callbacks", "errbacks", "chain") for value in FOLLOWERS),
     [[], REQUEST[1], {"chord": 5}],
     [[], REQUEST[1], {"chain": [{"task": "x", "options": 5}]}],
+    *([[], {"prompt": SECRET, "metadata": nested(levels)}, {}] for levels in (100, 400)),
+    [[nested(200)], REQUEST[1], {}],
+    [[], REQUEST[1], {"chain": [{"task": "tasks.generate", "kwargs": {"metadata": nested(200)}}]}],
 ]
 
 
@@ -211,6 +225,7 @@ def test_who_can_be_told_is_told_once(generate: GenerateTask, node: Worker, shar
     assert {task_id: log.count(f"{task_id!r} was dropped") for task_id in sent} == dict.fromkeys(sent, 1)
     assert SECRET not in log
     assert "Traceback" not in log
+    assert "RecursionError" not in log
     assert "Connection to broker lost" not in log
     for bound in (MAX_BODY_BYTES, MAX_MESSAGE_BYTES):
         assert f"{bound} " in log

@@ -13,8 +13,8 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from tasks.broker import envelope
-from tasks.broker.message import blames_message
 from tasks.broker.qos import QoS
+from tasks.broker.message import blames_message, fault
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE, is_ours
 from tasks.worker.unstarted import refuse_message
@@ -45,7 +45,7 @@ class Consumer(CeleryConsumer):
             except Exception as error:
                 if not blames_message(error, self):
                     raise
-                self._refuse(message, f"its message cannot be understood ({type(error).__name__})")
+                self._refuse(message, f"its message cannot be understood ({fault(error)})")
 
         return on_message
 

@@ -14,6 +14,7 @@ from tasks.broker.envelope import check, check_frame, task_id_of
 from tasks.client.chaining import previous_of, with_previous
 from tasks.client.parameters import parse
 from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_MESSAGE_DEPTH
 from tasks.messages.journal import TYPES, Entry, decode
 from tasks.messages.registry import Unreadable, WorkerRecord, decode_record
 from tests.fleet import message
@@ -107,6 +108,18 @@ def test_frames(frame: Any, said: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_frame(frame)
     assert str(caught.value).startswith(said)
+
+
+def test_depth() -> None:
+    """A message, or a body, that is nested too deeply is refused with the bound; a long chain is not."""
+    deep: Any = 1
+    for _ in range(MAX_MESSAGE_DEPTH):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match=f"message: nested more than {MAX_MESSAGE_DEPTH} levels deep"):
+        check_frame({**message("a"), "headers": {"a": deep}})
+    with pytest.raises(InvalidRequest, match=f"body: nested more than {MAX_MESSAGE_DEPTH} levels deep"):
+        check(HEADERS, [[deep], {}, {}])
+    check(HEADERS, [[], {}, {"chain": [SIGNATURE] * 10_000}])
 
 
 def refusal(take: Callable[[], object]) -> str:
