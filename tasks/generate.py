@@ -15,6 +15,7 @@ from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 
+from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE
 from worker_config.celeryconfig import DEFAULT_QUEUE
@@ -37,10 +38,11 @@ class GenerateTask(Task):
     Request = "tasks.worker.celery.request:GenerateRequest"
     _has_met_redis = False
 
-    if TYPE_CHECKING:
+    __signature__ = KeywordSignature()
 
-        def delay(self, previous: Any = None, **parameters: Unpack[ParameterValues]) -> GenerateResult:
-            """Send a request; see :class:`tasks.client.parameters.Parameters`."""
+    def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
+        """Send a request: ``help(generate)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
+        return self.apply_async(previous, dict(parameters))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body, which a worker does: everybody else sends a request."""
@@ -187,9 +189,18 @@ class GenerateTask(Task):
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
-    """The body, on a worker: see :mod:`tasks.worker.attempts.run`."""
+    """Ask a model. ``generate.delay(messages=[{"role": "user", "content": "Hello"}])`` sends a request and gives its result.
+
+    ``result.stream()`` gives the answer as it is made, ``result.get()`` all of it; ``generate.s(...)`` is a signature for
+    ``group``, ``chain`` and ``chord``, and ``generate.apply(kwargs={...})`` answers here, without Redis, for tests. The bounds of
+    the parameters are in docs/api.md.
+    """
+    # A worker calls this; what it does is in tasks.worker.attempts.run.
     module = "tasks.worker.eager" if task.request.is_eager else "tasks.worker.attempts.run"
     return cast("Answer", import_module(module).generate(task, previous, values))
+
+
+run.__name__ = run.__qualname__ = "generate"  # what help() calls it
 
 
 @signals.celeryd_init.connect

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds
+from tasks.messages.encoding import to_compact_json
 
 #: The branches of a union, which an error's path names and a person need not know.
 TEXT, PARTS = "[text]", "[parts]"
@@ -73,7 +74,7 @@ class FunctionCall(BaseModel):
             return value
         try:
             # A model that calls a function without parameters may say nothing.
-            found = json.loads(value, parse_constant=float) if value.strip() else {}
+            found = json.loads(value, parse_constant=_refuse_constant) if value.strip() else {}
         except (ValueError, RecursionError):
             raise PydanticCustomError("json", "are no JSON object; send the arguments that the model gave") from None
         if exceeds(found, MAX_DEPTH):
@@ -145,7 +146,7 @@ class ChatMessage(BaseModel):
     @property
     def size_bytes(self) -> int:
         """The length in UTF-8 of what the model is to read of it."""
-        calls = [json.dumps(each.function.model_dump(), ensure_ascii=False) for each in self.tool_calls or ()]
+        calls = [to_compact_json(each.function.model_dump()) for each in self.tool_calls or ()]
         return sum(len(text.encode()) for text in (self.text, *calls))
 
     def for_template(self) -> dict[str, Any]:
@@ -163,6 +164,10 @@ class ChatMessage(BaseModel):
         if self.tool_call_id is not None:
             found["tool_call_id"] = self.tool_call_id
         return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def tidied(message: Any, where: str) -> Any:

@@ -13,8 +13,8 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from tasks.broker import envelope
-from tasks.broker.qos import QoS
 from tasks.broker.message import blames_message, fault
+from tasks.broker.qos import QoS
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE, is_ours
 from tasks.worker.unstarted import refuse_message

@@ -29,17 +29,18 @@ def refusal(sender: WorkController) -> str | None:
     ``worker_pool`` in the configuration beats ``-P`` without a word, so what was typed is looked at, not what Celery made
     of it.
     """
+    is_ours = _path_of(sender.pool_cls) == OURS
+    consumed = [queue for queue in sender.app.amqp.queues.consume_from if queue in QUEUES]
+    if not is_ours and not consumed:
+        return None
     typed = typed_pool(sys.argv) if _was_typed() else None
     if typed in WHY:
         return f"-P {typed} cannot run an engine: {WHY[typed]}; leave -P out"
-    if _path_of(sender.pool_cls) == OURS:
-        if sender.options.get("autoscale"):
-            return "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
-        return ""
-    consumed = [queue for queue in sender.app.amqp.queues.consume_from if queue in QUEUES]
-    if consumed:
+    if not is_ours:
         return f"this worker consumes {consumed[0]} with the pool {_path_of(sender.pool_cls)}: set worker_pool={OURS!r}"
-    return None
+    if sender.options.get("autoscale"):
+        return "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
+    return ""
 
 
 def typed_pool(argv: list[str]) -> str | None:
