@@ -138,6 +138,15 @@ class JournalFailed(GenerationError):
     code = "journal_failed"
 
 
+class AnswerChanged(GenerationError):
+    """Redis lost a part of the request, and it was computed again with another text than a reader had already been given.
+
+    A new ``stream()`` gives the whole of the new text.
+    """
+
+    code = "answer_changed"
+
+
 class Cancelled(GenerationError):
     """The request was cancelled; what had been generated is in its journal."""
 

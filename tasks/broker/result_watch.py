@@ -62,13 +62,8 @@ class ResultWatch(Watch):
         return payload
 
     def hear(self, news: Any, now: float) -> None:
-        """Take a result that was just stored."""
-        self._absent_since = None
-        self._quiet_s = QUIET_S
-        self.due_at = now + self._quiet_s
-        if news != self.payload:
-            self.payload = news
-            self._has_changed = True
+        """A result of this id was stored, perhaps in another database: a server's channels are the same in all. It is read."""
+        self.due_at = now
 
     def ask(self, pipeline: Any, now: float) -> None:
         """Read what is stored; and, where that is nothing, whether the request is known at all."""
@@ -83,12 +78,15 @@ class ResultWatch(Watch):
         self._has_changed = self._has_changed or self.reads == 1 or bool(self.problem)
         self.problem = ""
         if replies[0] is not None:
-            self.hear(replies[0], now)
+            self._note_result(replies[0], now)
             return
         self.due_at = now + self._quiet_s
         self._quiet_s = min(self._quiet_s * 1.5, LONGEST_QUIET_S)
         if len(replies) > 1 and not any(isinstance(reply, Exception) for reply in replies):
             self._note_absence(replies[1], replies[2], now)
+
+    def forget(self) -> None:
+        """Nothing: what is stored is read anyway."""
 
     def trouble(self, problem: str) -> None:
         """Note why nothing comes."""
@@ -109,6 +107,14 @@ class ResultWatch(Watch):
     def expect(self) -> None:
         """Begin again: the request was not to be sent before now. For the caller's thread."""
         self.error, self._absent_since, self.due_at = None, None, 0.0
+
+    def _note_result(self, payload: bytes, now: float) -> None:
+        self._absent_since = None
+        self._quiet_s = QUIET_S
+        self.due_at = now + self._quiet_s
+        if payload != self.payload:
+            self.payload = payload
+            self._has_changed = True
 
     def _note_absence(self, submitted: int, newest: Sequence[Any], now: float) -> None:
         """Something of a request is in Redis from its ``delay`` on: ledger entry, then journal, then result."""

@@ -45,7 +45,7 @@ def held(client: redis.Redis, identity: str) -> list[Held]:
         stored: Any = client.hgetall(keys.unacked(identity))
         fetched: Any = client.zrange(keys.unacked_index(identity), 0, -1, withscores=True) if stored else []
         at = {text(tag): score for tag, score in fetched}
-        messages = [_held(client, text(tag), payload) for tag, payload in stored.items()]
+        messages = [read_held(client, text(tag), payload) for tag, payload in stored.items()]
     return sorted(messages, key=lambda message: at.get(message.tag, 0.0))
 
 
@@ -79,8 +79,8 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
     return restored[::-1]
 
 
-def _held(client: redis.Redis, tag: str, payload: bytes | str) -> Held:
-    """Kombu's ``[message, exchange, routing key]``, as kombu itself would put it back."""
+def read_held(client: redis.Redis, tag: str, payload: bytes | str) -> Held:
+    """What is noted of a message: kombu's ``[message, exchange, routing key]``, as kombu itself would put it back."""
     try:
         message, exchange, routing_key = json.loads(payload)
         headers, properties = message["headers"], message["properties"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tasks.errors import AnswerChanged, JournalFailed
 from tasks.messages.journal import Claim, End, Error, Release, Start, Token
 
 if TYPE_CHECKING:
     from tasks.messages.answer import Usage
     from tasks.messages.journal import Entry
 
+#: Token ids are below.
+_MOST_IDS = 2**32
 # How far back a chunk that straddles what was seen is compared with what was said.
 _TAIL_CHARACTERS = 1_024
 
@@ -45,6 +49,7 @@ class Assembly:
         next_index: the index that the next token has.
         ended: its end or error has come out.
         gap: something is missing between what came out and what was heard last: the stream has to be read.
+        rewritten: the stream is another one than what came out was taken from: it has to be read from its start.
         worker: who holds the request, as far as is known; ``None`` where nobody does.
         attempt: the number of its last claim.
         prompt_tokens: the prompt's length, once it was tokenised.
@@ -54,9 +59,12 @@ class Assembly:
         self.next_index = 0
         self.ended = False
         self.gap = False
+        self.rewritten = False
         self.worker: str | None = None
         self.attempt = 0
         self.prompt_tokens: int | None = None
+        self._nonce = ""
+        self._ids = array("L")
         self._tails: dict[str, str] = {}
         self._flushed: set[tuple[int, str]] = set()
 
@@ -66,30 +74,34 @@ class Assembly:
             # It has no index that would show whether all before it were heard.
             self.gap = not self.ended
             return None
-        return self._take(entry, may_jump=False)
+        return self._take(entry, whole=False)
 
     def read(self, entry: Entry, *, whole: bool) -> Outcome | None:
         """Take an entry from the stream. ``whole``: read from its start, so what is missing here is missing for good."""
-        return self._take(entry, may_jump=whole)
+        return self._take(entry, whole)
 
-    def _take(self, entry: Entry, *, may_jump: bool) -> Outcome | None:
+    def _take(self, entry: Entry, whole: bool) -> Outcome | None:
         if self.ended:
             return None
         if isinstance(entry, Token):
-            return self._take_token(entry, may_jump) if _is_sound(entry) else None
+            return self._take_token(entry, whole) if _is_sound(entry) else None
         if isinstance(entry, End):
-            return self._take_end(entry, may_jump)
+            return self._take_end(entry, whole)
         if isinstance(entry, Error):
             self.ended = True
             return entry
-        self._note(entry)
+        self._note(entry, whole)
         return None
 
-    def _take_token(self, token: Token, may_jump: bool) -> Chunk | None:
-        if token.index > self.next_index and not may_jump:
-            self.gap = True
+    def _take_token(self, token: Token, whole: bool) -> Outcome | None:
+        if token.index > self.next_index:
+            # What a later attempt writes in the place of what is missing comes after it.
+            self.gap = not whole
             return None
         after = token.index + len(token.ids)
+        seen = list(self._ids[token.index : after])
+        if seen != token.ids[: len(seen)]:
+            return self._contradict(token.index)
         if after < self.next_index or (token.ids and after == self.next_index):
             return None
         if not token.ids:
@@ -98,34 +110,55 @@ class Assembly:
             if (token.index, token.kind) in self._flushed:
                 return None
             self._flushed.add((token.index, token.kind))
-        seen = max(0, self.next_index - token.index)
         tail = self._tails.get(token.kind, "")
         text = _unsaid(tail, token.text) if seen else token.text
         self.next_index = after
+        self._ids.extend(token.ids[len(seen) :])
         self._tails[token.kind] = (tail + text)[-_TAIL_CHARACTERS:]
         return Chunk(
             text=text,
-            index=after - len(token.ids) + seen,
-            ids=token.ids[seen:],
+            index=token.index + len(seen),
+            ids=token.ids[len(seen) :],
             kind=token.kind,
-            logprobs=token.logprobs[seen:] if token.logprobs else token.logprobs,
+            logprobs=token.logprobs[len(seen) :] if token.logprobs else token.logprobs,
         )
 
-    def _take_end(self, end: End, may_jump: bool) -> Chunk | None:
-        if isinstance(end.index, int) and end.index > self.next_index and not may_jump:
+    def _take_end(self, end: End, whole: bool) -> Outcome | None:
+        count = end.index if isinstance(end.index, int) else self.next_index
+        if count > self.next_index and not whole:
             self.gap = True
             return None
         self.ended = True
+        if count > self.next_index:
+            missing = f"tokens {self.next_index} to {count - 1} are missing in the request's journal"
+            return Error(attempt=self.attempt, code=JournalFailed.code, message=f"{missing}; send it again")
         reason = str(end.finish_reason)
+        if count < self.next_index and reason in ("stop", "length"):
+            return self._contradict(count)
         return Chunk(text="", index=self.next_index, finish_reason=reason, usage=end.usage, timing=end.timing)
 
-    def _note(self, entry: Claim | Start | Release) -> None:
+    def _contradict(self, index: int) -> Error:
+        """The answer was computed again, and is another one: nothing more of it is given to who had the first."""
+        self.ended = True
+        return Error(attempt=self.attempt, code=AnswerChanged.code, message=changed(f"from token {index} on"))
+
+    def _note(self, entry: Claim | Start | Release, whole: bool) -> None:
         if isinstance(entry, Claim):
-            self.worker, self.attempt = entry.worker, entry.attempt
+            attempt = entry.attempt if isinstance(entry.attempt, int) else 0
+            self.rewritten = not (whole or attempt > self.attempt or entry.nonce == self._nonce)
+            self.worker, self.attempt, self._nonce = entry.worker, attempt, entry.nonce
         elif isinstance(entry, Start):
             self.prompt_tokens = entry.prompt_tokens
         else:
             self.worker = None
+
+
+def changed(where: str) -> str:
+    """What has happened to an answer of which Redis lost a part, and what to do."""
+    return (
+        f"Redis lost a part of this request, and it was computed again with another text {where}: what was read is not its "
+        "answer; stream() it again from its start"
+    )
 
 
 def _is_sound(token: Token) -> bool:
@@ -134,6 +167,7 @@ def _is_sound(token: Token) -> bool:
         isinstance(token.index, int)
         and token.index >= 0
         and isinstance(token.ids, list)
+        and all(isinstance(each, int) and 0 <= each < _MOST_IDS for each in token.ids)
         and isinstance(token.text, str)
         and isinstance(token.kind, str)
         and isinstance(token.logprobs, list | None)

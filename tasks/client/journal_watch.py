@@ -25,8 +25,8 @@ ENTRIES_AT_ONCE = 1_000
 class Quiet:
     """The stream was read and held nothing new, or could not be read, because of ``problem``.
 
-    ``asked``: it was read after :meth:`Watch.read_again`. ``known``: whether the request is in the ledger, or has ever been in
-    the stream; ``None`` where this client may not look into the ledger.
+    ``asked``: it was read after :meth:`Watch.read_again`. ``known``: whether the request is in the ledger or has a stream;
+    ``None`` where this client may not look into the ledger.
     """
 
     asked: bool = False
@@ -43,14 +43,17 @@ class JournalWatch(Watch):
     Args:
         task_id: the request.
         sink: takes events, in order, on the subscription's thread; it must not block.
+        database: the database that the request is in.
         page: how many entries are read at once.
     """
 
     essential: ClassVar[int] = 2
 
-    def __init__(self, task_id: str, sink: Callable[[list[Event]], None], page: int = ENTRIES_AT_ONCE) -> None:
+    def __init__(
+        self, task_id: str, sink: Callable[[list[Event]], None], database: int = 0, page: int = ENTRIES_AT_ONCE
+    ) -> None:
         self.stream = keys.stream(task_id)
-        super().__init__(self.stream, f"request {task_id}")
+        super().__init__(keys.channel_prefix(database) + self.stream, f"request {task_id}")
         self.assembly = Assembly()
         self.events: list[Event] = []
         self.last_id: str | None = None
@@ -60,7 +63,7 @@ class JournalWatch(Watch):
         self._task_id = task_id
         self._sink = sink
         self._page = page
-        self._was_there = False
+        self._is_there = False
 
     def decode(self, payload: bytes) -> Any:
         """A journal's entry."""
@@ -68,17 +71,23 @@ class JournalWatch(Watch):
 
     def hear(self, news: Any, now: float) -> None:
         """Take an entry that was published."""
-        self._was_there = True
+        self._is_there = True
         self._keep(self.assembly.hear(news))
         self.quiet_s = QUIET_S
-        self.due_at = now if self.assembly.gap else now + self.quiet_s
+        self.due_at = now if self.assembly.gap or self.assembly.rewritten else now + self.quiet_s
+        if self.assembly.rewritten:
+            self.forget()
+
+    def forget(self) -> None:
+        """Read the stream from its start the next time: Redis may have come back with another one."""
+        self.last_id, self.whole, self.assembly.rewritten = None, True, False
 
     def ask(self, pipeline: Any, now: float) -> None:
         """Read what came after the last entry, the id of the newest, and whether the request is submitted."""
         after = f"({self.last_id}" if self.last_id else "-"
         pipeline.xrange(self.stream, min=after, count=self._page)
         pipeline.xrevrange(self.stream, count=1)
-        if self.reads and not self._was_there:
+        if self.reads and not self._is_there:
             pipeline.hexists(keys.LEDGER, self._task_id)
 
     def take(self, replies: Sequence[Any], now: float) -> None:
@@ -91,13 +100,14 @@ class JournalWatch(Watch):
             entry = decode(fields.get(b"d", b""))
             if entry is not None:
                 self._keep(self.assembly.read(entry, whole=self.whole))
+        self._is_there = newest is not None
         if entries:
-            self._was_there = True
             self.last_id = entries[-1][0].decode()
         if len(entries) == self._page:
             self.due_at = now
-        elif self.assembly.gap or self._was_rewritten(newest):
-            self.last_id, self.whole, self.due_at = None, True, now
+        elif self.assembly.gap or self.assembly.rewritten or self._was_rewritten(newest):
+            self.forget()
+            self.due_at = now
         else:
             self.whole = self.last_id is None
             self._rest(news=len(self.events) > before, now=now, known=self._is_known(replies))
@@ -122,7 +132,7 @@ class JournalWatch(Watch):
             self.events.append(outcome)
 
     def _is_known(self, replies: Sequence[Any]) -> bool | None:
-        if self._was_there:
+        if self._is_there:
             return True
         found = replies[2] if len(replies) > self.essential else None
         return None if found is None or isinstance(found, Exception) else bool(found)

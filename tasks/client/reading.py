@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.result_watch import LOST_AFTER_S, unknown
-from tasks.client.chunks import Chunk
+from tasks.client.chunks import Chunk, changed
 from tasks.client.journal_watch import Quiet
-from tasks.errors import Cancelled, GenerationError, StreamTimeout, UnknownRequest, error_for
+from tasks.errors import AnswerChanged, Cancelled, GenerationError, StreamTimeout, UnknownRequest, error_for
 from tasks.messages.journal import Error
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ class Reading:
         self.is_over = True
         if stored.error is not None:
             raise stored.error
+        if stored.state == "SUCCESS" and not stored.text.startswith("".join(self._said.get("content", ()))):
+            raise AnswerChanged(f"request {self.task_id}: {changed('than is stored')}")
         reasoning = self._unsaid("reasoning", stored.reasoning)
         chunks = [self._pass(Chunk(text=reasoning, index=self._next_index, kind="reasoning"))] if reasoning else []
         return [

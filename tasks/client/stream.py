@@ -45,7 +45,7 @@ def follow(
         GenerationError: the request's own error, or what Celery stored as such.
     """
     events: SimpleQueue[list[Event]] = SimpleQueue()
-    place = JournalWatch(task_id, events.put)
+    place = JournalWatch(task_id, events.put, where.database)
     reading = Reading(task_id, place, timeout, idle_timeout, unknown_after_s)
     subscriptions.open(where, place)
     try:
@@ -83,7 +83,7 @@ async def afollow(
         with suppress(RuntimeError):  # the loop was closed, and its readers with it
             loop.call_soon_threadsafe(events.put_nowait, batch)
 
-    place = JournalWatch(task_id, deliver)
+    place = JournalWatch(task_id, deliver, where.database)
     reading = Reading(task_id, place, timeout, idle_timeout, unknown_after_s)
     subscriptions.open(where, place)
     try:

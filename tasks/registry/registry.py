@@ -85,6 +85,7 @@ class Registry:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        self._events = keys.channel_prefix(int(client.get_connection_kwargs().get("db") or 0)) + keys.EVENTS
         self._register = client.register_script(scripts.source("register"))
         self._beat = client.register_script(scripts.source("beat"))
         self._depart = client.register_script(scripts.source("depart"))
@@ -119,7 +120,7 @@ class Registry:
                 [keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS, keys.HISTORY],
                 [
                     *(record.node, record.boot, dead, lease_ms, client_id, _body(record)),
-                    *(identity, keys.alive(""), keys.swept(""), SWEPT_TTL_S, HISTORY_LENGTH, keys.EVENTS),
+                    *(identity, keys.alive(""), keys.swept(""), SWEPT_TTL_S, HISTORY_LENGTH, self._events),
                 ],
             )
         return answer.decode(), value.decode()
@@ -170,7 +171,7 @@ class Registry:
                 [keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS, keys.SWEEP],
                 [
                     *(record.node, record.boot, lease_ms, client_id, _body(record)),
-                    *(identity, started_at, loop_age_ms, keys.EVENTS),
+                    *(identity, started_at, loop_age_ms, self._events),
                 ],
                 client,
             )
@@ -204,7 +205,7 @@ class Registry:
                     *(keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS),
                     *(keys.unacked(identity), keys.HISTORY),
                 ],
-                [node, boot, identity, how, lease, reason, SWEPT_TTL_S, HISTORY_LENGTH, keys.EVENTS],
+                [node, boot, identity, how, lease, reason, SWEPT_TTL_S, HISTORY_LENGTH, self._events],
                 client,
             )
         return bool(moved)

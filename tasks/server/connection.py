@@ -67,6 +67,11 @@ class Endpoint:
         """The parts of the URL."""
         return RedisUrl.parse(self.url)
 
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return self.parsed.database
+
     def is_same_server(self, other: Endpoint) -> bool:
         """Whether both lead to one database of one server, be it with other options for TLS."""
         first, second = (replace(each.parsed, scheme="redis", tls=()) for each in (self, other))

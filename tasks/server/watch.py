@@ -71,6 +71,10 @@ class Watch(ABC):
         """Take their replies, and set ``due_at``."""
 
     @abstractmethod
+    def forget(self) -> None:
+        """The connection was lost: what was read may not be there any more."""
+
+    @abstractmethod
     def trouble(self, problem: str) -> None:
         """Redis is out of reach for now."""
 

@@ -80,8 +80,10 @@ class Watches:
         self._unconfirmed.update(channels)
 
     def disconnect(self) -> None:
-        """Note that nothing is confirmed any more."""
+        """Note that nothing is confirmed any more, and that Redis may come back older than it was."""
         self._unconfirmed.clear()
+        for watch in self:
+            watch.forget()
 
     def confirm(self, channel: bytes) -> None:
         """Read for the watches of a channel that is heard from now on. Before that, something could fall in between."""

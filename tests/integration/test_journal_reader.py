@@ -16,7 +16,7 @@ from tasks.client.chunks import Chunk
 from tasks.client.journal_watch import Event, JournalWatch
 from tasks.client.reading import Stored
 from tasks.client.stream import afollow, follow
-from tasks.errors import BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
+from tasks.errors import AnswerChanged, BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, encode
@@ -287,6 +287,27 @@ class TestLoss:
         reader.finish()
         assert reader.text == "abcd"
 
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_run_again_otherwise(
+        self, redis_server: EmbeddedServer, journal: Journal, client: Redis, where: Endpoint, restarted: bool
+    ) -> None:
+        """A lost request that is computed again with another text is one error for who had read the first, and no mixture."""
+        writer = Writer(journal)
+        writer.say("a", "b", "c")
+        chunks = follow(where, TASK, nothing_stored, timeout=30)
+        assert [next(chunks).text for _ in range(3)] == ["a", "b", "c"]
+        if restarted:
+            redis_server.restart()
+        client.delete(keys.stream(TASK))
+        again = Writer(journal)
+        tokens = [Token(attempt=1, index=index, ids=[index + 7], text="z") for index in range(5)]
+        again.put(*tokens)
+        with pytest.raises(AnswerChanged, match="computed again with another text from token 0 on"):
+            next(chunks)
+        fresh = follow(where, TASK, nothing_stored, timeout=30)
+        assert next(fresh).text == "z"
+        fresh.close()
+
     def test_run_anew_unheard(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """The same, where nothing of the new run was heard: the stream that holds it is another, and read from its start."""
         reader = Reader(where)
@@ -344,6 +365,17 @@ class TestStored:
         state[0] = Stored(state="SUCCESS", final=True, text="YES", reasoning="hm so")
         chunks = [(chunk.kind, chunk.text) for chunk in reader.finish()]
         assert chunks == [("reasoning", "hm "), ("reasoning", "so"), ("content", "YES")]
+
+    def test_another_answer(self, journal: Journal, client: Redis, where: Endpoint) -> None:
+        """A stored result that does not go on from what was read is no end of it, but an error."""
+        writer = Writer(journal)
+        writer.say("a")
+        stored = Stored(state="SUCCESS", final=True, text="other")
+        chunks = follow(where, TASK, lambda: stored, timeout=30)
+        assert next(chunks).text == "a"
+        client.delete(keys.stream(TASK))
+        with pytest.raises(AnswerChanged, match="computed again with another text than is stored"):
+            next(chunks)
 
     def test_lost_in_the_middle(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """Where the journal is lost in mid-stream the stored result gives what had not come yet."""

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kombu.utils.json import dumps
 
 from tasks.broker.qos import HOLD
+from tasks.broker.unacked import read_held
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.items import Held
 from tasks.messages.journal import End, Error
+from tasks.names import GENERATE
+from tasks.server import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -97,18 +100,24 @@ class Recovery:
         try:
             self._publisher.doubt()
             self._write_ended()
-            held = self._held(channel)
-            running = {message.tag: message for job in jobs if (message := job.held()) is not None}
-            for tag in running.keys() - held:
-                HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), running[tag])
+            running = {message.tag: (job, message) for job in jobs if (message := job.held()) is not None}
+            with channel.conn_or_acquire() as client:
+                held = {tag.decode() for tag in client.hkeys(channel.unacked_key)}
+                for tag in running.keys() - held:
+                    self._hold(client, channel, *running[tag])
             for tag in held - running.keys():
                 channel.qos.restore_by_tag(tag)
         except BrokerUnavailable as error:
             raise ConnectionError(str(error)) from error
 
-    def _held(self, channel: Any) -> set[str]:
-        with channel.conn_or_acquire() as client:
-            return {tag.decode() for tag in client.hkeys(channel.unacked_key)}
+    def _hold(self, client: Any, channel: Any, job: Job, message: Held) -> None:
+        """Have Redis know that this worker holds the message; who waits for a request without a claim looks into the ledger."""
+        HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), message)
+        noted = read_held(client, *message)
+        if job.flight is None and noted.task == GENERATE:
+            seconds, microseconds = client.time()
+            entry = {"at": seconds + microseconds / 1e6, "queue": noted.list_name, "message": noted.message}
+            client.hsetnx(keys.LEDGER, noted.task_id, dumps(entry))
 
     def _write_ended(self) -> None:
         """Write what Redis lacks of journals that have ended, and hold their messages again: their results may be lost too."""

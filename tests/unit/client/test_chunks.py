@@ -95,11 +95,60 @@ def test_gap_is_noticed() -> None:
 
 
 def test_missing_for_good() -> None:
-    """What even the whole stream lacks does not keep the rest from coming."""
+    """What even the whole stream lacks is never passed over: what a later attempt writes in its place comes, or else an error."""
     assembly = Assembly()
-    assert assembly.read(token(2, "c"), whole=False) is None
+    assert assembly.read(token(0, "ab"), whole=True) is not None
+    assert assembly.read(token(3, "d"), whole=False) is None
     assert assembly.gap
-    assert assembly.read(token(2, "c"), whole=True) == Chunk(text="c", index=2, ids=[2])
+    assembly.gap = False
+    assert assembly.read(token(3, "d"), whole=True) is None
+    assert not assembly.gap
+    assert assembly.read(token(2, "c", attempt=2), whole=True) == Chunk(text="c", index=2, ids=[2])
+    outcome = assembly.read(replace(END, index=5), whole=True)
+    assert isinstance(outcome, Error)
+    assert outcome.code == "journal_failed"
+    assert "tokens 3 to 4 are missing" in outcome.message
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Token(attempt=1, index=1, ids=[9], text="x"),
+        Token(attempt=1, index=2, ids=[2, 9, 4], text="x"),
+        Token(attempt=2, index=0, ids=[0, 1, 2, 4], text="x"),
+        replace(END, index=2, finish_reason="length"),
+    ],
+)
+def test_another_answer(entry: Entry, whole: bool) -> None:
+    """An answer that was computed again with other tokens, or fewer, than came out is one error, and nothing after it."""
+    assembly = Assembly()
+    assembly.hear(token(0, "abcd"))
+    outcome = assembly.read(entry, whole=whole)
+    assert isinstance(outcome, Error)
+    assert outcome.code == "answer_changed"
+    assert assembly.read(token(4, "e"), whole=whole) is None
+
+
+def test_a_shorter_answer_that_was_cut() -> None:
+    """A cancel or a deadline may end a request before what came out, where Redis has lost a part."""
+    assembly = Assembly()
+    assembly.hear(token(0, "abcd"))
+    assert assembly.hear(replace(END, index=2, finish_reason="cancelled")) is not None
+    assert assembly.ended
+
+
+def test_another_claim_of_a_number() -> None:
+    """A claim of a number that was seen, and is not the one that was seen, says that the stream is another one."""
+    assembly = Assembly()
+    first = Claim(attempt=1, worker="w1", nonce="a")
+    for entry in (first, first, Claim(attempt=2, worker="w2", nonce="b")):
+        assembly.hear(entry)
+        assert not assembly.rewritten
+    assembly.hear(first)
+    assert assembly.rewritten
+    assembly.read(Claim(attempt=1, worker="w3", nonce="c"), whole=True)
+    assert not assembly.rewritten
 
 
 def test_straddling_chunk() -> None:

@@ -1,0 +1,115 @@
+"""Two fleets on two databases of one server do not meet, be their ids, names and requests' ids the same."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from celery import Celery
+
+from tasks.engine.fake import fake_text
+from tasks.messages.registry import WorkerRecord
+from tasks.registry import Registry
+from tasks.server import keys
+from tests.conftest import start_workers
+from tests.support import Reader, wait_until
+from worker_config.celeryconfig import celery_options
+from worker_config.settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.demo.embedded import EmbeddedServer
+    from tasks.generate import GenerateTask
+    from tests.support import Worker
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    # Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
+    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
+]
+WAIT_S = 60.0
+MODEL = "fake:20"
+NODE = "same@here"
+
+
+class Fleet:
+    """One database of the server, with a producer and a worker."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        folder.mkdir()
+        self.client = redis.Redis.from_url(url, decode_responses=True)
+        self.app = Celery("shop", set_as_current=False, include=["tasks.generate"])
+        self.app.loader.import_default_modules()
+        self.app.config_from_object(celery_options(read_settings({"REDIS_URL": url})))
+        self.generate: GenerateTask = self.app.tasks["tasks.generate"]
+        self._starts = start_workers(self.client, folder)
+        env = {"REDIS_URL": url, "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
+        self.worker: Worker = next(self._starts)(
+            *("-B", "-s", str(folder / "beat"), "-c", "4", "-n", NODE), env=env, online=False
+        )
+        self.worker.node = NODE
+
+    def send(self, task_id: str, prompt: str, tokens: int) -> Any:
+        """A request with an id of its producer's choice."""
+        values = {"prompt": prompt, "model": MODEL, "max_tokens": tokens}
+        return self.generate.apply_async(kwargs=values, task_id=task_id)
+
+    def close(self) -> None:
+        """End everything."""
+        next(self._starts, None)
+        self.app.close()
+        self.client.close()
+
+
+@pytest.fixture
+def fleets(redis_server: EmbeddedServer, tmp_path: Path) -> Iterator[list[Fleet]]:
+    """Databases 0 and 1."""
+    base = redis_server.url.rpartition("/")[0]
+    made = [Fleet(f"{base}/{database}", tmp_path / str(database)) for database in range(2)]
+    try:
+        for each in made:
+            each.worker.wait_until_online()
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+def test_they_do_not_meet(fleets: list[Fleet]) -> None:
+    """Streams, results, revokes, control and the registry of each are its own."""
+    readers = [Reader(fleet.send("same", f"p{n}", 60 + 40 * n)) for n, fleet in enumerate(fleets)]
+    waiting = [reader.result.get(timeout=WAIT_S)["text"] for reader in readers]
+    for n, reader in enumerate(readers):
+        assert reader.whole() == waiting[n] == fake_text(f"p{n}", None, 60 + 40 * n)
+    # A cancel in one is none in the other.
+    long = [Reader(fleet.send("long", f"q{n}", 200)) for n, fleet in enumerate(fleets)]
+    wait_until(lambda: all(reader.indices for reader in long), timeout_s=WAIT_S)
+    fleets[1].generate.AsyncResult("long").revoke(terminate=True)
+    long[1].join(WAIT_S)
+    assert long[1].finish_reasons == ["cancelled"]
+    assert long[0].whole() == fake_text("q0", None, 200)
+    # Nor is any other broadcast, and the same names of workers are no duplicates.
+    for fleet in fleets:
+        assert fleet.app.control.ping(timeout=3) == [{NODE: {"ok": "pong"}}]
+    fleets[1].app.control.broadcast("drain", destination=[NODE], reply=True, timeout=10)
+    wait_until(lambda: (record := fleets[1].worker.record()) and record.status == "draining")
+    record = fleets[0].worker.record()
+    assert record is not None
+    assert record.status == "online"
+    assert fleets[0].send("after", "after", 2).get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
+
+
+def test_announcements(redis_server: EmbeddedServer) -> None:
+    """What the registry of one announces is not heard in the other."""
+    base = redis_server.url.rpartition("/")[0]
+    with closing(redis.Redis.from_url(f"{base}/0")) as zero, closing(redis.Redis.from_url(f"{base}/1")) as one:
+        with closing(zero.pubsub()) as heard:  # type: ignore[no-untyped-call]
+            heard.subscribe(keys.EVENTS, keys.channel_prefix(1) + keys.EVENTS)
+            wait_until(lambda: heard.get_message() is None and heard.subscribed)
+            Registry(one).register(WorkerRecord(node="mac@lab", boot="b1", status="online"), 1_000)
+            message = wait_until(lambda: heard.get_message(ignore_subscribe_messages=True))
+        assert message["channel"] == b"/1.celery-mlx:events"
