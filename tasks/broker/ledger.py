@@ -190,6 +190,25 @@ class Ledger:
         return found
 
 
+def known(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
+    """Those of these ids that are requests: submitted and not claimed yet, or with a journal.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    asked = list(task_ids)
+    pipeline = client.pipeline(transaction=False)
+    for task_id in asked:
+        # In this order: a claim writes the one in the script that deletes the other.
+        pipeline.hexists(keys.LEDGER, task_id)
+        pipeline.exists(keys.stream(task_id))
+    with translated(f"looking for {len(asked)} requests"):
+        replies = pipeline.execute()
+    return {
+        task_id for task_id, entry, journal in zip(asked, replies[::2], replies[1::2], strict=True) if entry or journal
+    }
+
+
 def _task_ids(messages: Iterable[bytes]) -> Iterator[str]:
     for message in messages:
         match = _TASK_ID.search(message)

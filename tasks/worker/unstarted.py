@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from tasks.errors import GenerationError, InvalidRequest
+from tasks.errors import Cancelled, Expired, GenerationError, InvalidRequest
 from tasks.messages.journal import End, Error
 from tasks.worker.current import active_worker
+
+if TYPE_CHECKING:
+    from tasks.messages.journal import Entry
 
 logger = logging.getLogger(__name__)
 
 
-def end_unstarted(task_id: str, *, expired: bool) -> None:
-    """End the journal of a request whose task will never run: revoked while it waited, or expired."""
+def end_unstarted(task_id: str, *, expired: bool) -> bool:
+    """End the journal of a request whose task will never run: revoked while it waited, or expired.
+
+    ``False``: it runs, or has ended in another way, and its result will say so.
+    """
     worker = active_worker()
     if worker is None:
-        return
+        return True
     entry: End | Error = End(attempt=0, index=0, finish_reason="cancelled", usage={})
     if expired:
         entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
     try:
-        worker.journal.end_unclaimed(task_id, entry)
+        answer = worker.journal.end_unclaimed(task_id, entry)
+        return answer == "ended" or (answer == "already" and _was_stopped(worker.journal.read(task_id)[-1]))
     except GenerationError:
         logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
+        return True
+
+
+def _was_stopped(last: Entry) -> bool:
+    return (isinstance(last, End) and last.finish_reason == "cancelled") or (
+        isinstance(last, Error) and last.code in (Cancelled.code, Expired.code)
+    )
 
 
 def refuse_message(task_id: str | None, why: str) -> None:

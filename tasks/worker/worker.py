@@ -140,7 +140,7 @@ class InferenceWorker:
         self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
         self._consumed = app.amqp.queues
         self.scheduler = Scheduler(lambda: move_due(client, list(self._consumed.consume_from)))
-        self._client = client
+        self.client = client
         self.keeper = Keeper(
             registry,
             self.describe,
@@ -187,7 +187,7 @@ class InferenceWorker:
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
-        hasten(self._client, task_ids)
+        hasten(self.client, task_ids)
 
     def drain(self) -> None:
         """Take nothing more; everything else goes on."""
@@ -251,7 +251,7 @@ class InferenceWorker:
     def _waiting(self) -> int:
         """Messages in the queues that this worker consumes and has room for; not those that were set aside."""
         queues = [name for name in list(self._consumed.consume_from) if self.room.has_room(name)]
-        return waiting_in(self._client, queues)
+        return waiting_in(self.client, queues)
 
     def _received(self) -> int:
         return self.loop.received()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("cancel")
 WAIT_S = 30.0
 MODEL = "fake:10"
+WIDE = "fake:10@13-27B"
 #: Ten seconds of it at the least: it never ends by itself within a test.
 LONG: dict[str, Any] = {"model": MODEL, "max_tokens": 5000}
 
@@ -169,6 +170,67 @@ class TestRevoke:
         assert read(running)[-1].finish_reason == "cancelled"
         running.revoke(terminate=True)
         assert read(running)[-1].finish_reason == "cancelled"
+
+
+@pytest.fixture(scope="class")
+def wide(shared_worker: StartWorker) -> Worker:
+    """A worker of another tier, with two slots: it hears of every revoke too."""
+    return shared_worker("-c", "2", "-Q", "tier-13-27B", env={"CELERY_MLX_MODELS": WIDE})
+
+
+def revoke_heard(app: Celery, result: GenerateResult, *workers: Worker) -> None:
+    """Celery's broadcast without ``terminate``; returns once all of these workers have answered it."""
+    nodes = {worker.node for worker in workers}
+    answers = app.control.revoke([result.id], destination=[*nodes], reply=True, timeout=WAIT_S)
+    assert {name for answer in answers for name in answer} == nodes
+
+
+class TestSeveralWorkers:
+    """Every worker hears a revoke, and one of them, or none, runs it: result and stream say the same."""
+
+    @pytest.mark.parametrize("ways", ["result", "list"])
+    def test_running_elsewhere(
+        self, generate: GenerateTask, node: Worker, wide: Worker, shared_app: Celery, ways: str
+    ) -> None:
+        """Without ``terminate`` what runs on another worker goes on, and nobody says meanwhile that it was revoked."""
+        result = generate.delay(prompt="goes on", model=MODEL, max_tokens=300)
+        stream = result.stream(timeout=WAIT_S)
+        next(stream)
+        if ways == "result":
+            result.revoke()
+        revoke_heard(shared_app, result, node, wide)
+        assert result.state == "PENDING"
+        assert [*stream][-1].finish_reason == "length"
+        assert result.get(timeout=WAIT_S)["text"] == fake_text("goes on", None, 300)
+
+    def test_queued(
+        self, running: GenerateResult, generate: GenerateTask, node: Worker, wide: Worker, shared_app: Celery
+    ) -> None:
+        """What waits has ended when the workers have answered, in its journal as in its result, though no slot is free."""
+        queued = generate.delay(prompt="queued", **LONG)
+        revoke_heard(shared_app, queued, node, wide)
+        assert queued.state == "REVOKED"
+        assert [chunk.finish_reason for chunk in read(queued)] == ["cancelled"]
+        assert not running.ready()
+
+    def test_a_second_delivery(
+        self, generate: GenerateTask, wide: Worker, shared_redis: redis.Redis, shared_app: Celery
+    ) -> None:
+        """The second delivery of a request that runs is dropped without a word: the first one says how it ends."""
+        record = wide.record()
+        assert record is not None
+        result = generate.delay(prompt="twice", model=WIDE, max_tokens=300)
+        stream = result.stream(timeout=WAIT_S)
+        next(stream)
+        revoke_heard(shared_app, result, wide)
+        (message,) = shared_redis.hvals(keys.unacked(record.identity))
+        raw, _, queue = json.loads(message)
+        shared_redis.rpush(queue, json.dumps(raw))
+        wait_until(lambda: f"Discarding revoked task: tasks.generate[{result.id}]" in wide.log())
+        assert result.state == "PENDING"
+        assert [*stream][-1].finish_reason == "length"
+        assert result.get(timeout=WAIT_S)["text"] == fake_text("twice", None, 300)
+        wait_until(lambda: not shared_redis.exists(keys.unacked(record.identity)))
 
 
 def entries(client: redis.Redis, result: GenerateResult) -> list[str]:

@@ -18,6 +18,7 @@ from celery.worker.control import Panel, control_command
 from tasks.errors import GenerationError
 from tasks.models.key import key_of
 from tasks.names import GENERATE
+from tasks.worker.celery.revoke import revoke
 from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
 
@@ -113,26 +114,23 @@ def _instead(name: str, answer: Callable[[InferenceWorker], dict[str, str]]) -> 
     Panel.data[name] = command
 
 
-_revoke: Callable[..., Any] = Panel.data["revoke"]
-
-
 def _revoke_many(state: Any, task_id: str | list[str], terminate: bool = False, signal: Any = None) -> Any:
-    """Celery's ``revoke``. It asks the result backend about every id, so a long list is worked through on another thread."""
+    """``revoke`` asks Redis about every id, so a long list is worked through on another thread."""
     ids = list(dict.fromkeys(maybe_list(task_id)))
     if len(ids) <= IDS_AT_ONCE:
-        answer = _revoke(state, ids, terminate=terminate, signal=signal)
+        answer = revoke(state, ids, terminate=terminate, signal=signal)
         _hasten(ids)
         return answer
     celery_state.revoked.update(ids)
     here = [task_id for task_id in ids if task_id in celery_state.requests]
     if here:
-        _revoke(state, here, terminate=terminate, signal=signal)
+        revoke(state, here, terminate=terminate, signal=signal)
     threading.Thread(target=_revoke_rest, args=(state, ids), name="revoke", daemon=True).start()
     return {"ok": f"{len(ids)} tasks flagged as revoked"}
 
 
 def _revoke_rest(state: Any, ids: list[str]) -> None:
-    _revoke(state, ids)
+    revoke(state, ids)
     _hasten(ids)
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore
 from celery.utils.log import get_logger
+from celery.worker import state as celery_state
 from celery.worker.request import Request
 
 from tasks.client.redaction import redact
+from tasks.worker.current import active_worker
 from tasks.worker.unstarted import end_unstarted
 from worker_config.settings import current_settings
 
@@ -73,6 +75,15 @@ class GenerateRequest(Request):
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Revoked or expired while it waited: the task's body never runs, so the journal is ended from here."""
-        if not terminated:
-            end_unstarted(self.id, expired=expired)
+        if not terminated and not end_unstarted(self.id, expired=expired):
+            self._drop()
+            return
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _drop(self) -> None:
+        """A second delivery of what runs, or has run: the first one stores the result."""
+        self._already_revoked = True
+        celery_state.task_ready(self)
+        worker = active_worker()
+        if worker is None or self.id not in worker.flying:  # both deliveries have one tag
+            self.acknowledge()
