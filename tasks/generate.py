@@ -17,13 +17,14 @@ from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
-from tasks.names import ACCEPTED, GENERATE
+from tasks.names import ACCEPTED, GENERATE, is_ours
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
+    from tasks.client.groups import Groups
     from tasks.client.parameters import Parameters, ParameterValues
     from tasks.client.result import GenerateResult
 
@@ -103,22 +104,21 @@ class GenerateTask(Task):
         """
         # pydantic and redis are two thirds of the import's time.
         from tasks.broker.sending import sending
-        from tasks.client.redaction import redact
         from tasks.client.request import prepare
 
-        follows = self._follows(options)
-        if follows:
-            kwargs, options = kwargs or {}, {**options, "shadow": shadow, ACCEPTED: True}
-        else:
-            request = prepare(args, kwargs, task_id, {**options, "shadow": shadow})
+        options["shadow"] = shadow
+        if self._follows(options):
+            with sending(self.app):
+                return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
+        with self.groups.member(options) as members:
+            request = prepare(args, kwargs, task_id, options)
             self._meet_redis()
             self._look_at_fleet(request.parameters)
-            args, kwargs, task_id, options = request.args, request.kwargs, request.task_id, request.options
-        if not current_settings().show_prompts:
-            options |= {"argsrepr": "()", "kwargsrepr": redact(kwargs)}
-        given = (args, kwargs, task_id, producer, link, link_error)
-        with sending(self.app):
-            return self._send_on(given, options) if follows else self._send(given, options)
+            given = (request.args, request.kwargs, request.task_id, producer, link, link_error)
+            with sending(self.app):
+                result = self._send(given, request.options)
+            members.append(result.id)
+        return result
 
     def _follows(self, options: dict[str, Any]) -> bool:
         """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.
@@ -131,21 +131,25 @@ class GenerateTask(Task):
         if before is None:
             return False
         is_callback = options.get("parent_id") is not None and options["parent_id"] == before.request.id
-        return bool(before.name == GENERATE or is_callback or _callback_publish_retry.get())
+        return bool(is_ours(before.name) or is_callback or _callback_publish_retry.get())
 
     def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
+        from tasks.client.redaction import redact
+
+        if not current_settings().show_prompts:
+            options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
         return cast("GenerateResult", super().apply_async(*given, **options))
 
     def _send_on(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
         """Send what follows a task; what cannot be routed goes to a worker that says so."""
+        options = {**options, ACCEPTED: True}
         try:
             return self._send(given, options)
         except InvalidRequest:
             before = get_current_worker_task()
             if "queue" in options or before is None:
                 raise
-            is_ours = before.name == GENERATE
-            queue = before.request.delivery_info["routing_key"] if is_ours else DEFAULT_QUEUE
+            queue = before.request.delivery_info["routing_key"] if is_ours(before.name) else DEFAULT_QUEUE
             return self._send(given, {**options, "queue": queue})
 
     def _meet_redis(self) -> None:
@@ -157,6 +161,13 @@ class GenerateTask(Task):
             require_server(self.app)
             SUBSCRIPTIONS.note_contact(endpoint(self.app))
             self._has_met_redis = True
+
+    @cached_property
+    def groups(self) -> Groups:
+        """What this producer has sent of groups."""
+        from tasks.client.groups import Groups
+
+        return Groups(self.app)
 
     @cached_property
     def fleet(self) -> FleetView:

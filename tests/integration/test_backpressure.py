@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import chain, chord, group
 
 from tasks.broker.limits import QueueLimit, limits_of, write_limits
-from tasks.errors import QueueFull
+from tasks.errors import InvalidRequest, QueueFull
 from tasks.messages.registry import WorkerRecord
 from tasks.server import keys
 from tests.support import wait_until
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 QUEUE = "tier-under-3B"
 
 
-def send(generate: GenerateTask, **options: int) -> GenerateResult:
+def send(generate: GenerateTask, **options: Any) -> GenerateResult:
     """One small request."""
     return generate.apply_async(kwargs={"prompt": "a", "model": "fake:1", "max_tokens": 1}, **options)
 
@@ -71,6 +73,102 @@ class TestQueueFull:
         limits = limits_of([up, leaving], settings)
         assert limits[QUEUE] == QueueLimit(60, 1.5)
         assert limits["tier-3-7B"] == QueueLimit(25, 0.0)
+
+
+def members(generate: GenerateTask, count: int) -> list[Any]:
+    """Signatures of small requests."""
+    return [generate.s(prompt=f"m{n}", model="fake:1", max_tokens=1) for n in range(count)]
+
+
+class TestGroups:
+    """A group that cannot be sent as a whole is not sent."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            pytest.param(lambda m: group(*m), id="group"),
+            pytest.param(lambda m: group(group(*m[:2]), group(*m[2:])), id="groups in a group"),
+            pytest.param(lambda m: chord(m[:4], m[4]), id="a chord's header"),
+            pytest.param(lambda m: group(chord(m[:2], m[4]), chord(m[2:4], m[4])), id="chords in a group"),
+            pytest.param(lambda m: chord([chord(m[:2], m[4]), m[2], m[3]], m[4]), id="a chord in a chord"),
+            pytest.param(lambda m: group(chain(m[0], m[4]), chain(m[1], m[4]), m[2], m[3]), id="chains in a group"),
+            pytest.param(lambda m: chain(group(*m[:4]), m[4]), id="a chain that begins with a group"),
+            pytest.param(
+                lambda m: group(chain(group(*m[:2]), m[4]), chain(group(*m[2:4]), m[4])), id="groups in chains"
+            ),
+        ],
+    )
+    def test_a_full_queue_half_way(
+        self, generate: GenerateTask, redis_client: redis.Redis, make: Callable[[list[Any]], Any]
+    ) -> None:
+        """What was sent of it is taken back, in every form of the canvas; what others have sent stays."""
+        write_limits(redis_client, {QUEUE: QueueLimit(bound=4, per_s=0.5)})
+        other = send(generate)
+        canvas = make(members(generate, 5))
+        with pytest.raises(
+            QueueFull, match=r"4 requests wait in tier-under-3B, the bound is 4: .*3 of its group before"
+        ) as caught:
+            canvas.apply_async()
+        assert (caught.value.depth, caught.value.bound) == (4, 4)
+        assert redis_client.llen(QUEUE) == 1
+        assert redis_client.hkeys(keys.LEDGER) == [other.id]
+        write_limits(redis_client, {QUEUE: QueueLimit(bound=6, per_s=0.5)})
+        canvas.apply_async()
+        assert redis_client.llen(QUEUE) in (
+            5,
+            6,
+        )  # the other, and four or five: in some of them the last one follows the others
+
+    def test_with_ids_of_one_s_own(self, generate: GenerateTask, redis_client: redis.Redis) -> None:
+        """A request that was taken back has never been: its id can be sent again, and is answered."""
+        write_limits(redis_client, {QUEUE: QueueLimit(bound=1, per_s=0.5)})
+        canvas = group(member.set(task_id=f"id-{n}") for n, member in enumerate(members(generate, 2)))
+        with pytest.raises(QueueFull):
+            canvas.apply_async()
+        assert not list(redis_client.scan_iter(f"{keys.PREFIX}*id-*"))
+        assert send(generate, task_id="id-0").id == "id-0"
+        assert redis_client.llen(QUEUE) == 1
+
+    def test_two_after_one_another(self, generate: GenerateTask, redis_client: redis.Redis) -> None:
+        """A group that was sent stays when the next one cannot be."""
+        write_limits(redis_client, {QUEUE: QueueLimit(bound=3, per_s=0.5)})
+        first = group(members(generate, 2)).apply_async()
+        with pytest.raises(QueueFull):
+            group(members(generate, 2)).apply_async()
+        assert sorted(redis_client.hkeys(keys.LEDGER)) == sorted(result.id for result in first.results)
+
+    def test_a_member_that_is_wrong(self, generate: GenerateTask, redis_client: redis.Redis) -> None:
+        """A member that is refused for itself takes the others back, too, and says so."""
+        with pytest.raises(
+            InvalidRequest, match=r"top_p=5: .*; 2 of its group before it had been sent and were taken back"
+        ):
+            group(*members(generate, 2), generate.s(prompt="x", model="fake:1", top_p=5)).apply_async()
+        assert not redis_client.llen(QUEUE)
+        assert not redis_client.hlen(keys.LEDGER)
+
+    def test_scheduled_ones(self, generate: GenerateTask, redis_client: redis.Redis) -> None:
+        """Members that wait for their time are taken back as well."""
+        write_limits(redis_client, {QUEUE: QueueLimit(bound=2, per_s=0.5)})
+        with pytest.raises(QueueFull, match="2 requests are scheduled for"):
+            group(members(generate, 3)).apply_async(countdown=60)
+        assert not redis_client.zcard(keys.scheduled(QUEUE))
+        assert not redis_client.hlen(keys.LEDGER)
+
+    def test_one_that_runs(self, generate: GenerateTask, worker: StartWorker) -> None:
+        """A member that a worker has begun is cancelled."""
+        node = worker("-c", "2", env={"CELERY_MLX_HEARTBEAT_S": "0.2"})
+        runs = generate.AsyncResult("runs")
+
+        def drawn() -> Iterator[Any]:
+            yield generate.s(prompt="long", model="fake:20", max_tokens=5000).set(task_id=runs.id)
+            yield generate.s(prompt="short", model="fake:20", max_tokens=1)
+            next(iter(runs.stream(timeout=60)))  # Celery draws one more than it sends
+            yield generate.s(prompt="x", model="fake:1", top_p=5)
+
+        with pytest.raises(InvalidRequest):
+            group(drawn()).apply_async()
+        assert list(runs.stream(timeout=60))[-1].finish_reason == "cancelled"
+        wait_until(lambda: (record := node.record()) is not None and not sum(record.busy.values()))
 
 
 class TestPosition:
