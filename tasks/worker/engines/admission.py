@@ -98,6 +98,8 @@ class Admission:
                     if (job is not None and job.reason is not None) or self._closing.is_set():
                         raise Interrupted(job.reason if job is not None else "closing")
                     self._require_no_failure(wait)
+                    if job is None and self._was_unloaded(wait):
+                        raise Interrupted("unloaded")
                     if wait.key not in self._loading.engines and known is not None:
                         actions.extend(self._loading.bring(wait, known))
                         if actions:
@@ -113,6 +115,12 @@ class Admission:
         finally:
             with self._changes:
                 self._waits.remove(wait)
+
+    def _was_unloaded(self, wait: LoadWait) -> bool:
+        """Whether the engine that a load without a request waits for was ended meanwhile, and did not die: it stays ended."""
+        return (
+            wait.engine is not None and not wait.engine.gone and self._loading.engines.get(wait.key) is not wait.engine
+        )
 
     def _require_no_failure(self, wait: LoadWait) -> None:
         """Raise what ended the engine or the download that a request waits for.

@@ -250,7 +250,7 @@ class Engines:
         waiting = self._backlog.waiting()
         with self._changes.deciding() as actions:
             actions.extend(self._loading.engine_changed(engine))
-            actions.extend(self._watch.share(self._watch.wanted(waiting)))
+            self._watch.share(self._watch.wanted(waiting))
             actions.append(self._announce)
             self._changes.notify()
 
@@ -275,7 +275,7 @@ class Engines:
             waiting = self._backlog.waiting()
             with self._changes.deciding() as actions:
                 self._loading.ended(engine)
-                actions.extend(self._watch.share(self._watch.wanted(waiting)))
+                self._watch.share(self._watch.wanted(waiting))
                 actions.append(self._announce)
                 self._changes.notify()
 

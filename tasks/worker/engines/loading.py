@@ -1,7 +1,7 @@
 """Bringing engines up and down under one budget of bytes.
 
 Every method is called with the worker's lock held. It decides, and returns what has to be done once the lock is released:
-starting and ending processes, and telling engines their size.
+starting and ending processes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,6 @@ class Loading:
     def end(self, engine: Engine, why: str) -> list[Action]:
         """Take no more requests for this engine, and end it when those that it has are done."""
         logger.info("ending the engine of %s %s", engine.entry.name, why)
-        actions: list[Action] = []
         reservation = engine.reservation
         if (
             reservation.users
@@ -138,18 +137,18 @@ class Loading:
             and reservation.state == "ready"
         ):
             # Others need not wait for more than its last requests need.
-            actions.append(self._resize(engine, reservation.floor_bytes))
+            self._resize(engine, reservation.floor_bytes)
         del self.engines[key_of(engine.entry)]
         reservation.state = "ending"
         self.leaving.append(engine)
-        return [*actions, partial(self._finish, engine)]
+        return [partial(self._finish, engine)]
 
     def ended(self, engine: Engine) -> None:
         """The process of a leaving engine is gone, and its bytes are free."""
         self.leaving.remove(engine)
         self.budget.reservations.remove(engine.reservation)
 
-    def share(self, coming: Iterable[tuple[EngineKey, int]]) -> list[Action]:
+    def share(self, coming: Iterable[tuple[EngineKey, int]]) -> None:
         """Divide what is left over among the loaded engines, except what is about to be needed.
 
         Args:
@@ -160,10 +159,8 @@ class Loading:
             if key not in self.engines:
                 floors.setdefault(key, floor_bytes)
         by_reservation = {id(engine.reservation): engine for engine in self.engines.values()}
-        return [
+        for reservation, size_bytes in self.budget.shares(floors.values()):
             self._resize(by_reservation[id(reservation)], size_bytes)
-            for reservation, size_bytes in self.budget.shares(floors.values())
-        ]
 
     def engine_changed(self, engine: Engine) -> list[Action]:
         """An engine became ready, failed, ended or keeps to another size."""
@@ -240,12 +237,14 @@ class Loading:
         actions: list[Action] = []
         for reservation in decision.end:
             actions += self.end(engines[id(reservation)], f"to make room for {name}")
-        actions += [self._resize(engines[id(reservation)], size_bytes) for reservation, size_bytes in decision.shrink]
+        for reservation, size_bytes in decision.shrink:
+            self._resize(engines[id(reservation)], size_bytes)
         return actions
 
-    def _resize(self, engine: Engine, size_bytes: int) -> Action:
+    def _resize(self, engine: Engine, size_bytes: int) -> None:
+        # At once, and not as an action: it only queues a message, which has to be before those of requests that rely on it.
         self.budget.set_target(engine.reservation, size_bytes, time.monotonic())
-        return partial(engine.resize, size_bytes)
+        engine.resize(size_bytes)
 
     def _loaded(self, engine: Engine) -> list[Action]:
         """An engine is ready: what it really needs takes the place of what was expected."""

@@ -74,7 +74,7 @@ class Preloads:
         except GenerationError as caught:
             error = caught
         except Interrupted:
-            logger.debug("model %s is not loaded any more: the worker ends", entry.name)
+            logger.debug("model %s is not loaded any more: it was unloaded, or the worker ends", entry.name)
         finally:
             with self._changes:
                 del self._threads[key_of(entry)]

@@ -119,7 +119,7 @@ class Watch(threading.Thread):
                     actions += self._preload(entry)
             wanted = self.wanted(waiting)
             self._turns.choose(wanted, now)
-            actions += self.share(wanted)
+            self.share(wanted)
             failing = [lane for lane in waiting if self._fails_everywhere(lane, entries.get(lane.key))]
             taken_to_fail = [(lane.queue, lane.key) for lane in failing]
             lanes = self._turns.lanes(wanted, self._loaded(waiting), now, taken_to_fail)
@@ -145,12 +145,11 @@ class Watch(threading.Thread):
                 wanted.append(Wanted(lane, footprint.floor_bytes, elsewhere))
         return wanted
 
-    def share(self, wanted: Iterable[Wanted]) -> list[Action]:
+    def share(self, wanted: Iterable[Wanted]) -> None:
         """Divide what is left over of the budget, except what models that wait will need. With the lock held."""
-        if self._ending.is_set():
-            return []
-        lanes = [(model.waiting.key, model.floor_bytes) for model in wanted if not model.elsewhere]
-        return self._loading.share([*self._coming(), *lanes])
+        if not self._ending.is_set():
+            lanes = [(model.waiting.key, model.floor_bytes) for model in wanted if not model.elsewhere]
+            self._loading.share([*self._coming(), *lanes])
 
     def _look_up(self, waiting: Iterable[Waiting]) -> dict[EngineKey, ModelEntry]:
         """Have at hand what is known of the models that wait, as far as this worker's catalogue has them. Reads files."""

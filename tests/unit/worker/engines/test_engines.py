@@ -366,6 +366,21 @@ class TestBudget:
         assert engines.unload(key_of(sized("2")))
         wait_until(lambda: first.reservation.held_bytes == 3 * FLOOR)
 
+    def test_the_first_request_has_the_share(self, make: Callable[..., Engines]) -> None:
+        """An engine is told of its share before its first request comes, which may need more than the least."""
+        engines = make(budget_bytes=4 * FLOOR)
+        model = sized("1:context=200000")
+        for number in range(5):
+            engine = engines.acquire(model)
+            long = fly(engine, f"long {number}", max_tokens=100_000)
+            wait_until(lambda long=long: long.ids or long.outcome)  # type: ignore[misc]
+            assert long.outcome is None
+            engine.stop(long, "cancelled")
+            land(long)
+            engines.release(engine)
+            engines.unload(key_of(model))
+            wait_until(lambda: not engines.states())
+
     def test_what_runs_keeps_its_share_until_it_ends(self, make: Callable[..., Engines]) -> None:
         """An engine whose running requests need its share gives it up when they have ended, and not before."""
         engines = make(budget_bytes=2 * FLOOR)
