@@ -10,6 +10,7 @@ from kombu.utils.json import dumps
 
 from tasks.broker import scripts
 from tasks.broker.connecting import ConnectingChannel
+from tasks.broker.fingerprint import fingerprint_of, kept_s, other_request
 from tasks.broker.limits import wait_s
 from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
 from tasks.broker.qos import QoS
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 #: The header of a message that was set aside before.
 ASIDE = "set_aside"
 #: Where the list that is pushed to stands among the keys of put.lua.
-OWN_LIST = 3
+OWN_LIST = 4
 
 PUT = Script(scripts.source("put"))
 SCHEDULE = Script(scripts.source("schedule"))
@@ -52,13 +53,16 @@ class QueueingChannel(ConnectingChannel):
         floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
         delay_s = (due_at(headers) or 0.0) - time()
         verb = "wait in" if delay_s <= 0 else "are scheduled for"
+        asked = fingerprint_of(message)
         with self.conn_or_acquire() as client:
             if delay_s <= 0:
-                names, arguments = self._put_arguments(queue, message, "LPUSH", floor)
+                names, arguments = self._put_arguments(queue, message, "LPUSH", floor, asked)
                 require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
                 refused = self._send(lambda: PUT(client, names, arguments), f"request {headers['id']}")
             else:
-                refused = self._schedule(client, queue, message, floor, delay_s)
+                refused = self._schedule(client, queue, message, floor, delay_s, asked)
+        if len(refused) == 1:
+            raise other_request(str(headers["id"]))
         if refused:
             depth, bound, limit = refused
             retry_after_s = wait_s(depth - bound + 1, limit)
@@ -67,14 +71,16 @@ class QueueingChannel(ConnectingChannel):
                 f"{depth} requests {verb} {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
             )
 
-    def _schedule(self, client: Any, queue: str, message: dict[str, Any], floor: str, delay_s: float) -> Any:
+    def _schedule(
+        self, client: Any, queue: str, message: dict[str, Any], floor: str, delay_s: float, asked: str
+    ) -> Any:
         """Have a request wait for its time, by Redis's clock. Queued then, it names no time any more: clocks differ."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         text = dumps(_without_eta(message))
         require_size("the request's message", len(text), MAX_MESSAGE_BYTES)
-        names = (keys.LEDGER, keys.LIMITS, keys.scheduled(queue))
         task_id = message["headers"]["id"]
-        arguments = (text, task_id, own, queue, floor, f"{delay_s:.6f}")
+        names = (keys.LEDGER, keys.LIMITS, keys.scheduled(queue), keys.request(task_id))
+        arguments = (text, task_id, own, queue, floor, f"{delay_s:.6f}", asked, kept_s())
         return self._send(lambda: SCHEDULE(client, names, arguments), f"request {task_id}")
 
     def _put_fanout(self, *args: Any, **options: Any) -> None:
@@ -97,12 +103,15 @@ class QueueingChannel(ConnectingChannel):
         arguments = (message.delivery_tag, own, dumps(_without_eta(raw)), f"{at:.6f}", task_id)
         return bool(POSTPONE(self.evaluator, names, arguments))
 
-    def _put_arguments(self, queue: str, message: dict[str, Any], push: str, floor: str) -> tuple[list[str], list[Any]]:
+    def _put_arguments(
+        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: str = ""
+    ) -> tuple[list[str], list[Any]]:
         """The keys and arguments of put.lua."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
-        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists]
-        return names, [dumps(message), message["headers"]["id"], push, queue, floor, SEPARATOR]
+        task_id = message["headers"]["id"]
+        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists]
+        return names, [dumps(message), task_id, push, queue, floor, SEPARATOR, asked, kept_s()]
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
         """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""

@@ -35,7 +35,9 @@ def withdraw(app: Celery, task_ids: Sequence[str]) -> None:
             with translated(f"taking back {len(page)} requests"):
                 left = [
                     task_id.decode()
-                    for task_id in WITHDRAW(client, (keys.LEDGER,), (keys.scheduled(""), SEPARATOR, *page))
+                    for task_id in WITHDRAW(
+                        client, (keys.LEDGER,), (keys.scheduled(""), SEPARATOR, keys.request(""), *page)
+                    )
                 ]
             for task_id in left:
                 mark_cancelled(client, task_id, running=True)

@@ -17,6 +17,13 @@ Closes: TypeAlias = Literal["", "attempt", "journal"]
 PAGE_BYTES = 256 * 1024
 
 
+class Asks(NamedTuple):
+    """What a request asks for, as a few digits (:mod:`tasks.broker.fingerprint`; empty: any), and how long they are kept."""
+
+    fingerprint: str
+    kept_s: int
+
+
 class Held(NamedTuple):
     """A message that a worker holds: its delivery tag, and its text as it is kept beside it."""
 

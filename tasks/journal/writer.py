@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.journal import scripts
-from tasks.journal.items import Append, Held, order, pages
-from tasks.messages.answer import usage_of
-from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, contiguous, decode
+from tasks.journal.ending import after, holder
+from tasks.journal.items import Append, Asks, Held, order, pages
+from tasks.messages.journal import End, Entry, Error, Release, decode
 from tasks.server import keys
 from tasks.server.connection import translated
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Status: TypeAlias = Literal["ok", "fenced", "gone", "behind"]
 EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
-Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended"]
+Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended", "other"]
 
 SEALED = str(2**64 - 1)
 CANCEL_TTL_S = 86_400
@@ -44,6 +44,7 @@ class ClaimAnswer:
       not compute. The claim is written all the same, so that the end and its usage are this worker's to write.
     - ``busy``: its owner is alive and has not released it. ``owner`` may be this worker itself.
     - ``ended``: the last of ``entries`` is its end or error.
+    - ``other``: another request, with other parameters, has this id.
 
     ``items`` are the same entries and this claim, as :meth:`Journal.fill` wants them; empty unless this worker holds
     it. ``crashes`` counts engines and workers that died with it in their batch. ``queued_ms`` is the time from
@@ -83,7 +84,9 @@ class Journal:
         self._open_ttl_ms = int(open_ttl_s * 1000)
         self._channel = keys.channel_prefix(int(client.get_connection_kwargs().get("db") or 0))
 
-    def claim(self, task_id: str, identity: str, nonce: str | None = None, delivery: str = "") -> ClaimAnswer:
+    def claim(
+        self, task_id: str, identity: str, nonce: str | None = None, *, delivery: str = "", asks: Asks | None = None
+    ) -> ClaimAnswer:
         """Take the request for ``identity`` (``node#boot``), or learn why not.
 
         A caller that tries again after :class:`BrokerUnavailable` passes the same ``nonce``, else it claims twice. A claim
@@ -94,21 +97,22 @@ class Journal:
             identity: who claims it.
             nonce: sixteen hex digits that no other claim has.
             delivery: the tag of the message that the claimant holds. The claim is void without that message.
+            asks: what the message asks for.
         """
         nonce = nonce or new_nonce()
         with translated(f"claim of {task_id}"):
             kind, attempt, crashes, queued_ms, owner, payload = scripts.CLAIM(
                 self._evaluator,
-                (keys.stream(task_id), keys.cancel(task_id), keys.LEDGER),
+                (keys.stream(task_id), keys.cancel(task_id), keys.LEDGER, keys.request(task_id)),
                 (
                     *(task_id, identity, nonce, keys.alive(""), self._open_ttl_ms),
-                    *(delivery, keys.unacked(""), self._channel),
+                    *(delivery, keys.unacked(""), self._channel, *(asks or ("", 1))),
                 ),
             )
         answer: Answer = kind.decode()
         holds = answer in {"claimed", "cancelled"}
         stored: list[tuple[str, bytes]] = []
-        if answer != "busy":
+        if answer not in ("busy", "other"):
             stored = self._stored(task_id, before=f"{attempt}-0" if holds else "")
         items = [Append.as_written(task_id, entry_id, text) for entry_id, text in stored] if holds else []
         return ClaimAnswer(
@@ -121,6 +125,12 @@ class Journal:
             nonce=nonce,
             queued_ms=float(queued_ms) if queued_ms else None,
         )
+
+    def is_other(self, task_id: str, asks: Asks) -> bool:
+        """Whether another request, with other parameters, has this id."""
+        with translated(f"looking for {task_id}"):
+            known: Any = self._client.get(keys.request(task_id))
+        return known is not None and known.decode() != asks.fingerprint
 
     def append(self, batch: Sequence[Append]) -> list[Status]:
         """Append and publish, in few calls; one status for each item, and no item fails another.
@@ -234,8 +244,8 @@ class Journal:
             if entries and isinstance(entries[-1], End | Error):
                 return "already"
             last_id = stored[-1][0] if stored else ""
-            item = Append.of(task_id, 1, _after(entries, int(last_id.partition("-")[0] or 0) + 1, entry))
-            owner, delivery = _owner(entries)
+            item = Append.of(task_id, 1, after(entries, int(last_id.partition("-")[0] or 0) + 1, entry))
+            owner, delivery = holder(entries)
             with translated(f"end of {task_id}"):
                 answer: bytes = scripts.END(
                     self._evaluator,
@@ -274,23 +284,3 @@ def mark_cancelled(client: Redis, task_id: str, *, running: bool) -> None:
 
 def _decoded(payloads: Iterable[bytes]) -> list[Entry]:
     return [entry for payload in payloads if (entry := decode(payload)) is not None]
-
-
-def _owner(entries: Sequence[Entry]) -> tuple[str, str]:
-    """Whose lease and message stand between these entries and an end; empty where the last attempt was released."""
-    if not entries or isinstance(entries[-1], Release):
-        return "", ""
-    claims = (entry for entry in reversed(entries) if isinstance(entry, Claim))
-    return next(((str(claim.worker), str(claim.delivery)) for claim in claims), ("", ""))
-
-
-def _after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | Error:
-    """The entry as it stands after these: numbered, and counting what they hold."""
-    if isinstance(entry, Error):
-        return replace(entry, attempt=attempt)
-    prompt_tokens = next((each.prompt_tokens for each in entries if isinstance(each, Start)), 0)
-    tokens = contiguous(entries)
-    index = sum(len(token.ids) for token in tokens)
-    reasoning_tokens = sum(len(token.ids) for token in tokens if token.kind == "reasoning")
-    usage = usage_of(prompt_tokens, 0, index, reasoning_tokens) | entry.usage
-    return replace(entry, attempt=attempt, index=index, usage=usage)

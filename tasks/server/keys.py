@@ -23,6 +23,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A string, who sweeps, for a few seconds; a hash, when and by whom the last sweep was done. Beat's process writes both.
 ``LIMITS``
     A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
+``request``
+    A string, a few digits of what a request asks for; its producer and its claims write, for a day longer than results are kept.
 ``LEDGER``
     A hash, task id → what was submitted where and when; producers write, a claim, the journal's end and the sweep delete.
 ``ASIDE``
@@ -71,6 +73,11 @@ def channel_prefix(database: int) -> str:
 def cancel(task_id: str) -> str:
     """The mark that a request was cancelled, for workers that did not hear the broadcast."""
     return f"{PREFIX}cancel:{task_id}"
+
+
+def request(task_id: str) -> str:
+    """What the request of this id asks for: no other may have its id."""
+    return f"{PREFIX}request:{task_id}"
 
 
 def alive(identity: str) -> str:

@@ -112,6 +112,7 @@ class TestGroups:
         assert (caught.value.depth, caught.value.bound) == (4, 4)
         assert redis_client.llen(QUEUE) == 1
         assert redis_client.hkeys(keys.LEDGER) == [other.id]
+        assert redis_client.keys(keys.request("*")) == [keys.request(other.id)]
         write_limits(redis_client, {QUEUE: QueueLimit(bound=6, per_s=0.5)})
         canvas.apply_async()
         assert redis_client.llen(QUEUE) in (

@@ -1,23 +1,31 @@
--- Queues a generation and writes it into the ledger, or refuses it because its queue is full.
+-- Queues a generation and writes it into the ledger, or refuses it because its queue is full, or because its id is another's.
 --
--- KEYS  ledger, limits, lists of requests set aside by time, the list to push to, then the other lists of the same queue
+-- KEYS  ledger, limits, lists of requests set aside by time, fingerprint of the request with this id, the list to push to, then
+--       the other lists of the same queue
 -- ARGV  message, task id, LPUSH or RPUSH, name of the queue, bound where no limit is known ('' = not bounded, since it is not
---       new), what stands behind a queue's name in those of its further lists
--- Reply {} if it was queued; else depth, bound and the queue's limit as JSON ('' if unknown)
-local ledger, limits, aside, list = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local message, task_id, push, queue, floor, separator = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+--       new), what stands behind a queue's name in those of its further lists, fingerprint ('' = any), for how long it is kept (s)
+-- Reply {} if it was queued; {'other'} if the id is another request's; else depth, bound and the queue's limit as JSON ('' if
+--       unknown)
+local ledger, limits, aside, request, list = unpack(KEYS, 1, 5)
+local message, task_id, push, queue, floor, separator, fingerprint, kept_s = unpack(ARGV)
+
+if fingerprint ~= '' then
+  local known = redis.call('GET', request)
+  if known and known ~= fingerprint then return {'other'} end
+end
 
 if floor ~= '' then
   local limit = redis.call('HGET', limits, queue) or ''
   local bound = tonumber(string.match(limit, '"bound": ?(%d+)')) or tonumber(floor)
   local depth = 0
-  for i = 4, #KEYS do depth = depth + redis.call('LLEN', KEYS[i]) end
+  for i = 5, #KEYS do depth = depth + redis.call('LLEN', KEYS[i]) end
   for _, other in ipairs(redis.call('ZRANGE', aside, 0, -1)) do
     if string.find(other, queue .. separator, 1, true) == 1 then depth = depth + redis.call('LLEN', other) end
   end
   if depth >= bound then return {depth, bound, limit} end
 end
 
+if fingerprint ~= '' then redis.call('SET', request, fingerprint, 'EX', kept_s) end
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 local _, last = string.find(list, queue .. separator, 1, true)

@@ -1,11 +1,11 @@
 -- Takes requests back that wait, as if they had never been sent.
 --
 -- KEYS  ledger
--- ARGV  prefix of the schedules' keys, what stands behind a queue's name in those of its further lists, then the task ids, the newest
---       first: each is looked for from the end where new ones come in
+-- ARGV  prefix of the schedules' keys, what stands behind a queue's name in those of its further lists, prefix of the requests'
+--       fingerprints, then the task ids, the newest first: each is looked for from the end where new ones come in
 -- Reply the ids of those that wait no more
 local ledger, left = KEYS[1], {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local entry = redis.call('HGET', ledger, ARGV[i])
   local ok, record = pcall(cjson.decode, entry or '')
   local taken = 0
@@ -19,6 +19,7 @@ for i = 3, #ARGV do
   end
   if taken > 0 then
     redis.call('HDEL', ledger, ARGV[i])
+    redis.call('DEL', ARGV[3] .. ARGV[i])
   else
     left[#left + 1] = ARGV[i]
   end

@@ -1,12 +1,13 @@
 -- Takes a request for one worker, or says why not. One script, so that two claims of one request cannot both succeed.
 -- It reads three entries at most, however long the journal is.
 --
--- KEYS  stream, cancel mark, ledger
+-- KEYS  stream, cancel mark, ledger, fingerprint of the request with this id
 -- ARGV  task id, owner (node#boot), nonce of this call, prefix of the lease keys, time to live of the stream (ms),
---       delivery tag of the message that the owner holds, prefix of the keys of held messages, prefix of the channel
+--       delivery tag of the message that the owner holds, prefix of the keys of held messages, prefix of the channel,
+--       fingerprint of the message's request ('' = any), for how long it is kept (s)
 -- Reply answer, attempt, crashes, queued_ms ('' if unknown), present owner, payload of the claim ('' if there is none)
-local stream, mark, ledger = KEYS[1], KEYS[2], KEYS[3]
-local task_id, owner, nonce, leases, ttl_ms, delivery, unacked, channel = unpack(ARGV)
+local stream, mark, ledger, request = unpack(KEYS)
+local task_id, owner, nonce, leases, ttl_ms, delivery, unacked, channel, fingerprint, kept_s = unpack(ARGV)
 
 local function record(entry)
   local ok, value = pcall(cjson.decode, entry and entry[2][2] or '')
@@ -31,6 +32,12 @@ end
 
 local function answer()
   return redis.call('EXISTS', mark) == 1 and 'cancelled' or 'claimed'
+end
+
+if fingerprint ~= '' then
+  local known = redis.call('GET', request)
+  if known and known ~= fingerprint then return {'other', 0, 0, '', '', ''} end
+  redis.call('SET', request, fingerprint, 'EX', kept_s)
 end
 
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
+from tasks.broker.fingerprint import fingerprint, kept_s, other_request
 from tasks.broker.qos import set_aside
 from tasks.client.answer import Answer
 from tasks.client.chaining import with_previous
 from tasks.client.parameters import parse
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
+from tasks.journal.items import Asks
 from tasks.journal.writer import new_nonce
 from tasks.messages.engine import Submit
 from tasks.messages.journal import End, Error, Release
@@ -69,7 +71,8 @@ def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answe
     if job.queue == task.app.conf.task_default_queue:
         _forward(task, worker, values)
     delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
-    return Run(worker, job, task.request.id, delivery_tag).answer(previous, values)
+    asks = Asks(fingerprint(previous, values), kept_s())
+    return Run(worker, job, task.request.id, delivery_tag, asks).answer(previous, values)
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
@@ -87,11 +90,12 @@ def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]
 class Run:
     """One delivery of one request, on one thread."""
 
-    def __init__(self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str) -> None:
+    def __init__(self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str, asks: Asks) -> None:
         self._worker = worker
         self._job = job
         self._task_id = task_id
         self._delivery_tag = delivery_tag
+        self._asks = asks
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
         """See :func:`generate`."""
@@ -165,7 +169,13 @@ class Run:
     def _claim(self, entry: ModelEntry, revision: str) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
         identity, nonce = self._worker.identity, new_nonce()
-        claim = self._patiently(lambda: self._worker.journal.claim(self._task_id, identity, nonce, self._delivery_tag))
+        claim = self._patiently(
+            lambda: self._worker.journal.claim(
+                self._task_id, identity, nonce, delivery=self._delivery_tag, asks=self._asks
+            )
+        )
+        if claim.kind == "other":
+            self._drop_other()
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
@@ -252,12 +262,19 @@ class Run:
 
     def _refuse(self, error: GenerationError) -> NoReturn:
         """End a request that cannot be run: on its stream, then as its result."""
+        if self._patiently(lambda: self._worker.journal.is_other(self._task_id, self._asks)):
+            self._drop_other()
         entry = Error(attempt=0, code=error.code, message=str(error), retryable=error.retryable)
         self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, entry))
         self._worker.metrics.started(self._task_id, "(refused)")
         self._worker.metrics.ended(self._task_id, "failed")
         logs.refused(self._task_id, error)
         raise error
+
+    def _drop_other(self) -> NoReturn:
+        """The request that was first has the id, its journal and its result: it is not disturbed."""
+        logger.error("a message was dropped: %s", other_request(self._task_id))
+        raise Ignore
 
     def _stopped_before_claim(self) -> NoReturn:
         reason = self._job.reason

@@ -1,0 +1,63 @@
+"""What a request asks for, as a few hex digits: they tell a request that is sent again from another one under its id.
+
+``celery-mlx:request:<id>`` keeps them from the first ``delay`` or claim on. The same parameters under the same id are the same
+request, which is computed once; others are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+from tasks.broker.message import unpacked
+from tasks.errors import InvalidRequest
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Longer than results are kept, by the time that a request may wait and run.
+MARGIN_S = 86_400
+
+
+def fingerprint(previous: Any, values: Mapping[str, Any]) -> str:
+    """The digits of a request with this previous answer and these parameters; a parameter that is ``None`` is left out."""
+    given = {name: value for name, value in values.items() if value is not None}
+    text = json.dumps([_said(previous), given], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _said(previous: Any) -> Any:
+    """An answer's text: its times and its worker are others where it is delivered again."""
+    if isinstance(previous, list | tuple):
+        return [_said(each) for each in previous]
+    return previous.get("text") if isinstance(previous, dict) else previous
+
+
+def fingerprint_of(message: Mapping[str, Any]) -> str:
+    """The digits of a request's message; empty where it cannot be read, which its worker says."""
+    try:
+        body: Any = message["body"]
+        if message["properties"].get("body_encoding") == "base64":
+            body = b64decode(body)
+        compression = message["headers"].get("compression")
+        if compression is not None:
+            body = unpacked(body, compression)
+        args, values, _ = json.loads(body)
+        return fingerprint(args[0] if args else None, values)
+    except (InvalidRequest, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return ""
+
+
+def kept_s() -> int:
+    """How long the digits are kept."""
+    return current_settings().result_ttl_s + MARGIN_S
+
+
+def other_request(task_id: str) -> InvalidRequest:
+    """The error of a request whose id is another's."""
+    return InvalidRequest(
+        f"task_id={task_id!r}: a request with other parameters was sent with this id before; choose another id, or leave it out"
+    )

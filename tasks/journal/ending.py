@@ -1,0 +1,32 @@
+"""The end of a journal that nobody writes any more: whom it would be taken from, and how it follows from what is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tasks.messages.answer import usage_of
+from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, contiguous
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def holder(entries: Sequence[Entry]) -> tuple[str, str]:
+    """Whose lease and message stand between these entries and an end; empty where the last attempt was released."""
+    if not entries or isinstance(entries[-1], Release):
+        return "", ""
+    claims = (entry for entry in reversed(entries) if isinstance(entry, Claim))
+    return next(((str(claim.worker), str(claim.delivery)) for claim in claims), ("", ""))
+
+
+def after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | Error:
+    """The entry as it stands after these: numbered, and counting what they hold."""
+    if isinstance(entry, Error):
+        return replace(entry, attempt=attempt)
+    prompt_tokens = next((each.prompt_tokens for each in entries if isinstance(each, Start)), 0)
+    tokens = contiguous(entries)
+    index = sum(len(token.ids) for token in tokens)
+    reasoning_tokens = sum(len(token.ids) for token in tokens if token.kind == "reasoning")
+    usage = usage_of(prompt_tokens, 0, index, reasoning_tokens) | entry.usage
+    return replace(entry, attempt=attempt, index=index, usage=usage)
