@@ -23,7 +23,7 @@ from tasks.broker.queues import SEPARATOR, lists_of
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Release
-from tasks.names import GENERATE
+from tasks.names import OURS
 from tasks.registry.values import json_object
 from tasks.server import keys
 from tasks.server.connection import connect, translated
@@ -90,7 +90,7 @@ def take_out(client: redis.Redis, queue: str) -> Iterator[tuple[int, list[str]]]
     names = [keys.LEDGER, keys.ASIDE, keys.scheduled(queue), *lists_of(queue)]
     while True:
         with translated(f"purging {queue}"):
-            count, requests = PURGE(client, names, (queue + SEPARATOR, GENERATE, PAGE, PAGE_BYTES))
+            count, requests = PURGE(client, names, (queue + SEPARATOR, PAGE, PAGE_BYTES, *OURS))
         if not count:
             return
         yield count, [message.decode(errors="replace") for message in requests]

@@ -2,11 +2,13 @@
 -- nobody sends it again, and whoever finds the entry can end the journal.
 --
 -- KEYS  ledger, lists of requests set aside by time, schedule of the queue, then its lists
--- ARGV  the name of the queue and what stands behind it in the names of further lists, the name of the task that the ledger is for,
---       messages in one call, bytes after which no further one is looked at: Redis does nothing else meanwhile
+-- ARGV  the name of the queue and what stands behind it in the names of further lists, messages in one call, bytes after which no
+--       further one is looked at (Redis does nothing else meanwhile), then the names of the tasks that the ledger is for
 -- Reply how many messages were taken, and those of them that are requests
 local ledger, aside, schedule = KEYS[1], KEYS[2], KEYS[3]
-local prefix, task, most, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local prefix, most, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local ours = {}
+for i = 4, #ARGV do ours[ARGV[i]] = true end
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
 
@@ -21,7 +23,7 @@ local function note(list, message)
   count, bytes = count + 1, bytes - #message
   local ok, decoded = pcall(cjson.decode, message)
   local headers = ok and type(decoded) == 'table' and decoded.headers
-  if type(headers) == 'table' and headers.task == task and type(headers.id) == 'string' then
+  if type(headers) == 'table' and type(headers.task) == 'string' and ours[headers.task] and type(headers.id) == 'string' then
     redis.call('HSET', ledger, headers.id, '{"at":' .. at .. ',"purged":true,"queue":' .. cjson.encode(list) ..
       ',"message":' .. cjson.encode(message) .. '}')
     requests[#requests + 1] = message

@@ -17,8 +17,9 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.exceptions import Reject
 from kombu.asynchronous import get_event_loop
 
-from tasks.worker.attempts.job import Job, StopReason, set_current_job
+from tasks.worker.attempts.job import Job, set_current_job
 from tasks.worker.attempts.recovery import held_message
+from tasks.worker.celery.time_limits import TimeLimits
 from tasks.worker.current import active_worker
 from tasks.worker.room import Room
 from worker_config.settings import current_settings
@@ -40,6 +41,7 @@ class EnginePool(ThreadPool):
         self._worker = active_worker()
         self.room = self._worker.room if self._worker is not None else Room({}, self.limit)
         self._jobs: set[Job] = set()
+        self._time_limits = TimeLimits(_call_later)
 
     def on_start(self) -> None:
         """At its debug level Celery's pool would write a task's whole message into the log."""
@@ -66,7 +68,7 @@ class EnginePool(ThreadPool):
             requeues=lambda: bool(getattr(request, "_already_cancelled", False)),
             held=lambda: held_message(getattr(request, "message", None)),
         )
-        limits = self._limit(job, soft_timeout, timeout, timeout_callback)
+        self._time_limits.add(job, soft_timeout, timeout, timeout_callback)
         self._jobs.add(job)
         self.room.enter(job.queue)
 
@@ -78,8 +80,7 @@ class EnginePool(ThreadPool):
                 set_current_job(None)
 
         def let_go() -> None:
-            for limit in limits:
-                limit.cancel()
+            self._time_limits.remove(job)
             self._jobs.discard(job)
             if self._worker is not None:
                 self._worker.recovery.remember(job)
@@ -98,23 +99,6 @@ class EnginePool(ThreadPool):
         job.result = ApplyResult(future)
         future.add_done_callback(done)
         return job
-
-    def _limit(
-        self, job: Job, soft_s: float | None, hard_s: float | None, callback: Callable[..., Any] | None
-    ) -> list[Any]:
-        """Timers of the consumer's loop that stop the job at its time limits."""
-        hub = get_event_loop()
-        if hub is None:
-            return []
-
-        def expire(reason: StopReason, limit_s: float) -> None:
-            job.limit_s = limit_s
-            if callback is not None:
-                callback(reason == "soft_time_limit", limit_s)
-            job.stop(reason)
-
-        limits = (("soft_time_limit", soft_s), ("time_limit", hard_s))
-        return [hub.call_later(limit_s, expire, reason, limit_s) for reason, limit_s in limits if limit_s]
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Nothing: Celery calls this with the process, then :meth:`Job.terminate` of the very request."""
@@ -143,6 +127,13 @@ class EnginePool(ThreadPool):
         """Give everything back, and wait for that."""
         self.give_back()
         self.on_stop()
+
+
+def _call_later(after_s: float, call: Callable[[], None]) -> None:
+    """Have the worker's loop call this; without a loop nothing has a time limit."""
+    hub = get_event_loop()
+    if hub is not None:
+        hub.call_later(after_s, call)
 
 
 def _turn(hub: Any) -> None:

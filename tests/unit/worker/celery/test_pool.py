@@ -1,12 +1,16 @@
-"""The pool: what becomes of a request whose thread cannot be started."""
+"""The pool: what becomes of a request whose thread cannot be started, and of one that has ended."""
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+import weakref
+from typing import Any, ClassVar
 
 import pytest
+from kombu.asynchronous import Hub, set_event_loop
 
 from tasks.worker.celery.pool import EnginePool
+from tests.support import wait_until
 
 
 def test_no_thread_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +26,35 @@ def test_no_thread_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool.room.in_use() == 0
     assert not pool._jobs
     pool.executor.shutdown()
+
+
+class Request:
+    """What Celery's request is to the pool: it holds the message, and hears of its end."""
+
+    delivery_info: ClassVar[dict[str, str]] = {"routing_key": "q"}
+    message = None
+
+    def on_success(self, *_: Any) -> None:
+        """Nothing."""
+
+    def on_timeout(self, soft: bool, limit_s: float) -> None:
+        """Nothing."""
+
+
+def test_a_time_limit_keeps_nothing() -> None:
+    """A request that has ended is not held in memory until its time limit would have passed."""
+    hub = Hub()
+    set_event_loop(hub)
+    pool: Any = EnginePool(limit=2)
+    try:
+        request = Request()
+        kept = weakref.ref(request)
+        options = {"timeout": 3600.0, "soft_timeout": 1800.0, "timeout_callback": request.on_timeout}
+        pool.on_apply(lambda: None, (), {}, request.on_success, correlation_id="t1", **options)
+        del request, options
+        wait_until(lambda: pool.room.in_use() == 0)
+        wait_until(lambda: gc.collect() is not None and kept() is None, about="the request being let go")
+    finally:
+        pool.executor.shutdown()
+        set_event_loop(None)
+        hub.close()
