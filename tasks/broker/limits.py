@@ -51,11 +51,18 @@ def limits_of(records: Iterable[WorkerRecord | Unreadable], settings: Settings) 
         if isinstance(record, WorkerRecord) and record.status != "draining":
             for queue in slots.keys() & record.slots.keys():
                 slots[queue] += record.slots[queue]
-                per_s[queue] += number(record.metrics.get("requests_per_s")) or 0.0
+                per_s[queue] += _served_per_s(record, queue)
     return {
         queue: QueueLimit(max(settings.queue_floor, count * settings.queue_per_slot), round(per_s[queue], 4))
         for queue, count in slots.items()
     }
+
+
+def _served_per_s(record: WorkerRecord, queue: str) -> float:
+    """How many of this queue's requests a worker ends each second."""
+    queues = record.metrics.get("queues")
+    of_queue = queues.get(queue) if isinstance(queues, dict) else None
+    return (number(of_queue.get("requests_per_s")) or 0.0) if isinstance(of_queue, dict) else 0.0
 
 
 def write_limits(client: redis.Redis, limits: dict[str, QueueLimit]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import chain
 from math import floor
@@ -31,6 +31,9 @@ WINDOW_SAMPLES = 2048
 MODELS_MAX = 16
 OTHER_MODELS = "(other)"
 
+#: Queues that are told apart; what comes from further ones is counted in the sums alone.
+QUEUES_MAX = 32
+
 #: The distributions, and the bounds of their histograms' buckets in ms. Histograms of several workers and versions are
 #: added up bucket by bucket, so a bound that is changed breaks what was counted before.
 BUCKETS_MS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -48,6 +51,7 @@ class Running:
     """A request between its start and its end on this worker."""
 
     model: str
+    queue: str
     started_at: float
     queue_wait_ms: float | None
     resumed: bool
@@ -60,11 +64,15 @@ class Running:
 
 @dataclass(slots=True)
 class Second:
-    """One second's share of the window, by model, and the earliest start among the requests that it touched."""
+    """One second's share of the window, by model, and the earliest start among the requests that it touched.
+
+    ``ended`` counts requests by the queue that they came from.
+    """
 
     number: int
     earliest_start: float
     tallies: dict[str, Tally] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
 
 
 class MetricsCollector:
@@ -90,7 +98,9 @@ class MetricsCollector:
         self._running: dict[str, Running] = {}
         self._clear()
 
-    def started(self, task_id: str, model: str, queue_wait_ms: float | None = None, *, resumed: bool = False) -> None:
+    def started(
+        self, task_id: str, model: str, queue_wait_ms: float | None = None, *, resumed: bool = False, queue: str = ""
+    ) -> None:
         """The worker begins with a request.
 
         Args:
@@ -99,11 +109,12 @@ class MetricsCollector:
             queue_wait_ms: how long it waited before. It counts into latency and time to first token; ``None`` where
                 nobody knows.
             resumed: whether an earlier attempt has emitted tokens, so that its next one is no first token.
+            queue: where it came from.
         """
         with self._lock:
             now = self._clock()
             model = self._label(model)
-            request = self._running[task_id] = Running(model, now, queue_wait_ms, resumed)
+            request = self._running[task_id] = Running(model, queue, now, queue_wait_ms, resumed)
             self._count(now, request, Tally(attempts=1))
             if queue_wait_ms is not None:
                 self._observe(now, model, "queue_wait_ms", queue_wait_ms)
@@ -141,6 +152,7 @@ class MetricsCollector:
             setattr(share, outcome, 1)
             self._count(now, request, share)
             if outcome != "released":
+                self._seconds[-1].ended[request.queue] += 1
                 self._observe(now, request.model, "latency_ms", request.ms_since_submission(now))
 
     def reset(self) -> None:
@@ -155,6 +167,7 @@ class MetricsCollector:
         window: ``tokens_per_s`` (generated), ``prompt_tokens_per_s``, ``requests_per_s``; ``error_rate`` is the failed
         share of the requests that ended. Each distribution of :data:`BUCKETS_MS` has ``count``, ``min``, ``max``,
         ``mean``, ``p50``, ``p95``, ``p99``. ``models`` has the same by model, and their rates add up to the worker's.
+        ``queues`` has ``requests_per_s`` by the queue that requests came from.
         ``totals`` counts since the start; ``tasks.metrics.tally.add_totals`` adds it up over workers.
         """
         with self._lock:
@@ -166,6 +179,7 @@ class MetricsCollector:
             totals = {model: tally.as_dict() for model, tally in self._totals.items()}
             histograms = {name: histogram.as_dict() for name, histogram in self._histograms.items()}
             running = [request.model for request in self._running.values()]
+            ended = self._ended_by_queue()
         ordered = {name: ordered_by_label(window) for name, window in values.items()}
         everything = Tally()
         for tally in tallies.values():
@@ -187,6 +201,9 @@ class MetricsCollector:
                     "totals": total,
                 }
                 for model, total in totals.items()
+            },
+            "queues": {
+                queue: {"requests_per_s": count / observed_s if observed_s > 0 else 0.0} for queue, count in ended
             },
             "totals": {**sums(totals.values()), "histograms": histograms},
         }
@@ -233,6 +250,12 @@ class MetricsCollector:
         starts = [second.earliest_start for second in self._seconds]
         starts += [request.started_at for request in self._running.values()]
         return now - max(min(starts), edge, self._counted_from) if starts else 0.0
+
+    def _ended_by_queue(self) -> list[tuple[str, int]]:
+        found: Counter[str] = Counter()
+        for second in self._seconds:
+            found.update(second.ended)
+        return found.most_common(QUEUES_MAX)
 
     def _tallies(self) -> dict[str, Tally]:
         found: dict[str, Tally] = {}

@@ -20,7 +20,7 @@ from tasks.journal.writer import Journal
 from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
-from tasks.models.capabilities import memory_budget_bytes, slots_for
+from tasks.models.capabilities import memory_budget_bytes
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
@@ -37,9 +37,9 @@ from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.keeper import Keeper
 from tasks.worker.room import Room
 from tasks.worker.scheduler import Scheduler
+from tasks.worker.slots import slots_of, unrouted
 from tasks.worker.starvation import Starvation
 from worker_config.catalogue import current_catalogue
-from worker_config.tiers import QUEUES, tier_of_queue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +101,10 @@ class InferenceWorker:
         self.queues = list(queues)
         self.hardware = detect(settings)
         self.catalogue = current_catalogue()
-        limits = {queue: slots_for(self.hardware, tier_of_queue(queue)) for queue in self.queues if queue in QUEUES}
-        self.concurrency = min(concurrency or sum(limits.values()) or 1, 1000)
+        slots = slots_of(self.hardware, self.queues, concurrency)
+        limits, self.concurrency = slots.by_queue, slots.total
+        #: What the operator should know about the options; logged once the worker has started.
+        self.warnings = (*slots.warnings, *unrouted(self.queues, app.tasks))
         self.metrics = MetricsCollector()
         self.pace = Pace()
         self.usage = UsageSampler(settings)
@@ -126,7 +128,7 @@ class InferenceWorker:
             self.catalogue,
             self.budget_bytes,
             self.hardware.engine_accelerator,
-            max(limits.values(), default=self.concurrency) if limits else self.concurrency,
+            max(limits.values(), default=self.concurrency),
             self.publisher,
             changes,
             self.backlog,
@@ -174,6 +176,8 @@ class InferenceWorker:
         self.backlog.start()
         self.starvation.start()
         self.scheduler.start()
+        for warning in self.warnings:
+            logger.warning(warning)
         for name in self.settings.models:
             self.engines.keep(self.catalogue.resolve(name))
 

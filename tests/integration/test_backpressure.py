@@ -66,13 +66,23 @@ class TestQueueFull:
         assert chain.get(timeout=20)["finish_reason"] == "length"
 
     def test_limits_follow_the_slots(self) -> None:
-        """So many requests for each live slot, never fewer than the floor; a draining worker does not count."""
+        """So many requests for each live slot, never fewer than the floor; a draining worker does not count.
+
+        A queue's throughput is that of its own requests.
+        """
         settings = Settings(queue_per_slot=10, queue_floor=25)
-        up = WorkerRecord(node="a", boot="1", status="online", slots={QUEUE: 6}, metrics={"requests_per_s": 1.5})
+        served = {"requests_per_s": 9.0, "queues": {QUEUE: {"requests_per_s": 1.5}}}
+        up = WorkerRecord(node="a", boot="1", status="online", slots={QUEUE: 6, "tier-3-7B": 2}, metrics=served)
         leaving = WorkerRecord(node="b", boot="1", status="draining", slots={QUEUE: 90})
         limits = limits_of([up, leaving], settings)
         assert limits[QUEUE] == QueueLimit(60, 1.5)
         assert limits["tier-3-7B"] == QueueLimit(25, 0.0)
+
+    @pytest.mark.parametrize("queues", [None, 5, [], {QUEUE: None}, {QUEUE: {}}, {QUEUE: {"requests_per_s": "x"}}])
+    def test_a_record_that_says_nothing_of_its_queues(self, queues: object) -> None:
+        """A worker of an older version, or one that writes something else, adds no throughput."""
+        record = WorkerRecord(node="a", boot="1", status="online", slots={QUEUE: 6}, metrics={"queues": queues})
+        assert limits_of([record], Settings())[QUEUE].per_s == 0.0
 
 
 def members(generate: GenerateTask, count: int) -> list[Any]:

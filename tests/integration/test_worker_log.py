@@ -11,6 +11,7 @@ from celery.exceptions import TaskRevokedError
 
 from tasks import generate
 from tasks.errors import InvalidRequest
+from tasks.messages.registry import WorkerRecord, decode_record
 from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until
@@ -99,3 +100,19 @@ def test_beat_writes_json_too(redis_client: redis.Redis, tmp_path: Path) -> None
         assert beat.end() == 0
         lines = [json.loads(line) for line in beat.log().splitlines() if line.startswith("{")]
     assert any(line["message"].startswith("sweep: started") for line in lines)
+
+
+def test_what_was_typed(redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Without ``-l`` a worker says that it is ready, and what is wrong with its options: too many slots, a queue of nobody."""
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", "plain@here"]
+    with running([*command, "-c", "900", "-Q", "tier-under-3B,celery"], tmp_path / "slots.log") as worker:
+        wait_until(lambda: worker.alive() and "plain@here ready." in worker.log(), timeout_s=45)
+        wait_until(lambda: "-c 900: the tiers of this worker have" in worker.log())
+        record = decode_record("plain@here", str(redis_client.hget(keys.WORKERS, "plain@here")))
+        assert isinstance(record, WorkerRecord)
+        assert record.concurrency == record.slots["tier-under-3B"] < 900
+        assert f"concurrency: {record.concurrency} " in worker.log()
+    with running([*command, "-Q", "default"], tmp_path / "queue.log") as worker:
+        wait_until(
+            lambda: worker.alive() and "no request is routed to the queue 'default'" in worker.log(), timeout_s=45
+        )

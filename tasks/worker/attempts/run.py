@@ -160,7 +160,7 @@ class Run:
     def _too_late(self, flight: Flight) -> tuple[Outcome, Flight]:
         """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
         if flight.outcome is None:
-            self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
+            self._note_start(flight)
             self._worker.publisher.put([(flight, flight.end("deadline"))])
             self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
             logs.ended(flight, flight.wait())
@@ -215,7 +215,7 @@ class Run:
         def stop(reason: StopReason) -> None:
             engine.stop(flight, reason, self._job.limit_s)
 
-        self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=bool(flight.ids))
+        self._note_start(flight)
         try:
             engine.submit(flight, submit)
             self._job.on_stop(stop)
@@ -230,6 +230,10 @@ class Run:
             self._task_id, _metric(outcome), prompt_tokens=flight.prompt_tokens, cached_tokens=flight.cached_tokens
         )
         logs.ended(flight, outcome)
+
+    def _note_start(self, flight: Flight) -> None:
+        queue, resumed = self._job.queue, bool(flight.ids)
+        self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=resumed, queue=queue)
 
     def _deadline_timer(self, parameters: Parameters) -> threading.Timer | None:
         if parameters.deadline is None:
@@ -266,7 +270,7 @@ class Run:
             self._drop_other()
         entry = Error(attempt=0, code=error.code, message=str(error), retryable=error.retryable)
         self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, entry))
-        self._worker.metrics.started(self._task_id, "(refused)")
+        self._worker.metrics.started(self._task_id, "(refused)", queue=self._job.queue)
         self._worker.metrics.ended(self._task_id, "failed")
         logs.refused(self._task_id, error)
         raise error

@@ -81,6 +81,8 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = worker.concurrency
+    if not _is_typed("loglevel"):
+        sender.loglevel = logging.INFO  # at Celery's own default a worker says nothing, not even that it is ready
     sender.consumer_cls = "tasks.worker.celery.consumer:Consumer"
     sender.app.control.mailbox.node_cls = mailbox.Node
     sender.app.conf.broker_transport_options.update(transport_options(worker.identity))
@@ -126,13 +128,14 @@ def _queues(app: Any) -> list[str]:
 
 def _typed_concurrency(sender: WorkController) -> int | None:
     """``-c``, or the application's setting; Celery's own default is the number of CPUs, which says nothing here."""
-    context = click.get_current_context(silent=True)
-    typed = (
-        context is not None and context.get_parameter_source("concurrency") is click.core.ParameterSource.COMMANDLINE
-    )
-    if typed or sender.app.conf.worker_concurrency:
+    if _is_typed("concurrency") or sender.app.conf.worker_concurrency:
         return int(sender.concurrency)
     return None
+
+
+def _is_typed(option: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
 def _on_worker_ready(sender: Consumer, **_: Any) -> None:

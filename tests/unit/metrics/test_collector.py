@@ -81,6 +81,28 @@ def test_throughput_is_the_workers_over_wall_clock_time() -> None:
     assert bench.snapshot()["tokens_per_s"] == 800.0
 
 
+def test_each_queue_has_its_own_rate() -> None:
+    """Requests count for the queue that they came from, once they have ended, and for no other."""
+    bench = Bench()
+    for number in range(4):
+        bench.metrics.started(f"s{number}", "small", queue="tier-under-3B")
+    bench.metrics.started("l", "large", queue="tier-30B-plus")
+    bench.metrics.started("given back", "large", queue="tier-30B-plus")
+    bench.clock.now += 2.0
+    for number in range(4):
+        bench.metrics.ended(f"s{number}", "succeeded")
+    bench.metrics.ended("given back", "released")
+    assert bench.snapshot()["queues"] == {"tier-under-3B": {"requests_per_s": 2.0}}
+    bench.clock.now += 2.0
+    bench.metrics.ended("l", "failed")
+    assert bench.snapshot()["queues"] == {
+        "tier-under-3B": {"requests_per_s": 1.0},
+        "tier-30B-plus": {"requests_per_s": 0.25},
+    }
+    bench.clock.now += 301.0
+    assert bench.snapshot()["queues"] == {}
+
+
 def test_time_that_nothing_ran_counts_after_the_first_request() -> None:
     """A second's work in ten seconds is a tenth of its rate."""
     bench = Bench()

@@ -1,0 +1,52 @@
+"""How many requests a worker runs at once, by queue and in all, and what its operator should know about that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.models.capabilities import slots_for
+from tasks.names import is_ours
+from worker_config.celeryconfig import DEFAULT_QUEUE
+from worker_config.tiers import QUEUES, tier_of_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tasks.models.capabilities import Machine
+
+#: More threads than this would only wait for each other.
+MOST = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Slots by the queue of a tier, and in all; other queues share the total."""
+
+    by_queue: dict[str, int]
+    total: int
+    warnings: tuple[str, ...] = ()
+
+
+def slots_of(machine: Machine, queues: Sequence[str], typed: int | None) -> Slots:
+    """The slots of a worker that consumes these queues; ``typed`` is ``-c``, which caps them."""
+    carried = {queue: slots_for(machine, tier_of_queue(queue)) for queue in queues if queue in QUEUES}
+    most = sum(carried.values())
+    total = min(typed or most or 1, MOST)
+    warnings: tuple[str, ...] = ()
+    if 0 < most < total and all(queue in carried or queue == DEFAULT_QUEUE for queue in queues):
+        warnings = (f"-c {typed}: the tiers of this worker have {most} slots on this machine, and -c only caps them",)
+        total = most
+    return Slots({queue: min(slots, total) for queue, slots in carried.items()}, total, warnings)
+
+
+def unrouted(queues: Iterable[str], tasks: Iterable[str]) -> tuple[str, ...]:
+    """A warning for each queue to which nothing is ever sent, in an application that has no other tasks than ours."""
+    if any(not is_ours(task) and not task.startswith("celery.") for task in tasks):
+        return ()
+    return tuple(
+        f"no request is routed to the queue {queue!r}: only those sent with queue={queue!r} come here; the tiers' queues are "
+        f"{', '.join(QUEUES)}"
+        for queue in queues
+        if queue not in QUEUES and queue != DEFAULT_QUEUE
+    )
