@@ -104,8 +104,9 @@ class ResultWatch(Watch):
             self._has_changed = False
             self._news(self)
 
-    def expect(self) -> None:
-        """Begin again: the request was not to be sent before now. For the caller's thread."""
+    def expect(self, *, is_known: bool = False) -> None:
+        """Begin again: the request is yet to be sent, or is in some message. For the caller's thread."""
+        self._was_known = self._was_known or is_known
         self.error, self._absent_since, self.due_at = None, None, 0.0
 
     def _note_result(self, payload: bytes, now: float) -> None:

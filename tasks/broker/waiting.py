@@ -58,7 +58,6 @@ class Wait:
         self._began_at = time.monotonic()
         self._news: SimpleQueue[ResultWatch] = SimpleQueue()
         self._watches: dict[str, ResultWatch] = {}
-        self._sent_by_others: set[str] = set()
 
     def __enter__(self) -> Self:
         for leaf in self.waiting.values():
@@ -112,12 +111,13 @@ class Wait:
         error = watch.error
         if error is None:
             return
-        if isinstance(error, UnknownRequest) and leaf.parent is not None and leaf.id not in self._sent_by_others:
-            # The next link of a chain, or a chord's body, is sent by a worker once all before it has ended.
-            if self._consumer.has_ended(leaf.parent):
-                self._sent_by_others.add(leaf.id)
-            watch.expect()
-            return
+        if isinstance(error, UnknownRequest):
+            if leaf.parent is not None and not self._consumer.has_ended(leaf.parent):
+                watch.expect()  # the next link of a chain, or a chord's body, which a worker will send
+                return
+            if leaf.is_mentioned():
+                watch.expect(is_known=True)
+                return
         raise error
 
     def _watch(self, task_id: str, unknown_after_s: float = 0.0) -> None:

@@ -60,6 +60,8 @@ class Reading:
         self._unknown_after_s = unknown_after_s
         self._absent_since = 0.0
         self._was_known = False
+        #: Nothing at all is known of the request, for too long: :meth:`conclude` has to be called.
+        self.seems_unknown = False
 
     def patience_s(self, *, waiting: bool) -> float | None:
         """How long to wait for the next event; ``None`` is as long as it takes. What is there already is always taken.
@@ -112,7 +114,6 @@ class Reading:
         """What follows from the stored result for a reader whose journal is silent.
 
         Raises:
-            UnknownRequest: nothing at all is known of the request, for too long.
             BaseException: the stored error.
         """
         assert isinstance(event, Quiet)
@@ -157,9 +158,19 @@ class Reading:
             return
         now = time.monotonic()
         self._absent_since = self._absent_since or now
-        if now - self._absent_since >= self._grace_s:
+        self.seems_unknown = now - self._absent_since >= self._grace_s
+
+    def conclude(self, *, is_mentioned: bool) -> None:
+        """Wait on for a request that seems to be unknown, since some message has its id; or give it up.
+
+        Raises:
+            UnknownRequest: none has.
+        """
+        self.seems_unknown, self._absent_since = False, 0.0
+        if not is_mentioned:
             self.is_over = True
             raise UnknownRequest(unknown(self.task_id, was_known=self._was_known))
+        self._was_known = True
 
     @property
     def _grace_s(self) -> float:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from celery.result import AsyncResult
 from vine import barrier
 
+from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
+from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -59,6 +61,7 @@ class GenerateResult(AsyncResult):
             timeout=timeout,
             idle_timeout=idle_timeout,
             unknown_after_s=self.unknown_after_s,
+            is_mentioned=self.is_mentioned,
         )
 
     def astream(
@@ -77,6 +80,7 @@ class GenerateResult(AsyncResult):
             timeout=timeout,
             idle_timeout=idle_timeout,
             unknown_after_s=self.unknown_after_s,
+            is_mentioned=self.is_mentioned,
         )
 
     def revoke(
@@ -134,6 +138,18 @@ class GenerateResult(AsyncResult):
     def unknown_after_s(self) -> float:
         """How long a request is looked for of which Redis knows nothing; 0 is for ever."""
         return current_settings().unknown_after_s
+
+    def is_mentioned(self) -> bool:
+        """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen."""
+        from tasks.broker.search import is_mentioned
+        from tasks.errors import BrokerUnavailable
+        from tasks.server.connection import connect
+
+        try:
+            with closing(connect(self.app)) as client:
+                return is_mentioned(client, self.id, {*QUEUES, DEFAULT_QUEUE, *self.app.amqp.queues})
+        except BrokerUnavailable:
+            return True
 
     def what_is_known(self) -> str:
         """How far the request has come, for somebody who waited for too long."""

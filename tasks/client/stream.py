@@ -30,13 +30,15 @@ def follow(
     timeout: float | None = None,
     idle_timeout: float | None = None,
     unknown_after_s: float = 0.0,
+    is_mentioned: Callable[[], bool] = bool,
     subscriptions: Subscriptions = SUBSCRIPTIONS,
 ) -> Generator[Chunk, None, None]:
     """The request's chunks, each index once and in order, until its end.
 
     ``stored`` is asked when the journal is silent: a journal that has expired, or that Redis lost, is made up for by the
     stored result, as one chunk of each kind. ``leave`` is called when the caller stops reading before the end. With
-    ``unknown_after_s`` 0 a reader that comes before the producer waits for the request.
+    ``unknown_after_s`` 0 a reader that comes before the producer waits for the request; ``is_mentioned`` is asked before one is
+    called unknown.
 
     Raises:
         StreamTimeout: the end did not come within ``timeout`` s, or no chunk within ``idle_timeout`` s.
@@ -57,6 +59,8 @@ def follow(
                 continue
             for event in batch:
                 yield from reading.settle(event, stored()) if reading.doubts(event) else reading.take(event)
+                if reading.seems_unknown:
+                    reading.conclude(is_mentioned=is_mentioned())
             reading.come_back()
     finally:
         place.close()
@@ -73,9 +77,10 @@ async def afollow(
     timeout: float | None = None,
     idle_timeout: float | None = None,
     unknown_after_s: float = 0.0,
+    is_mentioned: Callable[[], bool] = bool,
     subscriptions: Subscriptions = SUBSCRIPTIONS,
 ) -> AsyncGenerator[Chunk, None]:
-    """:func:`follow` for asyncio; ``stored`` and ``leave`` are called on another thread, as they may block."""
+    """:func:`follow` for asyncio; what it calls is called on another thread, as it may block."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[list[Event]] = asyncio.Queue()
 
@@ -98,6 +103,8 @@ async def afollow(
                 doubts = reading.doubts(event)
                 for chunk in reading.settle(event, await asyncio.to_thread(stored)) if doubts else reading.take(event):
                     yield chunk
+                if reading.seems_unknown:
+                    reading.conclude(is_mentioned=await asyncio.to_thread(is_mentioned))
             reading.come_back()
     finally:
         place.close()

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from contextlib import closing, contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import (
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import redis
 
     from tasks.server.connection import Endpoint
+    from tasks.server.patience import Patience
     from tasks.server.watch import Watch
 
 Item = TypeVar("Item")
@@ -43,25 +43,6 @@ MESSAGES_AT_ONCE = 1_000
 #: Refusals to read that pass by themselves: during a failover, or while somebody's script runs for too long.
 PASSING = (ClusterDownError, TryAgainError)
 PASSING_CODES = ("BUSY", "UNKILLABLE")
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Patience:
-    """How long a subscription waits, and for what.
-
-    Attributes:
-        idle_s: the thread ends when nobody has listened for so long.
-        ping_after_s: a connection that was silent for so long is asked for a sign of life.
-        answer_within_s: one that was asked for something, and says nothing for so long, is given up.
-        first_contact_s: a reader in a process that has never reached this Redis is told so after so long.
-        away_s: any other reader is told after so long that Redis is away; 0 means never.
-    """
-
-    idle_s: float = 30.0
-    ping_after_s: float = 10.0
-    answer_within_s: float = 5.0
-    first_contact_s: float = 10.0
-    away_s: float = 0.0
 
 
 class Subscription:

@@ -6,7 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.server.subscription import Patience, Subscription
+from tasks.server.patience import Patience
+from tasks.server.subscription import Subscription
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Subscriptions:
         with self._lock:
             found = self._found.get(where)
             if found is None:
-                patience = self._patience or _patience()
+                patience = self._patience or Patience.of(current_settings())
                 found = Subscription(where, patience, self._contacts, self._retires, self._deregister)
                 self._found[where] = found
                 found.thread.start()
@@ -60,15 +61,6 @@ class Subscriptions:
         """Threads do not survive a fork, and the lock may have been held: a child makes subscriptions of its own."""
         self._lock = threading.Lock()
         self._found = {}
-
-
-def _patience() -> Patience:
-    settings = current_settings()
-    return Patience(
-        answer_within_s=settings.redis_timeout_s,
-        first_contact_s=2 * settings.redis_timeout_s,
-        away_s=settings.redis_patience_s,
-    )
 
 
 SUBSCRIPTIONS = Subscriptions()

@@ -22,7 +22,8 @@ from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, encode
 from tasks.server import keys
 from tasks.server.connection import connect, endpoint
-from tasks.server.subscription import Patience, Subscription
+from tasks.server.patience import Patience
+from tasks.server.subscription import Subscription
 from tasks.server.subscriptions import SUBSCRIPTIONS, Subscriptions
 from tests.line import Line
 from tests.support import wait_until

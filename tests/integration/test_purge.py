@@ -16,7 +16,6 @@ from celery.exceptions import ChordError, TaskRevokedError
 from tasks.broker.ledger import Ledger, Lost
 from tasks.broker.purge import take_out
 from tasks.broker.queues import aside_list, lists_of
-from tasks.client.result import GenerateResult
 from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable
 from tasks.server import keys
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
 
@@ -67,12 +67,6 @@ def by_control(app: Celery) -> int:
 def by_deletion(app: Celery) -> int:
     with app.connection_for_write() as connection:
         return int(connection.default_channel.queue_delete(QUEUE))
-
-
-class Patient(GenerateResult):
-    """Waits for a request of which Redis knows nothing but its message: it has no entry in the ledger."""
-
-    unknown_after_s = 0.0
 
 
 WAYS: list[Callable[[Celery], int]] = [by_command, by_amqp_command, by_control, by_deletion]
@@ -116,7 +110,7 @@ def test_it_stays_purged(
     client.lpush(aside_list(QUEUE, 0, MODEL), json.dumps(aside))
     client.zadd(keys.ASIDE, {aside_list(QUEUE, 0, MODEL): 1.0})
     client.lpush(QUEUE, "nonsense", json.dumps(message("33333333", QUEUE, task="shop.count")))
-    results += [Patient(other["headers"]["id"], app=producer_app) for other in (foreign, aside)]
+    results += [generate.AsyncResult(other["headers"]["id"]) for other in (foreign, aside)]
     readers = [Reader(result) for result in results]
     assert purge(producer_app) == 10
     for result, reader in zip(results, readers, strict=True):

@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import states
+from celery import chain, chord, states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, ResultSet
 
 from tasks.client.result import GenerateResult
 from tasks.errors import EngineFailed, StreamTimeout, UnknownRequest
+from tasks.server import keys
+from tests.fleet import hold, message
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -285,10 +287,42 @@ class TestUnknown:
 
         first = generate.delay(prompt="x", model="fake:1")
         second = Impatient("second", app=producer_app, parent=first)
-        for wait in (lambda: second.get(timeout=1.0), lambda: list(second.stream(timeout=1.0))):
-            with pytest.raises(StreamTimeout):
-                wait()
+        still_waits(second)
         store(producer_app, [first.id])
         for wait in (second.get, lambda: list(second.stream())):
             with pytest.raises(UnknownRequest):
                 wait()
+
+    def test_a_message_without_an_entry_in_the_ledger(self, producer_app: Celery, redis_client: Redis) -> None:
+        """A request of a plain Celery producer is known by its message alone, while it waits and while a worker holds it."""
+        other = message("foreign", "tier-under-3B")
+        redis_client.lpush("tier-under-3B", json.dumps(other))
+        still_waits(Impatient("foreign", app=producer_app))
+        redis_client.delete("tier-under-3B")
+        redis_client.sadd(keys.OWNERS, "node#boot")
+        hold(redis_client, "node#boot", [other])
+        still_waits(Impatient("foreign", app=producer_app))
+
+    @pytest.mark.parametrize("shape", ["chain", "chord"])
+    def test_what_a_message_leads_to(self, producer_app: Celery, redis_client: Redis, shape: str) -> None:
+        """The id of a chain's last link, or of a chord's body, is known to whoever has it alone, though it was not sent yet."""
+        from tasks import generate
+
+        parts = [generate.s(prompt=f"{n}", model="fake:1") for n in range(2)]
+        last = generate.s(prompt="{previous}", model="fake:1")
+        sent = chain(*parts, last).apply_async() if shape == "chain" else chord(parts)(last)
+        still_waits(Impatient(sent.id, app=producer_app))
+        messages = [json.loads(text) for text in redis_client.lrange("tier-under-3B", 0, -1)]
+        redis_client.delete("tier-under-3B")
+        redis_client.sadd(keys.OWNERS, "node#boot")
+        hold(redis_client, "node#boot", messages)
+        still_waits(Impatient(sent.id, app=producer_app))
+        redis_client.delete(keys.unacked("node#boot"))
+        with pytest.raises(UnknownRequest):
+            Impatient(sent.id, app=producer_app).get()
+
+
+def still_waits(result: GenerateResult) -> None:
+    for wait in (lambda: result.get(timeout=1.0), lambda: list(result.stream(timeout=1.0))):
+        with pytest.raises(StreamTimeout):
+            wait()
