@@ -48,8 +48,10 @@ app.user_options["worker"] = _worker_options()
 
 
 @signals.import_modules.connect(sender=app)
-def _look_at_port(**_: Any) -> None:
+def _check_flower(**_: Any) -> None:
     """Flower has read its options and is about to listen: it has no signal of its own."""
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "flower":
-        import_module("tasks.cli.flower").require_port()
+        flower = import_module("tasks.cli.flower")
+        flower.require_port()
+        flower.require_redis(app)

@@ -155,7 +155,8 @@ class GenerateTask(Task):
     def _meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
-            from tasks.server.connection import endpoint, require_server
+            from tasks.server.connection import endpoint
+            from tasks.server.requirements import require_server
             from tasks.server.subscriptions import SUBSCRIPTIONS
 
             require_server(self.app)

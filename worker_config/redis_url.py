@@ -114,7 +114,8 @@ class RedisUrl:
             return f"unix://{who}{quote(self.path)}?db={self.database}"
         places = ",".join(_place(*each) for each in self.sentinels or ((self.host, self.port),))
         values = (self.master_name, self.sentinel_user, self.sentinel_password)
-        query = urlencode([*((name, value) for name, value in zip(SENTINEL, values, strict=True) if value), *self.tls])
+        named = urlencode([(name, value) for name, value in zip(SENTINEL, values, strict=True) if value])
+        query = "&".join(filter(None, (named, urlencode(self.tls, safe="/"))))
         return f"{self.scheme}://{who}{places}/{self.database}" + (f"?{query}" if query else "")
 
     def sentinel_options(self) -> dict[str, Any]:

@@ -1,11 +1,21 @@
-"""What ``celery -A tasks flower`` lacks: one line where it cannot listen. The command itself is Flower's own."""
+"""Checks before ``celery -A tasks flower`` starts: its port, and Redis. The command itself is Flower's own."""
 
 from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
-from tasks.errors import refuse
+from tasks.errors import BrokerUnavailable, refuse
+from tasks.server.requirements import MONITOR, require_server
+
+
+def require_redis(app: Any) -> None:
+    """End the process if Redis cannot be used; Flower would start and try again for ever, with a traceback for each try."""
+    try:
+        require_server(app, MONITOR)
+    except BrokerUnavailable as error:
+        refuse(error.exit_status, str(error), error.entry)
 
 
 def require_port() -> None:

@@ -11,7 +11,8 @@ from celery.bin.base import CeleryCommand
 
 from tasks.cli.exporter.families import redis_away, scrape
 from tasks.cli.exporter.server import MetricsServer
-from tasks.errors import GenerationError
+from tasks.cli.remote import client_of, refusal
+from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.server.connection import connect
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 @click.pass_context
 def metrics(ctx: click.Context, /, address: str, port: int, once: bool, **_: Any) -> None:
     """Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet."""
+    if once:
+        with client_of(ctx.obj) as client:
+            _print(client)
+        return
     try:
         client = connect(ctx.obj.app)
-    except GenerationError as error:
-        raise click.ClickException(str(error)) from error
+    except BrokerUnavailable as error:
+        raise refusal(error) from error
     with closing(client):
-        if once:
-            _print(client)
-        else:
-            _serve(client, address, port)
+        _serve(client, address, port)
 
 
 def _print(client: redis.Redis) -> None:

@@ -10,8 +10,9 @@ import click
 from kombu.exceptions import OperationalError
 
 from tasks.cli.overview.state import read_state
-from tasks.errors import GenerationError
+from tasks.errors import BrokerMisconfigured, BrokerUnavailable, GenerationError, pointer
 from tasks.server.connection import connect
+from tasks.server.requirements import MONITOR, require_server
 
 if TYPE_CHECKING:
     import redis
@@ -23,16 +24,35 @@ if TYPE_CHECKING:
 ANSWER_S = 3.0
 
 
+class Unusable(click.ClickException):
+    """Redis cannot be used now."""
+
+    exit_code = BrokerUnavailable.exit_status
+
+
+class Misconfigured(Unusable):
+    """Redis can never be used under this ``REDIS_URL``."""
+
+    exit_code = BrokerMisconfigured.exit_status
+
+
+def refusal(error: BrokerUnavailable) -> Unusable:
+    """What ends a command that cannot use Redis."""
+    kind = Misconfigured if isinstance(error, BrokerMisconfigured) else Unusable
+    return kind(f"{error}{pointer(error.entry)}")
+
+
 def client_of(cli: CLIContext) -> closing[redis.Redis]:
     """A client of the application's Redis.
 
     Raises:
-        click.ClickException: it cannot be reached.
+        click.ClickException: it cannot be used.
     """
     try:
+        require_server(cli.app, MONITOR)
         return closing(connect(cli.app))
-    except GenerationError as error:
-        raise click.ClickException(str(error)) from error
+    except BrokerUnavailable as error:
+        raise refusal(error) from error
 
 
 def state_of(client: redis.Redis) -> FleetState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,6 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
-from tasks.server import keys
 from tasks.server.sentinel import through_sentinel
 from worker_config.environment import SettingError
 from worker_config.redis_url import SCHEMES, RedisUrl, without_password
@@ -48,11 +47,20 @@ _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
 
 
 class Trouble(NamedTuple):
-    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md."""
+    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md.
+
+    ``lasting``: this URL will not do, however long one waits.
+    """
 
     says: str
     remedy: str
     entry: str
+    lasting: bool = False
+
+    def error(self, about: str) -> BrokerUnavailable:
+        """The error that says this."""
+        kind = BrokerMisconfigured if self.lasting else BrokerUnavailable
+        return kind(f"{about} ({self.says}): {self.remedy}", self.entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,47 +129,6 @@ def _to_primary(url: RedisUrl, options: dict[str, Any]) -> dict[str, Any]:
     return through_sentinel(parameters, url.sentinel_options())
 
 
-def require_server(source: Any) -> None:
-    """Make sure that Redis answers there, takes the password, is recent enough, and takes writes.
-
-    Raises:
-        BrokerUnavailable: it does not, with what to do.
-    """
-    where = endpoint(source)
-    with closing(connect(where)) as client:
-        try:
-            speaks = str(client.info("server").get("redis_version", ""))
-            require_version(speaks, str(where))
-            try_write(client)
-        except (redis.RedisError, OSError) as error:
-            found = trouble(error)
-            raise BrokerUnavailable(
-                f"{where}: Redis cannot be used ({found.says}): {found.remedy}", found.entry
-            ) from error
-
-
-def try_write(client: redis.Redis) -> None:
-    """A write that changes nothing, for want of its stream; a server that is full, or a replica, refuses it as any other.
-
-    Its name is one that every role but a reader may write (docs/security.md).
-    """
-    client.xadd(keys.cancel("none"), {"d": ""}, nomkstream=True)
-
-
-def require_version(speaks: str, where: str) -> None:
-    """Make sure that a server's version is recent enough; one that does not say its version is.
-
-    Raises:
-        BrokerUnavailable: it is not, with what to do.
-    """
-    numbers = tuple(int(part) for part in speaks.split(".")[:2] if part.isdigit())
-    if numbers and numbers < OLDEST_VERSION:
-        oldest = ".".join(map(str, OLDEST_VERSION))
-        raise BrokerUnavailable(
-            f"{where}: Redis {speaks} is too old: install Redis {oldest} or later, or Valkey", "Redis is too old"
-        )
-
-
 def trouble(error: BaseException) -> Trouble:
     """What is the matter with Redis, by an error of redis-py's, whichever class it gives it."""
     says = _PIPELINE.sub("", str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
@@ -177,18 +144,22 @@ def trouble(error: BaseException) -> Trouble:
         return Trouble(says, "set REDIS_URL to the primary", "Redis is a replica")
     if says.startswith("MISCONF"):
         return Trouble(says, "make room on the disk that it saves to", "Redis is full")
+    if says.startswith("unknown command"):
+        remedy = "remove rename-command from its configuration, or use another server"
+        return Trouble(says.partition(", with args")[0], remedy, "Redis lacks a command")
     if isinstance(error, BusyLoadingError):
         return Trouble(says, "wait until Redis has read its data", "Redis is not there")
     if "DB index" in says:
-        return Trouble(says, "end REDIS_URL with the number of one of its databases, as in /0", "Redis is not there")
+        remedy = "end REDIS_URL with the number of one of its databases, as in /0"
+        return Trouble(says, remedy, "Redis is not there", lasting=True)
     if isinstance(error, MasterNotFoundError):
         return Trouble(says, "are the Sentinels' hosts and master_name in REDIS_URL right?", "Redis is not there")
     if isinstance(error, redis.TimeoutError):
-        remedy = "is the port right, is a firewall between, does the server want rediss:// (TLS)?"
+        remedy = "check host and port in REDIS_URL, and whether a firewall is between"
         return Trouble(says, remedy, "Redis is not there")
     if "SSL" in says or "certificate" in says:
         remedy = "use redis:// for a server without TLS, or name its certificate: rediss://...?ssl_ca_certs=FILE"
-        return Trouble(says, remedy, "Redis is not there")
+        return Trouble(says, remedy, "TLS at one end only", lasting=True)
     return Trouble(says, START, "Redis is not there")
 
 

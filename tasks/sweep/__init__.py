@@ -20,20 +20,29 @@ PARENT_LOOK_S = 0.5
 def start_sweep(app: Celery) -> Sweep:
     """Start the sweep of this app's fleet, on a thread of its own that ends with the process.
 
-    Raises:
-        BrokerUnavailable: the app's broker is not Redis.
+    A beat whose Redis cannot be used ends with one line. Celery's would start, and swallow what is raised here.
     """
     from billiard import current_process
 
+    from tasks.errors import BrokerUnavailable, refuse
+    from tasks.server.requirements import SWEEP, require_server
     from tasks.sweep.sweep import Sweep
     from tasks.worker.celery.logs import use_json_if_wanted
     from worker_config.settings import current_settings
 
     settings = current_settings()
     use_json_if_wanted(logging.getLogger())
-    sweep = Sweep.of(app, sweep_s=settings.sweep_s, dead_after_s=settings.dead_after_s)
+    embedded = (
+        current_process().name == "Beat"
+    )  # Celery's name for the child of a worker with -B, which has looked itself
+    try:
+        if not embedded:
+            require_server(app, SWEEP)
+        sweep = Sweep.of(app, sweep_s=settings.sweep_s, dead_after_s=settings.dead_after_s)
+    except BrokerUnavailable as error:
+        refuse(error.exit_status, str(error), error.entry)
     sweep.start()
-    if current_process().name == "Beat":  # Celery's name for the child of a worker with -B
+    if embedded:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     return sweep
 

@@ -24,6 +24,7 @@ from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
 from tests.fleet import LEASE_MS, Ghost, message, record
+from tests.refusals import EX_UNAVAILABLE
 from tests.support import ROOT, commands_processed, wait_until
 
 if TYPE_CHECKING:
@@ -160,9 +161,9 @@ def test_without_redis_there_is_one_clear_line(fleet: Callable[..., Result], red
     redis_server.stop()
     for args in (["--once"], ["--json"], ["show", "x"], ["drain", "x"]):
         result = fleet(*args)
-        assert result.exit_code == 1
-        assert result.output.startswith("Error: ")
-        assert "cannot be reached" in result.output
+        assert result.exit_code == EX_UNAVAILABLE
+        assert result.output.startswith("Error: redis://:***@127.0.0.1:")
+        assert "start it there, or set REDIS_URL to where it is" in result.output
 
 
 def test_a_real_worker_drains_and_resumes(

@@ -414,11 +414,11 @@ class TestHub:
         """A hub that hangs ends the requests in the time of the settings; one that does not know the model at once."""
         with HubServer({}) as hub:
             env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-            worker(env={**QUICK, **env, "CELERY_MLX_DOWNLOAD_STALL_S": "2"})
+            worker(env={**QUICK, **env, "CELERY_MLX_DOWNLOAD_STALL_S": "8"})
             with pytest.raises(ModelLoadFailed, match="is unknown to the hub"):
                 generate.delay(prompt="x", model="mlx-community/none-1B", max_tokens=5).get(timeout=WAIT_S)
             hub.hanging = True
-            with pytest.raises(ModelLoadFailed, match="came from the hub for 2 s: what has come is kept"):
+            with pytest.raises(ModelLoadFailed, match="came from the hub for 8 s: what has come is kept"):
                 generate.delay(prompt="x", model="mlx-community/hangs-1B", max_tokens=5).get(timeout=WAIT_S)
 
     def test_what_may_go_wrong(self, generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:

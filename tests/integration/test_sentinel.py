@@ -10,7 +10,8 @@ from celery import Celery
 
 from tasks.engine.fake import fake_text
 from tasks.server import keys
-from tasks.server.connection import connect, require_server
+from tasks.server.connection import connect
+from tasks.server.requirements import require_server
 from tests.conftest import start_workers
 from tests.replicated import MASTER_NAME, Replicated
 from tests.support import Reader, wait_until

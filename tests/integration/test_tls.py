@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import ssl
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,9 +13,9 @@ import pytest
 
 from tasks.engine.fake import fake_text
 from tests.support import ROOT
+from tests.tls_relay import relay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import StartWorker
@@ -36,47 +32,6 @@ result = generate.delay(prompt="a", model="fake:1", max_tokens=5)
 print("".join(chunk.text for chunk in result.stream(timeout=30)), end="")
 assert result.get(timeout=30)["finish_reason"] == "length"
 """
-
-
-@contextmanager
-def relay(server_port: int, certificate: Path, key: Path) -> Iterator[int]:
-    """A port with TLS in front of a server that has none."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", server_port)
-        await asyncio.gather(copy(reader, back), copy(there, writer))
-
-    async def listen() -> asyncio.Server:
-        return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(10)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(end_all(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):  # the other side is gone
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-
-
-async def end_all() -> None:
-    """Wait until every connection has ended, each of whose sides is gone by now."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 5)
 
 
 def run(url: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -110,7 +65,7 @@ def test_by_the_url_alone(redis_url: str, worker: StartWorker, tmp_path: Path) -
         assert produced.stdout == fake_text("a", None, 5), produced.stderr
         assert each.node in run(url, "-m", "celery", "-A", "tasks", "fleet", "--once").stdout
         refused = run(plain, "-m", "celery", "-A", "tasks", "worker")
-        assert refused.returncode == 69
+        assert refused.returncode == 78
         assert "certificate verify failed" in refused.stderr
         assert "or name its certificate: rediss://...?ssl_ca_certs=FILE" in refused.stderr
         each.stop()

@@ -15,6 +15,7 @@ from tasks.demo.embedded import EmbeddedServer, find_server, free_port
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
 from tasks.server import keys
+from tests.certificates import certificates
 from tests.support import ROOT, wait_until
 from worker_config.settings import environment_with
 
@@ -33,27 +34,6 @@ next(chunks)
 long.revoke(terminate=True)
 assert list(chunks)[-1].finish_reason == "cancelled"
 """
-
-
-def certificates(folder: Path, name: str) -> Path:
-    """The folder of an authority, and of a certificate of it for this machine's loopback address."""
-    own = folder / name
-    own.mkdir()
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("there is no openssl to make certificates with")
-    (own / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for command in (
-        [*new, "-x509", "-days", "2", "-subj", f"/CN={name}", "-keyout", "ca.key", "-out", "ca.pem"],
-        [*new, "-subj", "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr"],
-        [
-            *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", "names", "-out", "server.pem"),
-        ],
-    ):
-        subprocess.run([openssl, *command], cwd=own, check=True, capture_output=True, timeout=30)
-    return own
 
 
 @pytest.fixture(scope="module")

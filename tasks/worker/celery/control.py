@@ -144,6 +144,20 @@ def _hasten(ids: list[str]) -> None:
             logger.warning("%s; what is scheduled and was revoked ends when it is due", error)
 
 
+_stats: Callable[..., dict[str, Any]] = Panel.data["stats"]
+
+
+def _stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
+    """Celery's ``stats`` leaves out the broker's password, but not that of its Sentinels."""
+    stats = _stats(state, **options)
+    broker = stats.get("broker")
+    if isinstance(broker, dict) and isinstance(broker.get("transport_options"), dict):
+        shown = {name: value for name, value in broker["transport_options"].items() if name != "sentinel_kwargs"}
+        stats["broker"] = {**broker, "transport_options": shown}
+    return stats
+
+
+Panel.data["stats"] = _stats_without_password
 Panel.data["revoke"] = _revoke_many
 Panel.data["terminate"] = lambda state, signal, task_id: _revoke_many(state, task_id, terminate=True, signal=signal)
 _rate_limit: Callable[..., Any] = Panel.data["rate_limit"]

@@ -21,7 +21,7 @@ from tasks.broker.qos import QoS
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
 from tasks.registry import DuplicateWorker
-from tasks.server.connection import require_server
+from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
@@ -100,7 +100,7 @@ def _take_typed(options: Mapping[str, Any]) -> None:
 
 def _make_worker(sender: WorkController) -> InferenceWorker:
     app, settings = sender.app, current_settings()
-    require_server(app)
+    require_server(app, WORKER)
     require_equipment(settings, detect(settings))
     worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings)
     app.amqp.queues.select(worker.queues)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.cli.diagnosis import server
-from tasks.cli.diagnosis.server import info_lines, server_lines
+from tasks.cli.diagnosis.server import server_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,8 @@ OLD = b"redis_version:5.0.14\r\nrole:master\r\n"
 def app(url: str) -> Any:
     """As much of a Celery app as says where Redis is."""
     conf = {"broker_url": url, "broker_read_url": None, "result_backend": url}
-    return SimpleNamespace(conf=SimpleNamespace(**conf, broker_use_ssl=None, redis_backend_use_ssl=None))
+    beside = ("broker_use_ssl", "redis_backend_use_ssl", "broker_transport_options", "result_backend_transport_options")
+    return SimpleNamespace(conf=SimpleNamespace(**conf, **dict.fromkeys(beside)))
 
 
 def bulk(value: bytes) -> bytes:
@@ -92,8 +93,8 @@ def test_nobody_listens() -> None:
         ({"PING": b"-NOAUTH Authentication required.\r\n"}, "password"),
         ({"PING": b"-NOPERM User default has no permissions to run the 'ping' command\r\n"}, "security.md"),
         ({"PING": b"-LOADING Redis is loading the dataset in memory\r\n"}, "wait"),
-        ({"PING": b"+PONG\r\n", "INFO": b"-ERR unknown command\r\n"}, "REDIS_URL"),
-        ({"PING": b""}, "TLS"),
+        ({"PING": b"+PONG\r\n", "INFO": b"-ERR unknown command 'INFO', with args\r\n"}, "rename-command"),
+        ({"PING": b""}, "firewall"),
     ],
 )
 def test_refusals_have_their_remedies(
@@ -119,24 +120,27 @@ def test_an_application_without_redis() -> None:
     assert "celery -A tasks doctor" in line.remedy
 
 
-def test_a_server_that_is_too_old() -> None:
-    """Redis before 6.2 is a failure that says which version is needed."""
-    with stand_in({"PING": b"+PONG\r\n", "INFO": bulk(OLD)}) as url:
+@pytest.mark.parametrize(
+    ("info", "says", "remedy"),
+    [
+        (OLD, "version 5.0.14 is too old", "6.2"),
+        (b"redis_version:7.0.1\r\nredis_mode:cluster\r\n", "cluster mode", "without cluster mode"),
+        (b"redis_version:7.0.1\r\nserver_mode:sentinel\r\n", "it is a Sentinel", "the primary"),
+        (b"redis_version:7.0.1\r\nrole:slave\r\nmaster_host:a\r\nmaster_port:1\r\n", "a replica of a:1", "the primary"),
+        # Some services hide their limit.
+        (b"redis_version:7.0.1\r\nmaxmemory:0\r\nmaxmemory_policy:volatile-lru\r\n", "volatile-lru", "noeviction"),
+        (b"redis_version:7.0.1\r\nloading:1\r\n", "loading", "wait"),
+    ],
+)
+def test_what_a_server_says_against_itself(info: bytes, says: str, remedy: str) -> None:
+    """Each thing that makes a server unusable is one failure with its remedy."""
+    with stand_in({"PING": b"+PONG\r\n", "INFO": bulk(info)}) as url:
         line = only_failure(url)
-    assert line.says == "Redis 5.0.14 is too old"
-    assert "6.2" in line.remedy
+    assert says in line.says
+    assert remedy in line.remedy
 
 
 def test_a_server_that_does_not_say_its_version() -> None:
     """A server without a version is a warning, not a failure."""
-    (line,) = info_lines({})
-    assert line.level == "warning"
-
-
-def test_a_replica_and_an_evicting_server() -> None:
-    """A replica is a failure, since it refuses writes; a server that evicts is a warning, since it loses requests."""
-    info = {"redis_version": "7.0.1", "role": "slave", "maxmemory": 100, "maxmemory_policy": "allkeys-lru"}
-    levels = {line.what: line.level for line in info_lines(info)}
-    assert levels == {"version": "ok", "role": "failure", "eviction": "warning"}
-    unbounded = {"redis_version": "7.0.1", "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}
-    assert [line.what for line in info_lines(unbounded)] == ["version"]
+    with stand_in({"PING": b"+PONG\r\n", "INFO": bulk(b"role:master\r\n")}) as url:
+        assert [line.level for line in server_lines(app(url))] == ["ok", "warning"]

@@ -136,7 +136,7 @@ class _Bare:
         ("rediss://box", "rediss://box:6379/0?ssl_cert_reqs=required"),
         (
             "rediss://box/0?ssl_ca_certs=/a.pem&ssl_cert_reqs=CERT_NONE",
-            "rediss://box:6379/0?ssl_cert_reqs=none&ssl_ca_certs=%2Fa.pem",
+            "rediss://box:6379/0?ssl_cert_reqs=none&ssl_ca_certs=/a.pem",
         ),
         ("unix://:p@/run/s?db=2", "unix://:p@/run/s?db=2"),
         ("sentinel://a", "sentinel://a:26379/0?master_name=mymaster"),
