@@ -89,6 +89,7 @@ class Parameters(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, description="use a number above 0; 1 switches it off")] = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
     chat_template_kwargs: Extra = {}
+    allow_control_tokens: Annotated[bool, Field(description="use True or False")] = False
     deadline: Annotated[
         Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
         Field(description="use Unix seconds: time.time() + 30 is in half a minute"),
@@ -111,7 +112,7 @@ class Parameters(BaseModel):
             raise PydanticCustomError("number", "input should be a number")
         return value
 
-    @field_validator("logprobs", "require_worker", mode="before")
+    @field_validator("logprobs", "require_worker", "allow_control_tokens", mode="before")
     @classmethod
     def _number_is_no_truth(cls, value: Any) -> Any:
         """``logprobs=5`` is how an older interface asks for alternatives."""
@@ -216,6 +217,7 @@ class ParameterValues(TypedDict, total=False):
     repetition_penalty: float
     repetition_context_size: int
     chat_template_kwargs: dict[str, Any]
+    allow_control_tokens: bool
     deadline: float
     keep_alive_s: float
     require_worker: bool

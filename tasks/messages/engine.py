@@ -85,6 +85,7 @@ class Resume:
 class Submit:
     """Generate. Exactly one of ``messages`` and ``prompt`` is set; ``max_tokens`` ``None`` means what the context leaves.
 
+    ``allow_control_tokens`` says that the text of a control token in a message is that token.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
     only, ``"alone"`` with nobody.
     """
@@ -96,6 +97,7 @@ class Submit:
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    allow_control_tokens: bool = False
     resume: Resume | None = None
     isolate: Isolation = ""
     op: Literal["generate"] = "generate"

@@ -20,7 +20,7 @@ from tasks.engine.model.batch import Batch
 from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
-from tasks.engine.text.control import added_tokens
+from tasks.engine.text.control import ControlTokens, added_tokens
 from tasks.engine.text.detokenizer import token_text
 from tasks.engine.text.formats import find_format
 from tasks.engine.text.prompt import Prompt, PromptEncoder
@@ -178,8 +178,9 @@ class MlxBackend:
     ) -> None:
         self._tokenizer = tokenizer
         source = folder.template.text if folder.template is not None else ""
-        self._prompts = PromptEncoder(tokenizer, ChatTemplate(tokenizer, source, folder.templates.none_for_messages))
+        template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
         self._format = find_format(added_tokens(tokenizer), source)
+        self._prompts = PromptEncoder(tokenizer, template, ControlTokens(tokenizer, source, self._format.names))
         size = measure_cache(model)
         logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine.failure import first_line
+from tasks.engine.text.control import unwrapped
+from tasks.engine.text.template import joined_parts
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+    from tasks.engine.text.control import ControlTokens
     from tasks.engine.text.template import ChatTemplate
     from tasks.messages.engine import Submit
 
@@ -29,16 +32,18 @@ class Prompt:
 
 
 class PromptEncoder:
-    """Makes the prompts of one model's requests.
+    """Makes the prompts of one model's requests. Any thread may call it.
 
     Args:
         tokenizer: the model's.
         template: its chat template.
+        control: its control tokens.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, template: ChatTemplate) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, template: ChatTemplate, control: ControlTokens) -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self._control = control
 
     def encode(self, submit: Submit) -> Prompt:
         """The request's prompt, with the chat template applied to messages.
@@ -49,13 +54,21 @@ class PromptEncoder:
         try:
             if submit.prompt is not None:
                 return Prompt(list(self._tokenizer.encode(submit.prompt)), raw_tail(submit.prompt))
-            text = self._template.render(submit.messages or (), submit.chat_template_kwargs)
-            return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), text[-TAIL_CHARACTERS:])
+            return self._chat(submit)
         except InvalidRequest:
             raise
         except (TypeError, ValueError, OverflowError) as error:
             field = "messages" if submit.prompt is None else "prompt"
             raise InvalidRequest(f"{field}: cannot be tokenised: {first_line(error)}") from error
+
+    def _chat(self, submit: Submit) -> Prompt:
+        messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None
+        if not submit.allow_control_tokens:
+            messages, wrapping = self._control.wrap(messages)
+        text = self._template.render(messages, submit.chat_template_kwargs)
+        if wrapping is not None:
+            return Prompt(self._control.encode(text, wrapping), unwrapped(text[-TAIL_CHARACTERS:], wrapping))
+        return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), text[-TAIL_CHARACTERS:])
 
 
 def raw_tail(prompt: str) -> str:

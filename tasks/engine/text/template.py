@@ -9,7 +9,7 @@ from tasks.engine.text.roles import Roles
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -42,7 +42,7 @@ class ChatTemplate:
         self._roles = Roles(source)
         self._absent = absent
 
-    def render(self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> str:
+    def render(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         """The conversation as one text, up to where the answer begins.
 
         Raises:
@@ -53,14 +53,13 @@ class ChatTemplate:
         reserved = sorted(RESERVED & options.keys())
         if reserved:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
-        plain = [_plain(message) for message in messages]
         try:
-            text = self._roles.render(lambda told: self._rendered(told, options), plain)
+            text = self._roles.render(lambda told: self._rendered(told, options), messages)
         except InvalidRequest:
             raise
         except Exception as error:  # a template is a program that came with the model and fails in ways of its own
             raise InvalidRequest(f"messages: the model's chat template failed: {first_line(error)}") from error
-        _require_calls(plain, text)
+        _require_calls(messages, text)
         return text
 
     def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
@@ -78,7 +77,7 @@ def _require_calls(messages: list[dict[str, Any]], text: str) -> None:
                 )
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
+def joined_parts(message: Mapping[str, Any]) -> dict[str, Any]:
     """The message with content parts joined to text, the only kind that these models take."""
     content = message.get("content")
     if not isinstance(content, list):
