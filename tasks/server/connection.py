@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
 OLDEST_VERSION = (6, 2)
+#: What a server says while somebody's script runs for longer than its limit (5 s). Nothing was done.
+BUSY = ("BUSY ", "UNKILLABLE")
 # Answers of a server that will take the same write later; redis-py has classes of their own for some others.
 REFUSALS = (
     "OOM",
@@ -36,6 +38,7 @@ REFUSALS = (
     "TRYAGAIN",
     "NOPERM",
     "NOAUTH",
+    *BUSY,
 )
 
 
@@ -149,6 +152,8 @@ def trouble(error: BaseException) -> Trouble:
         return Trouble(says.partition(", with args")[0], remedy, "Redis lacks a command")
     if isinstance(error, BusyLoadingError):
         return Trouble(says, "wait until Redis has read its data", "Redis is not there")
+    if is_busy(error):
+        return Trouble(says, "wait until the script that runs there has ended", "Redis is not there")
     if "DB index" in says:
         remedy = "end REDIS_URL with the number of one of its databases, as in /0"
         return Trouble(says, remedy, "Redis is not there", lasting=True)
@@ -163,9 +168,16 @@ def trouble(error: BaseException) -> Trouble:
     return Trouble(says, START, "Redis is not there")
 
 
+def is_busy(error: BaseException) -> bool:
+    """Whether Redis did nothing, because a script runs there for too long; the same call is taken later."""
+    return _PIPELINE.sub("", str(error)).startswith(BUSY)
+
+
 def is_away(error: BaseException) -> bool:
     """Whether this error of Celery's says that Redis cannot be reached, as redis-py or Celery's result backend put it."""
     away = (redis.ConnectionError, redis.TimeoutError)
+    if isinstance(error, redis.ResponseError):
+        return is_busy(error)
     return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
 
 
@@ -245,7 +257,9 @@ def translated(about: str) -> Iterator[None]:
         verb = "refuses" if isinstance(error, redis.AuthenticationError) else "cannot be reached"
         raise BrokerUnavailable(f"{about}: Redis {verb} ({found.says}): {found.remedy}", found.entry) from error
     except redis.ResponseError as error:
-        if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or str(error).startswith(REFUSALS):
+        if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or _PIPELINE.sub(
+            "", str(error)
+        ).startswith(REFUSALS):
             found = trouble(error)
             raise BrokerUnavailable(f"{about}: Redis refuses ({found.says}): {found.remedy}", found.entry) from error
         raise JournalFailed(f"{about}: Redis answered {error}") from error

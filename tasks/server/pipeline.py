@@ -9,6 +9,7 @@ that a lone call waits for nobody.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from copy import copy
 from functools import cached_property
@@ -16,26 +17,31 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004
 
-from tasks.server.connection import connect
+from tasks.server.connection import connect, is_busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: The most calls in one send, so that no reply waits for very many others.
 MOST_CALLS = 64
+BUSY_S = 10.0
+BUSY_PAUSE_S = 0.1
 
 
 class AutoPipeline:
     """One connection for the scripts of all threads of a process; what :class:`tasks.server.script.Script` needs of a client.
 
     A call is sent again, on a new connection, when the connection is lost before its reply: for scripts that may run twice.
-    For others there is :attr:`once`.
+    For others there is :attr:`once`. A call that Redis refuses, because somebody's script runs for too long, was not run: it is
+    sent again after a pause.
 
     Args:
         source: a Celery app, a URL or an :class:`tasks.server.connection.Endpoint`.
+        busy_s: after so long of such refusals Redis counts as away.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, busy_s: float = BUSY_S) -> None:
+        self._busy_s = busy_s
         self._client = connect(source)
         self._connection: Any = self._client.connection_pool.make_connection()
         self._lock = threading.Lock()
@@ -68,6 +74,18 @@ class AutoPipeline:
         self._connection.disconnect()
 
     def _call(self, command: tuple[Any, ...], *, again: bool = True) -> Any:
+        deadline = time.monotonic() + self._busy_s
+        while True:
+            try:
+                return self._call_once(command, again)
+            except ResponseError as error:
+                if not is_busy(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise ConnectionError(str(error)) from error
+            time.sleep(BUSY_PAUSE_S)
+
+    def _call_once(self, command: tuple[Any, ...], again: bool) -> Any:
         # Packed by its own thread, so that what cannot be is nobody else's error.
         call = _Call(b"".join(self._connection.pack_command(*command)), again)
         with self._lock:

@@ -59,6 +59,7 @@ class Keeper(threading.Thread):
         on_lost: called when this worker was declared dead while it lived (``swept``: it slept for longer than its lease, and
             what it held was given to others) or another boot has its name (``superseded``). After ``swept`` it registers
             again once this returns, so nothing of before may run by then; after ``superseded`` it never beats again.
+        on_forgotten: called when Redis had lost this worker's record, and perhaps more.
         timeout_s: the longest wait for Redis in one beat.
     """
 
@@ -73,6 +74,7 @@ class Keeper(threading.Thread):
         on_cancelled: Callable[[set[str]], None] = lambda _: None,
         journal: CancelMarks | None = None,
         on_lost: Callable[[Lost], None] = lambda _: None,
+        on_forgotten: Callable[[], None] = lambda: None,
         timeout_s: float = 3.0,
     ) -> None:
         super().__init__(name="celery-mlx-keeper", daemon=True)
@@ -84,6 +86,7 @@ class Keeper(threading.Thread):
         self._on_cancelled = on_cancelled
         self._journal = journal
         self._on_lost = on_lost
+        self._on_forgotten = on_forgotten
         self._timeout_s = timeout_s
         self._waker = _Waker()
         self._ending = threading.Event()
@@ -198,6 +201,7 @@ class Keeper(threading.Thread):
         if beat.answer == "registered":
             self._started_at = self._started_at or beat.at
             logger.warning("Redis had lost this worker's record: registered again")
+            self._on_forgotten()
         self._look_for_sweep(beat)
         self._look_for_cancels()
 

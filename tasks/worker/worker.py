@@ -151,6 +151,7 @@ class InferenceWorker:
             active=lambda: list(self.flying),
             on_cancelled=self._cancel,
             on_lost=self._on_lost,
+            on_forgotten=self.publisher.doubt,
             journal=self.journal,
         )
         self.loop: Loop

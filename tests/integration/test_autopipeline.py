@@ -11,6 +11,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from tasks.errors import BrokerUnavailable
+from tasks.server.connection import connect, is_busy, translated
 from tasks.server.pipeline import MOST_CALLS, AutoPipeline, _Call
 from tasks.server.script import Script
 from tests.support import wait_until
@@ -204,3 +206,55 @@ def test_one_who_is_interrupted_while_it_waits(pipeline: AutoPipeline, monkeypat
         held.go.set()
         assert [first.result(30), late.result(30), last.result(30)] == [b"first", None, b"last"]
     assert pipeline._leader is None
+
+
+SPIN = """
+local until_us = tonumber(ARGV[1])
+local function now()
+  local clock = redis.call('TIME')
+  return clock[1] * 1000000 + clock[2]
+end
+local started = now()
+while now() - started < until_us do end
+"""
+
+
+def test_a_busy_server(pipeline: AutoPipeline, redis_url: str, redis_client: redis.Redis) -> None:
+    """While somebody's script runs for too long Redis refuses everything: the calls wait for its end, and each is done once."""
+    redis_client.config_set("busy-reply-threshold", 20)
+    COUNT(pipeline, ("n",), ())
+    with ThreadPoolExecutor(1) as pool:
+        spinning = pool.submit(redis_client.eval, SPIN, 0, "1500000")
+        with closing(connect(redis_url)) as other:
+            wait_until(lambda: _refuses(other), about="a server that is busy")
+            with (
+                pytest.raises(BrokerUnavailable, match=r"BUSY .*wait until the script that runs there has ended"),
+                translated("x"),
+            ):
+                other.get("n")
+        assert COUNT(pipeline, ("n",), ()) == 2
+        assert COUNT(pipeline.once, ("n",), ()) == 3
+        spinning.result()
+    redis_client.config_set("busy-reply-threshold", 5000)
+
+
+def test_a_server_that_stays_busy(redis_url: str, redis_client: redis.Redis) -> None:
+    """After a while it counts as away, for its callers to do what they do then."""
+    redis_client.config_set("busy-reply-threshold", 20)
+    with closing(AutoPipeline(redis_url, busy_s=0.2)) as impatient, ThreadPoolExecutor(1) as pool:
+        COUNT(impatient, ("n",), ())
+        spinning = pool.submit(redis_client.eval, SPIN, 0, "2000000")
+        with closing(connect(redis_url)) as other:
+            wait_until(lambda: _refuses(other), about="a server that is busy")
+        with pytest.raises(RedisConnectionError, match="BUSY"):
+            COUNT(impatient, ("n",), ())
+        spinning.result()
+    redis_client.config_set("busy-reply-threshold", 5000)
+
+
+def _refuses(client: redis.Redis) -> bool:
+    try:
+        client.get("n")
+    except ResponseError as error:
+        return is_busy(error)
+    return False

@@ -160,7 +160,8 @@ def test_redis_may_be_restarted(
     client: redis.Redis, make: Callable[..., Keeper], redis_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While Redis is away the keeper goes on, with one line in the log; it is back within seconds of Redis."""
-    each = make(interval_s=3600.0)
+    forgotten: list[str] = []
+    each = make(interval_s=3600.0, on_forgotten=lambda: forgotten.append("told"))
     each.start()
     redis_server.stop()
     wait_until(lambda: "trying again until Redis is back" in caplog.text)
@@ -169,6 +170,7 @@ def test_redis_may_be_restarted(
     wait_until(lambda: stored(client))
     assert caplog.text.count("trying again") == 1
     assert "registered again" in caplog.text
+    assert forgotten == ["told"]
 
 
 def test_a_worker_may_start_while_redis_is_away(

@@ -142,6 +142,22 @@ def test_a_young_server_gives_the_predecessor_time(client: redis.Redis, monkeypa
         back.join()
 
 
+def test_a_predecessor_that_comes_back(client: redis.Redis, no_grace: None) -> None:
+    """Redis has forgotten that a worker took its dead predecessor's name over: the younger of the two has the name again."""
+    with Ghost(client) as old:
+        before: Any = client.hget(keys.WORKERS, "mac@lab")
+        old.die()
+        with Ghost(client, boot="b2") as new:
+            found: Any = client.hget(keys.WORKERS, "mac@lab")
+            new.record.started_at = json.loads(found)["started_at"]
+            client.hset(keys.WORKERS, "mac@lab", before)
+            client.delete(keys.swept(old.identity))
+            assert new.beat() == "registered"
+            assert new.beat() == "ok"
+            old.record.started_at = json.loads(before)["started_at"]
+            assert old.registry.beat(old.record, LEASE_MS).answer == "superseded"
+
+
 def test_the_superseded_is_told(client: redis.Redis) -> None:
     """A boot whose name has another one, without having been swept, writes nothing."""
     with Ghost(client) as ghost:

@@ -1,4 +1,5 @@
--- Refreshes a worker's record and its lease; writes them anew where Redis has lost them.
+-- Refreshes a worker's record and its lease; writes them again where Redis has lost them, or came back with those of a
+-- predecessor of the same name, which this worker found dead when it started.
 --
 -- KEYS  workers, lease, mark that this boot was swept, owners, hash that says when the last sweep was
 -- ARGV  node, boot, lease (ms), client id, record without times, identity, started_at ('' if never registered),
@@ -17,8 +18,9 @@ local stored = redis.call('HGET', workers, node)
 if stored then
   local ok, record = pcall(cjson.decode, stored)
   if ok and type(record) == 'table' and type(record.boot) == 'string' then
-    if record.boot ~= boot then return {'superseded', now, last_sweep} end
-    vanished = false
+    local is_older = started_at ~= '' and (tonumber(record.started_at) or math.huge) < tonumber(started_at)
+    if record.boot ~= boot and not is_older then return {'superseded', now, last_sweep} end
+    vanished = record.boot ~= boot
   end
 end
 
