@@ -23,6 +23,7 @@ from tasks.metrics.collector import MetricsCollector
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.registry import Registry
 from tasks.server import keys
+from tasks.server.clock import ServerClock, read_time
 from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
 from tasks.worker.attempts.exclusive import Exclusive
@@ -111,6 +112,7 @@ class InferenceWorker:
         #: The jobs whose requests are in an engine, by task id.
         self.flying: dict[str, Job] = {}
         client = connect(app)
+        self.clock = ServerClock(lambda: read_time(client))
         self.scripts = AutoPipeline(app)
         self.journal = Journal(client, self.scripts, ttl_s=settings.journal_ttl_s)
         self._backend = app.backend

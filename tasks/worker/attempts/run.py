@@ -133,12 +133,12 @@ class Run:
 
     def _attempt(self, entry: ModelEntry, parameters: Parameters) -> tuple[Outcome, Flight]:
         """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
-        if _is_late(parameters):
+        if self._is_late(parameters):
             return self._too_late(self._claim(entry, ""))
         try:
             engine = self._worker.engines.acquire(entry, self._job)
         except Interrupted:
-            if self._job.reason == "soft_time_limit" and _is_late(parameters):
+            if self._job.reason == "soft_time_limit" and self._is_late(parameters):
                 return self._too_late(self._claim(entry, ""))
             self._stopped_before_claim()
         except SetAside as error:
@@ -149,7 +149,7 @@ class Run:
         try:
             assert engine.ready is not None
             flight = self._claim(entry, engine.ready.revision)
-            if _is_late(parameters, self._worker.pace.soonest_s(entry.name)):
+            if self._is_late(parameters, self._worker.pace.soonest_s(entry.name)):
                 return self._too_late(flight)
             if flight.outcome is None:
                 self._fly(engine, flight, parameters)
@@ -236,10 +236,16 @@ class Run:
         queue, resumed = self._job.queue, bool(flight.ids)
         self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=resumed, queue=queue)
 
+    def _is_late(self, parameters: Parameters, first_token_s: float = 0.0) -> bool:
+        """Whether the deadline passes within so many seconds. It is the producer's; this machine's clock may be far from that."""
+        return parameters.deadline is not None and parameters.deadline <= self._worker.clock.now() + first_token_s
+
     def _deadline_timer(self, parameters: Parameters) -> threading.Timer | None:
         if parameters.deadline is None:
             return None
-        timer = threading.Timer(max(0.0, parameters.deadline - time.time()), self._job.stop, ("soft_time_limit",))
+        timer = threading.Timer(
+            max(0.0, parameters.deadline - self._worker.clock.now()), self._job.stop, ("soft_time_limit",)
+        )
         timer.daemon = True
         timer.start()
         return timer
@@ -305,11 +311,6 @@ class Run:
                 logger.warning("%s; trying again", error)
             time.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, 1.0)
-
-
-def _is_late(parameters: Parameters, first_token_s: float = 0.0) -> bool:
-    """Whether the deadline passes within so many seconds."""
-    return parameters.deadline is not None and parameters.deadline <= time.time() + first_token_s
 
 
 def _metric(outcome: Outcome) -> MetricOutcome:

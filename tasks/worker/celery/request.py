@@ -50,6 +50,16 @@ class GenerateRequest(Request):
             described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}
         return described
 
+    def maybe_expire(self) -> bool:
+        """Whether it has expired. ``expires`` is the producer's; this machine's clock may be far from that."""
+        worker = active_worker()
+        if worker is None or self.expires is None:
+            return bool(super().maybe_expire())
+        if worker.clock.now() <= self.expires.timestamp():
+            return False
+        celery_state.revoked.add(self.id)
+        return True
+
     def terminate(self, pool: BasePool, signal: int | None = None) -> None:
         """Cancel: a running request is asked to stop, one that waits for its thread never starts."""
         job = self._apply_result() if self._apply_result is not None else None
