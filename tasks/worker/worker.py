@@ -307,6 +307,7 @@ class InferenceWorker:
             busy=self.room.busy(),
             paused=self.room.closed,
             models=[each.model for each in states if each.state == "ready"],
+            unknown_models=list(self.engines.unknown),
             engines=states,
             engine_restarts=self.engines.restarts,
             budget_bytes=self.budget_bytes,

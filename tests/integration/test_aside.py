@@ -17,7 +17,7 @@ from tasks.broker.qos import set_aside
 from tasks.broker.queues import aside_list, depths, queue_and_model
 from tasks.errors import QueueFull
 from tasks.messages.registry import EngineState
-from tasks.models.key import EngineKey
+from tasks.models.key import EngineKey, key_of
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
@@ -266,6 +266,24 @@ class TestPeers:
             assert fresh.have_loaded(QUEUE, MODEL)
             assert not fresh.could_load(QUEUE, self.ENTRY)
             assert not fresh.could_load(QUEUE, ModelEntry(name="x", kind="path", source="/nowhere/house"))
+
+    def test_who_does_not_know_a_model(self, client: redis.Redis) -> None:
+        """A worker that does not know a model cannot load it, however large it is; others may know it."""
+        with Ghost(client, "large@lab") as large, Ghost(client, "small@lab") as small:
+            for ghost, room_gb in ((large, 8), (small, 1)):
+                ghost.record.queues, ghost.record.room_bytes = [QUEUE], room_gb * GB
+            large.record.unknown_models = [self.ENTRY.name]
+            peers = RegistryPeers(Registry(client), "me@lab#1")
+            large.beat()
+            small.beat()
+            peers.look()
+            assert not peers.could_load(QUEUE, self.ENTRY)
+            assert peers.may_know(QUEUE, key_of(self.ENTRY))
+            small.record.unknown_models = [self.ENTRY.name]
+            small.beat()
+            fresh = RegistryPeers(Registry(client), "me@lab#1")
+            fresh.look()
+            assert not fresh.may_know(QUEUE, key_of(self.ENTRY))
 
     def test_the_dead_do_not_count(self, client: redis.Redis) -> None:
         """A worker whose lease has passed is nobody."""

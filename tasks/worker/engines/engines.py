@@ -169,6 +169,11 @@ class Engines:
         """The lanes of this queue that requests are taken from now. Never waits."""
         return self._watch.lanes(queue)
 
+    @property
+    def unknown(self) -> tuple[EngineKey, ...]:
+        """The models of waiting requests that this worker's catalogue does not have, or that it cannot size."""
+        return self._watch.unknown
+
     def states(self) -> list[EngineState]:
         """All engines, as the registry shows them, the models on their way, and those that failed."""
         with self._changes:

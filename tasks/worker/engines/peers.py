@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.messages.registry import WorkerRecord
 from tasks.models.footprint import expected
+from tasks.models.key import EngineKey, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.models.key import EngineKey
     from tasks.registry import Registry
     from worker_config.catalogue import ModelEntry
 
@@ -34,7 +34,10 @@ class Peers(Protocol):
         """Whether another live worker that serves this queue has the engine loaded."""
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
-        """Whether another live worker that serves this queue has memory enough for the model."""
+        """Whether another live worker that serves this queue has memory enough for the model, as far as it knows the model."""
+
+    def may_know(self, queue: str, key: EngineKey) -> bool:
+        """Whether another live worker that serves this queue has not said that it does not know the model."""
 
     def room(self, queue: str) -> str:
         """What the others that serve this queue could load, for a message; empty if there is none."""
@@ -51,6 +54,10 @@ class NoPeers:
         return False
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        """Never."""
+        return False
+
+    def may_know(self, queue: str, key: EngineKey) -> bool:
         """Never."""
         return False
 
@@ -101,11 +108,18 @@ class RegistryPeers:
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
         """See :class:`Peers`."""
-        return any(_fits(entry, record) for record in self._serving(queue))
+        return any(_fits(entry, record) for record in self._knowing(queue, key_of(entry)))
+
+    def may_know(self, queue: str, key: EngineKey) -> bool:
+        """See :class:`Peers`."""
+        return any(True for _ in self._knowing(queue, key))
 
     def room(self, queue: str) -> str:
         """See :class:`Peers`."""
         return ", ".join(f"{record.node} {record.room_bytes / 1e9:.1f} GB" for record in self._serving(queue))
+
+    def _knowing(self, queue: str, key: EngineKey) -> Iterator[WorkerRecord]:
+        return (record for record in self._serving(queue) if key not in record.unknown_models)
 
     def _serving(self, queue: str) -> Iterator[WorkerRecord]:
         return (record for record in self._records if queue in record.queues)

@@ -78,6 +78,8 @@ class Watch(threading.Thread):
         self._coming = coming
         self._on_lanes = on_lanes
         self._lanes: dict[str, Lanes] = {}
+        #: The models of waiting requests that this worker's catalogue does not have, or that it cannot size.
+        self.unknown: tuple[EngineKey, ...] = ()
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -108,6 +110,7 @@ class Watch(threading.Thread):
         """End what stalls or idles, load what is pinned, give waiting models their turn, and choose the lanes."""
         waiting = self._backlog.waiting()
         entries = self._look_up(waiting)
+        self.unknown = tuple(sorted({lane.key for lane in waiting} - entries.keys()))
         actions: list[Action] = []
         with self._changes:
             for engine in list(self._loading.engines.values()):
@@ -120,7 +123,7 @@ class Watch(threading.Thread):
             wanted = self.wanted(waiting)
             self._turns.choose(wanted, now)
             self.share(wanted)
-            failing = [lane for lane in waiting if self._fails_everywhere(lane, entries.get(lane.key))]
+            failing = [lane for lane in waiting if self._fails_everywhere(lane, entries.get(lane.key), now)]
             taken_to_fail = [(lane.queue, lane.key) for lane in failing]
             lanes = self._turns.lanes(wanted, self._loaded(waiting), now, taken_to_fail)
             engines = list(self._loading.engines.values())
@@ -169,19 +172,22 @@ class Watch(threading.Thread):
             *((lane.queue, lane.key) for lane in waiting if lane.key in loaded),
         ]
 
-    def _fails_everywhere(self, lane: Waiting, entry: ModelEntry | None) -> bool:
+    def _fails_everywhere(self, lane: Waiting, entry: ModelEntry | None, now: float) -> bool:
         """Whether requests of this lane are taken in order to fail: no other worker can run them, and this one cannot either.
 
-        The model failed to load a short time ago, or it is too large for every live worker.
+        The model failed to load a short time ago, or it is too large for every live worker, or the workers that knew it have
+        been gone for longer than a restart takes.
         """
         footprint = self._known.footprint(lane.key)
         if self._peers.have_loaded(lane.queue, lane.key):
             return False
         if self._loading.failures.error_of(lane.key) is not None:
             return True
+        if entry is None:
+            waited_s = now - lane.since
+            return waited_s >= self._settings.fair_wait_s and not self._peers.may_know(lane.queue, lane.key)
         return (
-            entry is not None
-            and footprint is not None
+            footprint is not None
             and footprint.floor_bytes > self._loading.budget.most_bytes
             and not self._peers.could_load(lane.queue, entry)
         )

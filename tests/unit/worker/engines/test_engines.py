@@ -642,8 +642,10 @@ class TestTooSlow:
 class Fleet:
     """Other workers, as the test has it."""
 
-    def __init__(self, *, holds: bool = False, fits: bool = False, lock: Changes | None = None) -> None:
-        self.holds, self.fits, self.lock = holds, fits, lock
+    def __init__(
+        self, *, holds: bool = False, fits: bool = False, knows: bool = False, lock: Changes | None = None
+    ) -> None:
+        self.holds, self.fits, self.knows, self.lock = holds, fits, knows, lock
         self.looks = 0
 
     def look(self) -> None:
@@ -655,6 +657,9 @@ class Fleet:
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
         return self.fits
+
+    def may_know(self, queue: str, key: str) -> bool:
+        return self.knows
 
     def room(self, queue: str) -> str:
         return "studio@mac 96.0 GB" if self.fits or self.holds else ""
@@ -805,12 +810,25 @@ class TestSettingAside:
         with pytest.raises(OutOfMemory, match=r"needs 1.3\d GB"):
             self.acquire(engines, large)
 
-    def test_what_nobody_knows(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
-        """A model that this worker's catalogue does not allow is none of its business."""
-        engines = make_aside()
-        self.waits(aside, fake())
-        self.waits(aside, ModelEntry(name="who/knows", kind="hub", source="who/knows"))
-        time.sleep(WAIT_S)
+    def test_what_another_may_know(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
+        """A model that this worker's catalogue does not allow is named as such, and left to those that may know it.
+
+        Once nobody may, its requests are taken in order to fail.
+        """
+        fleet = Fleet(knows=True)
+        engines = make_aside(fleet, fair_wait_s=10.0)
+        unknown = ModelEntry(name="who/knows", kind="hub", source="who/knows")
+        self.waits(aside, unknown, age_s=1000)
+        wait_until(lambda: engines.unknown == (unknown.name,))
+        assert engines.lanes(self.QUEUE) == ([], [])
+        fleet.knows = False
+        wait_until(lambda: engines.lanes(self.QUEUE) == ([unknown.name], []))
+
+    def test_what_another_will_know_again(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
+        """A worker that knew the model and restarts has time to do so."""
+        engines = make_aside(Fleet(), fair_wait_s=1000.0)
+        self.waits(aside, ModelEntry(name="who/knows", kind="hub", source="who/knows"), age_s=500)
+        wait_until(lambda: engines.unknown != ())
         assert engines.lanes(self.QUEUE) == ([], [])
 
 
