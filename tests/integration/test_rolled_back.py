@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from tasks.engine.fake import fake_text
+from tasks.errors import UnknownRequest
 from tasks.messages.journal import Token, decode
 from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
@@ -140,6 +141,25 @@ def test_queued(generate: GenerateTask, workers: list[Worker], server: DurableSe
     server.roll_back()
     for each in sent:
         each.check(client)
+    assert_nothing_is_left(client, workers)
+
+
+def test_only_queued(generate: GenerateTask, workers: list[Worker], server: DurableServer, client: redis.Redis) -> None:
+    """A request that nobody but Redis had is gone: who waits for it is told so, and sends it again under its id."""
+    for worker in workers:
+        generate.app.control.broadcast("drain", destination=[worker.node], reply=True, timeout=10)
+    server.save()
+    values = {"prompt": "only queued", "model": MODEL, "max_tokens": 5}
+    lost = generate.apply_async(kwargs=values)
+    server.roll_back()
+    for wait in (lambda: list(lost.stream(timeout=WAIT_S)), lambda: lost.get(timeout=WAIT_S)):
+        with pytest.raises(UnknownRequest, match=lost.id):
+            wait()
+    forget_connections()
+    again = generate.apply_async(kwargs=values, task_id=lost.id)
+    for worker in workers:
+        generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
+    assert again.get(timeout=WAIT_S)["text"] == fake_text("only queued", None, 5)
     assert_nothing_is_left(client, workers)
 
 
