@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker.message import unpacked
 from tasks.errors import InvalidRequest
+from tasks.messages.encoding import to_json
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MARGIN_S = 86_400
 def fingerprint(previous: Any, values: Mapping[str, Any]) -> str:
     """The digits of a request with this previous answer and these parameters; a parameter that is ``None`` is left out."""
     given = {name: value for name, value in values.items() if value is not None}
-    text = json.dumps([_said(previous), given], sort_keys=True, separators=(",", ":"))
+    text = to_json([_said(previous), given], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

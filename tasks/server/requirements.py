@@ -35,7 +35,7 @@ _EVERYBODY = (
         "HGETALL",
         "LLEN",
     ),
-    *("LPOS", "LPUSH", "RPUSH", "SADD", "SMEMBERS", "ZADD", "ZRANGE", "XRANGE", "XREVRANGE"),
+    *("LPOS", "LPUSH", "LREM", "RPUSH", "SADD", "SMEMBERS", "XRANGE", "XREVRANGE", "ZADD", "ZCARD", "ZRANGE", "ZSCORE"),
     *("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
 )
 _FLEET = (
@@ -54,7 +54,7 @@ _FLEET = (
         "HKEYS",
         "HMGET",
     ),
-    *("HSCAN", "HVALS", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZCARD", "ZPOPMIN", "ZREM", "ZSCORE"),
+    *("HSCAN", "HVALS", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZPOPMIN", "ZREM"),
 )
 
 
