@@ -120,6 +120,7 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         limit=_limit(submit.max_tokens, len(prompt.ids), facts.context_tokens),
         end_ids=facts.end_ids,
         assembler=backend.assembler(submit, prompt),
+        rendering=prompt.rendering,
     )
     if submit.resume is not None:
         _resume(request, facts.revision)

@@ -53,6 +53,7 @@ class Request:
     limit: int
     end_ids: frozenset[int]
     assembler: Assembler
+    rendering: str = ""
     ids: list[int] = field(default_factory=list)
     owed: list[Piece] = field(default_factory=list)
     ahead: dict[Kind, int] = field(default_factory=dict)
@@ -97,7 +98,7 @@ class Request:
     def start(self) -> Event:
         """Announce the request, once."""
         self.started = True
-        return Started(self.task_id, len(self.prompt), self.cached_tokens, self.prompt_hash)
+        return Started(self.task_id, len(self.prompt), self.cached_tokens, self.prompt_hash, self.rendering)
 
     def take(self, token_id: int, logprob: TokenLogprob | None = None) -> list[Event]:
         """The events of one more token; afterwards ``reason`` says whether it was the last."""

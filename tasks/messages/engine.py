@@ -72,13 +72,14 @@ class Resume:
 
     ``ids`` are the tokens that the journal holds. ``characters`` counts, by kind, the text that their chunks said in all
     (what the detokeniser or the stop matcher still held back is in ``ids`` and not in any text). ``revision`` and
-    ``prompt_hash`` must be met again.
+    ``prompt_hash`` must be met again; for that ``rendering`` says what the chat template wrote, if the journal has it.
     """
 
     ids: list[int]
     characters: dict[Kind, int]
     revision: str
     prompt_hash: str
+    rendering: str = ""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -160,12 +161,17 @@ class LoadFailed:
 
 @dataclass(slots=True, frozen=True)
 class Started:
-    """The prompt was accepted and tokenised. ``prompt_hash`` is a hash of the prompt's token ids."""
+    """The prompt was accepted and tokenised.
+
+    ``prompt_hash`` is a hash of the prompt's token ids, ``rendering`` what its chat template wrote around the messages
+    (:mod:`tasks.engine.text.rendering`).
+    """
 
     task_id: str
     prompt_tokens: int
     cached_tokens: int
     prompt_hash: str
+    rendering: str = ""
 
 
 @dataclass(slots=True, frozen=True)

@@ -38,7 +38,10 @@ class Claim:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Start:
-    """The prompt was tokenised and waits for its prefill."""
+    """The prompt was tokenised and waits for its prefill.
+
+    ``rendering`` is for the worker that resumes the request: what its chat template wrote, in the engine's own encoding.
+    """
 
     type: ClassVar[str] = "start"
     attempt: int
@@ -47,6 +50,7 @@ class Start:
     prompt_tokens: int
     cached_tokens: int
     prompt_hash: str
+    rendering: str = ""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

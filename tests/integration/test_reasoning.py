@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -167,6 +168,32 @@ def test_a_prompt_that_has_no_thought_open(models: dict[str, Path]) -> None:
     thought = THOUGHTS["think"]
     open_from_the_start = {"reasoning": thought, "content": TEXT}
     assert texts == [*2 * [{"reasoning": "", "content": thought + TEXT}], open_from_the_start]
+
+
+def test_a_resume_renders_nothing_again(tmp_path: Path) -> None:
+    """A template that writes another text each time: the resumed prompt is the one that was computed, thought and all."""
+    template = "{{ range(99999) | random }} {{ lipsum(n=1) }} {{ strftime_now('%H:%M:%S.%f') }}\n" + OPENING_TEMPLATE
+    script = ["hm", "</think>", "Two"]
+    folder = make_scripted_model(tmp_path / "clock", script, added=("<think>", "</think>"), template=template)
+    messages = [*ASK, {"role": "assistant", "content": "Say <|im_end|>"}, *ASK]
+    with EngineClient(EngineConfig(model="clock", source=str(folder))) as engine:
+        whole = engine.ask(messages, 200)
+        assert whole.started is not None
+        told = Resume(
+            ids=whole.ids[:1],
+            characters={"reasoning": 1},
+            revision=engine.ready.revision,
+            prompt_hash=whole.started.prompt_hash,
+            rendering=whole.started.rendering,
+        )
+        resumed = engine.submit(messages, 200, resume=told)
+        again = engine.answer(resumed)
+        assert again.started is not None
+        assert (again.started.prompt_hash, again.started.rendering) == (told.prompt_hash, told.rendering)
+        assert said(engine, resumed) == {"reasoning": "m", "content": "Two"}
+        refused = engine.ask(messages, 200, resume=replace(told, rendering=""))
+        assert refused.failed is not None
+        assert refused.failed.code == "cannot_resume"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.engine.failure import first_line
+from tasks.engine.text import rendering
 from tasks.engine.text.control import unwrapped
 from tasks.engine.text.template import joined_parts
 from tasks.errors import InvalidRequest
@@ -25,10 +26,15 @@ _LAST_WORD = re.compile(r"\S*\s*\Z")
 
 @dataclass(slots=True, frozen=True)
 class Prompt:
-    """A tokenised prompt. ``tail`` is how its text ends: a chat template may have begun the answer, with a thought."""
+    """A tokenised prompt.
+
+    ``tail`` is how its text ends: a chat template may have begun the answer, with a thought. ``rendering`` says what the
+    template wrote, for an attempt that resumes this one.
+    """
 
     ids: list[int]
     tail: str = ""
+    rendering: str = ""
 
 
 class PromptEncoder:
@@ -65,10 +71,14 @@ class PromptEncoder:
         messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None
         if not submit.allow_control_tokens:
             messages, wrapping = self._control.wrap(messages)
-        text = self._template.render(messages, submit.chat_template_kwargs)
+        words = list(rendering.words_of(messages))
+        text = rendering.read(submit.resume.rendering, words) if submit.resume is not None else None
+        if text is None:
+            text = self._template.render(messages, submit.chat_template_kwargs)
+        written, tail = rendering.write(text, words), text[-TAIL_CHARACTERS:]
         if wrapping is not None:
-            return Prompt(self._control.encode(text, wrapping), unwrapped(text[-TAIL_CHARACTERS:], wrapping))
-        return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), text[-TAIL_CHARACTERS:])
+            return Prompt(self._control.encode(text, wrapping), unwrapped(tail, wrapping), written)
+        return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), tail, written)
 
 
 def raw_tail(prompt: str) -> str:

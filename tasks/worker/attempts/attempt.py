@@ -113,6 +113,7 @@ class Flight:
             characters={"reasoning": len(self.reasoning), "content": len(self.text)},
             revision=self._first.revision,
             prompt_hash=self._first.prompt_hash,
+            rendering=self._first.rendering,
         )
 
     def note(self, entry: Entry) -> Append:
@@ -135,6 +136,7 @@ class Flight:
                     prompt_tokens=event.prompt_tokens,
                     cached_tokens=event.cached_tokens,
                     prompt_hash=event.prompt_hash,
+                    rendering=event.rendering if self._first is None else "",
                 )
             case Tokens():
                 return self._take_tokens(event)

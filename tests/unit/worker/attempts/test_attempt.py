@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,8 +61,8 @@ def second() -> Flight:
 
 def test_an_answer(flight: Flight) -> None:
     """Start, tokens and end become the journal's entries, numbered from one."""
-    assert flight.take(Started("t1", 3, 1, "h")) == Start(
-        attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=1, prompt_hash="h"
+    assert flight.take(Started("t1", 3, 1, "h", "R")) == Start(
+        attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=1, prompt_hash="h", rendering="R"
     )
     assert flight.take(Tokens("t1", 0, [7], "One ")) == Token(attempt=1, index=0, ids=[7], text="One ")
     assert flight.take(Tokens("t1", 1, [8], "two")) == Token(attempt=1, index=1, ids=[8], text="two")
@@ -117,6 +118,18 @@ def test_a_second_attempt_goes_on(second: Flight) -> None:
     assert second.ids == [7, 8, 9]
     assert second.generated_here == 1
     assert second.logprobs == [{"id": 8}]
+
+
+def test_the_first_attempts_rendering_goes_on(second: Flight) -> None:
+    """A later attempt gets what the first one's template wrote, and does not write it down again."""
+    first = replace(START, rendering="R")
+    flight = Flight("t1", claim(2, [Claim(attempt=1, worker="b#1"), first]), "m", "r1")
+    resume = flight.resume()
+    assert resume is not None
+    assert resume.rendering == "R"
+    start = flight.take(Started("t1", 3, 1, "h", "R"))
+    assert isinstance(start, Start)
+    assert start.rendering == ""
 
 
 def test_a_request_that_was_claimed_and_never_started() -> None:

@@ -1,0 +1,90 @@
+"""What a chat template made of a conversation, written down without the conversation's own words.
+
+A template may print the time, or anything else that is not the same twice. A resumed request goes on from the prompt that
+was computed, so the journal says what the template wrote around the messages; that is some hundred bytes. The messages are
+in the request, which whoever resumes it has.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+#: What takes more is not written down: a template that changes most of a long conversation.
+MOST_BYTES = 64 * 1024
+#: The JSON of what is written down unpacks to no more.
+MOST_UNPACKED_BYTES = 16 * 1024 * 1024
+#: Templates keep the order of what they are given, and write little between: a text is looked for this far on.
+NEAR_CHARACTERS = 16 * 1024
+#: The parts of a text that are left whole where it is trimmed, split or escaped.
+_PARTS = re.compile(r'[^\n"\\]{8,}')
+_FIXED = frozenset({"role", "type"})
+
+
+def words_of(value: Any) -> Iterator[str]:
+    """The texts that a conversation, or a part of it, has in it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from words_of(entry)
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            if name not in _FIXED:
+                yield from words_of(entry)
+
+
+def write(text: str, words: Sequence[str]) -> str:
+    """The rendered text as base64 of compressed JSON, with references in the place of the words; empty if it is too long."""
+    said: list[str | list[int]] = []
+    at = 0
+    for place, start, length in _found(text, words):
+        if place > at:
+            said.append(text[at:place])
+        said.append([start, length])
+        at = place + length
+    if at < len(text):
+        said.append(text[at:])
+    packed = base64.b64encode(zlib.compress(json.dumps(said, allow_nan=False).encode(), 9))
+    return packed.decode() if len(packed) <= MOST_BYTES else ""
+
+
+def read(written: str, words: Sequence[str]) -> str | None:
+    """The rendered text; ``None`` where it was not written down, or cannot be read."""
+    source = "".join(words)
+    try:
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(base64.b64decode(written, validate=True), MOST_UNPACKED_BYTES)
+        said = json.loads(unpacked)
+        return "".join(part if isinstance(part, str) else source[part[0] : part[0] + part[1]] for part in said) or None
+    except (ValueError, zlib.error, TypeError, IndexError, RecursionError):
+        return None
+
+
+def _found(text: str, words: Iterable[str]) -> Iterator[tuple[int, int, int]]:
+    """Where words are in the text, in its order: the place, where they begin in all words together, and their length."""
+    at = start = 0
+    for word in words:
+        for offset, part in _candidates(text, word, at):
+            place = text.find(part, at, at + len(part) + NEAR_CHARACTERS)
+            if place >= 0:
+                yield place, start + offset, len(part)
+                at = place + len(part)
+        start += len(word)
+
+
+def _candidates(text: str, word: str, at: int) -> Iterator[tuple[int, str]]:
+    """What to look for: the word, or else without white space around it, or else its parts."""
+    stripped = word.strip()
+    for whole in (word, stripped):
+        if whole and text.find(whole, at, at + len(whole) + NEAR_CHARACTERS) >= 0:
+            yield word.index(whole), whole
+            return
+    for match in _PARTS.finditer(word):
+        yield match.start(), match[0]
