@@ -182,13 +182,14 @@ def refuse(status: int, message: str, entry: str) -> NoReturn:
     raise SystemExit(status)
 
 
-def _leaves(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
+def _by_code(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
     found = {base.code: base}
-    for each in base.__subclasses__():
-        found.update(_leaves(each))
+    for error in base.__subclasses__():
+        # A subclass without a code of its own is no other error on the wire.
+        found.update({code: kind for code, kind in _by_code(error).items() if code not in found})
     return found
 
 
 def error_for(code: str) -> type[GenerationError]:
     """The class that has this wire code; :class:`GenerationError` for codes of newer versions."""
-    return _leaves(GenerationError).get(code, GenerationError)
+    return _by_code(GenerationError).get(code, GenerationError)

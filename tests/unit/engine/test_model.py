@@ -255,7 +255,7 @@ def test_a_hub_models_revision_is_its_commit(monkeypatch: pytest.MonkeyPatch, tm
     """Two machines that fetched the same commit may resume each other's requests."""
     import huggingface_hub
 
-    snapshot = tmp_path / "snapshots" / "0123abcd"
+    snapshot = make_tiny_model(tmp_path / "snapshots" / "0123abcd")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
     assert find_model("owner/name", None) == (snapshot, "0123abcd")
 
