@@ -93,7 +93,8 @@ class GenerateResult(AsyncResult):
     ) -> Any:
         """Celery's ``revoke``, and a mark in Redis beside it, which workers that start later honour too.
 
-        ``terminate`` frees the request's place in the batch at once; without it a request that has started goes on.
+        ``terminate`` frees the request's place in the batch at once; without it a request that has started goes on. A user whom
+        Redis does not let broadcast to workers (docs/security.md) cancels by the mark alone: at the worker's next heartbeat.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -102,14 +103,21 @@ class GenerateResult(AsyncResult):
         from tasks.broker.sending import sending
         from tasks.errors import GenerationError
         from tasks.journal.writer import mark_cancelled
-        from tasks.server.connection import connect
+        from tasks.server.connection import connect, is_denied
 
         with closing(connect(self.app)) as client:
             mark_cancelled(client, self.id, running=terminate)
             with suppress(GenerationError):  # the workers do it, too, where this client may not
                 hasten(client, [self.id])
         with sending(self.app):
-            return super().revoke(connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout)
+            try:
+                return super().revoke(
+                    connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout
+                )
+            except Exception as error:
+                if not is_denied(error):
+                    raise
+                return None
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
         """Celery's ``then``, for a result that is there already too."""

@@ -181,6 +181,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether an ACL refuses a command, as redis-py or kombu put it."""
+    return isinstance(error, NoPermissionError) or isinstance(error.__cause__, NoPermissionError)
+
+
 def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) -> Endpoint:
     """The endpoint of a Celery app, or of a URL as Celery writes it, with the options that Celery keeps beside it.
 
