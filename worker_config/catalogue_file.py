@@ -32,6 +32,7 @@ DEFAULT_FIELDS = frozenset(
         "max_tokens",
         "min_p",
         "presence_penalty",
+        "reasoning_effort",
         "repetition_context_size",
         "repetition_penalty",
         "seed",

@@ -28,6 +28,8 @@ _OUTPUT_ONLY = (
     "provider_specific_fields",
     "status",
 )
+#: Other clients' names for ``reasoning_content``.
+_REASONING = ("reasoning", "thinking")
 #: Types of parts that are text under the names of OpenAI's Responses API.
 _TEXT_PARTS = ("input_text", "output_text")
 
@@ -41,12 +43,9 @@ INSTEAD = {
     "images": "text alone is supported; leave it out",
     "partial": "an answer cannot be begun for the model; use prompt instead of messages",
     "prefix": "an answer cannot be begun for the model; use prompt instead of messages",
-    "reasoning": "what a model thought is no part of the conversation; leave it out",
-    "reasoning_content": "what a model thought is no part of the conversation; leave it out",
-    "reasoning_details": "what a model thought is no part of the conversation; leave it out",
+    "reasoning_details": "send its text as reasoning_content, or leave it out",
     "refusal": "send it as content",
-    "thinking": "what a model thought is no part of the conversation; leave it out",
-    "thinking_blocks": "what a model thought is no part of the conversation; leave it out",
+    "thinking_blocks": "send its text as reasoning_content, or leave it out",
     "tool_name": "use tool_call_id",
     "weight": "a field of training data; leave it out",
 }
@@ -105,7 +104,8 @@ class ChatMessage(BaseModel):
     """One message of a conversation; ``content`` is text, or OpenAI's list of text parts.
 
     An assistant that calls tools may say nothing beside it: ``content`` is ``None`` then. A tool's result is a message of the
-    role ``tool``, whose ``tool_call_id`` names the call.
+    role ``tool``, whose ``tool_call_id`` names the call. ``reasoning_content`` is what an assistant thought: the chat template
+    decides what the model reads of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,6 +119,7 @@ class ChatMessage(BaseModel):
         | None
     ) = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -127,6 +128,10 @@ class ChatMessage(BaseModel):
         if self.tool_calls and self.role != "assistant":
             raise PydanticCustomError(
                 "conversation", "has tool_calls, which only the role assistant has; leave them out"
+            )
+        if self.reasoning_content is not None and self.role != "assistant":
+            raise PydanticCustomError(
+                "conversation", "has reasoning_content, which only the role assistant has; leave it out"
             )
         if self.tool_call_id is not None and self.role != "tool":
             raise PydanticCustomError("conversation", "has tool_call_id, which only the role tool has; leave it out")
@@ -147,7 +152,7 @@ class ChatMessage(BaseModel):
     def size_bytes(self) -> int:
         """The length in UTF-8 of what the model is to read of it."""
         calls = [to_compact_json(each.function.model_dump()) for each in self.tool_calls or ()]
-        return sum(len(text.encode()) for text in (self.text, *calls))
+        return sum(len(text.encode()) for text in (self.text, self.reasoning_content or "", *calls))
 
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates expect it: content as one text, and a call's arguments as an object.
@@ -161,6 +166,8 @@ class ChatMessage(BaseModel):
         if self.tool_calls:
             found["content"] = self.text or None
             found["tool_calls"] = [each.model_dump(exclude_none=True) for each in self.tool_calls]
+        if self.reasoning_content is not None:
+            found["reasoning_content"] = self.reasoning_content
         if self.tool_call_id is not None:
             found["tool_call_id"] = self.tool_call_id
         return found
@@ -186,6 +193,10 @@ def tidied(message: Any, where: str) -> Any:
         for name, value in message.items()
         if name in ("role", "content") or not (_is_empty(value) or name in _OUTPUT_ONLY)
     }
+    if kept.get("role") == "assistant" and "reasoning_content" not in kept:
+        name = next((name for name in _REASONING if isinstance(kept.get(name), str)), None)
+        if name is not None:
+            kept["reasoning_content"] = kept.pop(name)
     if kept.get("type") == "message":
         del kept["type"]
     if isinstance(kept.get("content"), list):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -89,6 +89,10 @@ class Parameters(BaseModel):
     repetition_penalty: Annotated[float, Field(gt=0, description="use a number above 0; 1 switches it off")] = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
     chat_template_kwargs: Extra = {}
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None,
+        Field(description="use none, minimal, low, medium, high or xhigh, with messages"),
+    ] = None
     allow_control_tokens: Annotated[bool, Field(description="use True or False")] = False
     deadline: Annotated[
         Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
@@ -154,6 +158,10 @@ class Parameters(BaseModel):
             raise PydanticCustomError("prompt", "neither messages nor prompt is set: give exactly one of them")
         if self.messages is not None and self.prompt is not None:
             raise PydanticCustomError("prompt", "both messages and prompt are set: give exactly one of them")
+        if self.reasoning_effort is not None and self.messages is None:
+            raise PydanticCustomError(
+                "prompt", "reasoning_effort is for a chat template, and a prompt has none: send messages"
+            )
         if self.messages is not None and not any(each.text for each in self.messages):
             raise PydanticCustomError("prompt", "messages=[…] has no text: give at least one message with content")
         if self.prompt is not None and not self.prompt:
@@ -217,6 +225,7 @@ class ParameterValues(TypedDict, total=False):
     repetition_penalty: float
     repetition_context_size: int
     chat_template_kwargs: dict[str, Any]
+    reasoning_effort: str
     allow_control_tokens: bool
     deadline: float
     keep_alive_s: float

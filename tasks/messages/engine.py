@@ -86,6 +86,7 @@ class Resume:
 class Submit:
     """Generate. Exactly one of ``messages`` and ``prompt`` is set; ``max_tokens`` ``None`` means what the context leaves.
 
+    ``reasoning_effort`` goes to the chat template, if it knows such a thing.
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
     only, ``"alone"`` with nobody.
@@ -98,6 +99,7 @@ class Submit:
     stop: tuple[str, ...] = ()
     sampling: Sampling = Sampling()
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    reasoning_effort: str | None = None
     allow_control_tokens: bool = False
     resume: Resume | None = None
     isolate: Isolation = ""

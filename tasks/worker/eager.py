@@ -88,6 +88,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             stop=parameters.stop,
             sampling=parameters.sampling(ready.sampling),
             chat_template_kwargs=parameters.chat_template_kwargs,
+            reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
         )
         try:

@@ -74,7 +74,7 @@ class PromptEncoder:
         words = list(rendering.words_of(messages))
         text = rendering.read(submit.resume.rendering, words) if submit.resume is not None else None
         if text is None:
-            text = self._template.render(messages, submit.chat_template_kwargs)
+            text = self._template.render(messages, submit.chat_template_kwargs, submit.reasoning_effort)
         written, tail = rendering.write(text, words), text[-TAIL_CHARACTERS:]
         if wrapping is not None:
             return Prompt(self._control.encode(text, wrapping), unwrapped(tail, wrapping), written)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.engine.failure import first_line
 from tasks.engine.text.roles import Roles
@@ -28,6 +34,10 @@ RESERVED = frozenset(
 )
 
 
+#: The names of the variable that says whether the model is to think.
+_THINKING = ("enable_thinking", "thinking")
+
+
 class ChatTemplate:
     """The template of one model.
 
@@ -40,9 +50,10 @@ class ChatTemplate:
     def __init__(self, tokenizer: TokenizerWrapper, source: str, absent: str) -> None:
         self._tokenizer = tokenizer
         self._roles = Roles(source)
+        self._variables = _variables(source)
         self._absent = absent
 
-    def render(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+    def render(self, messages: list[dict[str, Any]], given: Mapping[str, Any], effort: str | None = None) -> str:
         """The conversation as one text, up to where the answer begins.
 
         Raises:
@@ -50,9 +61,10 @@ class ChatTemplate:
         """
         if not self._tokenizer.has_chat_template:
             raise InvalidRequest(f"messages: {self._absent}")
-        reserved = sorted(RESERVED & options.keys())
+        reserved = sorted(RESERVED & given.keys())
         if reserved:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
+        options = self._options(given, effort)
         try:
             text = self._roles.render(lambda told: self._rendered(told, options), messages)
         except InvalidRequest:
@@ -62,9 +74,36 @@ class ChatTemplate:
         _require_calls(messages, text)
         return text
 
+    def _options(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
+        """What the template is given, under the names that it has for it."""
+        options = dict(given)
+        if effort is not None:
+            if not self._variables & {"reasoning_effort", *_THINKING}:
+                raise InvalidRequest(
+                    f"reasoning_effort={effort!r}: the model's chat template knows no such thing; leave it out"
+                )
+            if "reasoning_effort" in self._variables:
+                options.setdefault("reasoning_effort", effort)
+            if effort == "none" or "reasoning_effort" not in self._variables:
+                options.setdefault(_THINKING[0], effort != "none")
+        if _THINKING[0] in options and _THINKING[0] not in self._variables and _THINKING[1] in self._variables:
+            options.setdefault(_THINKING[1], options[_THINKING[0]])  # DeepSeek's name for it
+        return options
+
     def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         tokenizer = self._tokenizer
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+
+
+def _variables(source: str) -> frozenset[str]:
+    """The names that a template reads and does not set; none where it cannot be parsed, which its first use will say."""
+    try:
+        environment = ImmutableSandboxedEnvironment(extensions=[loopcontrols])
+        # Not jinja's: transformers' own block around what an assistant said.
+        parsed = environment.parse(re.sub(r"{%-?\s*(?:end)?generation\s*-?%}", "", source))
+        return frozenset(find_undeclared_variables(parsed))
+    except TemplateError:
+        return frozenset()
 
 
 def _require_calls(messages: list[dict[str, Any]], text: str) -> None:

@@ -207,6 +207,7 @@ class Run:
             stop=parameters.stop,
             sampling=parameters.sampling(engine.ready.sampling if engine.ready is not None else None),
             chat_template_kwargs=parameters.chat_template_kwargs,
+            reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
             resume=flight.resume(),
             isolate=flight.isolate,

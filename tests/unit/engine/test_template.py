@@ -1,0 +1,78 @@
+"""What a request asks of a chat template reaches it under the names that it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from transformers import PreTrainedTokenizerFast
+
+from tasks.client.parameters import parse
+from tasks.engine.text.template import ChatTemplate
+from tasks.errors import InvalidRequest
+from tests import tiny_tokenizers
+
+USER = {"role": "user", "content": "1+1?"}
+EFFORT = "effort {{ reasoning_effort }}"
+THINKING = "{{ enable_thinking is defined and enable_thinking }}"
+DEEPSEEK = "{{ thinking is defined and thinking }}"
+#: As Qwen3 writes what an assistant thought, and as gpt-oss does.
+QWEN = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }};{% endfor %}"
+GPT_OSS = "{% for m in messages %}{{ m.thinking }}|{{ m.content }};{% endfor %}"
+
+
+def template_of(source: str) -> ChatTemplate:
+    fast: Any = PreTrainedTokenizerFast
+    hf = fast(tokenizer_object=tiny_tokenizers.byte_level(), chat_template=source)
+    return ChatTemplate(TokenizerWrapper(hf), source, "")
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "effort", "text"),
+    [
+        (EFFORT, {}, "low", "effort low"),
+        (EFFORT, {"reasoning_effort": "high"}, "low", "effort high"),
+        (THINKING, {}, "none", "False"),
+        (THINKING, {}, "high", "True"),
+        (DEEPSEEK, {}, "none", "False"),
+        (DEEPSEEK, {}, "low", "True"),
+        (DEEPSEEK, {"enable_thinking": True}, None, "True"),
+        (DEEPSEEK, {"enable_thinking": True, "thinking": False}, None, "False"),
+        (f"{EFFORT} {THINKING}", {}, "none", "effort none False"),
+        ("{% generation %}x{% endgeneration %}" + EFFORT, {}, "low", "xeffort low"),
+    ],
+)
+def test_how_much_to_think(source: str, options: dict[str, Any], effort: str | None, text: str) -> None:
+    """By the template's own name for it; what the request says in the template's own words goes before."""
+    assert template_of(source).render([USER], options, effort) == text
+
+
+@pytest.mark.parametrize("source", ["hello", "{% broken", ""])
+def test_a_template_that_knows_no_such_thing(source: str) -> None:
+    """It is refused, and not passed over without a word."""
+    with pytest.raises(InvalidRequest, match="reasoning_effort='low': the model's chat template knows no such thing"):
+        template_of(source or "x").render([USER], {}, "low")
+
+
+@pytest.mark.parametrize("source", [QWEN, GPT_OSS])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_what_an_assistant_thought(source: str, name: str) -> None:
+    """It reaches the template under its own name for it, whichever name a client has."""
+    told = parse({"messages": [USER, {"role": "assistant", "content": "2", name: "hm"}, USER]}).conversation()
+    assert told is not None
+    assert "hm|2;" in template_of(source).render(told, {})
+
+
+def test_a_thought_is_an_assistants() -> None:
+    """Nobody else thinks, and a thought counts for the bound of a prompt."""
+    with pytest.raises(InvalidRequest, match="reasoning_content"):
+        parse({"messages": [{**USER, "reasoning_content": "hm"}]})
+    thought = {"role": "assistant", "content": "2", "reasoning_content": "hm"}
+    assert parse({"messages": [thought]}).prompt_bytes == 3
+
+
+def test_an_effort_needs_a_template() -> None:
+    """A raw prompt has none, so nobody would hear of it."""
+    with pytest.raises(InvalidRequest, match="send messages"):
+        parse({"prompt": "x", "reasoning_effort": "low"})
