@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from importlib import import_module
 from typing import Any
 
 import click
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from tasks.errors import refuse
 from worker_config.celeryconfig import celery_options
@@ -41,6 +43,10 @@ def _worker_options() -> list[Any]:
         for name, (metavar, about) in options.items()
     ]
 
+
+if click.get_current_context(silent=True) is not None:
+    # Celery warns root of unpickling, which this application never does; its six lines hide the line that matters.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("tasks", include=["tasks.generate"])
 app.config_from_object(_options())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ import click
 from tasks.cli.diagnosis.models import folder_of
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
-from tasks.errors import GenerationError
+from tasks.errors import GenerationError, refuse
 from tasks.messages.encoding import to_json
 from tasks.models.files import read_model_size
 from tasks.models.footprint import local_source
@@ -21,6 +22,7 @@ from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
 from tasks.worker.engines.download import Download
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.environment import SettingError
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from celery.bin.base import CLIContext
 
     from tasks.messages.registry import EngineState
-    from worker_config.catalogue import ModelEntry
+    from worker_config.catalogue import Catalogue, ModelEntry
 
 LOOK_S = 0.2
 COLUMNS = ("model", "tier", "on this disk", "source", "loaded on")
@@ -56,7 +58,7 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     loaded, problem = _loaded(ctx.obj)
-    entries = dict(current_catalogue().models)
+    entries = dict(_catalogue().models)
     for name in loaded:
         entry = _resolved(name)
         if entry is not None:
@@ -77,7 +79,7 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
 def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
     """Fetch a MODEL to this machine, or what of it is missing, and ask the hub for news of it."""
     try:
-        entry = current_catalogue().resolve(model)
+        entry = _catalogue().resolve(model)
         if entry.kind != "hub":
             source = local_source(entry)
             click.echo(f"{entry.name} is here already: {source.path if source else NOTHING}")
@@ -136,9 +138,17 @@ def _doing(engine: EngineState) -> str:
     return engine.state
 
 
+def _catalogue() -> Catalogue:
+    """The catalogue; one that cannot be read ends the command with one line, as it ends a worker."""
+    try:
+        return current_catalogue()
+    except SettingError as error:
+        refuse(os.EX_CONFIG, str(error), "A setting is wrong")
+
+
 def _resolved(name: str) -> ModelEntry | None:
     try:
-        return current_catalogue().resolve(name)
+        return _catalogue().resolve(name)
     except ModelNotAllowed:
         return None
 

@@ -98,10 +98,13 @@ class TestSettings:
 
     @pytest.mark.usefixtures("redis_client")
     def test_a_bad_catalogue(self, tmp_path: Path) -> None:
-        """A catalogue that cannot be read is named."""
-        code, message = start(CELERY_MLX_CATALOGUE=str(tmp_path / "nowhere.toml"))
-        assert code == EX_CONFIG
-        assert str(tmp_path / "nowhere.toml") in message
+        """A catalogue that cannot be read is named, by a worker and by ``models``."""
+        for code, message in (
+            start(CELERY_MLX_CATALOGUE=str(tmp_path / "nowhere.toml")),
+            refused("models", CELERY_MLX_CATALOGUE=str(tmp_path / "nowhere.toml")),
+        ):
+            assert code == EX_CONFIG
+            assert str(tmp_path / "nowhere.toml") in message
 
     @pytest.mark.usefixtures("redis_client")
     def test_a_malformed_catalogue(self, tmp_path: Path) -> None:
