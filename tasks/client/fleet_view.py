@@ -1,4 +1,4 @@
-"""What a producer sees of the fleet: whether anybody serves a request's tier. Never on the way of a request that can go."""
+"""What a producer sees of the fleet: the tiers of models, and whether anybody serves a request's tier."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from tasks.errors import GenerationError, NoWorker
 from tasks.models.routing import Route, queue_for, snapshot_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from celery import Celery
 
 logger = logging.getLogger("tasks.generate")
 
-#: A producer looks at the fleet at most so often for the sake of a warning.
+#: A producer looks at the fleet at most so often for the sake of one model.
 LOOK_EVERY_S = 30.0
 
 
 class FleetView:
-    """One application's view; reads the registry only when it has to.
+    """One application's view; reads the registry at the first request for a model, and later beside requests.
 
     Args:
         app: says where the registry is.
@@ -30,6 +32,8 @@ class FleetView:
         self._app = app
         self._lock = threading.Lock()
         self._looked_at: dict[str, float] = {}
+        #: The queues of the models whose files live workers have, by name, as the last look found them.
+        self.tiers: Mapping[str, str] = {}
 
     def require(self, model: str) -> None:
         """Make sure that a live worker serves this model's tier now.
@@ -43,13 +47,20 @@ class FleetView:
             raise NoWorker(warning)
 
     def warn(self, model: str) -> None:
-        """Log a warning, soon and at most every :data:`LOOK_EVERY_S` for a model, if no live worker serves its tier."""
+        """Log a warning, at most every :data:`LOOK_EVERY_S` for a model, if no live worker serves its tier.
+
+        The first look for a model is waited for: the fleet knows its tier, where its name would say another.
+        """
         now = time.monotonic()
         with self._lock:
-            if now - self._looked_at.get(model, -LOOK_EVERY_S) < LOOK_EVERY_S:
+            last = self._looked_at.get(model)
+            if last is not None and now - last < LOOK_EVERY_S:
                 return
             self._looked_at[model] = now
-        threading.Thread(target=self._warn, args=(model,), name="fleet-view", daemon=True).start()
+        if last is None:
+            self._warn(model)
+        else:
+            threading.Thread(target=self._warn, args=(model,), name="fleet-view", daemon=True).start()
 
     def _warn(self, model: str) -> None:
         try:
@@ -68,4 +79,6 @@ class FleetView:
 
         with closing(connect(self._app)) as client:
             reading = Registry(client).read()
-        return queue_for(model, snapshot_of(reading.records, now_s=reading.now))
+        snapshot = snapshot_of(reading.records, now_s=reading.now)
+        self.tiers = snapshot.tiers
+        return queue_for(model, snapshot)

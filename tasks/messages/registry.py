@@ -54,6 +54,7 @@ class WorkerRecord:
     ``slots`` and ``busy`` count requests by queue; ``engine_restarts`` counts engines that died or stalled since the start,
     each replaced at its next request; ``budget_bytes`` is what all its engines may take together, and ``room_bytes`` what the
     largest model that it could load may need; ``metrics`` is :meth:`tasks.metrics.collector.MetricsCollector.snapshot`.
+    ``tiers`` has the queues of the models whose files this worker has.
     ``unknown_models`` are those that requests wait for and that this worker's catalogue does not have, or that it cannot size.
     """
 
@@ -75,6 +76,7 @@ class WorkerRecord:
     paused: bool = False
     models: list[str] = field(default_factory=list)
     unknown_models: list[str] = field(default_factory=list)
+    tiers: dict[str, str] = field(default_factory=dict)
     engines: list[EngineState] = field(default_factory=list)
     engine_restarts: int = 0
     budget_bytes: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import floor
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, current_catalogue
 from worker_config.hub import hub_snapshot
 from worker_config.settings import current_settings
-from worker_config.tiers import GIB, MEMORY_SHARE, SMALLEST_MEMORY_GB, TIERS, Tier
+from worker_config.tiers import GIB, MEMORY_SHARE, QUEUES, SMALLEST_MEMORY_GB, TIERS, Tier, tier_of_queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +34,7 @@ __all__ = [
     "queue_for",
     "queue_for_model",
     "route_task",
+    "route_tier",
     "size_of",
     "snapshot_of",
     "tier_for",
@@ -58,9 +58,13 @@ class QueueCapacity:
 
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
-    """The fleet as routing sees it: what serves each queue now. A queue that nobody serves is absent."""
+    """The fleet as routing sees it: what serves each queue now. A queue that nobody serves is absent.
+
+    ``tiers`` has the queues of the models whose files live workers have, by the models' names.
+    """
 
     queues: Mapping[str, QueueCapacity] = field(default_factory=lambda: MappingProxyType({}))
+    tiers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def serves(self, queue: str) -> bool:
         """Whether a live worker takes requests from this queue."""
@@ -90,20 +94,45 @@ def queue_for(
     Raises:
         UnknownModel: the model is not allowed, or nothing tells its size.
     """
-    tier = tier_of(_entry(model, catalogue), size)
+    entry = _entry(model, catalogue)
+    tier = tier_of(entry, size) if size is not None else route_tier(entry, snapshot.tiers.get(entry.name))
     if snapshot.serves(tier.queue):
         return Route(tier.queue, tier)
     return Route(tier.queue, tier, _nobody_serves(model, tier, snapshot))
 
 
-@lru_cache(maxsize=1024)
-def queue_for_model(model: str) -> str:
-    """The queue of a model, by this process's catalogue; remembered, so that only the first request for it reads files.
+def queue_for_model(model: str, fleet: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The queue of a model, by this process's catalogue.
+
+    Args:
+        model: the model's name, as the request has it.
+        fleet: the queues of models whose files live workers have, by name.
 
     Raises:
         UnknownModel: the model is not allowed, or nothing tells its size.
     """
-    return tier_of(_entry(model)).queue
+    entry = _entry(model)
+    return route_tier(entry, fleet.get(entry.name)).queue
+
+
+def route_tier(entry: ModelEntry, known: str | None = None) -> Tier:
+    """The tier that requests for a model are sent to, which every producer has to agree on.
+
+    That is the tier which the catalogue pins, else the one that the fleet knows by the model's files (``known``, a queue), else
+    the one that the catalogue and the name tell. The files on this machine count only where nothing else tells the size: two
+    producers, one with the files and one without, would queue one model in two tiers.
+
+    Raises:
+        UnknownModel: nothing tells its size.
+    """
+    if entry.tier is None and known in QUEUES:
+        return tier_of_queue(known)
+    if entry.tier is not None or entry.kind == "path":  # the folder's name says nothing, and workers have the same one
+        return tier_of(entry)
+    try:
+        return tier_of(entry, ModelSize())
+    except UnknownModel:
+        return tier_of(entry)
 
 
 def route_task(
@@ -111,7 +140,7 @@ def route_task(
 ) -> dict[str, str] | None:
     """Celery's ``task_routes`` hook: the queue of a ``generate`` request that names none; other tasks go where they always went.
 
-    A dictionary look-up once a model is known. It runs in ``delay`` itself, so what it raises reaches the producer.
+    It asks nobody: the task knows what the fleet has said. It runs in ``delay`` itself, so what it raises reaches the producer.
 
     Raises:
         InvalidRequest: ``model`` is no text.
@@ -122,7 +151,8 @@ def route_task(
     model = (kwargs or {}).get("model") or current_settings().default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")
-    return {"queue": queue_for_model(model)}
+    fleet = getattr(task, "fleet", None)
+    return {"queue": queue_for_model(model, fleet.tiers if fleet is not None else MappingProxyType({}))}
 
 
 def tier_of(entry: ModelEntry, size: ModelSize | None = None) -> Tier:
@@ -198,6 +228,7 @@ def snapshot_of(
     """
     silence_s = current_settings().dead_after_s if dead_after_s is None else dead_after_s
     queues: dict[str, QueueCapacity] = {}
+    tiers: dict[str, str] = {}
     for record in records:
         if not isinstance(record, WorkerRecord) or record.status == "draining" or record.paused:
             continue
@@ -210,7 +241,11 @@ def snapshot_of(
                 before.slots + _count(record.slots, queue),
                 before.busy + _count(record.busy, queue),
             )
-    return FleetSnapshot(MappingProxyType(queues))
+        # Where workers disagree, as in the middle of a model's upgrade, every producer takes the larger tier.
+        for model, queue in record.tiers.items():
+            if queue in QUEUES and QUEUES.index(queue) >= QUEUES.index(tiers.get(model, QUEUES[0])):
+                tiers[model] = queue
+    return FleetSnapshot(MappingProxyType(queues), MappingProxyType(tiers))
 
 
 def _entry(model: str, catalogue: Catalogue | None = None) -> ModelEntry:

@@ -40,6 +40,7 @@ from tasks.worker.room import Room
 from tasks.worker.scheduler import Scheduler
 from tasks.worker.slots import slots_of, unrouted
 from tasks.worker.starvation import Starvation
+from tasks.worker.survey import Survey
 from worker_config.catalogue import current_catalogue
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ class InferenceWorker:
             on_forgotten=self.publisher.doubt,
             journal=self.journal,
         )
+        self.survey = Survey(self.catalogue, self.keeper.beat_soon)
         self.loop: Loop
         self._draining = False
         self._leaving = threading.Event()
@@ -179,10 +181,15 @@ class InferenceWorker:
         self.backlog.start()
         self.starvation.start()
         self.scheduler.start()
+        self.survey.start()
         for warning in self.warnings:
             logger.warning(warning)
         for name in self.settings.models:
             self.engines.keep(self.catalogue.resolve(name))
+
+    def tiers(self) -> dict[str, str]:
+        """The queues of the models whose files are on this machine, for producers who know their names alone."""
+        return self.survey.tiers | {str(key): queue for key, queue in self.engines.queues().items()}
 
     def store_failure(self, task_id: str, error: GenerationError) -> None:
         """Store the result of a request that no task ran for."""
@@ -308,6 +315,7 @@ class InferenceWorker:
             paused=self.room.closed,
             models=[each.model for each in states if each.state == "ready"],
             unknown_models=list(self.engines.unknown),
+            tiers=self.tiers(),
             engines=states,
             engine_restarts=self.engines.restarts,
             budget_bytes=self.budget_bytes,

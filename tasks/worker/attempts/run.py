@@ -78,7 +78,7 @@ def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answe
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
     """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
     try:
-        queue = queue_for_model(str(values.get("model") or worker.settings.default_model))
+        queue = queue_for_model(str(values.get("model") or worker.settings.default_model), worker.tiers())
     except GenerationError:
         return  # whatever is wrong with it is said by this worker
     if queue not in worker.queues:

@@ -174,6 +174,12 @@ class Engines:
         """The models of waiting requests that this worker's catalogue does not have, or that it cannot size."""
         return self._watch.unknown
 
+    def queues(self) -> dict[EngineKey, str]:
+        """The queues of the loaded models, by their files."""
+        with self._changes:
+            loaded = [key for key, engine in self._loading.engines.items() if engine.serves]
+        return {key: queue for key in loaded if (queue := self._known.queue(key))}
+
     def states(self) -> list[EngineState]:
         """All engines, as the registry shows them, the models on their way, and those that failed."""
         with self._changes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import GenerationError
 from tasks.models.footprint import Footprint, Source, expected, local_source
 from tasks.models.key import EngineKey, key_of
-from tasks.models.routing import queue_for_model
+from tasks.models.routing import tier_of
 
 if TYPE_CHECKING:
     from worker_config.catalogue import ModelEntry
@@ -67,6 +67,7 @@ class KnownModels:
     def fetched(self, key: EngineKey, source: Source) -> None:
         """A model's files have come, so that their headers can be read."""
         self._footprints.pop(key, None)
+        self._queues.pop(key, None)
         self._sources[key] = source
 
     def forget_source(self, key: EngineKey) -> None:
@@ -76,6 +77,6 @@ class KnownModels:
 
 def _queue_of(entry: ModelEntry) -> str:
     try:
-        return queue_for_model(entry.name)
+        return tier_of(entry).queue
     except GenerationError:
         return ""

@@ -17,6 +17,7 @@ from tasks.models.routing import (
     queue_for,
     queue_for_model,
     route_task,
+    route_tier,
     size_of,
     snapshot_of,
     tier_for,
@@ -28,7 +29,6 @@ from worker_config.settings import Settings
 from worker_config.tiers import GIB, QUEUES, TIERS, tier_named, tier_of_queue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 NOTHING = FleetSnapshot()
@@ -36,12 +36,10 @@ BUILT_IN = load_catalogue(Settings(allow_fake=True))
 
 
 @pytest.fixture
-def catalogue_in_use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalogue]:
+def catalogue_in_use(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     """The catalogue that this process routes by, with fake models."""
     monkeypatch.setattr(routing, "current_catalogue", lambda: BUILT_IN)
-    queue_for_model.cache_clear()
-    yield BUILT_IN
-    queue_for_model.cache_clear()
+    return BUILT_IN
 
 
 def hub(source: str, **fields: Any) -> ModelEntry:
@@ -157,6 +155,46 @@ def test_a_fetched_hub_model_is_measured(tmp_path: Path, monkeypatch: pytest.Mon
     index = {"metadata": {"total_size": GIB, "total_parameters": 1_000_000_000}, "weight_map": {}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     assert tier_of(hub("acme/Odd-70B")).name == "<3B"
+
+
+def test_all_producers_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies on a producer's disk does not change where it sends requests; what the fleet's workers have on theirs does."""
+    entry = hub("acme/Odd-70B")
+    without = route_tier(entry)
+    test_a_fetched_hub_model_is_measured(tmp_path, monkeypatch)
+    assert route_tier(entry) is without is tier_named("30B+")
+    assert route_tier(entry, "tier-under-3B") is tier_named("<3B")
+    assert route_tier(entry, "somebody's queue") is without
+    assert route_tier(hub("acme/Odd-70B", tier=tier_named("3-7B")), "tier-under-3B") is tier_named("3-7B")
+
+
+def test_the_files_are_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose name tells no size is sent by the files that are here, and refused where there are none."""
+    entry = hub("acme/Odd")
+    with pytest.raises(UnknownModel):
+        route_tier(entry)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--acme--Odd" / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    index = {"metadata": {"total_size": GIB, "total_parameters": 1_000_000_000}, "weight_map": {}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert route_tier(entry).name == "<3B"
+
+
+def test_the_fleet_tells_tiers() -> None:
+    """The records of live workers say which tiers their files are of; where two disagree, the larger one holds everywhere."""
+
+    def record(node: str, **values: Any) -> WorkerRecord:
+        return WorkerRecord(node=node, boot="1", **{"status": "online", **values})
+
+    records = [
+        record("a", tiers={"m": "tier-3-7B", "n": "tier-7-13B", "o": "no tier"}),
+        record("b", tiers={"m": "tier-7-13B"}),
+        record("c", status="draining", tiers={"n": "tier-30B-plus"}),
+    ]
+    wanted = {"m": "tier-7-13B", "n": "tier-7-13B"}
+    assert snapshot_of(records).tiers == snapshot_of(records[::-1]).tiers == wanted
 
 
 @pytest.mark.parametrize(
