@@ -150,7 +150,7 @@ def _ready(config: EngineConfig, facts: Facts, load_s: float) -> Ready:
         revision=facts.revision,
         context_tokens=facts.context_tokens,
         weights_bytes=facts.weights_bytes,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
+        kv=facts.kv,
         accelerator=facts.accelerator,
         blas=facts.blas,
         load_s=load_s,

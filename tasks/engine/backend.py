@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tasks.engine.sequence import Assembler, Request
     from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Submit, TokenLogprob
+    from tasks.messages.memory import KvSize
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class Facts:
     revision: str
     context_tokens: int
     weights_bytes: int
-    kv_bytes_per_token: int
-    kv_bytes_per_row: int = 0
+    kv: KvSize
+    prefill_step_tokens: int = 0
     accelerator: Literal["metal", "cuda", "cpu", "fake"]
     blas: str
     end_ids: frozenset[int]

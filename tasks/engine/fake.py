@@ -25,6 +25,7 @@ from tasks.engine.text.prompt import Prompt
 from tasks.engine.text.stop import StopMatcher
 from tasks.errors import InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import TokenLogprob
+from tasks.messages.memory import KvSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 PREFIX = "fake:"
 CRASH_EXITCODE = 70
-KV_BYTES_PER_TOKEN = 1024
+KV = KvSize(bytes_per_token=1024)
 WEIGHTS_BYTES = 1 << 20
 # fmt: off
 _WORDS = (
@@ -191,7 +192,7 @@ class FakeBackend:
             revision="fake",
             context_tokens=min(options.context, config.context_tokens or options.context),
             weights_bytes=len(self._weights),
-            kv_bytes_per_token=KV_BYTES_PER_TOKEN,
+            kv=KV,
             accelerator="fake",
             blas="",
             end_ids=frozenset(),

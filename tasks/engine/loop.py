@@ -207,7 +207,7 @@ class Engine:
 
     def _budget_of(self, total_bytes: int) -> Budget:
         facts = self._backend.facts
-        return Budget(total_bytes, facts.weights_bytes, facts.kv_bytes_per_token, facts.kv_bytes_per_row)
+        return Budget(total_bytes, facts.weights_bytes, facts.kv, facts.prefill_step_tokens)
 
     def _free_room(self) -> None:
         """Leave cached prompts what the running batch does not need, and say so once that fits a new budget."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.messages.answer import FinishReason, Kind
+    from tasks.messages.memory import KvSize
 
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
 
@@ -136,7 +137,7 @@ class Loading:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Ready:
-    """The model is loaded. Sizes in bytes; ``kv_bytes_per_token`` is one token's share of the KV cache in one request.
+    """The model is loaded. ``kv`` is what the KV cache of one request takes.
 
     ``sampling`` are the fields of :class:`Sampling` that the model's authors set in its generation_config.json.
     """
@@ -145,7 +146,7 @@ class Ready:
     revision: str
     context_tokens: int
     weights_bytes: int
-    kv_bytes_per_token: int
+    kv: KvSize
     accelerator: Literal["metal", "cuda", "cpu", "fake"]
     blas: str
     load_s: float

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.context import read_context
+from tasks.models.kv_cache import kv_size
 from tasks.models.reading import ModelFilesUnreadable, read_object, read_object_if_there, text_config, whole
 from tasks.models.weights import INDEX, WeightsMissing, read_tensors, weight_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: KV caches hold keys and values in 16 bits.
-KV_VALUE_BYTES = 2
+    from tasks.messages.memory import KvSize
 
 # What belongs to a quantised weight and is no parameter of the model.
 _NOT_PARAMETERS = (".scales", ".biases", "_scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv")
 _PACKED_DTYPES = {"U32", "I32"}
-_CACHELESS_LAYERS = {"linear_attention", "mamba", "conv", "recurrent"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +32,15 @@ class ModelSize:
     Args:
         parameters_b: billions of parameters in all.
         weights_bytes: its weights, as they lie on the disk.
-        kv_bytes_per_token: the KV cache of one token in one request, were every layer to keep it.
+        kv: the KV cache of one request, with values of 16 bits.
+        single_precision: whether the files have 32-bit weights, and KV caches with them.
         context_tokens: the longest context that it was made for.
     """
 
     parameters_b: float | None = None
     weights_bytes: int | None = None
-    kv_bytes_per_token: int | None = None
+    kv: KvSize | None = None
+    single_precision: bool = False
     context_tokens: int | None = None
 
 
@@ -58,7 +59,8 @@ def read_model_size(folder: Path) -> ModelSize:
         return ModelSize(
             parameters_b=parameters / 1e9 if parameters else None,
             weights_bytes=weights_bytes,
-            kv_bytes_per_token=_kv_bytes_per_token(text),
+            kv=kv_size(config),
+            single_precision=_is_single(text),
             context_tokens=context.tokens if context is not None else None,
         )
     except (TypeError, AttributeError) as error:
@@ -84,6 +86,11 @@ def _from_index(folder: Path) -> tuple[int | None, int | None] | None:
     return whole(metadata.get("total_parameters")), whole(metadata.get("total_size"))
 
 
+def _is_single(config: dict[str, Any]) -> bool:
+    quantised = config.get("quantization") or config.get("quantization_config")
+    return not quantised and "float32" in (config.get("torch_dtype"), config.get("dtype"))
+
+
 def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, Any]) -> int:
     """How many of the model's parameters a tensor holds: packed words count as what is packed into them."""
     if name.endswith(_NOT_PARAMETERS):
@@ -103,29 +110,6 @@ def _bits_of(name: str, config: dict[str, Any]) -> int:
     layer = quantization.get(name.rpartition(".")[0])
     bits = layer.get("bits") if isinstance(layer, dict) else None
     return whole(bits) or whole(quantization.get("bits")) or 4
-
-
-def _kv_bytes_per_token(config: dict[str, Any]) -> int | None:
-    """Keys and values of one token in all layers that keep them; latent attention keeps one vector instead."""
-    layers = _caching_layers(config)
-    latent = whole(config.get("kv_lora_rank"))
-    if layers and latent:
-        return layers * (latent + (whole(config.get("qk_rope_head_dim")) or 0)) * KV_VALUE_BYTES
-    heads = whole(config.get("num_attention_heads"))
-    kv_heads = whole(config.get("num_key_value_heads")) or heads
-    head_dim = _head_dim(config)
-    if not (layers and kv_heads and head_dim):
-        return None
-    return layers * kv_heads * head_dim * 2 * KV_VALUE_BYTES
-
-
-def _caching_layers(config: dict[str, Any]) -> int | None:
-    layers = whole(config.get("num_hidden_layers"))
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list):
-        return sum(kind not in _CACHELESS_LAYERS for kind in kinds)
-    interval = whole(config.get("full_attention_interval"))
-    return layers // interval if layers and interval else layers
 
 
 def _count_from_config(config: dict[str, Any]) -> int | None:

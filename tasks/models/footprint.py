@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import ModelLoadFailed, UnknownModel
+from tasks.messages.memory import KvSize, margin_bytes
 from tasks.models.routing import KV_ROOM_BYTES, KV_ROOM_TOKENS, size_of
 from worker_config.cache import bundled_folder
 from worker_config.hub import fetched_snapshot
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.messages.engine import Ready
+    from tasks.models.files import ModelSize
     from worker_config.catalogue import ModelEntry
 
 #: The process itself: Python, MLX, the tokenizer, a device's context. Measured at 150 to 230 MB (docs/models.md).
 PROCESS_BYTES = 256 << 20
-#: The engine's own margin for one prefill step (:class:`tasks.engine.model.memory.Budget`): 16 MiB and a 32nd of the weights.
-PREFILL_BYTES = 16 << 20
-PREFILL_SHARE = 32
 #: On a CPU the engine computes in dense float32, whatever the files hold (docs/performance.md), KV caches included.
 CPU_BYTES_PER_PARAMETER = 4
 CPU_KV_FACTOR = 2
@@ -38,11 +38,13 @@ class Footprint:
     Args:
         weights_bytes: the weights as they lie in memory.
         kv_bytes: the KV cache of one request of 4,096 tokens, or of the model's whole context if that is less.
+        margin_bytes: what one step takes.
         process_bytes: what it takes beyond MLX's own memory; the engine does not count it.
     """
 
     weights_bytes: int
     kv_bytes: int
+    margin_bytes: int = 0
     process_bytes: int = PROCESS_BYTES
 
     @property
@@ -50,14 +52,9 @@ class Footprint:
         """All of it, with a margin for prefill."""
         return self.weights_bytes + self.margin_bytes + self.kv_bytes + self.process_bytes
 
-    @property
-    def margin_bytes(self) -> int:
-        """What one prefill step takes."""
-        return PREFILL_BYTES + self.weights_bytes // PREFILL_SHARE if self.weights_bytes else 0
-
 
 #: A fake model without weights, which counts for nothing.
-NOTHING = Footprint(0, 0, 0)
+NOTHING = Footprint(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +100,37 @@ def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None)
     """
     if entry.kind == "fake":
         weights = _FAKE_WEIGHTS.search(entry.name)
-        return Footprint(int(weights.group(1)) << 20, FAKE_KV_BYTES) if weights else NOTHING
+        if weights is None:
+            return NOTHING
+        fake_bytes = int(weights.group(1)) << 20
+        return Footprint(fake_bytes, FAKE_KV_BYTES, _margin(fake_bytes, KvSize()))
     size = size_of(entry)
     if size.parameters_b is None:
         raise UnknownModel(
             f"model {entry.name!r}: nothing tells its size; add parameters_b to its entry in the catalogue"
         )
-    kv_bytes = KV_ROOM_BYTES
-    if size.kv_bytes_per_token is not None:
-        kv_bytes = size.kv_bytes_per_token * min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)
     # Weights whose files are not here and whose name tells no quantisation have 16 bits.
-    stored = Footprint(size.weights_bytes or int(size.parameters_b * 2e9), kv_bytes)
+    stored = _footprint(size, size.weights_bytes or int(size.parameters_b * 2e9), 2 if size.single_precision else 1)
     if accelerator != "cpu":
         return stored
-    dense = Footprint(int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), kv_bytes * CPU_KV_FACTOR)
+    dense = _footprint(size, int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), CPU_KV_FACTOR)
     return stored if most_bytes is not None and dense.floor_bytes > most_bytes else dense
+
+
+def _footprint(size: ModelSize, weights_bytes: int, kv_factor: int) -> Footprint:
+    """With a KV cache of so many times the width of 16-bit values."""
+    kv = size.kv.times(kv_factor) if size.kv is not None else KvSize()
+    tokens = min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)
+    kv_bytes = kv.row_bytes(tokens) if size.kv is not None else KV_ROOM_BYTES * kv_factor
+    return Footprint(weights_bytes, kv_bytes, _margin(weights_bytes, kv))
+
+
+def _margin(weights_bytes: int, kv: KvSize) -> int:
+    return margin_bytes(weights_bytes, kv, current_settings().prefill_step_tokens)
 
 
 def measured(ready: Ready, before: Footprint) -> Footprint:
     """What an engine that has loaded needs at the least."""
-    tokens = min(KV_ROOM_TOKENS, ready.context_tokens)
-    return Footprint(ready.weights_bytes, ready.kv_bytes_per_token * tokens, before.process_bytes)
+    kv_bytes = ready.kv.row_bytes(min(KV_ROOM_TOKENS, ready.context_tokens))
+    margin = _margin(ready.weights_bytes, ready.kv) if ready.weights_bytes else 0
+    return Footprint(ready.weights_bytes, kv_bytes, margin, before.process_bytes)

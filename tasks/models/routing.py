@@ -195,7 +195,8 @@ def size_of(entry: ModelEntry, files: ModelSize | None = None) -> ModelSize:
     return ModelSize(
         parameters_b=parameters_b,
         weights_bytes=weights_bytes,
-        kv_bytes_per_token=files.kv_bytes_per_token,
+        kv=files.kv,
+        single_precision=files.single_precision,
         context_tokens=entry.context_tokens or files.context_tokens,
     )
 
@@ -209,7 +210,7 @@ def tier_for(size: ModelSize) -> Tier:
     """
     rounded = floor((size.parameters_b or 0.0) + 0.5)
     first = max(index for index, tier in enumerate(TIERS) if rounded >= tier.parameters_from_b)
-    needed = (size.weights_bytes or 0) + _kv_room_bytes(size)
+    needed = (size.weights_bytes or 0) + kv_room_bytes(size)
     for tier in TIERS[first:]:
         if size.weights_bytes is None or needed <= (tier.memory_gb or SMALLEST_MEMORY_GB) * GIB * MEMORY_SHARE:
             return tier
@@ -266,10 +267,11 @@ def _local_size(entry: ModelEntry) -> ModelSize | None:
     return read_model_size(folder) if folder is not None and folder.is_dir() else None
 
 
-def _kv_room_bytes(size: ModelSize) -> int:
-    if size.kv_bytes_per_token is None:
+def kv_room_bytes(size: ModelSize) -> int:
+    """The KV cache of one request of 4,096 tokens, or of the whole context if that is less, with values of 16 bits."""
+    if size.kv is None:
         return KV_ROOM_BYTES
-    return size.kv_bytes_per_token * min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)
+    return size.kv.row_bytes(min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS))
 
 
 def _nobody_serves(model: str, tier: Tier, snapshot: FleetSnapshot) -> str:

@@ -53,7 +53,7 @@ def test_ready_says_what_the_worker_plans_with(engine: EngineClient) -> None:
     ready = engine.ready
     assert ready.context_tokens > 100
     assert ready.weights_bytes > 0
-    assert ready.kv_bytes_per_token > 0
+    assert ready.kv.bytes_per_token > 0
     assert ready.revision
     assert ready.pid == engine.process.pid
     assert ready.load_s >= 0
@@ -303,7 +303,7 @@ def test_logprobs_come_only_where_asked_for(engine: EngineClient, endless: Sampl
 def test_a_new_budget_is_acknowledged(engine: EngineClient) -> None:
     """An idle engine keeps to it at once; what can never fit is refused with it, until it is raised again."""
     ready = engine.ready
-    small = ready.weights_bytes + Budget(0, ready.weights_bytes, ready.kv_bytes_per_token).margin_bytes + 1000
+    small = ready.weights_bytes + Budget(0, ready.weights_bytes, ready.kv).margin_bytes + 1000
     for total in (small, 1 << 40):
         engine.process.send(Resize(total))
         engine.wait(lambda: engine.resized[-1:] == [total])  # noqa: B023 - called before the next round

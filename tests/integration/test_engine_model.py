@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.model.memory import Budget
 from tasks.messages.engine import EngineConfig, Sampling
+from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, EngineClient, resume_from
 from tests.tiny_model import end_id, make_tiny_model, write_safetensors
 
@@ -298,15 +299,15 @@ def test_memory_admission(folder: Path, endless: Sampling) -> None:
     """With room for two rows at most two run, what can never fit is refused, and MLX stays under the budget."""
     with EngineClient(EngineConfig(model="random", source=str(folder))) as engine:
         ready = engine.ready
-    empty = Budget(0, ready.weights_bytes, ready.kv_bytes_per_token)
-    rows = 2 * CACHE_STEP_TOKENS * ready.kv_bytes_per_token
+    empty = Budget(0, ready.weights_bytes, ready.kv)
+    rows = 2 * ready.kv.row_bytes(STEP_TOKENS)
     total = ready.weights_bytes + empty.margin_bytes + rows
     config = EngineConfig(
         model="random", source=str(folder), max_batch=8, memory_budget_bytes=total, prompt_cache_bytes=1 << 30
     )
     with EngineClient(config) as engine:
         tasks = [engine.submit(f"row {number}", 40, sampling=endless) for number in range(6)]
-        never = engine.ask("never", 3 * CACHE_STEP_TOKENS, sampling=endless)
+        never = engine.ask("never", 3 * STEP_TOKENS, sampling=endless)
         assert never.failed is not None
         assert never.failed.code == "out_of_memory"
         assert str(total) in never.failed.message

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.messages.memory import margin_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: mlx-lm's caches grow by this many tokens at a time (``KVCache.step``).
-CACHE_STEP_TOKENS = 256
-MARGIN_BYTES = 16 << 20
-MARGIN_SHARE = 32
+    from tasks.messages.memory import KvSize
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,18 +19,17 @@ class Budget:
 
     total_bytes: int
     weights_bytes: int
-    kv_bytes_per_token: int
-    kv_bytes_per_row: int = 0
+    kv: KvSize
+    prefill_step_tokens: int = 0
 
     @property
     def margin_bytes(self) -> int:
-        """16 MiB and a 32nd of the weights: one layer's old and new cache while it grows, and one prefill step."""
-        return MARGIN_BYTES + self.weights_bytes // MARGIN_SHARE
+        """What is kept free for one step."""
+        return margin_bytes(self.weights_bytes, self.kv, self.prefill_step_tokens)
 
     def batch_bytes(self, lengths: Sequence[int]) -> int:
         """The batch's cache when every row has got as long as it may: a batch is as wide as its longest row."""
-        steps = -(-max(lengths, default=0) // CACHE_STEP_TOKENS)
-        return len(lengths) * (self.kv_bytes_per_row + steps * CACHE_STEP_TOKENS * self.kv_bytes_per_token)
+        return len(lengths) * self.kv.row_bytes(max(lengths, default=0))
 
     def room_bytes(self, lengths: Sequence[int]) -> int:
         """What is left for cached prompts beside a batch of rows of these lengths (prompt and answer, in tokens)."""

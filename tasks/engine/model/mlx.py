@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import mlx.core as mx
@@ -17,7 +16,7 @@ from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
 from tasks.engine.model.batch import Batch
-from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.model.measure import measure_cache
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.control import ControlTokens, added_tokens
@@ -27,6 +26,7 @@ from tasks.engine.text.prompt import Prompt, PromptEncoder
 from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+from tasks.messages.memory import margin_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,30 +139,13 @@ def accelerator() -> Literal["metal", "cuda", "cpu"]:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-@dataclass(slots=True, frozen=True)
-class _CacheSize:
-    per_token: int
-    per_row: int
-
-
-def measure_cache(model: Module) -> _CacheSize:
-    """Bytes of one row's cache, from the shapes that a prompt of one and of two cache steps leads to; computes nothing.
-
-    Raises:
-        ModelLoadFailed: the model's kind of cache cannot be batched.
-    """
-    cache = make_prompt_cache(model)
-    for layer in cache:
+def _check_batchable(model: Module) -> None:
+    """Raise ModelLoadFailed where the model's kind of cache cannot be batched."""
+    for layer in make_prompt_cache(model):
         if not hasattr(layer, "merge"):
             raise ModelLoadFailed(
                 f"its {type(layer).__name__} cannot be batched by mlx-lm, so it cannot be served here"
             )
-    sizes = []
-    for _ in range(2):
-        model(mx.zeros((1, CACHE_STEP_TOKENS), mx.int32), cache=cache)
-        sizes.append(sum(layer.nbytes for layer in cache))
-    per_token = -(-(sizes[1] - sizes[0]) // CACHE_STEP_TOKENS)
-    return _CacheSize(per_token, max(0, sizes[0] - per_token * CACHE_STEP_TOKENS))
 
 
 class MlxBackend:
@@ -181,7 +164,7 @@ class MlxBackend:
         template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
         self._format = find_format(added_tokens(tokenizer), source)
         self._prompts = PromptEncoder(tokenizer, template, ControlTokens(tokenizer, source, self._format.names))
-        size = measure_cache(model)
+        _check_batchable(model)
         logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
         mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
         self._vocabulary_tokens = int(logits.shape[-1])
@@ -190,8 +173,8 @@ class MlxBackend:
             context_tokens=folder.context_tokens,
             sampling=folder.generation.sampling,
             weights_bytes=tree_reduce(lambda total, array: total + array.nbytes, model.parameters(), 0),
-            kv_bytes_per_token=size.per_token,
-            kv_bytes_per_row=size.per_row,
+            kv=measure_cache(model),
+            prefill_step_tokens=config.prefill_step_tokens,
             accelerator=accelerator(),
             blas=blas,
             end_ids=frozenset(tokenizer.eos_token_ids),
@@ -279,8 +262,8 @@ class MlxBackend:
     def _bound_memory(self, config: EngineConfig) -> None:
         utils.maybe_set_recommended_wired_limit()
         if config.memory_budget_bytes is not None:
-            budget = Budget(config.memory_budget_bytes, self.facts.weights_bytes, self.facts.kv_bytes_per_token)
-            mx.set_cache_limit(budget.margin_bytes)
+            margin = margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens)
+            mx.set_cache_limit(margin)
 
 
 def _translated(step: Callable[[], Result]) -> Result:

@@ -9,11 +9,12 @@ import pytest
 
 import tasks.engine.loop as engine_module
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.fake import KV_BYTES_PER_TOKEN, WEIGHTS_BYTES, FakeBackend, fake_text
+from tasks.engine.fake import KV, WEIGHTS_BYTES, FakeBackend, fake_text
 from tasks.engine.intake import Intake, prepare
 from tasks.engine.loop import Engine
-from tasks.engine.model.memory import CACHE_STEP_TOKENS, Budget
+from tasks.engine.model.memory import Budget
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
+from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, Answer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.engine.sequence import Request
     from tasks.engine.text.prompt import Prompt
 
-STEP_BYTES = CACHE_STEP_TOKENS * KV_BYTES_PER_TOKEN
+STEP_BYTES = STEP_TOKENS * KV.bytes_per_token
 
 
 class HandIntake(Intake):
@@ -195,14 +196,14 @@ def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
 
 
 def _room_for(steps: int) -> int:
-    empty = Budget(0, WEIGHTS_BYTES, KV_BYTES_PER_TOKEN)
+    empty = Budget(0, WEIGHTS_BYTES, KV)
     return WEIGHTS_BYTES + empty.margin_bytes + steps * STEP_BYTES
 
 
 def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     """Need and budget are in the message; nobody else is concerned."""
     loop = Loop(total_bytes=_room_for(2))
-    loop.submit("too long", 3 * CACHE_STEP_TOKENS)
+    loop.submit("too long", 3 * STEP_TOKENS)
     loop.submit("short")
     loop.finish()
     failed = loop.answers["too long"].failed
@@ -217,7 +218,7 @@ def test_what_does_not_fit_now_waits_in_line() -> None:
     """With room for two, at most two run; a large one in front is not overtaken for ever."""
     loop = Loop(total_bytes=_room_for(2))
     loop.submit("a")
-    loop.submit("large", CACHE_STEP_TOKENS + 10)
+    loop.submit("large", STEP_TOKENS + 10)
     for name in "bcd":
         loop.submit(name)
     loop.turn(2)
@@ -229,7 +230,7 @@ def test_what_does_not_fit_now_waits_in_line() -> None:
 
 def test_the_batch_never_exceeds_the_budget() -> None:
     """At every step the rows at their longest, weights and margin fit together."""
-    budget = Budget(_room_for(6), WEIGHTS_BYTES, KV_BYTES_PER_TOKEN)
+    budget = Budget(_room_for(6), WEIGHTS_BYTES, KV)
     loop = Loop(max_batch=16, total_bytes=budget.total_bytes)
     for number in range(20):
         loop.submit(str(number), 100 * (1 + number % 5))

@@ -18,6 +18,7 @@ from tasks.engine.files.source import find_model, folder_revision, weights_bytes
 from tasks.engine.model.mlx import load_model, ran_out_of_memory
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
+from tasks.messages.memory import KvSize
 from tasks.models.weights import read_tensors
 from tests.garbage import EXAMPLES
 from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
@@ -407,8 +408,7 @@ def backend(folder: Path) -> MlxBackend:
 
 def test_sizes_are_those_of_the_model(backend: MlxBackend) -> None:
     """Two layers of keys and values, two heads of 16 float32 each, for one token; the context as configured."""
-    assert backend.facts.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4
-    assert backend.facts.kv_bytes_per_row == 0
+    assert backend.facts.kv == KvSize(bytes_per_token=2 * 2 * 2 * 16 * 4)
     assert backend.facts.context_tokens == CONTEXT_TOKENS
 
 

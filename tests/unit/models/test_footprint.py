@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks.errors import ModelLoadFailed, UnknownModel
 from tasks.messages.engine import Ready
+from tasks.messages.memory import MARGIN_BYTES, KvSize, KvWindow
 from tasks.models.footprint import (
     FAKE_KV_BYTES,
     NOTHING,
-    PREFILL_BYTES,
     PROCESS_BYTES,
     Footprint,
     Source,
@@ -43,12 +43,36 @@ class TestExpected:
         assert found.weights_bytes == (folder / "model.safetensors").stat().st_size - header
         # 2 layers × 2 heads × 16 × keys and values × 2 bytes, for 2,048 tokens.
         assert found.kv_bytes == 2 * 2 * 16 * 2 * 2 * 2048
-        margin = PREFILL_BYTES + found.weights_bytes // 32
-        assert found.floor_bytes == found.weights_bytes + found.kv_bytes + margin + PROCESS_BYTES
+        assert found.margin_bytes == MARGIN_BYTES + found.weights_bytes // 32
+        assert found.floor_bytes == found.weights_bytes + found.kv_bytes + found.margin_bytes + PROCESS_BYTES
+
+    def test_windows_are_no_larger_than_they_are(self, tmp_path: Path) -> None:
+        """A layer with a window counts for its window, and for what one prefill step of 1,024 tokens puts beside it."""
+        folder = make_tiny_model(
+            tmp_path / "tiny", layer_types=["sliding_attention", "full_attention"], sliding_window=64
+        )
+        found = expected(path_entry(folder), "metal")
+        layer = 2 * 16 * 2 * 2
+        assert found.kv_bytes == layer * 2048 + layer * 64
+        assert found.margin_bytes == MARGIN_BYTES + found.weights_bytes // 32 + layer * 1024
+
+    @pytest.mark.parametrize(
+        ("config", "accelerator", "width"),
+        [
+            ({}, "metal", 2),
+            ({"torch_dtype": "float32"}, "metal", 4),
+            ({"dtype": "bfloat16"}, "metal", 2),
+            ({}, "cpu", 4),
+        ],
+    )
+    def test_the_width_of_values(self, tmp_path: Path, config: dict[str, Any], accelerator: str, width: int) -> None:
+        """16 bits, where the files or the processor have no more."""
+        found = expected(path_entry(make_tiny_model(tmp_path / "tiny", **config)), accelerator)
+        assert found.kv_bytes == 2 * 2 * 16 * 2 * width * 2048
 
     def test_by_its_name(self) -> None:
         """What is not here yet is as large as its name says: 7 billion parameters in 4 bits, with their scales."""
-        assert expected(HUB, "metal") == Footprint(3_937_500_000, KV_ROOM_BYTES)
+        assert expected(HUB, "metal") == Footprint(3_937_500_000, KV_ROOM_BYTES, MARGIN_BYTES + 3_937_500_000 // 32)
 
     def test_dense_on_a_cpu(self) -> None:
         """On a CPU weights are float32, unless that is more than there is."""
@@ -71,7 +95,7 @@ class TestExpected:
         assert expected(ModelEntry(name="fake:1", kind="fake", source="1"), "cpu") is NOTHING
         assert NOTHING.floor_bytes == 0
         sized = expected(ModelEntry(name="fake:1:weights_mb=8", kind="fake", source="1"), "cpu")
-        assert sized == Footprint(8 << 20, FAKE_KV_BYTES)
+        assert sized == Footprint(8 << 20, FAKE_KV_BYTES, MARGIN_BYTES + (8 << 20) // 32)
 
     def test_measured(self) -> None:
         """What an engine says of itself takes the place of what was expected."""
@@ -80,13 +104,13 @@ class TestExpected:
             revision="r",
             context_tokens=100_000,
             weights_bytes=5,
-            kv_bytes_per_token=10,
+            kv=KvSize(bytes_per_token=10, bytes_per_row=3, windows=(KvWindow(100, 2),)),
             accelerator="metal",
             blas="",
             load_s=1.0,
             pid=1,
         )
-        assert measured(ready, Footprint(7, 7, 3)) == Footprint(5, 40_960, 3)
+        assert measured(ready, Footprint(7, 7, 7, 3)) == Footprint(5, 40_960 + 3 + 200, MARGIN_BYTES + 1024 * 2, 3)
 
 
 class TestSource:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InvalidRequest, UnknownModel
+from tasks.messages.memory import KvSize
 from tasks.messages.registry import Unreadable, WorkerRecord
 from tasks.models import routing
 from tasks.models.files import ModelSize
@@ -81,8 +82,10 @@ def test_a_large_kv_cache_moves_a_model_up() -> None:
     """Room is for 4,096 tokens of this model's own cache, or for its context where that is shorter."""
     weights = int(11.5 * GIB)
     per_token = GIB // 1024
-    roomy = ModelSize(parameters_b=8, weights_bytes=weights, kv_bytes_per_token=per_token, context_tokens=131072)
-    short = ModelSize(parameters_b=8, weights_bytes=weights, kv_bytes_per_token=per_token, context_tokens=1024)
+    roomy = ModelSize(
+        parameters_b=8, weights_bytes=weights, kv=KvSize(bytes_per_token=per_token), context_tokens=131072
+    )
+    short = ModelSize(parameters_b=8, weights_bytes=weights, kv=KvSize(bytes_per_token=per_token), context_tokens=1024)
     assert tier_for(roomy).name == "13-27B"
     assert tier_for(short).name == "7-13B"
 
