@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.files.gguf import SIZES, _quantization, convert
+from tasks.engine.files.gguf_header import read_tensor_list
 from tasks.errors import ModelLoadFailed
 from tests.support import ROOT
 
@@ -150,6 +152,64 @@ def test_an_unknown_tensor_is_named(tmp_path: Path) -> None:
     weights = tiny_weights() | {"blk.0.ffn_gate_exps.weight": tiny_weights()["token_embd.weight"]}
     with pytest.raises(ModelLoadFailed, match=r"tensor 'blk\.0\.ffn_gate_exps\.weight'"):
         convert(save(tmp_path / "moe.gguf", weights=weights), tmp_path / "moe")
+
+
+def write_header(path: Path, *tensors: tuple[str, int]) -> Path:
+    """A GGUF file with metadata of several kinds and a list of tensors, and none of their numbers."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    entries = [
+        text("a.number") + struct.pack("<Id", 12, 1.5),
+        text("a.text") + struct.pack("<I", 8) + text("word"),
+        text("some.numbers") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 3),
+        text("some.texts") + struct.pack("<IIQ", 9, 8, 2) + text("one") + text("two"),
+    ]
+    listed = [text(name) + struct.pack("<IQIQ", 1, 32, kind, 0) for name, kind in tensors]
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, len(listed), len(entries)) + b"".join(entries + listed))
+    return path
+
+
+def test_the_list_of_tensors_is_read(tmp_path: Path) -> None:
+    """Behind metadata of any kind, as MLX writes it too."""
+    path = write_header(tmp_path / "a.gguf", ("a.weight", 3), ("b", 0), ("c", 77))
+    assert [(each.name, each.kind) for each in read_tensor_list(path)] == [
+        ("a.weight", "Q4_1"),
+        ("b", "F32"),
+        ("c", "kind 77"),
+    ]
+    assert {each.name for each in read_tensor_list(save(tmp_path / "tiny.gguf"))} == tiny_weights().keys()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (("a.weight", 12), "'a.weight' is Q4_K, which MLX does not read rightly"),
+        (("a.weight", 30), "is BF16"),
+        (("a.weight", 39), "is MXFP4"),
+        (("a.weight", 34), "is TQ1_0"),
+        (("a.weight", 77), "is kind 77"),
+        (("a.bias_of_all", 8), "does not end in .weight"),
+    ],
+)
+def test_kinds_that_mlx_misreads_are_refused(tmp_path: Path, tensor: tuple[str, int], message: str) -> None:
+    """Before MLX is asked: it reads some with wrong numbers, and stops at others without a word."""
+    path = write_header(tmp_path / "a.gguf", ("fine.weight", 2), tensor)
+    with pytest.raises(ModelLoadFailed, match=message) as raised:
+        convert(path, tmp_path / "out")
+    assert str(path) in str(raised.value)
+
+
+def test_a_tensor_that_mlx_left_out_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has read is counted against the file's list."""
+    import mlx.core as mx
+
+    path, weights = save(tmp_path / "tiny.gguf"), tiny_weights()
+    del weights["blk.1.ffn_up.weight"]
+    monkeypatch.setattr(mx, "load", lambda *_, **__: (weights, tiny_metadata()))
+    with pytest.raises(ModelLoadFailed, match=r"19 of 20 tensors, not 'blk\.1\.ffn_up\.weight'"):
+        convert(path, tmp_path / "out")
 
 
 def test_a_folder_that_exists_is_not_overwritten(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.files.gguf_header import check_tensors
 from tasks.errors import ModelLoadFailed
 
 if TYPE_CHECKING:
@@ -111,11 +112,17 @@ def _read(source: Path) -> tuple[dict[str, mx.array], dict[str, Any]]:
 
     if not source.is_file():
         raise ModelLoadFailed(f"{source} is not a file")
+    tensors = check_tensors(source)
     try:
         loaded: Any = mx.load(str(source), format="gguf", return_metadata=True)
     except (RuntimeError, ValueError) as error:
         raise ModelLoadFailed(f"{source} is not a complete GGUF file: {error}") from None
     weights, metadata = loaded
+    left_out = sorted({tensor.name for tensor in tensors} - weights.keys())
+    if left_out:
+        raise ModelLoadFailed(
+            f"{source}: MLX has read {len(tensors) - len(left_out)} of {len(tensors)} tensors, not {left_out[0]!r}"
+        )
     return weights, metadata
 
 
