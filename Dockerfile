@@ -7,7 +7,7 @@ WORKDIR /src
 COPY requirements.lock ./
 RUN sed -e '/--hash/d' -e 's/ \\$//' requirements.lock > constraints.txt \
     && python -m venv /opt/venv
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py celery_mlx_commands.py README.md LICENSE ./
 COPY tasks tasks
 COPY worker_config worker_config
 
@@ -21,7 +21,7 @@ FROM python:3.13-slim AS base
 RUN useradd --uid 10001 --create-home celery
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /home/celery
-ENTRYPOINT ["celery", "-A", "tasks"]
+ENTRYPOINT ["celery", "-A", "celery_mlx"]
 
 FROM base AS celery
 COPY --from=celery-build /opt/venv /opt/venv

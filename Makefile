@@ -20,7 +20,7 @@ help: ## list the commands
 
 install: $(INSTALLED) ## make .venv with everything in it
 
-$(INSTALLED): pyproject.toml requirements.lock requirements-mkl.lock
+$(INSTALLED): pyproject.toml setup.py requirements.lock requirements-mkl.lock
 	@$(or $(PYTHON),python3) -c $(RECENT) || { echo "error: celery-mlx needs Python 3.11 or later: install it, or name it: make install PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "installing into .venv (a minute or two) ..."
 	@$(PYTHON) -m venv .venv

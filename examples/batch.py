@@ -7,8 +7,8 @@ import time
 
 from celery import group
 
-from tasks import generate
-from tasks.errors import QueueFull
+from celery_mlx import generate
+from celery_mlx.errors import QueueFull
 
 count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 requests = [

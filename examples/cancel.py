@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery.exceptions import TaskRevokedError
 
-from tasks import generate
+from celery_mlx import generate
 
 result = generate.delay(messages=[{"role": "user", "content": "Count to one thousand."}], max_tokens=1000)
 for chunk in result.stream(idle_timeout=120):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
-from tasks import generate
-from tasks.errors import GenerationError, InvalidRequest, QueueFull
+from celery_mlx import generate
+from celery_mlx.errors import GenerationError, InvalidRequest, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tasks.client.result import GenerateResult
+    from celery_mlx.client.result import GenerateResult
 
 web = FastAPI()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks import generate
+from celery_mlx import generate
 
 question = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
 batch = [generate.apply_async(kwargs=question, priority=9) for _ in range(12)]

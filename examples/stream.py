@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tasks import generate
+from celery_mlx import generate
 
 question = " ".join(sys.argv[1:]) or "What is photosynthesis?"
 result = generate.delay(messages=[{"role": "user", "content": question}], max_tokens=128)

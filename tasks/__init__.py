@@ -42,7 +42,7 @@ class _Package(ModuleType):
         from importlib import import_module
 
         # A shared task is in an application's registry once its module is loaded.
-        name = import_module("tasks.generate").generate.name
+        name = import_module(".generate", __name__).generate.name
         return self.app.tasks[name]
 
     @generate.setter

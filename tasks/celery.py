@@ -12,6 +12,7 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
 from tasks.errors import refuse
+from tasks.names import PACKAGE
 from worker_config.celeryconfig import celery_options
 from worker_config.environment import SettingError
 from worker_config.settings import current_settings
@@ -48,7 +49,7 @@ if click.get_current_context(silent=True) is not None:
     # Celery warns root of unpickling, which this application never does; its six lines hide the line that matters.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = Celery("tasks", include=["tasks.generate"])
+app = Celery("tasks", include=[f"{PACKAGE}.generate"])
 app.config_from_object(_options())
 app.user_options["worker"] = _worker_options()
 
@@ -58,6 +59,6 @@ def _check_flower(**_: Any) -> None:
     """Flower has read its options and is about to listen: it has no signal of its own."""
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "flower":
-        flower = import_module("tasks.cli.flower")
+        flower = import_module(".cli.flower", __package__)
         flower.require_port()
         flower.require_redis(app)

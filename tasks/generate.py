@@ -17,7 +17,7 @@ from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
-from tasks.names import ACCEPTED, GENERATE, is_ours
+from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 
@@ -36,7 +36,7 @@ class GenerateTask(Task):
     typing = False  # the parameters are checked by tasks.client.parameters, with better messages
     acks_late = True
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
-    Request = "tasks.worker.celery.request:GenerateRequest"
+    Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False
 
     __signature__ = KeywordSignature()
@@ -191,7 +191,9 @@ class GenerateTask(Task):
         from tasks.client.request import arguments
 
         checked(options, Parameters.model_fields)
-        return import_module("tasks.worker.eager").eager_result(super().apply(*arguments(args, kwargs), **options))
+        return import_module(".worker.eager", __package__).eager_result(
+            super().apply(*arguments(args, kwargs), **options)
+        )
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
         """The result of a request that was sent, here or by another process."""
@@ -208,8 +210,8 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
     the parameters are in docs/api.md.
     """
     # A worker calls this; what it does is in tasks.worker.attempts.run.
-    module = "tasks.worker.eager" if task.request.is_eager else "tasks.worker.attempts.run"
-    return cast("Answer", import_module(module).generate(task, previous, values))
+    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.run"
+    return cast("Answer", import_module(module, __package__).generate(task, previous, values))
 
 
 run.__name__ = run.__qualname__ = "generate"  # what help() calls it
@@ -218,13 +220,13 @@ run.__name__ = run.__qualname__ = "generate"  # what help() calls it
 @signals.celeryd_init.connect
 def _become_worker(**_: Any) -> None:
     """A worker that includes this module starts in this process: connect its side of it."""
-    import_module("tasks.worker.celery.lifecycle").prepare()
+    import_module(".worker.celery.lifecycle", __package__).prepare()
 
 
 @signals.beat_init.connect
 def _begin_sweep(sender: Any, **_: Any) -> None:
     """Beat starts in this process: the sweep runs beside it."""
-    import_module("tasks.sweep").start_sweep(sender.app)
+    import_module(".sweep", __package__).start_sweep(sender.app)
 
 
 generate: GenerateTask = shared_task(run, name=GENERATE, base=GenerateTask, bind=True)

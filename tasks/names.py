@@ -1,5 +1,9 @@
 """Names that more than one floor needs."""
 
+#: This package: ``tasks`` in a checkout, ``celery_mlx`` where the distribution is installed or goes by its own name.
+PACKAGE = __name__.rpartition(".")[0]
+#: How its commands are typed.
+COMMAND = f"celery -A {PACKAGE}"
 #: The inference task, as Celery knows it.
 GENERATE = "tasks.generate"
 #: All tasks of this project that a worker answers with an engine.

@@ -6,6 +6,7 @@ changes where that application's other tasks go.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from worker_config.redis_url import RedisUrl
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from worker_config.settings import Settings
 
 DEFAULT_QUEUE = "celery"
-BACKEND = "tasks.broker.results:Backend"
+#: What Celery and kombu import, by the name that leads to it from every project.
+BACKEND = "celery_mlx.broker.results:Backend"
 #: Celery's priorities on Redis: 0 (interactive, the default) is taken first, then 5, then 9 (batch). 3 and 6 are kombu's own
 #: steps: a producer without our options puts its priorities 3 to 8 there, and nobody else would ever look.
 PRIORITY_STEPS = [0, 3, 5, 6, 9]
@@ -27,7 +29,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     sentinels = url.sentinel_options()
     return {
         **_address(url),
-        "broker_transport": "tasks.broker.transport:Transport",
+        "broker_transport": "celery_mlx.broker.transport:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
@@ -73,10 +75,12 @@ def _address(url: RedisUrl) -> dict[str, Any]:
 
 def worker_options(settings: Settings) -> dict[str, Any]:
     """What a worker that runs ``tasks.generate`` needs, in this application or in another one."""
+    if lend := getattr(import_module("celery_mlx"), "lend_generate", None):
+        lend()  # a checkout beside a project that has a ``tasks`` of its own
     return {
         **broker_options(settings),
         # In the configuration because it beats -P there; tasks.worker refuses a pool that was typed.
-        "worker_pool": "tasks.worker.celery.pool:EnginePool",
+        "worker_pool": "celery_mlx.worker.celery.pool:EnginePool",
         # 0 = no limit: the channel asks Redis only for queues that have room, which is exact where Celery's count is not
         # (after a reconnect 4 running tasks became 8 reserved ones).
         "worker_prefetch_multiplier": 0,
@@ -95,6 +99,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         **worker_options(settings),
         "task_default_queue": DEFAULT_QUEUE,
         "task_queues": {name: {} for name in (*QUEUES, DEFAULT_QUEUE)},
-        "task_routes": ("tasks.models.routing.route_task",),
+        "task_routes": ("celery_mlx.models.routing.route_task",),
         "result_extended": False,
     }

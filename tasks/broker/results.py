@@ -28,6 +28,7 @@ from tasks.broker.channel import Channel
 from tasks.broker.qos import QoS
 from tasks.broker.result_watch import ResultWatch
 from tasks.broker.waiting import Wait, has_come, meta_of
+from tasks.errors import GenerationError
 from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.connection import Endpoint, endpoint, is_away
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from celery.app.task import Context
 
 ANSWER = Script(scripts.source("answer"))
+#: The module of our errors in a stored result, and what it was in earlier ones.
+ERRORS, OLD_ERRORS = "celery_mlx.errors", "tasks.errors"
 
 
 class Consumer(BaseResultConsumer):
@@ -151,6 +154,21 @@ class Backend(RedisBackend):
         super().__init__(*args, **options)
         if self._transport_options.get("sentinels"):
             self.connparams = through_sentinel(self.connparams, self._transport_options)
+
+    def prepare_exception(self, exc: BaseException, serializer: str | None = None) -> Any:
+        """Celery's, with the distribution's name for our errors, whatever this process calls the package."""
+        prepared = super().prepare_exception(exc, serializer)
+        if isinstance(exc, GenerationError) and isinstance(prepared, dict):
+            prepared["exc_module"] = ERRORS
+        return prepared
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """Celery's, which looks for the class by the name that the module has here."""
+        if isinstance(exc, dict):
+            module = exc.get("exc_module")
+            if module == ERRORS or (module == OLD_ERRORS and module not in sys.modules):
+                exc = {**exc, "exc_module": GenerationError.__module__}
+        return super().exception_to_python(exc)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: whoever waits for a result listens to it."""

@@ -33,6 +33,7 @@ from tasks.broker.channel import Channel
 from tasks.broker.envelope import check_frame, task_id_of
 from tasks.broker.message import blames_message, fault
 from tasks.errors import InvalidRequest
+from tasks.names import PACKAGE
 
 
 class Transport(stock.Transport):
@@ -54,4 +55,6 @@ class Transport(stock.Transport):
 
 
 # How kombu shows an address, in a worker's banner and in Flower: as redis://, which is what was written.
-resolve_aliases["tasks.broker.transport:Transport"] = "redis"
+resolve_aliases.update(
+    dict.fromkeys(("celery_mlx.broker.transport:Transport", f"{PACKAGE}.broker.transport:Transport"), "redis")
+)

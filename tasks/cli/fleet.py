@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import tasks.worker.celery.control  # noqa: F401  (Celery imports this module before any command: "celery control" then knows ours)
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.state import read_state

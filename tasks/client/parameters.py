@@ -15,6 +15,7 @@ from tasks.client.explain import explain, shown_name, unknown
 from tasks.client.plain import plain
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
+from tasks.names import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ class Parameters(BaseModel):
     prompt: Annotated[str | None, Field(description="send one text; several are several requests, as a group")] = None
     model: Annotated[
         Annotated[str, Field(min_length=1, max_length=256)] | None,
-        Field(description="use a name of the catalogue, as celery -A tasks models lists them"),
+        Field(description=f"use a name of the catalogue, as {COMMAND} models lists them"),
     ] = None
     max_tokens: Annotated[
         int, Field(ge=1, le=MAX_COUNT, description=f"use 1 or more, or leave it out for {MAX_TOKENS_DEFAULT}")

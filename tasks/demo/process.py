@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tasks.demo.errors import SetupError
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ class GuardedProcess:
         self.log = log
         self._grace_s = grace_s
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", "tasks.demo.guard", str(grace_s), str(log), str(remove or ""), *command],
+            [sys.executable, "-m", f"{PACKAGE}.demo.guard", str(grace_s), str(log), str(remove or ""), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

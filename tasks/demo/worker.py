@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
+from tasks.names import PACKAGE
 from tasks.server import keys
 from worker_config.settings import environment_with
 
@@ -38,7 +39,7 @@ class DemoWorker:
         self._model = model
         folder = Path(tempfile.mkdtemp(prefix="celery-mlx-"))
         schedule = folder / "schedule"
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-B", "-s", str(schedule), "-n", self.node]
+        command = [sys.executable, "-m", "celery", "-A", PACKAGE, "worker", "-B", "-s", str(schedule), "-n", self.node]
         environment = environment_with(
             REDIS_URL=url,
             CELERY_MLX_MODELS=model,

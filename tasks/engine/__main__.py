@@ -21,6 +21,7 @@ from tasks.engine.loop import Engine
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ OOM_SCORE_MOST = 1000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.engine", description=__doc__)
     parser.add_argument("--fd", type=int, help="serve the worker at the other end of this socket")
     parser.add_argument("model", nargs="?", help="a model's folder or hub id, or fake:STEP_MS")
     parser.add_argument("--prompt", help="what to say to the model")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import ModelLoadFailed, UnknownModel
 from tasks.messages.memory import KvSize, margin_bytes
 from tasks.models.routing import KV_ROOM_BYTES, KV_ROOM_TOKENS, size_of
+from tasks.names import PACKAGE
 from worker_config.cache import bundled_folder
 from worker_config.hub import fetched_snapshot
 from worker_config.settings import current_settings
@@ -78,7 +79,7 @@ def local_source(entry: ModelEntry) -> Source | None:
         return Source(str(folder), folder.name) if folder is not None else None
     if entry.kind == "bundled":
         folder = bundled_folder(entry.source)
-        remedy = "run `make model` (or `python -m tasks.demo.bundled`)"
+        remedy = f"run `make model` (or `python -m {PACKAGE}.demo.bundled`)"
     else:
         folder = Path(entry.source)
         remedy = "put the model there, or correct its source in the catalogue"

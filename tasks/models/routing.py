@@ -13,7 +13,7 @@ from tasks.messages.registry import WorkerRecord
 from tasks.models.files import ModelSize, read_model_size
 from tasks.models.names import bits_from_name, parameters_from_name
 from tasks.models.reading import ModelFilesUnreadable
-from tasks.names import is_ours
+from tasks.names import COMMAND, is_ours
 from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, current_catalogue
 from worker_config.hub import hub_snapshot
@@ -279,7 +279,7 @@ def _nobody_serves(model: str, tier: Tier, snapshot: FleetSnapshot) -> str:
     needs = f", which a Mac with {tier.gpu_cores} GPU cores and {tier.memory_gb} GB does" if tier.memory_gb else ""
     return (
         f"no live worker consumes {tier.queue}, where requests for {model!r} (tier {tier.name}) wait; the fleet serves "
-        f"{served}. Start `celery -A tasks worker -Q {tier.queue}` on a machine that carries the tier{needs}"
+        f"{served}. Start `{COMMAND} worker -Q {tier.queue}` on a machine that carries the tier{needs}"
     )
 
 

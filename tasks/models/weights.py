@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.reading import ModelFilesUnreadable, is_pointer, parse_object, pointer_message, read_object
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -201,7 +202,7 @@ def _other_weights(folder: Path) -> str:
     kinds: Sequence[tuple[str, str]] = (
         (
             "*.gguf",
-            "it has a GGUF file: convert that with python -m tasks.engine.files.gguf, or take the model's repository",
+            f"it has a GGUF file: convert that with python -m {PACKAGE}.engine.files.gguf, or take the model's repository",
         ),
         ("adapters.safetensors", "it is an adapter, which needs its base model"),
         ("*.safetensors", "it has weights under another name: convert the model with mlx_lm.convert"),

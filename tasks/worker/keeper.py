@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from tasks.errors import GenerationError
 from tasks.metrics.distributions import percentile
+from tasks.names import COMMAND
 from tasks.registry import DuplicateWorker
 from tasks.registry.lifeline import Lifeline
 
@@ -239,7 +240,7 @@ class Keeper(threading.Thread):
             self._warn_at = now + NO_SWEEP_S
         elif now >= self._warn_at:
             self._warn_at = now + WARN_EVERY_S
-            logger.warning("no sweep is running, so nobody takes over from a dead worker: start celery -A tasks beat")
+            logger.warning("no sweep is running, so nobody takes over from a dead worker: start %s beat", COMMAND)
 
     def _look_for_cancels(self) -> None:
         running = self._active() if self._journal is not None else []

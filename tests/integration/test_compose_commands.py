@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.processes import Program
 
 PASSWORDS = {"REDIS_PASSWORD": "r3disPassword", "FLOWER_PASSWORD": "fl0wer", "GRAFANA_PASSWORD": "gr4fana"}
-CELERY = [sys.executable, "-m", "celery", "-A", "tasks"]
+CELERY = [sys.executable, "-m", "celery", "-A", "celery_mlx"]
 
 
 class Stack:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.cli.diagnosis.machine import INSTALL
+from tasks.names import PACKAGE
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.hardware import Hardware
 
-PROBE = (sys.executable, "-m", "tasks.engine.probe")
+PROBE = (sys.executable, "-m", f"{PACKAGE}.engine.probe")
 #: The first import after an installation compiles; a GPU's driver may take seconds to wake up.
 TIMEOUT_S = 90.0
 

@@ -14,6 +14,7 @@ from tasks.models.files import read_model_size
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
 from tasks.models.weights import WeightsMissing, weight_files
+from tasks.names import PACKAGE
 from worker_config.cache import bundled_folder, cache_folder
 from worker_config.catalogue import ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 #: A 7B in 4 bits takes 4 GB, a 70B 40 GB.
 COMFORTABLE_FREE_BYTES = 10 << 30
-FETCH_BUNDLED = "python -m tasks.demo.bundled fetches it (93 MB)"
+FETCH_BUNDLED = f"python -m {PACKAGE}.demo.bundled fetches it (93 MB)"
 
 
 def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.cli.diagnosis.line import Line
 from tasks.errors import BrokerUnavailable
+from tasks.names import COMMAND
 from tasks.server.connection import OLDEST_VERSION, connect, endpoint
 from tasks.server.requirements import DIAGNOSIS, trouble_at, troubles
 
@@ -25,7 +26,7 @@ def server_lines(app: Any) -> Iterator[Line]:
         where = str(endpoint(app))
         client = connect(app, timeout_s=TIMEOUT_S)
     except BrokerUnavailable as error:
-        yield Line("failure", "Redis", str(error), "start doctor as celery -A tasks doctor, or set REDIS_URL")
+        yield Line("failure", "Redis", str(error), f"start doctor as {COMMAND} doctor, or set REDIS_URL")
         return
     with closing(client):
         try:

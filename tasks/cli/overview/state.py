@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.broker.queues import QueueDepth, depths
 from tasks.cli.overview.words import age, counted
 from tasks.messages.registry import Unreadable, WorkerRecord
+from tasks.names import COMMAND
 from tasks.registry import Registry
 from worker_config.tiers import QUEUES, TIERS
 
@@ -90,10 +91,10 @@ class FleetState:
         """What somebody should look into, most urgent first."""
         found = []
         if not self.workers:
-            found.append("no worker is registered; start one with: celery -A tasks worker")
+            found.append(f"no worker is registered; start one with: {COMMAND} worker")
         if self.swept_s is None or self.swept_s > NO_SWEEP_S:
             since = "ever ran" if self.swept_s is None else f"for {age(self.swept_s)}"
-            found.append(f"no sweep {since}, so nobody takes over from a dead worker; start: celery -A tasks beat")
+            found.append(f"no sweep {since}, so nobody takes over from a dead worker; start: {COMMAND} beat")
         found += [
             f"{counted(queue.depth, 'request')} in {queue.queue}, which no worker serves"
             for queue in self.queues

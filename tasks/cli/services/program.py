@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tasks.names import PACKAGE
 from worker_config import flowerconfig
 from worker_config.settings import Settings, variable_name
 
@@ -59,7 +60,7 @@ class Program:
     @property
     def command(self) -> list[str]:
         """The command line, with this Python's own path: services have no PATH worth its name."""
-        return [sys.executable, "-m", "celery", "-A", "tasks", self.role, *OPTIONS[self.role], *self.options]
+        return [sys.executable, "-m", "celery", "-A", PACKAGE, self.role, *OPTIONS[self.role], *self.options]
 
     @property
     def stop_s(self) -> int:

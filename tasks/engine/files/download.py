@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from tasks.engine.files.blobs import HUB_TIMEOUT_S, Blob, Plan, Progress, counting_bar, fetch_blob, is_away
 from tasks.engine.files.speaker import Speaker
 from tasks.errors import ModelLoadFailed
+from tasks.names import PACKAGE
 from worker_config.hub import LEAST_FREE_BYTES, complete_mark, fetched_snapshot, hub_cache, repository_folder
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _denied(error: OSError) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch what the command line names, and end the process."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.engine.files.download", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.engine.files.download", description=__doc__)
     parser.add_argument("model", help="a hub id, as owner/name")
     parser.add_argument("--revision", help="a branch, tag or commit")
     parser.add_argument("--refresh", action="store_true", help="ask the hub, even if the model is here")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.files.gguf_header import check_tensors
 from tasks.errors import ModelLoadFailed
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -217,7 +218,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         sys.stderr.write(f"{error.name} is not installed: pip install 'celery-mlx[worker]'\n")
     except ValueError as error:
-        sys.stderr.write(f"usage: python -m tasks.engine.files.gguf FILE FOLDER ({error})\n")
+        sys.stderr.write(f"usage: python -m {PACKAGE}.engine.files.gguf FILE FOLDER ({error})\n")
     except (ModelLoadFailed, OSError) as error:
         sys.stderr.write(f"{error}\n")
     else:

@@ -20,6 +20,7 @@ from tasks.broker.channel import Channel
 from tasks.broker.qos import QoS
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
+from tasks.names import PACKAGE
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
@@ -50,7 +51,7 @@ _consumer: Consumer | None = None
 
 def prepare() -> None:
     """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
-    import_module("tasks.worker.celery.control")  # registers its commands
+    import_module(".control", __package__)  # registers its commands
     logs.connect()
     signals.worker_init.connect(_on_worker_init)
     signals.worker_ready.connect(_on_worker_ready)
@@ -83,7 +84,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
     sender.concurrency = worker.concurrency
     if not _is_typed("loglevel"):
         sender.loglevel = logging.INFO  # at Celery's own default a worker says nothing, not even that it is ready
-    sender.consumer_cls = "tasks.worker.celery.consumer:Consumer"
+    sender.consumer_cls = f"{PACKAGE}.worker.celery.consumer:Consumer"
     sender.app.control.mailbox.node_cls = mailbox.Node
     sender.app.conf.broker_transport_options.update(transport_options(worker.identity))
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tasks.names import PACKAGE
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
     from celery.worker import WorkController
 
-OURS = "tasks.worker.celery.pool:EnginePool"
+#: Our pool, by the distribution's name and by the package's.
+OURS = ("celery_mlx.worker.celery.pool:EnginePool", f"{PACKAGE}.worker.celery.pool:EnginePool")
 WHY = {
     "prefork": "it would load the model once for each child process, and they could not share a batch",
     "processes": "it would load the model once for each child process, and they could not share a batch",
@@ -29,7 +31,7 @@ def refusal(sender: WorkController) -> str | None:
     ``worker_pool`` in the configuration beats ``-P`` without a word, so what was typed is looked at, not what Celery made
     of it.
     """
-    is_ours = _path_of(sender.pool_cls) == OURS
+    is_ours = _path_of(sender.pool_cls) in OURS
     consumed = [queue for queue in sender.app.amqp.queues.consume_from if queue in QUEUES]
     if not is_ours and not consumed:
         return None
@@ -37,7 +39,9 @@ def refusal(sender: WorkController) -> str | None:
     if typed in WHY:
         return f"-P {typed} cannot run an engine: {WHY[typed]}; leave -P out"
     if not is_ours:
-        return f"this worker consumes {consumed[0]} with the pool {_path_of(sender.pool_cls)}: set worker_pool={OURS!r}"
+        return (
+            f"this worker consumes {consumed[0]} with the pool {_path_of(sender.pool_cls)}: set worker_pool={OURS[0]!r}"
+        )
     if sender.options.get("autoscale"):
         return "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
     return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.errors import ModelLoadFailed
 from tasks.messages.registry import EngineState
 from tasks.models.footprint import Source
+from tasks.names import PACKAGE
 from tasks.worker.engines.process import ending
 from worker_config.settings import child_environment
 
@@ -60,7 +61,7 @@ class Download:
         self._stopped = False
         self._ended = threading.Event()
         self._process: subprocess.Popen[str] | None = None
-        command = [sys.executable, "-m", "tasks.engine.files.download", entry.source]
+        command = [sys.executable, "-m", f"{PACKAGE}.engine.files.download", entry.source]
         command += ["--revision", entry.revision] if entry.revision else []
         command += ["--refresh"] if refresh else []
         command += ["--timeout-s", str(settings.download_timeout_s), "--stall-s", str(settings.download_stall_s)]

@@ -19,6 +19,7 @@ import psutil
 
 from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, Shutdown
+from tasks.names import PACKAGE
 from worker_config.settings import child_environment, current_settings
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tasks.engine", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", f"{PACKAGE}.engine", "--fd", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

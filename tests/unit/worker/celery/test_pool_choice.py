@@ -75,6 +75,7 @@ def test_ours_may_start(type_: Callable[[str], str | None]) -> None:
 def test_a_path_is_as_good_as_a_class() -> None:
     """The pool is recognised before and after Celery has resolved its name."""
     assert refusal(worker("tasks.worker.celery.pool:EnginePool")) == ""
+    assert refusal(worker("celery_mlx.worker.celery.pool:EnginePool")) == ""
 
 
 def test_another_pool_for_our_queues() -> None:
@@ -82,7 +83,7 @@ def test_another_pool_for_our_queues() -> None:
     message = refusal(worker(Prefork))
     assert message is not None
     assert message.startswith("this worker consumes tier-under-3B with the pool celery.concurrency.prefork:TaskPool")
-    assert "worker_pool='tasks.worker.celery.pool:EnginePool'" in message
+    assert "worker_pool='celery_mlx.worker.celery.pool:EnginePool'" in message
 
 
 def test_another_application_s_worker() -> None:

@@ -1,0 +1,63 @@
+"""The sub-commands of ``celery -A celery_mlx``. Celery's command line loads them in every project, before the application.
+
+Each is loaded when it is typed: before that nobody knows whether ``tasks`` is this project's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+class _LastResort(MetaPathFinder, Loader):
+    """Has ``celery -A tasks`` be ``celery -A celery_mlx`` where no project and no other distribution has a ``tasks``."""
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == "tasks" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        package = import_module("celery_mlx")
+        self._spec = package.__spec__
+        return package
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # which the import system has just replaced
+
+
+if re.search(r" (-A[ =]?|--app[ =])tasks( |$)", " ".join(sys.argv)):
+    sys.meta_path.append(_LastResort())
+if {"control", "inspect"} & set(sys.argv):
+    import_module("celery_mlx.worker.celery.control")  # registers ours with Celery's
+
+
+class _Lazy(click.Command):
+    """A command that is loaded at its first use."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """The context of the command itself."""
+        assert self.name is not None
+        command: click.Command = getattr(import_module(f"celery_mlx.cli.{self.name}"), self.name)
+        command.params.extend(each for each in self.params if each not in command.params)  # an application's own
+        return command.make_context(info_name, args, parent, **extra)
+
+
+doctor = _Lazy(
+    "doctor", help="Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space."
+)
+fleet = _Lazy("fleet", help="Show workers and queues, renewed every second on a terminal.")
+metrics = _Lazy("metrics", help="Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet.")
+models = _Lazy(
+    "models", help="List the models that may be asked for, which of them are on this disk, and where they are loaded."
+)
+service = _Lazy("service", help="Run a worker, or what stands beside it, as a service of this machine.")
