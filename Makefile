@@ -13,7 +13,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help install model demo test check chaos lint format types contracts coverage bench docs lock clean
+.PHONY: help install model models demo test check chaos lint format types contracts coverage bench docs lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ check: lint types contracts coverage ## everything that CI runs
 
 chaos: install ## kill, stop and restart everything under load; ten minutes, CHAOS="--requests 100000" for longer
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
+
+models: install ## serve tiny models of every architecture that mlx-lm knows, and renew the table in docs/models.md
+	$(BIN)/python -m benchmarks.models --write
 
 lint: install ## look for mistakes and for formatting
 	$(BIN)/ruff check

@@ -37,6 +37,21 @@ def make_tiny_model(
     return folder
 
 
+def make_tiny_architecture(folder: Path, name: str) -> Path:
+    """Write a random model of any of mlx-lm's architectures (:mod:`benchmarks.models.tiny`), and return the folder."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from benchmarks.models.tiny import build, config
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tokenizer(folder, chat_template=True)
+    _, described = config(name)
+    (folder / "config.json").write_text(json.dumps({**described, "eos_token_id": 265}))
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(build(name).parameters())))
+    return folder
+
+
 def end_id(folder: Path) -> int:
     """The id of the token that ends an answer of this model."""
     return int(json.loads((folder / "config.json").read_text())["eos_token_id"])

@@ -35,6 +35,7 @@ logger = logging.getLogger("tasks.engine")
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADDED = 500
 OOM_SCORE_MOST = 1000
+BATCHING = {"equal": "with prompts in equal pieces", "apart": "row by row"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,6 +103,8 @@ def serve(fd: int) -> int:
     logger.info(
         "%s at revision %s is ready after %.1f s on %s", config.model, ready.revision, ready.load_s, ready.accelerator
     )
+    if facts.batching != "padded":
+        logger.warning("%s is served %s: %s", config.model, BATCHING[facts.batching], facts.batching_why)
     # A full garbage collection over what the libraries and the model are made of would stop all streams at once.
     gc.collect()
     gc.freeze()
@@ -156,6 +159,8 @@ def _ready(config: EngineConfig, facts: Facts, load_s: float) -> Ready:
         blas=facts.blas,
         load_s=load_s,
         pid=os.getpid(),
+        batching=facts.batching,
+        batching_why=facts.batching_why,
         sampling=dict(facts.sampling),
     )
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.sequence import Assembler, Request
     from tasks.engine.text.prompt import Prompt
-    from tasks.messages.engine import Submit, TokenLogprob
+    from tasks.messages.engine import Batching, Submit, TokenLogprob
     from tasks.messages.memory import KvSize
 
 
@@ -27,6 +27,8 @@ class Facts:
     blas: str
     end_ids: frozenset[int]
     sampling: Mapping[str, float] = field(default_factory=dict)
+    batching: Batching = "padded"
+    batching_why: str = ""
 
 
 @dataclass(slots=True, frozen=True)

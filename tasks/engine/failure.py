@@ -7,3 +7,19 @@ def first_line(error: BaseException) -> str:
     """The error's class and the first line of its text, which may be pages long."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+#: How MLX and the device's driver say that there is no memory left.
+_OUT_OF_MEMORY = (
+    "metal::malloc",
+    "[malloc]",
+    "out of memory",
+    "outofmemory",
+    "insufficient memory",
+    "unable to allocate",
+)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tasks.messages.memory import KvSize
 
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
+#: How rows are computed beside each other: padded to the longest; with equal counts, so that none is padded; or one by one.
+Batching: TypeAlias = Literal["padded", "equal", "apart"]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -140,6 +142,7 @@ class Ready:
     """The model is loaded. ``kv`` is what the KV cache of one request takes.
 
     ``sampling`` are the fields of :class:`Sampling` that the model's authors set in its generation_config.json.
+    ``batching`` is how its rows are computed, and ``batching_why`` why not in a quicker way.
     """
 
     model: str
@@ -152,6 +155,8 @@ class Ready:
     load_s: float
     pid: int
     sampling: Mapping[str, float] = field(default_factory=dict)
+    batching: Batching = "padded"
+    batching_why: str = ""
 
 
 @dataclass(slots=True, frozen=True)

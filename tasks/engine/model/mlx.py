@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import mlx.core as mx
 from mlx.utils import tree_reduce
 from mlx_lm import utils
-from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
-from tasks.engine.failure import first_line
+from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
 from tasks.engine.model.batch import Batch
+from tasks.engine.model.corrections import correct
 from tasks.engine.model.measure import measure_cache
+from tasks.engine.model.selftest import try_out
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.control import ControlTokens, added_tokens
@@ -46,15 +47,6 @@ Result = TypeVar("Result")
 
 #: The least and the most of the silence that an idle engine takes for the end of a burst.
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
-#: How MLX and the device's driver say that there is no memory left.
-_OUT_OF_MEMORY = (
-    "metal::malloc",
-    "[malloc]",
-    "out of memory",
-    "outofmemory",
-    "insufficient memory",
-    "unable to allocate",
-)
 
 
 def load_model(config: EngineConfig, progress: Callable[[float | None, str], None], blas: str) -> MlxBackend:
@@ -92,11 +84,6 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
             raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
         raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
     return backend
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
-    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def _check_budget(config: EngineConfig, size: int) -> None:
@@ -139,15 +126,6 @@ def accelerator() -> Literal["metal", "cuda", "cpu"]:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def _check_batchable(model: Module) -> None:
-    """Raise ModelLoadFailed where the model's kind of cache cannot be batched."""
-    for layer in make_prompt_cache(model):
-        if not hasattr(layer, "merge"):
-            raise ModelLoadFailed(
-                f"its {type(layer).__name__} cannot be batched by mlx-lm, so it cannot be served here"
-            )
-
-
 class MlxBackend:
     """A model of mlx-lm behind the engine's loop."""
 
@@ -164,10 +142,9 @@ class MlxBackend:
         template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
         self._format = find_format(added_tokens(tokenizer), source)
         self._prompts = PromptEncoder(tokenizer, template, ControlTokens(tokenizer, source, self._format.names))
-        _check_batchable(model)
-        logits = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model))
-        mx.eval(logits)  # the first step of all compiles kernels: not at the cost of the first request
-        self._vocabulary_tokens = int(logits.shape[-1])
+        # The first steps of all compile kernels, too: not at the cost of the first request.
+        bearing = try_out(model, correct(model))
+        self._vocabulary_tokens = bearing.vocabulary_tokens
         self.facts = Facts(
             revision=folder.revision,
             context_tokens=folder.context_tokens,
@@ -178,6 +155,8 @@ class MlxBackend:
             accelerator=accelerator(),
             blas=blas,
             end_ids=frozenset(tokenizer.eos_token_ids),
+            batching=bearing.batching,
+            batching_why=bearing.why,
         )
         self._bound_memory(config)
         self._batch: Batch = Batch(
@@ -186,6 +165,7 @@ class MlxBackend:
             prefill_step_tokens=config.prefill_step_tokens,
             prompt_cache_bytes=config.prompt_cache_bytes,
             ahead=self.facts.accelerator != "cpu",
+            batching=bearing.batching,
         )
 
     @property
@@ -213,7 +193,7 @@ class MlxBackend:
         Raises:
             OutOfDeviceMemory: the batch is lost.
         """
-        return _translated(lambda: self._batch.shares_prefill(request))
+        return _translated(lambda: self._batch.shares_prefill(request.prompt + request.ids))
 
     def insert(self, request: Request) -> int:
         """See :meth:`Batch.insert`.
@@ -221,7 +201,9 @@ class MlxBackend:
         Raises:
             OutOfDeviceMemory: the batch is lost.
         """
-        return _translated(lambda: self._batch.insert(request))
+        return _translated(
+            lambda: self._batch.insert(request.uid, request.prompt, request.ids, request.limit, request.submit.sampling)
+        )
 
     def decode(self) -> Sequence[Draw]:
         """See :meth:`Batch.decode`.

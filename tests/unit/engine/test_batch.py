@@ -10,8 +10,10 @@ import pytest
 
 from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.loop import Engine
-from tasks.engine.model.batch import HOLD_STEPS, LANE_TOKENS, SHARED_TOKENS, Batch, _Pace, common_prefix, plan
+from tasks.engine.model.batch import HOLD_STEPS, Batch
 from tasks.engine.model.mlx import load_model
+from tasks.engine.model.pace import LANE_TOKENS, Pace, plan
+from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.tiny_model import end_id, make_tiny_model
@@ -267,7 +269,7 @@ def test_common_prefix() -> None:
 
 def test_the_pace_of_a_prefill_follows_the_machine() -> None:
     """Until both are known two lanes; then as many as take five decode steps, within the bound, one lane at least."""
-    pace = _Pace()
+    pace = Pace()
     assert pace.tokens(5, 256) == 2 * LANE_TOKENS
     assert pace.tokens(10, 256) == 4 * LANE_TOKENS
     pace.stepped(4, 0.1)
@@ -282,7 +284,7 @@ def test_the_pace_of_a_prefill_follows_the_machine() -> None:
 def test_the_pace_finds_its_way_out_of_small_steps(first: int) -> None:
     """A step's fixed cost is not taken for its tokens': whatever the first step had, soon they take five decode steps."""
     fixed_s, token_s, rows = 0.09, 0.004, 16
-    pace = _Pace()
+    pace = Pace()
     pace.stepped(rows, fixed_s + rows * token_s)
     tokens = first
     for _ in range(12):

@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.client.parameters import parse
+from tasks.engine.failure import ran_out_of_memory
 from tasks.engine.files.folder import context_tokens
 from tasks.engine.files.source import find_model, folder_revision, weights_bytes
-from tasks.engine.model.mlx import load_model, ran_out_of_memory
+from tasks.engine.model.mlx import load_model
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tasks.messages.memory import KvSize
@@ -479,15 +480,6 @@ def test_a_template_without_tool_calls(backend: MlxBackend) -> None:
     """A template that leaves calls out without a word is an error that says so."""
     with pytest.raises(InvalidRequest, match=r"leaves out tool_calls; send what was called as content"):
         backend.encode(_submit(messages=parse({"messages": TOOL_HISTORY}).conversation()))
-
-
-def test_a_cache_that_cannot_be_batched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a model is refused when it is loaded, not when two requests meet."""
-    from mlx_lm.models.cache import ConcatenateKVCache
-
-    monkeypatch.setattr("tasks.engine.model.mlx.make_prompt_cache", lambda _: [ConcatenateKVCache()])
-    with pytest.raises(ModelLoadFailed, match="cannot be batched"):
-        _load(folder)
 
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")

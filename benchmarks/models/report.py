@@ -1,0 +1,66 @@
+"""What ``make models`` found, as the part of docs/models.md between two comments."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.models.matrix import Finding
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+BEGIN, END = "<!-- made by `make models` -->\n", "<!-- end of what `make models` made -->\n"
+PACKAGES = ("mlx-lm", "mlx", "transformers")
+SERVED = {"padded": "together", "equal": "together, prompts in equal pieces", "apart": "one by one"}
+
+
+def write(findings: Sequence[Finding], left_out: dict[str, str]) -> None:
+    """Put the findings into the page."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    text = f"{before}{BEGIN}\n{as_markdown(findings, left_out)}\n{END}{after}"
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def versions() -> str:
+    """The packages that a table holds for."""
+    return ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+
+
+def as_markdown(findings: Sequence[Finding], left_out: dict[str, str]) -> str:
+    """A paragraph with the counts, a table of what is not served as most are, and the names of the rest."""
+    right = [finding for finding in findings if finding.is_right]
+    padded = [finding.name for finding in right if finding.batching == "padded"]
+    others = [finding for finding in findings if finding.name not in padded]
+    worst = max((max(finding.differences.values(), default=0.0) for finding in right), default=0.0)
+    counts = ", ".join(
+        f"{sum(finding.batching == batching for finding in right)} {served}" for batching, served in SERVED.items()
+    )
+    summary = (
+        f"With {versions()}, in single precision on a CPU: of {len(findings) + len(left_out)} architectures and variants "
+        f"{len(right)} compute for rows in company what they compute for each alone ({counts}). The largest difference of "
+        f"their logits is {worst:.1g}."
+    )
+    lines = [
+        summary,
+        "",
+        "| architecture | caches | is served | because | largest difference |",
+        "|---|---|---|---|---|",
+        *(_row(finding) for finding in others),
+        *(f"| {name} | | **not tried** | {why} | |" for name, why in sorted(left_out.items())),
+        "",
+        f"Together, with nothing to say: {', '.join(padded)}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(finding: Finding) -> str:
+    if finding.error:
+        return f"| {finding.name} | {finding.caches} | **no** | {finding.error} | |"
+    served = SERVED[finding.batching] if finding.batching is not None else ""
+    worst = f"{max(finding.differences.values(), default=0.0):.1g}"
+    return f"| {finding.name} | {finding.caches} | {served} | {finding.why} | {worst if finding.is_right else f'**{worst}**'} |"

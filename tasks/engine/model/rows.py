@@ -1,0 +1,157 @@
+"""Groups of rows: those whose prompt is being computed, and those that get one token a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+if TYPE_CHECKING:
+    from mlx.nn.layers.base import Module
+
+    from tasks.engine.backend import Draw
+    from tasks.engine.model.caches import Caches
+    from tasks.engine.sampling.sampler import BatchSampler, Drawn
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One sequence. ``tokens`` are prompt, ids and all that was drawn; the first ``computed`` of them are in its cache."""
+
+    uid: int
+    tokens: list[int]
+    left: int
+    computed: int
+
+
+class Rows:
+    """Rows and their caches; ``caches`` is ``None`` where there are no rows."""
+
+    def __init__(self, rows: list[Row], caches: Caches | None) -> None:
+        self.rows = rows
+        self.caches = caches
+
+    def join(self, other: Rows) -> None:
+        """Append another group's rows."""
+        if self.caches is None:
+            self.caches = other.caches
+        else:
+            self.caches.join(other.caches)
+        self.rows = [*self.rows, *other.rows]
+
+    def keep(self, indices: list[int]) -> None:
+        """Drop all rows but these."""
+        self.rows = [self.rows[index] for index in indices]
+        if not indices:
+            self.caches = None
+        elif self.caches is not None:
+            self.caches.keep(indices)
+
+    def extract(self, index: int) -> list[Any]:
+        """A copy of one row's cache."""
+        assert self.caches is not None
+        return self.caches.extract(index)
+
+    @property
+    def row_bytes(self) -> int:
+        """What the caches take for one row."""
+        return self.caches.nbytes // len(self.rows) if self.caches is not None else 0
+
+
+class Prefilling(Rows):
+    """Rows whose prompt is being computed, up to its last token, which is the first decode step's input."""
+
+    def todo(self) -> list[int]:
+        """How many tokens of each row are left."""
+        return [len(row.tokens) - 1 - row.computed for row in self.rows]
+
+    def compute(self, model: Module, counts: list[int]) -> None:
+        """Compute the next ``counts[i]`` tokens of row i."""
+        assert self.caches is not None
+        tokens = []
+        for row, count in zip(self.rows, counts, strict=True):
+            tokens.append(row.tokens[row.computed : row.computed + count])
+            row.computed += count
+        self.caches.prefill(model, tokens)
+
+    def split_ready(self) -> Rows:
+        """Take out the rows whose prompt is complete."""
+        todo = self.todo()
+        ready = [index for index, left in enumerate(todo) if not left]
+        if not ready:
+            return Rows([], None)
+        if len(ready) == len(todo):
+            taken = Rows(self.rows, self.caches)
+            self.keep([])
+            return taken
+        assert self.caches is not None
+        taken = Rows(self.rows, self.caches.copy())
+        taken.keep(ready)
+        self.keep([index for index, left in enumerate(todo) if left])
+        return taken
+
+
+class Decoding(Rows):
+    """Rows that get one token a step.
+
+    ``_drawn`` is what the device draws for ``_drawn_rows`` while the host does other things. Rows that joined since then
+    go on from the last token of their prompt; they need no step of their own. With ``ahead`` the device gets its next
+    step before the host reads the last one.
+    """
+
+    def __init__(self, model: Module, sampler: BatchSampler, *, ahead: bool) -> None:
+        super().__init__([], None)
+        self._model = model
+        self._sampler = sampler
+        self._ahead = ahead
+        self._drawn: Drawn | None = None
+        self._drawn_rows: list[Row] = []
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether the device has been given a step that was not read yet."""
+        return self._drawn is not None
+
+    def keep(self, indices: list[int]) -> None:
+        """Drop all rows but these, and with the last row the step in flight."""
+        super().keep(indices)
+        if not indices:
+            self._drawn, self._drawn_rows = None, []
+
+    def step(self) -> list[Draw]:
+        """The tokens of the step in flight; with ``ahead`` the next one is launched first, if any row goes on."""
+        drawn, rows = self._drawn, self._drawn_rows
+        if self._ahead and any(row.left > 1 or row not in rows for row in self.rows):
+            self.launch()
+        else:
+            self._drawn, self._drawn_rows = None, []
+        assert drawn is not None  # prefill() leaves no rows without one
+        here = set(self.rows)
+        draws = drawn.read([row.uid for row in rows])
+        return [self._take(row, draw) for row, draw in zip(rows, draws, strict=True) if row in here]
+
+    def _take(self, row: Row, draw: Draw) -> Draw:
+        row.tokens.append(draw.token)
+        row.left -= 1
+        return draw
+
+    def launch(self) -> None:
+        """Give the device a step for all rows, without waiting for the one that it may be at."""
+        assert self.caches is not None
+        logits = self.caches.step(self._model, self._inputs())
+        self._drawn = self._sampler.sample([row.uid for row in self.rows], logits)
+        self._drawn_rows = self.rows
+        self._drawn.launch()
+        for row in self.rows:
+            row.computed += 1
+
+    def _inputs(self) -> mx.array:
+        """Each row's last token; those that were drawn by the step in flight are known to the device alone."""
+        places = {row: place for place, row in enumerate(self._drawn_rows)}
+        old = [places[row] for row in self.rows if row in places]
+        new = mx.array([row.tokens[-1] for row in self.rows if row not in places], mx.uint32)
+        if self._drawn is None or not old:
+            return new
+        tokens = self._drawn.tokens if len(old) == len(places) else self._drawn.tokens[mx.array(old)]
+        return mx.concatenate([tokens.astype(mx.uint32), new]) if new.size else tokens
