@@ -92,7 +92,7 @@ def test_a_request(commands: Commands, generate: GenerateTask) -> None:
     wait_until(lambda: commands["setex"] == REQUESTS, about="a result for each request, stored once")
     # A reader subscribes to the journal, nobody to the result, and reads once or twice. Each append looks at the last entry.
     assert commands["subscribe"] == REQUESTS
-    assert commands["xrevrange"] <= REQUESTS * (TOKENS + 6)
+    assert commands["xrevrange"] <= REQUESTS * (TOKENS + 8)
     # The worker asks once for each, and once a second where nothing comes.
     assert commands["brpop"] <= 2 * REQUESTS + 5
     # [97 with ten tokens]
