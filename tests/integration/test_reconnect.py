@@ -69,7 +69,7 @@ class Load:
         assert record is not None
         self._held = keys.unacked(record.identity)
         self.later = self._send(generate, "later", max_tokens=5, countdown=6)
-        wait_until(lambda: client.hlen(self._held) == 1)  # a full worker would not fetch it
+        assert client.zcard(keys.scheduled(QUEUE)) == 1
         self.running = [self._send(generate, f"r{number}") for number in range(4)]
         self.texts: dict[str, str] = {}
         self.errors: list[BaseException] = []

@@ -153,24 +153,6 @@ def test_hurried_while_redis_is_away(generate: GenerateTask, worker: StartWorker
     assert "2 requests cannot be given back; the sweep will give them to others" in node.log()
 
 
-def test_what_waits_for_its_time_goes_back(
-    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis
-) -> None:
-    """A request with a countdown that a stopped worker held is run by the next one, once."""
-    node = worker(*ARGS)
-    (later,) = send(generate, 1, 5, countdown=4)
-    record = node.record()
-    assert record is not None
-    wait_until(lambda: redis_client.hlen(keys.unacked(record.identity)))
-    node.signal(signal.SIGTERM)
-    assert node.wait() == 0
-    assert redis_client.llen("tier-under-3B") == 1
-    worker(*ARGS)
-    answer = later.get(timeout=WAIT_S)
-    assert answer["text"] == fake_text("s0", None, 5)
-    assert answer["attempt"] == 1
-
-
 def test_a_cancel_while_it_drains(generate: GenerateTask, worker: StartWorker) -> None:
     """A draining worker still hears a cancel, and its other requests go on to their ends."""
     node = worker(*ARGS)
