@@ -6,7 +6,7 @@ Token k of a request is a function of prompt, seed and k alone; some characters 
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
 ``!nan@N`` computes logits that are no numbers,
-and ``!fail`` cannot be tokenised. ``!think@N`` makes the first N tokens reasoning.
+``!fail`` cannot be tokenised, and ``!slow@S`` takes S seconds to be. ``!think@N`` makes the first N tokens reasoning.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _VOCABULARY: tuple[bytes, ...] = (
 )
 _FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break|nan)@(\d+)")
 _THINK = re.compile(r"!think@(\d+)")
+_SLOW = re.compile(r"!slow@(\d+(?:\.\d+)?)")
 _PIECE = re.compile(r"\s*\S+|\s+$")
 
 
@@ -209,6 +210,8 @@ class FakeBackend:
         prompt = _raw_prompt(submit)
         if "!fail" in prompt.split():
             raise InvalidRequest("prompt: asked the fake engine to fail")
+        if (slow := _SLOW.search(prompt)) is not None:
+            time.sleep(float(slow[1]))
         return Prompt([_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)])
 
     def assembler(self, submit: Submit, prompt: Prompt) -> FakeAssembler:

@@ -23,13 +23,17 @@ Item: TypeAlias = Request | Abort | Failed | Resize
 #: A burst that has not come in by then is not waited for.
 MOST_GATHER_S = 0.05
 BURST_FACTOR = 5
+#: Longer prompts are rendered and tokenised in a lane of their own, so that they hold up no short ones.
+LONG_CHARACTERS = 32_768
 
 
 class Intake:
-    """Takes messages in on one thread, prepares requests on another, and hands them over on a third."""
+    """Takes messages in on one thread, prepares requests on two others, long ones beside short ones, and hands them over."""
 
     def __init__(self) -> None:
-        self._submits: SimpleQueue[Submit] = SimpleQueue()
+        self._short: SimpleQueue[Submit] = SimpleQueue()
+        self._long: SimpleQueue[Submit] = SimpleQueue()
+        self._uids = itertools.count()
         self._changed = threading.Condition()
         self._ready: list[Item] = []
         #: What has come and is not tokenised yet, each with the abort that came after it.
@@ -40,7 +44,7 @@ class Intake:
         with self._changed:
             if isinstance(message, Submit):
                 self._pending[message.task_id] = None
-                self._submits.put(message)
+                (self._long if _characters(message) > LONG_CHARACTERS else self._short).put(message)
             elif isinstance(message, Abort) and message.task_id in self._pending:
                 self._pending[message.task_id] = message
             else:
@@ -49,7 +53,8 @@ class Intake:
 
     def start(self, backend: Backend) -> None:
         """Begin to tokenise, with a loaded model."""
-        threading.Thread(target=self._tokenise, args=(backend,), name="intake", daemon=True).start()
+        for name, lane in (("intake", self._short), ("intake-long", self._long)):
+            threading.Thread(target=self._tokenise, args=(backend, lane), name=name, daemon=True).start()
 
     def collect(self, gather_s: float | None = None) -> list[Item]:
         """What is ready, in order of arrival.
@@ -79,15 +84,22 @@ class Intake:
         known = len(self._ready)
         return self._changed.wait_for(lambda: bool(self._pending) or len(self._ready) > known, within_s)
 
-    def _tokenise(self, backend: Backend) -> None:
-        for uid in itertools.count():
-            submit = self._submits.get()
-            item = _prepare(uid, submit, backend)
+    def _tokenise(self, backend: Backend, lane: SimpleQueue[Submit]) -> None:
+        while True:
+            submit = lane.get()
+            item = _prepare(next(self._uids), submit, backend)
             with self._changed:
                 self._ready.append(item)
                 if (abort := self._pending.pop(submit.task_id, None)) is not None:
                     self._ready.append(abort)
                 self._changed.notify_all()
+
+
+def _characters(submit: Submit) -> int:
+    """How long a prompt is, about."""
+    if submit.prompt is not None:
+        return len(submit.prompt)
+    return sum(len(str(message.get("content"))) for message in submit.messages or ())
 
 
 def _prepare(uid: int, submit: Submit, backend: Backend) -> Request | Failed:

@@ -313,12 +313,16 @@ class Engine:
             self._started.discard(event.task_id)
 
     def _lost(self, error: EngineGone) -> None:
-        """The process has ended: its flights go back, those of its batch with a crash to their account."""
+        """The process has ended: its flights go back, those that it worked on with a crash to their account."""
         with self._changed:
             self.gone = True
             flights, self._flights = self._flights, {}
             started, self._started = self._started, set()
             self._changed.notify_all()
+        if flights and not started and self.ready is not None:
+            # Nothing was computed: the first in line was being rendered or tokenised, and the engine died of that, or was
+            # ended for its silence. Whose work it was has to count, or the request would end one engine after the other.
+            started = {next(iter(flights))}
         if not self._closing:
             logger.error("%s; %d requests were in it", error, len(flights))
         if self.ready is None and self.failure is None:

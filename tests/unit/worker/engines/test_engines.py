@@ -455,10 +455,19 @@ class TestDying:
         engine.resize(10**9)
         engine.stop(stuck[1], "cancelled")
         assert [state.state for state in engines.states()] == ["ready"]
-        assert land(stuck[0]) == Release(attempt=1, crashed=False)
+        assert land(stuck[0]) == Release(attempt=1, crashed=True)  # the first in line
         outcome = land(stuck[1])
         assert isinstance(outcome, End)
         assert outcome.finish_reason == "cancelled"
+
+    def test_who_is_too_slow_to_prepare_is_blamed(self, make: Callable[..., Engines]) -> None:
+        """A prompt whose template or tokenising takes longer than a stall may: the engine is replaced, with a crash to the
+        account of that request, so that it ends after three; who waited behind it is innocent."""
+        engines = make(stall_timeout_s=1.0)
+        engine = engines.acquire(fake())
+        slow, behind = fly(engine, "!slow@60"), fly(engine, "behind")
+        assert land(slow) == Release(attempt=1, crashed=True)
+        assert land(behind) == Release(attempt=1, crashed=False)
 
     def test_a_request_that_cannot_be_sent_is_an_error(self, make: Callable[..., Engines]) -> None:
         """It ends at once and is not waited for: the engine does not count as stalled."""

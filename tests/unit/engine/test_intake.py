@@ -1,0 +1,27 @@
+"""From a worker's messages to requests."""
+
+from __future__ import annotations
+
+from tasks.engine.fake import FakeBackend
+from tasks.engine.intake import LONG_CHARACTERS, Intake
+from tasks.engine.sequence import Request
+from tasks.messages.engine import EngineConfig, Submit
+from tests.support import wait_until
+
+
+def test_a_long_prompt_holds_up_no_short_ones() -> None:
+    """While one is prepared, those that came behind it are, and are handed over; it follows when it is done."""
+    intake = Intake()
+    intake.start(FakeBackend(EngineConfig(model="fake:0"), lambda: None))
+    for name, prompt in (("long", "!slow@1 " + "x" * LONG_CHARACTERS), ("one", "short"), ("other", "short")):
+        intake.receive(Submit(task_id=name, messages=None, prompt=prompt, max_tokens=1))
+    came: list[str] = []
+
+    def have_come(count: int) -> bool:
+        came.extend(item.task_id for item in intake.collect() if isinstance(item, Request))
+        return len(came) >= count
+
+    wait_until(lambda: have_come(2))
+    assert came == ["one", "other"]
+    wait_until(lambda: have_come(3))
+    assert came == ["one", "other", "long"]
