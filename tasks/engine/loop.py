@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 #: How long others may overtake a request that cannot join the running batch.
 OVERTAKE_S = 2.0
+#: How long a request waits for memory that was promised, with nothing else to do, and how often it looks.
+PROMISE_S = 10.0
+PROMISE_LOOK_S = 0.01
 #: After so many steps in a row that fitted into memory, a batch that was halved may grow again.
 RECOVER_STEPS = 512
 
@@ -41,14 +44,17 @@ class Engine:
         model: str = "",
         memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
+        promise_s: float = PROMISE_S,
     ) -> None:
         self._backend = backend
         self._flush = flush
+        self._promise_s = promise_s
         self._intake = intake
         self._send_out = send
         self._max_batch = max_batch
         self._model = model
         self._budget = None if memory_budget_bytes is None else self._budget_of(memory_budget_bytes)
+        self._promised: Budget | None = None
         self._resizing = False
         self._limit = max_batch
         self._inbox: deque[Item] = deque()
@@ -89,7 +95,7 @@ class Engine:
             if isinstance(item, Abort):
                 self._abort(item)
             elif isinstance(item, Resize):
-                self._resize(item.memory_budget_bytes)
+                self._resize(item)
             elif isinstance(item, Failed):
                 self._events.append(item)
             elif item.reason is not None:
@@ -132,7 +138,7 @@ class Engine:
                 return request
             elif self._running:
                 return None
-            else:
+            elif not self._will_fit(request):
                 self._waiting.remove(request)
                 self._fail_for_memory(request)
         return None
@@ -160,6 +166,17 @@ class Engine:
         if room >= 0:
             self._backend.limit_prompt_cache(room)
         return room >= 0
+
+    def _will_fit(self, request: Request) -> bool:
+        """Whether the request fits into what was promised, which others are about to give back; waits for a moment."""
+        if self._promised is None or self._promised.room_bytes([request.most_tokens]) < 0:
+            return False
+        now = time.monotonic()
+        request.held_at = request.held_at or now
+        if now - request.held_at > self._promise_s:
+            return False
+        time.sleep(PROMISE_LOOK_S)
+        return True
 
     def _fail_for_memory(self, request: Request, why: str = "") -> None:
         if not why:
@@ -200,8 +217,9 @@ class Engine:
                     del self._running[uid]
                 self._free_room()
 
-    def _resize(self, total_bytes: int) -> None:
-        self._budget = self._budget_of(total_bytes)
+    def _resize(self, resize: Resize) -> None:
+        self._budget = self._budget_of(resize.memory_budget_bytes)
+        self._promised = self._budget_of(resize.promised_bytes)
         self._resizing = True
         self._free_room()
 

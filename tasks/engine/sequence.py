@@ -43,7 +43,8 @@ class Request:
 
     ``limit`` bounds ``ids``, ``owed`` is text that is due with the next events, and ``ahead`` counts, by kind, characters
     that an earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is
-    when another request first overtook it, ``ran_out_alone`` that it once ran out of memory with the batch to itself.
+    when another request first overtook it, ``held_at`` when it began to wait for promised memory, ``ran_out_alone`` that it
+    once ran out of memory with the batch to itself.
     """
 
     uid: int
@@ -60,6 +61,7 @@ class Request:
     cached_tokens: int = 0
     started: bool = False
     passed_over_at: float | None = None
+    held_at: float | None = None
     ran_out_alone: bool = False
     reason: FinishReason | None = None
     failed: bool = False

@@ -119,9 +119,13 @@ class Abort:
 
 @dataclass(slots=True, frozen=True)
 class Resize:
-    """Stay within so many bytes from now on, instead of :attr:`EngineConfig.memory_budget_bytes`; what runs may end first."""
+    """Stay within so many bytes from now on, instead of :attr:`EngineConfig.memory_budget_bytes`; what runs may end first.
+
+    ``promised_bytes`` is what the engine will be given once other engines have come down to their share.
+    """
 
     memory_budget_bytes: int
+    promised_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tiny_model import CHAT_TEMPLATE, make_tiny_model
+from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, make_tiny_model
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -21,11 +21,16 @@ WAIT_S = 60.0
 GENERATION = "generation_config.json"
 NAMED = "additional_chat_templates/rag.jinja"
 
+SCRIPT = "say it"
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": CONTEXT_TOKENS}
+
 #: Models by name: files that are put beside those of the tiny model, and what its catalogue entry says.
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "random": ({}, ""),
     "top-k-1": ({GENERATION: {"do_sample": True, "temperature": 0.6, "top_k": 1, "eos_token_id": [None]}}, ""),
     "catalogued": ({GENERATION: {"top_k": 1}}, "defaults = { top_k = 0 }"),
+    "yarn-8k": ({"config": {"rope_scaling": YARN}}, ""),
+    "plain-8k": ({}, "context_tokens = 8192"),
     "template-by-name": ({NAMED: CHAT_TEMPLATE}, 'chat_template = "rag"'),
 }
 
@@ -43,8 +48,11 @@ def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("models")
     entries = []
     for name, (files, entry) in MODELS.items():
-        folder = make_tiny_model(root / name, chat_template=not name.startswith("template"))
+        made = {"script": SCRIPT, **files.get("config", {})} if name.endswith("8k") else {}
+        folder = make_tiny_model(root / name, chat_template=not name.startswith("template"), **made)
         for path, content in files.items():
+            if path == "config":
+                continue
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(content if isinstance(content, str) else json.dumps(content))
         entries.append(f'[[models]]\nname = "{name}"\nsource = "{folder}"\n{entry}\n')
@@ -85,3 +93,10 @@ def test_a_template_is_chosen_by_the_catalogue(generate: GenerateTask) -> None:
     usual, here = ask(generate, "random", messages=messages), ask(generate, "template-by-name", messages=messages)
     tokens = [each.get(timeout=WAIT_S)["usage"]["prompt_tokens"] for each in (usual, here)]
     assert tokens[0] == tokens[1] > len("hello")
+
+
+def test_a_context_of_8192_tokens_is_used(generate: GenerateTask) -> None:
+    """A rotary scaling's factor counts, and a catalogue may say more than config.json. Both models load at once, each with a
+    request that is longer than what an engine starts with, and wait for what the other gives back."""
+    sent = [ask(generate, model, max_tokens=6000, temperature=0) for model in ("yarn-8k", "plain-8k")]
+    assert [each.get(timeout=WAIT_S)["text"] for each in sent] == [SCRIPT, SCRIPT]

@@ -39,6 +39,8 @@ class Reservation:
         used_at: when the last of them left.
         target_bytes: it was told to come down to this, at ``target_at``, and has not said yet that it does.
         retiring: it takes no more requests, because somebody has waited for its bytes for too long.
+        share_bytes: its even share, which it has once others have come down to theirs.
+        promised_bytes: the share that it was last told of.
     """
 
     key: EngineKey
@@ -53,6 +55,8 @@ class Reservation:
     target_bytes: int | None = None
     target_at: float = 0.0
     retiring: bool = False
+    share_bytes: int = 0
+    promised_bytes: int = 0
 
     @property
     def taken_bytes(self) -> int:
@@ -226,6 +230,8 @@ class Budget:
             kept += floor_bytes if kept + floor_bytes <= spare else 0
         share = max(0, spare - kept) // len(sizable)
         targets = [(reservation, reservation.floor_bytes + share) for reservation in sizable]
+        for reservation, target in targets:
+            reservation.share_bytes = target
         told = [(reservation, target) for reservation, target in targets if target < reservation.held_bytes]
         free = self.free_bytes - kept
         for reservation, target in targets:
@@ -234,6 +240,16 @@ class Budget:
                 told.append((reservation, reservation.held_bytes + more))
                 free -= more
         return told
+
+    def promises(self) -> list[Reservation]:
+        """Engines that have less than their share, because others have not come down yet, and were not told of it."""
+        return [
+            reservation
+            for reservation in self.staying()
+            if _can_be_told(reservation)
+            and reservation.share_bytes - reservation.held_bytes >= LEAST_RAISE_BYTES
+            and reservation.share_bytes != reservation.promised_bytes
+        ]
 
     def set_target(self, reservation: Reservation, size_bytes: int, now: float) -> None:
         """Note that an engine was told to keep to this size: more is taken at once, less is free when it says so."""

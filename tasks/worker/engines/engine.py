@@ -171,10 +171,11 @@ class Engine:
             self._started.discard(task_id)
             self._changed.notify_all()
 
-    def resize(self, size_bytes: int) -> None:
-        """Have it stay within this part of the worker's budget; it says when it does."""
+    def resize(self, size_bytes: int, promised_bytes: int) -> None:
+        """Have it stay within this part of the worker's budget; it says when it does. More is promised for soon."""
+        process_bytes = self.footprint.process_bytes
         try:
-            self.process.send(Resize(size_bytes - self.footprint.process_bytes))
+            self.process.send(Resize(size_bytes - process_bytes, promised_bytes - process_bytes))
         except EngineGone:
             logger.debug("engine %s ended before it was given another size", self.process.pid)
 

@@ -160,7 +160,9 @@ class Loading:
                 floors.setdefault(key, floor_bytes)
         by_reservation = {id(engine.reservation): engine for engine in self.engines.values()}
         for reservation, size_bytes in self.budget.shares(floors.values()):
-            self._resize(by_reservation[id(reservation)], size_bytes)
+            self._resize(by_reservation[id(reservation)], size_bytes, reservation.share_bytes)
+        for reservation in self.budget.promises():
+            self._resize(by_reservation[id(reservation)], reservation.held_bytes, reservation.share_bytes)
 
     def engine_changed(self, engine: Engine) -> list[Action]:
         """An engine became ready, failed, ended or keeps to another size."""
@@ -241,10 +243,11 @@ class Loading:
             self._resize(engines[id(reservation)], size_bytes)
         return actions
 
-    def _resize(self, engine: Engine, size_bytes: int) -> None:
+    def _resize(self, engine: Engine, size_bytes: int, promised_bytes: int = 0) -> None:
         # At once, and not as an action: it only queues a message, which has to be before those of requests that rely on it.
         self.budget.set_target(engine.reservation, size_bytes, time.monotonic())
-        engine.resize(size_bytes)
+        engine.reservation.promised_bytes = promised_bytes
+        engine.resize(size_bytes, max(size_bytes, promised_bytes))
 
     def _loaded(self, engine: Engine) -> list[Action]:
         """An engine is ready: what it really needs takes the place of what was expected."""

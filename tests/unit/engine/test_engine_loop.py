@@ -49,14 +49,19 @@ class HandIntake(Intake):
 class Loop:
     """An engine whose turns the test makes."""
 
-    def __init__(self, *, max_batch: int = 4, total_bytes: int | None = None, backend: Any = None) -> None:
+    def __init__(
+        self, *, max_batch: int = 4, total_bytes: int | None = None, backend: Any = None, promise_s: float = 60.0
+    ) -> None:
         self.backend: Any = backend or FakeBackend(EngineConfig(model="fake:0"), lambda: None)
         self.intake = HandIntake(self.backend)
         self.outputs: list[StepOutput] = []
         self.answers: dict[str, Answer] = {}
         self.resized: list[int] = []
         self.engine = Engine(
-            self.backend, self.intake, self._take, max_batch=max_batch, memory_budget_bytes=total_bytes
+            *(self.backend, self.intake, self._take),
+            max_batch=max_batch,
+            memory_budget_bytes=total_bytes,
+            promise_s=promise_s,
         )
 
     def submit(self, task_id: str, max_tokens: int = 4, **fields: Any) -> None:
@@ -84,8 +89,8 @@ class Loop:
             self.engine.send()
         pytest.fail(f"not done after {most_turns} turns")
 
-    def resize(self, total_bytes: int) -> None:
-        self.intake.items.append(Resize(total_bytes))
+    def resize(self, total_bytes: int, promised_bytes: int = 0) -> None:
+        self.intake.items.append(Resize(total_bytes, promised_bytes))
 
     def _take(self, output: StepOutput | Resized) -> None:
         if isinstance(output, Resized):
@@ -254,6 +259,33 @@ def test_a_smaller_budget_is_kept_to_once_enough_has_ended() -> None:
     assert loop.resized == [_room_for(1)]
     assert all(answer.reason == "length" for answer in loop.answers.values())
     assert max(output.running for output in loop.outputs if output.step > 6) == 1
+
+
+def test_a_request_waits_for_memory_that_is_promised() -> None:
+    """Another engine is about to give it back: until then shorter requests run, and what exceeds the promise is refused."""
+    loop = Loop(total_bytes=_room_for(1))
+    loop.resize(_room_for(1), _room_for(3))
+    loop.submit("long", STEP_TOKENS)
+    loop.submit("too long", 4 * STEP_TOKENS)
+    loop.submit("short")
+    loop.turn(2)
+    assert loop.answers["long"].started is None
+    assert loop.answers["too long"].failed is not None
+    assert loop.answers["short"].started is not None
+    loop.resize(_room_for(3), _room_for(3))
+    loop.finish()
+    assert loop.answers["long"].reason == "length"
+
+
+def test_a_promise_that_is_not_kept_is_not_waited_for_for_ever() -> None:
+    """The error has the numbers as they are."""
+    loop = Loop(total_bytes=_room_for(1), promise_s=0.0)
+    loop.resize(_room_for(1), _room_for(3))
+    loop.submit("long", STEP_TOKENS)
+    loop.finish()
+    failed = loop.answers["long"].failed
+    assert failed is not None
+    assert str(_room_for(1)) in failed.message
 
 
 def test_a_larger_budget_holds_at_once() -> None:

@@ -190,6 +190,20 @@ class TestShares:
         both.target_reached(rich, int(4.5 * GB))
         assert both.shares() == [(poor, int(3.5 * GB))]
 
+    def test_who_cannot_have_its_share_yet_is_promised_it(self) -> None:
+        """Once, and until it has it: a long request then waits instead of being refused."""
+        rich, poor = ready("rich", 2, held_gb=7), ready("poor", 1)
+        both = budget(8, rich, poor)
+        both.set_target(rich, both.shares()[0][1], 0)
+        assert both.promises() == [poor]
+        assert poor.share_bytes == int(3.5 * GB)
+        poor.promised_bytes = poor.share_bytes
+        assert both.promises() == []
+        both.target_reached(rich, int(4.5 * GB))
+        both.set_target(poor, both.shares()[0][1], 0)
+        both.target_reached(poor, poor.share_bytes)
+        assert both.promises() == []
+
     def test_what_is_about_to_start_is_kept_free(self) -> None:
         """What another model is about to take is not given away."""
         reservation = ready("a", 2)

@@ -452,7 +452,7 @@ class TestDying:
         engine = engines.acquire(sized())
         os.kill(engine.process.pid, signal.SIGSTOP)
         stuck = [fly(engine, "word " * 1_000_000, task_id=f"large {number}") for number in range(2)]
-        engine.resize(10**9)
+        engine.resize(10**9, 10**9)
         engine.stop(stuck[1], "cancelled")
         assert [state.state for state in engines.states()] == ["ready"]
         assert land(stuck[0]) == Release(attempt=1, crashed=True)  # the first in line
