@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, KVCache, RotatingKVCache, make_prompt_cache
 
 from tasks.messages.memory import STEP_TOKENS, KvSize, KvWindow
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
+#: Caches whose size follows from the shapes of their arrays.
+_KNOWN = (KVCache, RotatingKVCache, ChunkedKVCache, ArraysCache)
 #: As many tokens as a state may need to get its size.
 _TRIED_TOKENS = 4
 
@@ -24,7 +26,7 @@ def measure_cache(model: Module) -> KvSize:
     cache = make_prompt_cache(model)
     model(mx.zeros((1, _TRIED_TOKENS), mx.int32), cache=cache)
     parts = list(_parts(cache))
-    if not all(hasattr(part, "keys") or hasattr(part, "cache") for part in parts):
+    if not all(isinstance(part, _KNOWN) for part in parts):
         return _by_growth(model)
     per_token = per_row = 0
     windows: Counter[int] = Counter()

@@ -43,6 +43,14 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26},
     "gemma3n_text": {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "num_hidden_layers": 35},
     "gemma4_text": {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "global_head_dim": 512},
+    "bailing_moe_v3": {"layer_group_size": 4},
+    "falcon_h1": {
+        "mamba_d_ssm": 1536, "mamba_d_state": 128, "mamba_d_conv": 4, "mamba_n_groups": 1, "mamba_n_heads": 24,
+        "mamba_d_head": 64,
+    },
+    "plamo2": {
+        "mamba_step": 2, "mamba_d_conv": 4, "mamba_d_state": 64, "mamba_num_heads": 64, "hidden_size_per_head": 128,
+    },
     "gpt_oss": {"head_dim": 64},
     "laguna": {"head_dim": 128},
     "nanochat": {"num_attention_heads": 10, "num_key_value_heads": 10},
@@ -54,7 +62,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen3_5": {"full_attention_interval": 4},
     "qwen3_next": {"full_attention_interval": 4},
     "youtu_llm": {"num_attention_heads": 16, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128},
-}
+}  # fmt: skip
 
 
 class Dimensions:

@@ -93,7 +93,7 @@ def _one_head(dims: Dimensions) -> list[Layer]:
 
 
 def _all_heads(dims: Dimensions) -> list[Layer]:
-    """Talkie: no grouping, whatever the configuration says."""
+    """Older models and Talkie: no grouping, whatever the configuration says."""
     return [Layer("full", dims.heads * 2 * dims.head_dim)] * dims.layers
 
 
@@ -157,7 +157,8 @@ def _states(dims: Dimensions) -> list[Layer]:
 FAMILIES: dict[str, Callable[[Dimensions], list[Layer]]] = {
     "afm7": _reusing, "baichuan_m1": _both, "bailing_hybrid": _hybrid, "bailing_moe_linear": _hybrid,
     "bailing_moe_v3": _hybrid, "deepseek_v32": _indexed, "falcon_h1": _both, "gemma3n_text": _sharing,
-    "gemma4_text": _sharing, "glm_moe_dsa": _indexed, "gpt_bigcode": _multi_query, "iquestloopcoder": _looped_window,
+    "gemma4_text": _sharing, "glm_moe_dsa": _indexed, "gpt2": _all_heads,
+    "gpt_bigcode": _multi_query, "gpt_neox": _all_heads, "gptj": _all_heads, "iquestloopcoder": _looped_window,
     "jamba": _hybrid, "llama4": _chunked, "kimi_linear": _hybrid, "lfm2": _hybrid, "lfm2_moe": _hybrid, "longcat_flash": _doubled,
     "longcat_flash_ngram": _doubled, "mamba": _states, "mamba2": _states, "mimo_v2_flash": _two_kinds,
     "minimax_m3_vl": _sparse, "minimax_m3": _sparse, "nanbeige": _looped, "nemotron-nas": _searched,
