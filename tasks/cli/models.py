@@ -1,4 +1,4 @@
-"""``celery -A tasks models``: which there are, on this disk and loaded somewhere; ``pull``, ``load``, ``unload``, ``pin``."""
+"""``celery -A tasks models``: which there are, on this disk and loaded somewhere; ``show``, ``pull``, ``load``, …"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError, refuse
 from tasks.messages.encoding import to_json
+from tasks.models.description import describe
 from tasks.models.files import read_model_size
 from tasks.models.footprint import local_source
 from tasks.models.reading import ModelFilesUnreadable
@@ -71,6 +72,29 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
         click.echo(row)
     if problem:
         click.echo(f"warning: where they are loaded is not known: {problem}", err=True)
+
+
+@models.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def show(ctx: click.Context, /, model: str, as_json: bool, **_: Any) -> None:
+    """Show what decides how a MODEL is served (context, sampling, templates, end tokens), and which file says so."""
+    del ctx
+    try:
+        entry = _catalogue().resolve(model)
+        folder = folder_of(entry)
+        if folder is None or not folder.is_dir():
+            raise click.ClickException(f"{entry.name} is not on this machine; `models pull` fetches a hub model")
+        facts = describe(entry, folder)
+    except (ModelNotAllowed, ModelFilesUnreadable) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(to_json({"model": entry.name, "folder": str(folder), "facts": [asdict(fact) for fact in facts]}))
+        return
+    click.echo(f"{entry.name}: {folder}")
+    for row in _table([("", "value", "said by"), *((fact.name, fact.value, fact.said_by) for fact in facts)]):
+        click.echo(row)
 
 
 @models.command()
@@ -181,7 +205,7 @@ def _row(line: Line) -> tuple[str, ...]:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [min(LONGEST, max(len(row[column]) for row in rows)) for column in range(len(COLUMNS))]
+    widths = [min(LONGEST, max(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     encoding = sys.stdout.encoding or "utf-8"
     for row in rows:
         text = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

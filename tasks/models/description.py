@@ -1,0 +1,105 @@
+"""What decides how a model is served, and which file or catalogue entry says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
+from tasks.models.files import read_model_size
+from tasks.models.generation import FILE, read_generation
+from tasks.models.reading import read_object, read_object_if_there
+from tasks.models.templates import read_templates
+from tasks.models.weights import INDEX, stray_files, weight_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from worker_config.catalogue import ModelEntry
+
+CATALOGUE = "catalogue"
+_OURS = "not set"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something about a model, its value, and where that is said."""
+
+    name: str
+    value: str
+    said_by: str
+
+
+def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
+    """The facts of a model whose files are in this folder.
+
+    Raises:
+        ModelFilesUnreadable: a file is missing or damaged.
+    """
+    return [
+        *_size(folder),
+        *_context(entry, folder),
+        *_sampling(entry, folder),
+        *_ends(folder),
+        *_template(entry, folder),
+    ]
+
+
+def _size(folder: Path) -> Iterator[Fact]:
+    files, size = weight_files(folder), read_model_size(folder)
+    said_by = INDEX if (folder / INDEX).is_file() else ", ".join(path.name for path in files[:2])
+    yield Fact("weights", f"{size.weights_bytes or 0:,} bytes in {len(files)} files", said_by)
+    if size.parameters_b is not None:
+        yield Fact("parameters", f"{size.parameters_b:.3g} billion", "headers of the weights")
+    for name in stray_files(folder):
+        yield Fact("not loaded", name, "no part of the model")
+    if size.kv is not None:
+        for tokens in (4096, 32768):
+            yield Fact(
+                f"KV cache of {tokens:,} tokens", f"{size.kv.row_bytes(tokens):,} bytes in 16 bits", "config.json"
+            )
+
+
+def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
+    found = read_context(folder, read_object(folder / "config.json"))
+    if entry.context_tokens is not None:
+        yield Fact("context", f"{entry.context_tokens:,} tokens", CATALOGUE)
+    elif found is not None:
+        yield Fact("context", f"{found.tokens:,} tokens", found.said_by)
+    else:
+        yield Fact("context", f"{DEFAULT_CONTEXT_TOKENS:,} tokens", "assumed: no file says it")
+
+
+def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
+    generation = read_generation(folder, read_object(folder / "config.json"))
+    for name, value in entry.defaults.items():
+        yield Fact(name, str(value), CATALOGUE)
+    for name, value in generation.sampling.items():
+        if name not in entry.defaults:
+            yield Fact(name, f"{value:g}", FILE)
+
+
+def _ends(folder: Path) -> Iterator[Fact]:
+    generation = read_generation(folder, read_object(folder / "config.json"))
+    if generation.ends:
+        yield Fact("end tokens", ", ".join(map(str, generation.ends)), generation.ends_said_by)
+    token = read_object_if_there(folder / "tokenizer_config.json").get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    if token:
+        yield Fact("end token", str(token), "tokenizer_config.json")
+    elif not generation.ends:
+        yield Fact("end tokens", "none: answers end by max_tokens and stop strings", _OURS)
+
+
+def _template(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
+    templates = read_templates(folder)
+    chosen = templates.choose(entry.chat_template)
+    if chosen is not None:
+        said_by = chosen.said_by if entry.chat_template is None else f"{chosen.said_by}, by the {CATALOGUE}"
+        yield Fact("chat template", f"{len(chosen.text):,} characters", said_by)
+    else:
+        yield Fact("chat template", "none for messages", _OURS)
+    for name, template in sorted(templates.named.items()):
+        if template is not chosen:
+            yield Fact(f"chat template {name}", f"{len(template.text):,} characters", template.said_by)

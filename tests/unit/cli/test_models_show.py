@@ -1,0 +1,81 @@
+"""``celery -A tasks models show``: what decides how a model is served, and where that is said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from tasks.cli import models as command
+from tasks.models.description import describe
+from tests.tiny_model import make_tiny_model
+from worker_config.catalogue import Catalogue
+from worker_config.catalogue_file import ModelEntry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _entry(folder: Path, **values: Any) -> ModelEntry:
+    return ModelEntry(name="tiny", kind="path", source=str(folder), **values)
+
+
+def _said(folder: Path, **values: Any) -> dict[str, tuple[str, str]]:
+    return {fact.name: (fact.value, fact.said_by) for fact in describe(_entry(folder, **values), folder)}
+
+
+def test_facts_and_the_files_that_say_them(tmp_path: Path) -> None:
+    """Context, sampling, end tokens, template, weights; a stray file is named."""
+    folder = make_tiny_model(tmp_path / "tiny")
+    (folder / "generation_config.json").write_text(
+        json.dumps({"top_k": 20, "temperature": 0.6, "eos_token_id": [7, 8]})
+    )
+    (folder / "model-old.safetensors").write_bytes(b"")
+    said = _said(folder)
+    assert said["context"] == ("2,048 tokens", "config.json: max_position_embeddings")
+    assert said["top_k"] == ("20", "generation_config.json")
+    assert said["end tokens"] == ("7, 8", "generation_config.json")
+    assert said["end token"] == ("<|im_end|>", "tokenizer_config.json")
+    assert said["chat template"][1] == "tokenizer_config.json"
+    assert said["not loaded"][0] == "model-old.safetensors"
+    # 2 layers × 2 heads × 16 × keys and values × 2 bytes.
+    assert said["KV cache of 4,096 tokens"][0] == f"{4096 * 256:,} bytes in 16 bits"
+
+
+def test_the_catalogue_goes_before_the_files(tmp_path: Path) -> None:
+    """And is named as what says it."""
+    folder = make_tiny_model(tmp_path / "tiny", chat_template=False)
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6}))
+    said = _said(folder, context_tokens=8192, defaults={"temperature": 0.3})
+    assert said["context"] == ("8,192 tokens", "catalogue")
+    assert said["temperature"] == ("0.3", "catalogue")
+    assert said["chat template"] == ("none for messages", "not set")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    """As a table, or as one JSON object."""
+    folder = make_tiny_model(tmp_path / "tiny")
+    catalogue = Catalogue({"tiny": _entry(folder), "gone": _entry(tmp_path / "gone")})
+    monkeypatch.setattr(command, "_catalogue", lambda: catalogue)
+    shown = CliRunner().invoke(
+        command.models, ["show", "tiny", *(["--json"] if as_json else [])], catch_exceptions=False
+    )
+    assert shown.exit_code == 0
+    if as_json:
+        facts = json.loads(shown.output)["facts"]
+        assert {"name": "context", "value": "2,048 tokens", "said_by": "config.json: max_position_embeddings"} in facts
+    else:
+        assert "context" in shown.output
+        assert "config.json: max_position_embeddings" in shown.output
+
+
+@pytest.mark.parametrize(("name", "says"), [("gone", "not on this machine"), ("unknown", "neither in the catalogue")])
+def test_a_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
+    """One line, and a status that scripts see."""
+    monkeypatch.setattr(command, "_catalogue", lambda: Catalogue({"gone": _entry(tmp_path / "gone")}))
+    shown = CliRunner().invoke(command.models, ["show", name])
+    assert shown.exit_code == 1
+    assert says in shown.output
