@@ -44,6 +44,7 @@ def main() -> int:
                 time.sleep(0.2)
             fleet.supervise()
             _tell(load, storm, begun)
+        load.audit()
         logs = {path.name: path.read_text(errors="replace") for path in Path(folder).glob("*.log")}
     return _report(load, storm, time.monotonic() - begun, logs)
 

@@ -41,13 +41,11 @@ class Saboteur(threading.Thread):
                 self.done = self._damage()
             time.sleep(0.005)
 
-    def _ids(self, *ways: Way) -> list[str]:
-        readings = list(self._load.readings)
-        return [one.task_id for one in readings if one.way in ways and one.verdict == "running" and one.task_id]
-
     def _take_token(self) -> bool:
-        for task_id in self._ids(Way.LATE):
-            stream = keys.stream(task_id)
+        for reading in list(self._load.readings):
+            if reading.way is not Way.LATE or reading.verdict != "running" or not reading.task_id:
+                continue
+            stream = keys.stream(reading.task_id)
             entries: Any = self._fleet.client.xrange(stream)
             for entry_id, fields in entries:
                 entry = json.loads(fields[b"d"])
@@ -65,9 +63,9 @@ class Saboteur(threading.Thread):
         return False
 
     def _change_result(self) -> bool:
-        for task_id in self._ids(Way.STREAM, Way.LATE):
-            key = f"celery-task-meta-{task_id}"
-            stored = self._fleet.client.get(key)
+        for reading in list(self._load.readings):
+            key = f"celery-task-meta-{reading.task_id}"
+            stored = self._fleet.client.get(key) if reading.way is not Way.CANCELLED and reading.task_id else None
             if isinstance(stored, bytes):
                 meta = json.loads(stored)
                 meta["result"]["text"] += "!"
