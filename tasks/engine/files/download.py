@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from tasks.engine.files.blobs import HUB_TIMEOUT_S, Blob, Plan, Progress, counting_bar, fetch_blob, is_away
 from tasks.engine.files.speaker import Speaker
 from tasks.errors import ModelLoadFailed
+from tasks.models.reading import ModelFilesUnreadable
 from tasks.names import PACKAGE
 from worker_config.hub import LEAST_FREE_BYTES, complete_mark, fetched_snapshot, hub_cache, repository_folder
 
@@ -124,7 +125,7 @@ def _local(source: str, revision: str | None) -> Path:
     """The folder of a model that this program or another one has fetched; the hub is not asked.
 
     Raises:
-        ModelLoadFailed: a file is missing. The client returns the folder even then.
+        ModelFilesUnreadable: a file is missing. The client returns the folder even then.
     """
     from tasks.engine.files.source import check_model
 
@@ -142,7 +143,7 @@ def _only_read(source: str, revision: str | None, denied: OSError) -> Path:
     try:
         return _local(source, revision)
     except Exception as error:
-        missing = str(error) if isinstance(error, ModelLoadFailed) else f"model {source} is not on this machine"
+        missing = str(error) if isinstance(error, ModelFilesUnreadable) else f"model {source} is not on this machine"
         raise ModelLoadFailed(f"{missing}; and it cannot be fetched: {_denied(denied)}") from error
 
 
