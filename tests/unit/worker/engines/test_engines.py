@@ -34,6 +34,7 @@ from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
 from worker_config.catalogue_file import ModelEntry
 from worker_config.settings import Settings
+from worker_config.tiers import TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -90,7 +91,8 @@ def make(notes: Notes) -> Iterator[Callable[..., Engines]]:
 
 
 def fake(options: str = "0", **fields: Any) -> ModelEntry:
-    return ModelEntry(name=f"fake:{options}", kind="fake", source=options, **fields)
+    """The entry of a fake model, of the smallest tier as the catalogue has it."""
+    return ModelEntry(name=f"fake:{options}", kind="fake", source=options, tier=TIERS[0], **fields)
 
 
 def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", **fields: Any) -> Flight:
