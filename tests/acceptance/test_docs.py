@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,15 @@ def test_every_command_line_is_understood() -> None:
         assert_understood(celery, context, words, line)
 
 
+def itself(command: click.Command) -> click.Command:
+    """The command, where it is one of ours that is loaded at its first use."""
+    if type(command).__module__ != "celery_mlx_commands":
+        return command
+    found = getattr(import_module(f"celery_mlx.cli.{command.name}"), str(command.name))
+    assert isinstance(found, click.Command)
+    return found
+
+
 def assert_understood(command: click.Command, context: click.Context, words: list[str], line: str) -> None:
     """Each word before the first option names a sub-command, as long as there are any; each option is the last one's."""
     known = options(command)
@@ -119,7 +129,8 @@ def assert_understood(command: click.Command, context: click.Context, words: lis
         elif isinstance(command, click.Group):
             inner = command.get_command(context, name)
             assert inner is not None, f"{line!r}: {command.name} has no {name}"
-            command, known = inner, options(inner)
+            command = itself(inner)
+            known = options(command)
 
 
 def options(command: click.Command) -> set[str]:
