@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from tasks.client.answer import Answer
 from tasks.client.chaining import with_previous
 from tasks.client.chunks import Chunk
 from tasks.client.parameters import parse
@@ -26,6 +25,7 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from tasks.client.answer import Answer
     from tasks.generate import GenerateTask
     from worker_config.catalogue import ModelEntry
 
@@ -103,17 +103,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             raise
     if isinstance(outcome, Error):
         raise error_for(outcome.code)(outcome.message)
-    return Answer(
-        text=flight.text,
-        reasoning=flight.reasoning or None,
-        finish_reason=outcome.finish_reason,
-        usage=outcome.usage,
-        timing=outcome.timing,
-        logprobs=flight.logprobs or None,
-        model=entry.name,
-        worker="eager",
-        attempt=1,
-    )
+    return flight.answer(outcome, "eager")
 
 
 def _fly(process: EngineProcess, flight: Flight) -> End | Error:

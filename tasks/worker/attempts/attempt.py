@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tasks.client.answer import Answer
 from tasks.errors import error_for
 from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
@@ -180,6 +181,20 @@ class Flight:
             finish_reason=finish_reason,
             usage=self.usage,
             timing=self.timing(),
+        )
+
+    def answer(self, end: End, worker: str) -> Answer:
+        """The request's result, as this worker stores it."""
+        return Answer(
+            text=self.text,
+            reasoning=self.reasoning or None,
+            finish_reason=end.finish_reason,
+            usage=end.usage,
+            timing=end.timing,
+            logprobs=self.logprobs or None,
+            model=self.model,
+            worker=worker,
+            attempt=end.attempt,
         )
 
     def error(self, code: str, message: str) -> Error:

@@ -12,7 +12,6 @@ from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
 from tasks.broker.fingerprint import fingerprint, kept_s, other_request
 from tasks.broker.qos import set_aside
-from tasks.client.answer import Answer
 from tasks.client.chaining import with_previous
 from tasks.client.parameters import parse
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
@@ -32,6 +31,7 @@ from worker_config.catalogue import ModelNotAllowed, current_catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.client.answer import Answer
     from tasks.client.parameters import Parameters
     from tasks.generate import GenerateTask
     from tasks.journal.writer import ClaimAnswer
@@ -255,17 +255,7 @@ class Run:
         """The request's result, or the cancel that ended it."""
         if end.finish_reason == "cancelled":
             raise Stopped
-        return Answer(
-            text=flight.text,
-            reasoning=flight.reasoning or None,
-            finish_reason=end.finish_reason,
-            usage=end.usage,
-            timing=end.timing,
-            logprobs=flight.logprobs or None,
-            model=flight.model,
-            worker=self._worker.node,
-            attempt=end.attempt,
-        )
+        return flight.answer(end, self._worker.node)
 
     def _fail(self, error: Error) -> NoReturn:
         if self._job.reason == "time_limit" and error.code == "deadline_exceeded":
