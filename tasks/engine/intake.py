@@ -10,7 +10,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.engine.sequence import Request, prompt_hash
-from tasks.errors import CannotResume, ContextExceeded, GenerationError, InvalidRequest
+from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
+from tasks.errors import CannotResume, GenerationError, InvalidRequest
 from tasks.messages.engine import Abort, Failed, Resize, Submit
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ Item: TypeAlias = Request | Abort | Failed | Resize
 #: A burst that has not come in by then is not waited for.
 MOST_GATHER_S = 0.05
 BURST_FACTOR = 5
-#: Longer prompts are rendered and tokenised in a lane of their own, so that they hold up no short ones.
-LONG_CHARACTERS = 32_768
 
 
 class Intake:
-    """Takes messages in on one thread, prepares requests on two others, long ones beside short ones, and hands them over."""
+    """Takes messages in on one thread, prepares requests on two others, and hands them over.
+
+    Long prompts have a thread of their own, so that they hold up no short ones.
+    """
 
     def __init__(self) -> None:
         self._short: SimpleQueue[Submit] = SimpleQueue()
@@ -129,7 +131,7 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         submit=submit,
         prompt=prompt.ids,
         prompt_hash=prompt_hash(prompt.ids),
-        limit=_limit(submit.max_tokens, len(prompt.ids), facts.context_tokens),
+        limit=tokens_left(len(prompt.ids), submit.max_tokens, facts.context_tokens),
         end_ids=facts.end_ids,
         assembler=backend.assembler(submit, prompt),
         rendering=prompt.rendering,
@@ -137,19 +139,6 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
     if submit.resume is not None:
         _resume(request, facts.revision)
     return request
-
-
-def _limit(max_tokens: int | None, prompt_tokens: int, context_tokens: int) -> int:
-    left = context_tokens - prompt_tokens
-    if max_tokens is None and left > 0:
-        return left
-    if max_tokens is None or max_tokens > left:
-        asked = "at least 1" if max_tokens is None else str(max_tokens)
-        raise ContextExceeded(
-            f"the prompt has {prompt_tokens} tokens and max_tokens is {asked}: together more than the model's context "
-            f"of {context_tokens} tokens"
-        )
-    return max_tokens
 
 
 def _resume(request: Request, revision: str) -> None:

@@ -141,7 +141,8 @@ class MlxBackend:
         source = folder.template.text if folder.template is not None else ""
         template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
         self._format = find_format(added_tokens(tokenizer), source)
-        self._prompts = PromptEncoder(tokenizer, template, ControlTokens(tokenizer, source, self._format.names))
+        control = ControlTokens(tokenizer, source, self._format.names)
+        self._prompts = PromptEncoder(tokenizer, template, control, folder.context_tokens)
         # The first steps of all compile kernels, too: not at the cost of the first request.
         bearing = try_out(model, correct(model))
         self._vocabulary_tokens = bearing.vocabulary_tokens

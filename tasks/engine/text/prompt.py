@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from tasks.engine.failure import first_line
 from tasks.engine.text import rendering
 from tasks.engine.text.control import unwrapped
+from tasks.engine.text.length import LONG_CHARACTERS, FewestTokens, tokens_left
 from tasks.engine.text.template import joined_parts
-from tasks.errors import InvalidRequest
+from tasks.errors import GenerationError, InvalidRequest
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -44,24 +45,31 @@ class PromptEncoder:
         tokenizer: the model's.
         template: its chat template.
         control: its control tokens.
+        context_tokens: the most tokens of a prompt and its answer together.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, template: ChatTemplate, control: ControlTokens) -> None:
+    def __init__(
+        self, tokenizer: TokenizerWrapper, template: ChatTemplate, control: ControlTokens, context_tokens: int
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._control = control
+        self._context_tokens = context_tokens
+        self._fewest_tokens = FewestTokens(tokenizer)
 
     def encode(self, submit: Submit) -> Prompt:
         """The request's prompt, with the chat template applied to messages.
 
         Raises:
             InvalidRequest: the model cannot take it.
+            ContextExceeded: its length alone says that it does not fit the context.
         """
         try:
             if submit.prompt is not None:
+                self._check_length(submit, submit.prompt)
                 return Prompt(list(self._tokenizer.encode(submit.prompt)), raw_tail(submit.prompt))
             return self._chat(submit)
-        except InvalidRequest:
+        except GenerationError:
             raise
         except (TypeError, ValueError, OverflowError) as error:
             field = "messages" if submit.prompt is None else "prompt"
@@ -75,10 +83,16 @@ class PromptEncoder:
         text = rendering.read(submit.resume.rendering, words) if submit.resume is not None else None
         if text is None:
             text = self._template.render(messages, submit.chat_template_kwargs, submit.reasoning_effort)
+        self._check_length(submit, text, sum(map(text.count, wrapping or ())))
         written, tail = rendering.write(text, words), text[-TAIL_CHARACTERS:]
         if wrapping is not None:
             return Prompt(self._control.encode(text, wrapping), unwrapped(tail, wrapping), written)
         return Prompt(list(self._tokenizer.encode(text, add_special_tokens=False)), tail, written)
+
+    def _check_length(self, submit: Submit, text: str, ignored: int = 0) -> None:
+        if len(text) > LONG_CHARACTERS:  # a shorter one is soon tokenised, and its error has the exact count
+            fewest = self._fewest_tokens(text, ignored)
+            tokens_left(fewest, submit.max_tokens, self._context_tokens, at_least=True)
 
 
 def raw_tail(prompt: str) -> str:

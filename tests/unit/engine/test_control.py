@@ -94,7 +94,7 @@ def wrapper(kind: str, template: str = PLAIN) -> TokenizerWrapper:
 
 def encoder(tokenizer: TokenizerWrapper) -> PromptEncoder:
     source: str = tokenizer._tokenizer.chat_template
-    return PromptEncoder(tokenizer, ChatTemplate(tokenizer, source, ""), ControlTokens(tokenizer, source))
+    return PromptEncoder(tokenizer, ChatTemplate(tokenizer, source, ""), ControlTokens(tokenizer, source), 1_000_000)
 
 
 def submit(*contents: str, **values: Any) -> Submit:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tasks.engine.fake import FakeBackend
-from tasks.engine.intake import LONG_CHARACTERS, Intake
+from tasks.engine.intake import Intake
 from tasks.engine.sequence import Request
+from tasks.engine.text.length import LONG_CHARACTERS
 from tasks.messages.engine import EngineConfig, Submit
 from tests.support import wait_until
 
