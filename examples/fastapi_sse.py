@@ -23,10 +23,10 @@ web = FastAPI()
 
 
 @web.get("/chat")
-def chat(question: str, max_tokens: int = 128) -> StreamingResponse:
+async def chat(question: str, max_tokens: int = 128) -> StreamingResponse:
     """One answer as events; a client that leaves frees its place in the batch."""
     try:
-        result = generate.delay(messages=[{"role": "user", "content": question}], max_tokens=max_tokens)
+        result = await generate.adelay(messages=[{"role": "user", "content": question}], max_tokens=max_tokens)
     except InvalidRequest as error:
         raise HTTPException(400, str(error)) from error
     except QueueFull as error:

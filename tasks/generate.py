@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tasks.client.groups import Groups
     from tasks.client.parameters import Parameters, ParameterValues
     from tasks.client.result import GenerateResult
+    from tasks.client.sender import Sender
 
 
 class GenerateTask(Task):
@@ -44,6 +45,14 @@ class GenerateTask(Task):
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
         """Send a request: ``help(generate)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
         return self.apply_async(previous, dict(parameters))
+
+    async def adelay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
+        """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
+        return await self.aapply_async(previous, dict(parameters))
+
+    async def aapply_async(self, *args: Any, **options: Any) -> GenerateResult:
+        """:meth:`apply_async` for asyncio, with the same arguments and errors."""
+        return await self.sender.send(lambda: self.apply_async(*args, **options))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body, which a worker does: everybody else sends a request."""
@@ -169,6 +178,14 @@ class GenerateTask(Task):
         from tasks.client.groups import Groups
 
         return Groups(self.app)
+
+    @cached_property
+    def sender(self) -> Sender:
+        """What sends for programs that use asyncio."""
+        from tasks.broker.withdraw import withdraw
+        from tasks.client.sender import Sender
+
+        return Sender(lambda result: withdraw(self.app, [result.id]))
 
     @cached_property
     def fleet(self) -> FleetView:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.fake import chat_prompt, fake_text
+from tasks.errors import InvalidRequest
 from tasks.messages.answer import usage_of
 from tests.support import wait_until
 
@@ -112,6 +113,23 @@ def test_three_readers(generate: GenerateTask) -> None:
     for reader in readers:
         reader.join(WAIT_S)
     assert texts == [result.get(timeout=WAIT_S)["text"]] * 3
+
+
+def test_asyncio_from_end_to_end(generate: GenerateTask) -> None:
+    """``adelay`` sends and ``aapply_async`` takes Celery's options; what is wrong is raised where it is awaited."""
+
+    async def main() -> list[str]:
+        results = await asyncio.gather(
+            *(generate.adelay(prompt="loop", model="fake:1", max_tokens=5, seed=n) for n in range(20)),
+            generate.aapply_async(kwargs={"prompt": "later", "model": "fake:1", "max_tokens": 5}, task_id="of-my-own"),
+        )
+        assert results[-1].id == "of-my-own"
+        with pytest.raises(InvalidRequest, match="max_tokens"):
+            await generate.adelay(prompt="none", max_tokens=0)
+        return [(await result)["text"] for result in results]
+
+    *same, other = asyncio.run(main())
+    assert [*same, other] == [*(fake_text("loop", n, 5) for n in range(20)), fake_text("later", None, 5)]
 
 
 def test_before_in_the_middle_and_after(generate: GenerateTask) -> None:

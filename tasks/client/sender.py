@@ -1,0 +1,56 @@
+"""How a program that uses asyncio sends: on a few threads, so that its event loop never waits for Redis.
+
+Threads, and not a second way of sending through ``redis.asyncio``: kombu and Celery build a message, run their signals and send it
+in one blocking call, which finds the server by way of TLS, Sentinel and ACLs. All of that would have to exist twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.errors import GenerationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger("tasks.generate")
+
+Sent = TypeVar("Sent")
+
+#: Requests that are sent at the same time. Each takes Redis about a millisecond; while Redis is silent the others wait here.
+THREADS = 16
+
+
+class Sender:
+    """The threads of one task; they begin with the first request.
+
+    Args:
+        take_back: takes back what was sent for somebody who has gone; it may block.
+    """
+
+    def __init__(self, take_back: Callable[[Any], None], threads: int = THREADS) -> None:
+        self._take_back = take_back
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="celery-mlx-sender")
+
+    async def send(self, send: Callable[[], Sent]) -> Sent:
+        """What ``send`` returns or raises. If the caller is cancelled meanwhile, what was sent is taken back."""
+        future = self._threads.submit(copy_context().run, send)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            # One that no thread has begun with is never sent.
+            if not future.cancelled():
+                self._threads.submit(self._undo, future)
+            raise
+
+    def _undo(self, future: Future[Sent]) -> None:
+        if future.exception() is not None:
+            return
+        try:
+            self._take_back(future.result())
+        except GenerationError as error:
+            logger.warning("a request whose caller was cancelled could not be taken back: %s", error)
