@@ -1,7 +1,7 @@
 """How a program that uses asyncio sends: on a few threads, so that its event loop never waits for Redis.
 
-Threads, and not a second way of sending through ``redis.asyncio``: kombu and Celery build a message, run their signals and send it
-in one blocking call, which finds the server by way of TLS, Sentinel and ACLs. All of that would have to exist twice.
+Threads, and not a second way of sending through ``redis.asyncio``: kombu and Celery build a message, run their signals and send
+it in one blocking call, which finds the server by way of TLS, Sentinel and ACLs. All of that would have to exist twice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import GenerationError
+from tasks.names import GENERATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-logger = logging.getLogger("tasks.generate")
+logger = logging.getLogger(GENERATE)
 
 Sent = TypeVar("Sent")
 
