@@ -52,6 +52,10 @@ class _Lazy(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
+ask = _Lazy(
+    "ask",
+    help="Ask QUESTION, or what standard input has, and print the answer as it comes. Ctrl-C cancels the request.",
+)
 doctor = _Lazy(
     "doctor", help="Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space."
 )

@@ -100,9 +100,6 @@ def serve(fd: int) -> int:
     facts = backend.facts
     intake.start(backend)
     ready = _ready(config, facts, time.monotonic() - started)
-    logger.info(
-        "%s at revision %s is ready after %.1f s on %s", config.model, ready.revision, ready.load_s, ready.accelerator
-    )
     if facts.batching != "padded":
         logger.warning("%s is served %s: %s", config.model, BATCHING[facts.batching], facts.batching_why)
     # A full garbage collection over what the libraries and the model are made of would stop all streams at once.

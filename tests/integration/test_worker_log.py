@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +68,24 @@ def test_one_line_of_json_for_each_request(worker: StartWorker, producer_app: Ce
     assert text.split()[0] not in log
 
 
+def test_the_line_of_a_worker_that_is_ready(worker: StartWorker, redis_url: str) -> None:
+    """It says what the worker serves, in words and in fields, and a command that it can answer; ``ask`` is that command."""
+    fake = {"CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_DEFAULT_MODEL": "fake:1"}
+    started = worker("-Q", "tier-under-3B", env={"CELERY_MLX_LOG_JSON": "1", **fake})
+    wait_until(lambda: "is ready: " in started.log())
+    lines = [json.loads(line) for line in started.log().splitlines() if line.startswith("{")]
+    (ready,) = [line for line in lines if "models_kept" in line]
+    assert (ready["node"], ready["tiers"], ready["models_kept"]) == (started.node, ["<3B"], ["fake:1"])
+    assert ready["slots"] >= 8
+    assert not any(line["message"].endswith(" ready.") for line in lines)
+    (example,) = re.findall(r"Send a request: celery -A tasks ask (.*)$", ready["message"])
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "ask", *shlex.split(example), "--max-tokens", "7"]
+    environment = {**os.environ, **fake}
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert asked.stdout.strip()
+    assert asked.stderr.strip().startswith("length: 7 tokens, the first after ")
+
+
 def _three(log: str) -> list[dict[str, Any]]:
     found = requests(log)
     return found if len(found) == 3 else []
@@ -106,12 +128,15 @@ def test_what_was_typed(redis_client: redis.Redis, tmp_path: Path) -> None:
     """Without ``-l`` a worker says that it is ready, and what is wrong with its options: too many slots, a queue of nobody."""
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", "plain@here"]
     with running([*command, "-c", "900", "-Q", "tier-under-3B,celery"], tmp_path / "slots.log") as worker:
-        wait_until(lambda: worker.alive() and "plain@here ready." in worker.log(), timeout_s=45)
-        wait_until(lambda: "-c 900: the tiers of this worker have" in worker.log())
+        wait_until(lambda: worker.alive() and "-c 900: the tiers of this worker have" in worker.log(), timeout_s=45)
         record = decode_record("plain@here", str(redis_client.hget(keys.WORKERS, "plain@here")))
         assert isinstance(record, WorkerRecord)
         assert record.concurrency == record.slots["tier-under-3B"] < 900
-        assert f"concurrency: {record.concurrency} " in worker.log()
+        wait_until(lambda: f"plain@here is ready: {record.concurrency} slots for tier <3B" in worker.log())
+        assert worker.end() == 0
+        assert worker.log().splitlines()[-1].endswith("plain@here has stopped")
+        said = [line for line in worker.log().splitlines() if not line.startswith("[")]
+        assert said == ["worker: draining; once more hands the requests back"], "no banner, no warning of Celery's"
     with running([*command, "-Q", "default"], tmp_path / "queue.log") as worker:
         wait_until(
             lambda: worker.alive() and "no request is routed to the queue 'default'" in worker.log(), timeout_s=45

@@ -26,6 +26,7 @@ from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
+from tasks.worker.celery.ready_line import ready_line
 from tasks.worker.current import active_worker, current_worker, set_worker
 from tasks.worker.equipment import Unequipped, require_equipment
 from tasks.worker.unstarted import refuse_message
@@ -82,6 +83,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = worker.concurrency
+    sender.quiet = True  # its banner is 25 lines, of which the line of a worker that is ready says what matters
     if not _is_typed("loglevel"):
         sender.loglevel = logging.INFO  # at Celery's own default a worker says nothing, not even that it is ready
     sender.consumer_cls = f"{PACKAGE}.worker.celery.consumer:Consumer"
@@ -154,6 +156,8 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
         worker.start(_Loop())
     except DuplicateWorker as error:
         refuse(os.EX_CONFIG, str(error), "A name that is taken")
+    said, values = ready_line(worker)
+    logger.info(said, extra={"fields": values})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
     signal.signal(signal.SIGQUIT, _on_quit)
@@ -223,3 +227,4 @@ def _on_worker_shutdown(**_: Any) -> None:
     if worker is not None:
         set_worker(None)
         worker.stop()
+        logger.info("%s has stopped", worker.node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from celery import signals
 from celery.exceptions import Reject
@@ -24,6 +25,12 @@ logger = logging.getLogger("tasks.requests")
 
 #: Where Celery says that a task was received, and how it ended: twice for each request, without model and attempt.
 CELERY_LINES = ("celery.worker.strategy", "celery.app.trace")
+#: Where Celery says that a worker is ready, and nothing of what it serves.
+CELERY_READY = "celery.apps.worker"
+#: Where Celery says where Redis is, with a password also where there is none.
+CELERY_CONNECTED = "celery.worker.consumer.connection"
+#: Counts that are nearly always zero, and left out of a line for people then.
+RARE = frozenset({"cached_tokens", "reasoning_tokens"})
 
 
 def connect() -> None:
@@ -33,9 +40,11 @@ def connect() -> None:
 
 
 def set_up(logger: logging.Logger, **_: Any) -> None:
-    """Set up what Celery has just set up: leave its two lines for a generation out, and write JSON if that is wanted."""
+    """Set up what Celery has just set up: leave out what is said better elsewhere, and write JSON if that is wanted."""
     for name in CELERY_LINES:
         logging.getLogger(name).addFilter(_not_of_a_generation)
+    logging.getLogger(CELERY_READY).addFilter(_not_ready)
+    logging.getLogger(CELERY_CONNECTED).addFilter(_true_address)
     use_json_if_wanted(logger)
 
 
@@ -78,7 +87,7 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
         fields.pop("error", None)
     level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
     known = {name: value for name, value in fields.items() if value is not None}
-    said = " ".join(f"{name}={value!r}" if " " in str(value) else f"{name}={value}" for name, value in known.items())
+    said = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
     logger.log(
         level,
         "request %s %s: %s",
@@ -87,6 +96,13 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
         said,
         extra={"fields": {"task_id": task_id, "outcome": outcome, **known}},
     )
+
+
+def _said(value: Any) -> str:
+    """A value for people: milliseconds without thousandths, texts with spaces in quotes."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    return repr(value) if " " in str(value) else str(value)
 
 
 class JsonFormatter(logging.Formatter):
@@ -117,3 +133,15 @@ def _not_of_a_generation(record: logging.LogRecord) -> bool:
     given_back = record.exc_info is not None and isinstance(record.exc_info[1], Reject)
     ordinary = record.levelno == logging.INFO or given_back
     return not ordinary or not is_ours(about.get("name")) or logging.root.isEnabledFor(logging.DEBUG)
+
+
+def _not_ready(record: logging.LogRecord) -> bool:
+    """Whether this is another line than ``%s ready.``, in whose place :mod:`tasks.worker.celery.ready_line` has its own."""
+    return record.msg != "%s ready."
+
+
+def _true_address(record: logging.LogRecord) -> bool:
+    """Have a line that names Redis show a password only where there is one; all lines are written."""
+    if record.msg == "Connected to %s" and not urlsplit(current_settings().redis_url).password:
+        record.args = tuple(str(value).replace(":**@", "") for value in record.args or ())
+    return True

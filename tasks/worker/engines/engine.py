@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: A load that takes longer says how far it is.
+SLOW_LOAD_S = 2.0
 ABORT_REASON: dict[StopReason, FinishReason] = {
     "cancelled": "cancelled",
     "soft_time_limit": "deadline",
@@ -266,6 +268,8 @@ class Engine:
             self._tell(self._on_step, self, message)
         elif isinstance(message, Loading):
             self.loading = message
+            if time.monotonic() - self.progress_at > SLOW_LOAD_S:
+                logger.info("model %s: %s", self.entry.name, message.about)
         else:
             self._note(message)
             self._tell(self._on_change, self)

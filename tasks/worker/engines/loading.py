@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: The part of the budget that cached prompts may take in each engine.
 PROMPT_CACHE_SHARE = 0.1
+#: What an engine computes on, in words.
+PLACES = {"metal": "GPU (Metal)", "cuda": "GPU (CUDA)", "cpu": "CPU", "fake": "fake engine"}
 
 
 class Loading:
@@ -267,8 +269,8 @@ class Loading:
         reservation.since = reservation.used_at = time.monotonic()
         self.failures.forget(name)
         logger.info(
-            "model %s is loaded: %.1f s, %s of weights, %s",
-            *(name, ready.load_s, gb(ready.weights_bytes), ready.accelerator),
+            "model %s is loaded after %.1f s: %s of weights, on the %s, revision %s",
+            *(name, ready.load_s, gb(ready.weights_bytes), PLACES[ready.accelerator], ready.revision),
         )
         return []
 

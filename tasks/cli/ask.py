@@ -1,0 +1,88 @@
+"""``celery -A tasks ask``: one question to the fleet, its answer as it comes."""
+
+from __future__ import annotations
+
+import io
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery.bin.base import CeleryCommand
+
+from tasks.cli.remote import refusal
+from tasks.errors import BrokerUnavailable, GenerationError
+from tasks.names import GENERATE
+
+if TYPE_CHECKING:
+    from tasks.client.chunks import Chunk
+    from tasks.client.result import GenerateResult
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("question", required=False)
+@click.option("--model", "-m", help="The model; without it the default one.")
+@click.option("--system", help="Instructions that stand before the question.")
+@click.option("--max-tokens", type=int, default=512, show_default=True, help="The longest answer.")
+@click.option("--temperature", type=float, help="0 gives the same answer each time.")
+@click.option("--timeout", type=float, help="Seconds to wait for the end.")
+@click.pass_context
+def ask(
+    ctx: click.Context,
+    /,
+    question: str | None,
+    model: str | None,
+    system: str | None,
+    max_tokens: int,
+    temperature: float | None,
+    timeout: float | None,
+    **_: Any,
+) -> None:
+    """Ask QUESTION, or what standard input has, and print the answer as it comes. Ctrl-C cancels the request."""
+    words = question or ("" if sys.stdin.isatty() else sys.stdin.read())
+    if not words.strip():
+        raise click.UsageError("give a question, or pipe one into this command")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A model may say what the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="replace")
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": words})
+    import_module("..generate", __package__)  # an application may have no other reason to load it
+    generate = ctx.obj.app.tasks[GENERATE]
+    try:
+        result = generate.delay(messages=messages, model=model, max_tokens=max_tokens, temperature=temperature)
+        last = _print_answer(result, timeout)
+    except BrokerUnavailable as error:
+        raise refusal(error) from error
+    except GenerationError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("\ncancelled", err=True)
+        ctx.exit(130)
+    click.echo(f"\n{_summary(last)}", err=True)
+
+
+def _print_answer(result: GenerateResult, timeout: float | None) -> Chunk:
+    """Print the chunks' text; what the model thinks goes to standard error. Returns the last chunk."""
+    kind = ""
+    for chunk in result.stream(timeout=timeout, cancel_on_close=True):
+        if chunk.text:
+            if kind and chunk.kind != kind:
+                click.echo("\n", err=chunk.kind != "content")
+            kind = chunk.kind
+            thinks = kind != "content"
+            click.secho(chunk.text, nl=False, err=thinks, dim=thinks)
+    click.echo()
+    return chunk
+
+
+def _summary(last: Chunk) -> str:
+    """How it ended: ``stop: 74 tokens, first one after 0.7 s, 12 tokens/s``."""
+    tokens = last.usage["completion_tokens"] if last.usage else last.index
+    said = [f"{last.finish_reason}: {tokens} tokens"]
+    first, total = (last.timing or {}).get("first_token_ms"), (last.timing or {}).get("total_ms")
+    if first is not None and total is not None:
+        said.append(f"the first after {first / 1000:.1f} s")
+        if tokens > 1 and total > first:
+            said.append(f"{(tokens - 1) * 1000 / (total - first):.1f} tokens/s")
+    return ", ".join(said)
