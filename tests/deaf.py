@@ -15,7 +15,7 @@ _fetch = Channel._brpop_start
 
 
 def _fetch_twice(self: Channel, timeout: float | None = None) -> None:
-    if Channel.received < 2:
+    if self.holding.received < 2:
         _fetch(self, timeout)
 
 

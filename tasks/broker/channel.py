@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
@@ -26,10 +25,10 @@ from tasks.errors import InvalidRequest
 from tasks.server.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from tasks.broker.holding import Room
 
-logger = logging.getLogger(__name__)
 
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
 FAIRNESS_PERIOD = 8
@@ -41,34 +40,8 @@ MOST_MORE_BYTES = 256 * 1024
 TAKE = Script(scripts.source("take"))
 
 
-class Room(Protocol):
-    """Says which queues may be asked for a message now."""
-
-    def has_room(self, queue: str) -> bool:
-        """Whether one more message of this queue could be run at once."""
-
-    def free(self, queue: str) -> int:
-        """How many could be."""
-
-    def in_use(self) -> int:
-        """How many run."""
-
-    @property
-    def lanes(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
-        """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
-
-
 class Channel(QueueingChannel):
     """A channel that fetches by room and priority."""
-
-    #: What the worker of this process has room for; ``None`` in producers and in workers of other pools.
-    room: ClassVar[Room | None] = None
-    #: ``node#boot`` of the worker of this process.
-    identity: ClassVar[str] = ""
-    #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
-    refuse: ClassVar[Callable[[str | None, str], None] | None] = None
-    #: Messages that were fetched in this process.
-    received: ClassVar[int] = 0
 
     _client_id: int | None = None
     _client_sock: Any = None
@@ -79,8 +52,8 @@ class Channel(QueueingChannel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for one message of the queues that have room, by priority; for none where there is no room."""
         queues = self._queue_cycle.consume(len(self.active_queues))
-        if self.room is not None:
-            queues = [queue for queue in queues if self.room.has_room(queue)]
+        if self.holding.room is not None:
+            queues = [queue for queue in queues if self.holding.room.has_room(queue)]
         if not queues:
             return
         self._fetches += 1
@@ -104,11 +77,11 @@ class Channel(QueueingChannel):
         try:
             queue, text = self._fetched(options)
             self._receive_text(text, queue, MAX_MESSAGE_BYTES)
-            Channel.received += 1
-            if self.scripts is not None and self.room is not None:
+            self.holding.received += 1
+            if self.holding.scripts is not None and self.holding.room is not None:
                 # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
                 for last in self._queue_cycle.consume(len(self.active_queues))[-1:]:
-                    self._take_more(last, self.room)
+                    self._take_more(last, self.holding.room)
             return True
         finally:
             self._taking = False
@@ -156,11 +129,11 @@ class Channel(QueueingChannel):
             require_size("message", len(text), most_bytes)
             message = loads(text.decode())
         except InvalidRequest as error:
-            self._refuse(id_in(text), str(error))
+            self.holding.refuse(id_in(text), str(error))
         except Exception as error:
             if not blames_message(error, self.connection):
                 raise
-            self._refuse(id_in(text), f"not the JSON of a message ({fault(error)})")
+            self.holding.refuse(id_in(text), f"not the JSON of a message ({fault(error)})")
         else:
             self.connection._deliver(message, queue)
 
@@ -169,21 +142,21 @@ class Channel(QueueingChannel):
         if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
             return
         lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
-        assert self.scripts is not None
+        assert self.holding.scripts is not None
         # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
         # its error ends the connection, and what this worker holds and does not run goes back to its queue.
         limits = (most, MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
-        found = TAKE(self.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), limits)
+        found = TAKE(self.holding.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), limits)
         for tag, message in zip(found[::2], found[1::2], strict=True):
             self._hand_on(tag.decode(), message, queue)
 
     def _hand_on(self, tag: str, message: bytes, queue: str) -> None:
         """Deliver a message that the script has noted under this tag, if any; it is not held if it goes no further."""
-        taken = self.QoS.taken
+        taken = self.holding.taken
         taken.add(tag)
         try:
             self._receive_text(message, queue, MAX_MESSAGE_BYTES)
-            Channel.received += 1
+            self.holding.received += 1
             if tag and tag in taken:
                 DROP(self.evaluator, (self.unacked_key, self.unacked_index_key), (tag,))
         finally:
@@ -192,9 +165,9 @@ class Channel(QueueingChannel):
     def _lists(self, queue: str, step: int) -> list[str]:
         """The Redis lists of a queue at one priority that are asked for now, in their order."""
         own = str(self._q_for_pri(queue, step))
-        if self.room is None:
+        if self.holding.room is None:
             return [own]
-        first, last = self.room.lanes(queue)
+        first, last = self.holding.room.lanes(queue)
         return [
             *(aside_list(queue, step, model) for model in first),
             own,
@@ -213,21 +186,14 @@ class Channel(QueueingChannel):
 
         UNBLOCK answers the BRPOP as its time-out would, so nothing that was popped is lost. For the consumer's thread.
         """
-        if not self._in_poll or self._client_id is None or self.room is None:
+        if not self._in_poll or self._client_id is None or self.holding.room is None:
             return
-        queues = [queue for queue in self.active_queues if self.room.has_room(queue)]
+        queues = [queue for queue in self.active_queues if self.holding.room.has_room(queue)]
         wanted = {name for step in self.priority_steps for queue in queues for name in self._lists(queue, step)}
         if wanted != self._asked:
             self._asked = frozenset(wanted)
             with self.conn_or_acquire() as client:
                 client.execute_command("CLIENT UNBLOCK", self._client_id)
-
-    @classmethod
-    def _refuse(cls, task_id: str | None, why: str) -> None:
-        if cls.refuse is not None:
-            cls.refuse(task_id, why)
-        else:
-            logger.error("message %s was dropped: %s", task_id, why)
 
     @property
     def fetching(self) -> bool:

@@ -9,26 +9,31 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from kombu.transport import redis as stock
 
+from tasks.broker.holding import OPTION, Holding
 from tasks.server.pool import Pool
 from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tasks.server.pipeline import AutoPipeline
-
 
 class ConnectingChannel(stock.Channel):
     """A channel whose commands share connections with all others of the process."""
 
-    from_transport_options = (*stock.Channel.from_transport_options, "sentinels", "master_name", "sentinel_kwargs")
+    from_transport_options = (
+        *(*stock.Channel.from_transport_options, OPTION),
+        *("sentinels", "master_name", "sentinel_kwargs"),
+    )
     #: The Sentinels' hosts and ports, what they call the primary, and how to connect to them; ``None`` without Sentinel.
     sentinels: Sequence[Sequence[Any]] | None = None
     master_name: str = ""
     sentinel_kwargs: dict[str, Any] | None = None
-    #: Where a worker's threads call scripts together; ``None`` in producers and in workers of other pools.
-    scripts: ClassVar[AutoPipeline | None] = None
     _clients: ClassVar[dict[tuple[int, str], Any]] = {}
+
+    @cached_property
+    def holding(self) -> Holding:
+        """The worker's, if this application has a worker here."""
+        return Holding()
 
     @property
     def pool(self) -> Any:
@@ -43,7 +48,7 @@ class ConnectingChannel(stock.Channel):
     @property
     def evaluator(self) -> Any:
         """What calls a script that may run twice."""
-        return self.scripts or self._commands()
+        return self.holding.scripts or self._commands()
 
     @cached_property
     def _server(self) -> str:

@@ -88,7 +88,7 @@ class QueueingChannel(ConnectingChannel):
 
     def _send(self, send: Callable[[], Any], about: str) -> Any:
         """Send what kombu, in a worker, sends again by itself; in a producer its tries have no bound."""
-        return send() if self.scripts is not None else send_twice(send, about)
+        return send() if self.holding.scripts is not None else send_twice(send, about)
 
     def postpone(self, message: Any) -> bool:
         """Have a message that was fetched, and names a time, wait for it in Redis; ``False`` if it is due."""
@@ -142,7 +142,7 @@ class QueueingChannel(ConnectingChannel):
             return
         headers["redelivered"] = True
         payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
-        model = QoS.aside.get(payload["properties"].get("delivery_tag", ""))
+        model = self.holding.aside.get(payload["properties"].get("delivery_tag", ""))
         push = "LPUSH" if leftmost else "RPUSH"
         if model is not None:
             # The first time it is younger than what is aside already; later it has just come from the front.

@@ -24,8 +24,7 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
-from tasks.broker.channel import Channel
-from tasks.broker.qos import QoS
+from tasks.broker.holding import holding_of
 from tasks.broker.result_watch import ResultWatch
 from tasks.broker.waiting import Wait, has_come, meta_of
 from tasks.errors import GenerationError
@@ -192,7 +191,7 @@ class Backend(RedisBackend):
     def retry_policy(self) -> dict[str, Any]:
         """Celery's, which is for so many tries, however long one takes. A producer's are over after a while."""
         policy: dict[str, Any] = super().retry_policy
-        if Channel.scripts is None:
+        if holding_of(self.app.conf.broker_transport_options) is None:
             policy["timeout"] = 2 * current_settings().redis_timeout_s
         return policy
 
@@ -223,15 +222,16 @@ class Backend(RedisBackend):
         **options: Any,
     ) -> Any:
         tag = _delivery_tag(request, state)
-        if Channel.scripts is None or not tag or state not in states.READY_STATES or not self.is_brokers:
+        holding = holding_of(self.app.conf.broker_transport_options)
+        if holding is None or not tag or state not in states.READY_STATES or not self.is_brokers:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = task_id
         life_s = self.failure_expires if state == states.FAILURE else self.expires
-        held = (keys.unacked(Channel.identity), keys.unacked_index(Channel.identity))
+        held = (keys.unacked(holding.identity), keys.unacked_index(holding.identity))
         names = (self.get_key_for_task(task_id), *held)
-        self.ensure(ANSWER, (Channel.scripts, names, (self.encode(meta), int(life_s or 0), tag)))
-        QoS.answered.add(tag)
+        self.ensure(ANSWER, (holding.scripts, names, (self.encode(meta), int(life_s or 0), tag)))
+        holding.answered.add(tag)
         return result
 
 

@@ -1,6 +1,6 @@
 """Kombu's Redis transport, mended and extended in the eight places where this project needs more than it gives.
 
-1. **A queue is asked for only while it has room** (:attr:`Channel.room`), so that a worker hoards nothing that an idle
+1. **A queue is asked for only while it has room** (:class:`.holding.Room`), so that a worker hoards nothing that an idle
    machine could run. The stock way, closing ``qos.can_consume``, may leave a message that BRPOP has already popped
    unread in the socket for as long as the gate is closed.
 2. **A channel that is lost restores nothing.** The stock one puts every unacknowledged message back while its task still
@@ -31,6 +31,7 @@ from kombu.transport import redis as stock
 
 from tasks.broker.channel import Channel
 from tasks.broker.envelope import check_frame, task_id_of
+from tasks.broker.holding import holding_of, log_refusal
 from tasks.broker.message import blames_message, fault
 from tasks.errors import InvalidRequest
 from tasks.names import PACKAGE
@@ -47,11 +48,16 @@ class Transport(stock.Transport):
             check_frame(message)
             super()._deliver(message, queue)
         except InvalidRequest as error:
-            self.Channel._refuse(task_id_of(message), str(error))
+            self._refuse(message, str(error))
         except Exception as error:
             if not blames_message(error, self):
                 raise
-            self.Channel._refuse(task_id_of(message), f"its message cannot be read ({fault(error)})")
+            self._refuse(message, f"its message cannot be read ({fault(error)})")
+
+    def _refuse(self, message: Any, why: str) -> None:
+        holding = holding_of(self.client.transport_options)
+        refuse = holding.refuse if holding is not None else log_refusal
+        refuse(task_id_of(message), why)
 
 
 # How kombu shows an address, in a worker's banner and in Flower: as redis://, which is what was written.

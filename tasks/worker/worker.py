@@ -8,10 +8,11 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tasks import __version__
 from tasks.broker.aside import read_aside
+from tasks.broker.holding import Holding
 from tasks.broker.queues import waiting_in
 from tasks.broker.schedule import hasten, move_due
 from tasks.hardware import detect
@@ -22,7 +23,6 @@ from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.registry import Registry
-from tasks.server import keys
 from tasks.server.clock import ServerClock, read_time
 from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
@@ -41,6 +41,7 @@ from tasks.worker.scheduler import Scheduler
 from tasks.worker.slots import slots_of, unrouted
 from tasks.worker.starvation import Starvation
 from tasks.worker.survey import Survey
+from tasks.worker.unstarted import refuse_message
 from worker_config.catalogue import current_catalogue
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class InferenceWorker:
             self._on_lanes,
         )
         self.room = Room(limits, self.concurrency, self.engines.lanes)
+        self.holding = Holding(self.identity, self.room, self.scripts, refuse_message)
         self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
         self._consumed = app.amqp.queues
         self.scheduler = Scheduler(lambda: move_due(client, list(self._consumed.consume_from)))
@@ -353,12 +355,3 @@ class InferenceWorker:
             job = self.flying.get(task_id)
             if job is not None:
                 job.stop("cancelled")
-
-
-def transport_options(identity: str) -> dict[str, Any]:
-    """Kombu's options that give this worker keys of its own for what it has not acknowledged."""
-    return {
-        "unacked_key": keys.unacked(identity),
-        "unacked_index_key": keys.unacked_index(identity),
-        "unacked_mutex_key": keys.unacked_mutex(identity),
-    }

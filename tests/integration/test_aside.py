@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker.aside import read_aside
-from tasks.broker.channel import Channel
+from tasks.broker.holding import OPTION, Holding
 from tasks.broker.limits import QueueLimit, position, write_limits
-from tasks.broker.qos import set_aside
 from tasks.broker.queues import aside_list, depths, queue_and_model
 from tasks.errors import QueueFull
 from tasks.messages.registry import EngineState
@@ -51,21 +50,27 @@ class Room:
     def has_room(self, queue: str) -> bool:
         return queue == QUEUE
 
+    @staticmethod
+    def free(_queue: str) -> int:
+        return 1
+
+    @staticmethod
+    def in_use() -> int:
+        return 1
+
     def lanes(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return self.models
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Room:
-    room = Room()
-    monkeypatch.setattr(Channel, "room", room)
-    return room
+def room() -> Room:
+    return Room()
 
 
 @pytest.fixture
 def fetcher(producer_app: Celery, room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
     """A worker's channel, without the worker."""
-    options = {**producer_app.conf.broker_transport_options, "unacked_key": "held", "unacked_index_key": "held-index"}
+    options = {"unacked_key": "held", "unacked_index_key": "held-index", OPTION: Holding(room=room)}
     with producer_app.connection_for_read(transport_options=options) as connection:
         yield Fetcher(connection.channel(), monkeypatch)
 
@@ -80,7 +85,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 def put_aside(fetcher: Fetcher, model: str = MODEL) -> None:
     """Fetch a message, and set it aside."""
     message = fetcher.fetch()
-    set_aside(message.delivery_tag, model)
+    fetcher.channel.holding.aside[message.delivery_tag] = model
     message.reject(requeue=True)
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import states
 
-from tasks.broker.channel import Channel
-from tasks.broker.qos import QoS
+from tasks.broker.holding import OPTION, Holding
 from tasks.broker.results import Backend
 from tasks.server import keys
 from tasks.server.pipeline import AutoPipeline
@@ -41,13 +40,12 @@ def backend(producer_app: Celery) -> Backend:
 
 
 @pytest.fixture
-def worker_side(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process is a worker's, as far as results are concerned."""
+def holding(producer_app: Celery, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Holding]:
+    """What makes this process a worker's, as far as results are concerned."""
     with closing(AutoPipeline(redis_url)) as scripts:
-        monkeypatch.setattr(Channel, "scripts", scripts)
-        monkeypatch.setattr(Channel, "identity", IDENTITY)
-        monkeypatch.setattr(QoS, "answered", set())
-        yield
+        made = Holding(IDENTITY, scripts=scripts)
+        monkeypatch.setitem(producer_app.conf.broker_transport_options, OPTION, made)
+        yield made
 
 
 def request(task: str = "tasks.generate", chord: Any = None, chain: Any = None, errbacks: Any = None) -> Any:
@@ -123,20 +121,20 @@ class TestProducer:
         assert answers == [{"text": "stored"}]
 
 
-@pytest.mark.usefixtures("worker_side")
+@pytest.mark.usefixtures("holding")
 class TestWorker:
-    def test_stored_and_acknowledged(self, backend: Backend, redis_client: redis.Redis) -> None:
+    def test_stored_and_acknowledged(self, backend: Backend, holding: Holding, redis_client: redis.Redis) -> None:
         """One script does both; Celery's own acknowledgement, which comes later, is told so."""
         hold(redis_client)
-        assert Channel.scripts is not None
-        calls = Channel.scripts.calls
+        assert holding.scripts is not None
+        calls = holding.scripts.calls
         backend.store_result("t1", {"text": "hello"}, states.SUCCESS, request=request())
-        assert Channel.scripts.calls - calls <= 3  # two more where the server does not know the script
+        assert holding.scripts.calls - calls <= 3  # two more where the server does not know the script
         stored = json.loads(redis_client.get("celery-task-meta-t1") or "{}")
         assert (stored["status"], stored["result"], stored["task_id"]) == ("SUCCESS", {"text": "hello"}, "t1")
         assert 0 < int(redis_client.ttl("celery-task-meta-t1")) <= int(backend.expires)
         assert not redis_client.exists(HELD, INDEX)
-        assert QoS.answered == {"tag"}
+        assert holding.answered == {"tag"}
 
     def test_a_success_stands(self, backend: Backend, redis_client: redis.Redis) -> None:
         """What a second delivery ends with does not take its place, but its message is done with too."""
@@ -153,13 +151,15 @@ class TestWorker:
         assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["status"] == "SUCCESS"
 
     @pytest.mark.parametrize("given", [request(task="billing.charge"), request(chord={"task": "after"})])
-    def test_all_else_is_celerys(self, backend: Backend, redis_client: redis.Redis, given: Any) -> None:
+    def test_all_else_is_celerys(
+        self, backend: Backend, holding: Holding, redis_client: redis.Redis, given: Any
+    ) -> None:
         """Other tasks, and parts of a chord, which are counted after they are stored, are acknowledged by Celery."""
         hold(redis_client)
         backend.store_result("t1", {"text": "hello"}, states.SUCCESS, request=given)
         assert redis_client.exists("celery-task-meta-t1")
         assert redis_client.hexists(HELD, "tag")
-        assert QoS.answered == set()
+        assert holding.answered == set()
 
     @pytest.mark.parametrize("given", [request(chain=[{"task": "next"}]), request(errbacks=[{"task": "sorry"}])])
     def test_a_failure_that_others_are_told_of(self, backend: Backend, redis_client: redis.Redis, given: Any) -> None:

@@ -12,8 +12,8 @@ import pytest
 from kombu import Queue
 from kombu.utils.json import loads
 
-from tasks.broker.channel import FAIRNESS_PERIOD, Channel
-from tasks.broker.qos import QoS
+from tasks.broker.channel import FAIRNESS_PERIOD
+from tasks.broker.holding import OPTION, Holding
 from tasks.broker.transport import Transport
 from tasks.server import keys
 from tasks.server.pipeline import AutoPipeline
@@ -52,10 +52,15 @@ class Room:
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+def holding() -> Holding:
+    """The worker's side."""
+    return Holding()
+
+
+@pytest.fixture
+def room(holding: Holding) -> Room:
     """The worker's room; none at first."""
-    room = Room()
-    monkeypatch.setattr(Channel, "room", room)
+    holding.room = room = Room()
     return room
 
 
@@ -94,9 +99,9 @@ class Fetcher:
 
 
 @pytest.fixture
-def fetcher(producer_app: Celery, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
+def fetcher(producer_app: Celery, holding: Holding, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetcher]:
     """A worker's channel, without the worker."""
-    options = {**producer_app.conf.broker_transport_options, "unacked_key": "held", "unacked_index_key": "held-index"}
+    options = {"unacked_key": "held", "unacked_index_key": "held-index", OPTION: holding}
     with producer_app.connection_for_read(transport_options=options) as connection:
         assert isinstance(connection.transport, Transport)
         yield Fetcher(connection.channel(), monkeypatch)
@@ -253,10 +258,10 @@ class TestHolding:
         assert not redis_client.exists("held", "held-index")
 
     def test_a_worker_that_ends_gives_back(
-        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+        self, fetcher: Fetcher, holding: Holding, producer_app: Celery, redis_client: redis.Redis
     ) -> None:
         """At the end of the worker, when nothing runs any more, kombu gives back what was never acknowledged."""
-        monkeypatch.setattr(QoS, "stopping", True)
+        holding.stopping = True
         send(producer_app, "t1")
         fetcher.fetch()
         fetcher.channel.qos.restore_unacked_once()
@@ -265,9 +270,9 @@ class TestHolding:
 
 class TestMore:
     @pytest.fixture
-    def scripts(self, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AutoPipeline]:
+    def scripts(self, redis_url: str, holding: Holding) -> Iterator[AutoPipeline]:
         with closing(AutoPipeline(redis_url)) as scripts:
-            monkeypatch.setattr(Channel, "scripts", scripts)
+            holding.scripts = scripts
             yield scripts
 
     def ids(self, fetcher: Fetcher) -> list[str]:
@@ -306,7 +311,7 @@ class TestMore:
         assert queued(redis_client, SMALL) == ["t1", "t2"]
         first.ack()
         assert not redis_client.exists("held", "held-index")
-        assert QoS.taken == set()
+        assert fetcher.channel.holding.taken == set()
 
     @pytest.mark.usefixtures("scripts")
     def test_none_without_room(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker import unacked
+from tasks.broker.holding import Holding
 from tasks.broker.queues import list_of
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.worker.worker import transport_options
 from tests.fleet import fetch_all, hold, message
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def fetched_by_kombu(app: Celery, queue: str, priority: int, exchange: str) -> A
     app.send_task(
         "tasks.generate", kwargs={"model": "fake:1"}, task_id="t1", queue=queue, priority=priority, exchange=exchange
     )
-    connection = app.connection_for_write(transport_options=transport_options(OWNER))
+    connection = app.connection_for_write(transport_options=Holding(OWNER).transport_options())
     got = connection.default_channel.basic_get(queue)
     assert got is not None
     return got
@@ -119,7 +119,7 @@ def test_what_kombu_fetched_comes_back_as_kombu_queued_it(
     assert client.llen(list_of(queue, priority)) == 0
     assert unacked.restore(client, OWNER) == ["t1"]
     assert client.llen(list_of(queue, priority)) == 1
-    again = producer_app.connection_for_write(transport_options=transport_options("other@lab#b1"))
+    again = producer_app.connection_for_write(transport_options=Holding("other@lab#b1").transport_options())
     got = again.default_channel.basic_get(queue)
     assert got.headers["id"] == "t1"
     assert got.payload[1]["model"] == "fake:1"

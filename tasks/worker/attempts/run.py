@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
 from tasks.broker.fingerprint import fingerprint, kept_s, other_request
-from tasks.broker.qos import set_aside
 from tasks.client.chaining import with_previous
 from tasks.client.parameters import parse
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
@@ -142,7 +141,7 @@ class Run:
                 return self._too_late(self._claim(entry, ""))
             self._stopped_before_claim()
         except SetAside as error:
-            set_aside(self._delivery_tag, error.key)
+            self._worker.holding.aside[self._delivery_tag] = error.key
             raise Reject(requeue=True) from None
         except GenerationError as error:
             self._refuse(error)

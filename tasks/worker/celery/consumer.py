@@ -14,7 +14,6 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from tasks.broker import envelope
 from tasks.broker.message import blames_message, fault
-from tasks.broker.qos import QoS
 from tasks.errors import InvalidRequest
 from tasks.names import GENERATE, is_ours
 from tasks.worker.unstarted import refuse_message
@@ -54,7 +53,7 @@ class Consumer(CeleryConsumer):
         if message.headers.get("eta") is None:
             return False
         if message.channel.postpone(message):
-            QoS.answered.add(message.delivery_tag)
+            message.channel.holding.answered.add(message.delivery_tag)
             message.ack()
             return True
         message.headers["eta"] = None  # due by Redis's clock, whatever this machine's says

@@ -15,6 +15,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command
 
+from tasks.broker.holding import OPTION
 from tasks.errors import GenerationError
 from tasks.models.key import key_of
 from tasks.names import GENERATE
@@ -152,7 +153,11 @@ def _stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
     stats = _stats(state, **options)
     broker = stats.get("broker")
     if isinstance(broker, dict) and isinstance(broker.get("transport_options"), dict):
-        shown = {name: value for name, value in broker["transport_options"].items() if name != "sentinel_kwargs"}
+        shown = {
+            name: value
+            for name, value in broker["transport_options"].items()
+            if name not in ("sentinel_kwargs", OPTION)
+        }
         stats["broker"] = {**broker, "transport_options": shown}
     return stats
 

@@ -16,8 +16,6 @@ import click
 from celery import signals
 from celery.worker import state
 
-from tasks.broker.channel import Channel
-from tasks.broker.qos import QoS
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
 from tasks.names import PACKAGE
@@ -29,8 +27,7 @@ from tasks.worker.celery.pool_choice import refusal
 from tasks.worker.celery.ready_line import ready_line
 from tasks.worker.current import active_worker, current_worker, set_worker
 from tasks.worker.equipment import Unequipped, require_equipment
-from tasks.worker.unstarted import refuse_message
-from tasks.worker.worker import InferenceWorker, transport_options
+from tasks.worker.worker import InferenceWorker
 from worker_config.environment import SettingError
 from worker_config.settings import Settings, change_environment, current_settings, variable_name
 from worker_config.tiers import QUEUES
@@ -88,7 +85,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         sender.loglevel = logging.INFO  # at Celery's own default a worker says nothing, not even that it is ready
     sender.consumer_cls = f"{PACKAGE}.worker.celery.consumer:Consumer"
     sender.app.control.mailbox.node_cls = mailbox.Node
-    sender.app.conf.broker_transport_options.update(transport_options(worker.identity))
+    sender.app.conf.broker_transport_options.update(worker.holding.transport_options())
     # Gossip grows with the square of the fleet, and mingle waits a second for answers that the journal gives.
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
 
@@ -148,8 +145,6 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     if worker is None:
         return
     _consumer = sender
-    Channel.room, Channel.scripts, Channel.identity = worker.room, worker.scripts, worker.identity
-    Channel.refuse = staticmethod(refuse_message)
     worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
     _settle()  # before anybody sees the worker: Celery's loop does not hear a control command until it runs
     try:
@@ -183,7 +178,7 @@ class _Loop:
         _consumer.pool.give_back()
 
     def received(self) -> int:
-        return Channel.received
+        return current_worker().holding.received
 
     def fetching(self) -> bool:
         assert _consumer is not None
@@ -192,7 +187,7 @@ class _Loop:
 
     def exit(self) -> None:
         assert _consumer is not None
-        QoS.stopping = True
+        current_worker().holding.stopping = True
         state.should_stop = os.EX_OK
         _consumer.hub.call_soon(lambda: None)
 

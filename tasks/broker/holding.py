@@ -1,0 +1,83 @@
+"""A worker's side of its channels: what it has room for, and what becomes of the messages that it holds."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks.server import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tasks.server.pipeline import AutoPipeline
+
+logger = logging.getLogger(__name__)
+
+#: The transport option of a worker's application that has it. Kombu hands the options to each channel.
+OPTION = "holding"
+
+
+class Room(Protocol):
+    """Says which queues may be asked for a message now."""
+
+    def has_room(self, queue: str) -> bool:
+        """Whether one more message of this queue could be run at once."""
+
+    def free(self, queue: str) -> int:
+        """How many could be."""
+
+    def in_use(self) -> int:
+        """How many run."""
+
+    @property
+    def lanes(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
+        """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
+
+
+def log_refusal(task_id: str | None, why: str) -> None:
+    """What a process without a worker does with a message that nobody can read."""
+    logger.error("message %s was dropped: %s", task_id, why)
+
+
+@dataclass(slots=True, eq=False, repr=False)  # kombu finds its pools by the repr of the options, so it must not change
+class Holding:
+    """One object for all channels, and the result backend, of a worker's application.
+
+    A channel of a producer, or of a worker of another pool, has one of its own that says nothing.
+    """
+
+    #: ``node#boot`` of the worker.
+    identity: str = ""
+    #: What the worker has room for; ``None``: everything.
+    room: Room | None = None
+    #: Where the worker's threads call scripts together; ``None``: every call has its own connection.
+    scripts: AutoPipeline | None = None
+    #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
+    refuse: Callable[[str | None, str], None] = log_refusal
+    #: Messages that were fetched so far.
+    received: int = 0
+    #: Set once nothing runs any more: what is left then is given back by kombu itself.
+    stopping: bool = False
+    #: The models that messages, by their delivery tags, are set aside for when they are given back.
+    aside: dict[str, str] = field(default_factory=dict)
+    #: Delivery tags of messages that were forgotten together with their results being stored (:mod:`tasks.broker.results`).
+    answered: set[str] = field(default_factory=set)
+    #: Delivery tags of messages that were noted by the very script that took them.
+    taken: set[str] = field(default_factory=set)
+
+    def transport_options(self) -> dict[str, Any]:
+        """Kombu's options for the worker's application: this object, and keys of its own for what is not acknowledged."""
+        return {
+            OPTION: self,
+            "unacked_key": keys.unacked(self.identity),
+            "unacked_index_key": keys.unacked_index(self.identity),
+            "unacked_mutex_key": keys.unacked_mutex(self.identity),
+        }
+
+
+def holding_of(transport_options: Mapping[str, Any]) -> Holding | None:
+    """What the worker of an application has, by its ``broker_transport_options``; ``None`` where it has none here."""
+    found: Holding | None = transport_options.get(OPTION)
+    return found
