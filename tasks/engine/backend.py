@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sequence import Assembler, Request
     from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Batching, Submit, TokenLogprob
@@ -33,12 +34,18 @@ class Facts:
 
 @dataclass(slots=True, frozen=True)
 class Draw:
-    """One row's token of one decode step; without meaning where ``sound`` says that the row's logits were no numbers."""
+    """One row's token of one decode step.
+
+    It is without meaning where ``sound`` says that the row's logits were no numbers, and where its grammar has a ``fault``.
+    ``complete`` says that the grammar allows nothing after it.
+    """
 
     uid: int
     token: int
     sound: bool = True
     logprob: TokenLogprob | None = None
+    complete: bool = False
+    fault: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,7 +62,7 @@ class OutOfDeviceMemory(Exception):
 
 
 class Backend(Protocol):
-    """A model with a batch of rows. ``encode`` and ``assembler`` run on any thread, the rest on the stepping one."""
+    """A model with a batch of rows. ``encode``, ``assembler`` and ``grammar`` run on any thread, the rest on the stepping one."""
 
     facts: Facts
 
@@ -79,6 +86,14 @@ class Backend(Protocol):
 
     def assembler(self, submit: Submit, prompt: Prompt) -> Assembler:
         """A new text assembler for one request."""
+        ...
+
+    def grammar(self, submit: Submit, prompt: Prompt) -> Grammar | None:
+        """What bounds the request's answer; ``None`` where nothing does.
+
+        Raises:
+            tasks.errors.InvalidRequest: its constraint cannot be enforced on this model.
+        """
         ...
 
     def shares_prefill(self, request: Request) -> bool:

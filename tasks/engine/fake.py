@@ -219,6 +219,15 @@ class FakeBackend:
         thinks = _THINK.search(_raw_prompt(submit))
         return FakeAssembler(submit.stop, int(thinks[1]) if thinks else 0)
 
+    def grammar(self, submit: Submit, prompt: Prompt) -> None:
+        """None: its tokens are whole words, made up by a rule.
+
+        Raises:
+            InvalidRequest: a constraint is asked for.
+        """
+        if submit.constraint is not None:
+            raise InvalidRequest(f"{submit.constraint.kind}: the fake engine keeps to no constraint; use a real model")
+
     def shares_prefill(self, request: Request) -> bool:
         """Never."""
         return False

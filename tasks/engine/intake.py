@@ -27,14 +27,15 @@ BURST_FACTOR = 5
 
 
 class Intake:
-    """Takes messages in on one thread, prepares requests on two others, and hands them over.
+    """Takes messages in on one thread, prepares requests on three others, and hands them over.
 
-    Long prompts have a thread of their own, so that they hold up no short ones.
+    Long prompts and constraints have a thread each, beside the one for short requests: a grammar may take a second to compile.
     """
 
     def __init__(self) -> None:
         self._short: SimpleQueue[Submit] = SimpleQueue()
         self._long: SimpleQueue[Submit] = SimpleQueue()
+        self._constrained: SimpleQueue[Submit] = SimpleQueue()
         self._uids = itertools.count()
         self._changed = threading.Condition()
         self._ready: list[Item] = []
@@ -46,7 +47,7 @@ class Intake:
         with self._changed:
             if isinstance(message, Submit):
                 self._pending[message.task_id] = None
-                (self._long if _characters(message) > LONG_CHARACTERS else self._short).put(message)
+                self._lane(message).put(message)
             elif isinstance(message, Abort) and message.task_id in self._pending:
                 self._pending[message.task_id] = message
             else:
@@ -55,8 +56,14 @@ class Intake:
 
     def start(self, backend: Backend) -> None:
         """Begin to tokenise, with a loaded model."""
-        for name, lane in (("intake", self._short), ("intake-long", self._long)):
+        lanes = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
+        for name, lane in lanes.items():
             threading.Thread(target=self._tokenise, args=(backend, lane), name=name, daemon=True).start()
+
+    def _lane(self, submit: Submit) -> SimpleQueue[Submit]:
+        if submit.constraint is not None:
+            return self._constrained
+        return self._long if _characters(submit) > LONG_CHARACTERS else self._short
 
     def collect(self, gather_s: float | None = None) -> list[Item]:
         """What is ready, in order of arrival.
@@ -126,6 +133,7 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
     prompt = backend.encode(submit)
     if not prompt.ids:
         raise InvalidRequest("prompt: has no tokens; give the model something to go on from")
+    grammar = backend.grammar(submit, prompt)
     request = Request(
         uid=uid,
         submit=submit,
@@ -134,18 +142,20 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         limit=tokens_left(len(prompt.ids), submit.max_tokens, facts.context_tokens),
         end_ids=facts.end_ids,
         assembler=backend.assembler(submit, prompt),
+        grammar=grammar,
+        revision=facts.revision if grammar is None else f"{facts.revision}+{grammar.engine}",
         rendering=prompt.rendering,
     )
     if submit.resume is not None:
-        _resume(request, facts.revision)
+        _resume(request)
     return request
 
 
-def _resume(request: Request, revision: str) -> None:
+def _resume(request: Request) -> None:
     resume = request.submit.resume
     assert resume is not None
     for what, before, now in (
-        ("model revision", resume.revision, revision),
+        ("model revision", resume.revision, request.revision),
         ("prompt hash", resume.prompt_hash, request.prompt_hash),
     ):
         if before != now:

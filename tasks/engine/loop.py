@@ -194,8 +194,10 @@ class Engine:
             self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
         for draw in drawn:
             request = self._running[draw.uid]
-            if draw.sound:
-                self._events += request.take(draw.token, draw.logprob)
+            if draw.fault:
+                self._events.append(request.fail(GenerationError.code, self._why_at_fault(request, draw.fault)))
+            elif draw.sound:
+                self._events += request.take(draw.token, draw.logprob, complete=draw.complete)
             else:
                 self._events.append(request.fail(GenerationError.code, self._why_unsound(request)))
         return [request for request in self._running.values() if request.done]
@@ -205,6 +207,13 @@ class Engine:
             f"model {self._model!r} computed logits that are not finite numbers for token {len(request.ids)}: "
             "its weights are damaged, or overflow in the precision that they are stored in. Fetch them again, or take "
             "another quantisation"
+        )
+
+    @staticmethod
+    def _why_at_fault(request: Request, fault: str) -> str:
+        return (
+            f"the constraint of the answer cannot be kept to from token {len(request.ids)} on ({fault}): it is too ambiguous or "
+            "too large for a step. Take a simpler schema or grammar"
         )
 
     def _release(self, ended: Sequence[Request]) -> None:

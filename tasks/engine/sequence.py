@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from tasks.engine.text.piece import Piece, joined
+from tasks.errors import CannotResume
 from tasks.messages.engine import Failed, Finished, Started, TokenLogprob, Tokens
 
 if TYPE_CHECKING:
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.messages.answer import FinishReason, Kind
     from tasks.messages.engine import Event, Submit
 
@@ -44,7 +46,7 @@ class Request:
     ``limit`` bounds ``ids``, ``owed`` is text that is due with the next events, and ``ahead`` counts, by kind, characters
     that an earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is
     when another request first overtook it, ``held_at`` when it began to wait for promised memory, ``ran_out_alone`` that it
-    once ran out of memory with the batch to itself.
+    once ran out of memory with the batch to itself. ``revision`` is what an attempt that resumes this one has to have too.
     """
 
     uid: int
@@ -54,6 +56,8 @@ class Request:
     limit: int
     end_ids: frozenset[int]
     assembler: Assembler
+    grammar: Grammar | None = None
+    revision: str = ""
     rendering: str = ""
     ids: list[int] = field(default_factory=list)
     owed: list[Piece] = field(default_factory=list)
@@ -94,21 +98,39 @@ class Request:
             self._owe(self.assembler.push(token_id))
             if self._ended():
                 break
+        if self.reason != "stop" and self.grammar is not None:
+            self._resume_grammar(self.grammar)
         if self.reason is not None:
             self._owe(self.assembler.finish())
+
+    def _resume_grammar(self, grammar: Grammar) -> None:
+        matcher = grammar.matcher(self.ids)
+        if matcher.error:
+            raise CannotResume(f"the earlier attempt's tokens are not of the constraint's language: {matcher.error}")
+        if matcher.complete:
+            self.reason = "stop"
 
     def start(self) -> Event:
         """Announce the request, once."""
         self.started = True
-        return Started(self.task_id, len(self.prompt), self.cached_tokens, self.prompt_hash, self.rendering)
+        warnings = self.grammar.warnings if self.grammar is not None else ()
+        return Started(
+            *(self.task_id, len(self.prompt), self.cached_tokens, self.prompt_hash, self.rendering, self.revision),
+            warnings,
+        )
 
-    def take(self, token_id: int, logprob: TokenLogprob | None = None) -> list[Event]:
-        """The events of one more token; afterwards ``reason`` says whether it was the last."""
+    def take(self, token_id: int, logprob: TokenLogprob | None = None, *, complete: bool = False) -> list[Event]:
+        """The events of one more token; afterwards ``reason`` says whether it was the last.
+
+        ``complete`` says that the constraint allows none after it.
+        """
         if token_id in self.end_ids:
             return self.finish("stop")
         index = len(self.ids)
         self.ids.append(token_id)
         self._owe(self.assembler.push(token_id))
+        if complete:
+            self.reason = "stop"
         if self._ended():
             self._owe(self.assembler.finish())
         # One kind for each event: where a token completes text of two kinds, the second is due with the next token.
@@ -132,7 +154,7 @@ class Request:
         return Failed(self.task_id, code, message)
 
     def _ended(self) -> bool:
-        if self.assembler.stopped:
+        if self.reason is not None or self.assembler.stopped:
             self.reason = "stop"
         elif len(self.ids) >= self.limit:
             self.reason = "length"

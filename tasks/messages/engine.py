@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.messages.answer import FinishReason, Kind
+    from tasks.messages.constraint import Constraint
     from tasks.messages.memory import KvSize
 
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
@@ -91,6 +92,7 @@ class Submit:
 
     ``reasoning_effort`` goes to the chat template, if it knows such a thing.
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
+    ``constraint`` bounds what may be answered.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
     only, ``"alone"`` with nobody.
     """
@@ -104,6 +106,7 @@ class Submit:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     reasoning_effort: str | None = None
     allow_control_tokens: bool = False
+    constraint: Constraint | None = None
     resume: Resume | None = None
     isolate: Isolation = ""
     op: Literal["generate"] = "generate"
@@ -176,7 +179,8 @@ class Started:
     """The prompt was accepted and tokenised.
 
     ``prompt_hash`` is a hash of the prompt's token ids, ``rendering`` what its chat template wrote around the messages
-    (:mod:`tasks.engine.text.rendering`).
+    (:mod:`tasks.engine.text.rendering`). ``revision`` is what a worker that resumes the request has to have too: the model's,
+    and where the answer is constrained the grammar engine's. ``warnings`` say what of a constraint is not enforced.
     """
 
     task_id: str
@@ -184,6 +188,8 @@ class Started:
     cached_tokens: int
     prompt_hash: str
     rendering: str = ""
+    revision: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

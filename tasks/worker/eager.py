@@ -79,7 +79,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
         answer = ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
         )
-        flight = Flight(f"eager-{uuid.uuid4()}", answer, entry.name, ready.revision)
+        flight = Flight(f"eager-{uuid.uuid4()}", answer, entry.name)
         submit = Submit(
             task_id=flight.task_id,
             messages=parameters.conversation(),

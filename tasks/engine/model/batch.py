@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.backend import Draw
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Batching, Sampling
 
@@ -81,11 +82,19 @@ class Batch:
         self._since_join = 0
         self.prefilled_tokens = 0
 
-    def insert(self, uid: int, prompt: list[int], ids: list[int], limit: int, sampling: Sampling) -> int:
+    def insert(
+        self,
+        uid: int,
+        prompt: list[int],
+        ids: list[int],
+        limit: int,
+        sampling: Sampling,
+        grammar: Grammar | None = None,
+    ) -> int:
         """Add a row for a prompt and the ids that are known, of ``limit``; returns how many tokens the prompt cache holds."""
         tokens = prompt + ids
         self._uids.add(uid)
-        self._sampler.add(uid, sampling, prompt, ids)
+        self._sampler.add(uid, sampling, prompt, ids, grammar)
         cache, cached = self._fetch(tokens)
         self._queue.append((Row(uid, tokens, limit - len(ids), cached), cache))
         return cached

@@ -10,6 +10,8 @@ from mlx.utils import tree_reduce
 from mlx_lm import utils
 
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
+from tasks.engine.constraint.compiler import Compiler
+from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     from tasks.engine.backend import Draw
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.sequence import Request
     from tasks.messages.engine import EngineConfig, Submit
@@ -146,6 +149,8 @@ class MlxBackend:
         # The first steps of all compile kernels, too: not at the cost of the first request.
         bearing = try_out(model, correct(model))
         self._vocabulary_tokens = bearing.vocabulary_tokens
+        width, marks = bearing.vocabulary_tokens, self._format.marks
+        self._compiler = Compiler(lambda: Tokens(tokenizer, width, marks))
         self.facts = Facts(
             revision=folder.revision,
             context_tokens=folder.context_tokens,
@@ -188,6 +193,14 @@ class MlxBackend:
         """A new text assembler."""
         return TextAssembler(self._tokenizer, submit.stop, self._format, prompt.tail)
 
+    def grammar(self, submit: Submit, prompt: Prompt) -> Grammar | None:
+        """The compiled constraint.
+
+        Raises:
+            InvalidRequest: it cannot be enforced.
+        """
+        return None if submit.constraint is None else self._compiler.compile(submit.constraint)
+
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.
 
@@ -203,7 +216,9 @@ class MlxBackend:
             OutOfDeviceMemory: the batch is lost.
         """
         return _translated(
-            lambda: self._batch.insert(request.uid, request.prompt, request.ids, request.limit, request.submit.sampling)
+            lambda: self._batch.insert(
+                *(request.uid, request.prompt, request.ids, request.limit, request.submit.sampling, request.grammar)
+            )
         )
 
     def decode(self) -> Sequence[Draw]:

@@ -122,13 +122,15 @@ class Decoding(Rows):
     def step(self) -> list[Draw]:
         """The tokens of the step in flight; with ``ahead`` the next one is launched first, if any row goes on."""
         drawn, rows = self._drawn, self._drawn_rows
+        assert drawn is not None  # prefill() leaves no rows without one
+        uids = [row.uid for row in rows]
+        draws = None
         if self._ahead and any(row.left > 1 or row not in rows for row in self.rows):
-            self.launch()
+            draws = self.launch()
         else:
             self._drawn, self._drawn_rows = None, []
-        assert drawn is not None  # prefill() leaves no rows without one
         here = set(self.rows)
-        draws = drawn.read([row.uid for row in rows])
+        draws = draws or self._sampler.read(drawn, uids)
         return [self._take(row, draw) for row, draw in zip(rows, draws, strict=True) if row in here]
 
     def _take(self, row: Row, draw: Draw) -> Draw:
@@ -136,15 +138,26 @@ class Decoding(Rows):
         row.left -= 1
         return draw
 
-    def launch(self) -> None:
-        """Give the device a step for all rows, without waiting for the one that it may be at."""
+    def launch(self) -> list[Draw] | None:
+        """Give the device a step for all rows, without waiting for the one that it may be at.
+
+        Where a row is constrained, the device begins on the logits alone, and the host waits for the step before: what may be
+        drawn depends on what was drawn. That step's draws are returned then.
+        """
         assert self.caches is not None
+        uids = [row.uid for row in self.rows]
         logits = self.caches.step(self._model, self._inputs())
-        self._drawn = self._sampler.sample([row.uid for row in self.rows], logits)
+        draws = None
+        if self._sampler.is_constrained(uids):
+            mx.async_eval(logits)  # type: ignore[no-untyped-call]  # mlx's own stub says so
+            if self._drawn is not None:
+                draws = self._sampler.read(self._drawn, [row.uid for row in self._drawn_rows])
+        self._drawn = self._sampler.sample(uids, logits)
         self._drawn_rows = self.rows
         self._drawn.launch()
         for row in self.rows:
             row.computed += 1
+        return draws
 
     def _inputs(self) -> mx.array:
         """Each row's last token; those that were drawn by the step in flight are known to the device alone."""

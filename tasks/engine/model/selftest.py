@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.backend import Draw
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Batching
 
@@ -163,13 +165,23 @@ class Follower:
         """Say what a row is to be, before it comes."""
         self._sequences[uid] = sequence
 
-    def add(self, uid: int, _sampling: Sampling, prompt: list[int], generated: list[int]) -> None:
+    def add(
+        self, uid: int, _sampling: Sampling, prompt: list[int], generated: list[int], _grammar: Grammar | None
+    ) -> None:
         """Let a row in."""
         self._lengths[uid] = len(prompt) + len(generated)
 
     def remove(self, uid: int) -> None:
         """Let a row go."""
         del self._lengths[uid]
+
+    def is_constrained(self, _uids: Sequence[int]) -> bool:
+        """No row is."""
+        return False
+
+    def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
+        """What the rows drew."""
+        return drawn.read(uids)
 
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:
         """Each row's next token, whatever its logits say."""

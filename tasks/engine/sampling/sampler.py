@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Self, cast
@@ -18,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.engine.backend import Draw
+from tasks.engine.constraint import masks
 from tasks.engine.sampling import drawing
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import TokenLogprob
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from tasks.engine.constraint.grammar import Grammar, Matcher
     from tasks.messages.engine import Sampling
 
 #: Below this a temperature is 0: it tells logits apart that single precision does not.
@@ -86,7 +88,7 @@ class BatchSampler:
 
     Presence and frequency penalties count the tokens generated so far and not the prompt, as OpenAI's. The repetition
     penalty looks at the last ``repetition_context_size`` tokens of prompt and answer, as mlx-lm's. Tokens that tie with
-    the last of ``top_k`` are kept. Log-probabilities are taken after bias and penalties and before temperature and
+    the last of ``top_k`` are kept. Log-probabilities are taken after bias, penalties and grammar and before temperature and
     filters, as mlx-lm's.
     """
 
@@ -97,19 +99,38 @@ class BatchSampler:
         self._rows: dict[int, _Row] = {}
         self._plan = _Plan([])
 
-    def add(self, uid: int, sampling: Sampling, prompt: list[int], generated: list[int]) -> None:
-        """Let a row in. ``generated`` are the ids of an earlier attempt, so the next draw's position is their number.
+    def add(
+        self, uid: int, sampling: Sampling, prompt: list[int], generated: list[int], grammar: Grammar | None = None
+    ) -> None:
+        """Let a row in. ``generated`` are the ids of an earlier attempt, so the next draw's position is their number, and its
+        grammar goes on behind them.
 
         Raises:
             InvalidRequest: see :func:`check_sampling`.
         """
         check_sampling(sampling, self._vocabulary_tokens)
-        self._rows[uid] = _Row(uid, sampling, prompt, generated, self._vocabulary_tokens)
+        row = self._rows[uid] = _Row(uid, sampling, prompt, generated, self._vocabulary_tokens)
+        row.matcher = grammar.matcher(generated) if grammar is not None else None
 
     def remove(self, uid: int) -> None:
         """Forget a row."""
         del self._rows[uid]
         self._plan = _Plan([])
+
+    def is_constrained(self, uids: Sequence[int]) -> bool:
+        """Whether a grammar bounds one of these rows: then their last draws have to be read before the next ones are made."""
+        return any(self._rows[uid].matcher is not None for uid in uids)
+
+    def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
+        """What these rows drew, with their grammars gone on by it; waits for the device."""
+        return [self._advanced(draw) for draw in drawn.read(uids)]
+
+    def _advanced(self, draw: Draw) -> Draw:
+        row = self._rows.get(draw.uid)
+        if row is None or row.matcher is None:
+            return draw
+        row.matcher.take(draw.token)
+        return replace(draw, complete=row.matcher.complete, fault=row.matcher.error)
 
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:
         """Draw the next token of these rows from their logits, ``[rows, vocabulary_tokens]`` in any precision."""
@@ -134,10 +155,14 @@ class BatchSampler:
 
 @dataclass(slots=True, frozen=True)
 class _Scores:
-    """Ids and natural log-probabilities, ``[rows, 1 + most alternatives]``: the drawn token, then the likeliest ones."""
+    """Ids and natural log-probabilities, ``[rows, 1 + most alternatives]``: the drawn token, then the likeliest ones.
+
+    Of a ``constrained`` row only tokens that its grammar allows are named.
+    """
 
     uids: list[int]
     alternatives: list[int]
+    constrained: list[bool]
     ids: mx.array
     values: mx.array
     text: Callable[[int], str]
@@ -145,9 +170,12 @@ class _Scores:
     def read(self) -> Iterator[tuple[int, TokenLogprob]]:
         ids = cast("list[list[int]]", self.ids.tolist())
         values = cast("list[list[float]]", self.values.tolist())
-        for uid, count, row, scores in zip(self.uids, self.alternatives, ids, values, strict=True):
-            finite = [max(score, LOWEST_LOGPROB) for score in scores[: 1 + count]]
-            (token_id, logprob), *likeliest = zip(row[: 1 + count], finite, strict=True)
+        for uid, count, constrained, row, scores in zip(
+            self.uids, self.alternatives, self.constrained, ids, values, strict=True
+        ):
+            known = sum(score > -math.inf for score in scores) if constrained else len(scores)
+            finite = [max(score, LOWEST_LOGPROB) for score in scores[: min(1 + count, known)]]
+            (token_id, logprob), *likeliest = zip(row[: len(finite)], finite, strict=True)
             top = tuple((each, self.text(each), score) for each, score in likeliest)
             yield uid, TokenLogprob(token_id, self.text(token_id), logprob, top)
 
@@ -175,7 +203,10 @@ class _Row:
     the device alone.
     """
 
-    __slots__ = ("counts", "has_drawn", "latest", "position", "prompt_tokens", "sampling", "seen", "uid", "vocabulary")
+    __slots__ = (
+        *("counts", "has_drawn", "latest", "matcher", "position", "prompt_tokens", "sampling", "seen", "uid"),
+        "vocabulary",
+    )
 
     def __init__(self, uid: int, sampling: Sampling, prompt: list[int], generated: list[int], vocabulary: int) -> None:
         self.uid = uid
@@ -185,6 +216,7 @@ class _Row:
         self.position = len(generated)
         self.has_drawn = False
         self.latest = _Slot(mx.zeros(1, dtype=mx.uint32), 0)
+        self.matcher: Matcher | None = None
         self.counts: _Slot | None = None
         self.seen: _Slot | None = None
         if sampling.presence_penalty or sampling.frequency_penalty:
@@ -232,7 +264,7 @@ class _Plan:
 
     def __init__(self, rows: list[_Row]) -> None:
         self.rows = rows
-        adjusting = (_Biased.where(rows), _Repeating.where(rows), _Counted.where(rows))
+        adjusting = (_Biased.where(rows), _Repeating.where(rows), _Counted.where(rows), _Constrained.where(rows))
         self.adjustments = [part for part in adjusting if part is not None]
         self.random = _Random.where(rows)
         self.asking = _Asking.where(rows)
@@ -242,7 +274,7 @@ class _Plan:
         return not self.adjustments and self.random is None and self.asking is None
 
     def adjust(self, logits: mx.array) -> mx.array:
-        """Bias and penalties, in mlx-lm's order."""
+        """Bias and penalties, in mlx-lm's order, and then what a grammar allows."""
         for part in self.adjustments:
             logits = part.into(logits, part.adjust(part.of(logits)))
         return logits
@@ -348,6 +380,21 @@ class _Counted(_Part):
         return drawing.penalise_counts(logits, counts, self._presence, self._frequency)
 
 
+class _Constrained(_Part):
+    """Rows with a grammar."""
+
+    def __init__(self, rows: list[_Row], chosen: list[int]) -> None:
+        super().__init__(rows, chosen)
+        self._matchers = [row.matcher for row in self.rows if row.matcher is not None]
+
+    @staticmethod
+    def takes(row: _Row) -> bool:
+        return row.matcher is not None
+
+    def adjust(self, logits: mx.array) -> mx.array:
+        return masks.apply(logits, masks.fill(self._matchers, logits.shape[-1]))
+
+
 class _Random(_Part):
     """Rows whose token is drawn; those of them that are ranked or a nucleus have a floor beside that of ``min_p``."""
 
@@ -437,4 +484,6 @@ class _Asking(_Part):
             ids, values = (
                 mx.concatenate([a, b[:, ::-1]], axis=-1) for a, b in zip((ids, values), likeliest, strict=True)
             )
-        return _Scores([row.uid for row in self.rows], self._alternatives, ids, drawing.logprobs(values, total), text)
+        constrained = [row.matcher is not None for row in self.rows]
+        uids = [row.uid for row in self.rows]
+        return _Scores(uids, self._alternatives, constrained, ids, drawing.logprobs(values, total), text)

@@ -86,22 +86,22 @@ def _make_vocabulary(tokenizer: TokenizerWrapper) -> Vocabulary:
     return window if found is None or not _agree(found, window) else found
 
 
-def _agree(found: _ByteVocabulary, window: _WindowVocabulary) -> bool:
+def _agree(found: ByteVocabulary, window: _WindowVocabulary) -> bool:
     """Whether both say the same of text with spaces, line ends and marks."""
     tried = (window.hf.encode(text, add_special_tokens=False) for text in (" a b\n c", "a <n>\n\u2581b"))
     spoken = ([token_id for token_id in ids if token_id not in window.silent] for ids in tried)
     return all(_streamed(found, ids) == window.decode(ids) for ids in spoken)
 
 
-def _byte_vocabulary(hf: _HuggingFace, silent: frozenset[int]) -> _ByteVocabulary | None:
+def _byte_vocabulary(hf: _HuggingFace, silent: frozenset[int]) -> ByteVocabulary | None:
     """A vocabulary by bytes, where the tokenizer's decoder is of a kind that allows it."""
     match _decoder_of(hf):
         case {"type": "ByteLevel"}:
-            return _ByteVocabulary(_BytePairPieces(hf, silent), trim=False)
+            return ByteVocabulary(_BytePairPieces(hf, silent), trim=False)
         case {"type": "Sequence", "decoders": [*steps]} if steps == _SENTENCEPIECE:
-            return _ByteVocabulary(_SentencePieces(hf, silent), trim=False)
+            return ByteVocabulary(_SentencePieces(hf, silent), trim=False)
         case {"type": "Sequence", "decoders": [*steps]} if steps == [*_SENTENCEPIECE, _STRIP]:
-            return _ByteVocabulary(_SentencePieces(hf, silent), trim=True)
+            return ByteVocabulary(_SentencePieces(hf, silent), trim=True)
     return None
 
 
@@ -201,7 +201,7 @@ class _SentencePieces(_Pieces):
         return token.replace("\u2581", " ").encode()
 
 
-class _ByteVocabulary:
+class ByteVocabulary:
     """A vocabulary whose tokens are bytes, wherever they stand; ``trim`` drops one space before the text."""
 
     def __init__(self, pieces: _Pieces, *, trim: bool) -> None:
@@ -210,9 +210,11 @@ class _ByteVocabulary:
         self.special = _special_tokens(pieces.hf)
 
     def decoder(self) -> Decoder:
+        """See :class:`Vocabulary`."""
         return _ByteDecoder(self)
 
     def text(self, token_id: int) -> str:
+        """See :class:`Vocabulary`."""
         if token_id in self.pieces.silent:
             return self.pieces.hf.convert_ids_to_tokens(token_id) or ""
         return self.pieces[token_id].decode(errors="replace")
@@ -223,7 +225,7 @@ class _ByteDecoder:
 
     __slots__ = ("_pieces", "_trim", "_utf8")
 
-    def __init__(self, vocabulary: _ByteVocabulary) -> None:
+    def __init__(self, vocabulary: ByteVocabulary) -> None:
         self._pieces = vocabulary.pieces
         self._trim = vocabulary.trim
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")

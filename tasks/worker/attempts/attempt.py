@@ -40,7 +40,6 @@ class Flight:
         task_id: the request.
         claim: the answer that gave it to this worker.
         model: the model's name, for the journal.
-        revision: the revision that the engine has loaded.
         held: says which message this worker holds of it.
     """
 
@@ -49,7 +48,6 @@ class Flight:
         task_id: str,
         claim: ClaimAnswer,
         model: str,
-        revision: str,
         held: Callable[[], Held | None] = lambda: None,
     ) -> None:
         self.task_id = task_id
@@ -57,7 +55,6 @@ class Flight:
         self.attempt = claim.attempt
         self.nonce = claim.nonce
         self.model = model
-        self.revision = revision
         self.queued_ms = claim.queued_ms
         self.claimed_at = time.monotonic()
         self.first_token_at: float | None = None
@@ -133,7 +130,7 @@ class Flight:
                 return Start(
                     attempt=self.attempt,
                     model=self.model,
-                    revision=self.revision,
+                    revision=event.revision,
                     prompt_tokens=event.prompt_tokens,
                     cached_tokens=event.cached_tokens,
                     prompt_hash=event.prompt_hash,

@@ -133,12 +133,12 @@ class Run:
     def _attempt(self, entry: ModelEntry, parameters: Parameters) -> tuple[Outcome, Flight]:
         """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
         if self._is_late(parameters):
-            return self._too_late(self._claim(entry, ""))
+            return self._too_late(self._claim(entry))
         try:
             engine = self._worker.engines.acquire(entry, self._job)
         except Interrupted:
             if self._job.reason == "soft_time_limit" and self._is_late(parameters):
-                return self._too_late(self._claim(entry, ""))
+                return self._too_late(self._claim(entry))
             self._stopped_before_claim()
         except SetAside as error:
             self._worker.holding.aside[self._delivery_tag] = error.key
@@ -147,7 +147,7 @@ class Run:
             self._refuse(error)
         try:
             assert engine.ready is not None
-            flight = self._claim(entry, engine.ready.revision)
+            flight = self._claim(entry)
             if self._is_late(parameters, self._worker.pace.soonest_s(entry.name)):
                 return self._too_late(flight)
             if flight.outcome is None:
@@ -165,7 +165,7 @@ class Run:
             logs.ended(flight, flight.wait())
         return flight.wait(), flight
 
-    def _claim(self, entry: ModelEntry, revision: str) -> Flight:
+    def _claim(self, entry: ModelEntry) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
         identity, nonce = self._worker.identity, new_nonce()
         claim = self._patiently(
@@ -178,7 +178,7 @@ class Run:
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
-        flight = Flight(self._task_id, claim, entry.name, revision, self._job.held)
+        flight = Flight(self._task_id, claim, entry.name, self._job.held)
         self._worker.publisher.open(flight, instead_of=self._job.flight)
         self._job.flight = flight
         engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)

@@ -44,7 +44,7 @@ def said(index: int, token: int) -> Token:
 @pytest.fixture
 def flight() -> Flight:
     """A first attempt."""
-    return Flight("t1", claim(), "m", "r1")
+    return Flight("t1", claim(), "m")
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def second() -> Flight:
         Token(attempt=1, index=0, ids=[7], text="One ", kind="reasoning"),
         Token(attempt=1, index=1, ids=[8], text="two ", logprobs=[{"id": 8}]),
     ]
-    return Flight("t1", claim(2, entries), "m", "r1")
+    return Flight("t1", claim(2, entries), "m")
 
 
 def test_an_answer(flight: Flight) -> None:
     """Start, tokens and end become the journal's entries, numbered from one."""
-    assert flight.take(Started("t1", 3, 1, "h", "R")) == Start(
+    assert flight.take(Started("t1", 3, 1, "h", "R", "r1")) == Start(
         attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=1, prompt_hash="h", rendering="R"
     )
     assert flight.take(Tokens("t1", 0, [7], "One ")) == Token(attempt=1, index=0, ids=[7], text="One ")
@@ -86,7 +86,7 @@ def test_timing(flight: Flight) -> None:
     assert after["first_token_ms"] is not None
     assert after["total_ms"] is not None
     assert 0 <= after["first_token_ms"] <= after["total_ms"]
-    assert Flight("t1", claim(queued_ms=None), "m", "r1").timing()["queued_ms"] is None
+    assert Flight("t1", claim(queued_ms=None), "m").timing()["queued_ms"] is None
 
 
 def test_reasoning_is_no_part_of_the_answer(flight: Flight) -> None:
@@ -123,18 +123,18 @@ def test_a_second_attempt_goes_on(second: Flight) -> None:
 def test_the_first_attempts_rendering_goes_on(second: Flight) -> None:
     """A later attempt gets what the first one's template wrote, and does not write it down again."""
     first = replace(START, rendering="R")
-    flight = Flight("t1", claim(2, [Claim(attempt=1, worker="b#1"), first]), "m", "r1")
+    flight = Flight("t1", claim(2, [Claim(attempt=1, worker="b#1"), first]), "m")
     resume = flight.resume()
     assert resume is not None
     assert resume.rendering == "R"
-    start = flight.take(Started("t1", 3, 1, "h", "R"))
+    start = flight.take(Started("t1", 3, 1, "h", "R", "r1"))
     assert isinstance(start, Start)
     assert start.rendering == ""
 
 
 def test_a_request_that_was_claimed_and_never_started() -> None:
     """A second attempt at a request that no engine had seen begins at the beginning."""
-    assert Flight("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m", "r1").resume() is None
+    assert Flight("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m").resume() is None
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_request_that_was_claimed_and_never_started() -> None:
 )
 def test_it_never_goes_on_from_a_hole(entries: list[Entry], ids: list[int], text: str) -> None:
     """Of a journal that lacks something only what stands before the hole counts; the rest is computed again."""
-    flight = Flight("t1", claim(3, [Claim(attempt=1, worker="b#1"), *entries]), "m", "r1")
+    flight = Flight("t1", claim(3, [Claim(attempt=1, worker="b#1"), *entries]), "m")
     resume = flight.resume()
     assert (resume.ids if resume else [], resume.characters["content"] if resume else 0) == (ids, len(text))
     assert (flight.ids, flight.text) == (ids, text)

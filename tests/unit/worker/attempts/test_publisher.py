@@ -81,7 +81,7 @@ def new_flight(task_id: str = "t1") -> Flight:
     claim = ClaimAnswer(
         kind="claimed", attempt=1, crashes=0, entries=[], items=[first], owner="a#1", nonce="n", queued_ms=None
     )
-    return Flight(task_id, claim, "m", "r1")
+    return Flight(task_id, claim, "m")
 
 
 def token(index: int, **values: Any) -> Token:

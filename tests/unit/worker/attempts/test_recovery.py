@@ -106,7 +106,7 @@ def new_flight(task_id: str) -> Flight:
     claim = ClaimAnswer(
         kind="claimed", attempt=1, crashes=0, entries=[], items=[first], owner="a@here#1", nonce="n", queued_ms=None
     )
-    return Flight(task_id, claim, "m", "r1")
+    return Flight(task_id, claim, "m")
 
 
 def test_what_redis_lacks_is_written() -> None:

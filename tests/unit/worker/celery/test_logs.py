@@ -24,7 +24,7 @@ def flight() -> Flight:
     claim = ClaimAnswer(
         kind="claimed", attempt=2, crashes=0, entries=[], items=[], owner="me", nonce="n", queued_ms=3.5
     )
-    return Flight("t1", claim, "m", "r")
+    return Flight("t1", claim, "m")
 
 
 def line(caplog: pytest.LogCaptureFixture) -> tuple[str, str, dict[str, Any]]:

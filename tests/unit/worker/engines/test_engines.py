@@ -108,7 +108,7 @@ def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", 
         nonce="n",
         queued_ms=None,
     )
-    flight = Flight(task_id or prompt, claim, engine.entry.name, engine.ready.revision)
+    flight = Flight(task_id or prompt, claim, engine.entry.name)
     engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **fields))
     return flight
 

@@ -1,0 +1,57 @@
+"""From a request's constraint to a grammar, on a thread of the intake."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from llguidance import LLMatcher
+
+from tasks.engine.constraint.grammar import LIMITS, Grammar, said
+from tasks.engine.constraint.source import source
+from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.engine.constraint.tokens import Tokens
+    from tasks.messages.constraint import Constraint
+
+#: The grammars that are kept, the last used ones: a task's requests have one schema, a fleet's users a few.
+MOST_GRAMMARS = 64
+
+
+class Compiler:
+    """Compiles the constraints of one model's requests. Any thread may call it.
+
+    Args:
+        make_tokens: makes the vocabulary, at the first constraint: it takes half a second, which others need not wait for.
+    """
+
+    def __init__(self, make_tokens: Callable[[], Tokens]) -> None:
+        self._make_tokens = make_tokens
+        self._compiled = lru_cache(MOST_GRAMMARS)(self._compile)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The model's vocabulary.
+
+        Raises:
+            InvalidRequest: it is of a kind that no grammar can be kept to.
+        """
+        return self._make_tokens()
+
+    def compile(self, constraint: Constraint) -> Grammar:
+        """The grammar of a constraint; one that is known is the same object.
+
+        Raises:
+            InvalidRequest: it cannot be enforced, or no answer satisfies it.
+        """
+        return self._compiled(constraint)
+
+    def _compile(self, constraint: Constraint) -> Grammar:
+        text = source(constraint, trims=self.tokens.trims)
+        root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=LIMITS)
+        if root.is_error():
+            raise InvalidRequest(f"{constraint.kind}: {said(root)}")
+        return Grammar(root, tuple(root.get_grammar_warnings()))

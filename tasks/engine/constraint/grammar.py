@@ -1,0 +1,75 @@
+"""A compiled grammar, and how far one answer has come in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import llguidance
+from llguidance import LLMatcher, LLParserLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Other versions may mask otherwise, so a request is resumed by the same one only.
+ENGINE = f"llguidance-{llguidance.__version__}"
+#: What compiling and one step may cost. llguidance's own bounds let an ambiguous grammar take 150 ms for a step.
+LIMITS = LLParserLimits(
+    max_items_in_row=500,
+    step_max_items=10_000,
+    step_lexer_fuel=200_000,
+    max_lexer_states=50_000,
+    max_grammar_size=500_000,
+    verbose_errors=False,  # they would have the answer's words in them
+)
+
+
+def said(state: LLMatcher) -> str:
+    """What an llguidance matcher says of its error: the first line, since others show its inside."""
+    return str(state.get_error()).strip().partition("\n")[0]
+
+
+class Grammar:
+    """A grammar that compiled; immutable, and shared by all requests that have it.
+
+    ``engine`` is the program and version that reads it.
+
+    Args:
+        root: a matcher that has taken no token.
+        warnings: what of the constraint is not enforced.
+    """
+
+    engine = ENGINE
+
+    def __init__(self, root: LLMatcher, warnings: tuple[str, ...] = ()) -> None:
+        self._root = root
+        self.warnings = warnings
+
+    def matcher(self, ids: Sequence[int] = ()) -> Matcher:
+        """The state after these tokens of the answer, which earlier attempts may have generated."""
+        matcher = Matcher(self._root.deep_copy())
+        for token_id in ids:
+            matcher.take(token_id)
+        return matcher
+
+
+class Matcher:
+    """One answer's state."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: LLMatcher) -> None:
+        self.state = state
+
+    def take(self, token_id: int) -> None:
+        """Go on by a token that was drawn. What the grammar does not allow is an error from then on."""
+        self.state.consume_token(token_id)
+
+    @property
+    def error(self) -> str:
+        """Why it cannot go on; empty while it can. Where it is not, all else here means nothing."""
+        return said(self.state) if self.state.is_error() else ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but an end token can follow."""
+        return bool(self.state.is_stopped()) and not self.state.is_error()

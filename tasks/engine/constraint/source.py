@@ -1,0 +1,52 @@
+"""Constraints as grammars in llguidance's notation: JSON with Lark grammars and JSON Schemas in it, which name each other."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llguidance import regex_to_lark
+
+from tasks.messages.encoding import to_json
+
+if TYPE_CHECKING:
+    from tasks.messages.constraint import Constraint
+
+#: White space inside JSON: without a bound a model may go on with it for ever, and some do.
+WHITESPACE = r"[ \n\t]{1,8}"
+#: White space before JSON: templates leave a line end to the model, and SentencePiece's tokens begin with a space.
+LEAD = r"/[ \n]{0,2}/"
+#: The rule that a constraint becomes.
+ANSWER = "answer"
+
+
+def source(constraint: Constraint, *, trims: bool) -> str:
+    """The grammar of an answer.
+
+    Args:
+        constraint: what the request asks for.
+        trims: whether the decoder drops a space before the text: then one may stand before an answer of any kind.
+    """
+    before = LEAD if constraint.kind in ("json_object", "json_schema") else '" "?' if trims else ""
+    start = {"lark_grammar": f"start: {before} @{ANSWER}"}
+    return to_json({"grammars": [start, {"name": ANSWER, **_answer(constraint)}]})
+
+
+def _answer(constraint: Constraint) -> dict[str, Any]:
+    value = constraint.value
+    if constraint.kind == "lark":
+        return {"lark_grammar": value}
+    if constraint.kind == "regex":
+        return {"lark_grammar": f"start: /{regex_to_lark(value, 'dw')}/"}
+    if constraint.kind == "choice":
+        return {"lark_grammar": "start: " + " | ".join(to_json(choice) for choice in json.loads(value))}
+    schema = json.loads(value) if constraint.kind == "json_schema" else {"type": "object"}
+    options = {"whitespace_pattern": WHITESPACE, "lenient": not constraint.strict}
+    return {"json_schema": {**_as_object(schema), "x-guidance": options}}
+
+
+def _as_object(schema: Any) -> dict[str, Any]:
+    """A schema that can carry options: ``true`` is ``{}``, and ``false`` is what nothing is valid by."""
+    if isinstance(schema, dict):
+        return schema
+    return {} if schema else {"allOf": [False]}
