@@ -119,14 +119,14 @@ class GenerateTask(Task):
         if self._follows(options):
             with sending(self.app):
                 return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
-        with self.groups.member(options) as members:
+        with self.groups.member(options, producer) as member:
             request = prepare(args, kwargs, task_id, options)
             self._meet_redis()
             self._look_at_fleet(request.parameters)
-            given = (request.args, request.kwargs, request.task_id, producer, link, link_error)
+            given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)
             with sending(self.app):
                 result = self._send(given, request.options)
-            members.append(result.id)
+            member.task_ids.append(result.id)
         return result
 
     def _follows(self, options: dict[str, Any]) -> bool:

@@ -10,14 +10,13 @@ from kombu.utils.json import dumps
 
 from tasks.broker import scripts
 from tasks.broker.connecting import ConnectingChannel
-from tasks.broker.fingerprint import fingerprint_of, kept_s, other_request
-from tasks.broker.limits import wait_s
+from tasks.broker.fingerprint import fingerprint_of, kept_s
 from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
+from tasks.broker.put import PUT, Put, refusal
 from tasks.broker.qos import QoS
-from tasks.broker.queues import SEPARATOR, aside_list
+from tasks.broker.queues import aside_list
 from tasks.broker.schedule import POSTPONE, due_at
 from tasks.broker.sending import send_twice
-from tasks.errors import QueueFull
 from tasks.names import ACCEPTED, is_ours
 from tasks.server import keys
 from tasks.server.script import Script
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
 #: The header of a message that was set aside before.
 ASIDE = "set_aside"
-#: Where the list that is pushed to stands among the keys of put.lua.
-OWN_LIST = 4
 
-PUT = Script(scripts.source("put"))
 SCHEDULE = Script(scripts.source("schedule"))
 
 
@@ -52,24 +48,18 @@ class QueueingChannel(ConnectingChannel):
             return
         floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
         delay_s = (due_at(headers) or 0.0) - time()
-        verb = "wait in" if delay_s <= 0 else "are scheduled for"
         asked = fingerprint_of(message)
         with self.conn_or_acquire() as client:
             if delay_s <= 0:
-                names, arguments = self._put_arguments(queue, message, "LPUSH", floor, asked)
-                require_size("the request's message", len(arguments[0]), MAX_MESSAGE_BYTES)
-                refused = self._send(lambda: PUT(client, names, arguments), f"request {headers['id']}")
+                put = self._put_of(queue, message, "LPUSH", floor, asked)
+                require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
+                reply = self._send(lambda: PUT(client, put.names, put.arguments), f"request {headers['id']}")
+                error = put.refusal(reply)
             else:
-                refused = self._schedule(client, queue, message, floor, delay_s, asked)
-        if len(refused) == 1:
-            raise other_request(str(headers["id"]))
-        if refused:
-            depth, bound, limit = refused
-            retry_after_s = wait_s(depth - bound + 1, limit)
-            hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
-            raise QueueFull(
-                f"{depth} requests {verb} {queue}, the bound is {bound}: {hint}", depth, bound, retry_after_s
-            )
+                reply = self._schedule(client, queue, message, floor, delay_s, asked)
+                error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}")
+        if error is not None:
+            raise error
 
     def _schedule(
         self, client: Any, queue: str, message: dict[str, Any], floor: str, delay_s: float, asked: str
@@ -103,15 +93,13 @@ class QueueingChannel(ConnectingChannel):
         arguments = (message.delivery_tag, own, dumps(_without_eta(raw)), f"{at:.6f}", task_id)
         return bool(POSTPONE(self.evaluator, names, arguments))
 
-    def _put_arguments(
-        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: str = ""
-    ) -> tuple[list[str], list[Any]]:
-        """The keys and arguments of put.lua."""
+    def _put_of(
+        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: str = "", aside: str = ""
+    ) -> Put:
+        """The call of put.lua; ``aside`` is the list of what was set aside, where the message goes there."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        lists = [own, *(each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own)]
-        task_id = message["headers"]["id"]
-        names = [keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists]
-        return names, [dumps(message), task_id, push, queue, floor, SEPARATOR, asked, kept_s()]
+        others = [each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own]
+        return Put.of(message, queue, [aside or own, *others], push, floor, asked)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
         """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
@@ -149,10 +137,10 @@ class QueueingChannel(ConnectingChannel):
             push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
             headers[ASIDE] = True
         for queue in self._lookup(exchange, routing_key):
-            names, arguments = self._put_arguments(queue, payload, push, "")
-            if model is not None:
-                names[OWN_LIST] = aside_list(queue, self._get_message_priority(payload, reverse=False), model)
-            pipe.eval(PUT.source, len(names), *names, *arguments)
+            priority = self._get_message_priority(payload, reverse=False)
+            aside = "" if model is None else aside_list(queue, priority, model)
+            put = self._put_of(queue, payload, push, "", aside=aside)
+            pipe.eval(PUT.source, len(put.names), *put.names, *put.arguments)
 
 
 def _without_eta(message: dict[str, Any]) -> dict[str, Any]:

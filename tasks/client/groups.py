@@ -5,30 +5,46 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.errors import GenerationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from celery import Celery
+
+    from tasks.broker.submission import Collector
 
 logger = logging.getLogger("tasks.generate")
 
 
-class _Sent(threading.local):
-    """The requests of the group that this thread is at, or was last."""
+class Group:
+    """The group that a thread is at, or was at last.
 
-    group: str | None = None
-    task_ids: list[str]
+    Args:
+        group_id: the outermost group's id; ``None`` for requests of none.
+    """
+
+    def __init__(self, group_id: str | None) -> None:
+        self.group_id = group_id
+        #: The members so far: those that were sent, and those that were collected.
+        self.task_ids: list[str] = []
+        #: What collects members, by the producer that Celery took for them.
+        self.collectors: dict[int, Collector] = {}
+
+
+class _Thread(threading.local):
+    group = Group(None)
 
 
 class Groups:
-    """Takes the members of a group back that were sent before one that cannot be.
+    """Sends the members of a group together, and takes those back that were sent before one that cannot be.
 
-    Celery sends a group member by member and says nothing of the others: this tells by the group's id, which each of them has.
-    A group inside of a group, a chord's header and a chain that is a member belong to the outermost group.
+    Celery sends a group member by member, with one producer that it gives back behind the last: that is when what was collected
+    goes out, unless it was so much that it went before. A member is told by its group's id. A group inside
+    of a group, a chord's header and a chain that is a member belong to the outermost group.
 
     Args:
         app: where requests are sent.
@@ -36,37 +52,90 @@ class Groups:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._sent = _Sent()
+        self._thread = _Thread()
 
     @contextmanager
-    def member(self, options: Mapping[str, Any]) -> Iterator[list[str]]:
-        """While one request is sent; its id is to be added to what this yields.
+    def member(self, options: Mapping[str, Any], producer: Any) -> Iterator[Member]:
+        """While one request is sent.
+
+        Args:
+            options: those of ``apply_async``.
+            producer: the one that was given to it.
 
         Raises:
-            GenerationError: the request cannot be sent; the message says that the others were taken back.
+            GenerationError: the request cannot be sent; the message says what became of the others.
         """
-        group = outermost_group(options)
-        if group is None or group != self._sent.group:
-            self._sent.group, self._sent.task_ids = group, []
+        group_id = outermost_group(options)
+        if group_id is None or group_id != self._thread.group.group_id:
+            self._thread.group = Group(group_id)
+        group = self._thread.group
+        collector = self._collector(group, producer)
         try:
-            yield self._sent.task_ids
+            yield Member(collector or producer, group.task_ids)
         except GenerationError as error:
-            task_ids, self._sent.group = self._sent.task_ids, None
-            if task_ids:
-                self._take_back(task_ids, error)
+            unsent = [task_id for each in group.collectors.values() for task_id in each.submission.clear()]
+            self._take_back(group, unsent, error)
             raise
+        if collector is not None and collector.submission.is_full:
+            self._send(group, collector)
 
-    def _take_back(self, task_ids: list[str], error: GenerationError) -> None:
+    def _collector(self, group: Group, producer: Any) -> Collector | None:
+        """What collects the members for which Celery has taken this producer from its pool."""
+        # Kombu gives each producer that it hands out a ``release`` of its own, for this one time.
+        if group.group_id is None or "release" not in getattr(producer, "__dict__", {}):
+            return None
+        from tasks.broker.submission import Collector
+
+        collector = group.collectors.get(id(producer))
+        if collector is None:
+            collector = Collector(self._app, producer)
+            group.collectors[id(producer)] = collector
+            producer.release = partial(self._send_and_release, group, collector, producer.release)
+        return collector
+
+    def _send_and_release(self, group: Group, collector: Collector, release: Callable[[], None]) -> None:
+        try:
+            self._send(group, collector)
+        finally:
+            group.collectors = {key: each for key, each in group.collectors.items() if each is not collector}
+            release()
+
+    def _send(self, group: Group, collector: Collector) -> None:
+        from tasks.broker.submission import Refused
+
+        try:
+            collector.submission.send()
+        except Refused as refused:
+            self._take_back(group, refused.unsent, refused.error)
+            raise refused.error from None
+
+    def _take_back(self, group: Group, unsent: Sequence[str], error: GenerationError) -> None:
+        """Undo what was sent of a group, because of an error that then says so."""
         from tasks.broker.withdraw import withdraw
 
+        self._thread.group = Group(None)
+        never = set(unsent)
+        task_ids = [task_id for task_id in group.task_ids if task_id not in never]
+        if not group.task_ids:
+            return
         count = f"{len(task_ids)} of its group before it"
         try:
-            withdraw(self._app, task_ids)
-            outcome = f"{count} had been sent and were taken back: send the group again, or in parts"
+            if task_ids:
+                withdraw(self._app, task_ids)
+                outcome = f"{count} had been sent and were taken back: send the group again, or in parts"
+            else:
+                outcome = "nothing of its group was sent"
         except GenerationError as trouble:
             logger.warning("%s could not be taken back (%s): %s", count, trouble, ", ".join(task_ids))
             outcome = f"{count} had been sent and could not be taken back"
         error.args = (f"{error}; {outcome}", *error.args[1:])
+
+
+class Member(NamedTuple):
+    """How a request of a group, or a single one, is sent: with this producer; then its id is added to ``task_ids``."""
+
+    producer: Any
+    task_ids: list[str]
 
 
 def outermost_group(options: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,81 @@
+"""One request on its way into its queue: the call of put.lua, and what its reply means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.json import dumps
+
+from tasks.broker import scripts
+from tasks.broker.fingerprint import kept_s, other_request
+from tasks.broker.limits import wait_s
+from tasks.broker.queues import SEPARATOR
+from tasks.errors import QueueFull
+from tasks.server import keys
+from tasks.server.script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.errors import GenerationError
+
+PUT = Script(scripts.source("put"))
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The keys and the arguments of one call of put.lua."""
+
+    names: tuple[str, ...]
+    arguments: tuple[str | int, ...]
+
+    @classmethod
+    def of(
+        cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, floor: str, asked: str = ""
+    ) -> Put:
+        """The call that queues a message.
+
+        Args:
+            message: as kombu writes it.
+            queue: the queue.
+            lists: the list to push to, then the queue's other lists.
+            push: ``LPUSH`` for its end, ``RPUSH`` for its front.
+            floor: the bound where no limit is known; empty for a request that was accepted before.
+            asked: the request's fingerprint; empty where any is taken.
+        """
+        task_id = message["headers"]["id"]
+        names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists)
+        return cls(names, (dumps(message), task_id, push, queue, floor, SEPARATOR, asked, kept_s()))
+
+    @property
+    def text(self) -> str:
+        """The message."""
+        return str(self.arguments[0])
+
+    @property
+    def task_id(self) -> str:
+        """The request."""
+        return str(self.arguments[1])
+
+    def refusal(self, reply: Sequence[Any]) -> GenerationError | None:
+        """The error that the script's reply stands for; ``None`` if the message was queued."""
+        return refusal(reply, self.task_id, f"wait in {self.arguments[3]}")
+
+
+def refusal(reply: Sequence[Any], task_id: str, where: str) -> GenerationError | None:
+    """The error that the reply of put.lua or schedule.lua stands for; ``None`` if the request was taken.
+
+    Args:
+        reply: what the script said.
+        task_id: the request.
+        where: what the others do, as in "wait in tier-under-3B".
+    """
+    if not reply:
+        return None
+    if len(reply) == 1:
+        return other_request(task_id)
+    depth, bound, limit = reply
+    retry_after_s = wait_s(depth - bound + 1, limit)
+    hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
+    return QueueFull(f"{depth} requests {where}, the bound is {bound}: {hint}", depth, bound, retry_after_s)

@@ -1,0 +1,116 @@
+"""Requests that are sent together: how many round trips they take, and that they are what a single request is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import group, signals
+
+from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS
+from tasks.server import keys
+
+if TYPE_CHECKING:
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+
+QUEUE = "tier-under-3B"
+
+
+def members(generate: GenerateTask, count: int, prompt: str = "m") -> list[Any]:
+    return [generate.s(prompt=f"{prompt}{n}", model="fake:1", max_tokens=1) for n in range(count)]
+
+
+def sends(client: redis.Redis) -> int:
+    """How often the server was sent something so far."""
+    info: Any = client.info("stats")
+    return int(info["total_reads_processed"])
+
+
+def prompts(client: redis.Redis) -> list[str]:
+    """The prompts in the queue, the oldest first."""
+    texts: Any = client.lrange(QUEUE, 0, -1)
+    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in reversed(texts)]
+    return [body[1]["prompt"] for body in bodies]
+
+
+def test_round_trips(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """A group of several hundred is sent in a few round trips, in its order, and each member is in the ledger."""
+    count = 2 * MOST_REQUESTS + 1
+    generate.delay(prompt="first", model="fake:1")
+    before = sends(redis_client)
+    result = group(members(generate, count)).apply_async()
+    # Three pages, each a few reads of a socket's buffer long, and a connection for each; one by one it is more than 400.
+    assert sends(redis_client) - before < 100
+    assert prompts(redis_client) == ["first", *(f"m{n}" for n in range(count))]
+    assert {member.id for member in result.results} < set(redis_client.hkeys(keys.LEDGER))
+
+
+def test_long_members(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """Members go out as soon as they are a page's bytes."""
+    lengths = []
+
+    def drawn() -> Any:
+        for n in range(3):
+            lengths.append(redis_client.llen(QUEUE))
+            yield generate.s(prompt=f"{n}" * MOST_BYTES, model="fake:1")
+
+    group(drawn()).apply_async()
+    assert lengths == [0, 0, 1]  # Celery draws one more than it sends
+    assert redis_client.llen(QUEUE) == 3
+
+
+def test_the_same_message(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """What a group sends has the fields and the values of what ``apply_async`` sends, but for its ids."""
+    options: dict[str, Any] = {"priority": 9, "expires": 60, "headers": {"mine": "1"}, "time_limit": 5}
+    generate.apply_async(kwargs={"prompt": "m0", "model": "fake:1", "max_tokens": 1}, **options)
+    group([members(generate, 1)[0].set(**options)]).apply_async()
+    texts: Any = redis_client.lrange(f"{QUEUE}\x06\x169", 0, -1)
+    together, alone = (json.loads(text) for text in texts)
+    assert together["body"] == alone["body"]
+    assert {name: value for name, value in together.items() if name not in ("headers", "properties")} == {
+        name: value for name, value in alone.items() if name not in ("headers", "properties")
+    }
+    own = {"id", "root_id", "group", "group_index", "expires", "correlation_id", "delivery_tag", "reply_to"}
+    for part in ("headers", "properties"):
+        assert together[part].keys() == alone[part].keys()
+        assert {key: value for key, value in together[part].items() if key not in own and key != "expiration"} == {
+            key: value for key, value in alone[part].items() if key not in own and key != "expiration"
+        }
+
+
+def test_signals(generate: GenerateTask) -> None:
+    """Whoever instruments Celery hears of each member."""
+    heard: list[str] = []
+
+    def note(headers: dict[str, Any], **_: Any) -> None:
+        heard.append(headers["id"])
+
+    signals.before_task_publish.connect(note)
+    try:
+        result = group(members(generate, 3)).apply_async()
+    finally:
+        signals.before_task_publish.disconnect(note)
+    assert heard == [member.id for member in result.results]
+
+
+def test_a_producer_of_ones_own(generate: GenerateTask, redis_client: redis.Redis, producer_app: Celery) -> None:
+    """With a producer of the pool that the caller has taken, a group goes out when the caller gives it back."""
+    with producer_app.producer_pool.acquire(block=True) as producer:
+        group(members(generate, 2)).apply_async(producer=producer)
+        generate.apply_async(kwargs={"prompt": "single", "model": "fake:1"}, producer=producer)
+        assert prompts(redis_client) == ["single"]
+    assert prompts(redis_client) == ["single", "m0", "m1"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_pool_is_whole(generate: GenerateTask, redis_client: redis.Redis, producer_app: Celery, count: int) -> None:
+    """Groups after one another use the same producers, and none is sent twice."""
+    for _ in range(count):
+        group(members(generate, 2)).apply_async()
+    assert redis_client.llen(QUEUE) == 2 * count
+    assert not producer_app.producer_pool._dirty
