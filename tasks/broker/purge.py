@@ -7,20 +7,19 @@ sweep finishes this where the process that purges is killed, or may not write re
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery import states
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
 
 from tasks.broker import scripts
-from tasks.broker.message import unpacked
+from tasks.broker.contents import body_of
 from tasks.broker.queues import SEPARATOR, lists_of
-from tasks.errors import GenerationError, InvalidRequest
+from tasks.errors import GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Release
 from tasks.names import OURS
@@ -142,15 +141,5 @@ def _context(message: str) -> Context:
     """What Celery's backend has to know of a request: its chord, and the rest of its chain."""
     values = json_object(message)
     headers, properties = values.get("headers") or {}, values.get("properties") or {}
-    return Context({**headers, **_followers(str(values.get("body")), headers, properties), "properties": properties})
-
-
-def _followers(body: str, headers: dict[str, Any], properties: dict[str, Any]) -> dict[str, Any]:
-    """The third part of a message's body."""
-    try:
-        packed = base64.b64decode(body) if properties.get("body_encoding") == "base64" else body.encode()
-        compression = headers.get("compression")
-        _args, _kwargs, followers = json.loads(unpacked(packed, compression) if compression else packed)
-    except (ValueError, TypeError, RecursionError, InvalidRequest):
-        return {}
-    return followers if isinstance(followers, dict) else {}
+    _, _, followers = body_of(values)
+    return Context({**headers, **followers, "properties": properties})

@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, changed in three places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
+"""Celery's Redis result backend, changed in four places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
 1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
    (:mod:`tasks.broker.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
@@ -8,6 +8,7 @@
    one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
    in between had its request delivered again for nothing.
 3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
+4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tasks.broker.holding import holding_of
 from tasks.broker.result_watch import ResultWatch
 from tasks.broker.waiting import Wait, has_come, meta_of
 from tasks.errors import GenerationError
+from tasks.journal.claims import has_begun
 from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.connection import Endpoint, endpoint, is_away
@@ -168,6 +170,13 @@ class Backend(RedisBackend):
             if module == ERRORS or (module == OLD_ERRORS and module not in sys.modules):
                 exc = {**exc, "exc_module": GenerationError.__module__}
         return super().exception_to_python(exc)
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """Celery's; a request that a worker has claimed is ``STARTED``, which its journal knows without another write."""
+        meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)
+        if meta["status"] == states.PENDING and self.is_brokers and has_begun(self.client, task_id):
+            return {**meta, "status": states.STARTED}
+        return meta
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: whoever waits for a result listens to it."""

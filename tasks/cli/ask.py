@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from importlib import import_module
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +19,9 @@ from tasks.names import GENERATE
 if TYPE_CHECKING:
     from tasks.client.chunks import Chunk
     from tasks.client.result import GenerateResult
+
+#: A request that has no token yet is looked at so often.
+LOOK_EVERY_S = 1.5
 
 
 @click.command(cls=CeleryCommand)
@@ -64,8 +69,11 @@ def ask(
 
 def _print_answer(result: GenerateResult, timeout: float | None) -> Chunk:
     """Print the chunks' text; what the model thinks goes to standard error. Returns the last chunk."""
-    kind = ""
+    kind, begun = "", Event()
+    if sys.stderr.isatty():
+        Thread(target=_say_where, args=(result, begun), daemon=True).start()
     for chunk in result.stream(timeout=timeout, cancel_on_close=True):
+        begun.set()
         if chunk.text:
             if kind and chunk.kind != kind:
                 click.echo("\n", err=chunk.kind != "content")
@@ -74,6 +82,17 @@ def _print_answer(result: GenerateResult, timeout: float | None) -> Chunk:
             click.secho(chunk.text, nl=False, err=thinks, dim=thinks)
     click.echo()
     return chunk
+
+
+def _say_where(result: GenerateResult, done: Event) -> None:
+    """Say on a terminal what a request waits for that has no token yet, whenever that changes."""
+    said = ""
+    while not done.wait(LOOK_EVERY_S):
+        with suppress(GenerationError):
+            status = result.status()
+            if status.state in ("queued", "loading") and (now := str(status)) != said:
+                said = now
+                click.secho(f"({said})", err=True, dim=True)
 
 
 def _summary(last: Chunk) -> str:

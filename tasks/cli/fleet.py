@@ -1,4 +1,4 @@
-"""``celery -A tasks fleet``: who is up, what they carry, how fast, how deep the queues are; ``show``, ``drain``, ``resume``."""
+"""``celery -A tasks fleet``: who is up, what they carry, how fast, how deep the queues are; ``show``, ``drain``, ``resume``, …"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.state import read_state
 from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown
+from tasks.cli.requests import cancel, purge, requests
 from tasks.errors import GenerationError
 from tasks.messages.encoding import to_json
 from tasks.registry import Registry
@@ -73,6 +74,10 @@ def drain(ctx: click.Context, /, worker: str, **_: Any) -> None:
 def resume(ctx: click.Context, /, worker: str, **_: Any) -> None:
     """Have a WORKER that was drained take requests again."""
     click.echo(tell(ctx.obj, worker, "resume"))
+
+
+for command in (requests, cancel, purge):
+    fleet.add_command(command)
 
 
 def _has_screen() -> bool:

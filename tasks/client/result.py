@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.client.chunks import Chunk
     from tasks.client.reading import Stored
+    from tasks.client.status import CeleryState, RequestStatus
 
 
 class GenerateResult(AsyncResult):
@@ -159,12 +160,27 @@ class GenerateResult(AsyncResult):
         except BrokerUnavailable:
             return True
 
-    def what_is_known(self) -> str:
-        """How far the request has come, for somebody who waited for too long."""
-        from tasks.client.progress import progress
+    @property
+    def status(self) -> CeleryState:
+        """``result.status()`` is how far the request has come; without the call it is Celery's :attr:`state`, as ever."""
+        from tasks.client.status import CeleryState
+
+        return CeleryState(self.state, self._look)
+
+    def _look(self) -> RequestStatus:
+        from tasks.client.status import read_status
         from tasks.server.connection import endpoint
 
-        return progress(endpoint(self.app), self.id)
+        return read_status(endpoint(self.app), self.id, self._stored)
+
+    def what_is_known(self) -> str:
+        """How far the request has come, for somebody who waited for too long."""
+        from tasks.errors import GenerationError
+
+        try:
+            return str(self._look())
+        except GenerationError as error:
+            return str(error)
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
         """Celery's. It is how ``get()`` asks whether what comes before has failed, which without Redis is not known yet."""

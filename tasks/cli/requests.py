@@ -1,0 +1,126 @@
+"""``celery -A tasks fleet requests``, ``cancel`` and ``purge``: what waits and runs, and how to end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tasks.broker.inventory import open_requests
+from tasks.broker.purge import purge_queue
+from tasks.cli.overview.table import Column, fitted
+from tasks.cli.overview.words import NOTHING, age, clean, counted, rate
+from tasks.cli.remote import client_of
+from tasks.client.result import GenerateResult
+from tasks.errors import GenerationError
+from tasks.messages.encoding import to_json
+from worker_config.celeryconfig import DEFAULT_QUEUE
+from worker_config.tiers import QUEUES, TIERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tasks.broker.inventory import OpenRequest
+
+COLUMNS = (
+    Column("request", 0),
+    Column("state", 1),
+    Column("where", 3, least=12),
+    Column("model", 4, least=12),
+    Column("for", 2, justify="right"),
+    Column("tokens", 5, justify="right"),
+    Column("tok/s", 6, justify="right"),
+)
+#: A list for people is cut here.
+SHOWN = 50
+STATES = {"held": "loading", "ended": "ending"}
+
+
+@click.command()
+@click.option("--limit", default=SHOWN, show_default=True, type=click.IntRange(1), help="The most that are listed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all of them.")
+@click.pass_context
+def requests(ctx: click.Context, /, limit: int, as_json: bool, **_: Any) -> None:
+    """List the requests that run or wait: where, since when, and how many tokens there are."""
+    with client_of(ctx.obj) as client:
+        try:
+            found = open_requests(client)
+        except GenerationError as error:
+            raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(to_json({"requests": [asdict(request) for request in found]}))
+        return
+    for line in request_lines(found, limit, _width()):
+        click.echo(line)
+
+
+def request_lines(found: Sequence[OpenRequest], limit: int, width: int | None) -> Iterator[str]:
+    """The list as lines of text."""
+    if not found:
+        yield "no request runs or waits"
+        return
+    table = fitted(COLUMNS, [_row(request) for request in found[:limit]], width)
+    yield from ("".join(cells).rstrip() for cells in table.lines())
+    if len(found) > limit:
+        yield f"… and {len(found) - limit} more: --limit {len(found)} shows them"
+
+
+def _row(request: OpenRequest) -> tuple[str, ...]:
+    per_s = request.tokens / request.age_s if request.tokens and request.age_s else None
+    return (
+        clean(request.task_id),
+        STATES.get(request.place, request.place),
+        clean(request.worker or request.queue),
+        clean(request.model or NOTHING),
+        NOTHING if request.age_s is None else age(request.age_s),
+        str(request.tokens or NOTHING),
+        rate(per_s),
+    )
+
+
+def _width() -> int | None:
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+
+
+@click.command()
+@click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_context
+def cancel(ctx: click.Context, /, task_ids: tuple[str, ...], **_: Any) -> None:
+    """Cancel the requests of these IDs, whether they wait or run."""
+    failed = False
+    for task_id in task_ids:
+        result = GenerateResult(task_id, backend=ctx.obj.app.backend, app=ctx.obj.app)
+        try:
+            before = result.status()
+            if before.state in ("unknown", "ended"):
+                failed = True
+                click.echo(f"{clean(task_id)}: not cancelled: {before}", err=True)
+                continue
+            result.revoke(terminate=True)
+        except GenerationError as error:
+            raise click.ClickException(f"{clean(task_id)}: {error}") from error
+        click.echo(f"{clean(task_id)}: cancelled ({before})")
+    ctx.exit(1 if failed else 0)
+
+
+@click.command()
+@click.argument("queue")
+@click.option("--force", "-f", is_flag=True, help="Do not ask.")
+@click.pass_context
+def purge(ctx: click.Context, /, queue: str, force: bool, **_: Any) -> None:
+    """Empty a QUEUE or a tier for good: its waiting requests end as cancelled, for whoever reads them."""
+    name = next((tier.queue for tier in TIERS if queue in (tier.name, tier.queue)), queue)
+    known = {*QUEUES, DEFAULT_QUEUE, *ctx.obj.app.amqp.queues}
+    if name not in known:
+        raise click.ClickException(f"no queue is called {queue!r}; they are {', '.join(sorted(known))}")
+    with client_of(ctx.obj) as client:
+        if not force:
+            click.confirm(f"End all requests that wait in {name}?", abort=True)
+        try:
+            count = purge_queue(client, name, ctx.obj.app)
+        except GenerationError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(f"{name}: {counted(count, 'request')} ended as cancelled")
