@@ -8,7 +8,7 @@ wins: a model of the same name replaces the built-in one, ``allow`` and ``allow_
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
@@ -58,6 +58,8 @@ class Catalogue:
     def resolve(self, name: str) -> ModelEntry:
         """The entry that this name stands for: an entry's name, an entry's source, or what a rule allows.
 
+        ``MODEL@ADAPTER`` is a model with a LoRA adapter; a model that is named by its path cannot have one.
+
         A fake model is of the smallest tier unless its name pins another, as ``fake:10@7-13B`` does; between the two may be
         options of :mod:`tasks.engine.fake`, as in ``fake:10:load_s=2``.
 
@@ -71,12 +73,32 @@ class Catalogue:
             return self._fake(name)
         if looks_like_path(name):
             return self._local(name)
+        base, at, adapter = name.partition("@")
+        if at:
+            return self._adapted(name, self.resolve(base), adapter)
         if is_hub_id(name) and any(fnmatchcase(name, pattern) for pattern in self.allow):
             return ModelEntry(name=name, kind="hub", source=name)
         raise ModelNotAllowed(self._explain(name))
 
     def _by_source(self, name: str) -> ModelEntry | None:
         return next((model for model in self.models.values() if model.kind == "hub" and model.source == name), None)
+
+    def _adapted(self, name: str, base: ModelEntry, adapter: str) -> ModelEntry:
+        """A model with one of its adapters; a name that the entry has, or a source that a rule allows for models, too."""
+        if base.adapter is not None:
+            raise ModelNotAllowed(f"model {shown(name)}: {base.name} has an adapter already; name its base model")
+        source: str | None = base.adapters.get(adapter)
+        if source is None and looks_like_path(adapter):
+            source = self._local(adapter).source
+        elif source is None and is_hub_id(adapter) and any(fnmatchcase(adapter, pattern) for pattern in self.allow):
+            source = adapter
+        if source is None:
+            known = ", ".join(sorted(base.adapters)) or "none"
+            raise ModelNotAllowed(
+                f"model {shown(name)}: {base.name} has no adapter {shown(adapter)} (now: {known}); add it to the entry's "
+                "adapters in the file that CELERY_MLX_CATALOGUE names"
+            )
+        return replace(base, name=name, adapter=source)
 
     def _fake(self, name: str) -> ModelEntry:
         if not self.allow_fake:

@@ -47,6 +47,7 @@ DEFAULT_FIELDS = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 # The hub's own rule for an id. It lets nothing through that could leave a folder.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _SHOWN_CHARACTERS = 120
 
 
@@ -67,6 +68,8 @@ class ModelEntry:
         revision: the hub revision to load; ``None`` is the newest.
         trust_remote_code: whether the model's own Python code may run. It never may unless the catalogue says so.
         keep_alive_s: how long its engine may idle, instead of the setting; 0 means for ever.
+        adapters: LoRA adapters by the name that a request puts behind an @: hub ids or absolute paths.
+        adapter: the one that is used, of the same form.
     """
 
     name: str
@@ -80,6 +83,8 @@ class ModelEntry:
     revision: str | None = None
     trust_remote_code: bool = False
     keep_alive_s: float | None = None
+    adapters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class CatalogueFile:
     TOP_FIELDS = ("allow", "allow_paths", "builtin_models", "models")
     MODEL_FIELDS = (
         *("name", "source", "parameters_b", "context_tokens", "chat_template", "tier", "defaults"),
-        *("revision", "trust_remote_code", "keep_alive_s"),
+        *("revision", "trust_remote_code", "keep_alive_s", "adapters", "adapter"),
     )
 
     def __init__(self, path: Path) -> None:
@@ -163,6 +168,8 @@ class CatalogueFile:
             revision=self._text(values, "revision", position),
             trust_remote_code=self._flag(values, "trust_remote_code", False, position),
             keep_alive_s=self._number(values, "keep_alive_s", position, at_least=0.0),
+            adapters=self._adapters(values, position),
+            adapter=self._adapter("adapter", self._text(values, "adapter", position), position),
         )
 
     def _source(self, values: Mapping[str, Any], position: int) -> tuple[Kind, str]:
@@ -176,6 +183,26 @@ class CatalogueFile:
             return "hub", source
         expected = 'a hub id ("owner/name"), a path (beginning with /, ~ or .) or "bundled:NAME"'
         raise self._error("source", source, expected, position)
+
+    def _adapters(self, values: Mapping[str, Any], position: int) -> Mapping[str, str]:
+        adapters = values.get("adapters", {})
+        if not isinstance(adapters, dict):
+            raise self._error("adapters", adapters, 'a table, as in { sql = "acme/sql-lora" }', position)
+        found: dict[str, str] = {}
+        for name in adapters:
+            if not ADAPTER_NAME.fullmatch(name):
+                raise self._error("adapters", name, "names of letters, digits and . _ -", position)
+            source = self._adapter(f"adapters.{name}", self._text(adapters, name, position), position)
+            assert source is not None  # TOML has no null
+            found[name] = source
+        return found
+
+    def _adapter(self, field_name: str, source: str | None, position: int) -> str | None:
+        if source is None or is_hub_id(source):
+            return source
+        if looks_like_path(source):
+            return os.path.normpath(self._path.absolute().parent / Path(source).expanduser())
+        raise self._error(field_name, source, 'a hub id ("owner/name") or a path (beginning with /, ~ or .)', position)
 
     def _tier(self, values: Mapping[str, Any], position: int) -> Tier | None:
         name = self._text(values, "tier", position)

@@ -31,7 +31,7 @@ class EngineConfig:
     (:mod:`tasks.engine.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
-    and ``chat_template`` names one of its templates.
+    and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.
     """
 
     model: str
@@ -43,6 +43,7 @@ class EngineConfig:
     memory_budget_bytes: int | None = None
     context_tokens: int | None = None
     chat_template: str | None = None
+    adapter: str | None = None
     trust_remote_code: bool = False
     log_level: str = "INFO"
 

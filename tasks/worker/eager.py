@@ -128,6 +128,7 @@ def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
             revision=found.revision if found is not None else entry.revision,
             context_tokens=entry.context_tokens,
             chat_template=entry.chat_template,
+            adapter=entry.adapter,
             trust_remote_code=entry.trust_remote_code,
         )
         process = EngineProcess.start(config)

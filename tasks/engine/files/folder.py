@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.files.adapter import Adapter, find_adapter
 from tasks.engine.files.source import check_model, find_model
 from tasks.errors import ModelLoadFailed
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
@@ -28,12 +29,13 @@ class ModelFolder:
 
     Args:
         path: the folder.
-        revision: see :func:`tasks.engine.files.source.find_model`.
+        revision: see :func:`tasks.engine.files.source.find_model`; an adapter's comes behind a +.
         config: ``config.json``.
         context_tokens: the longest sequence.
         generation: sampling defaults and end tokens.
         templates: all chat templates.
         template: the one for conversations; ``None`` where there is no such.
+        adapter: the LoRA adapter.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class ModelFolder:
     generation: Generation
     templates: Templates
     template: Template | None
+    adapter: Adapter | None
 
 
 def read_folder(config: EngineConfig) -> ModelFolder:
@@ -57,14 +60,16 @@ def read_folder(config: EngineConfig) -> ModelFolder:
         if strays := stray_files(path):
             logger.warning("%s: %s are no part of the model by its index, and are not loaded", path, ", ".join(strays))
         templates = read_templates(path)
+        adapter = find_adapter(config.adapter) if config.adapter else None
         return ModelFolder(
             path=path,
-            revision=revision,
+            revision=f"{revision}+{adapter.revision}" if adapter is not None else revision,
             config=description,
             context_tokens=context_tokens(path, description, config),
             generation=read_generation(path, description),
             templates=templates,
             template=templates.choose(config.chat_template),
+            adapter=adapter,
         )
     except ModelFilesUnreadable as error:
         raise ModelLoadFailed(str(error)) from None

@@ -16,6 +16,7 @@ from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
+from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.measure import measure_cache
@@ -33,7 +34,6 @@ from tasks.messages.memory import margin_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from mlx.nn.layers.base import Module
     from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -64,7 +64,7 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
     _check_budget(config, weights_bytes(folder.path))
     progress(0.1, f"loading {folder.path.name}")
     try:
-        model = _load_weights(folder.path, config)
+        model = _load_weights(folder, config)
         tokenizer = load_tokenizer(
             folder.path,
             trust_remote_code=config.trust_remote_code,
@@ -98,14 +98,18 @@ def _check_budget(config: EngineConfig, size: int) -> None:
         )
 
 
-def _load_weights(folder: Path, config: EngineConfig) -> Module:
+def _load_weights(folder: ModelFolder, config: EngineConfig) -> Module:
     model: Module
-    with staged(folder) as loadable:
+    with staged(folder.path) as loadable:
         model, _ = utils.load_model(loadable, lazy=True, trust_remote_code=config.trust_remote_code)
+        if folder.adapter is not None:
+            apply_adapter(model, folder.adapter)
         if accelerator() == "cpu" and _fits_dense(model, config):
             # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
             model = utils.dequantize_model(model)
             model.set_dtype(mx.float32)
+        if folder.adapter is not None:
+            fuse_adapter(model)
         mx.eval(model.parameters())
     mx.clear_cache()
     return model

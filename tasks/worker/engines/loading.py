@@ -228,6 +228,7 @@ class Loading:
             memory_budget_bytes=size_bytes - footprint.process_bytes if reservation.sizable else None,
             context_tokens=entry.context_tokens,
             chat_template=entry.chat_template,
+            adapter=entry.adapter,
             trust_remote_code=entry.trust_remote_code,
         )
         logger.info("loading model %s, %s reserved", entry.name, gb(size_bytes))

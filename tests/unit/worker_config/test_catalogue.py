@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,6 +172,71 @@ def test_paths_of_entries_are_meant_from_their_file(tmp_path: Path) -> None:
     """The folder that a worker was started in does not matter."""
     entry = catalogue_of(tmp_path, '[[models]]\nname = "local"\nsource = "./weights/x"\n').resolve("local")
     assert (entry.kind, entry.source) == ("path", os.path.join(tmp_path, "weights", "x"))  # noqa: PTH118
+
+
+ADAPTED = """
+allow = ["acme/*"]
+allow_paths = ["/srv/models"]
+
+[[models]]
+name = "base"
+source = "acme/House-7B"
+adapters = { sql = "acme/sql-lora", house = "./house" }
+
+[[models]]
+name = "writer"
+source = "acme/House-7B"
+adapter = "/srv/adapters/writer"
+"""
+
+
+def test_an_adapter_is_named_behind_the_model(tmp_path: Path) -> None:
+    """By a name of the entry, by a path or by a hub id that a rule allows; or the entry has one itself."""
+    catalogue = catalogue_of(tmp_path, ADAPTED)
+    found = {
+        name: catalogue.resolve(name).adapter
+        for name in ("base", "base@sql", "base@house", "base@/srv/models/own", "base@acme/other", "writer")
+    }
+    assert found == {
+        "base": None,
+        "base@sql": "acme/sql-lora",
+        "base@house": str(tmp_path / "house"),
+        "base@/srv/models/own": "/srv/models/own",
+        "base@acme/other": "acme/other",
+        "writer": "/srv/adapters/writer",
+    }
+    adapted = catalogue.resolve("base@sql")
+    assert (adapted.name, adapted.source) == ("base@sql", "acme/House-7B")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("base@nothing", "base has no adapter 'nothing' (now: house, sql)"),
+        ("base@/etc", "a path must be absolute"),
+        ("base@foreign/lora", "base has no adapter 'foreign/lora'"),
+        ("writer@sql", "writer has an adapter already"),
+        ("nobody@sql", "model 'nobody' is neither in the catalogue"),
+    ],
+)
+def test_an_adapter_that_is_not_allowed(tmp_path: Path, name: str, part: str) -> None:
+    """The error says which there are."""
+    with pytest.raises(ModelNotAllowed, match=re.escape(part)):
+        catalogue_of(tmp_path, ADAPTED).resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("adapters = 3", 'adapters is 3: expected a table, as in { sql = "acme/sql-lora" }'),
+        ('adapters = { "a b" = "acme/x" }', "expected names of letters"),
+        ('adapters = { sql = "x" }', "adapters.sql is 'x': expected a hub id (\"owner/name\") or a path"),
+        ('adapter = "x"', "adapter is 'x': expected a hub id (\"owner/name\") or a path"),
+    ],
+)
+def test_a_malformed_adapter(tmp_path: Path, line: str, part: str) -> None:
+    """The error names the field and what was expected."""
+    assert part in refusal(tmp_path, f'[[models]]\nname = "m"\nsource = "a/b"\n{line}\n')
 
 
 def test_fake_models_need_the_setting(tmp_path: Path) -> None:

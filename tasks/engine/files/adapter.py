@@ -1,0 +1,73 @@
+"""Where a LoRA adapter's files are, whether they are there and whole, and which revision they are. No MLX here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import ModelLoadFailed
+from tasks.models.reading import ModelFilesUnreadable, read_object
+from tasks.models.weights import read_header
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
+#: What other programs call the weights.
+PEFT_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(slots=True, frozen=True)
+class Adapter:
+    """An adapter that mlx-lm can load.
+
+    Args:
+        path: its folder.
+        revision: a digest of both files.
+    """
+
+    path: Path
+    revision: str
+
+
+def find_adapter(source: str) -> Adapter:
+    """The adapter in a folder, or on the hub, from where it is fetched.
+
+    Raises:
+        ModelLoadFailed: it is not there, and cannot be fetched.
+        ModelFilesUnreadable: a file is missing, damaged, or of another program.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if source.startswith((".", "/", "~")):
+            raise ModelLoadFailed(f"adapter {source}: no such folder; put the adapter there, or correct the catalogue")
+        folder = _fetched(source)
+    return Adapter(folder, _checked(folder))
+
+
+def _fetched(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, PEFT_WEIGHTS]))
+    except Exception as error:
+        raise ModelLoadFailed(f"adapter {source}: cannot be fetched from the hub: {error}") from error
+
+
+def _checked(folder: Path) -> str:
+    if not (folder / WEIGHTS).is_file() and (folder / PEFT_WEIGHTS).is_file():
+        raise ModelFilesUnreadable(
+            f"{folder}: its adapter was made by PEFT ({PEFT_WEIGHTS}), which mlx-lm does not read; train it with "
+            "mlx_lm.lora, or merge it into its base model and convert that"
+        )
+    config = read_object(folder / CONFIG)
+    wanted = ("num_layers", "lora_parameters") if config.get("fine_tune_type", "lora") != "full" else ()
+    for name in wanted:
+        if name not in config:
+            raise ModelFilesUnreadable(f"{folder / CONFIG}: has no {name}; it is not the configuration of mlx_lm.lora")
+    if not (folder / WEIGHTS).is_file():
+        raise ModelFilesUnreadable(f"{folder / WEIGHTS}: missing; is this an adapter's folder?")
+    read_header(folder / WEIGHTS)
+    digest = hashlib.blake2b(digest_size=8)
+    for name in (CONFIG, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
