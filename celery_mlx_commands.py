@@ -60,6 +60,7 @@ doctor = _Lazy(
     "doctor", help="Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space."
 )
 fleet = _Lazy("fleet", help="Show workers and queues, renewed every second on a terminal.")
+gateway = _Lazy("gateway", help="Answer OpenAI's clients over HTTP. Any number of gateways may run side by side.")
 metrics = _Lazy("metrics", help="Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet.")
 models = _Lazy(
     "models", help="List the models that may be asked for, which of them are on this disk, and where they are loaded."

@@ -127,6 +127,12 @@ class Settings:
         1_000, "Requests that may wait in a tier's queue however few slots serve it.", at_least=1
     )
 
+    gateway_wait_s: float = setting(
+        540.0,
+        "How long a client of the gateway waits without a stream. OpenAI's SDKs send a request again after 600 s.",
+        at_least=1,
+    )
+
     chip: str = setting("", "Overrides the detected chip, as in 'Apple M2 Pro'. For virtual machines and simulations.")
     gpu_cores: int = setting(0, "Overrides the detected number of GPU cores; 0 means detect.", at_least=0)
     memory_gb: float = setting(0.0, "Overrides the detected memory (GiB); 0 means detect.", at_least=0)

@@ -36,6 +36,14 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.
+``GATEWAY_KEYS``
+    A hash, SHA-256 of an API key → what its holder may do; ``celery -A tasks keys`` writes, for ever.
+``gateway_request``
+    A hash, what a gateway needs to go on with an answer, and whether its cost was counted; gateways write, for as long as results
+    are kept.
+``gateway_usage``, ``gateway_allowance``, ``gateway_open``
+    A hash, what was counted of a key's requests, for ever; a hash, what is left of its limits, for two minutes; a sorted set, its
+    open requests → Unix time until which their gateway has said so. Gateways write.
 """
 
 from __future__ import annotations
@@ -53,6 +61,7 @@ LEDGER = f"{PREFIX}ledger"
 OWNERS = f"{PREFIX}owners"
 LIMITS = f"{PREFIX}limits"
 ASIDE = f"{PREFIX}aside"
+GATEWAY_KEYS = f"{PREFIX}gateway:keys"
 
 
 def scheduled(queue: str) -> str:
@@ -108,3 +117,23 @@ def unacked_index(identity: str) -> str:
 def unacked_mutex(identity: str) -> str:
     """Kombu's lock for restoring them (``unacked_mutex_key``)."""
     return f"{PREFIX}unacked-mutex:{identity}"
+
+
+def gateway_request(request_id: str) -> str:
+    """What gateways know of one request over HTTP."""
+    return f"{PREFIX}gateway:request:{request_id}"
+
+
+def gateway_usage(key_id: str) -> str:
+    """What was counted of an API key's requests."""
+    return f"{PREFIX}gateway:usage:{key_id}"
+
+
+def gateway_allowance(key_id: str) -> str:
+    """What is left of an API key's limits."""
+    return f"{PREFIX}gateway:allowance:{key_id}"
+
+
+def gateway_open(key_id: str) -> str:
+    """The open requests of an API key."""
+    return f"{PREFIX}gateway:open:{key_id}"

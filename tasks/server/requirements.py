@@ -56,6 +56,7 @@ _FLEET = (
     ),
     *("HSCAN", "HVALS", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZPOPMIN", "ZREM"),
 )
+_GATEWAY = ("HEXISTS", "HINCRBY", "HLEN", "HMGET", "HSETNX", "HVALS", "ZREM", "ZREMRANGEBYSCORE", "EXPIRE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Requirements:
 
 PRODUCER = Requirements(_EVERYBODY)
 WORKER = Requirements((*_EVERYBODY, *_FLEET), (("CLIENT", "ID"), ("CLIENT", "UNBLOCK", "0")))
+GATEWAY = Requirements((*_EVERYBODY, *_GATEWAY))
 SWEEP = Requirements((*_EVERYBODY, *_FLEET), (("CLIENT", "ID"), ("CLIENT", "LIST", "ID", "1")))
 MONITOR = Requirements(writes=False)
 #: The commands are listed, not tried, because the person who asks may have the rights of a producer.

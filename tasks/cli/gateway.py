@@ -1,0 +1,104 @@
+"""``celery -A tasks gateway``: OpenAI's HTTP interface on the queue."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import click
+from celery.bin.base import CeleryCommand
+
+from tasks.cli.remote import refusal
+from tasks.errors import BrokerUnavailable
+from tasks.names import COMMAND, GENERATE, PACKAGE
+from tasks.server.connection import connect
+from tasks.server.requirements import GATEWAY, require_server
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    import redis
+
+    from tasks.gateway.gateway import Doors
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 means any free one.")
+@click.option("--tls-cert", default="", metavar="FILE", help="The certificate of TLS, with those it was signed by.")
+@click.option("--tls-key", default="", metavar="FILE", help="The certificate's private key.")
+@click.option("--plain-http", is_flag=True, help="Listen beyond this machine without TLS: where a proxy has it.")
+@click.option("--no-keys", is_flag=True, help="Answer whoever asks, without API keys.")
+@click.pass_context
+def gateway(
+    ctx: click.Context,
+    /,
+    address: str,
+    port: int,
+    tls_cert: str,
+    tls_key: str,
+    plain_http: bool,
+    no_keys: bool,
+    **_: Any,
+) -> None:
+    """Answer OpenAI's clients over HTTP. Any number of gateways may run side by side.
+
+    On loopback it needs no API keys while none was made; elsewhere it needs keys and TLS.
+    """
+    if find_spec("starlette") is None or find_spec("uvicorn") is None:
+        raise click.ClickException("this needs the extra 'web': pip install 'celery-mlx[web]'")
+    if bool(tls_cert) != bool(tls_key):
+        raise click.UsageError("give both of --tls-cert and --tls-key, or neither")
+    app = ctx.obj.app
+    try:
+        require_server(app, GATEWAY)
+        client = connect(app)
+    except BrokerUnavailable as error:
+        raise refusal(error) from error
+    with closing(client):
+        doors = _doors(client, address, has_tls=bool(tls_cert), plain_http=plain_http, no_keys=no_keys)
+        _serve(app, client, doors, (address, port), (tls_cert, tls_key))
+
+
+def _doors(client: redis.Redis, address: str, *, has_tls: bool, plain_http: bool, no_keys: bool) -> Doors:
+    """Who is let in; an address that others reach needs keys and TLS, unless the person who types says otherwise."""
+    from tasks.gateway.access import is_loopback
+    from tasks.gateway.gateway import Doors
+    from tasks.gateway.store import Store
+
+    is_local = is_loopback(address)
+    if not is_local and not has_tls and not plain_http:
+        raise click.ClickException(
+            f"{address} is reached by others, and keys and prompts would travel in plain text: give --tls-cert and --tls-key, or "
+            "--plain-http where a proxy has TLS or the network is yours"
+        )
+    if not is_local and not no_keys and not Store(client).has_keys():
+        raise click.ClickException(
+            f"{address} is reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
+            "to answer whoever asks"
+        )
+    return Doors(is_local=is_local, needs_no_key=no_keys)
+
+
+def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], certificate: tuple[str, str]) -> None:
+    from tasks.gateway.gateway import make_gateway
+    from tasks.gateway.server import Server, listen
+
+    address, port = where
+    try:
+        listening = listen(address, port)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen at {address}, port {port} ({error.strerror or error}): choose others with --address and --port"
+        ) from error
+    import_module(f"{PACKAGE}.generate")  # a shared task is every application's once its module is loaded
+    made = make_gateway(app.tasks[GENERATE], client, doors, current_settings().gateway_wait_s)
+    with listening:
+        host = f"[{address}]" if ":" in address else address
+        scheme = "https" if certificate[0] else "http"
+        click.echo(f"OpenAI's interface: {scheme}://{host}:{listening.getsockname()[1]}/v1")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again once it has ended
+        with suppress(KeyboardInterrupt):
+            Server(made.application, made.closing, certificate).run([listening])

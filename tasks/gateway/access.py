@@ -1,0 +1,99 @@
+"""Who may ask: by an API key, or from this machine without one."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from typing import TYPE_CHECKING
+
+from tasks.gateway.access_key import LOCAL, AccessKey
+from tasks.gateway.refusal import Refusal
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from tasks.gateway.store import Store
+
+#: A key that was revoked is let in for so long at most.
+REMEMBERED_S = 2.0
+_MOST_REMEMBERED = 10_000
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what listens at this address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+class Access:
+    """Lets requests in.
+
+    Args:
+        store: has the keys.
+        is_open: whether a request may come without a key while no key was ever made.
+        needs_no_key: whether anybody may come without a key, whatever keys there are.
+        is_local: whether the gateway listens on loopback alone.
+    """
+
+    def __init__(self, store: Store, *, is_open: bool, needs_no_key: bool, is_local: bool) -> None:
+        self._store = store
+        self._is_open, self._needs_no_key, self._is_local = is_open, needs_no_key, is_local
+        self._known: dict[str, tuple[float, AccessKey | None]] = {}
+
+    async def key_of(self, request: Request) -> AccessKey:
+        """The key of a request.
+
+        Raises:
+            Refusal: it has none, and needs one; or nobody knows it.
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        secret = _secret_of(request)
+        known = await self._find(secret) if secret else None
+        if known is not None:
+            return known
+        if await self._takes_anybody():
+            if self._is_local:
+                _require_local_page(request)
+            return LOCAL
+        if secret:
+            raise Refusal(401, "nobody knows this API key: was it revoked?", "invalid_api_key")
+        raise Refusal(401, "no API key: send one as Authorization: Bearer KEY", "invalid_api_key")
+
+    async def _takes_anybody(self) -> bool:
+        if self._needs_no_key or not self._is_open:
+            return self._needs_no_key
+        return not await asyncio.to_thread(self._store.has_keys)
+
+    async def _find(self, secret: str) -> AccessKey | None:
+        now = time.monotonic()
+        until, key = self._known.get(secret, (0.0, None))
+        if now >= until:
+            key = await asyncio.to_thread(self._store.key, secret)
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            self._known[secret] = now + REMEMBERED_S, key
+        return key
+
+
+def _secret_of(request: Request) -> str:
+    kind, _, secret = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    return request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
+
+
+def _require_local_page(request: Request) -> None:
+    """A page of somebody else's, in a browser on this machine, must not use the gateway: its requests come from loopback too.
+
+    Raises:
+        Refusal: the request was made by such a page, directly or under a name of its own that leads here.
+    """
+    host = request.url.hostname or ""
+    if not is_loopback(host):
+        raise Refusal(403, f"Host: {host:.80}: without an API key use localhost or 127.0.0.1", "wrong_host")
+    origin = request.headers.get("origin")
+    if origin is not None and origin != f"{request.url.scheme}://{request.url.netloc}":
+        raise Refusal(403, f"Origin: {origin:.80}: pages of other sites need an API key", "wrong_origin")

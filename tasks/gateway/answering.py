@@ -1,0 +1,196 @@
+"""Giving an answer: as one JSON object, or as a stream of events that goes on from wherever the client stands."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+
+from tasks.errors import Cancelled, GenerationError
+from tasks.gateway import frames
+from tasks.gateway.client import Client, ClientGone, GatewayCloses
+from tasks.gateway.following import Following
+from tasks.gateway.pieces import Finish
+from tasks.gateway.refusal import Refusal, refusal_of
+from tasks.gateway.shape import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from tasks.broker.limits import Position
+    from tasks.gateway.closing import Closing
+    from tasks.gateway.desk import Desk, Ticket
+    from tasks.gateway.metrics import Metrics
+    from tasks.gateway.pieces import Piece
+    from tasks.gateway.shape import Shape
+
+#: What fails within this time is answered with a status of its own; then the stream begins, with nothing to say yet.
+HEAD_S = 0.5
+#: Comments come after so long without news, and later and later while a request waits for its turn.
+FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
+#: How nginx is told to pass events on at once.
+_UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+@dataclass(slots=True, frozen=True)
+class Service:
+    """What every answer needs. ``wait_s`` is how long a client without a stream may wait."""
+
+    desk: Desk
+    closing: Closing
+    metrics: Metrics
+    wait_s: float
+
+    @asynccontextmanager
+    async def following(
+        self, ticket: Ticket, receive: Receive, after: Sequence[int] = ()
+    ) -> AsyncIterator[tuple[Client, Following]]:
+        """Read an answer for a client. Whatever ends that early cancels the request, unless the gateway stops."""
+        async with Client(receive, self.closing) as client, Following(ticket.results, client.stirred, after) as found:
+            try:
+                with self.metrics.open_answer():
+                    yield client, found
+            except GatewayCloses:
+                self.desk.open.discard(ticket)
+                raise
+            except BaseException:
+                if found.is_running:
+                    await self.desk.cancel(ticket)
+                await self.desk.close(ticket, found.choices)
+                raise
+            await self.desk.close(ticket, found.choices)
+
+
+async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Response:
+    """The answer as one JSON object.
+
+    Raises:
+        Refusal: it takes too long, or the gateway stops.
+        GenerationError: the request failed.
+        ClientGone: nobody waits for it.
+    """
+    until = time.monotonic() + service.wait_s
+    try:
+        async with service.following(ticket, receive) as (client, following):
+            while not following.is_over:
+                if not await client.wait(until - time.monotonic()):
+                    # The client's own patience is near its end, and it would send the request once more.
+                    raise Refusal(
+                        504,
+                        f"no whole answer within {service.wait_s:g} s: use stream=true, or fewer max_tokens",
+                        "timeout",
+                        should_retry=False,
+                    )
+                service.metrics.count(refuse_cancelled(following.take()))
+    except GatewayCloses:
+        await service.desk.cancel(ticket)
+        raise Refusal(503, "this gateway stops: send the request again", "gateway_closing", retry_after_s=1) from None
+    body = shape_of(ticket.record).whole(following.choices)
+    return JSONResponse(body, headers={**ticket.headers, "x-request-id": ticket.record.id})
+
+
+def refuse_cancelled(news: list[Piece | Finish]) -> list[Piece | Finish]:
+    """The same news. Somebody else than the client has cancelled the request: OpenAI has no such finish reason.
+
+    Raises:
+        Cancelled: that is so.
+    """
+    if any(isinstance(said, Finish) and said.reason == "cancelled" for said in news):
+        raise Cancelled("the request was cancelled")
+    return news
+
+
+class EventStream:
+    """An ASGI response: an answer's events.
+
+    Args:
+        service: what every answer needs.
+        ticket: the request.
+        after: how much of each choice the client has; ``None`` where it has not even the beginning.
+    """
+
+    def __init__(self, service: Service, ticket: Ticket, after: Sequence[int] | None = None) -> None:
+        self._service = service
+        self._ticket = ticket
+        self._is_new = after is None
+        self._after = after or ()
+        self._shape: Shape = shape_of(ticket.record, self._after)
+        self._has_begun = False
+        self._has_said = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all of it."""
+        try:
+            async with self._service.following(self._ticket, receive, self._after) as (client, following):
+                await self._stream(client, following, send)
+        except ClientGone:
+            return
+        except GatewayCloses:
+            closing = Refusal(503, "this gateway stops: go on with Last-Event-ID", "gateway_closing", retry_after_s=1)
+            await self._fail(closing, scope, receive, send)
+        except GenerationError as error:
+            await self._fail(refusal_of(error), scope, receive, send)
+
+    async def _stream(self, client: Client, following: Following, send: Send) -> None:
+        patience_s = HEAD_S
+        while not following.is_over:
+            if await client.wait(patience_s):
+                patience_s = FIRST_COMMENT_S if not self._has_said else LONGEST_COMMENT_S
+                await self._say(following, send)
+                continue
+            waits = None if self._has_said else await self._service.desk.position(self._ticket)
+            if not self._has_begun:
+                await self._begin(send, waits)
+                patience_s = FIRST_COMMENT_S
+            else:
+                patience_s = min(LONGEST_COMMENT_S, 2 * patience_s)
+            await self._send(send, [frames.comment(_about(waits))])
+        await self._send(send, self._shape.end(following.choices), more=False)
+
+    async def _say(self, following: Following, send: Send) -> None:
+        news = refuse_cancelled(following.take())
+        if not news:
+            return
+        self._service.metrics.count(news)
+        events = [self._shape.say(said) for said in news]
+        if not self._has_begun:
+            await self._begin(send, None)
+        self._has_said = True
+        await self._send(send, events)
+
+    async def _begin(self, send: Send, waits: Position | None) -> None:
+        self._has_begun = True
+        headers = {**_UNBUFFERED, **self._ticket.headers, "x-request-id": self._ticket.record.id}
+        if waits is not None:
+            headers["x-queue-position"] = str(waits.ahead)
+            if waits.wait_s is not None:
+                headers["x-queue-eta-s"] = f"{waits.wait_s:g}"
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        media = (b"content-type", f"{frames.MEDIA_TYPE}; charset=utf-8".encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [media, *encoded]})
+        if self._is_new:
+            await self._send(send, self._shape.begin())
+
+    async def _send(self, send: Send, events: Sequence[bytes], *, more: bool = True) -> None:
+        await send({"type": "http.response.body", "body": b"".join(events), "more_body": more})
+
+    async def _fail(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        self._service.metrics.refuse(refusal.status)
+        if self._has_begun:
+            await self._send(send, self._shape.fail(refusal), more=False)
+            return
+        headers = {**self._ticket.headers, **refusal.headers, "x-request-id": self._ticket.record.id}
+        await JSONResponse(refusal.body, refusal.status, headers)(scope, receive, send)
+
+
+def _about(waits: Position | None) -> str:
+    if waits is None:
+        return "keep-alive"
+    eta = "" if waits.wait_s is None else f" eta_s={waits.wait_s:g}"
+    return f"queued position={waits.ahead}{eta}"

@@ -1,0 +1,190 @@
+"""The application: which handler answers which path."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from tasks.cli.exporter.exposition import CONTENT_TYPE
+from tasks.cli.overview.state import read_state
+from tasks.errors import GenerationError
+from tasks.gateway import chat, completions, models
+from tasks.gateway.answering import EventStream, answer_whole
+from tasks.gateway.body import read_json
+from tasks.gateway.client import ClientGone
+from tasks.gateway.fleet import overview
+from tasks.gateway.priority import priority_of
+from tasks.gateway.refusal import Refusal, refusal_of
+from tasks.gateway.resumption import places_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    import redis
+    from starlette.requests import Request
+
+    from tasks.gateway.access import Access
+    from tasks.gateway.answering import Service
+    from tasks.gateway.order import Order
+
+    Handler = Callable[[Request], Awaitable[Response]]
+
+#: Blocking calls of Redis at once.
+THREADS = 32
+#: A third of the time for which an open request counts as such.
+RENEW_S = 20.0
+PAGE = Path(__file__).with_name("page.html")
+
+
+class Application:
+    """The handlers.
+
+    Args:
+        service: gives answers.
+        access: lets requests in.
+        client: for looks at the fleet.
+    """
+
+    def __init__(self, service: Service, access: Access, client: redis.Redis) -> None:
+        self._service = service
+        self._access = access
+        self._client = client
+
+    def starlette(self) -> Starlette:
+        """The ASGI application."""
+        posts = {
+            "/v1/chat/completions": self._taking(chat.parse, chat.PREFIX),
+            "/v1/completions": self._taking(completions.parse, completions.PREFIX),
+        }
+        gets = {
+            "/v1/models": self._models,
+            "/v1/models/{model:path}": self._model,
+            "/v1/chat/completions/{id}": self._retrieve,
+            "/fleet": self._fleet,
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/": self._page,
+        }
+        return Starlette(
+            routes=[
+                *(Route(path, self._guarded(path, handler), methods=["POST"]) for path, handler in posts.items()),
+                *(Route(path, self._guarded(path, handler), methods=["GET"]) for path, handler in gets.items()),
+            ],
+            exception_handlers={404: _not_here, 405: _not_here},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "celery-mlx-gateway"))
+        renewing = asyncio.create_task(self._service.desk.keep_open(RENEW_S))
+        yield
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
+
+    def _guarded(self, path: str, handler: Handler) -> Handler:
+        """A handler whose errors have OpenAI's shape."""
+
+        async def guarded(request: Request) -> Response:
+            try:
+                response = await handler(request)
+            except ClientGone:
+                response = Response(status_code=499)
+            except Refusal as refusal:
+                response = self._refused(refusal)
+            except GenerationError as error:
+                response = self._refused(refusal_of(error))
+            self._service.metrics.answer(path, getattr(response, "status_code", 200))
+            return response
+
+        return guarded
+
+    def _refused(self, refusal: Refusal) -> Response:
+        self._service.metrics.refuse(refusal.status)
+        return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+    def _taking(self, parse: Callable[[Mapping[str, Any]], Order], prefix: str) -> Handler:
+        """What takes requests for an answer, or goes on with one of which the client names the last event."""
+
+        async def take(request: Request) -> Response:
+            key = await self._access.key_of(request)
+            body = await read_json(request)
+            if request.headers.get("x-stainless-retry-count", "0") != "0":
+                self._service.metrics.resend()
+            last_event = request.headers.get("last-event-id")
+            if last_event:
+                return await self._resume(request, *places_of(last_event))
+            order = parse(body)
+            ticket = await self._service.desk.take(order, key, prefix, priority_of(request, order))
+            if order.stream:
+                return EventStream(self._service, ticket)  # type: ignore[return-value]
+            return await answer_whole(self._service, ticket, request.receive)
+
+        return take
+
+    async def _retrieve(self, request: Request) -> Response:
+        """An answer that was begun before: whole, or as a stream."""
+        request_id = request.path_params["id"]
+        last_event = request.headers.get("last-event-id")
+        if last_event:
+            named, places = places_of(last_event)
+            if named != request_id:
+                raise Refusal(400, f"Last-Event-ID: {last_event:.80}: is another answer's", "wrong_event")
+            return await self._resume(request, request_id, places)
+        if request.query_params.get("stream") == "true":
+            return await self._resume(request, request_id, None)
+        ticket = await self._service.desk.find(request_id, await self._access.key_of(request))
+        return await answer_whole(self._service, ticket, request.receive)
+
+    async def _resume(self, request: Request, request_id: str, places: list[int] | None) -> Response:
+        ticket = await self._service.desk.find(request_id, await self._access.key_of(request))
+        if places is not None and len(places) != ticket.record.choices:
+            raise Refusal(400, "Last-Event-ID: the answer has another number of choices", "wrong_event")
+        return EventStream(self._service, ticket, places)  # type: ignore[return-value]
+
+    async def _models(self, request: Request) -> Response:
+        key = await self._access.key_of(request)
+        data = await asyncio.to_thread(models.list_models, self._client, key)
+        return JSONResponse({"object": "list", "data": data})
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        found = await asyncio.to_thread(models.find_model, self._client, name, await self._access.key_of(request))
+        if found is None:
+            raise Refusal(
+                404, f"there is no model {name!r:.120}: /v1/models lists them", "model_not_found", param="model"
+            )
+        return JSONResponse(found)
+
+    async def _fleet(self, request: Request) -> Response:
+        await self._access.key_of(request)
+        state = await asyncio.to_thread(read_state, self._client)
+        return JSONResponse(overview(state))
+
+    async def _health(self, _: Request) -> Response:
+        """Whether requests can be taken: Redis answers."""
+        await asyncio.to_thread(read_state, self._client)
+        if self._service.closing.has_begun:
+            raise Refusal(503, "this gateway stops", "gateway_closing", retry_after_s=1)
+        return JSONResponse({"status": "ok"})
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(self._service.metrics.encode(), media_type=CONTENT_TYPE)
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    """What no route answers, in OpenAI's shape."""
+    status = getattr(error, "status_code", 404)
+    about = f"{request.method} {request.url.path:.120}: there is nothing here; docs/openai.md lists what there is"
+    return JSONResponse(Refusal(status, about, "not_found").body, status)

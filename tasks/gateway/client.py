@@ -1,0 +1,75 @@
+"""The other end of one HTTP request: whether it is still there."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+    from tasks.gateway.closing import Closing
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class GatewayCloses(Exception):
+    """The gateway was told to stop, and the answer goes on without it."""
+
+
+class Client:
+    """Listens for the end of a connection; an asynchronous context manager.
+
+    Args:
+        receive: ASGI's; the body was read.
+        closing: says that the gateway stops.
+    """
+
+    def __init__(self, receive: Receive, closing: Closing) -> None:
+        self._receive = receive
+        self._closing = closing
+        self._is_gone = False
+        #: Set when there is something to look at: news of the answer, or the end of the client or of the gateway.
+        self.stirred = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._listener = asyncio.create_task(self._listen())
+        self._closing.add(self.stirred)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing.remove(self.stirred)
+        self._listener.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._listener
+
+    async def wait(self, patience_s: float) -> bool:
+        """Whether there is news within this time.
+
+        Raises:
+            ClientGone: the client has closed its connection.
+            GatewayCloses: the gateway was told to stop.
+        """
+        self._require_both_ends()
+        try:
+            async with asyncio.timeout(patience_s):
+                await self.stirred.wait()
+        except TimeoutError:
+            return False
+        self._require_both_ends()
+        return True
+
+    def _require_both_ends(self) -> None:
+        if self._is_gone:
+            raise ClientGone
+        if self._closing.has_begun:
+            raise GatewayCloses
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        self.stirred.set()

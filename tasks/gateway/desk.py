@@ -1,0 +1,151 @@
+"""Where requests are taken: within the limits of their key, sent, found again, cancelled and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from celery import group
+
+from tasks.errors import GenerationError
+from tasks.gateway.limits import headers_of, refuse_exceeded
+from tasks.gateway.record import Record
+from tasks.gateway.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.broker.limits import Position
+    from tasks.client.result import GenerateResult
+    from tasks.gateway.access_key import AccessKey
+    from tasks.gateway.order import Order
+    from tasks.gateway.pieces import Choice
+    from tasks.gateway.store import Store
+    from tasks.generate import GenerateTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Ticket:
+    """A request that was sent, and whose answer this gateway gives. ``headers`` say what its key has left."""
+
+    record: Record
+    key: AccessKey
+    results: Sequence[GenerateResult]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Desk:
+    """Takes requests.
+
+    Args:
+        generate: the task.
+        store: what gateways keep in Redis.
+    """
+
+    def __init__(self, generate: GenerateTask, store: Store) -> None:
+        self._generate = generate
+        self._store = store
+        #: The answers that are being given.
+        self.open: set[Ticket] = set()
+
+    async def take(self, order: Order, key: AccessKey, prefix: str, asked_priority: int | None) -> Ticket:
+        """Send what an order asks for.
+
+        Raises:
+            Refusal: its key may not use the model, or has used up its limits.
+            GenerationError: it cannot be sent.
+        """
+        if not key.allows(order.model):
+            raise Refusal(
+                403,
+                f"model={order.model!r:.80}: this API key may not use it; it may use {', '.join(key.models)}",
+                "model_not_allowed",
+                param="model",
+            )
+        record = Record(
+            id=f"{prefix}{uuid.uuid4().hex}",
+            kind=order.kind,
+            model=order.model,
+            created=int(time.time()),
+            choices=len(order.values),
+            include_usage=order.include_usage,
+            owner=key.id,
+            reserved=order.tokens,
+            echo=order.echo,
+        )
+        allowance = await asyncio.to_thread(self._store.admit, record, key)
+        refuse_exceeded(allowance, key)
+        try:
+            await self._send(order, record, key.most_urgent(asked_priority))
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._store.settle, record, key, 0, 0))
+            raise
+        return self._ticket(record, key, headers_of(allowance, key))
+
+    async def find(self, request_id: str, key: AccessKey) -> Ticket:
+        """A request that was sent before, by this gateway or another one.
+
+        Raises:
+            Refusal: nobody knows it, or it is another key's.
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        record = await asyncio.to_thread(self._store.record, request_id)
+        if record is None or record.owner != key.id:
+            raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
+        return self._ticket(record, key, {})
+
+    async def cancel(self, ticket: Ticket) -> None:
+        """Free the places that a request has in its workers' batches."""
+        try:
+            await asyncio.gather(*(asyncio.to_thread(each.revoke, terminate=True) for each in ticket.results))
+        except GenerationError as error:
+            logger.warning("%s could not be cancelled: %s", ticket.record.id, error)
+
+    async def position(self, ticket: Ticket) -> Position | None:
+        """Where a request waits; the first of its choices, if there are several."""
+        try:
+            return await asyncio.to_thread(ticket.results[0].position)
+        except GenerationError:
+            return None
+
+    async def close(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
+        """Count what an answer has cost. The usage is known of choices that have ended; of others, what came of them."""
+        self.open.discard(ticket)
+        prompt = max((choice.finish.usage.get("prompt_tokens", 0) for choice in choices if choice.finish), default=0)
+        completion = sum(choice.tokens for choice in choices)
+        try:
+            await asyncio.to_thread(self._store.settle, ticket.record, ticket.key, prompt, completion)
+        except GenerationError as error:
+            logger.warning("the cost of %s could not be counted: %s", ticket.record.id, error)
+
+    async def keep_open(self, every_s: float) -> None:
+        """Say again and again which requests are open, so that those of a gateway that has died count no more."""
+        while True:
+            await asyncio.sleep(every_s)
+            records = [ticket.record for ticket in self.open]
+            if records:
+                try:
+                    await asyncio.to_thread(self._store.renew, records)
+                except GenerationError as error:
+                    logger.warning("open requests could not be renewed: %s", error)
+
+    def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
+        ticket = Ticket(record, key, [self._generate.AsyncResult(each) for each in record.task_ids], headers)
+        self.open.add(ticket)
+        return ticket
+
+    async def _send(self, order: Order, record: Record, priority: int) -> None:
+        if len(order.values) == 1:
+            await self._generate.aapply_async(kwargs=order.values[0], task_id=record.id, priority=priority)
+            return
+        members = group(
+            self._generate.signature(kwargs=values, task_id=task_id, priority=priority)
+            for values, task_id in zip(order.values, record.task_ids, strict=True)
+        )
+        await self._generate.sender.send(members.apply_async)

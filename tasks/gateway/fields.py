@@ -1,0 +1,65 @@
+"""What becomes of each field of a request: answered, ignored or refused. docs/openai.md is made of this."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.compatibility import INSTEAD, NEUTRAL
+from tasks.client.parameters import Parameters
+from tasks.messages.encoding import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The fields that the gateway itself reads. All others go to ``generate``, which refuses those that it does not know.
+CHAT: Mapping[str, str] = MappingProxyType(
+    {
+        "n": "so many requests, as a group; a `seed` counts up from choice to choice",
+        "stream": "server-sent events, one for each piece of text",
+        "stream_options": "`include_usage`; `include_obfuscation` changes nothing",
+        "service_tier": "`priority` is the queue's priority 0 and `flex` 9, within what the key allows; others say nothing",
+        "max_completion_tokens": "another name of `max_tokens`",
+        "user": "goes into `metadata`",
+    }
+)
+COMPLETIONS: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: CHAT[name] for name in ("n", "stream", "stream_options", "user")},
+        "prompt": "a text, or a list of texts; token ids are refused",
+        "logprobs": "0 to 5, or more up to 20",
+    }
+)
+#: Fields that mean something elsewhere and nothing here.
+IGNORED: Mapping[str, str] = MappingProxyType(
+    {
+        "store": "every answer is kept for `result_ttl_s`",
+        "prompt_cache_key": "prompts are cached without it",
+        "prompt_cache_retention": "prompts are cached without it",
+        "safety_identifier": "nobody watches for abuse",
+        "verbosity": "no model here knows it",
+    }
+)
+
+
+#: Among the fields above, those that ``generate`` knows under this name.
+_THROUGH = frozenset({"max_completion_tokens", "user"})
+
+
+def passed(body: Mapping[str, Any], shaped: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a body that go to ``generate`` as they are."""
+    kept = (name for name in body if name in _THROUGH or not (name in shaped or name in IGNORED))
+    return {name: body[name] for name in kept}
+
+
+def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:
+    """What becomes of a field (``answered``, ``ignored`` or ``refused``), and what there is to say about it."""
+    if name in shaped:
+        return "answered", shaped[name]
+    if name in IGNORED:
+        return "ignored", IGNORED[name]
+    if name in Parameters.model_fields:
+        return "answered", ""
+    about = INSTEAD.get(name, "")
+    values = ", ".join(f"`{to_json(value)}`" for value in NEUTRAL.get(name, ()))
+    return "refused", f"{about}; taken is {values}" if values else about

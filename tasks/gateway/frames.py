@@ -1,0 +1,23 @@
+"""Server-sent events as OpenAI's SDKs, the AI SDK and browsers read them.
+
+A comment ends with one line break: with the usual two, beside events that have an ``id``, openai-python takes it for an event
+without data, and fails.
+"""
+
+from __future__ import annotations
+
+from tasks.messages.encoding import to_compact_json
+
+DONE = b"data: [DONE]\n\n"
+MEDIA_TYPE = "text/event-stream"
+
+
+def event(data: object, event_id: str = "", name: str = "") -> bytes:
+    """One event; ``name`` is its type."""
+    head = (f"event: {name}\n" if name else "") + (f"id: {event_id}\n" if event_id else "")
+    return f"{head}data: {to_compact_json(data)}\n\n".encode()
+
+
+def comment(text: str) -> bytes:
+    """What every client skips: it keeps the connection alive, and tells a person who looks."""
+    return f": {text}\n".encode()

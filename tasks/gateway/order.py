@@ -1,0 +1,118 @@
+"""What one HTTP request asks for: the requests that it sends, and what its answer has to repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tasks.client.parameters import MAX_TOKENS_DEFAULT
+from tasks.errors import InvalidRequest
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Kind: TypeAlias = Literal["chat", "completion"]
+
+#: As many choices as OpenAI takes.
+MAX_CHOICES = 128
+#: A prompt has so many bytes for each token, about: for limits, before it is tokenised.
+BYTES_A_TOKEN = 4
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Order:
+    """One answer: ``values`` are the parameters of each of its choices.
+
+    ``echo`` is what of the body the answer repeats.
+    """
+
+    kind: Kind
+    model: str
+    values: list[dict[str, Any]]
+    stream: bool = False
+    include_usage: bool = False
+    service_tier: str = "auto"
+    echo: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it may cost, by its length and ``max_tokens``."""
+        most = [values.get("max_tokens") for values in self.values]
+        return self.prompt_bytes // BYTES_A_TOKEN + sum(
+            each if isinstance(each, int) else MAX_TOKENS_DEFAULT for each in most
+        )
+
+    @property
+    def prompt_bytes(self) -> int:
+        """About how long the prompts are."""
+        return sum(len(str(values.get("messages") or values.get("prompt") or "")) for values in self.values)
+
+
+def model_of(body: Mapping[str, Any]) -> str:
+    """The model that a body names, or the default one.
+
+    Raises:
+        InvalidRequest: it is no name.
+    """
+    model = body.get("model")
+    if model is None:
+        return current_settings().default_model
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest(f"model={model!r:.60}: use a name that /v1/models lists")
+    return model
+
+
+def number(body: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
+    """A whole number of a body.
+
+    Raises:
+        InvalidRequest: it is none, or out of bounds.
+    """
+    value = body.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidRequest(f"{name}={value!r:.60}: use {least} to {most}")
+    return value
+
+
+def flag(body: Mapping[str, Any], name: str) -> bool:
+    """A truth value of a body; no by default.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{name}={value!r:.60}: use true or false")
+    return value
+
+
+def wants_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
+    """Whether the stream ends with a chunk that has the usage.
+
+    Raises:
+        InvalidRequest: ``stream_options`` has something else in it, or there is no stream.
+    """
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise InvalidRequest(f"stream_options={options!r:.60}: use an object with include_usage")
+    if not stream:
+        raise InvalidRequest("stream_options: only with stream=true; leave it out")
+    unknown = sorted(set(options) - {"include_usage", "include_obfuscation"})
+    if unknown:
+        raise InvalidRequest(f"stream_options.{unknown[0]:.60}: unknown; there is include_usage")
+    return flag(options, "include_usage")
+
+
+def several(values: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """The same parameters so many times. With one seed all would be the same answer, so it counts up."""
+    seed = values.get("seed")
+    if not isinstance(seed, int):
+        return [dict(values)] * count
+    return [{**values, "seed": seed + n} for n in range(count)]

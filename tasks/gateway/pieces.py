@@ -1,0 +1,108 @@
+"""An answer in pieces, each with its place, which depends on the text alone: it is the same for every reader of the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.client.chunks import Chunk
+    from tasks.messages.answer import Usage
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Piece:
+    """Text of one kind of one choice.
+
+    ``place`` counts what of the choice has been said with it: characters of all kinds. Another reader may get the journal's
+    tokens in other chunks (after a worker has died), and still the same text at the same place.
+    """
+
+    choice: int
+    kind: str
+    text: str
+    place: int
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Finish:
+    """The end of one choice."""
+
+    choice: int
+    reason: str
+    usage: Usage
+    place: int
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Choice:
+    """One choice while it is read.
+
+    Args:
+        number: its index in the answer.
+        after: the place up to which the client has it.
+    """
+
+    def __init__(self, number: int, after: int = 0) -> None:
+        self.number = number
+        self._texts: dict[str, list[str]] = {}
+        self.logprobs: list[dict[str, Any]] = []
+        self.tokens = 0
+        self.finish: Finish | None = None
+        self.has_failed = False
+        self._after = after
+        self._place = 0
+        self._pending: list[dict[str, Any]] = []
+
+    def text(self, kind: str) -> str:
+        """All text of this kind so far."""
+        return "".join(self._texts.get(kind, ()))
+
+    def take(self, chunk: Chunk) -> list[Piece | Finish]:
+        """What a chunk says that the client has not got yet."""
+        self.tokens = max(self.tokens, chunk.index + len(chunk.ids))
+        said: list[Piece | Finish] = []
+        # A token that completes no character has a probability and no text: it goes out with the next text.
+        if chunk.kind == "content":
+            self._pending.extend(chunk.logprobs or ())
+        if chunk.text:
+            said.extend(self._say(chunk))
+        if chunk.finish_reason is not None:
+            said.append(self._end(chunk))
+        return said
+
+    def _say(self, chunk: Chunk) -> list[Piece | Finish]:
+        begin, self._place = self._place, self._place + len(chunk.text)
+        self._texts.setdefault(chunk.kind, []).append(chunk.text)
+        logprobs = self._take_logprobs()
+        unseen = chunk.text[max(0, self._after - begin) :]
+        if not unseen:
+            return []
+        return [
+            Piece(
+                choice=self.number,
+                kind=chunk.kind,
+                text=unseen,
+                place=self._place,
+                ids=chunk.ids,
+                logprobs=logprobs,
+            )
+        ]
+
+    def _end(self, chunk: Chunk) -> Finish:
+        assert chunk.finish_reason is not None
+        self.finish = Finish(
+            choice=self.number,
+            reason=chunk.finish_reason,
+            usage=chunk.usage or {},
+            place=self._place + 1,
+            logprobs=self._take_logprobs(),
+        )
+        return self.finish
+
+    def _take_logprobs(self) -> list[dict[str, Any]]:
+        taken, self._pending = self._pending, []
+        self.logprobs.extend(taken)
+        return taken

@@ -1,0 +1,66 @@
+"""The HTTP server: uvicorn, whose end all open answers hear of."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from starlette.applications import Starlette
+
+    from tasks.gateway.closing import Closing
+
+#: Answers that do not end within this time after the gateway was told to stop are cut.
+STOP_S = 10
+#: Connections that wait to be accepted.
+BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """One gateway's server.
+
+    Args:
+        application: answers.
+        closing: is told when a signal ends the server.
+        certificate: the files of TLS's certificate and key; empty without TLS.
+    """
+
+    def __init__(self, application: Starlette, closing: Closing, certificate: tuple[str, str]) -> None:
+        self._closing = closing
+        certfile, keyfile = certificate
+        super().__init__(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=STOP_S,
+                ssl_certfile=certfile or None,
+                ssl_keyfile=keyfile or None,
+            )
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: stop taking requests, and have open answers end."""
+        super().handle_exit(sig, frame)
+        self._closing.begin()
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        OSError: it cannot.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    listening.set_inheritable(True)
+    return listening

@@ -1,0 +1,43 @@
+"""What each endpoint makes of an answer's pieces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tasks.gateway.chat import ChatShape
+from tasks.gateway.completions import CompletionShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tasks.gateway.pieces import Choice, Finish, Piece
+    from tasks.gateway.record import Record
+    from tasks.gateway.refusal import Refusal
+
+
+class Shape(Protocol):
+    """One answer's shape."""
+
+    def begin(self) -> list[bytes]:
+        """The first events of a stream."""
+
+    def say(self, said: Piece | Finish) -> bytes:
+        """The events for a piece of the answer."""
+
+    def end(self, choices: Sequence[Choice]) -> list[bytes]:
+        """The last events of a stream."""
+
+    def fail(self, refusal: Refusal) -> list[bytes]:
+        """The last events of a stream whose request has failed."""
+
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """The answer of a request without a stream."""
+
+
+#: By :attr:`tasks.gateway.record.Record.kind`.
+SHAPES: Mapping[str, Callable[[Record, Sequence[int]], Shape]] = {"chat": ChatShape, "completion": CompletionShape}
+
+
+def shape_of(record: Record, places: Sequence[int] = ()) -> Shape:
+    """The shape of a request's answer, for a client that has so much of each choice."""
+    return SHAPES[record.kind](record, places)

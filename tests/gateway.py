@@ -1,0 +1,96 @@
+"""A real ``celery -A tasks gateway`` for tests, and clients of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+from openai import OpenAI
+
+from tests.support import MARK, ROOT, assert_gone, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+WAIT_S = 60.0
+
+
+class GatewayProcess:
+    """One gateway on a free port of its own; a context manager that ends it."""
+
+    def __init__(self, log: Path, *options: str, env: Mapping[str, str] | None = None, port: int = 0) -> None:
+        self.log_path = log
+        self._options, self._env, self._port = options, env or {}, port
+        self._mark = uuid.uuid4().hex
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "gateway", "--port", str(self._port), *self._options]
+        with self.log_path.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, MARK: self._mark, **self._env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        said = wait_until(
+            lambda: [line for line in self.log().splitlines() if line.startswith("OpenAI")] or self.process.poll(),
+            timeout_s=45,
+            about="the gateway",
+        )
+        assert isinstance(said, list), f"it ended with {said}: {self.log()}"
+        self.url = said[0].split()[-1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        print(self.log())
+
+    def log(self) -> str:
+        """What it has said."""
+        return self.log_path.read_text(encoding="utf-8")
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it by SIGTERM; nothing of it may stay behind."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+        assert_gone(self._mark)
+
+    @property
+    def root(self) -> str:
+        """Its address without ``/v1``."""
+        return self.url.removesuffix("/v1")
+
+    def openai(self, key: str = "none", **options: Any) -> OpenAI:
+        """OpenAI's own client."""
+        return OpenAI(base_url=self.url, api_key=key, **{"max_retries": 0, "timeout": WAIT_S, **options})
+
+    def http(self, **options: Any) -> httpx.Client:
+        """A plain client."""
+        return httpx.Client(base_url=self.root, timeout=WAIT_S, **options)
+
+
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """The id and the data of each event of a stream."""
+    event_id = ""
+    for line in lines:
+        if line.startswith("id: "):
+            event_id = line.removeprefix("id: ")
+        elif line.startswith("data: "):
+            data = line.removeprefix("data: ")
+            yield event_id, data if data == "[DONE]" else json.loads(data)

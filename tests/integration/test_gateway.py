@@ -1,0 +1,275 @@
+"""``celery -A tasks gateway`` as OpenAI's own client meets it: a real gateway, a real worker, unmodified clients."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import openai
+import pytest
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tasks.engine.fake import chat_prompt, fake_text
+from tasks.server import keys
+from tests.gateway import GatewayProcess, events
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import redis
+
+    from tests.conftest import StartWorker
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+
+
+def text_of(messages: list[Any], count: int, seed: int | None = None) -> str:
+    """What the fake model says to a conversation."""
+    return fake_text(chat_prompt(messages), seed, count)
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    shared_worker: StartWorker, shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """A gateway and a worker with a fast fake model."""
+    shared_worker("-c", "8", env={"CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
+    with GatewayProcess(tmp_path_factory.mktemp("gateway") / "log") as made:
+        yield made
+
+
+def test_a_whole_answer(gateway: GatewayProcess) -> None:
+    """It has OpenAI's shape, strictly; its id is the task's."""
+    answer = gateway.openai().chat.completions.create(model="fake:1", messages=HELLO, max_tokens=5, user="me")
+    ChatCompletion.model_validate(answer.model_dump(), strict=True)
+    assert answer.choices[0].message.content == text_of(HELLO, 5)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 5
+    assert answer._request_id == answer.id
+
+
+def test_a_stream(gateway: GatewayProcess) -> None:
+    """Its chunks have OpenAI's shape, strictly; the text is whole, and the usage comes last."""
+    stream = gateway.openai().chat.completions.create(
+        model="fake:1", messages=HELLO, max_completion_tokens=20, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [ChatCompletionChunk.model_validate(chunk.model_dump(), strict=True) for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text_of(HELLO, 20)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 20
+
+
+def test_several_choices(gateway: GatewayProcess) -> None:
+    """``n`` choices with one seed are different ones, whole and streamed, and a prompt counts once."""
+    client = gateway.openai()
+    ask: dict[str, Any] = {"model": "fake:1", "messages": HELLO, "max_tokens": 6, "n": 3, "seed": 7}
+    answer = client.chat.completions.create(**ask)
+    expected = [text_of(HELLO, 6, seed) for seed in (7, 8, 9)]
+    assert [choice.message.content for choice in answer.choices] == expected
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 18
+    texts = ["", "", ""]
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == expected
+
+
+def test_logprobs_and_reasoning(gateway: GatewayProcess) -> None:
+    """Both are where clients look for them; what a model thinks is no content, and has no log-probabilities."""
+    thinks: list[Any] = [{"role": "user", "content": "!think@4 hello"}]
+    answer = gateway.openai().chat.completions.create(
+        model="fake:1", messages=thinks, max_tokens=12, logprobs=True, top_logprobs=2
+    )
+    ChatCompletion.model_validate(answer.model_dump(), strict=True)
+    message, logprobs = answer.choices[0].message, answer.choices[0].logprobs
+    assert message.reasoning_content + (message.content or "") == text_of(thinks, 12)  # type: ignore[attr-defined]
+    assert logprobs is not None
+    assert len(logprobs.content or ()) == 8
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 4
+
+
+def test_completions(gateway: GatewayProcess) -> None:
+    """Raw prompts, several at once, whole and streamed."""
+    client = gateway.openai()
+    answer = client.completions.create(model="fake:1", prompt=["red", "green"], max_tokens=4, logprobs=2)
+    Completion.model_validate(answer.model_dump(), strict=True)
+    assert [choice.text for choice in answer.choices] == [fake_text(each, None, 4) for each in ("red", "green")]
+    assert answer.choices[0].logprobs is not None
+    assert len(answer.choices[0].logprobs.tokens or ()) == 4
+    stream = client.completions.create(model="fake:1", prompt="red", max_tokens=4, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == fake_text("red", None, 4)
+
+
+def test_models(gateway: GatewayProcess) -> None:
+    """What is loaded comes first; one that nobody allows is not there."""
+    client = gateway.openai()
+    listed = [Model.model_validate(each.model_dump(), strict=True) for each in client.models.list()]
+    assert listed[0].id == "fake:1"
+    assert "smollm2-135m" in {each.id for each in listed}
+    assert client.models.retrieve("smollm2-135m").id == "smollm2-135m"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("acme/none")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "code"),
+    [
+        ({"messages": HELLO, "temperature": -1}, 400, "temperature", "invalid_request"),
+        ({"messages": HELLO, "audio": {"voice": "x"}}, 400, "audio", "invalid_request"),
+        ({"messages": HELLO, "nothing_of_this_name": 1}, 400, "nothing_of_this_name", "invalid_request"),
+        ({"messages": HELLO, "n": 0}, 400, "n", "invalid_request"),
+        ({"messages": HELLO, "stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_request"),
+        ({"messages": [{"role": "nobody", "content": ""}]}, 400, "messages", "invalid_request"),
+        ({"messages": HELLO, "model": "acme/none"}, 404, None, "model_not_found"),
+        ({"messages": HELLO, "model": 5}, 400, "model", "invalid_request"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    gateway: GatewayProcess, body: dict[str, Any], status: int, param: str | None, code: str
+) -> None:
+    """In OpenAI's shape, with the field; nothing is passed over."""
+    with gateway.http() as http:
+        answer = http.post("/v1/chat/completions", json={"model": "fake:1", "max_tokens": 3, **body})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (status, param, code), error
+    assert error["type"] == "invalid_request_error"
+
+
+def test_what_is_no_request(gateway: GatewayProcess) -> None:
+    """A body that is no JSON, or too long, and a path that leads nowhere."""
+    with gateway.http() as http:
+        assert http.post("/v1/chat/completions", content=b"{").json()["error"]["code"] == "invalid_json"
+        assert http.post("/v1/chat/completions", content=b"[]").status_code == 400
+        assert http.post("/v1/chat/completions", content=b" " * (17 * 2**20)).status_code == 413
+        for answer in (http.post("/v1/nothing", json={}), http.get("/v1/chat/completions/unknown")):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        assert http.get("/health").json() == {"status": "ok"}
+        metrics = http.get("/metrics").text
+    assert 'gateway_requests_total{endpoint="/v1/chat/completions",status="413"} 1' in metrics
+
+
+def test_pages_of_others(gateway: GatewayProcess) -> None:
+    """A page of another site, in a browser on this machine, gets nothing without a key, under whatever name it reaches it."""
+    body = {"model": "fake:1", "messages": HELLO, "max_tokens": 1}
+    with gateway.http() as http:
+        own = http.post("/v1/chat/completions", json=body, headers={"origin": gateway.root})
+        foreign = http.post("/v1/chat/completions", json=body, headers={"origin": "https://example.org"})
+        renamed = http.get("/v1/models", headers={"host": "rebound.example.org"})
+    assert [own.status_code, foreign.status_code, renamed.status_code] == [200, 403, 403]
+
+
+def test_an_error_has_its_status_or_is_an_event(gateway: GatewayProcess) -> None:
+    """An answer that fails has a status; a stream that has begun ends with an error, which OpenAI's client raises."""
+    client = gateway.openai()
+
+    def read(content: str) -> str:
+        messages: list[Any] = [{"role": "user", "content": content}]
+        stream = client.chat.completions.create(model="fake:40", messages=messages, max_tokens=100, stream=True)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(model="fake:1:context=64", messages=HELLO, max_tokens=100)
+    with pytest.raises(openai.APIError, match="numbers") as raised:
+        read("!nan@30")
+    assert not isinstance(raised.value, openai.APIStatusError)
+
+
+def test_who_leaves_frees_its_place(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
+    """A client that closes its connection cancels its request, with a stream and without."""
+    stream = gateway.openai().chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000, stream=True)
+    answer_id = next(iter(stream)).id
+    stream.close()
+    wait_until(lambda: shared_redis.exists(keys.cancel(answer_id)), about="the cancel of a stream")
+    before = set(shared_redis.scan_iter(keys.cancel("*")))
+    with pytest.raises(openai.APITimeoutError):
+        gateway.openai(timeout=1.0).chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000)
+    wait_until(lambda: set(shared_redis.scan_iter(keys.cancel("*"))) - before, about="the cancel of a waiting client")
+
+
+def stopped_in_the_middle(gateway: GatewayProcess) -> list[Any]:
+    """The events of a stream whose gateway gets a SIGTERM after the third."""
+    body = {"model": "fake:20", "messages": HELLO, "max_tokens": 200, "stream": True}
+    seen = []
+    with gateway.http() as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        for _, data in events(answer.iter_lines()):
+            seen.append(data)
+            if len(seen) == 3:
+                gateway.process.terminate()
+    assert gateway.process.wait(20) == 0
+    return seen
+
+
+def test_a_stream_outlives_its_gateway(gateway: GatewayProcess, shared_redis: redis.Redis, tmp_path: Path) -> None:
+    """``kill -9`` of a gateway in mid-stream: another one goes on after the last event, and nothing is lost or said twice.
+
+    SIGTERM ends a stream with an error, and its request goes on, too.
+    """
+    del gateway  # its worker
+    body = {"model": "fake:20", "messages": HELLO, "max_tokens": 120, "stream": True, "n": 2, "seed": 3}
+    texts, again = ["", ""], ["", ""]
+    seen = []
+
+    def note(data: Any, into: list[str]) -> None:
+        for choice in data["choices"] if data != "[DONE]" else ():
+            into[choice["index"]] += choice["delta"].get("content", "")
+
+    with (
+        GatewayProcess(tmp_path / "first") as first,
+        first.http() as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as answer,
+        suppress(httpx.RemoteProtocolError),
+    ):
+        for event_id, data in events(answer.iter_lines()):
+            seen.append(event_id)
+            note(data, texts)
+            if sum(map(len, texts)) > 200:
+                first.kill()
+    assert sum(map(len, texts)) < len(text_of(HELLO, 120, 3))
+    answer_id = seen[-1].partition(":")[0]
+    path = f"/v1/chat/completions/{answer_id}"
+    with GatewayProcess(tmp_path / "second") as second, second.http() as http:
+        headers = {"last-event-id": seen[-1]}
+        with http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+            rest = [data for _, data in events(answer.iter_lines())]
+        with http.stream("GET", path, params={"stream": "true"}) as answer:
+            for _, data in events(answer.iter_lines()):
+                note(data, again)
+        whole = http.get(path).json()
+        ended = stopped_in_the_middle(second)
+    for data in rest:
+        note(data, texts)
+    assert rest[-1] == "[DONE]"
+    assert ended[-1]["error"]["code"] == "gateway_closing"
+    assert not shared_redis.exists(keys.cancel(ended[0]["id"]))
+    expected = [text_of(HELLO, 120, seed) for seed in (3, 4)]
+    assert texts == again == [choice["message"]["content"] for choice in whole["choices"]] == expected
+
+
+def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
+    """A stream that waits for a slot has its position in a header, and comments that OpenAI's client passes over."""
+    client = gateway.openai()
+    ahead = [
+        client.chat.completions.create(model="fake:40", messages=HELLO, max_tokens=2000, stream=True) for _ in range(8)
+    ]
+    try:
+        with gateway.http() as http:
+            body = {"model": "fake:40", "messages": HELLO, "max_tokens": 3, "stream": True}
+            with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                assert answer.headers["x-queue-position"].isdigit()
+                assert next(line for line in answer.iter_lines() if line.startswith(": queued position="))
+    finally:
+        for each in ahead:
+            each.close()

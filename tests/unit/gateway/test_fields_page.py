@@ -1,0 +1,74 @@
+"""docs/openai.md says what becomes of each field of OpenAI's, and lists the gateway's metrics: both are made of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from openai.types import completion_create_params
+from openai.types.chat import completion_create_params as chat_params
+
+from tasks.gateway.fields import CHAT, COMPLETIONS, IGNORED, passed, treatment
+from tasks.gateway.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+PAGE = Path(__file__).parents[3] / "docs/openai.md"
+#: The fields of OpenAI's that each endpoint gets.
+ENDPOINTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
+    "/v1/chat/completions": (chat_params.CompletionCreateParamsBase, CHAT),
+    "/v1/completions": (completion_create_params.CompletionCreateParamsBase, COMPLETIONS),
+}
+ORDER = ("answered", "ignored", "refused")
+
+
+def fields_table() -> str:
+    """Each endpoint's fields: those that are answered, those that are ignored, those that are refused."""
+    lines = []
+    for path, (params, shaped) in ENDPOINTS.items():
+        lines += [f"**`{path}`**", "", "| field | | |", "|---|---|---|"]
+        names = sorted({*params.__annotations__, "stream"} - {"messages", "model", "prompt"} | set(shaped) - {"prompt"})
+        rows = [(name, *treatment(name, shaped)) for name in names]
+        lines += [f"| `{name}` | {kind} | {about} |" for name, kind, about in sorted(rows, key=_order)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _order(row: tuple[str, str, str]) -> tuple[int, str]:
+    return ORDER.index(row[1]), row[0]
+
+
+def metrics_table() -> str:
+    """Every metric of the gateway's own."""
+    rows = [f"| `{each.full_name}` | {each.kind} | {each.labels} | {each.about} |" for each in METRICS]
+    return "\n".join(["| metric | kind | labels | |", "|---|---|---|---|", *rows, ""])
+
+
+def renewed(text: str) -> str:
+    """The page with its tables as the code gives them."""
+    for name, table in (("fields", fields_table()), ("metrics", metrics_table())):
+        before, _, rest = text.partition(f"<!-- {name} -->\n")
+        _, _, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n{table}<!-- /{name} -->{after}"
+    return text
+
+
+def test_the_page_is_what_the_code_gives() -> None:
+    """Whoever changes a field renews the page: python -m tests.unit.gateway.test_fields_page."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == renewed(text)
+
+
+@pytest.mark.parametrize("shaped", [CHAT, COMPLETIONS])
+def test_what_is_passed_on_is_all_that_is_not_read_here(shaped: Iterable[str]) -> None:
+    """Ignored fields go nowhere; an unknown one goes on, to be refused with its name."""
+    body = dict.fromkeys([*shaped, *IGNORED, "unknown", "temperature"], 1)
+    kept = set(passed(body, dict.fromkeys(shaped, "")))
+    assert {"unknown", "temperature"} <= kept
+    assert not kept & (set(IGNORED) | {"n", "stream", "stream_options"})
+
+
+if __name__ == "__main__":
+    PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
