@@ -85,8 +85,12 @@ class GenerateTask(Task):
         """
         from tasks.client.explain import shown_name
         from tasks.client.plain import plain
+        from tasks.client.structure import as_response_format
 
-        values = {name: plain(value, shown_name(name)) for name, value in (kwargs or {}).items()}
+        given = {**(kwargs or {})}
+        if "response_format" in given:
+            given["response_format"] = as_response_format(given["response_format"])
+        values = {name: plain(value, shown_name(name)) for name, value in given.items()}
         return super().signature(args, values, *more, **options)
 
     subtask = signature
@@ -127,6 +131,8 @@ class GenerateTask(Task):
             with sending(self.app):
                 result = self._send(given, request.options)
             member.task_ids.append(result.id)
+        if isinstance(asked := (kwargs or {}).get("response_format"), type):
+            result.response_model = asked
         return result
 
     def _follows(self, options: dict[str, Any]) -> bool:

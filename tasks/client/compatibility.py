@@ -7,7 +7,8 @@ from typing import Any
 from tasks.errors import InvalidRequest
 
 _TOOLS = "tool calls are not supported yet; leave it out"
-_STRUCTURE = "structured output is not supported yet; leave it out"
+_SCHEMA = 'use response_format={"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
+_STRUCTURE = "use response_format, regex, choice or grammar"
 _SEVERAL = "send the request several times, as a group"
 _MAX_TOKENS = "use max_tokens"
 _STOP = "use stop, with texts"
@@ -28,7 +29,6 @@ INSTEAD = {
     "parallel_tool_calls": _TOOLS,
     "functions": _TOOLS,
     "function_call": _TOOLS,
-    "response_format": _STRUCTURE,
     "modalities": "text alone is supported; leave it out",
     "audio": "text alone is supported; leave it out",
     "prediction": "predicted output is not supported; leave it out",
@@ -59,10 +59,10 @@ INSTEAD = {
     "skip_special_tokens": "special tokens are never text; leave it out",
     "include_stop_str_in_output": "a stop string is never emitted; leave it out",
     "return_full_text": "the prompt is never repeated; leave it out",
-    "guided_json": _STRUCTURE,
-    "guided_regex": _STRUCTURE,
-    "guided_choice": _STRUCTURE,
-    "guided_grammar": _STRUCTURE,
+    "guided_json": _SCHEMA,
+    "guided_regex": "use regex",
+    "guided_choice": "use choice",
+    "guided_grammar": "use grammar, in Lark's notation",
     "structured_outputs": _STRUCTURE,
     "max_new_tokens": _MAX_TOKENS,
     "do_sample": "use temperature=0 for greedy decoding",
@@ -83,7 +83,7 @@ INSTEAD = {
     "system": _SYSTEM,
     "template": _TEMPLATE,
     "raw": "use prompt for text without a chat template",
-    "format": _STRUCTURE,
+    "format": _SCHEMA,
     "images": "text alone is supported; leave it out",
     "think": _THINKING,
     "num_predict": _MAX_TOKENS,
@@ -92,8 +92,7 @@ INSTEAD = {
     "repeat_penalty": "use repetition_penalty",
     "repeat_last_n": "use repetition_context_size",
     "keep_alive": "use keep_alive_s, in seconds",
-    "grammar": _STRUCTURE,
-    "json_schema": _STRUCTURE,
+    "json_schema": _SCHEMA,
     "mirostat": "not supported; use top_p or min_p",
     # Anthropic's and Google's
     "contents": "use messages",

@@ -6,19 +6,30 @@ import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
 from tasks.client.explain import explain, shown_name, unknown
 from tasks.client.plain import plain
+from tasks.client.structure import (
+    FIELDS,
+    ResponseFormat,
+    as_response_format,
+    check_choice,
+    check_grammar,
+    check_text,
+    constraint_of,
+)
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 from tasks.names import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tasks.messages.constraint import Constraint
 
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
@@ -95,6 +106,24 @@ class Parameters(BaseModel):
         Field(description="use none, minimal, low, medium, high or xhigh, with messages"),
     ] = None
     allow_control_tokens: Annotated[bool, Field(description="use True or False")] = False
+    response_format: Annotated[
+        ResponseFormat | None,
+        Field(
+            description='use a pydantic model, {"type": "json_object"}, or {"type": "json_schema", "json_schema": {"name": …, '
+            '"schema": …}}'
+        ),
+    ] = None
+    regex: Annotated[
+        Annotated[str, AfterValidator(check_text)] | None, Field(description="use a regular expression as text")
+    ] = None
+    choice: Annotated[
+        Annotated[list[str], Field(min_length=1), AfterValidator(check_choice)] | None,
+        Field(description="use a list of the texts that may be answered"),
+    ] = None
+    grammar: Annotated[
+        Annotated[str, AfterValidator(check_grammar)] | None,
+        Field(description="use a grammar in Lark's notation, with the rule start"),
+    ] = None
     deadline: Annotated[
         Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
         Field(description="use Unix seconds: time.time() + 30 is in half a minute"),
@@ -182,6 +211,13 @@ class Parameters(BaseModel):
             raise PydanticCustomError("logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=True: give both")
         return self
 
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Parameters:
+        given = [name for name in FIELDS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise PydanticCustomError("constraint", f"{' and '.join(given)} are set: give one of them")
+        return self
+
     @property
     def prompt_bytes(self) -> int:
         """The length of all prompt text in UTF-8."""
@@ -192,6 +228,15 @@ class Parameters(BaseModel):
     def conversation(self) -> list[dict[str, Any]] | None:
         """The messages as the engine gets them; ``None`` where there is a prompt."""
         return None if self.messages is None else [message.for_template() for message in self.messages]
+
+    def constraint(self) -> Constraint | None:
+        """What bounds the answer; ``None`` where nothing does."""
+        return constraint_of({name: getattr(self, name) for name in FIELDS})
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer is JSON."""
+        return self.response_format is not None and self.response_format.type != "text"
 
     def sampling(self, model: Mapping[str, float] | None = None) -> Sampling:
         """The part that the engine's sampler needs.
@@ -228,6 +273,10 @@ class ParameterValues(TypedDict, total=False):
     chat_template_kwargs: dict[str, Any]
     reasoning_effort: str
     allow_control_tokens: bool
+    response_format: type | dict[str, Any]
+    regex: str
+    choice: list[str]
+    grammar: str
     deadline: float
     keep_alive_s: float
     require_worker: bool
@@ -254,7 +303,7 @@ def _is_left_out(value: Any) -> bool:
 
 def _plain(name: str, value: Any) -> Any:
     try:
-        return plain(value, shown_name(name))
+        return plain(as_response_format(value) if name == "response_format" else value, shown_name(name))
     except InvalidRequest as error:
         field = Parameters.model_fields.get(name)
         raise InvalidRequest(f"{error}; {field.description}" if field else str(error)) from None

@@ -41,6 +41,7 @@ class Start:
     """The prompt was tokenised and waits for its prefill.
 
     ``rendering`` is for the worker that resumes the request: what its chat template wrote, in the engine's own encoding.
+    ``warnings`` say what of the request's constraint is not enforced.
     """
 
     type: ClassVar[str] = "start"
@@ -51,6 +52,7 @@ class Start:
     cached_tokens: int
     prompt_hash: str
     rendering: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -90,6 +90,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             chat_template_kwargs=parameters.chat_template_kwargs,
             reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
+            constraint=parameters.constraint(),
         )
         try:
             process.send(submit)
@@ -103,7 +104,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             raise
     if isinstance(outcome, Error):
         raise error_for(outcome.code)(outcome.message)
-    return flight.answer(outcome, "eager")
+    return flight.answer(outcome, "eager", is_json=parameters.is_json)
 
 
 def _fly(process: EngineProcess, flight: Flight) -> End | Error:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
 
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
+from tasks.engine.constraint.schema import as_object, faults, without_defaults
 from tasks.engine.constraint.source import source
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tasks.engine.constraint.tokens import Tokens
-    from tasks.messages.constraint import Constraint
+    from tasks.messages.constraint import Constraint, ConstraintKind
 
+#: The field of a request that a constraint comes from.
+FIELDS: dict[ConstraintKind, str] = {
+    "json_object": "response_format",
+    "json_schema": "response_format",
+    "regex": "regex",
+    "choice": "choice",
+    "lark": "grammar",
+}
 #: The grammars that are kept, the last used ones: a task's requests have one schema, a fleet's users a few.
 MOST_GRAMMARS = 64
 
@@ -50,8 +60,17 @@ class Compiler:
         return self._compiled(constraint)
 
     def _compile(self, constraint: Constraint) -> Grammar:
+        found = _faults(constraint)
+        if constraint.strict and (fault := next(found, None)):
+            raise InvalidRequest(f"response_format: {fault}")
         text = source(constraint, trims=self.tokens.trims)
         root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=LIMITS)
         if root.is_error():
-            raise InvalidRequest(f"{constraint.kind}: {said(root)}")
-        return Grammar(root, tuple(root.get_grammar_warnings()))
+            raise InvalidRequest(f"{FIELDS[constraint.kind]}: {said(root)}")
+        return Grammar(root, () if constraint.strict else tuple(found))
+
+
+def _faults(constraint: Constraint) -> Iterator[str]:
+    if constraint.kind == "json_schema":
+        schema = without_defaults(json.loads(constraint.value))
+        yield from faults(as_object(schema), strict=constraint.strict)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import regex_to_lark
 
+from tasks.engine.constraint.schema import as_object, without_defaults
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
@@ -42,11 +43,4 @@ def _answer(constraint: Constraint) -> dict[str, Any]:
         return {"lark_grammar": "start: " + " | ".join(to_json(choice) for choice in json.loads(value))}
     schema = json.loads(value) if constraint.kind == "json_schema" else {"type": "object"}
     options = {"whitespace_pattern": WHITESPACE, "lenient": not constraint.strict}
-    return {"json_schema": {**_as_object(schema), "x-guidance": options}}
-
-
-def _as_object(schema: Any) -> dict[str, Any]:
-    """A schema that can carry options: ``true`` is ``{}``, and ``false`` is what nothing is valid by."""
-    if isinstance(schema, dict):
-        return schema
-    return {} if schema else {"allOf": [False]}
+    return {"json_schema": {**as_object(without_defaults(schema)), "x-guidance": options}}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.client.answer import Answer
+from tasks.client.structure import parsed
 from tasks.errors import error_for
 from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
@@ -66,7 +67,11 @@ class Flight:
         self.items: list[Append] = list(claim.items)
         self.prompt_tokens = 0
         self.cached_tokens = 0
+        #: What of the request's constraint is not enforced.
+        self.warnings: list[str] = []
         self._first = next((entry for entry in claim.entries if isinstance(entry, Start)), None)
+        if self._first is not None:
+            self.warnings = self._first.warnings
         # Without a start it is not known which prompt and model the tokens belong to: everything is computed again.
         earlier = contiguous(claim.entries) if self._first is not None else []
         self.ids: list[int] = [token for entry in earlier for token in entry.ids]
@@ -127,6 +132,7 @@ class Flight:
         match event:
             case Started():
                 self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
+                self.warnings = list(event.warnings)
                 return Start(
                     attempt=self.attempt,
                     model=self.model,
@@ -135,6 +141,7 @@ class Flight:
                     cached_tokens=event.cached_tokens,
                     prompt_hash=event.prompt_hash,
                     rendering=event.rendering if self._first is None else "",
+                    warnings=self.warnings,
                 )
             case Tokens():
                 return self._take_tokens(event)
@@ -180,8 +187,11 @@ class Flight:
             timing=self.timing(),
         )
 
-    def answer(self, end: End, worker: str) -> Answer:
-        """The request's result, as this worker stores it."""
+    def answer(self, end: End, worker: str, *, is_json: bool) -> Answer:
+        """The request's result, as this worker stores it; what its JSON says is there as data too, if it ``is_json``."""
+        more: dict[str, Any] = {"parsed": parsed(self.text, end.finish_reason)} if is_json else {}
+        if self.warnings:
+            more["warnings"] = self.warnings
         return Answer(
             text=self.text,
             reasoning=self.reasoning or None,
@@ -192,6 +202,7 @@ class Flight:
             model=self.model,
             worker=worker,
             attempt=end.attempt,
+            **more,
         )
 
     def error(self, code: str, message: str) -> Error:

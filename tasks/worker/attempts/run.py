@@ -110,7 +110,7 @@ class Run:
                 with self._worker.exclusive.having(self._task_id):
                     outcome, flight = self._attempt(entry, parameters)
                 if isinstance(outcome, End):
-                    return self._conclude(outcome, flight)
+                    return self._conclude(outcome, flight, parameters)
                 if isinstance(outcome, Error):
                     self._fail(outcome)
                 if isinstance(outcome, Fenced):
@@ -208,6 +208,7 @@ class Run:
             chat_template_kwargs=parameters.chat_template_kwargs,
             reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
+            constraint=parameters.constraint(),
             resume=flight.resume(),
             isolate=flight.isolate,
         )
@@ -250,11 +251,11 @@ class Run:
         timer.start()
         return timer
 
-    def _conclude(self, end: End, flight: Flight) -> Answer:
+    def _conclude(self, end: End, flight: Flight, parameters: Parameters) -> Answer:
         """The request's result, or the cancel that ended it."""
         if end.finish_reason == "cancelled":
             raise Stopped
-        return flight.answer(end, self._worker.node)
+        return flight.answer(end, self._worker.node, is_json=parameters.is_json)
 
     def _fail(self, error: Error) -> NoReturn:
         if self._job.reason == "time_limit" and error.code == "deadline_exceeded":

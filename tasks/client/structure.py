@@ -1,0 +1,196 @@
+"""What an answer has to look like, as a producer says it: checked for shape, size and dialect, without a grammar engine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from tasks.errors import InvalidRequest
+from tasks.messages.constraint import Constraint
+from tasks.messages.encoding import to_compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: A grammar of more takes seconds to compile, and says no more than a smaller one.
+MAX_CONSTRAINT_BYTES = 256 * 1024
+MAX_CHOICES = 4096
+#: The dialects that a worker reads, by their ``$schema`` without the scheme and the last ``#``.
+DIALECTS = frozenset(
+    {f"json-schema.org/draft-0{number}/schema" for number in (4, 6, 7)}
+    | {f"json-schema.org/draft/{year}/schema" for year in ("2019-09", "2020-12")}
+)
+#: The fields of a request, of which one at most bounds an answer.
+FIELDS = ("response_format", "regex", "choice", "grammar")
+
+
+class JsonSchemaFormat(BaseModel):
+    """OpenAI's object: ``schema`` is any JSON Schema; ``name`` and ``description`` are for people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = ""
+    description: str = ""
+    schema_: Annotated[Any, Field(alias="schema")]
+    strict: StrictBool = True
+
+    @field_validator("strict", mode="before")
+    @classmethod
+    def _none_is_strict(cls, value: Any) -> Any:
+        return True if value is None else value
+
+    @field_validator("description", mode="before")
+    @classmethod
+    def _none_is_no_description(cls, value: Any) -> Any:
+        return "" if value is None else value
+
+    @field_validator("schema_")
+    @classmethod
+    def _is_a_schema(cls, value: Any) -> Any:
+        if not isinstance(value, dict | bool):
+            raise PydanticCustomError(
+                "schema", "a schema is an object; send what Model.model_json_schema() gives, or the model itself"
+            )
+        dialect = value.get("$schema") if isinstance(value, dict) else None
+        if dialect is not None and (
+            not isinstance(dialect, str) or dialect.removesuffix("#").partition("://")[2] not in DIALECTS
+        ):
+            raise PydanticCustomError(
+                "schema", f"$schema={dialect!r:.100} is no dialect that is known; use draft 4, 6, 7, 2019-09 or 2020-12"
+            )
+        _bounded(value, "schema")
+        return value
+
+
+class ResponseFormat(BaseModel):
+    """OpenAI's ``response_format``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.json_schema is None) == (self.type == "json_schema"):
+            said = "has no json_schema" if self.json_schema is None else f"of type {self.type!r} has a json_schema"
+            raise PydanticCustomError(
+                "schema", f'{said}; send {{"type": "json_schema", "json_schema": {{"name": …, "schema": …}}}}'
+            )
+        return self
+
+
+def check_choice(choices: list[str]) -> list[str]:
+    """The choices, which are told apart by their text."""
+    if len(choices) > MAX_CHOICES:
+        raise PydanticCustomError("choice", f"{len(choices)} texts are too many; give at most {MAX_CHOICES}")
+    if not all(choices) or len(set(choices)) != len(choices):
+        raise PydanticCustomError("choice", "a text is empty or given twice; give different texts")
+    _bounded(choices, "choice")
+    return choices
+
+
+def check_grammar(grammar: str) -> str:
+    """The grammar, unless it is one of llama.cpp's."""
+    if "::=" in grammar:
+        raise PydanticCustomError("grammar", "this is GBNF; write it in Lark's notation, with the rule start: …")
+    return check_text(grammar)
+
+
+def check_text(text: str) -> str:
+    """A regular expression or a grammar of bounded size."""
+    if not text:
+        raise PydanticCustomError("size", "it is empty; give one, or leave it out")
+    _bounded(text, "text")
+    return text
+
+
+def _bounded(value: Any, what: str) -> None:
+    size = len(to_compact_json(value).encode(errors="surrogatepass"))
+    if size > MAX_CONSTRAINT_BYTES:
+        raise PydanticCustomError(
+            "size", f"the {what} has {size} bytes; the limit is {MAX_CONSTRAINT_BYTES}: send less"
+        )
+
+
+def as_response_format(value: Any) -> Any:
+    """A pydantic model, or any class with ``model_json_schema``, as a ``response_format``; anything else as it is.
+
+    Of what the model's author did not say, an answer gets nothing: objects have no other properties.
+    """
+    if not isinstance(value, type):
+        return value
+    describe = getattr(value, "model_json_schema", None)
+    if describe is None:
+        raise InvalidRequest(
+            f"response_format={value.__name__}: a class that is no pydantic model; give a model, or "
+            '{"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
+        )
+    schema = _closed(describe())
+    return {"type": "json_schema", "json_schema": {"name": value.__name__, "schema": schema, "strict": True}}
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with each object that has properties closed to others, unless it says what others may be."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(value) for name, value in schema.items()}
+    for name in ("$defs", "properties"):  # whose keys are anybody's names
+        if isinstance(schema.get(name), dict):
+            closed[name] = {key: _closed(inner) for key, inner in schema[name].items()}
+    for name in ("const", "default", "enum", "examples"):
+        if name in schema:
+            closed[name] = schema[name]
+    if schema.get("type") == "object" and "properties" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def constraint_of(given: Mapping[str, Any]) -> Constraint | None:
+    """What bounds an answer, by the checked fields of a request; ``None`` where nothing does."""
+    form: ResponseFormat | None = given["response_format"]
+    if form is not None and form.type == "json_object":
+        return Constraint(kind="json_object")
+    if form is not None and form.json_schema is not None:
+        schema = form.json_schema
+        return Constraint(kind="json_schema", value=to_compact_json(schema.schema_), strict=schema.strict)
+    if given["regex"] is not None:
+        return Constraint(kind="regex", value=given["regex"])
+    if given["choice"] is not None:
+        return Constraint(kind="choice", value=to_compact_json(given["choice"]))
+    if given["grammar"] is not None:
+        return Constraint(kind="lark", value=given["grammar"])
+    return None
+
+
+def parsed(text: str, finish_reason: str) -> Any:
+    """The value that a whole JSON answer says; ``None`` where it was cut off."""
+    if finish_reason != "stop":
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # a stop string ended it, or it is nested too deeply to be read
+        return None
+
+
+def with_instance(answer: Any, model: Any) -> Any:
+    """The answer with an instance of the model as what its JSON says."""
+    if model is None or not isinstance(answer, dict) or answer.get("parsed") is None:
+        return answer
+    return {**answer, "parsed": model.model_validate(answer["parsed"])}
+
+
+def parsed_of(answer: Any, model: Any) -> Any:
+    """What the answer's JSON says, as an instance of the model where there is one.
+
+    Raises:
+        InvalidRequest: it is no JSON.
+    """
+    if not isinstance(answer, dict) or "parsed" not in answer:
+        raise InvalidRequest("parsed: the request had no response_format of JSON; give it one, or use get()")
+    return with_instance(answer, model)["parsed"]

@@ -1,0 +1,119 @@
+"""What a producer checks of a constraint: shape, size and dialect, without a grammar engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, field_validator
+
+from tasks.client.parameters import parse
+from tasks.client.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed, with_instance
+from tasks.errors import InvalidRequest
+from tasks.messages.constraint import Constraint
+
+
+def constraint(**values: Any) -> Constraint | None:
+    return parse({"prompt": "p", **values}).constraint()
+
+
+def schema_format(schema: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, **more}}
+
+
+class Place(BaseModel):
+    default: str | None = None
+
+
+class Person(BaseModel):
+    name: str
+    places: list[Place] = []
+
+    @field_validator("name")
+    @classmethod
+    def _is_short(cls, value: str) -> str:
+        if len(value) > 3:
+            raise ValueError("a long name")
+        return value
+
+
+def test_constraints() -> None:
+    """Each field is the constraint that the engine gets; ``strict`` is the default, and ``text`` is none."""
+    assert constraint() is None
+    assert constraint(response_format={"type": "text"}) is None
+    assert constraint(response_format={"type": "json_object"}) == Constraint(kind="json_object")
+    assert constraint(response_format=schema_format({"type": "null"})) == Constraint(
+        kind="json_schema", value='{"type":"null"}', strict=True
+    )
+    lenient = constraint(response_format=schema_format(True, strict=False, description=None))
+    assert lenient == Constraint(kind="json_schema", value="true", strict=False)
+    assert constraint(regex="a+") == Constraint(kind="regex", value="a+")
+    assert constraint(choice=("a", "b")) == Constraint(kind="choice", value='["a","b"]')
+    assert constraint(grammar='start: "a"') == Constraint(kind="lark", value='start: "a"')
+
+
+def test_a_pydantic_model_is_its_schema_and_closed() -> None:
+    """No object of it has properties that its author did not think of; a field may have any name."""
+    found = constraint(response_format=Person)
+    assert found is not None
+    schema = json.loads(found.value)
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["Place"]["additionalProperties"] is False
+    assert schema["$defs"]["Place"]["properties"]["default"]["default"] is None
+    assert schema["properties"]["places"]["default"] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"response_format": schema_format([])}, "a schema is an object; send what Model.model_json_schema() gives"),
+        ({"response_format": schema_format({"$schema": "urn:x"})}, "use draft 4, 6, 7, 2019-09 or 2020-12"),
+        ({"response_format": {"type": "json_schema"}}, "has no json_schema; send"),
+        ({"response_format": {"type": "json_object", "json_schema": {"schema": {}}}}, "has a json_schema; send"),
+        ({"response_format": {"type": "xml"}}, "response_format['type']='xml'"),
+        ({"response_format": int}, "a class that is no pydantic model; give a model"),
+        ({"response_format": schema_format({"enum": ["x" * 10_000_000]})}, f"the limit is {MAX_CONSTRAINT_BYTES}"),
+        ({"regex": "a" * (MAX_CONSTRAINT_BYTES + 1)}, "send less"),
+        ({"regex": ""}, "it is empty"),
+        ({"choice": []}, "choice=[]"),
+        ({"choice": ["a", "a"]}, "given twice"),
+        ({"choice": [str(number) for number in range(MAX_CHOICES + 1)]}, f"give at most {MAX_CHOICES}"),
+        ({"grammar": "root ::= [a-z]+"}, "this is GBNF; write it in Lark's notation"),
+        ({"regex": "a", "choice": ["b"]}, "regex and choice are set: give one of them"),
+        ({"guided_json": {}}, "use response_format="),
+    ],
+)
+def test_bad_input_is_one_error_at_the_producer(values: dict[str, Any], said: str) -> None:
+    """It names the field and what to do."""
+    with pytest.raises(InvalidRequest) as caught:
+        constraint(**values)
+    assert said in str(caught.value)
+
+
+def test_what_was_cut_off_is_no_value() -> None:
+    """Neither is what a stop string ended, nor what is nested more deeply than Python reads."""
+    assert parsed('{"a": 1}', "stop") == {"a": 1}
+    assert parsed('{"a": 1', "length") is None
+    assert parsed('{"a": 1', "stop") is None
+    assert parsed("[" * 100_000, "stop") is None
+
+
+def test_an_answer_has_an_instance_of_its_model() -> None:
+    """What the model's own validators refuse is their error."""
+    answer = with_instance({"text": "", "parsed": {"name": "Ann"}}, Person)
+    assert answer["parsed"] == Person(name="Ann")
+    with pytest.raises(ValueError, match="a long name"):
+        with_instance({"parsed": {"name": "Annabel"}}, Person)
+    assert with_instance({"parsed": None}, Person) == {"parsed": None}
+
+
+def test_a_producer_loads_no_grammar_engine() -> None:
+    """Checking a constraint imports neither llguidance nor jsonschema nor numpy."""
+    code = (
+        "import sys; from tasks.client.parameters import parse; parse({'prompt': 'p', 'regex': 'a'}).constraint(); "
+        "print([name for name in ('llguidance', 'jsonschema', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
