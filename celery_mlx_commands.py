@@ -66,3 +66,7 @@ models = _Lazy(
     "models", help="List the models that may be asked for, which of them are on this disk, and where they are loaded."
 )
 service = _Lazy("service", help="Run a worker, or what stands beside it, as a service of this machine.")
+up = _Lazy(
+    "up",
+    help="Run all parts of a fleet on this machine, for development; Ctrl-C ends them. What follows -- goes to the worker.",
+)
