@@ -17,6 +17,7 @@ from tasks.broker.qos import QoS
 from tasks.broker.queues import aside_list
 from tasks.broker.schedule import POSTPONE, due_at
 from tasks.broker.sending import send_twice
+from tasks.broker.sent import SENT
 from tasks.names import ACCEPTED, is_ours
 from tasks.server import keys
 from tasks.server.script import Script
@@ -55,6 +56,8 @@ class QueueingChannel(ConnectingChannel):
                 require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
                 reply = self._send(lambda: PUT(client, put.names, put.arguments), f"request {headers['id']}")
                 error = put.refusal(reply)
+                if error is None and self.holding.scripts is None:
+                    SENT.note(put)
             else:
                 reply = self._schedule(client, queue, message, floor, delay_s, asked)
                 error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}")

@@ -18,6 +18,7 @@ from tasks.broker.message import MAX_MESSAGE_BYTES, require_size
 from tasks.broker.put import PUT, Put
 from tasks.broker.queues import list_of, lists_of
 from tasks.broker.sending import send_twice
+from tasks.broker.sent import SENT
 from tasks.errors import GenerationError
 from tasks.names import ACCEPTED
 from tasks.server.connection import connect
@@ -200,6 +201,7 @@ def _send_page(client: redis.Redis, page: Sequence[Put], unsent: dict[str, None]
         error = put.refusal(reply)
         if error is None:
             unsent.pop(put.task_id, None)
+            SENT.note(put)
         first = first or error
     return first
 

@@ -178,14 +178,19 @@ class GenerateResult(AsyncResult):
         return current_settings().unknown_after_s
 
     def is_mentioned(self) -> bool:
-        """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen."""
+        """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen.
+
+        A request that this process has sent, and that Redis has lost since, is sent again first.
+        """
         from tasks.broker.search import is_mentioned
+        from tasks.broker.sent import SENT
         from tasks.errors import BrokerUnavailable
         from tasks.server.connection import connect
 
         try:
             with closing(connect(self.app)) as client:
-                return is_mentioned(client, self.id, {*QUEUES, DEFAULT_QUEUE, *self.app.amqp.queues})
+                queues = {*QUEUES, DEFAULT_QUEUE, *self.app.amqp.queues}
+                return is_mentioned(client, self.id, queues) or SENT.send_again(client, self.id)
         except BrokerUnavailable:
             return True
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from tasks.broker.sent import SENT
 from tasks.engine.fake import fake_text
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import Token, decode
@@ -145,12 +146,31 @@ def test_queued(generate: GenerateTask, workers: list[Worker], server: DurableSe
 
 
 def test_only_queued(generate: GenerateTask, workers: list[Worker], server: DurableServer, client: redis.Redis) -> None:
-    """A request that nobody but Redis had is gone: who waits for it is told so, and sends it again under its id."""
+    """A request that only Redis knew is sent again by the reader of the process that sent it."""
+    for worker in workers:
+        generate.app.control.broadcast("drain", destination=[worker.node], reply=True, timeout=10)
+    server.save()
+    got, streamed = (generate.delay(prompt=f"only queued {n}", model=MODEL, max_tokens=5) for n in range(2))
+    server.roll_back()
+    forget_connections()
+    for worker in workers:
+        generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
+    reader = Reader(streamed, WAIT_S)
+    assert got.get(timeout=WAIT_S)["text"] == fake_text("only queued 0", None, 5)
+    assert reader.whole() == fake_text("only queued 1", None, 5)
+    assert_nothing_is_left(client, workers)
+
+
+def test_only_queued_by_another_process(
+    generate: GenerateTask, workers: list[Worker], server: DurableServer, client: redis.Redis
+) -> None:
+    """Elsewhere such a request is gone: who waits for it is told so, and it can be sent again under its id."""
     for worker in workers:
         generate.app.control.broadcast("drain", destination=[worker.node], reply=True, timeout=10)
     server.save()
     values = {"prompt": "only queued", "model": MODEL, "max_tokens": 5}
     lost = generate.apply_async(kwargs=values)
+    SENT.forget(lost.id)
     server.roll_back()
     for wait in (lambda: list(lost.stream(timeout=WAIT_S)), lambda: lost.get(timeout=WAIT_S)):
         with pytest.raises(UnknownRequest, match=lost.id):
