@@ -30,7 +30,8 @@ __all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "current_catalo
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 
 _FAKE = re.compile(
-    rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?::(?:load_s|context|weights_mb)=[\d.]+|:load_error=[^:@]*)*(?:@(.+))?", re.ASCII
+    rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?::(?:load_s|context|weights_mb|dimensions)=[\d.]+|:load_error=[^:@]*)*(?:@(.+))?",
+    re.ASCII,
 )
 _LONGEST_NAME = 200
 

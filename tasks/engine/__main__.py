@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tasks.engine.fake import FakeBackend, is_fake
-from tasks.engine.intake import Intake
+from tasks.engine.embedding.embedder import Embedder
+from tasks.engine.fake import FakeBackend, is_fake, parse_options
+from tasks.engine.intake import Intake, preparing
 from tasks.engine.link import Link
 from tasks.engine.loop import Engine
 from tasks.engine.model.blas import load_blas
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.engine.backend import Backend, Facts
+    from tasks.engine.embedding.loop import EmbeddingLoop
     from tasks.messages.engine import FromEngine
 
 logger = logging.getLogger("tasks.engine")
@@ -65,6 +68,9 @@ def answer_once(options: argparse.Namespace) -> int:
     except GenerationError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - this is the command's answer
         return 1
+    if isinstance(backend, Embedder):
+        print(f"{options.model}: it makes vectors of texts and says nothing", file=sys.stderr)  # noqa: T201
+        return 1
     from tasks.engine.terminal import answer
 
     submit = Submit(
@@ -88,7 +94,8 @@ def serve(fd: int) -> int:
     # A terminal's Ctrl-C and a service manager's stop reach the whole group; the worker drains, and then ends us.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    link, intake = Link(connection), Intake()
+    link = Link(connection)
+    intake: Intake[Any] = Intake()
     link.start(intake.receive)
     try:
         backend = load(config, link.send, link.flush)
@@ -98,7 +105,7 @@ def serve(fd: int) -> int:
         link.flush()
         return 1
     facts = backend.facts
-    intake.start(backend)
+    engine = _engine(backend, config, link, intake)
     ready = _ready(config, facts, time.monotonic() - started)
     if facts.batching != "padded":
         logger.warning("%s is served %s: %s", config.model, BATCHING[facts.batching], facts.batching_why)
@@ -106,7 +113,28 @@ def serve(fd: int) -> int:
     gc.collect()
     gc.freeze()
     link.send(ready)
-    engine = Engine(
+    try:
+        engine.run()
+    except Exception:
+        logger.exception("a step failed")
+        link.flush()
+    return 1
+
+
+def _engine(
+    backend: Backend | Embedder, config: EngineConfig, link: Link, intake: Intake[Any]
+) -> Engine | EmbeddingLoop:
+    """What steps this kind of model; its requests are tokenised from now on."""
+    if isinstance(backend, Embedder):
+        from tasks.engine.embedding.loop import EmbeddingLoop
+        from tasks.engine.embedding.texts import prepare_texts
+
+        intake.start(partial(prepare_texts, embedder=backend))
+        return EmbeddingLoop(
+            backend, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
+        )
+    intake.start(preparing(backend))
+    return Engine(
         backend,
         intake,
         link.send,
@@ -115,12 +143,6 @@ def serve(fd: int) -> int:
         memory_budget_bytes=config.memory_budget_bytes,
         flush=link.flush,
     )
-    try:
-        engine.run()
-    except Exception:
-        logger.exception("a step failed")
-        link.flush()
-    return 1
 
 
 def _offer_to_oom_killer() -> None:
@@ -130,7 +152,7 @@ def _offer_to_oom_killer() -> None:
         OOM_SCORE.write_text(str(min(score, OOM_SCORE_MOST)))
 
 
-def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend:
+def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend | Embedder:
     """The model that the configuration names.
 
     Raises:
@@ -138,11 +160,25 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
         OutOfMemory: it does not fit the budget.
     """
     if is_fake(config.model):
+        if parse_options(config.model).dimensions:
+            from tasks.engine.embedding.fake import FakeEmbedder
+
+            return FakeEmbedder(config, flush)
         return FakeBackend(config, flush)
     blas = load_blas()  # before MLX is imported: afterwards it has no effect
+    from tasks.engine.model.loading import open_folder
+
+    def progress(fraction: float | None, about: str) -> None:
+        send(Loading(fraction, about))
+
+    folder = open_folder(config, progress)
+    if folder.recipe is not None:
+        from tasks.engine.embedding.model import load_embedder
+
+        return load_embedder(config, progress, blas, folder)
     from tasks.engine.model.mlx import load_model
 
-    return load_model(config, lambda fraction, about: send(Loading(fraction, about)), blas)
+    return load_model(config, progress, blas, folder)
 
 
 def _ready(config: EngineConfig, facts: Facts, load_s: float) -> Ready:

@@ -2,6 +2,7 @@
 
 It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``,
 ``fake:0:load_exit=3``, whose process ends without a word, ``fake:10:weights_mb=64``, which takes so much memory.
+``fake:10:dimensions=8`` makes vectors instead (:mod:`tasks.engine.embedding.fake`).
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
@@ -99,6 +100,7 @@ class FakeOptions:
     load_exit: int = 0
     context: int = 8192
     weights_mb: int = 0
+    dimensions: int = 0
 
 
 _OPTIONS: dict[str, type[float | int | str]] = {
@@ -107,6 +109,7 @@ _OPTIONS: dict[str, type[float | int | str]] = {
     "load_exit": int,
     "context": int,
     "weights_mb": int,
+    "dimensions": int,
 }
 
 
@@ -127,6 +130,35 @@ def parse_options(model: str) -> FakeOptions:
         raise ModelLoadFailed(
             f"model {model!r}: expected fake:STEP_MS, with options {'=, '.join(_OPTIONS)}= behind more colons"
         ) from None
+
+
+def load_fake(config: EngineConfig, options: FakeOptions, flush: Callable[[], None]) -> bytes:
+    """The weights of a fake model, after whatever its name asks for; ``flush`` empties the pipe before a made-up end.
+
+    Raises:
+        ModelLoadFailed: its name asks for that.
+    """
+    time.sleep(options.load_s)
+    if options.load_exit:
+        flush()
+        os._exit(options.load_exit)
+    if options.load_error:
+        raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
+    # Of ones, since the system gives memory for zeros only when they are written.
+    return b"\1" * (options.weights_mb << 20 or WEIGHTS_BYTES)
+
+
+def fake_facts(config: EngineConfig, options: FakeOptions, weights_bytes: int) -> Facts:
+    """What is known of a fake model."""
+    return Facts(
+        revision="fake",
+        context_tokens=min(options.context, config.context_tokens or options.context),
+        weights_bytes=weights_bytes,
+        kv=KV,
+        accelerator="fake",
+        blas="",
+        end_ids=frozenset(),
+    )
 
 
 class FakeAssembler:
@@ -181,23 +213,8 @@ class FakeBackend:
 
     def __init__(self, config: EngineConfig, flush: Callable[[], None]) -> None:
         options = parse_options(config.model)
-        time.sleep(options.load_s)
-        if options.load_exit:
-            flush()
-            os._exit(options.load_exit)
-        if options.load_error:
-            raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
-        # Of ones, since the system gives memory for zeros only when they are written.
-        self._weights = b"\1" * (options.weights_mb << 20 or WEIGHTS_BYTES)
-        self.facts = Facts(
-            revision="fake",
-            context_tokens=min(options.context, config.context_tokens or options.context),
-            weights_bytes=len(self._weights),
-            kv=KV,
-            accelerator="fake",
-            blas="",
-            end_ids=frozenset(),
-        )
+        self._weights = load_fake(config, options, flush)
+        self.facts = fake_facts(config, options, len(self._weights))
         self.prefilled_tokens = 0
         self._step_s = options.step_ms / 1000
         self._beat = 0.0

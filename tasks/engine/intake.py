@@ -7,18 +7,23 @@ import logging
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from tasks.engine.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
-from tasks.messages.engine import Abort, Failed, Resize, Submit
+from tasks.messages.engine import Abort, Embed, Failed, Resize, Submit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tasks.engine.backend import Backend
+    from tasks.messages.engine import Work
 
 logger = logging.getLogger(__name__)
 
+#: What a loop computes with: work that is tokenised.
+Prepared = TypeVar("Prepared")
 Item: TypeAlias = Request | Abort | Failed | Resize
 
 #: A burst that has not come in by then is not waited for.
@@ -26,26 +31,26 @@ MOST_GATHER_S = 0.05
 BURST_FACTOR = 5
 
 
-class Intake:
+class Intake(Generic[Prepared]):
     """Takes messages in on one thread, prepares requests on three others, and hands them over.
 
     Long prompts and constraints have a thread each, beside the one for short requests: a grammar may take a second to compile.
     """
 
     def __init__(self) -> None:
-        self._short: SimpleQueue[Submit] = SimpleQueue()
-        self._long: SimpleQueue[Submit] = SimpleQueue()
-        self._constrained: SimpleQueue[Submit] = SimpleQueue()
+        self._short: SimpleQueue[Work] = SimpleQueue()
+        self._long: SimpleQueue[Work] = SimpleQueue()
+        self._constrained: SimpleQueue[Work] = SimpleQueue()
         self._uids = itertools.count()
         self._changed = threading.Condition()
-        self._ready: list[Item] = []
+        self._ready: list[Prepared | Abort | Failed | Resize] = []
         #: What has come and is not tokenised yet, each with the abort that came after it.
         self._pending: dict[str, Abort | None] = {}
 
-    def receive(self, message: Submit | Abort | Resize) -> None:
+    def receive(self, message: Work | Abort | Resize) -> None:
         """Take a message in; only requests queue behind other requests' tokenising."""
         with self._changed:
-            if isinstance(message, Submit):
+            if isinstance(message, Submit | Embed):
                 self._pending[message.task_id] = None
                 self._lane(message).put(message)
             elif isinstance(message, Abort) and message.task_id in self._pending:
@@ -54,18 +59,18 @@ class Intake:
                 self._ready.append(message)
             self._changed.notify_all()
 
-    def start(self, backend: Backend) -> None:
-        """Begin to tokenise, with a loaded model."""
+    def start(self, prepare: Callable[[int, Work], Prepared]) -> None:
+        """Begin to tokenise with what a loaded model has for that: it makes work of a message, which gets this number."""
         lanes = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
         for name, lane in lanes.items():
-            threading.Thread(target=self._tokenise, args=(backend, lane), name=name, daemon=True).start()
+            threading.Thread(target=self._tokenise, args=(prepare, lane), name=name, daemon=True).start()
 
-    def _lane(self, submit: Submit) -> SimpleQueue[Submit]:
-        if submit.constraint is not None:
+    def _lane(self, work: Work) -> SimpleQueue[Work]:
+        if isinstance(work, Submit) and work.constraint is not None:
             return self._constrained
-        return self._long if _characters(submit) > LONG_CHARACTERS else self._short
+        return self._long if _characters(work) > LONG_CHARACTERS else self._short
 
-    def collect(self, gather_s: float | None = None) -> list[Item]:
+    def collect(self, gather_s: float | None = None) -> list[Prepared | Abort | Failed | Resize]:
         """What is ready, in order of arrival.
 
         With ``gather_s`` (the engine is idle) wait until there is something, and for the rest of its burst: until
@@ -93,32 +98,48 @@ class Intake:
         known = len(self._ready)
         return self._changed.wait_for(lambda: bool(self._pending) or len(self._ready) > known, within_s)
 
-    def _tokenise(self, backend: Backend, lane: SimpleQueue[Submit]) -> None:
+    def _tokenise(self, prepare: Callable[[int, Work], Prepared], lane: SimpleQueue[Work]) -> None:
         while True:
-            submit = lane.get()
-            item = _prepare(next(self._uids), submit, backend)
+            work = lane.get()
+            item = _try(prepare, next(self._uids), work)
             with self._changed:
                 self._ready.append(item)
-                if (abort := self._pending.pop(submit.task_id, None)) is not None:
+                if (abort := self._pending.pop(work.task_id, None)) is not None:
                     self._ready.append(abort)
                 self._changed.notify_all()
 
 
-def _characters(submit: Submit) -> int:
+def _characters(work: Work) -> int:
     """How long a prompt is, about."""
-    if submit.prompt is not None:
-        return len(submit.prompt)
-    return sum(len(str(message.get("content"))) for message in submit.messages or ())
+    if isinstance(work, Embed):
+        return sum(map(len, work.inputs))
+    if work.prompt is not None:
+        return len(work.prompt)
+    return sum(len(str(message.get("content"))) for message in work.messages or ())
 
 
-def _prepare(uid: int, submit: Submit, backend: Backend) -> Request | Failed:
+def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prepared | Failed:
     try:
-        return prepare(uid, submit, backend)
+        return prepare(uid, work)
     except GenerationError as error:
-        return Failed(submit.task_id, error.code, str(error))
+        return Failed(work.task_id, error.code, str(error))
     except Exception as error:  # one bad request must not end the thread that all others need
-        logger.exception("request %s could not be prepared", submit.task_id)
-        return Failed(submit.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
+        logger.exception("request %s could not be prepared", work.task_id)
+        return Failed(work.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
+
+
+def preparing(backend: Backend) -> Callable[[int, Work], Request]:
+    """How work for a model that generates is prepared."""
+
+    def made(uid: int, work: Work) -> Request:
+        if isinstance(work, Embed):
+            raise InvalidRequest(
+                "model: it generates text, and no file of its folder says how a text becomes one vector (modules.json): use "
+                "generate, or a model that was trained for embeddings"
+            )
+        return prepare(uid, work, backend)
+
+    return made
 
 
 def prepare(uid: int, submit: Submit, backend: Backend) -> Request:

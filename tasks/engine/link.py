@@ -8,13 +8,13 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from tasks.messages.engine import Abort, Resize, Shutdown, Submit
+from tasks.messages.engine import Abort, Embed, Resize, Shutdown, Submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-    from tasks.messages.engine import FromEngine
+    from tasks.messages.engine import FromEngine, Work
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Link:
         self._connection = connection
         self._outgoing: SimpleQueue[FromEngine | threading.Event] = SimpleQueue()
 
-    def start(self, receive: Callable[[Submit | Abort | Resize], None]) -> None:
+    def start(self, receive: Callable[[Work | Abort | Resize], None]) -> None:
         """Begin to hand what comes to ``receive``, which must not block."""
         threading.Thread(target=self._read, args=(receive,), name="link-reader", daemon=True).start()
         threading.Thread(target=self._write, name="link-writer", daemon=True).start()
@@ -45,10 +45,10 @@ class Link:
         self._outgoing.put(written)
         written.wait(timeout_s)
 
-    def _read(self, receive: Callable[[Submit | Abort | Resize], None]) -> None:
+    def _read(self, receive: Callable[[Work | Abort | Resize], None]) -> None:
         try:
             while not isinstance(message := self._connection.recv(), Shutdown):
-                if not isinstance(message, Submit | Abort | Resize):
+                if not isinstance(message, Submit | Embed | Abort | Resize):
                     raise TypeError(f"{type(message).__name__} is no message to an engine")  # noqa: TRY301
                 receive(message)
         except (EOFError, OSError):

@@ -37,7 +37,7 @@ class Engine:
     def __init__(
         self,
         backend: Backend,
-        intake: Intake,
+        intake: Intake[Request],
         send: Callable[[StepOutput | Resized], None],
         *,
         max_batch: int,

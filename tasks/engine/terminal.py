@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tasks.engine.intake import Intake
+from tasks.engine.intake import Intake, preparing
 from tasks.engine.loop import Engine
 from tasks.messages.engine import Failed, Finished, Started, StepOutput, Tokens
 
 if TYPE_CHECKING:
     from tasks.engine.backend import Backend
+    from tasks.engine.sequence import Request
     from tasks.messages.engine import Resized, Submit
 
 
@@ -40,8 +41,9 @@ class Terminal:
 
 def answer(backend: Backend, submit: Submit) -> int:
     """Let the model answer; returns the exit code."""
-    terminal, intake = Terminal(), Intake()
-    intake.start(backend)
+    terminal = Terminal()
+    intake: Intake[Request] = Intake()
+    intake.start(preparing(backend))
     intake.receive(submit)
     engine = Engine(backend, intake, terminal, max_batch=1)
     while terminal.exitcode is None:

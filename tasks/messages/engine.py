@@ -1,8 +1,8 @@
 """What a worker and an engine process say to each other, over one private pipe.
 
-A worker sends :class:`EngineConfig` once, then :class:`Submit`, :class:`Abort`, :class:`Resize` and :class:`Shutdown`; an
-engine answers :class:`Loading` while it loads, then :class:`Ready` or :class:`LoadFailed` once, and after that one
-:class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once it keeps to a new bound.
+A worker sends :class:`EngineConfig` once, then work (:class:`Submit` or :class:`Embed`), :class:`Abort`, :class:`Resize` and
+:class:`Shutdown`; an engine answers :class:`Loading` while it loads, then :class:`Ready` or :class:`LoadFailed` once, and after
+that one :class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once it keeps to a new bound.
 """
 
 from __future__ import annotations
@@ -111,6 +111,23 @@ class Submit:
     resume: Resume | None = None
     isolate: Isolation = ""
     op: Literal["generate"] = "generate"
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Embed:
+    """Make one vector of each input, which is a text or the ids of its tokens.
+
+    ``prompt`` stands before each text; ``None`` has the model's own prompt of this ``input_type`` stand there. ``dimensions``
+    keeps the first numbers of each vector alone. ``isolate`` is as in :class:`Submit`.
+    """
+
+    task_id: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    input_type: str | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
+    isolate: Isolation = ""
+    op: Literal["embed"] = "embed"
 
 
 @dataclass(slots=True, frozen=True)
@@ -230,6 +247,16 @@ class Finished:
 
 
 @dataclass(slots=True, frozen=True)
+class Embedded:
+    """The end of an :class:`Embed`: the vectors in the order of the inputs, as 32-bit floats of this machine."""
+
+    task_id: str
+    prompt_tokens: int
+    dimensions: int
+    vectors: bytes
+
+
+@dataclass(slots=True, frozen=True)
 class Failed:
     """A request that cannot be answered; the others go on. ``code`` is a wire code of :mod:`tasks.errors`."""
 
@@ -245,7 +272,7 @@ class Resized:
     memory_budget_bytes: int
 
 
-Event: TypeAlias = Started | Tokens | Finished | Failed
+Event: TypeAlias = Started | Tokens | Embedded | Finished | Failed
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -266,5 +293,7 @@ class StepOutput:
     peak_bytes: int | None = None
 
 
-ToEngine: TypeAlias = EngineConfig | Submit | Abort | Resize | Shutdown
+#: What an engine can be asked to do; each model does one of them.
+Work: TypeAlias = Submit | Embed
+ToEngine: TypeAlias = EngineConfig | Work | Abort | Resize | Shutdown
 FromEngine: TypeAlias = Loading | Ready | LoadFailed | StepOutput | Resized

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.models.embedding import encoder_positions
 from tasks.models.reading import read_object_if_there, text_config, whole
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def read_context(folder: Path, config: dict[str, Any]) -> Context | None:
     """The longest context by config.json, else by tokenizer_config.json; ``None`` where neither says it."""
     field, tokens = _field(config)
     bound = _tokenizer_bound(folder)
+    positions = encoder_positions(config)
+    if positions is not None:
+        return Context(min(positions[0], bound or positions[0]), f"config.json: {field}")
     if tokens is None:
         return None if bound is None else Context(bound, "tokenizer_config.json: model_max_length")
     scaled, factor = _scaled(config, tokens, bound)
@@ -58,6 +62,9 @@ def read_context(folder: Path, config: dict[str, Any]) -> Context | None:
 
 def learned_positions(config: dict[str, Any]) -> int | None:
     """How many positions the model has vectors for; ``None`` where positions are computed."""
+    positions = encoder_positions(config)
+    if positions is not None:
+        return positions[0]
     return _field(config)[1] if config.get("model_type") in LEARNED_POSITIONS else None
 
 

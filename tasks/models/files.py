@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.context import read_context
+from tasks.models.embedding import ENCODERS
 from tasks.models.kv_cache import kv_size
 from tasks.models.reading import ModelFilesUnreadable, read_object, read_object_if_there, text_config, whole
 from tasks.models.weights import INDEX, WeightsMissing, read_tensors, weight_files
@@ -35,6 +36,7 @@ class ModelSize:
         kv: the KV cache of one request, with values of 16 bits.
         single_precision: whether the files have 32-bit weights, and KV caches with them.
         context_tokens: the longest context that it was made for.
+        encoder: whether it is an encoder, which the engine computes with in 32 bits, whatever the files have.
     """
 
     parameters_b: float | None = None
@@ -42,6 +44,7 @@ class ModelSize:
     kv: KvSize | None = None
     single_precision: bool = False
     context_tokens: int | None = None
+    encoder: bool = False
 
 
 def read_model_size(folder: Path) -> ModelSize:
@@ -62,6 +65,7 @@ def read_model_size(folder: Path) -> ModelSize:
             kv=kv_size(config),
             single_precision=_is_single(text),
             context_tokens=context.tokens if context is not None else None,
+            encoder=config.get("model_type") in ENCODERS,
         )
     except (TypeError, AttributeError) as error:
         raise ModelFilesUnreadable(

@@ -112,7 +112,7 @@ def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None)
         )
     # Weights whose files are not here and whose name tells no quantisation have 16 bits.
     stored = _footprint(size, size.weights_bytes or int(size.parameters_b * 2e9), 2 if size.single_precision else 1)
-    if accelerator != "cpu":
+    if accelerator != "cpu" and not size.encoder:
         return stored
     dense = _footprint(size, int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), CPU_KV_FACTOR)
     return stored if most_bytes is not None and dense.floor_bytes > most_bytes else dense

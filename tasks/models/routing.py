@@ -198,6 +198,7 @@ def size_of(entry: ModelEntry, files: ModelSize | None = None) -> ModelSize:
         kv=files.kv,
         single_precision=files.single_precision,
         context_tokens=entry.context_tokens or files.context_tokens,
+        encoder=files.encoder,
     )
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 PATTERNS = (
     *("*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl"),
     "*.jinja",
+    "*_Dense/model.safetensors",  # of an embedding model
 )
 #: The client takes larger files through hf_xet alone.
 HTTP_MOST_BYTES = 50_000_000_000

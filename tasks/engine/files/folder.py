@@ -10,6 +10,7 @@ from tasks.engine.files.adapter import Adapter, find_adapter
 from tasks.engine.files.source import check_model, find_model
 from tasks.errors import ModelLoadFailed
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
+from tasks.models.embedding import ENCODERS, MODULES, EmbeddingRecipe, read_recipe
 from tasks.models.generation import Generation, read_generation
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.templates import Template, Templates, read_templates
@@ -36,6 +37,7 @@ class ModelFolder:
         templates: all chat templates.
         template: the one for conversations; ``None`` where there is no such.
         adapter: the LoRA adapter.
+        recipe: how it makes a vector of a text; ``None`` for a model that generates.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class ModelFolder:
     templates: Templates
     template: Template | None
     adapter: Adapter | None
+    recipe: EmbeddingRecipe | None
 
 
 def read_folder(config: EngineConfig) -> ModelFolder:
@@ -70,6 +73,7 @@ def read_folder(config: EngineConfig) -> ModelFolder:
             templates=templates,
             template=templates.choose(config.chat_template),
             adapter=adapter,
+            recipe=_recipe(path, description),
         )
     except ModelFilesUnreadable as error:
         raise ModelLoadFailed(str(error)) from None
@@ -96,3 +100,13 @@ def context_tokens(path: Path, description: dict[str, Any], config: EngineConfig
             f"{learned} positions; lower it"
         )
     return config.context_tokens
+
+
+def _recipe(path: Path, description: dict[str, Any]) -> EmbeddingRecipe | None:
+    recipe = read_recipe(path)
+    if recipe is None and description["model_type"] in ENCODERS:
+        raise ModelFilesUnreadable(
+            f"{path}: a model of type {description['model_type']!r} generates nothing, and no file says how the vectors of "
+            f"its tokens become one: add {MODULES} and the folders that it names, as sentence-transformers writes them"
+        )
+    return recipe

@@ -25,6 +25,8 @@ _DECIDING = (
     "*.jsonl",
     "*.py",
     "additional_chat_templates/*.jinja",
+    "*_Pooling/config.json",
+    "*_Dense/*",
 )
 #: Of each tensor so many bytes of its middle tell models of one shape apart.
 SAMPLE_BYTES = 256

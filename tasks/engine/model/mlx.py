@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_reduce
@@ -13,12 +12,9 @@ from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
-from tasks.engine.files.folder import read_folder
-from tasks.engine.files.source import weights_bytes
-from tasks.engine.files.staging import staged
-from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
+from tasks.engine.model.loading import accelerator, clear_errors, load_weights, open_folder
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.selftest import try_out
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
@@ -29,7 +25,6 @@ from tasks.engine.text.formats import find_format
 from tasks.engine.text.prompt import Prompt, PromptEncoder
 from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
-from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from tasks.messages.memory import margin_bytes
 
 if TYPE_CHECKING:
@@ -41,10 +36,9 @@ if TYPE_CHECKING:
     from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.files.folder import ModelFolder
+    from tasks.engine.model.loading import Progress
     from tasks.engine.sequence import Request
     from tasks.messages.engine import EngineConfig, Submit
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -52,19 +46,22 @@ Result = TypeVar("Result")
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
 
 
-def load_model(config: EngineConfig, progress: Callable[[float | None, str], None], blas: str) -> MlxBackend:
-    """Fetch, check and load the model that the configuration names.
+def load_model(config: EngineConfig, progress: Progress, blas: str, folder: ModelFolder | None = None) -> MlxBackend:
+    """Load the model that the configuration names.
+
+    Args:
+        config: which model, and its bounds.
+        progress: is told how far it is.
+        blas: what MLX computes with.
+        folder: the model's, where it has been opened.
 
     Raises:
         ModelLoadFailed: files are missing or broken, or mlx-lm does not know this kind of model.
         OutOfMemory: the weights alone are over the budget.
     """
-    progress(None, f"looking for {config.source}")
-    folder = read_folder(config)
-    _check_budget(config, weights_bytes(folder.path))
-    progress(0.1, f"loading {folder.path.name}")
-    try:
-        model = _load_weights(folder, config)
+    folder = folder or open_folder(config, progress)
+    with clear_errors(folder):
+        model = load_weights(folder, config)
         tokenizer = load_tokenizer(
             folder.path,
             trust_remote_code=config.trust_remote_code,
@@ -72,65 +69,7 @@ def load_model(config: EngineConfig, progress: Callable[[float | None, str], Non
             template=folder.template.text if folder.template is not None else None,
         )
         progress(0.9, "trying it out")
-        backend = MlxBackend(config, model, tokenizer, folder, blas)
-    except GenerationError:
-        raise
-    except MemoryError:
-        raise OutOfMemory(f"{folder.path}: loading ran out of memory") from None
-    except SystemExit as error:  # mlx-lm's code for some models ends the program where a package is missing
-        raise ModelLoadFailed(
-            f"{folder.path}: mlx-lm's code for {folder.config.get('model_type')!r} ended with status {error.code}, as it does "
-            "where a package that it needs is not installed"
-        ) from error
-    except Exception as error:
-        if ran_out_of_memory(error):
-            raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
-        raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
-    return backend
-
-
-def _check_budget(config: EngineConfig, size: int) -> None:
-    budget = config.memory_budget_bytes
-    if budget is not None and size > budget:
-        raise OutOfMemory(
-            f"model {config.model!r}: its weights take {size} bytes, the memory budget is {budget} bytes; take a smaller "
-            "or more strongly quantised model, or raise the budget"
-        )
-
-
-def _load_weights(folder: ModelFolder, config: EngineConfig) -> Module:
-    model: Module
-    with staged(folder.path) as loadable:
-        model, _ = utils.load_model(loadable, lazy=True, trust_remote_code=config.trust_remote_code)
-        if folder.adapter is not None:
-            apply_adapter(model, folder.adapter)
-        if accelerator() == "cpu" and _fits_dense(model, config):
-            # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
-            model = utils.dequantize_model(model)
-            model.set_dtype(mx.float32)
-        if folder.adapter is not None:
-            fuse_adapter(model)
-        mx.eval(model.parameters())
-    mx.clear_cache()
-    return model
-
-
-def _fits_dense(model: Module, config: EngineConfig) -> bool:
-    dense = 4 * int(utils.get_total_parameters(model))
-    budget = config.memory_budget_bytes
-    if budget is None or dense <= budget:
-        return True
-    logger.warning(
-        "%d bytes of dense weights are over the budget of %d: kept as they are, which is slower", dense, budget
-    )
-    return False
-
-
-def accelerator() -> Literal["metal", "cuda", "cpu"]:
-    """What MLX computes on here."""
-    if mx.default_device() == mx.Device(mx.DeviceType.cpu, 0):
-        return "cpu"
-    return "metal" if mx.metal.is_available() else "cuda"
+        return MlxBackend(config, model, tokenizer, folder, blas)
 
 
 class MlxBackend:

@@ -12,7 +12,7 @@ from tasks.client.structure import parsed
 from tasks.errors import error_for
 from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
-from tasks.messages.engine import Event, Failed, Finished, Resume, Started, Tokens
+from tasks.messages.engine import Embedded, Event, Failed, Finished, Resume, Started, Tokens
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, contiguous
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ class Flight:
                 return self._finish(event)
             case Failed():
                 return self.error(event.code, event.message)
+            case Embedded():
+                raise TypeError("vectors are no part of a text's answer")
 
     def _take_tokens(self, event: Tokens) -> Token:
         self.last_token_at = time.monotonic()

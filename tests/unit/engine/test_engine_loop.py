@@ -10,7 +10,7 @@ import pytest
 import tasks.engine.loop as engine_module
 from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.fake import KV, WEIGHTS_BYTES, FakeBackend, fake_text
-from tasks.engine.intake import Intake, prepare
+from tasks.engine.intake import Intake, prepare, preparing
 from tasks.engine.loop import Engine
 from tasks.engine.model.memory import Budget
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STEP_BYTES = STEP_TOKENS * KV.bytes_per_token
 
 
-class HandIntake(Intake):
+class HandIntake(Intake["Request"]):
     """Prepares requests where the test says so, and never waits."""
 
     def __init__(self, backend: Backend) -> None:
@@ -315,9 +315,9 @@ def test_others_overtake_an_isolated_request_for_a_while(
     assert (loop.answers["apart"].steps[0] < loop.answers["later"].steps[0]) == before
 
 
-def _intake() -> Intake:
-    intake = Intake()
-    intake.start(FakeBackend(EngineConfig(model="fake:0"), lambda: None))
+def _intake() -> Intake[Request]:
+    intake: Intake[Request] = Intake()
+    intake.start(preparing(FakeBackend(EngineConfig(model="fake:0"), lambda: None)))
     return intake
 
 
@@ -342,12 +342,12 @@ def test_a_burst_at_an_idle_engine_is_gathered() -> None:
 
 def test_an_abort_overtakes_nobody_of_its_own() -> None:
     """An abort that comes while its request is tokenised follows it; one for an earlier request comes at once."""
-    intake = Intake()
+    intake: Intake[Request] = Intake()
     intake.receive(_submit("slow"))
     intake.receive(Abort("slow"))
     intake.receive(Abort("earlier"))
     assert intake.collect() == [Abort("earlier")]
-    intake.start(FakeBackend(EngineConfig(model="fake:0"), lambda: None))
+    intake.start(preparing(FakeBackend(EngineConfig(model="fake:0"), lambda: None)))
     request, abort = intake.collect(gather_s=0.2)
     assert getattr(request, "task_id", None) == "slow"
     assert abort == Abort("slow")
@@ -364,10 +364,10 @@ def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.Monke
         return encode(submit)
 
     monkeypatch.setattr(backend, "encode", broken)
-    intake = Intake()
+    intake: Intake[Request] = Intake()
     intake.receive(_submit("bad"))
     intake.receive(_submit("good"))
-    intake.start(backend)
+    intake.start(preparing(backend))
     failed, good = intake.collect(gather_s=0.2)
     assert getattr(failed, "code", None) == "internal_error"
     assert "unforeseen" in getattr(failed, "message", "")

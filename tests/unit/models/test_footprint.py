@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import mlx.core as mx
 import pytest
 
 from tasks.errors import ModelLoadFailed, UnknownModel
@@ -69,6 +70,18 @@ class TestExpected:
         """16 bits, where the files or the processor have no more."""
         found = expected(path_entry(make_tiny_model(tmp_path / "tiny", **config)), accelerator)
         assert found.kv_bytes == 2 * 2 * 16 * 2 * width * 2048
+
+    @pytest.mark.parametrize(("model_type", "bytes_per_parameter"), [("bert", 4), ("llama", 2)])
+    def test_encoders_are_computed_in_32_bits_on_a_gpu_too(
+        self, tmp_path: Path, model_type: str, bytes_per_parameter: int
+    ) -> None:
+        """Where a decoder's weights stay as their files have them."""
+        folder = make_tiny_model(tmp_path / "tiny", model_type=model_type)
+        weights = cast("dict[str, mx.array]", mx.load(str(folder / "model.safetensors")))
+        halved = {name: array.astype(mx.float16) for name, array in weights.items()}
+        mx.save_safetensors(str(folder / "model.safetensors"), halved)
+        count = sum(array.size for array in weights.values())
+        assert expected(path_entry(folder), "metal").weights_bytes == pytest.approx(count * bytes_per_parameter)
 
     def test_by_its_name(self) -> None:
         """What is not here yet is as large as its name says: 7 billion parameters in 4 bits, with their scales."""

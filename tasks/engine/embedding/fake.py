@@ -1,0 +1,75 @@
+"""An embedding model that computes nothing, ``fake:STEP_MS:dimensions=8``: for tests of everything else.
+
+A vector is a function of the text alone. A step takes ``STEP_MS`` and one row. Texts make faults: ``!crash`` ends the process,
+``!hang`` stops stepping for ever, ``!nan`` computes numbers that are none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.engine.embedding.embedder import Embedder, Row
+from tasks.engine.fake import CRASH_EXITCODE, fake_facts, load_fake, parse_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from tasks.messages.engine import EngineConfig
+
+#: The ids of words that make faults; a word's own id is larger.
+FAULTS = {"!crash": 0, "!hang": 1, "!nan": 2}
+
+
+def fake_vector(ids: Sequence[int], dimensions: int) -> NDArray[np.float32]:
+    """The vector of a text with these ids, of length 1."""
+    digest = hashlib.blake2b(repr(list(ids)).encode(), digest_size=8).digest()
+    vector = np.random.default_rng(list(digest)).normal(size=dimensions)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class FakeEmbedder(Embedder):
+    """The fake model behind the real loop. ``flush`` empties the pipe before a made-up crash."""
+
+    def __init__(self, config: EngineConfig, flush: Callable[[], None]) -> None:
+        options = parse_options(config.model)
+        self._weights = load_fake(config, options, flush)
+        self._step_s = options.step_ms / 1000
+        self._flush = flush
+        super().__init__(fake_facts(config, options, len(self._weights)), options.dimensions, normalised=True)
+
+    def rows(self, inputs: Sequence[str | tuple[int, ...]], input_type: str | None, prompt: str | None) -> list[Row]:
+        """One id for each word."""
+        return [
+            Row([_id_of(word) for word in text.split()] if isinstance(text, str) else list(text)) for text in inputs
+        ]
+
+    def step_tokens(self, memory_budget_bytes: int | None) -> int:
+        """One row a step."""
+        return 1
+
+    def embed(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Vectors, or a fault."""
+        ids = {token for row in rows for token in row.ids}
+        if FAULTS["!crash"] in ids:
+            self._flush()
+            os._exit(CRASH_EXITCODE)
+        while FAULTS["!hang"] in ids:
+            time.sleep(3600)
+        time.sleep(self._step_s)
+        vectors = np.stack([fake_vector(row.ids, self.dimensions) for row in rows])
+        return vectors * np.float32("nan") if FAULTS["!nan"] in ids else vectors
+
+    def memory(self) -> None:
+        """Unknown."""
+
+
+def _id_of(word: str) -> int:
+    digest = hashlib.blake2b(word.encode(), digest_size=3).digest()
+    return FAULTS.get(word, len(FAULTS) + int.from_bytes(digest, "little"))

@@ -1,0 +1,110 @@
+"""What loading a model of any kind has in common: its folder, its budget, its weights, and one clear error for every failure."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import mlx.core as mx
+from mlx_lm import utils
+
+from tasks.engine.failure import first_line, ran_out_of_memory
+from tasks.engine.files.folder import read_folder
+from tasks.engine.files.source import weights_bytes
+from tasks.engine.files.staging import staged
+from tasks.engine.model.adapter import apply_adapter, fuse_adapter
+from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mlx.nn.layers.base import Module
+
+    from tasks.engine.files.folder import ModelFolder
+    from tasks.messages.engine import EngineConfig
+
+logger = logging.getLogger(__name__)
+
+#: Is told the fraction of a load that is done, or ``None``, and what is being done.
+Progress: TypeAlias = "Callable[[float | None, str], None]"
+
+
+def open_folder(config: EngineConfig, progress: Progress) -> ModelFolder:
+    """Fetch the model that the configuration names, and check its files.
+
+    Raises:
+        ModelLoadFailed: files are missing or broken.
+        OutOfMemory: the weights alone are over the budget.
+    """
+    progress(None, f"looking for {config.source}")
+    folder = read_folder(config)
+    size, budget = weights_bytes(folder.path), config.memory_budget_bytes
+    if budget is not None and size > budget:
+        raise OutOfMemory(
+            f"model {config.model!r}: its weights take {size} bytes, the memory budget is {budget} bytes; take a smaller "
+            "or more strongly quantised model, or raise the budget"
+        )
+    progress(0.1, f"loading {folder.path.name}")
+    return folder
+
+
+@contextmanager
+def clear_errors(folder: ModelFolder) -> Iterator[None]:
+    """Have whatever a library raises while it loads end in one clear error.
+
+    Raises:
+        ModelLoadFailed: files are missing or broken, or nobody knows this kind of model.
+        OutOfMemory: loading ran out of memory.
+    """
+    try:
+        yield
+    except GenerationError:
+        raise
+    except MemoryError:
+        raise OutOfMemory(f"{folder.path}: loading ran out of memory") from None
+    except SystemExit as error:  # mlx-lm's code for some models ends the program where a package is missing
+        raise ModelLoadFailed(
+            f"{folder.path}: mlx-lm's code for {folder.config.get('model_type')!r} ended with status {error.code}, as it does "
+            "where a package that it needs is not installed"
+        ) from error
+    except Exception as error:
+        if ran_out_of_memory(error):
+            raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
+        raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
+
+
+def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> Module:
+    """A model of mlx-lm with its weights in memory, with these options of :func:`mlx_lm.utils.load_model`."""
+    model: Module
+    with staged(folder.path) as loadable:
+        model, _ = utils.load_model(loadable, lazy=True, trust_remote_code=config.trust_remote_code, **options)
+        if folder.adapter is not None:
+            apply_adapter(model, folder.adapter)
+        if accelerator() == "cpu" and _fits_dense(model, config):
+            # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
+            model = utils.dequantize_model(model)
+            model.set_dtype(mx.float32)
+        if folder.adapter is not None:
+            fuse_adapter(model)
+        mx.eval(model.parameters())
+    mx.clear_cache()
+    return model
+
+
+def _fits_dense(model: Module, config: EngineConfig) -> bool:
+    dense = 4 * int(utils.get_total_parameters(model))
+    budget = config.memory_budget_bytes
+    if budget is None or dense <= budget:
+        return True
+    logger.warning(
+        "%d bytes of dense weights are over the budget of %d: kept as they are, which is slower", dense, budget
+    )
+    return False
+
+
+def accelerator() -> Literal["metal", "cuda", "cpu"]:
+    """What MLX computes on here."""
+    if mx.default_device() == mx.Device(mx.DeviceType.cpu, 0):
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"

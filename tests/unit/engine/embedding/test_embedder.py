@@ -1,0 +1,164 @@
+"""Vectors of tiny random models, held against numpy's in double precision and against mlx-lm's own layers, one text at a time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tasks.engine.embedding.model import MlxEmbedder, load_embedder
+from tasks.engine.model.loading import load_weights, open_folder
+from tasks.errors import ContextExceeded, InvalidRequest, ModelLoadFailed
+from tasks.messages.engine import EngineConfig
+from tests.reference_encoder import ReferenceEncoder, read_safetensors
+from tests.tiny_encoder import POSITIONS, make_tiny_embedding_decoder, make_tiny_encoder, write_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TEXTS = ("the cat sat on a mat", "dog", "the dog ran far, and the cats sat " * 3, "ran far")
+
+
+def load(folder: Path, **config: Any) -> MlxEmbedder:
+    described = EngineConfig(model="m", source=str(folder), **config)
+    return load_embedder(described, lambda *_: None, "", open_folder(described, lambda *_: None))
+
+
+def pooled(hidden: NDArray[np.float64], mode: str) -> NDArray[np.float64]:
+    places = np.arange(1, len(hidden) + 1)[:, None]
+    ways = {
+        "cls_token": lambda: hidden[0],
+        "max_tokens": lambda: hidden.max(axis=0),
+        "mean_tokens": lambda: hidden.mean(axis=0),
+        "mean_sqrt_len_tokens": lambda: hidden.sum(axis=0) / np.sqrt(len(hidden)),
+        "weightedmean_tokens": lambda: (hidden * places).sum(axis=0) / places.sum(),
+        "lasttoken": lambda: hidden[-1],
+    }
+    result: NDArray[np.float64] = ways[mode]()
+    return result
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta"])
+@pytest.mark.parametrize(
+    "modes",
+    [
+        ("mean_tokens",),
+        ("cls_token",),
+        ("max_tokens",),
+        ("lasttoken",),
+        ("weightedmean_tokens",),
+        ("mean_tokens", "cls_token"),
+    ],
+)
+def test_a_batch_of_an_encoder_has_the_vectors_of_each_text_alone(
+    tmp_path: Path, model_type: str, modes: tuple[str, ...]
+) -> None:
+    """Texts of different lengths in one batch get the vectors that numpy computes for each of them without padding."""
+    folder = make_tiny_encoder(tmp_path, model_type=model_type, pooling=modes, normalise=False)
+    embedder = load(folder)
+    rows = embedder.rows(TEXTS, None, None)
+    reference = ReferenceEncoder(folder)
+    in_order = [mode for mode in ("cls_token", *modes) if mode in modes]
+    expected = [
+        np.concatenate([pooled(reference.hidden(row.ids), mode) for mode in dict.fromkeys(in_order)]) for row in rows
+    ]
+    np.testing.assert_allclose(embedder.embed(rows), expected, atol=2e-5)
+
+
+def test_a_dense_layer_and_the_normalising_are_the_files(tmp_path: Path) -> None:
+    """What stands behind the pooling in modules.json is applied, and the vectors have the dense layer's length."""
+    folder = make_tiny_encoder(tmp_path, dense=8, prefix="bert.")
+    embedder = load(folder)
+    rows = embedder.rows(TEXTS, None, None)
+    layer = read_safetensors(folder / "2_Dense" / "model.safetensors")
+    means = np.array([ReferenceEncoder(folder, "bert.").hidden(row.ids).mean(axis=0) for row in rows])
+    expected = np.tanh(means @ layer["linear.weight"].T + layer["linear.bias"])
+    assert (embedder.dimensions, embedder.normalised) == (8, True)
+    np.testing.assert_allclose(
+        embedder.embed(rows), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("headless", [False, True])
+def test_a_decoder_gives_the_last_tokens_vector(tmp_path: Path, headless: bool) -> None:
+    """In a padded batch, and in pieces where a text is long, it is what mlx-lm's layers give for the text alone."""
+    import mlx.core as mx
+
+    folder = make_tiny_embedding_decoder(tmp_path / "model", headless=headless)
+    described = EngineConfig(model="m", source=str(make_tiny_embedding_decoder(tmp_path / "bare")))
+    bare: Any = load_weights(open_folder(described, lambda *_: None), described)
+    embedder = load(folder)
+    rows = embedder.rows(TEXTS, None, None)
+    expected = np.array([np.array(bare.model(mx.array([row.ids]))[0, -1]) for row in rows])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedder.embed(rows), expected, atol=1e-5)
+
+
+def test_a_text_longer_than_a_piece_is_computed_with_its_cache(tmp_path: Path) -> None:
+    """The pieces of a long text see those before them: its vector is that of one pass."""
+    folder = make_tiny_embedding_decoder(tmp_path)
+    embedder = load(folder)
+    rows = embedder.rows(TEXTS, None, None)
+    whole = embedder.embed(rows)
+    embedder._body._piece_tokens = 16  # type: ignore[union-attr]
+    np.testing.assert_allclose(embedder.embed(rows), whole, atol=1e-5)
+
+
+def test_the_tokenizers_own_cutting_and_padding_are_off(tmp_path: Path) -> None:
+    """Published files cut at 128 tokens and pad to as many: a long text keeps its end, a short one stays short."""
+    embedder = load(make_tiny_encoder(tmp_path))
+    lengths = [len(row.ids) for row in embedder.rows(("the " * 30, "the"), None, None)]
+    assert lengths == [32, 3]
+
+
+def test_prompts_stand_before_texts_and_can_be_left_out_of_the_pooling(tmp_path: Path) -> None:
+    """By its type, or as given; where the model's files say so, the prompt's own tokens are not pooled."""
+    folder = make_tiny_encoder(tmp_path, normalise=False)
+    write_recipe(folder, pooling=("mean_tokens",), normalise=False, prompts={"query": "query: "}, include_prompt=False)
+    embedder = load(folder)
+    with_type, given, plain = (
+        embedder.rows(("dog",), *said)[0] for said in (("query", None), (None, "query: "), (None, None))
+    )
+    assert with_type == given
+    assert (with_type.prompt_tokens, plain.prompt_tokens, len(plain.ids)) == (3, 0, 3)
+    hidden = ReferenceEncoder(folder).hidden(with_type.ids)[3:]
+    np.testing.assert_allclose(embedder.embed([with_type])[0], hidden.mean(axis=0), atol=1e-5)
+
+
+def test_what_a_model_cannot_take_is_refused_with_its_place(tmp_path: Path) -> None:
+    """A text beyond the context, tokens of another model, and an unknown type each name the input, the value and the remedy."""
+    embedder = load(make_tiny_encoder(tmp_path))
+    with pytest.raises(
+        ContextExceeded, match=rf"input\[1\]: has {POSITIONS + 2} tokens, and the model takes {POSITIONS}"
+    ):
+        embedder.rows(("the", "the " * POSITIONS), None, None)
+    with pytest.raises(InvalidRequest, match=r"input\[0\]: has the token 9999, and the model has \d+"):
+        embedder.rows(((5, 9999),), None, None)
+    with pytest.raises(
+        InvalidRequest, match=r"input_type='query': the model has no prompt of this name \(it has: none\)"
+    ):
+        embedder.rows(("the",), "query", None)
+
+
+def test_an_encoder_without_a_pooling_is_not_guessed_at(tmp_path: Path) -> None:
+    """The error says which file is missing; so it does for a pooling that nobody knows, and for missing weights."""
+    folder = make_tiny_encoder(tmp_path)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "attention"}))
+    with pytest.raises(
+        ModelLoadFailed, match=r"1_Pooling.config\.json: names 'attention' and no pooling that is known"
+    ):
+        load(folder)
+    (folder / "modules.json").unlink()
+    with pytest.raises(ModelLoadFailed, match=r"generates nothing, and no file says how .* add modules\.json"):
+        load(folder)
+    write_recipe(folder, pooling=("mean_tokens",))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(
+        ModelLoadFailed, match=r"lack encoder\.layer\.2\.attention\.output\.LayerNorm\.weight and 15 more"
+    ):
+        load(folder)
