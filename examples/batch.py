@@ -1,38 +1,30 @@
-"""Many prompts at once, in submission order, with progress: python examples/batch.py 100"""
+"""Many prompts at once, on idle slots, with progress: python examples/batch.py 100"""
 
 from __future__ import annotations
 
 import sys
-import time
+from typing import Any
 
 from celery import group
 
 from celery_mlx import generate
-from celery_mlx.errors import QueueFull
 
 count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-requests = [
-    generate.s(messages=[{"role": "user", "content": f"Name one thing that there are {n} of."}], max_tokens=24)
+requests: list[dict[str, Any]] = [
+    {"id": str(n), "messages": [{"role": "user", "content": f"Name one thing that there are {n} of."}]}
     for n in range(count)
 ]
-results = []
-for request in requests:
-    while True:
-        try:
-            results.append(request.apply_async(priority=9))  # batch work: whatever is interactive goes first
-            break
-        except QueueFull as full:
-            time.sleep(full.retry_after_s or 1)
-waiting = list(results)
-while waiting:
-    waiting = [each for each in waiting if not each.ready()]
-    print(f"\r{count - len(waiting)} of {count}", end="", flush=True)
-    time.sleep(0.1)
+answers = {}
+# Whatever is interactive goes first. With a path as the second argument the answers are written there, and a job that was
+# killed goes on.
+for line in generate.bulk(requests, max_tokens=24):
+    answers[line.id] = line.text if line.error is None else f"failed: {line.error}"
+    print(f"\r{len(answers)} of {count}", end="", flush=True)
 print()
-for number, result in enumerate(results):
-    text = result.get()["text"].strip().replace("\n", " ")
-    print(f"{number}: {text[:100]}")
+for request in requests:
+    text = answers[request["id"]].strip().replace("\n", " ")
+    print(f"{request['id']}: {text[:100]}")
 
-# A group does the same in one call, where progress is not needed and the queue has room.
-answers = group(requests[:2]).apply_async(priority=9).get()
-print(f"the group answered {len(answers)}")
+# A group waits for all its answers in one call, where the queue has room for it.
+together = group(generate.s(prompt=f"{n} is", max_tokens=4) for n in range(2)).apply_async(priority=9).get()
+print(f"the group answered {len(together)}")

@@ -22,6 +22,11 @@ from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from tasks.bulk.finished import Finished
+    from tasks.bulk.job import Job, Options
+    from tasks.bulk.source import Given
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
     from tasks.client.groups import Groups
@@ -59,8 +64,7 @@ class GenerateTask(Task):
         if self.request.called_directly:
             raise InvalidRequest(
                 "generate is no function to call, for map, starmap and chunks neither: use generate.delay(...), and its result's "
-                ".stream() or .get(); group(generate.s(...) for ...) for several; generate.apply(kwargs={...}) in tests "
-                "without Redis"
+                ".stream() or .get(); generate.bulk([...]) for many; generate.apply(kwargs={...}) in tests without Redis"
             )
         return self.run(*args, **kwargs)
 
@@ -71,8 +75,8 @@ class GenerateTask(Task):
             InvalidRequest: always.
         """
         raise InvalidRequest(
-            "map, starmap and chunks make their calls one after another, in one task: use group(generate.s(...) for ...), whose "
-            "requests run together"
+            "map, starmap and chunks make their calls one after another, in one task: use generate.bulk([...]), whose requests "
+            "run together"
         )
 
     map = starmap = chunks = _refuse_sequence
@@ -134,6 +138,41 @@ class GenerateTask(Task):
         if isinstance(asked := (kwargs or {}).get("response_format"), type):
             result.response_model = asked
         return result
+
+    def bulk(
+        self, source: Given, output: Any = None, *, options: Options | None = None, **defaults: Any
+    ) -> Iterator[Finished]:
+        """Answer many requests on idle slots: an iterator of finished lines, in whatever order they end.
+
+        Args:
+            source: a path of a JSONL file, a binary stream, or an iterable of parameters as dictionaries, or of prompts. A file's
+                lines are OpenAI's batch lines, or parameters of ``generate`` with an optional ``id``.
+            output: a path, or a binary stream, that gets a line for each before the iterator gives it. With two paths the job can
+                be killed at any time: the same call goes on.
+            options: deadline, tries and priority.
+            defaults: parameters of all lines; what a line says itself goes before them.
+
+        Raises:
+            InvalidRequest: source or output cannot be used; the message says what to do.
+            BrokerUnavailable: Redis cannot be reached at the start.
+        """
+        from tasks.bulk.iteration import finished_of
+
+        return finished_of(self._bulk_job(source, output, options, defaults))
+
+    def abulk(
+        self, source: Given, output: Any = None, *, options: Options | None = None, **defaults: Any
+    ) -> AsyncIterator[Finished]:
+        """:meth:`bulk` for asyncio; it never blocks the event loop."""
+        from tasks.bulk.iteration import afinished_of
+
+        return afinished_of(self._bulk_job(source, output, options, defaults))
+
+    def _bulk_job(self, source: Given, output: Any, options: Options | None, defaults: dict[str, Any]) -> Job:
+        from tasks.bulk.job import Job
+
+        self._meet_redis()
+        return Job(self.app, source, output, defaults, options)
 
     def _follows(self, options: dict[str, Any]) -> bool:
         """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.

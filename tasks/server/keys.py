@@ -33,6 +33,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``scheduled``
     A sorted set for each queue, messages that are not due yet (``countdown``, ``eta``) → Unix time at which they are. Producers
     and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
+``bulk``
+    A hash, how far a bulk job is; its driver writes, every second, for a week; whoever cancels the job adds a field.
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.
@@ -87,6 +89,11 @@ def cancel(task_id: str) -> str:
 def request(task_id: str) -> str:
     """What the request of this id asks for: no other may have its id."""
     return f"{PREFIX}request:{task_id}"
+
+
+def bulk(job_id: str) -> str:
+    """How far a bulk job is."""
+    return f"{PREFIX}bulk:{job_id}"
 
 
 def alive(identity: str) -> str:

@@ -150,7 +150,7 @@ class TestCanvas:
 
 
 class TestDirectCalls:
-    REMEDIES = r"generate\.delay\(.*group\(generate\.s\(.*generate\.apply\("
+    REMEDIES = r"generate\.delay\(.*generate\.bulk\(.*generate\.apply\("
 
     def test_a_call(self, generate: GenerateTask) -> None:
         """Called like a function, the task says what to use; so does its signature."""
@@ -165,8 +165,8 @@ class TestDirectCalls:
         ids=["map", "starmap", "chunks"],
     )
     def test_map_and_its_kin(self, generate: GenerateTask, make: Callable[[GenerateTask], Any]) -> None:
-        """``map``, ``starmap`` and ``chunks`` point to a group where they are written."""
-        with pytest.raises(InvalidRequest, match=r"use group\(generate\.s\(...\) for ...\)"):
+        """``map``, ``starmap`` and ``chunks`` point to bulk where they are written."""
+        with pytest.raises(InvalidRequest, match=r"use generate\.bulk\("):
             make(generate)
 
     @pytest.mark.parametrize("kind", [xmap, xstarmap])

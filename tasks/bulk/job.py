@@ -1,0 +1,267 @@
+"""A bulk job: reads lines, keeps the window full, and gives each line back once, with its answer or its error."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from tasks.bulk.ahead import Ahead
+from tasks.bulk.finished import Finished
+from tasks.bulk.flight import Flight
+from tasks.bulk.line import BadLine, Line
+from tasks.bulk.output import Done, Output
+from tasks.bulk.record import JobRecord, Records
+from tasks.bulk.requests import Requests
+from tasks.bulk.source import Source
+from tasks.bulk.window import Window, reader
+from tasks.errors import BrokerUnavailable, Cancelled, Expired, GenerationError
+from tasks.server.connection import connect
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from celery import Celery
+
+    from tasks.bulk.requests import Ended
+    from tasks.bulk.source import Given
+
+logger = logging.getLogger("tasks.generate")
+
+#: Results are looked for so often while some come, and less and less often while none do.
+LOOK_S, LONGEST_LOOK_S = 0.01, 0.25
+#: What is known of requests that are silent is asked so often; one that nobody knows twice is sent again.
+DOUBT_EVERY_S = 5.0
+RECORD_EVERY_S = 1.0
+AWAY_S = 0.5
+#: Lines that are read ahead of a file, and of what is made while it is read.
+FILE_AHEAD, STREAM_AHEAD = 1_000, 100
+#: What a driver that was killed may have left of lines that it had written.
+MOST_LEFT = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a job runs.
+
+    Args:
+        deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
+        tries: how often a line is sent whose error is one of the fleet's, at the most.
+        priority: that of its requests; 9 has everything else go first.
+    """
+
+    deadline_s: float | None = None
+    tries: int = 3
+    priority: int = 9
+
+
+class Job:
+    """A context manager, and an iterator of finished lines, in whatever order they end. With an output each is in it first.
+
+    Args:
+        app: where requests are sent.
+        given: the lines.
+        output: a path or a binary stream; ``None`` leaves the answers to the iterator's caller.
+        defaults: parameters of all lines.
+        options: how it runs.
+
+    Raises:
+        InvalidRequest: input or output cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        given: Given,
+        output: Any = None,
+        defaults: Mapping[str, Any] | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self._options = options or Options()
+        self._source = Source(given, defaults or {})
+        survey = self._source.survey()
+        self.job_id = survey.digest if survey is not None else uuid.uuid4().hex[:16]
+        self.done = Done()
+        self._output = Output(output, self.job_id) if output is not None else None
+        self._requests = Requests(app, self._options.priority)
+        self._window = Window(reader(app))
+        self._flight = Flight(self.job_id, self._options.tries)
+        self._ahead = Ahead(
+            self._lines(), self._queue_of, FILE_AHEAD if self._source.path is not None else STREAM_AHEAD
+        )
+        self._records = Records(connect(app))
+        self._record = JobRecord(job_id=self.job_id, total=survey.count if survey is not None else 0)
+        self._may_be_known = False
+        self._doubted: set[str] = set()
+        self._doubt_at = self._record_at = 0.0
+        self._cancelled = False
+
+    def __enter__(self) -> Self:
+        if self._output is not None:
+            self._output.open(self.done)
+        earlier = self._records.read(self.job_id) if self._source.path is not None else None
+        record = self._record
+        record.source, record.output = str(self._source.path or "-"), str((self._output and self._output.path) or "-")
+        record.started_at = time.time()
+        record.deadline = time.time() + self._options.deadline_s if self._options.deadline_s else 0.0
+        if earlier is not None and self.done.numbers:
+            record.started_at, record.deadline = earlier.started_at, earlier.deadline or record.deadline
+        self._may_be_known = earlier is not None
+        if earlier is not None:
+            self._requests.forget(self._flight.task_id(number) for number in sorted(self.done.numbers)[-MOST_LEFT:])
+        self._note(force=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._abandon()
+        if self._record.status == "running":
+            self._record.status = "interrupted"
+        with suppress(GenerationError):
+            self._note(force=True)
+        if self._output is not None:
+            self._output.close()
+        self._requests.close()
+
+    def __iter__(self) -> Iterator[Finished]:
+        look_s = LOOK_S
+        while not self._is_over():
+            try:
+                finished = self._step()
+            except BrokerUnavailable as error:
+                logger.warning("%s; the job goes on once Redis is back", error)
+                time.sleep(AWAY_S)
+                continue
+            yield from self._deliver(finished)
+            look_s = LOOK_S if finished else min(look_s * 1.5, LONGEST_LOOK_S)
+            if not finished:
+                time.sleep(look_s)
+        self._record.status = "cancelled" if self._cancelled else "completed"
+
+    @property
+    def record(self) -> JobRecord:
+        """How far it is."""
+        record = self._record
+        record.done, record.failed = len(self.done.numbers), self.done.failed
+        record.prompt_tokens, record.completion_tokens = self.done.prompt_tokens, self.done.completion_tokens
+        return record
+
+    @property
+    def in_flight(self) -> int:
+        """How many of its requests are in Redis."""
+        return len(self._flight)
+
+    @property
+    def workers(self) -> int:
+        """How many live workers serve it."""
+        return self._window.workers()
+
+    def _is_over(self) -> bool:
+        return self._cancelled or (self._ahead.exhausted and not self._ahead.queues and not self._flight)
+
+    def _lines(self) -> Iterator[Line | BadLine]:
+        return (line for line in self._source.lines() if line.number not in self.done.numbers)
+
+    def _queue_of(self, line: Line) -> str:
+        return self._requests.queue_of(str(line.values.get("model") or current_settings().default_model))
+
+    def _step(self) -> list[Finished]:
+        """Send what there is room for, and take what has ended."""
+        self._note()
+        if self._cancelled:
+            return []
+        if self._record.deadline and time.time() >= self._record.deadline:
+            return self._expire()
+        self._window.look()
+        finished = [self._finished(bad, error=bad.error) for bad in self._ahead.read()]
+        for queue in self._ahead.queues:
+            self._send(queue)
+        finished += [each for ended in self._requests.ended(self._flight.task_ids) for each in self._take(ended)]
+        self._look_for_lost()
+        return finished
+
+    def _send(self, queue: str) -> None:
+        lines = self._ahead.take(queue, self._window.of(queue) - self._flight.in_queue(queue))
+        sent = {self._flight.add(line, queue): (queue, line.values) for line in lines}
+        if not sent:
+            return
+        try:
+            fresh = set(sent) if not self._may_be_known else self._requests.unknown(sent)
+            unsent = self._requests.send({task_id: sent[task_id] for task_id in fresh})
+        except GenerationError:
+            for task_id in reversed(list(sent)):
+                self._ahead.put_back(self._flight.remove(task_id))
+            # Some of them may have arrived.
+            self._may_be_known = True
+            raise
+        for task_id in reversed([task_id for task_id in sent if task_id in unsent]):
+            self._ahead.put_back(self._flight.remove(task_id))
+
+    def _take(self, ended: Ended) -> list[Finished]:
+        """What follows from a request that has ended: a finished line, or another try."""
+        line = self._flight.remove(ended.task_id)
+        error = ended.error
+        if error is not None and (error.retryable or isinstance(error, Cancelled)) and self._flight.may_retry(line):
+            logger.info("line %d is sent again: %s", line.number, error)
+            self._requests.forget([ended.task_id])
+            self._ahead.put_back(line)
+            return []
+        return [Finished(line, ended.task_id, ended.answer, error)]
+
+    def _expire(self) -> list[Finished]:
+        """End lines that are left: what is in Redis, then page by page what is not."""
+        error = Expired(f"the job's deadline has passed: give it more time than {self._options.deadline_s or 0:g} s")
+        left = [self._flight.remove(task_id) for task_id in self._abandon()]
+        finished = [self._finished(line, error=error) for line in left]
+        finished += [
+            self._finished(line, error=line.error if isinstance(line, BadLine) else error)
+            for line in self._ahead.rest(FILE_AHEAD)
+        ]
+        return finished
+
+    def _finished(self, line: Line | BadLine, error: GenerationError) -> Finished:
+        return Finished(line, self._flight.task_id(line.number), None, error)
+
+    def _deliver(self, finished: list[Finished]) -> Iterator[Finished]:
+        """Write lines, hand them out, and forget their requests."""
+        if not finished:
+            return
+        records = [each.record() for each in finished]
+        if self._output is not None:
+            self._output.write(records)
+        for each, record in zip(finished, records, strict=True):
+            self.done.add(each.line.number, record)
+            self._flight.finish(each.line.number)
+            yield each
+        with suppress(GenerationError):  # it expires
+            self._requests.forget(each.task_id for each in finished if isinstance(each.line, Line))
+
+    def _look_for_lost(self) -> None:
+        """Send requests again that Redis has lost: nobody knows them, at two looks in a row."""
+        now = time.monotonic()
+        if now < self._doubt_at:
+            return
+        self._doubt_at = now + DOUBT_EVERY_S
+        unknown = self._requests.unknown(self._flight.task_ids)
+        lost = unknown & self._doubted
+        self._doubted = unknown - lost
+        for task_id in lost:
+            logger.warning("request %s was lost, and is sent again", task_id)
+            self._ahead.put_back(self._flight.remove(task_id))
+
+    def _abandon(self) -> list[str]:
+        """Take back what is in Redis: nobody waits for it. A later run sends it again."""
+        task_ids = self._flight.task_ids
+        with suppress(GenerationError):
+            self._requests.withdraw(task_ids)
+        return task_ids
+
+    def _note(self, *, force: bool = False) -> None:
+        """Say how far the job is, now and then; and learn whether it is to stop."""
+        now = time.monotonic()
+        if force or now >= self._record_at:
+            self._record_at = now + RECORD_EVERY_S
+            self._cancelled = self._records.write(self.record) or self._cancelled

@@ -1,0 +1,143 @@
+"""One line of a bulk job's input: a request of OpenAI's batch interface, or plain parameters of ``generate``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tasks.client.parameters import MAX_PROMPT_BYTES, check, normalise
+from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.errors import GenerationError
+
+Shape: TypeAlias = Literal["openai", "plain"]
+
+#: A line that is longer is not read: it fails alone.
+MAX_LINE_BYTES = MAX_PROMPT_BYTES
+MAX_ID_CHARACTERS = 512
+#: The paths of OpenAI's interface that a line may name, and which parameter has the prompt there.
+PATHS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+CHAT = "/v1/chat/completions"
+_ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request. ``values`` are its parameters, checked; ``number`` counts lines from 1."""
+
+    number: int
+    id: str | None
+    shape: Shape
+    values: dict[str, Any]
+    url: str = CHAT
+
+    @property
+    def head(self) -> str:
+        """How the prompt begins: lines that begin alike share what an engine has computed of it."""
+        prompt = self.values.get("prompt")
+        if isinstance(prompt, str):
+            return prompt[:1024]
+        return json.dumps(self.values.get("messages"), ensure_ascii=False)[:1024]
+
+    def refused(self, error: GenerationError) -> BadLine:
+        """This line, which cannot be sent."""
+        return BadLine(self.number, self.id, self.shape, error, self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that cannot be sent, and why. ``id`` is ``None`` where it has none that can be read."""
+
+    number: int
+    id: str | None
+    shape: Shape
+    error: GenerationError
+    url: str = CHAT
+
+
+def read_line(
+    number: int, given: bytes | Mapping[str, Any], defaults: Mapping[str, Any], shape: Shape = "plain"
+) -> Line | BadLine:
+    """Understand one line.
+
+    Args:
+        number: counts from 1.
+        given: the text of the line, or what it would say.
+        defaults: parameters of all lines; what a line says itself goes before them.
+        shape: what a line that cannot be read counts as.
+    """
+    line_id: str | None = None
+    url = CHAT
+    try:
+        record = parsed(given) if isinstance(given, bytes) else dict(given)
+        shape = shape_of(record)
+        if shape == "openai":
+            line_id = _id(record.get("custom_id"), "custom_id", required=True)
+            url, values = _of_envelope(record)
+        else:
+            line_id = _id(record.pop("id", None), "id", required=False) or str(number)
+            values = record
+        sent = normalise({**defaults, **values})
+        check(sent)
+        return Line(number, line_id, shape, sent, url)
+    except InvalidRequest as error:
+        error.args = (f"line {number}: {error}", *error.args[1:])
+        return BadLine(number, line_id, shape, error, url)
+
+
+def parsed(text: bytes) -> dict[str, Any]:
+    """The object in the text of a line.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    try:
+        record = json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"byte {error.start + 1} is not UTF-8: convert the file to UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON ({error}): write one JSON object in each line") from None
+    if not isinstance(record, dict):
+        raise InvalidRequest(f"a JSON {type(record).__name__}: write one JSON object in each line")
+    return record
+
+
+def shape_of(record: Mapping[str, Any]) -> Shape:
+    """In whose shape a line is."""
+    return "openai" if _ENVELOPE & record.keys() else "plain"
+
+
+def id_in(record: Mapping[str, Any]) -> str | None:
+    """The id that a line gives itself, for looking for duplicates."""
+    found = record.get("custom_id" if shape_of(record) == "openai" else "id")
+    return None if found is None else str(found)
+
+
+def _id(value: Any, name: str, *, required: bool) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARACTERS:
+        raise InvalidRequest(
+            f"{name}={value!r:.60}: use text of 1 to {MAX_ID_CHARACTERS} characters, of its own for each line"
+        )
+    return value
+
+
+def _of_envelope(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The path and the parameters of a line in OpenAI's shape."""
+    method, url, body = record.get("method"), record.get("url"), record.get("body")
+    if method != "POST":
+        raise InvalidRequest(f'method={method!r:.60}: use "POST"')
+    if not isinstance(url, str) or url not in PATHS:
+        raise InvalidRequest(f"url={url!r:.60}: use {' or '.join(PATHS)}")
+    if not isinstance(body, dict):
+        raise InvalidRequest("body: expected an object with the request's parameters")
+    if body.get(PATHS[url]) is None:
+        raise InvalidRequest(f"body: {url} needs {PATHS[url]}")
+    return url, body

@@ -1,0 +1,150 @@
+"""The file that answers are written to. It says itself which lines are done, so that a job that was killed goes on from it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tasks.errors import GenerationError, InvalidRequest
+from tasks.messages.encoding import to_compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Where a line of the output has its job and its number.
+_TASK_ID = re.compile(r"^(?:batch_req_)?bulk-([0-9a-f]+)-(\d+)(?:-r\d+)?$")
+
+
+class OutputFailed(GenerationError):
+    """The output cannot be written. What was written is whole, and the same command goes on from there."""
+
+    code = "output_failed"
+
+
+@dataclass(slots=True)
+class Done:
+    """What an output has already: the numbers of its lines, and the sums over them."""
+
+    numbers: set[int] = field(default_factory=set)
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, number: int, record: dict[str, Any]) -> None:
+        """Count a line."""
+        self.numbers.add(number)
+        response = record.get("response") or {}
+        usage = (response.get("body") or record).get("usage") or {}
+        self.failed += bool(record.get("error")) or response.get("status_code", 200) != 200
+        self.prompt_tokens += int(usage.get("prompt_tokens", 0))
+        self.completion_tokens += int(usage.get("completion_tokens", 0))
+
+
+class Output:
+    """Appends whole lines.
+
+    Args:
+        target: a path, or a binary stream.
+        job_id: the job whose answers it gets.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | IO[bytes], job_id: str) -> None:
+        self._job_id = job_id
+        self.path = Path(target) if isinstance(target, str | os.PathLike) else None
+        self._stream = None if isinstance(target, str | os.PathLike) else target
+        self._descriptor = -1
+
+    def open(self, done: Done) -> None:
+        """Take the file for this job, add to ``done`` what it has, and cut off a last line that was torn.
+
+        Raises:
+            InvalidRequest: it has the answers of another input, or is no output of a bulk job.
+            OutputFailed: it cannot be opened, or another job writes it.
+        """
+        if self.path is None:
+            return
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputFailed(
+                f"{self.path}: another job is writing it: wait for that, or choose another output"
+            ) from None
+        except OSError as error:
+            raise OutputFailed(f"{self.path}: cannot be opened ({error.strerror})") from None
+        os.ftruncate(self._descriptor, self._read(done))
+
+    def write(self, records: Iterable[dict[str, Any]]) -> None:
+        """Append lines; when this returns they are on the disk.
+
+        Raises:
+            OutputFailed: they are not, and neither is a part of them.
+        """
+        text = b"".join(to_compact_json(record).encode() + b"\n" for record in records)
+        try:
+            if self._stream is not None:
+                self._stream.write(text)
+                self._stream.flush()
+            else:
+                self._append(text)
+        except OSError as error:
+            where = self.path or "the output"
+            raise OutputFailed(
+                f"{where}: cannot be written ({error.strerror}): make room, then give the same command again"
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _append(self, text: bytes) -> None:
+        end = os.fstat(self._descriptor).st_size
+        try:
+            left = memoryview(text)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, end)
+            raise
+
+    def _read(self, done: Done) -> int:
+        """Note what is there; where the last whole line ends."""
+        end = 0
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            for number, text in enumerate(file, start=1):
+                if not text.endswith(b"\n"):
+                    break
+                record = self._record(number, text)
+                found = _TASK_ID.match(str(record.get("task_id") or record.get("id")))
+                if found is None:
+                    raise InvalidRequest(f"{self.path}: line {number} was not written by a bulk job: {_REMEDY}")
+                if found[1] != self._job_id:
+                    raise InvalidRequest(
+                        f"{self.path}: has answers of another input, or of other parameters (job {found[1]}; this is "
+                        f"{self._job_id}): {_REMEDY}"
+                    )
+                done.add(int(found[2]), record)
+                end += len(text)
+        return end
+
+    def _record(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(text)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise InvalidRequest(f"{self.path}: line {number} is no JSON object: {_REMEDY}")
+        return record
+
+
+_REMEDY = "choose another output, or remove this one"

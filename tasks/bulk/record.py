@@ -1,0 +1,107 @@
+"""The hash of a bulk job in Redis: for ``bulk status`` and ``bulk cancel``. Going on needs the output alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from tasks.registry.values import text
+from tasks.server import keys
+from tasks.server.connection import translated
+
+if TYPE_CHECKING:
+    import redis
+
+#: A job that nobody goes on with is forgotten.
+TTL_S = 7 * 86_400
+#: A driver that was silent for so long is gone.
+SILENT_S = 15.0
+CANCEL = "cancel"
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRecord:
+    """One job. Times are Unix seconds; ``total`` is 0 where it is not known, ``deadline`` where there is none."""
+
+    job_id: str
+    source: str = ""
+    output: str = ""
+    status: str = "running"
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    started_at: float = 0.0
+    updated_at: float = 0.0
+    deadline: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """Its status; a job that runs, and whose driver is silent, is ``interrupted``."""
+        silent = self.status == "running" and time.time() - self.updated_at > SILENT_S
+        return "interrupted" if silent else self.status
+
+
+class Records:
+    """Reads and writes the hashes.
+
+    Args:
+        client: Redis.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def write(self, record: JobRecord) -> bool:
+        """Say how far a job is; whether somebody wants it to be cancelled.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        record.updated_at = time.time()
+        name = keys.bulk(record.job_id)
+        with translated(f"noting the job {record.job_id}"):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hset(name, mapping={key: str(value) for key, value in asdict(record).items()})
+            pipeline.expire(name, TTL_S)
+            pipeline.hdel(name, CANCEL)
+            return bool(pipeline.execute()[-1])
+
+    def read(self, job_id: str) -> JobRecord | None:
+        """One job; ``None`` where there is none.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        with translated(f"reading the job {job_id}"):
+            stored: Any = self._client.hgetall(keys.bulk(job_id))
+        values = {text(key): text(value) for key, value in stored.items()}
+        if "job_id" not in values:
+            return None
+        kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
+        known = {
+            each.name: kinds[str(each.type)](values[each.name]) for each in fields(JobRecord) if each.name in values
+        }
+        return JobRecord(**known)
+
+    def all(self) -> list[JobRecord]:
+        """All jobs, the newest first.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        with translated("looking for jobs"):
+            names = [text(name) for name in self._client.scan_iter(keys.bulk("*"), count=1000)]
+        found = [self.read(name.removeprefix(keys.bulk(""))) for name in names]
+        return sorted((record for record in found if record is not None), key=lambda record: -record.started_at)
+
+    def cancel(self, job_id: str) -> None:
+        """Have the driver of a job stop.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        with translated(f"cancelling the job {job_id}"):
+            self._client.hset(keys.bulk(job_id), CANCEL, "1")

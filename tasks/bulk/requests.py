@@ -1,0 +1,169 @@
+"""The requests of a bulk job in Redis: sent in pipelines, collected by looking, and forgotten once they are written."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from celery import states
+
+from tasks.broker.ledger import known
+from tasks.broker.results import Backend
+from tasks.broker.submission import Refused, Submission, written
+from tasks.broker.withdraw import withdraw
+from tasks.client.answer import Answer
+from tasks.client.redaction import redact
+from tasks.errors import Cancelled, GenerationError, InvalidRequest
+from tasks.names import GENERATE
+from tasks.server import keys
+from tasks.server.connection import connect, translated
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from celery import Celery
+
+#: Keys in one command.
+PAGE = 500
+
+
+class Ended(NamedTuple):
+    """How a request has ended."""
+
+    task_id: str
+    answer: Answer | None
+    error: GenerationError | None
+
+
+class Requests:
+    """One job's way to Redis.
+
+    Args:
+        app: where requests are sent, and results stored.
+        priority: that of all requests.
+
+    Raises:
+        InvalidRequest: the application's results are not where this project keeps them.
+    """
+
+    def __init__(self, app: Celery, priority: int) -> None:
+        if not isinstance(app.backend, Backend):
+            raise InvalidRequest(
+                f"bulk reads results in Redis, and this application's result_backend is a {type(app.backend).__name__}: "
+                "configure it with worker_config.celeryconfig.worker_options"
+            )
+        self._app = app
+        self._backend: Any = app.backend
+        self._priority = priority
+        self._client = connect(app)
+        self._results = connect(app.backend.where)
+        self._queues: dict[str, str] = {}
+
+    def queue_of(self, model: str) -> str:
+        """The queue that requests for a model go to.
+
+        Raises:
+            UnknownModel: nobody allows the model.
+        """
+        found = self._queues.get(model)
+        if found is None:
+            options = self._app.amqp.router.route({}, GENERATE, (), {"model": model})
+            queue = options.get("queue")
+            found = self._queues[model] = self._app.conf.task_default_queue if queue is None else queue.name
+        return found
+
+    def send(self, requests: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+        """Queue requests: by id, the queue and the parameters. Those of them that are not queued now, because there is no room.
+
+        Raises:
+            GenerationError: Redis cannot be reached, or refuses for now.
+        """
+        submission = Submission(self._app)
+        for task_id, (queue, values) in requests.items():
+            shown = None if current_settings().show_prompts else redact(values)
+            headers, properties, body, _ = self._app.amqp.as_task_v2(
+                task_id, GENERATE, [], values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
+            )
+            submission.add(written(body, headers, {**properties, "priority": self._priority}, queue), queue)
+        try:
+            submission.send(self._client)
+        except Refused as refused:
+            if refused.error.retryable and refused.error.code == "queue_full":
+                return set(refused.unsent)
+            raise refused.error from None
+        return set()
+
+    def ended(self, task_ids: Iterable[str]) -> list[Ended]:
+        """Those of these requests that have ended, and how.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        found = []
+        for page in _pages(list(task_ids)):
+            with translated(f"reading {len(page)} results"):
+                payloads: Any = self._results.mget([self._backend.get_key_for_task(task_id) for task_id in page])
+            found += [
+                ended
+                for task_id, payload in zip(page, payloads, strict=True)
+                if payload is not None and (ended := self._read(task_id, payload)) is not None
+            ]
+        return found
+
+    def unknown(self, task_ids: Iterable[str]) -> set[str]:
+        """Those of these requests that nobody knows: neither sent nor running nor ended, or lost with Redis's data.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        asked = set(task_ids)
+        unknown = asked - known(self._client, asked)
+        return unknown - {ended.task_id for ended in self.ended(unknown)}
+
+    def forget(self, task_ids: Iterable[str]) -> None:
+        """Delete what is left of requests that have ended. What this client may not delete expires.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        for page in _pages(list(task_ids)):
+            with suppress(GenerationError), translated(f"forgetting {len(page)} requests"):
+                self._results.delete(*(self._backend.get_key_for_task(task_id) for task_id in page))
+                self._client.delete(
+                    *(key(task_id) for task_id in page for key in (keys.stream, keys.request, keys.cancel))
+                )
+
+    def withdraw(self, task_ids: Sequence[str]) -> None:
+        """Take requests back: those that wait have never been, those that run are cancelled.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        if task_ids:
+            withdraw(self._app, task_ids)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._results.close()
+
+    def _read(self, task_id: str, payload: bytes) -> Ended | None:
+        # An answer is most of what comes: it needs no more than JSON.
+        meta = json.loads(payload)
+        status = meta.get("status")
+        if status == states.SUCCESS:
+            return Ended(task_id, Answer(meta["result"]), None)
+        if status == states.REVOKED:
+            return Ended(task_id, None, Cancelled("the request was cancelled"))
+        if status != states.FAILURE:
+            return None
+        error = self._backend.decode_result(payload)["result"]
+        if not isinstance(error, GenerationError):
+            error = GenerationError(f"{type(error).__name__}: {error}")
+        return Ended(task_id, None, error)
+
+
+def _pages(task_ids: list[str]) -> Iterable[list[str]]:
+    return (task_ids[start : start + PAGE] for start in range(0, len(task_ids), PAGE))

@@ -1,0 +1,250 @@
+"""Bulk jobs on a real worker: exact, resumable, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.broker.limits import QueueLimit, write_limits
+from tasks.bulk.job import Job, Options
+from tasks.bulk.record import Records
+from tasks.bulk.requests import Requests
+from tasks.bulk.window import LEAST
+from tasks.errors import EngineFailed, Expired, InvalidRequest
+from tasks.server import keys
+from tests.support import ROOT, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.xdist_group("bulk")
+
+MODEL = "fake:1"
+QUEUE = "tier-under-3B"
+
+
+@pytest.fixture(scope="module")
+def generate(shared_app: Celery) -> GenerateTask:
+    from tasks import generate
+
+    assert generate.app is shared_app
+    return generate
+
+
+@pytest.fixture(scope="module")
+def node(shared_worker: StartWorker) -> Worker:
+    return shared_worker("-c", "8", "-B", "-s", "/dev/null", env={"CELERY_MLX_MODELS": MODEL})
+
+
+def batch(folder: Path, count: int, **body: Any) -> Path:
+    """An input in OpenAI's shape."""
+    path = folder / "input.jsonl"
+    with path.open("w") as file:
+        for n in range(count):
+            messages = [{"role": "user", "content": f"line {n}"}]
+            given = {"model": MODEL, "messages": messages, "max_tokens": 3, **body}
+            line = {"custom_id": f"c{n}", "method": "POST", "url": "/v1/chat/completions", "body": given}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def left(client: redis.Redis) -> list[str]:
+    """Keys of bulk requests."""
+    return [str(key) for key in client.keys("*bulk-*")]
+
+
+def test_a_batch_file(generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path) -> None:
+    """Each custom_id comes back once, with a chat completion; neither result nor journal stays, and the job says so."""
+    source, target = batch(tmp_path, 100), tmp_path / "output.jsonl"
+    job = Job(generate.app, source, target)
+    with job:
+        finished = list(job)
+    assert sorted(record["custom_id"] for record in records(target)) == sorted(f"c{n}" for n in range(100))
+    assert all(record["response"]["body"]["usage"]["completion_tokens"] == 3 for record in records(target))
+    assert len(finished) == 100
+    assert left(shared_redis) == []
+    record = Records(shared_redis).read(job.job_id)
+    assert record is not None
+    assert (record.state, record.total, record.done, record.completion_tokens) == ("completed", 100, 100, 300)
+    # The same call again has nothing to do.
+    assert list(generate.bulk(source, target)) == []
+    assert len(records(target)) == 100
+
+
+def test_an_iterable(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """Prompts and parameters in, answers with their ids out; a line that is wrong fails alone."""
+    given = ["a", {"id": "mine", "prompt": "b"}, {"prompt": "c", "top_p": 7}, {"prompt": "!fail"}]
+    found = {line.id: line for line in generate.bulk(given, model=MODEL, max_tokens=2)}
+    assert found.keys() == {"1", "mine", "3", "4"}
+    assert found["1"].text
+    assert found["mine"].answer is not None
+    assert found["mine"].answer["usage"]["completion_tokens"] == 2
+    assert isinstance(found["3"].error, InvalidRequest)
+    assert "asked the fake engine to fail" in str(found["4"].error)
+    assert left(shared_redis) == []
+
+
+def test_asyncio(generate: GenerateTask, node: Worker) -> None:
+    """``abulk`` leaves the event loop free."""
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0.001)
+
+    async def run() -> list[str | None]:
+        beside = asyncio.create_task(turn())
+        found = [line.id async for line in generate.abulk([f"p{n}" for n in range(20)], model=MODEL, max_tokens=20)]
+        beside.cancel()
+        return found
+
+    assert sorted(map(str, asyncio.run(run())), key=int) == [str(n) for n in range(1, 21)]
+    assert turns > 10
+
+
+def test_poison(generate: GenerateTask, node: Worker, tmp_path: Path) -> None:
+    """Bad lines are answered in OpenAI's shape, and the others are not disturbed; a line that kills engines is given up."""
+    source, target = batch(tmp_path, 3), tmp_path / "output.jsonl"
+    with source.open("ab") as file:
+        file.write(b"{\n\xff\n")
+        for line_id, body in (
+            ("unknown", {"model": "nobody/has-it", "prompt": "x"}),
+            ("other", {"model": "fake:2", "prompt": "x", "max_tokens": 1}),
+            ("killer", {"model": "fake:3", "prompt": "!crash@1", "max_tokens": 3}),
+        ):
+            line = {"custom_id": line_id, "method": "POST", "url": "/v1/completions", "body": body}
+            file.write(json.dumps(line).encode() + b"\n")
+    list(generate.bulk(source, target, options=Options(tries=1)))
+    found = {
+        record["custom_id"]: record["response"]["status_code"] for record in records(target) if record["custom_id"]
+    }
+    assert found == {"c0": 200, "c1": 200, "c2": 200, "unknown": 404, "other": 200, "killer": EngineFailed.http_status}
+    nameless = [record["response"]["body"]["error"] for record in records(target) if record["custom_id"] is None]
+    assert sorted(error["message"][:7] for error in nameless) == ["line 4:", "line 5:"]
+    assert {error["code"] for error in nameless} == {"invalid_request"}
+
+
+def test_killed_and_started_again(
+    generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path
+) -> None:
+    """A driver that is killed at any time goes on: each id once, and what was written is computed once."""
+    count = 200
+    source, target = batch(tmp_path, count, max_tokens=2), tmp_path / "output.jsonl"
+    program = f"from tasks import generate\nfor line in generate.bulk({str(source)!r}, {str(target)!r}): pass"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as driver:
+        wait_until(lambda: target.exists() and target.read_bytes().count(b"\n") >= 50, timeout_s=60)
+        driver.kill()
+    with target.open("ab") as file:
+        file.write(b'{"id":"batch_req_bulk')
+    written = target.read_bytes().splitlines()[:-1]
+    list(generate.bulk(source, target))
+    assert target.read_bytes().splitlines()[: len(written)] == written
+    assert sorted(record["custom_id"] for record in records(target)) == sorted(f"c{n}" for n in range(count))
+    assert left(shared_redis) == []
+
+
+def test_lost_by_redis(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """Requests that Redis has lost are sent again."""
+    lines = generate.bulk([f"p{n}" for n in range(40)], model="fake:20", max_tokens=20)
+    found = [next(lines).id]
+    shared_redis.delete(QUEUE, f"{QUEUE}\x06\x169", keys.LEDGER)
+    found += [line.id for line in lines]
+    assert sorted(map(str, found), key=int) == [str(n) for n in range(1, 41)]
+
+
+class TestWithoutWorker:
+    """What is in Redis while nobody works."""
+
+    @pytest.fixture
+    def queue(self, generate: GenerateTask, shared_redis: redis.Redis) -> str:
+        """The list of a queue that has no worker."""
+        for key in shared_redis.keys("tier-3-7B*"):
+            shared_redis.delete(key)
+        return "tier-3-7B\x06\x169"
+
+    def test_the_window(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str, tmp_path: Path) -> None:
+        """No more requests are sent than the window holds; a deadline ends every line, and takes them back."""
+        source, target = batch(tmp_path, 50, model="fake:1@3-7B"), tmp_path / "output.jsonl"
+        job = Job(generate.app, source, target, options=Options(deadline_s=1.0))
+        with job:
+            lines = iter(job)
+            found = [next(lines)]
+            assert isinstance(found[0].error, Expired)
+            found += lines
+        assert {record["error"]["code"] for record in records(target)} == {"batch_expired"}
+        assert len(found) == 50
+        assert not shared_redis.llen(queue)
+        assert not shared_redis.hlen(keys.LEDGER)
+
+    def test_a_full_queue(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
+        """Others keep half of what a queue takes; a job that is left takes its requests back."""
+        write_limits(shared_redis, {"tier-3-7B": QueueLimit(bound=8, per_s=1.0)})
+        job = Job(generate.app, [f"p{n}" for n in range(50)], defaults={"model": "fake:1@3-7B"})
+        with job:
+            job._step()
+            assert shared_redis.llen(queue) == job.in_flight == 4
+        assert not shared_redis.llen(queue)
+        shared_redis.delete(keys.LIMITS)
+
+    def test_cancel(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str, tmp_path: Path) -> None:
+        """A driver that is told to stop does so, and the same job can go on."""
+        source, target = batch(tmp_path, 50, model="fake:1@3-7B"), tmp_path / "output.jsonl"
+        job = Job(generate.app, source, target)
+        with job:
+            job._step()
+            assert shared_redis.llen(queue) == LEAST
+            Records(shared_redis).cancel(job.job_id)
+            assert list(job) == []
+        record = Records(shared_redis).read(job.job_id)
+        assert record is not None
+        assert record.state == "cancelled"
+        assert not shared_redis.llen(queue)
+        assert Job(generate.app, source, target).job_id == job.job_id
+
+
+def test_round_trips(generate: GenerateTask, shared_redis: redis.Redis) -> None:
+    """Many requests go out in far fewer round trips."""
+    write_limits(shared_redis, {"tier-3-7B": QueueLimit(bound=100_000, per_s=1.0)})
+    requests = Requests(generate.app, 9)
+    ids = [f"bulk-trips-{n}" for n in range(200)]
+    values = {"prompt": "x", "model": "fake:1@3-7B"}
+    before = reads(shared_redis)
+    assert requests.send(dict.fromkeys(ids, ("tier-3-7B", values))) == set()
+    assert reads(shared_redis) - before < 100
+    assert shared_redis.llen("tier-3-7B\x06\x169") == 200
+    requests.withdraw(ids)
+    requests.close()
+    assert left(shared_redis) == []
+
+
+def reads(client: redis.Redis) -> int:
+    """How often the server was sent something so far."""
+    info: Any = client.info("stats")
+    return int(info["total_reads_processed"])
+
+
+def test_another_input(generate: GenerateTask, tmp_path: Path) -> None:
+    """An output with the answers of another input is refused with the remedy, and left as it is."""
+    source, target = batch(tmp_path, 1), tmp_path / "output.jsonl"
+    target.write_text('{"id":"1","task_id":"bulk-ffff-1"}\n')
+    with pytest.raises(InvalidRequest, match=r"answers of another input.*choose another output, or remove this one"):
+        list(generate.bulk(source, target))
+    assert target.read_text().count("\n") == 1

@@ -1,0 +1,88 @@
+"""Files, pipes and iterables as sources of lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.bulk.line import MAX_LINE_BYTES, BadLine
+from tasks.bulk.source import Source
+from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def file_of(folder: Path, *records: Any) -> Path:
+    path = folder / "input.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_a_file(tmp_path: Path) -> None:
+    """Its lines are numbered as an editor does; empty ones are none."""
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n\n  \n{"prompt": "b"}')
+    source = Source(path, {"model": "fake:0"})
+    survey = source.survey()
+    assert survey is not None
+    assert survey.count == 2
+    assert [(line.number, line.id) for line in source.lines()] == [(1, "1"), (4, "4")]
+
+
+def test_the_digest(tmp_path: Path) -> None:
+    """It is that of the file and of the defaults."""
+    path = file_of(tmp_path, {"prompt": "a"})
+    first, same = Source(path, {}).survey(), Source(path, {}).survey()
+    assert first == same
+    assert first != Source(path, {"seed": 1}).survey()
+    file_of(tmp_path, {"prompt": "b"})
+    assert first != Source(path, {}).survey()
+
+
+def test_duplicates(tmp_path: Path) -> None:
+    """Two lines with one id are refused, with their numbers, before anything is sent."""
+    path = file_of(tmp_path, {"id": "a", "prompt": "1"}, {"prompt": "2"}, {"id": "a", "prompt": "3"})
+    with pytest.raises(InvalidRequest, match=r"the same id twice: lines 1 and 3 \('a'\): give each line an id"):
+        Source(path, {}).survey()
+
+
+def test_duplicates_of_an_iterable() -> None:
+    """What is read once has the second of them fail alone."""
+    first, second = Source([{"id": "a", "prompt": "1"}, {"id": "a", "prompt": "2"}], {}).lines()
+    assert not isinstance(first, BadLine)
+    assert isinstance(second, BadLine)
+    assert "its id 'a' is that of line 1" in str(second.error)
+
+
+def test_a_long_line(tmp_path: Path) -> None:
+    """A line over 4 MiB is not read into memory, and the next one is found."""
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(b'{"prompt": "' + b"x" * (MAX_LINE_BYTES + 10) + b'"}\n{"prompt": "b"}\n')
+    long, next_line = Source(path, {}).lines()
+    assert isinstance(long, BadLine)
+    assert "line 1: has more than 4194304 bytes" in str(long.error)
+    assert next_line.number == 2
+
+
+@pytest.mark.parametrize(("text", "says"), [(b"", "is empty"), (b"\n\n", "is empty"), (None, "cannot be read")])
+def test_no_lines(tmp_path: Path, text: bytes | None, says: str) -> None:
+    """An input without lines is refused."""
+    path = tmp_path / "input.jsonl"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(InvalidRequest, match=says):
+        Source(path, {}).survey()
+
+
+def test_what_is_read_once() -> None:
+    """A stream, prompts as text, and dictionaries; anything else fails alone."""
+    assert Source(io.BytesIO(b""), {}).survey() is None
+    assert [line.values for line in Source(io.BytesIO(b'{"prompt": "a"}\n'), {}).lines()] == [{"prompt": "a"}]  # type: ignore[union-attr]
+    text, record, wrong = Source(["a", {"prompt": "b"}, 3], {}).lines()
+    assert (text.id, record.id) == ("1", "2")
+    assert isinstance(wrong, BadLine)
+    assert "line 3: is no dictionary" in str(wrong.error)
