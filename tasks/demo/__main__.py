@@ -9,9 +9,11 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.demo.bundled import MODEL, ensure_model
+from tasks.demo.comparison import comparison, one_after_another
 from tasks.demo.conversation import ask
 from tasks.demo.embedded import EmbeddedServer
 from tasks.demo.errors import SetupError
+from tasks.demo.next_steps import next_steps
 from tasks.demo.progress import progress
 from tasks.demo.worker import DemoWorker
 from tasks.errors import GenerationError
@@ -27,10 +29,11 @@ if TYPE_CHECKING:
 
     from tasks.generate import GenerateTask
 
+#: Those with long answers first, so that panels beside each other are about as high.
 QUESTIONS = (
     "What is photosynthesis?",
-    "Name three colors.",
     "What is gravity?",
+    "Name three colors.",
     "What is the capital of France?",
 )
 INTERRUPTED = 130
@@ -70,7 +73,8 @@ def run(questions: Sequence[str], max_tokens: int) -> int:
         with waiting(console, f"starting a worker and loading {MODEL}"):
             worker.wait_until_ready(client)
         with producer() as generate:
-            conversations = ask(generate, questions, model=MODEL, max_tokens=max_tokens, temperature=0)
+            parameters = {"model": MODEL, "max_tokens": max_tokens, "temperature": 0}
+            conversations = ask(generate, questions, **parameters)
             try:
                 watch(console, conversations, worker.check)
                 for conversation in conversations:
@@ -78,7 +82,16 @@ def run(questions: Sequence[str], max_tokens: int) -> int:
             finally:
                 for conversation in conversations:
                     conversation.release()
+            alone = []
+            if len(questions) > 1:
+                with waiting(console, "the same questions one after another, to compare"):
+                    alone = one_after_another(generate, questions, worker.check, **parameters)
     summarise(console, conversations)
+    for line in comparison(conversations, alone) if alone else ():
+        console.print(line, style="bold", highlight=False)
+    console.print()
+    for line in next_steps():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if any(conversation.error for conversation in conversations) else 0
 
 

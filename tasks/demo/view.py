@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NARROWEST = 38
 #: In fewer columns the summary has room for its two times only.
 NARROW_TABLE = 60
+#: An answer has so many lines before it has a word.
+LEAST_LINES = 2
 FRAME_LINES = 2
 FRAME_COLUMNS = 4
 #: Between two columns of the summary.
@@ -77,7 +79,8 @@ def _grid(console: Console, conversations: Sequence[Conversation], *, whole: boo
         table.add_column(ratio=1)
     for row in rows:
         texts = [_words(conversation).wrap(console, width) for conversation in row]
-        height = max(map(len, texts)) if whole else room
+        # As high as the longest answer so far: a panel that is mostly empty looks like one that waits.
+        height = max(map(len, texts)) if whole else min(room, max(LEAST_LINES, *map(len, texts)))
         table.add_row(
             *(_panel(conversation, text[-height:], height) for conversation, text in zip(row, texts, strict=True))
         )

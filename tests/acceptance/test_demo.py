@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,10 @@ def test_shows_several_answers_and_stops_everything(demo: StartDemo) -> None:
     assert "\nGravity is a fundamental concept in physics that describes" in text
     assert "tokens per second" in text
     assert "answered 4 of 4" in text
+    assert re.search(
+        r"all at once        (\d+) tokens in .* tokens/s, .* times as fast\none after another  \1 tokens in ", text
+    )
+    assert "celery -A tasks up " in text
     assert "\x1b" not in text
     run.nothing_left()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -11,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from tasks.demo import conversation, view
+from tasks.demo.comparison import comparison, one_after_another
 from tasks.demo.conversation import Conversation, ask, finished, total_tokens_per_s
 from tasks.demo.errors import SetupError
+from tasks.demo.next_steps import next_steps
 from tasks.errors import EngineFailed
 from tests.support import wait_until
 
@@ -26,12 +29,15 @@ LONG = "word " * 120 + "END"
 class FakeResult:
     """A result whose stream is known beforehand."""
 
-    def __init__(self, words: list[str], error: Exception | None = None) -> None:
+    def __init__(self, words: list[str], error: Exception | None = None, wait_s: float = 0.0) -> None:
         self.words = words
         self.error = error
+        self.wait_s = wait_s
+        self.backend = SimpleNamespace(remove_pending_result=lambda _: None)
         self.stored: Any = {"finish_reason": "stop", "worker": "demo@here"}
 
     def stream(self) -> Iterator[Any]:
+        threading.Event().wait(self.wait_s)
         for word in self.words:
             yield SimpleNamespace(text=f"{word} ", ids=[1], kind="content")
         if self.error:
@@ -125,6 +131,59 @@ def test_growing_answers_fit_the_terminals_height(width: int, height: int) -> No
     lines = printed(target).splitlines()
     assert len(lines) < height
     assert printed(target).count("END") == len(QUESTIONS)
+
+
+def test_panels_grow_with_their_answers() -> None:
+    """A row of panels is as high as the longest answer in it so far, so no panel is empty for long."""
+    target = console(80)
+    conversations = [make(QUESTIONS[0], LONG), make(QUESTIONS[1], "yes"), make(QUESTIONS[2], "no"), make("q", "so")]
+    target.print(view._grid(target, conversations, whole=False))
+    lines = printed(target).splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("╭")]
+    assert len(lines) - starts[1] == view.LEAST_LINES + view.FRAME_LINES
+    assert starts[1] > view.LEAST_LINES + view.FRAME_LINES
+
+
+def test_what_batching_is_worth() -> None:
+    """The tokens and seconds of both ways, and the ratio of their speeds."""
+    together, alone = [[make(question, "w " * 10) for question in "ab"] for _ in range(2)]
+    for number in range(2):
+        together[number].sent_at, together[number].ended_at = 0.0, 1.0 + number
+        alone[number].sent_at, alone[number].ended_at = 3.0 * number, 3.0 * number + 3.0
+    assert comparison(together, alone) == [
+        "all at once        20 tokens in 2.0 s: 10 tokens/s, 3.0 times as fast",
+        "one after another  20 tokens in 6.0 s: 3 tokens/s",
+    ]
+    assert "as fast" not in comparison(together, [make("a", "", follow=False)])[0]
+
+
+def test_questions_one_after_another() -> None:
+    """Each is sent when the one before has ended; a worker that ends ends it, too."""
+    task = cast("Any", SimpleNamespace(delay=lambda **_: FakeResult(["yes"])))
+    found = one_after_another(task, ["a?", "b?"], lambda: None, max_tokens=4)
+    assert [each.question for each in found] == ["a?", "b?"]
+    assert found[0].ended_at is not None
+    assert found[1].sent_at >= found[0].ended_at
+
+    def check() -> None:
+        raise SetupError("the worker ended")
+
+    stays = cast("Any", SimpleNamespace(delay=lambda **_: FakeResult([], wait_s=60.0)))
+    with pytest.raises(SetupError, match="the worker ended"):
+        one_after_another(stays, ["a?"], check)
+
+
+def test_what_to_type_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of a fleet that stays; how to activate the environment where that was not done."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    lines = list(next_steps())
+    assert lines[1].strip().startswith(". ")
+    assert "/bin/activate " in lines[1]
+    text = "\n".join(lines)
+    assert "celery -A tasks up " in text
+    assert 'celery -A tasks ask "Why is the sky blue?"' in text
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert "activate" not in "\n".join(next_steps())
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (6, 3), (9, 3)])
