@@ -61,6 +61,7 @@ doctor = _Lazy(
 )
 fleet = _Lazy("fleet", help="Show workers and queues, renewed every second on a terminal.")
 gateway = _Lazy("gateway", help="Answer OpenAI's clients over HTTP. Any number of gateways may run side by side.")
+keys = _Lazy("keys", help="Make, list and revoke the API keys of the gateway.")
 metrics = _Lazy("metrics", help="Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet.")
 models = _Lazy(
     "models", help="List the models that may be asked for, which of them are on this disk, and where they are loaded."

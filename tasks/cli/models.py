@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tasks.cli.diagnosis.models import folder_of
+from tasks.cli.overview.columns import aligned
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError, refuse
@@ -27,7 +28,7 @@ from worker_config.environment import SettingError
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from celery.bin.base import CLIContext
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.2
 COLUMNS = ("model", "tier", "on this disk", "source", "loaded on")
-LONGEST = 60
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,7 +68,7 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     if as_json:
         click.echo(to_json({"models": [asdict(line) for line in lines], "problem": problem}))
         return
-    for row in _table([COLUMNS, *(_row(line) for line in lines)]):
+    for row in aligned([COLUMNS, *(_row(line) for line in lines)]):
         click.echo(row)
     if problem:
         click.echo(f"warning: where they are loaded is not known: {problem}", err=True)
@@ -93,7 +93,7 @@ def show(ctx: click.Context, /, model: str, as_json: bool, **_: Any) -> None:
         click.echo(to_json({"model": entry.name, "folder": str(folder), "facts": [asdict(fact) for fact in facts]}))
         return
     click.echo(f"{entry.name}: {folder}")
-    for row in _table([("", "value", "said by"), *((fact.name, fact.value, fact.said_by) for fact in facts)]):
+    for row in aligned([("", "value", "said by"), *((fact.name, fact.value, fact.said_by) for fact in facts)]):
         click.echo(row)
 
 
@@ -202,14 +202,6 @@ def _row(line: Line) -> tuple[str, ...]:
     disk = f"{gib(line.bytes)} GB" if line.disk == "yes" else line.disk.replace("no", NOTHING)
     where = ", ".join(f"{node}{'' if doing == 'ready' else f' ({doing})'}" for node, doing in line.workers.items())
     return line.model, line.tier, disk, line.source, where or NOTHING
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [min(LONGEST, max(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
-    encoding = sys.stdout.encoding or "utf-8"
-    for row in rows:
-        text = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield text.encode(encoding, "replace").decode(encoding)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tasks.gateway.fleet import overview
 from tasks.gateway.priority import priority_of
 from tasks.gateway.refusal import Refusal, refusal_of
 from tasks.gateway.resumption import places_of
+from tasks.server.connection import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -171,7 +172,8 @@ class Application:
 
     async def _health(self, _: Request) -> Response:
         """Whether requests can be taken: Redis answers."""
-        await asyncio.to_thread(read_state, self._client)
+        with translated("health"):
+            await asyncio.to_thread(self._client.ping)
         if self._service.closing.has_begun:
             raise Refusal(503, "this gateway stops", "gateway_closing", retry_after_s=1)
         return JSONResponse({"status": "ok"})

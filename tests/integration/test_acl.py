@@ -15,18 +15,20 @@ import redis
 from tasks.demo.embedded import EmbeddedServer, find_server, server_version
 from tasks.demo.process import GuardedProcess
 from tasks.server import keys
+from tests.gateway import GatewayProcess
 from tests.support import ROOT, wait_until
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.xdist_group("acl"),
     pytest.mark.skipif((server_version(find_server()) or ()) < (7,), reason="ACLs by role need Redis 7 or Valkey"),
 ]
-ROLES = ("producer", "reader", "worker", "beat", "operator")
+ROLES = ("producer", "gateway", "reader", "worker", "beat", "operator")
 NODE = "acl@here"
 MODEL = "fake:20"
 
@@ -149,10 +151,25 @@ assert app.control.inspect(timeout=10).ping(), "no answer"
 """
 
 
-def test_each_role_can_do_its_work(users: Users) -> None:
+def ask_a_gateway(users: Users, log: Path) -> None:
+    """An answer, a stream that is left, and looks at the fleet."""
+    body = {"model": "fake:20", "prompt": "one", "max_tokens": 5}
+    with GatewayProcess(log, env=users.environment("gateway")) as gateway, gateway.http() as http:
+        assert http.post("/v1/completions", json={**body, "n": 2}).status_code == 200
+        with http.stream("POST", "/v1/completions", json={**body, "stream": True, "max_tokens": 5000}) as answer:
+            next(answer.iter_lines())
+        wait_until(lambda: "gateway_open_answers 0" in http.get("/metrics").text, about="the end of the stream")
+        for path in ("/v1/models", "/fleet", "/health"):
+            assert http.get(path).status_code == 200, (path, users.denied())
+    users.run("gateway", "-m", "celery", "-A", "tasks", "keys", "make", "somebody")
+    users.run("gateway", "-m", "celery", "-A", "tasks", "keys", "list")
+
+
+def test_each_role_can_do_its_work(users: Users, tmp_path: Path) -> None:
     """Sent, cancelled, chained, streamed, read, watched and steered, with nothing refused by the server."""
     task_id, text = json.loads(users.run("producer", "-c", PRODUCER))
     users.run("reader", "-c", READER, task_id, text)
+    ask_a_gateway(users, tmp_path / "gateway.log")
     for command in (
         ["fleet", "--once"],
         ["fleet", "show", NODE],
@@ -169,7 +186,7 @@ def test_each_role_can_do_its_work(users: Users) -> None:
     assert [each for each in users.denied() if each[3] != "publish"] == []
 
 
-@pytest.mark.parametrize("role", ["producer", "reader", "operator"])
+@pytest.mark.parametrize("role", ["producer", "gateway", "reader", "operator"])
 @pytest.mark.parametrize(
     "command",
     [

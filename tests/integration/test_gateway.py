@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import openai
 import pytest
+from click.testing import CliRunner
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from tasks.cli.gateway import gateway as gateway_cli
+from tasks.cli.keys import keys as keys_cli
 from tasks.engine.fake import chat_prompt, fake_text
+from tasks.gateway.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import redis
+    from celery import Celery
 
     from tests.conftest import StartWorker
 
@@ -273,3 +280,89 @@ def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
     finally:
         for each in ahead:
             each.close()
+
+
+@pytest.fixture
+def keyed(gateway: GatewayProcess, shared_app: Celery) -> Iterator[Callable[..., str]]:
+    """``keys make``, which gives a key; all are revoked after the test, and the gateway is open again."""
+    made: list[str] = []
+
+    def keys_command(*arguments: str) -> str:
+        ended = CliRunner().invoke(keys_cli, arguments, obj=SimpleNamespace(app=shared_app))
+        assert ended.exit_code == 0, ended.output
+        return ended.output.strip()
+
+    def make(*options: str) -> str:
+        made.append(keys_command("make", f"test-{len(made)}", *options))
+        return made[-1]
+
+    make.command = keys_command  # type: ignore[attr-defined]
+    yield make
+    for secret in made:
+        keys_command("revoke", id_of(secret))
+    assert keys_command("list", "--json") == '{"keys": []}'
+
+
+def test_keys(gateway: GatewayProcess, keyed: Any) -> None:
+    """Once there is a key, whoever asks needs one; it opens its own models and its own answers, and is counted."""
+    ask: dict[str, Any] = {"model": "fake:1", "messages": HELLO, "max_tokens": 4}
+    secret = keyed("--model", "fake:1", "--model", "qwen*")
+    with pytest.raises(openai.AuthenticationError):
+        gateway.openai().chat.completions.create(**ask)
+    client = gateway.openai(secret)
+    answer = client.chat.completions.create(**ask)
+    with pytest.raises(openai.PermissionDeniedError, match="may not use it"):
+        client.chat.completions.create(**{**ask, "model": "fake:40"})
+    assert {each.id.partition("-")[0] for each in client.models.list()} <= {"fake:1", "qwen2.5", "qwen3"}
+    with gateway.http() as http:
+        for key, status in ((secret, 200), (keyed(), 404)):
+            found = http.get(f"/v1/chat/completions/{answer.id}", headers={"authorization": f"Bearer {key}"})
+            assert found.status_code == status
+    listed = json.loads(keyed.command("list", "--json"))["keys"]
+    assert secret not in json.dumps(listed)
+    usage = next(each["usage"] for each in listed if each["id"] == id_of(secret))
+    assert (usage["requests"], usage["completion_tokens"], usage["prompt_tokens"]) == (1, 4, 2)
+
+
+def test_limits(gateway: GatewayProcess, keyed: Any, shared_redis: redis.Redis) -> None:
+    """Each limit refuses with 429, a Retry-After and OpenAI's headers, and what was reserved and not used is given back."""
+    ask: dict[str, Any] = {"model": "fake:1", "messages": HELLO, "max_tokens": 50}
+
+    def refused(client: openai.OpenAI, what: str, **more: Any) -> openai.RateLimitError:
+        with pytest.raises(openai.RateLimitError, match=what) as raised:
+            client.chat.completions.create(**{**ask, **more})
+        assert int(raised.value.response.headers["retry-after"]) >= 1
+        return raised.value
+
+    client = gateway.openai(keyed("--requests", "2"))
+    first = client.chat.completions.with_raw_response.create(**ask)
+    assert first.headers["x-ratelimit-limit-requests"] == "2"
+    assert first.headers["x-ratelimit-remaining-requests"] == "1"
+    client.chat.completions.create(**ask)
+    refused(client, "2 requests a minute")
+
+    secret = keyed("--tokens", "200")
+    client = gateway.openai(secret)
+    client.chat.completions.create(**ask, stop="e")
+    left = wait_until(lambda: float(shared_redis.hget(keys.gateway_allowance(id_of(secret)), "tokens") or 0))
+    assert left > 140
+    refused(client, "200 tokens a minute", max_tokens=5000)
+
+    client = gateway.openai(keyed("--at-once", "1"))
+    stream = client.chat.completions.create(**{**ask, "model": "fake:40", "max_tokens": 4000}, stream=True)
+    next(iter(stream))
+    refused(client, "1 requests at once")
+    stream.close()
+    wait_until(lambda: not shared_redis.zcard(keys.gateway_open(id_of(client.api_key))), about="the stream's place")
+    client.chat.completions.create(**ask)
+
+
+def test_beyond_this_machine(shared_app: Celery) -> None:
+    """A gateway that others can reach does not start without TLS, or without keys, unless it is told to."""
+    runner, app = CliRunner(), SimpleNamespace(app=shared_app)
+    plain = runner.invoke(gateway_cli, ["--address", "0.0.0.0"], obj=app)  # noqa: S104  (it does not listen)
+    assert plain.exit_code == 1
+    assert "--plain-http" in plain.output
+    keyless = runner.invoke(gateway_cli, ["--address", "0.0.0.0", "--plain-http"], obj=app)  # noqa: S104
+    assert keyless.exit_code == 1
+    assert "keys make" in keyless.output

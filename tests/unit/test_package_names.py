@@ -135,7 +135,7 @@ def test_the_engine_starts_beside_a_project_s_own_modules(tmp_path: Path) -> Non
     assert '"mlx"' in run("-m", "celery_mlx.engine.probe", cwd=project)
 
 
-@pytest.mark.parametrize("name", ["ask", "doctor", "fleet", "gateway", "metrics", "models", "service", "up"])
+@pytest.mark.parametrize("name", ["ask", "doctor", "fleet", "gateway", "keys", "metrics", "models", "service", "up"])
 def test_a_command_is_loaded_when_it_is_typed(name: str) -> None:
     """Celery's list of commands describes each as it describes itself, and its options are its own."""
     lazy: click.Command = getattr(celery_mlx_commands, name)
