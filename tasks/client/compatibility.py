@@ -13,7 +13,7 @@ _SEVERAL = "send the request several times, as a group"
 _MAX_TOKENS = "use max_tokens"
 _STOP = "use stop, with texts"
 _TEMPLATE = "use chat_template_kwargs"
-_THINKING = 'use chat_template_kwargs={"enable_thinking": …}, which the templates of many models read'
+_THINKING = "use enable_thinking, which the templates of many models read, or thinking_budget, in tokens"
 _SYSTEM = 'send it as the first message, {"role": "system", "content": …}'
 _OPENING = "an option of the client, and no part of a request; leave it out"
 _MEMORY = "an operator's setting of the model; leave it out"
@@ -68,8 +68,9 @@ INSTEAD = {
     "do_sample": "use temperature=0 for greedy decoding",
     "stop_sequences": "use stop",
     "eos_token_id": _STOP,
-    "enable_thinking": _THINKING,
+    "enable_thinking": "use True or False; it goes to the chat template",
     "thinking": _THINKING,
+    "thinking_token_budget": "use thinking_budget",
     "typical_p": "not supported; use top_p or min_p",
     "xtc_probability": "not supported; use min_p",
     "logit_processors": "use logit_bias or the penalties",
@@ -145,7 +146,7 @@ _HINTS = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
     """The keywords without what changes nothing, and with what is only called by another name.
 
-    ``max_completion_tokens`` is ``max_tokens``, and ``user`` goes into ``metadata``.
+    ``max_completion_tokens`` is ``max_tokens``, ``user`` goes into ``metadata``, and ``enable_thinking`` to the chat template.
 
     Raises:
         InvalidRequest: two names of one thing have different values.
@@ -157,6 +158,11 @@ def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
             raise InvalidRequest(
                 f"max_completion_tokens={most!r:.60} and max_tokens={kept['max_tokens']!r:.60}: use max_tokens alone"
             )
+    if isinstance(thinks := kept.get("enable_thinking"), bool) and isinstance(
+        kept.get("chat_template_kwargs", {}), dict
+    ):
+        del kept["enable_thinking"]
+        kept["chat_template_kwargs"] = {"enable_thinking": thinks, **kept.get("chat_template_kwargs", {})}
     if "user" in kept and isinstance(kept.get("metadata", {}), dict):
         kept["metadata"] = {"user": kept.pop("user"), **kept.get("metadata", {})}
     return kept

@@ -105,6 +105,10 @@ class Parameters(BaseModel):
         Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None,
         Field(description="use none, minimal, low, medium, high or xhigh, with messages"),
     ] = None
+    thinking_budget: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
+        Field(description="use a number of tokens, 0 for no thought, or leave it out"),
+    ] = None
     allow_control_tokens: Annotated[bool, Field(description="use True or False")] = False
     response_format: Annotated[
         ResponseFormat | None,
@@ -137,7 +141,14 @@ class Parameters(BaseModel):
 
     @field_validator(
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "top_logprobs", "presence_penalty"),
-        *("frequency_penalty", "repetition_penalty", "repetition_context_size", "deadline", "keep_alive_s"),
+        *(
+            "frequency_penalty",
+            "repetition_penalty",
+            "repetition_context_size",
+            "thinking_budget",
+            "deadline",
+            "keep_alive_s",
+        ),
         mode="before",
     )
     @classmethod
@@ -272,6 +283,7 @@ class ParameterValues(TypedDict, total=False):
     repetition_context_size: int
     chat_template_kwargs: dict[str, Any]
     reasoning_effort: str
+    thinking_budget: int
     allow_control_tokens: bool
     response_format: type | dict[str, Any]
     regex: str

@@ -242,8 +242,8 @@ class FakeBackend:
         Raises:
             InvalidRequest: a constraint is asked for.
         """
-        if submit.constraint is not None:
-            raise InvalidRequest(f"{submit.constraint.kind}: the fake engine keeps to no constraint; use a real model")
+        if submit.is_bounded:
+            raise InvalidRequest("the fake engine keeps to no constraint and no thinking_budget; use a real model")
 
     def shares_prefill(self, request: Request) -> bool:
         """Never."""

@@ -66,7 +66,7 @@ class Intake(Generic[Prepared]):
             threading.Thread(target=self._tokenise, args=(prepare, lane), name=name, daemon=True).start()
 
     def _lane(self, work: Work) -> SimpleQueue[Work]:
-        if isinstance(work, Submit) and work.constraint is not None:
+        if isinstance(work, Submit) and work.is_bounded:
             return self._constrained
         return self._long if _characters(work) > LONG_CHARACTERS else self._short
 

@@ -93,7 +93,7 @@ class Submit:
 
     ``reasoning_effort`` goes to the chat template, if it knows such a thing.
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
-    ``constraint`` bounds what may be answered.
+    ``constraint`` bounds what may be answered, and ``thinking_budget`` how many tokens may be thought.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
     only, ``"alone"`` with nobody.
     """
@@ -108,9 +108,15 @@ class Submit:
     reasoning_effort: str | None = None
     allow_control_tokens: bool = False
     constraint: Constraint | None = None
+    thinking_budget: int | None = None
     resume: Resume | None = None
     isolate: Isolation = ""
     op: Literal["generate"] = "generate"
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a grammar says which tokens may come."""
+        return self.constraint is not None or self.thinking_budget is not None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

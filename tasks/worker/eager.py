@@ -91,6 +91,7 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
             constraint=parameters.constraint(),
+            thinking_budget=parameters.thinking_budget,
         )
         try:
             process.send(submit)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tests.engine_client import EngineClient
 from tests.scripted_model import make_scripted_model
@@ -151,6 +152,48 @@ def test_each_token_has_its_logprob(engine: EngineClient) -> None:
     """Thoughts and markers are tokens as others are."""
     answer = engine.ask(ASK, 200, sampling=Sampling(temperature=0.0, logprobs=True))
     assert [each.id for each in answer.logprobs] == answer.ids
+
+
+@pytest.mark.parametrize("budget_tokens", [None, 3])
+def test_a_thought_and_then_data(engine: EngineClient, budget_tokens: int | None) -> None:
+    """Thought and answer are one grammar: the thought is free, its budget closes it, a resume changes nothing."""
+    bounds: dict[str, Any] = {
+        "constraint": Constraint(kind="choice", value=json.dumps(["Two", TEXT, "One"])),
+        "thinking_budget": budget_tokens,
+    }
+    task_id = engine.submit(ASK, 200, **bounds)
+    whole = engine.answer(task_id)
+    assert whole.started is not None
+    texts = said(engine, task_id)
+    thought = THOUGHTS[engine.process.config.model]
+    assert texts == {"reasoning": thought[:budget_tokens], "content": TEXT}
+    assert whole.reason == "stop"
+    tasks = []
+    for count in range(1, len(whole.ids)):
+        before = said(engine, task_id, end=count)
+        characters = {kind: len(text) for kind, text in before.items()}
+        started = whole.started
+        resume = Resume(
+            ids=whole.ids[:count],
+            characters=characters,
+            revision=started.revision,
+            prompt_hash=started.prompt_hash,
+        )
+        tasks.append((before, engine.submit(ASK, 200, resume=resume, **bounds)))
+    for before, resumed in tasks:
+        engine.answer(resumed)
+        after = said(engine, resumed)
+        assert {kind: before[kind] + after[kind] for kind in before} == texts
+
+
+def test_a_budget_without_a_constraint(engine: EngineClient) -> None:
+    """The thought ends within its budget, and the answer is free; 0 is no thought at all."""
+    for budget_tokens in (2, 0):
+        task_id = engine.submit(ASK, 60, thinking_budget=budget_tokens)
+        assert engine.answer(task_id).finished
+        texts = said(engine, task_id)
+        assert texts["reasoning"] == THOUGHTS[engine.process.config.model][:budget_tokens]
+        assert texts["content"]
 
 
 def test_a_prompt_that_has_no_thought_open(models: dict[str, Path]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llguidance import LLMatcher
 
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
+from tasks.engine.constraint.lead import Lead
 from tasks.engine.constraint.schema import as_object, faults, without_defaults
 from tasks.engine.constraint.source import source
 from tasks.errors import InvalidRequest
@@ -27,6 +28,7 @@ FIELDS: dict[ConstraintKind, str] = {
     "choice": "choice",
     "lark": "grammar",
 }
+NO_LEAD = Lead()
 #: The grammars that are kept, the last used ones: a task's requests have one schema, a fleet's users a few.
 MOST_GRAMMARS = 64
 
@@ -51,26 +53,31 @@ class Compiler:
         """
         return self._make_tokens()
 
-    def compile(self, constraint: Constraint) -> Grammar:
-        """The grammar of a constraint; one that is known is the same object.
+    def compile(self, constraint: Constraint | None, lead: Lead = NO_LEAD) -> Grammar:
+        """The grammar of an answer; one that is known is the same object.
+
+        Args:
+            constraint: what the answer has to be; ``None`` for any text.
+            lead: what may stand before it.
 
         Raises:
             InvalidRequest: it cannot be enforced, or no answer satisfies it.
         """
-        return self._compiled(constraint)
+        return self._compiled(constraint, lead)
 
-    def _compile(self, constraint: Constraint) -> Grammar:
+    def _compile(self, constraint: Constraint | None, lead: Lead) -> Grammar:
+        strict = constraint is None or constraint.strict
         found = _faults(constraint)
-        if constraint.strict and (fault := next(found, None)):
+        if strict and (fault := next(found, None)):
             raise InvalidRequest(f"response_format: {fault}")
-        text = source(constraint, trims=self.tokens.trims)
+        text = source(constraint, lead=lead, trims=self.tokens.trims)
         root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=LIMITS)
         if root.is_error():
-            raise InvalidRequest(f"{FIELDS[constraint.kind]}: {said(root)}")
-        return Grammar(root, () if constraint.strict else tuple(found))
+            raise InvalidRequest(f"{FIELDS[constraint.kind] if constraint else 'thinking_budget'}: {said(root)}")
+        return Grammar(root, () if strict else tuple(found))
 
 
-def _faults(constraint: Constraint) -> Iterator[str]:
-    if constraint.kind == "json_schema":
+def _faults(constraint: Constraint | None) -> Iterator[str]:
+    if constraint is not None and constraint.kind == "json_schema":
         schema = without_defaults(json.loads(constraint.value))
         yield from faults(as_object(schema), strict=constraint.strict)

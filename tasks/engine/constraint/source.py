@@ -11,29 +11,36 @@ from tasks.engine.constraint.schema import as_object, without_defaults
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
+    from tasks.engine.constraint.lead import Lead
     from tasks.messages.constraint import Constraint
 
 #: White space inside JSON: without a bound a model may go on with it for ever, and some do.
 WHITESPACE = r"[ \n\t]{1,8}"
 #: White space before JSON: templates leave a line end to the model, and SentencePiece's tokens begin with a space.
-LEAD = r"/[ \n]{0,2}/"
+BEFORE_JSON = r"/[ \n]{0,2}/"
 #: The rule that a constraint becomes.
 ANSWER = "answer"
 
 
-def source(constraint: Constraint, *, trims: bool) -> str:
+def source(constraint: Constraint | None, *, lead: Lead, trims: bool) -> str:
     """The grammar of an answer.
 
     Args:
-        constraint: what the request asks for.
+        constraint: what the request asks for; ``None`` for any text.
+        lead: what may stand before it.
         trims: whether the decoder drops a space before the text: then one may stand before an answer of any kind.
     """
-    before = LEAD if constraint.kind in ("json_object", "json_schema") else '" "?' if trims else ""
-    start = {"lark_grammar": f"start: {before} @{ANSWER}"}
+    is_json = constraint is not None and constraint.kind in ("json_object", "json_schema")
+    answer = f"""{BEFORE_JSON if is_json else '" "?' if trims else ""} @{ANSWER}"""
+    if lead.rules:
+        answer = f"lead @{ANSWER}" if lead.required else f"lead @{ANSWER} | {answer}"
+    start = {"lark_grammar": f"start: {answer}\n{lead.rules}"}
     return to_json({"grammars": [start, {"name": ANSWER, **_answer(constraint)}]})
 
 
-def _answer(constraint: Constraint) -> dict[str, Any]:
+def _answer(constraint: Constraint | None) -> dict[str, Any]:
+    if constraint is None:
+        return {"lark_grammar": "start: /(?s:.*)/"}
     value = constraint.value
     if constraint.kind == "lark":
         return {"lark_grammar": value}

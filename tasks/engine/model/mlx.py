@@ -10,6 +10,7 @@ from mlx_lm import utils
 
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.constraint.compiler import Compiler
+from tasks.engine.constraint.lead import lead_of
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.batch import Batch
@@ -142,7 +143,9 @@ class MlxBackend:
         Raises:
             InvalidRequest: it cannot be enforced.
         """
-        return None if submit.constraint is None else self._compiler.compile(submit.constraint)
+        if not submit.is_bounded:
+            return None
+        return self._compiler.compile(submit.constraint, lead_of(self._format, prompt.tail, submit.thinking_budget))
 
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.

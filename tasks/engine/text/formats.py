@@ -50,6 +50,11 @@ class Format:
     names: Mapping[str, str]
     make: Callable[[str, frozenset[str]], Channels]
 
+    @property
+    def markers(self) -> Delimiters | HeaderMarks | None:
+        """What the channels look for; ``None`` where nothing is marked."""
+        return self.make.args[0] if isinstance(self.make, partial) else None
+
     def channels(self, tail: str = "", stop: tuple[str, ...] = ()) -> Channels:
         """The channels of one answer.
 

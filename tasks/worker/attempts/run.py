@@ -209,6 +209,7 @@ class Run:
             reasoning_effort=parameters.reasoning_effort,
             allow_control_tokens=parameters.allow_control_tokens,
             constraint=parameters.constraint(),
+            thinking_budget=parameters.thinking_budget,
             resume=flight.resume(),
             isolate=flight.isolate,
         )
