@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from tasks.broker.limits import Position
+    from tasks.gateway.background import Background
     from tasks.gateway.closing import Closing
     from tasks.gateway.desk import Desk, Ticket
     from tasks.gateway.metrics import Metrics
@@ -43,6 +44,7 @@ class Service:
     """What every answer needs. ``wait_s`` is how long a client without a stream may wait."""
 
     desk: Desk
+    background: Background
     closing: Closing
     metrics: Metrics
     wait_s: float
@@ -53,6 +55,7 @@ class Service:
     ) -> AsyncIterator[tuple[Client, Following]]:
         """Read an answer for a client. Whatever ends that early cancels the request, unless the gateway stops."""
         async with Client(receive, self.closing) as client, Following(ticket.results, client.stirred, after) as found:
+            self.desk.open.add(ticket)
             try:
                 with self.metrics.open_answer():
                     yield client, found
@@ -60,9 +63,10 @@ class Service:
                 self.desk.open.discard(ticket)
                 raise
             except BaseException:
-                if found.is_running:
+                if found.is_running and not ticket.record.background:
                     await self.desk.cancel(ticket)
-                await self.desk.close(ticket, found.choices)
+                if not ticket.record.background:
+                    await self.desk.close(ticket, found.choices)
                 raise
             await self.desk.close(ticket, found.choices)
 
@@ -76,6 +80,7 @@ async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Re
         ClientGone: nobody waits for it.
     """
     until = time.monotonic() + service.wait_s
+    shape = shape_of(ticket.record)
     try:
         async with service.following(ticket, receive) as (client, following):
             while not following.is_over:
@@ -87,12 +92,14 @@ async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Re
                         "timeout",
                         should_retry=False,
                     )
-                service.metrics.count(refuse_cancelled(following.take()))
+                news = refuse_cancelled(following.take())
+                service.metrics.count(news)
+                for said in news:
+                    shape.note(said)
     except GatewayCloses:
         await service.desk.cancel(ticket)
         raise Refusal(503, "this gateway stops: send the request again", "gateway_closing", retry_after_s=1) from None
-    body = shape_of(ticket.record).whole(following.choices)
-    return JSONResponse(body, headers={**ticket.headers, "x-request-id": ticket.record.id})
+    return JSONResponse(shape.whole(following.choices), headers={**ticket.headers, "x-request-id": ticket.record.id})
 
 
 def refuse_cancelled(news: list[Piece | Finish]) -> list[Piece | Finish]:
@@ -112,22 +119,20 @@ class EventStream:
     Args:
         service: what every answer needs.
         ticket: the request.
-        after: how much of each choice the client has; ``None`` where it has not even the beginning.
+        after: how much of each choice the client has; empty where it has not even the beginning.
     """
 
-    def __init__(self, service: Service, ticket: Ticket, after: Sequence[int] | None = None) -> None:
+    def __init__(self, service: Service, ticket: Ticket, after: Sequence[int] = ()) -> None:
         self._service = service
         self._ticket = ticket
-        self._is_new = after is None
-        self._after = after or ()
-        self._shape: Shape = shape_of(ticket.record, self._after)
+        self._shape: Shape = shape_of(ticket.record, after)
         self._has_begun = False
         self._has_said = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         try:
-            async with self._service.following(self._ticket, receive, self._after) as (client, following):
+            async with self._service.following(self._ticket, receive, self._shape.reads_from) as (client, following):
                 await self._stream(client, following, send)
         except ClientGone:
             return
@@ -158,11 +163,10 @@ class EventStream:
         if not news:
             return
         self._service.metrics.count(news)
-        events = [self._shape.say(said) for said in news]
         if not self._has_begun:
             await self._begin(send, None)
         self._has_said = True
-        await self._send(send, events)
+        await self._send(send, [self._shape.say(said) for said in news])
 
     async def _begin(self, send: Send, waits: Position | None) -> None:
         self._has_begun = True
@@ -174,8 +178,7 @@ class EventStream:
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
         media = (b"content-type", f"{frames.MEDIA_TYPE}; charset=utf-8".encode())
         await send({"type": "http.response.start", "status": 200, "headers": [media, *encoded]})
-        if self._is_new:
-            await self._send(send, self._shape.begin())
+        await self._send(send, self._shape.begin())
 
     async def _send(self, send: Send, events: Sequence[bytes], *, more: bool = True) -> None:
         await send({"type": "http.response.body", "body": b"".join(events), "more_body": more})

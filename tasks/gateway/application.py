@@ -15,13 +15,15 @@ from starlette.routing import Route
 from tasks.cli.exporter.exposition import CONTENT_TYPE
 from tasks.cli.overview.state import read_state
 from tasks.errors import GenerationError
-from tasks.gateway import chat, completions, models
+from tasks.gateway import chat, completions, models, responses
 from tasks.gateway.answering import EventStream, answer_whole
 from tasks.gateway.body import read_json
 from tasks.gateway.client import ClientGone
 from tasks.gateway.fleet import overview
 from tasks.gateway.priority import priority_of
 from tasks.gateway.refusal import Refusal, refusal_of
+from tasks.gateway.response_object import response_object
+from tasks.gateway.response_routes import ResponseRoutes
 from tasks.gateway.resumption import places_of
 from tasks.server.connection import translated
 
@@ -60,14 +62,18 @@ class Application:
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
+        response_routes = ResponseRoutes(self._service, self._access)
         posts = {
             "/v1/chat/completions": self._taking(chat.parse, chat.PREFIX),
             "/v1/completions": self._taking(completions.parse, completions.PREFIX),
+            "/v1/responses": self._taking(responses.parse, responses.PREFIX),
+            "/v1/responses/{id}/cancel": response_routes.cancel,
         }
         gets = {
             "/v1/models": self._models,
             "/v1/models/{model:path}": self._model,
             "/v1/chat/completions/{id}": self._retrieve,
+            "/v1/responses/{id}": response_routes.retrieve,
             "/fleet": self._fleet,
             "/health": self._health,
             "/metrics": self._metrics,
@@ -125,6 +131,10 @@ class Application:
                 return await self._resume(request, *places_of(last_event))
             order = parse(body)
             ticket = await self._service.desk.take(order, key, prefix, priority_of(request, order))
+            if order.background:
+                self._service.background.attend(ticket)
+                if not order.stream:
+                    return JSONResponse(response_object(ticket.record, "queued", []))
             if order.stream:
                 return EventStream(self._service, ticket)  # type: ignore[return-value]
             return await answer_whole(self._service, ticket, request.receive)
@@ -141,13 +151,13 @@ class Application:
                 raise Refusal(400, f"Last-Event-ID: {last_event:.80}: is another answer's", "wrong_event")
             return await self._resume(request, request_id, places)
         if request.query_params.get("stream") == "true":
-            return await self._resume(request, request_id, None)
+            return await self._resume(request, request_id, [])
         ticket = await self._service.desk.find(request_id, await self._access.key_of(request))
         return await answer_whole(self._service, ticket, request.receive)
 
-    async def _resume(self, request: Request, request_id: str, places: list[int] | None) -> Response:
+    async def _resume(self, request: Request, request_id: str, places: list[int]) -> Response:
         ticket = await self._service.desk.find(request_id, await self._access.key_of(request))
-        if places is not None and len(places) != ticket.record.choices:
+        if places and len(places) != ticket.record.choices:
             raise Refusal(400, "Last-Event-ID: the answer has another number of choices", "wrong_event")
         return EventStream(self._service, ticket, places)  # type: ignore[return-value]
 

@@ -54,10 +54,13 @@ class ChatShape:
 
     def __init__(self, record: Record, places: Sequence[int] = ()) -> None:
         self._record = record
+        self.reads_from = places
         self._places = [*places] or [0] * record.choices
 
     def begin(self) -> list[bytes]:
-        """The first events of a stream."""
+        """The first events of a stream; none for a client that has them."""
+        if self.reads_from:
+            return []
         delta = {"role": "assistant", "content": ""}
         return [self._chunk(number, delta) for number in range(self._record.choices)]
 
@@ -67,6 +70,9 @@ class ChatShape:
         if isinstance(said, Finish):
             return self._chunk(said.choice, {}, said.logprobs, openai_reason(said))
         return self._chunk(said.choice, {_NAMES.get(said.kind, said.kind): said.text}, said.logprobs)
+
+    def note(self, said: Piece | Finish) -> None:
+        """Nothing: :meth:`whole` takes it from the choices."""
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:
         """The last events of a stream."""

@@ -66,6 +66,7 @@ class CompletionShape:
 
     def __init__(self, record: Record, places: Sequence[int] = ()) -> None:
         self._record = record
+        self.reads_from = places
         self._places = [*places] or [0] * record.choices
 
     def begin(self) -> list[bytes]:
@@ -78,6 +79,9 @@ class CompletionShape:
         text, reason = ("", openai_reason(said)) if isinstance(said, Finish) else (said.text, None)
         choice = {"index": said.choice, "text": text, "logprobs": _logprobs(said.logprobs), "finish_reason": reason}
         return self._event({"choices": [choice], **({"usage": None} if self._record.include_usage else {})})
+
+    def note(self, said: Piece | Finish) -> None:
+        """Nothing: :meth:`whole` takes it from the choices."""
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:
         """The last events of a stream."""

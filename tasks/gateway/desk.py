@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tasks.broker.limits import Position
     from tasks.client.result import GenerateResult
+    from tasks.client.status import RequestStatus
     from tasks.gateway.access_key import AccessKey
     from tasks.gateway.order import Order
     from tasks.gateway.pieces import Choice
@@ -75,6 +76,7 @@ class Desk:
             created=int(time.time()),
             choices=len(order.values),
             include_usage=order.include_usage,
+            background=order.background,
             owner=key.id,
             reserved=order.tokens,
             echo=order.echo,
@@ -114,6 +116,14 @@ class Desk:
         except GenerationError:
             return None
 
+    async def status(self, ticket: Ticket) -> RequestStatus:
+        """How far the first choice of a request has come.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        return await asyncio.to_thread(_look, ticket.results[0])
+
     async def close(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
         """Count what an answer has cost. The usage is known of choices that have ended; of others, what came of them."""
         self.open.discard(ticket)
@@ -136,9 +146,7 @@ class Desk:
                     logger.warning("open requests could not be renewed: %s", error)
 
     def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
-        ticket = Ticket(record, key, [self._generate.AsyncResult(each) for each in record.task_ids], headers)
-        self.open.add(ticket)
-        return ticket
+        return Ticket(record, key, [self._generate.AsyncResult(each) for each in record.task_ids], headers)
 
     async def _send(self, order: Order, record: Record, priority: int) -> None:
         if len(order.values) == 1:
@@ -149,3 +157,8 @@ class Desk:
             for values, task_id in zip(order.values, record.task_ids, strict=True)
         )
         await self._generate.sender.send(members.apply_async)
+
+
+def _look(result: GenerateResult) -> RequestStatus:
+    # The name alone asks Redis for Celery's state.
+    return result.status()

@@ -30,6 +30,29 @@ COMPLETIONS: Mapping[str, str] = MappingProxyType(
         "logprobs": "0 to 5, or more up to 20",
     }
 )
+RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        "background": "the answer is made whether or not anybody reads it; `GET` it later",
+        "conversation": "refused: send the whole conversation as `input`",
+        "include": "`message.output_text.logprobs`; `reasoning.encrypted_content` changes nothing",
+        "input": "a text, or items: messages, function calls and their outputs, reasoning",
+        "instructions": "the first system message",
+        "max_output_tokens": "`max_tokens`",
+        "previous_response_id": "refused: send the whole conversation as `input`",
+        "reasoning": "`effort`",
+        "service_tier": CHAT["service_tier"],
+        "stream": "server-sent events; `starting_after` continues them",
+        "stream_options": "`include_obfuscation` changes nothing",
+        "text": "`format`; `verbosity` changes nothing",
+        "tool_choice": "as in chat",
+        "tools": "functions",
+        "top_logprobs": "0 to 20",
+        "truncation": "`disabled`",
+        "user": CHAT["user"],
+    }
+)
+#: How the entry of a field begins that only has its empty value.
+_REFUSED = "refused: "
 #: Fields that mean something elsewhere and nothing here.
 IGNORED: Mapping[str, str] = MappingProxyType(
     {
@@ -55,7 +78,8 @@ def passed(body: Mapping[str, Any], shaped: Mapping[str, str]) -> dict[str, Any]
 def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:
     """What becomes of a field (``answered``, ``ignored`` or ``refused``), and what there is to say about it."""
     if name in shaped:
-        return "answered", shaped[name]
+        about = shaped[name]
+        return ("refused", about.removeprefix(_REFUSED)) if about.startswith(_REFUSED) else ("answered", about)
     if name in IGNORED:
         return "ignored", IGNORED[name]
     if name in Parameters.model_fields:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tasks.gateway.access import Access
 from tasks.gateway.answering import Service
 from tasks.gateway.application import Application
+from tasks.gateway.background import Background
 from tasks.gateway.closing import Closing
 from tasks.gateway.desk import Desk
 from tasks.gateway.metrics import Metrics
@@ -40,5 +41,6 @@ def make_gateway(generate: GenerateTask, client: redis.Redis, doors: Doors, wait
     """A gateway to this task, whose Redis this client reaches."""
     store, closing = Store(client), Closing()
     access = Access(store, is_open=doors.is_local, needs_no_key=doors.needs_no_key, is_local=doors.is_local)
-    service = Service(Desk(generate, store), closing, Metrics(), wait_s)
+    desk = Desk(generate, store)
+    service = Service(desk, Background(desk), closing, Metrics(), wait_s)
     return Gateway(Application(service, access, client).starlette(), closing)

@@ -12,7 +12,7 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind: TypeAlias = Literal["chat", "completion"]
+Kind: TypeAlias = Literal["chat", "completion", "response"]
 
 #: As many choices as OpenAI takes.
 MAX_CHOICES = 128
@@ -24,7 +24,7 @@ BYTES_A_TOKEN = 4
 class Order:
     """One answer: ``values`` are the parameters of each of its choices.
 
-    ``echo`` is what of the body the answer repeats.
+    ``background``: it is made whether or not anybody reads it. ``echo`` is what of the body the answer repeats.
     """
 
     kind: Kind
@@ -32,6 +32,7 @@ class Order:
     values: list[dict[str, Any]]
     stream: bool = False
     include_usage: bool = False
+    background: bool = False
     service_tier: str = "auto"
     echo: dict[str, Any] = field(default_factory=dict)
 

@@ -22,6 +22,7 @@ class Record:
     created: int
     choices: int = 1
     include_usage: bool = False
+    background: bool = False
     owner: str = ""
     reserved: int = 0
     echo: dict[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tasks.gateway.chat import ChatShape
 from tasks.gateway.completions import CompletionShape
+from tasks.gateway.response_shape import ResponseShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
 
 
 class Shape(Protocol):
-    """One answer's shape."""
+    """One answer's shape. ``reads_from`` is how much of each choice need not be read again."""
+
+    reads_from: Sequence[int]
 
     def begin(self) -> list[bytes]:
         """The first events of a stream."""
 
     def say(self, said: Piece | Finish) -> bytes:
         """The events for a piece of the answer."""
+
+    def note(self, said: Piece | Finish) -> None:
+        """Take a piece of an answer that is not streamed."""
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:
         """The last events of a stream."""
@@ -35,7 +41,11 @@ class Shape(Protocol):
 
 
 #: By :attr:`tasks.gateway.record.Record.kind`.
-SHAPES: Mapping[str, Callable[[Record, Sequence[int]], Shape]] = {"chat": ChatShape, "completion": CompletionShape}
+SHAPES: Mapping[str, Callable[[Record, Sequence[int]], Shape]] = {
+    "chat": ChatShape,
+    "completion": CompletionShape,
+    "response": ResponseShape,
+}
 
 
 def shape_of(record: Record, places: Sequence[int] = ()) -> Shape:

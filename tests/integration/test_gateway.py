@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
@@ -280,6 +282,75 @@ def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
     finally:
         for each in ahead:
             each.close()
+
+
+def test_responses(gateway: GatewayProcess) -> None:
+    """Whole and streamed, thoughts and text, in OpenAI's shapes, strictly; a stream is continued from any event on."""
+    client = gateway.openai()
+    thinks: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "!think@4 hello"}]
+    ask: dict[str, Any] = {
+        "model": "fake:1",
+        "instructions": "Be brief.",
+        "input": "!think@4 hello",
+        "max_output_tokens": 12,
+    }
+    answer = client.responses.create(**ask)
+    Response.model_validate(answer.model_dump(), strict=True)
+    assert [item.type for item in answer.output] == ["reasoning", "message"]
+    thought = answer.output[0].content[0].text
+    assert thought + answer.output_text == text_of(thinks, 12)
+    assert answer.status == "incomplete"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens_details.reasoning_tokens == 4
+
+    events_of: Any = TypeAdapter(ResponseStreamEvent)
+    seen = [
+        events_of.validate_python(each.model_dump(), strict=True)
+        for each in client.responses.create(**ask, stream=True)
+    ]
+    assert [each.type for each in seen[:3]] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+    ]
+    assert seen[-1].type == "response.incomplete"
+    assert seen[-1].response.output_text == answer.output_text
+    numbers = [each.sequence_number for each in seen]
+    assert numbers == sorted(set(numbers))
+    text = "".join(each.delta for each in seen if each.type == "response.output_text.delta")
+    assert text == answer.output_text
+    for after in (0, numbers[3], numbers[3] + 2, numbers[-2]):
+        rest = list(client.responses.retrieve(seen[0].response.id, stream=True, starting_after=after))
+        assert min(each.sequence_number for each in rest) > after
+        assert rest[-1].model_dump() == seen[-1].model_dump()
+    middle = next(each.sequence_number for each in seen if each.type == "response.output_text.delta") + 2
+    deltas = [each for each in seen if each.type == "response.output_text.delta"]
+    known = "".join(each.delta[: max(0, middle - each.sequence_number + len(each.delta))] for each in deltas)
+    rest = list(client.responses.retrieve(seen[0].response.id, stream=True, starting_after=middle))
+    assert known + "".join(each.delta for each in rest if each.type == "response.output_text.delta") == text
+
+
+def test_a_response_in_the_background(gateway: GatewayProcess) -> None:
+    """It is made though nobody reads it, is looked at until it is done, and is cancelled by its id."""
+    client = gateway.openai()
+    begun = client.responses.create(model="fake:1", input="hello", max_output_tokens=40, background=True)
+    assert begun.status == "queued"
+
+    def done() -> Any:
+        found = client.responses.retrieve(begun.id)
+        return found if found.status not in ("queued", "in_progress") else None
+
+    answer = wait_until(done, timeout_s=30, about="the response")
+    assert answer.output_text == text_of(HELLO, 40)
+    long = client.responses.create(model="fake:40", input="hello", max_output_tokens=4000, background=True, stream=True)
+    long_id = next(iter(long)).response.id  # type: ignore[union-attr]
+    long.close()
+    assert client.responses.cancel(long_id).status == "cancelled"
+    wait_until(lambda: client.responses.retrieve(long_id).status == "cancelled", about="the cancel")
+    failed = client.responses.create(model="fake:1", input="!fail", background=True)
+    wait_until(lambda: client.responses.retrieve(failed.id).status == "failed", about="the failure")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve("resp_none")
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params
 
-from tasks.gateway.fields import CHAT, COMPLETIONS, IGNORED, passed, treatment
+from tasks.gateway.fields import CHAT, COMPLETIONS, IGNORED, RESPONSES, passed, treatment
 from tasks.gateway.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ PAGE = Path(__file__).parents[3] / "docs/openai.md"
 ENDPOINTS: Mapping[str, tuple[Any, Mapping[str, str]]] = {
     "/v1/chat/completions": (chat_params.CompletionCreateParamsBase, CHAT),
     "/v1/completions": (completion_create_params.CompletionCreateParamsBase, COMPLETIONS),
+    "/v1/responses": (response_create_params.ResponseCreateParamsBase, RESPONSES),
 }
+INPUTS = {"messages", "model", "prompt", "input"}
 ORDER = ("answered", "ignored", "refused")
 
 
@@ -29,7 +32,10 @@ def fields_table() -> str:
     lines = []
     for path, (params, shaped) in ENDPOINTS.items():
         lines += [f"**`{path}`**", "", "| field | | |", "|---|---|---|"]
-        names = sorted({*params.__annotations__, "stream"} - {"messages", "model", "prompt"} | set(shaped) - {"prompt"})
+        names = sorted(
+            {*params.__annotations__, "stream"} - {"messages", "model", "prompt", "input"}
+            | set(shaped) - {"prompt", "input"}
+        )
         rows = [(name, *treatment(name, shaped)) for name in names]
         lines += [f"| `{name}` | {kind} | {about} |" for name, kind, about in sorted(rows, key=_order)]
         lines.append("")
@@ -61,7 +67,7 @@ def test_the_page_is_what_the_code_gives() -> None:
     assert text == renewed(text)
 
 
-@pytest.mark.parametrize("shaped", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("shaped", [CHAT, COMPLETIONS, RESPONSES])
 def test_what_is_passed_on_is_all_that_is_not_read_here(shaped: Iterable[str]) -> None:
     """Ignored fields go nowhere; an unknown one goes on, to be refused with its name."""
     body = dict.fromkeys([*shaped, *IGNORED, "unknown", "temperature"], 1)
