@@ -17,6 +17,8 @@ from tasks.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from llguidance import LLParserLimits
+
     from tasks.engine.constraint.tokens import Tokens
     from tasks.messages.constraint import Constraint, ConstraintKind
 
@@ -38,10 +40,12 @@ class Compiler:
 
     Args:
         make_tokens: makes the vocabulary, at the first constraint: it takes half a second, which others need not wait for.
+        limits: what compiling and one step may cost.
     """
 
-    def __init__(self, make_tokens: Callable[[], Tokens]) -> None:
+    def __init__(self, make_tokens: Callable[[], Tokens], *, limits: LLParserLimits = LIMITS) -> None:
         self._make_tokens = make_tokens
+        self._limits = limits
         self._compiled = lru_cache(MOST_GRAMMARS)(self._compile)
 
     @cached_property
@@ -71,9 +75,13 @@ class Compiler:
         if strict and (fault := next(found, None)):
             raise InvalidRequest(f"response_format: {fault}")
         text = source(constraint, lead=lead, trims=self.tokens.trims)
-        root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=LIMITS)
-        if root.is_error():
-            raise InvalidRequest(f"{FIELDS[constraint.kind] if constraint else 'thinking_budget'}: {said(root)}")
+        root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)
+        # The first mask is the slowest. What it brings into the lexer's memory is there for the step, and what it costs is known.
+        tried = root.deep_copy()
+        tried.compute_bitmask()
+        if tried.is_error():
+            field = FIELDS[constraint.kind] if constraint is not None else "thinking_budget"
+            raise InvalidRequest(f"{field}: {said(tried)}")
         return Grammar(root, () if strict else tuple(found))
 
 

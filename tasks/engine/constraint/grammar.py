@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 ENGINE = f"llguidance-{llguidance.__version__}"
 #: What compiling and one step may cost. llguidance's own bounds let an ambiguous grammar take 150 ms for a step.
 LIMITS = LLParserLimits(
-    max_items_in_row=500,
-    step_max_items=10_000,
+    max_items_in_row=1_500,
+    step_max_items=5_000,
     step_lexer_fuel=200_000,
     max_lexer_states=50_000,
     max_grammar_size=500_000,

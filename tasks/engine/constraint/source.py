@@ -47,7 +47,9 @@ def _answer(constraint: Constraint | None) -> dict[str, Any]:
     if constraint.kind == "regex":
         return {"lark_grammar": f"start: /{regex_to_lark(value, 'dw')}/"}
     if constraint.kind == "choice":
-        return {"lark_grammar": "start: " + " | ".join(to_json(choice) for choice in json.loads(value))}
+        # One terminal, so that thousands of texts are one item of a step.
+        texts = " | ".join(to_json(choice) for choice in json.loads(value))
+        return {"lark_grammar": f"start: CHOICE\nCHOICE: {texts}"}
     schema = json.loads(value) if constraint.kind == "json_schema" else {"type": "object"}
     options = {"whitespace_pattern": WHITESPACE, "lenient": not constraint.strict}
     return {"json_schema": {**as_object(without_defaults(schema)), "x-guidance": options}}

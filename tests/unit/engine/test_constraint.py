@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
+from llguidance import LLParserLimits
 
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
@@ -81,11 +82,11 @@ def simple(backends: dict[str, MlxBackend]) -> Loop:
     return Loop(max_batch=16, backend=backends["one-by-one"])
 
 
-def ask(loop: Loop, prompt: str, constraint: Constraint | None, **more: Any) -> Answer:
-    """The whole answer of one request."""
-    loop.submit(prompt, more.pop("length", 200), constraint=constraint, sampling=more.pop("sampling", GREEDY), **more)
+def ask(loop: Loop, name: str, constraint: Constraint | None, **more: Any) -> Answer:
+    """The whole answer of one request, whose prompt is its name unless there is one."""
+    loop.submit(name, more.pop("length", 200), constraint=constraint, sampling=more.pop("sampling", GREEDY), **more)
     loop.finish()
-    return loop.answers[prompt]
+    return loop.answers[name]
 
 
 def test_constrained_rows_beside_free_ones(loop: Loop, simple: Loop) -> None:
@@ -138,7 +139,7 @@ def test_kinds(simple: Loop, constraint: Constraint, expected: str | None) -> No
 
 
 def test_an_answer_goes_on_in_mid_string_and_in_mid_character(simple: Loop) -> None:
-    """From each of its tokens on a constrained answer is completed as the undisturbed one."""
+    """From every second of its tokens on a constrained answer is completed as the undisturbed one."""
     constraint = of_schema(
         {
             "type": "object",
@@ -150,7 +151,7 @@ def test_an_answer_goes_on_in_mid_string_and_in_mid_character(simple: Loop) -> N
     whole = ask(simple, "start", constraint)
     assert whole.started is not None
     jsonschema.validate(json.loads(whole.text), json.loads(constraint.value))
-    for count in range(1, len(whole.ids) + 1):
+    for count in {*range(1, len(whole.ids), 2), len(whole.ids)}:
         # The loop's answers are by prompt, and the text that had been shown is in the first part.
         said = "".join(whole.texts[:count])
         resume = Resume(
@@ -216,18 +217,24 @@ def test_what_cannot_be_compiled_is_one_error(compiler: Compiler, constraint: Co
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_of_the_matcher_ends_its_row_alone(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A grammar that fails in mid-answer is an error of its request, and no quiet end; its neighbour goes on."""
-    loop.submit("bound", 50, constraint=Constraint(kind="regex", value="[0-9]{20}"), sampling=GREEDY)
-    loop.submit("beside", 30, sampling=replace(GREEDY, logit_bias={265: -100}))
-    loop.turn(6)
-    row = next(row for row in loop.backend._batch._sampler._rows.values() if row.matcher is not None)
-    row.matcher.take(70)  # a letter, which the grammar does not allow
+def alternatives(count: int) -> str:
+    """Rules of a Lark grammar, all of which a step has to follow."""
+    names = [f"r{number}" for number in range(count)]
+    return f"many: {' | '.join(names)}\n" + "\n".join(f'{name}: "a" {name} | "a{name}"' for name in names)
+
+
+def test_a_grammar_that_is_too_large_for_a_step_fails_alone(loop: Loop) -> None:
+    """It is an error of its request, and no quiet end; the rows beside it say what they say without it."""
+    loop.submit("alone", 30, sampling=replace(GREEDY, logit_bias={265: -100}))
     loop.finish()
-    bound = loop.answers["bound"]
-    assert bound.failed is not None
-    assert "constraint" in bound.failed.message
-    assert len(loop.answers["beside"].ids) == 30
+    large = Constraint(kind="lark", value=f'start: "xy" many\n{alternatives(1000)}')
+    loop.submit("large", 50, constraint=large, sampling=GREEDY)
+    loop.submit("beside", 30, prompt="alone", sampling=replace(GREEDY, logit_bias={265: -100}))
+    loop.finish()
+    failed = loop.answers["large"].failed
+    assert failed is not None
+    assert "the constraint of the answer cannot be kept to from token" in failed.message
+    assert loop.answers["beside"].ids == loop.answers["alone"].ids
 
 
 def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
@@ -237,3 +244,53 @@ def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
     assert [len(each.top) for each in answer.logprobs] == [2, 1]
     assert sum(math.exp(value) for _, _, value in answer.logprobs[0].top) == pytest.approx(1.0)
     assert answer.logprobs[1].logprob == pytest.approx(0.0)
+
+
+def test_bias_and_penalties_choose_among_what_is_allowed(loop: Loop) -> None:
+    """A bias decides between allowed tokens and brings in no other; a penalty moves the answer off what it has said."""
+    a, b, x = (ord(character) - ord("!") for character in "abx")  # the first tokens of the byte-level alphabet
+    letters = Constraint(kind="regex", value="[ab]{6}")
+    for favoured, text in ((a, "a" * 6), (b, "b" * 6)):
+        sampling = Sampling(temperature=0.0, logit_bias={favoured: 50.0, x: 100.0})
+        assert ask(loop, f"biased {text}", letters, sampling=sampling).text == text
+    penalised = Sampling(temperature=0.0, logit_bias={a: 1.0}, frequency_penalty=2.0, presence_penalty=2.0)
+    text = ask(loop, "penalised", Constraint(kind="regex", value="[ab]{40}"), sampling=penalised).text
+    assert {*text} == {"a", "b"}
+    repeated = Sampling(temperature=0.0, repetition_penalty=1e6, logit_bias={a: 30.0, b: 30.0})
+    text = ask(loop, "repeated", Constraint(kind="regex", value="[ab]{2}"), sampling=repeated).text
+    assert {*text} == {"a", "b"}
+
+
+def test_a_seed_draws_the_same_in_any_company(loop: Loop) -> None:
+    """Alone, and beside free and other constrained rows, the draws of a seed are the same tokens of the grammar."""
+    sampling = Sampling(temperature=1.0, seed=7, top_p=0.9)
+    constraint = Constraint(kind="regex", value="[a-z]{40}")
+    alone = ask(loop, "seeded", constraint, sampling=sampling)
+    loop.submit("free", 60)
+    loop.submit("other", 60, constraint=Constraint(kind="regex", value="[0-9]{50}"), sampling=Sampling(temperature=1.0))
+    loop.turn(5)
+    again = ask(loop, "again", constraint, prompt="seeded", sampling=sampling)
+    assert again.ids == alone.ids
+
+
+def test_a_cached_prompt_changes_nothing(loop: Loop) -> None:
+    """The second request with the same long prompt computes less of it, and has the same constrained answer."""
+    prompt = "a long beginning that is kept " * 8
+    constraint = of_schema(PERSON)
+    first = ask(loop, "first", constraint, prompt=prompt)
+    second = ask(loop, "second", constraint, prompt=prompt)
+    assert first.finished is not None
+    assert second.finished is not None
+    assert second.finished.cached_tokens > first.finished.cached_tokens
+    assert second.ids == first.ids
+
+
+def test_what_is_too_large_is_refused_before_it_joins(compiler: Compiler) -> None:
+    """A schema whose first step would cost too much is an error of its request; thousands of choices are none."""
+    objects = [{"type": "object", "properties": {f"p{n}": {"type": "null"}}, "required": [f"p{n}"]} for n in range(100)]
+    strict = Compiler(lambda: compiler.tokens, limits=LLParserLimits(step_max_items=100))
+    with pytest.raises(InvalidRequest, match=r"response_format: .*Too many items"):
+        strict.compile(of_schema({"anyOf": objects}))
+    choices = [f"choice {number}" for number in range(4096)]
+    assert compiler.compile(Constraint(kind="choice", value=json.dumps(choices))).matcher()
+    assert compiler.compile(of_schema({"enum": choices})).matcher()
