@@ -56,6 +56,7 @@ ask = _Lazy(
     "ask",
     help="Ask QUESTION, or what standard input has, and print the answer as it comes. Ctrl-C cancels the request.",
 )
+bulk = _Lazy("bulk", help="Answer a file of requests into a file, on idle slots.")
 doctor = _Lazy(
     "doctor", help="Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space."
 )

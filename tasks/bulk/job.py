@@ -24,6 +24,7 @@ from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from celery import Celery
 
@@ -105,7 +106,10 @@ class Job:
             self._output.open(self.done)
         earlier = self._records.read(self.job_id) if self._source.path is not None else None
         record = self._record
-        record.source, record.output = str(self._source.path or "-"), str((self._output and self._output.path) or "-")
+        record.source, record.output = (
+            _shown(self._source.path),
+            _shown(self._output.path if self._output is not None else None),
+        )
         record.started_at = time.time()
         record.deadline = time.time() + self._options.deadline_s if self._options.deadline_s else 0.0
         if earlier is not None and self.done.numbers:
@@ -127,15 +131,17 @@ class Job:
         self._requests.close()
 
     def __iter__(self) -> Iterator[Finished]:
+        for finished in self.steps():
+            yield from finished
+
+    def steps(self) -> Iterator[list[Finished]]:
+        """What each look at Redis has found finished, be it nothing. It is forgotten once the caller asks for more."""
         look_s = LOOK_S
         while not self._is_over():
-            try:
-                finished = self._step()
-            except BrokerUnavailable as error:
-                logger.warning("%s; the job goes on once Redis is back", error)
-                time.sleep(AWAY_S)
-                continue
-            yield from self._deliver(finished)
+            finished = self._step_patiently()
+            self._write(finished)
+            yield finished
+            self._forget(finished)
             look_s = LOOK_S if finished else min(look_s * 1.5, LONGEST_LOOK_S)
             if not finished:
                 time.sleep(look_s)
@@ -225,19 +231,27 @@ class Job:
     def _finished(self, line: Line | BadLine, error: GenerationError) -> Finished:
         return Finished(line, self._flight.task_id(line.number), None, error)
 
-    def _deliver(self, finished: list[Finished]) -> Iterator[Finished]:
-        """Write lines, hand them out, and forget their requests."""
-        if not finished:
-            return
+    def _step_patiently(self) -> list[Finished]:
+        try:
+            return self._step()
+        except BrokerUnavailable as error:
+            logger.warning("%s; the job goes on once Redis is back", error)
+            time.sleep(AWAY_S)
+            return []
+
+    def _write(self, finished: list[Finished]) -> None:
         records = [each.record() for each in finished]
-        if self._output is not None:
+        if self._output is not None and records:
             self._output.write(records)
         for each, record in zip(finished, records, strict=True):
             self.done.add(each.line.number, record)
             self._flight.finish(each.line.number)
-            yield each
-        with suppress(GenerationError):  # it expires
-            self._requests.forget(each.task_id for each in finished if isinstance(each.line, Line))
+
+    def _forget(self, finished: list[Finished]) -> None:
+        sent = [each.task_id for each in finished if isinstance(each.line, Line)]
+        if sent:
+            with suppress(GenerationError):  # it expires
+                self._requests.forget(sent)
 
     def _look_for_lost(self) -> None:
         """Send requests again that Redis has lost: nobody knows them, at two looks in a row."""
@@ -265,3 +279,7 @@ class Job:
         if force or now >= self._record_at:
             self._record_at = now + RECORD_EVERY_S
             self._cancelled = self._records.write(self.record) or self._cancelled
+
+
+def _shown(path: Path | None) -> str:
+    return "-" if path is None else str(path.absolute())

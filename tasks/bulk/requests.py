@@ -16,6 +16,7 @@ from tasks.client.answer import Answer
 from tasks.client.redaction import redact
 from tasks.errors import Cancelled, GenerationError, InvalidRequest
 from tasks.names import GENERATE
+from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect, translated
 from worker_config.settings import current_settings
@@ -143,6 +144,17 @@ class Requests:
         """
         if task_ids:
             withdraw(self._app, task_ids)
+
+    def withdraw_all(self, job_id: str) -> int:
+        """Take back all requests of a job that wait, whose driver is gone; how many.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        with translated(f"looking for the requests of job {job_id}"):
+            found = [text(name) for name, _ in self._client.hscan_iter(keys.LEDGER, f"bulk-{job_id}-*", count=1000)]
+        self.withdraw(found)
+        return len(found)
 
     def close(self) -> None:
         """Close the connections."""

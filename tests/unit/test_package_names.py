@@ -208,6 +208,7 @@ NO_MODULES = {
     ("tasks/names.py", "tasks.generate"),
     ("tasks/celery.py", "tasks"),
     ("tasks/client/groups.py", "tasks.generate"),
+    ("tasks/bulk/job.py", "tasks.generate"),
     ("tasks/client/fleet_view.py", "tasks.generate"),
     ("tasks/engine/__main__.py", "tasks.engine"),
     ("tasks/broker/results.py", "tasks.errors"),
