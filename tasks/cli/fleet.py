@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tasks.broker.inventory import open_requests
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.state import read_state
@@ -88,13 +89,16 @@ def _show_on_screen(cli: CLIContext, client: redis.Redis, *, once: bool) -> None
     from rich.console import Console
 
     from tasks.cli.overview import screen
+    from tasks.cli.overview.keyboard import Keyboard
+    from tasks.cli.overview.live import LiveView
 
     console = Console(no_color=True if cli.no_color else None, highlight=False)
     try:
         if once:
             screen.show(console, read_state(client))
         else:
-            screen.watch(console, lambda: read_state(client))
+            with Keyboard() as keyboard:
+                LiveView(console, lambda: read_state(client), lambda: open_requests(client)).run(keyboard)
     except GenerationError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

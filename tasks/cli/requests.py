@@ -11,8 +11,9 @@ import click
 
 from tasks.broker.inventory import open_requests
 from tasks.broker.purge import purge_queue
-from tasks.cli.overview.table import Column, fitted
-from tasks.cli.overview.words import NOTHING, age, clean, counted, rate
+from tasks.cli.overview.requests import REQUEST_COLUMNS, request_row
+from tasks.cli.overview.table import fitted
+from tasks.cli.overview.words import clean, counted
 from tasks.cli.remote import client_of
 from tasks.client.result import GenerateResult
 from tasks.errors import GenerationError
@@ -23,20 +24,12 @@ from worker_config.tiers import QUEUES, TIERS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from celery import Celery
+
     from tasks.broker.inventory import OpenRequest
 
-COLUMNS = (
-    Column("request", 0),
-    Column("state", 1),
-    Column("where", 3, least=12),
-    Column("model", 4, least=12),
-    Column("for", 2, justify="right"),
-    Column("tokens", 5, justify="right"),
-    Column("tok/s", 6, justify="right"),
-)
 #: A list for people is cut here.
 SHOWN = 50
-STATES = {"held": "loading", "ended": "ending"}
 
 
 @click.command()
@@ -62,23 +55,10 @@ def request_lines(found: Sequence[OpenRequest], limit: int, width: int | None) -
     if not found:
         yield "no request runs or waits"
         return
-    table = fitted(COLUMNS, [_row(request) for request in found[:limit]], width)
+    table = fitted(REQUEST_COLUMNS, [request_row(request) for request in found[:limit]], width)
     yield from ("".join(cells).rstrip() for cells in table.lines())
     if len(found) > limit:
         yield f"… and {len(found) - limit} more: --limit {len(found)} shows them"
-
-
-def _row(request: OpenRequest) -> tuple[str, ...]:
-    per_s = request.tokens / request.age_s if request.tokens and request.age_s else None
-    return (
-        clean(request.task_id),
-        STATES.get(request.place, request.place),
-        clean(request.worker or request.queue),
-        clean(request.model or NOTHING),
-        NOTHING if request.age_s is None else age(request.age_s),
-        str(request.tokens or NOTHING),
-        rate(per_s),
-    )
 
 
 def _width() -> int | None:
@@ -89,21 +69,32 @@ def _width() -> int | None:
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def cancel(ctx: click.Context, /, task_ids: tuple[str, ...], **_: Any) -> None:
-    """Cancel the requests of these IDs, whether they wait or run."""
-    failed = False
-    for task_id in task_ids:
-        result = GenerateResult(task_id, backend=ctx.obj.app.backend, app=ctx.obj.app)
+    """Cancel the requests of these IDs, whether they wait or run; the beginning of an id will do."""
+    with client_of(ctx.obj) as client:
         try:
-            before = result.status()
-            if before.state in ("unknown", "ended"):
-                failed = True
-                click.echo(f"{clean(task_id)}: not cancelled: {before}", err=True)
-                continue
-            result.revoke(terminate=True)
+            known = [request.task_id for request in open_requests(client)]
+            failed = [task_id for task_id in task_ids if not _cancel(ctx.obj.app, _whole(task_id, known))]
         except GenerationError as error:
-            raise click.ClickException(f"{clean(task_id)}: {error}") from error
-        click.echo(f"{clean(task_id)}: cancelled ({before})")
+            raise click.ClickException(str(error)) from error
     ctx.exit(1 if failed else 0)
+
+
+def _whole(typed: str, known: Sequence[str]) -> str:
+    """The one open request whose id begins like this; what was typed, where there is none or several."""
+    found = [task_id for task_id in known if task_id.startswith(typed)]
+    return found[0] if len(found) == 1 else typed
+
+
+def _cancel(app: Celery, task_id: str) -> bool:
+    """Cancel one request and say so; ``False`` if there is nothing to cancel."""
+    result = GenerateResult(task_id, backend=app.backend, app=app)
+    before = result.status()
+    if before.state in ("unknown", "ended"):
+        click.echo(f"{clean(task_id)}: not cancelled: {before}", err=True)
+        return False
+    result.revoke(terminate=True)
+    click.echo(f"{clean(task_id)}: cancelled ({before})")
+    return True
 
 
 @click.command()

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.metrics.distributions import Histogram, Window, ordered_by_label, summary
+from tasks.metrics.failures import RecentFailures
 from tasks.metrics.tally import Tally, sums
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class MetricsCollector:
         self._window_samples = window_samples
         self._lock = threading.Lock()
         self._running: dict[str, Running] = {}
+        self.failures = RecentFailures(clock)
         self._clear()
 
     def started(
@@ -168,6 +170,7 @@ class MetricsCollector:
         share of the requests that ended. Each distribution of :data:`BUCKETS_MS` has ``count``, ``min``, ``max``,
         ``mean``, ``p50``, ``p95``, ``p99``. ``models`` has the same by model, and their rates add up to the worker's.
         ``queues`` has ``requests_per_s`` by the queue that requests came from.
+        ``failures`` are the last requests that failed.
         ``totals`` counts since the start; ``tasks.metrics.tally.add_totals`` adds it up over workers.
         """
         with self._lock:
@@ -205,6 +208,7 @@ class MetricsCollector:
             "queues": {
                 queue: {"requests_per_s": count / observed_s if observed_s > 0 else 0.0} for queue, count in ended
             },
+            "failures": self.failures.snapshot(),
             "totals": {**sums(totals.values()), "histograms": histograms},
         }
 

@@ -14,7 +14,7 @@ from celery.exceptions import TaskRevokedError
 from click.testing import CliRunner
 
 from tasks.cli import fleet as command
-from tasks.errors import InvalidRequest, StreamTimeout
+from tasks.errors import InvalidRequest, ModelLoadFailed, StreamTimeout
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_a_queue(generate: GenerateTask, fleet: Callable[..., Result]) -> None:
     assert fleet("requests").output == "no request runs or waits\n"
 
 
-def test_scheduled(generate: GenerateTask, fleet: Callable[..., Result]) -> None:
+def test_scheduled(node: Worker, generate: GenerateTask, fleet: Callable[..., Result]) -> None:
     """A request with a countdown is listed as such."""
     result = generate.apply_async(kwargs={"prompt": "hi", "model": "fake:1"}, countdown=500)
     assert (found := listed(fleet, result)) is not None
@@ -144,7 +144,7 @@ def test_cancel(node: Worker, generate: GenerateTask, fleet: Callable[..., Resul
     """A running request ends at once; one that has ended, or that nobody knows, is an error of the command."""
     result = generate.delay(prompt="hi", model="fake:20", max_tokens=8_000)
     next(result.stream(timeout=WAIT_S))
-    said = fleet("cancel", result.id)
+    said = fleet("cancel", result.id[:12])
     assert (said.exit_code, said.output.startswith(f"{result.id}: cancelled (worker {node.node}")) == (0, True)
     assert [chunk.finish_reason for chunk in result.stream(timeout=WAIT_S)][-1] == "cancelled"
     again = fleet("cancel", result.id, "nobody-knows-this")
@@ -153,8 +153,10 @@ def test_cancel(node: Worker, generate: GenerateTask, fleet: Callable[..., Resul
     assert "nobody-knows-this: not cancelled: no worker has claimed it, and nobody knows" in again.output
 
 
-def test_unknown_and_failed(node: Worker, shared_app: Celery, generate: GenerateTask) -> None:
-    """An id of nobody is told from one that waits; an error is told by its code."""
+def test_unknown_and_failed(
+    node: Worker, shared_app: Celery, generate: GenerateTask, fleet: Callable[..., Result]
+) -> None:
+    """An id of nobody is told from one that waits; an error is told by its code, and the fleet shows its reason."""
     assert generate.AsyncResult(str(uuid.uuid4())).status().state == "unknown"
     wrong = shared_app.send_task("tasks.generate", kwargs={"prompt": 1}, queue="tier-under-3B")
     result = generate.AsyncResult(wrong.id)
@@ -162,6 +164,11 @@ def test_unknown_and_failed(node: Worker, shared_app: Celery, generate: Generate
         result.get(timeout=WAIT_S)
     status = result.status()
     assert (status.state, status.error_code, status.finish_reason) == ("ended", "invalid_request", None)
+    with pytest.raises(ModelLoadFailed):
+        generate.delay(prompt="hi", model="fake:1:load_error=broken").get(timeout=WAIT_S)
+    seen = wait_until(lambda: [each for each in json.loads(fleet("--json").output)["failures"] if each["reason"]])
+    assert (seen[0]["node"], seen[0]["code"]) == (node.node, "model_load_failed")
+    assert "broken" in seen[0]["reason"]
 
 
 def test_the_name_of_the_state_is_text(generate: GenerateTask) -> None:

@@ -20,7 +20,7 @@ def lines(state: FleetState, width: int | None = None) -> Iterator[str]:
         yield from _table_lines(fitted(WORKER_COLUMNS, [worker_row(worker) for worker in state.workers], width))
         yield ""
     yield from (f"{clean(field.node)}  unreadable: {clean(field.why)}" for field in state.unreadable)
-    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues], width))
+    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues_of_interest], width))
     if state.warnings:
         yield ""
         yield from (f"warning: {clean(warning)}" for warning in state.warnings)

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker.queues import QueueDepth, depths
 from tasks.cli.overview.words import age, counted
+from tasks.errors import BrokerUnavailable
 from tasks.messages.registry import Unreadable, WorkerRecord
 from tasks.names import COMMAND
 from tasks.registry import Registry
+from tasks.registry.values import number
+from tasks.server.connection import translated
 from worker_config.tiers import QUEUES, TIERS
 
 if TYPE_CHECKING:
@@ -76,8 +79,22 @@ class QueueView:
 
 
 @dataclass(slots=True, frozen=True)
+class Failure:
+    """A request that failed on a worker; ``reason`` is empty where it would quote the request."""
+
+    age_s: float
+    node: str
+    model: str
+    code: str
+    reason: str
+
+
+@dataclass(slots=True, frozen=True)
 class FleetState:
-    """Everything that ``fleet`` shows. ``swept_s`` is how long ago the last sweep was; ``None`` if there was none."""
+    """Everything that ``fleet`` shows. ``swept_s`` is how long ago the last sweep was; ``None`` if there was none.
+
+    ``redis_bytes`` is what Redis uses, of ``redis_most_bytes`` (0: no bound); ``None`` where this client may not ask.
+    """
 
     now: float
     workers: list[WorkerView]
@@ -85,6 +102,26 @@ class FleetState:
     queues: list[QueueView]
     swept_s: float | None
     swept_by: str
+    redis_bytes: int | None = None
+    redis_most_bytes: int = 0
+
+    @property
+    def queues_of_interest(self) -> list[QueueView]:
+        """The tiers' queues, and those of other tasks where something waits."""
+        return [queue for queue in self.queues if queue.tier or queue.depth or queue.scheduled]
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The last requests that failed, of all workers, the newest first."""
+        found = []
+        for worker in self.workers:
+            kept = worker.record.metrics.get("failures")
+            for values in kept if isinstance(kept, list) else ():
+                age_s = number(values.get("age_s")) if isinstance(values, dict) else None
+                if age_s is not None:
+                    texts = (str(values.get(name) or "") for name in ("model", "code", "reason"))
+                    found.append(Failure(age_s + worker.beat_age_s, worker.record.node, *texts))
+        return sorted(found, key=lambda failure: failure.age_s)
 
     @property
     def warnings(self) -> list[str]:
@@ -115,13 +152,15 @@ class FleetState:
             ],
             "unreadable": [asdict(field) for field in self.unreadable],
             "queues": [asdict(queue) for queue in self.queues],
+            "failures": [asdict(failure) for failure in self.failures],
+            "redis": {"used_bytes": self.redis_bytes, "most_bytes": self.redis_most_bytes},
             "sweep": {"age_s": self.swept_s, "by": self.swept_by},
             "warnings": self.warnings,
         }
 
 
 def read_state(client: redis.Redis) -> FleetState:
-    """Look at the fleet: six round trips, whatever its size.
+    """Look at the fleet: seven round trips, whatever its size.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
@@ -139,6 +178,7 @@ def read_state(client: redis.Redis) -> FleetState:
         )
         for record in records
     ]
+    used, most = _redis_memory(client)
     others = sorted({queue for record in records for queue in record.queues} - set(QUEUES))
     return FleetState(
         now=reading.now,
@@ -147,7 +187,20 @@ def read_state(client: redis.Redis) -> FleetState:
         queues=[_queue_view(depth, workers) for depth in depths(client, (*QUEUES, *others))],
         swept_s=None if swept_at is None else max(0.0, reading.now - swept_at),
         swept_by=swept_by,
+        redis_bytes=used,
+        redis_most_bytes=most,
     )
+
+
+def _redis_memory(client: redis.Redis) -> tuple[int | None, int]:
+    """The bytes that Redis uses, and its bound; nothing where this user may not ask for them."""
+    try:
+        with translated("reading Redis' memory"):
+            found: Any = client.info("memory")
+    except BrokerUnavailable:
+        return None, 0
+    used, most = found.get("used_memory"), found.get("maxmemory")
+    return (used if isinstance(used, int) else None), (most if isinstance(most, int) else 0)
 
 
 def _queue_view(depth: QueueDepth, workers: list[WorkerView]) -> QueueView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tasks.cli.overview.words import NOTHING, age, clean, cut, gib, milliseconds, percent, rate, tiers, width
+from tasks.cli.overview.words import NOTHING, age, bar, clean, cut, gib, milliseconds, percent, rate, tiers, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -65,8 +65,8 @@ class Table:
             ]
 
 
-def worker_row(worker: WorkerView) -> tuple[str, ...]:
-    """The cells of one worker, in the order of :data:`WORKER_COLUMNS`."""
+def worker_row(worker: WorkerView, *, bars: bool = False) -> tuple[str, ...]:
+    """The cells of one worker, in the order of :data:`WORKER_COLUMNS`; with ``bars`` its slots are drawn."""
     record, usage, metrics = worker.record, worker.record.usage, worker.record.metrics
     first_token = metrics.get("first_token_ms")
     hardware = record.hardware
@@ -77,7 +77,7 @@ def worker_row(worker: WorkerView) -> tuple[str, ...]:
         f"{chip} (sim)" if hardware.get("overridden") else chip,
         tiers(record.queues),
         f"{worker.condition}: {reason}" if reason else worker.condition,
-        f"{sum(record.busy.values())}/{record.concurrency}",
+        _slots(sum(record.busy.values()), record.concurrency, bars=bars),
         " ".join(clean(model) for model in record.models) or NOTHING,
         rate(metrics.get("tokens_per_s")),
         milliseconds(first_token.get("p95") if isinstance(first_token, dict) else None),
@@ -87,15 +87,15 @@ def worker_row(worker: WorkerView) -> tuple[str, ...]:
     )
 
 
-def queue_row(queue: QueueView) -> tuple[str, ...]:
-    """The cells of one queue, in the order of :data:`QUEUE_COLUMNS`."""
+def queue_row(queue: QueueView, *, bars: bool = False) -> tuple[str, ...]:
+    """The cells of one queue, in the order of :data:`QUEUE_COLUMNS`; with ``bars`` its slots are drawn."""
     return (
         queue.tier or NOTHING,
         clean(queue.queue),
         f"{queue.depth}+{queue.scheduled}" if queue.scheduled else str(queue.depth),
         NOTHING if queue.oldest_s is None else age(queue.oldest_s),
         str(queue.workers),
-        f"{queue.busy}/{queue.slots}" if queue.slots else NOTHING,
+        _slots(queue.busy, queue.slots, bars=bars) if queue.slots else NOTHING,
     )
 
 
@@ -122,6 +122,10 @@ def fitted(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], limit: 
         [tuple(row[i] for i in kept) for row in rows],
         tuple(wanted[i] for i in kept),
     )
+
+
+def _slots(busy: int, slots: int, *, bars: bool) -> str:
+    return bar(busy, slots) if bars else f"{busy}/{slots}"
 
 
 def _padded(cell: str, columns: int, justify: str) -> str:

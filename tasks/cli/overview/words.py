@@ -8,7 +8,10 @@ from unicodedata import combining, east_asian_width
 from worker_config.tiers import TIERS
 
 NOTHING = "–"
+MIB = 1024**2
 GIB = 1024**3
+BAR_COLUMNS = 8
+FULL, EMPTY = "█", "░"
 
 
 def clean(value: Any) -> str:
@@ -50,6 +53,14 @@ def number_of(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def bar(part: int, whole: int, columns: int = BAR_COLUMNS) -> str:
+    """A share as a bar and in figures: ``████░░ 6/10``; the smallest share and the largest rest both show."""
+    if whole <= 0:
+        return f"{part}/{whole}"
+    full = min(max(round(columns * part / whole), 1 if part else 0), columns if part >= whole else columns - 1)
+    return f"{FULL * full}{EMPTY * (columns - full)} {part}/{whole}"
+
+
 def rate(value: Any) -> str:
     """``0``, ``8.5``, ``120``, ``3.2k``."""
     found = number_of(value)
@@ -84,6 +95,11 @@ def gib(value: Any) -> str:
     if found is None:
         return NOTHING
     return f"{found / GIB:.1f}" if found < 10 * GIB else f"{found / GIB:.0f}"
+
+
+def size(value: int) -> str:
+    """Bytes with their unit: ``13 MB``, ``2.0 GB``."""
+    return f"{gib(value)} GB" if value >= GIB else f"{value / MIB:.0f} MB"
 
 
 def tiers(queues: list[str]) -> str:

@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 from tasks.broker.fingerprint import fingerprint, kept_s, other_request
 from tasks.client.chaining import with_previous
 from tasks.client.parameters import parse
-from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, UnknownModel, error_for
+from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, InvalidRequest, UnknownModel, error_for
 from tasks.journal.items import Asks
 from tasks.journal.writer import new_nonce
 from tasks.messages.engine import Submit
@@ -232,7 +232,14 @@ class Run:
         self._worker.metrics.ended(
             self._task_id, _metric(outcome), prompt_tokens=flight.prompt_tokens, cached_tokens=flight.cached_tokens
         )
+        if isinstance(outcome, Error):
+            self._note_failure(flight.model, outcome.code, outcome.message)
         logs.ended(flight, outcome)
+
+    def _note_failure(self, model: str, code: str, message: str) -> None:
+        # What is wrong with a request is said with its own words, which may be a part of a prompt.
+        reason = "" if issubclass(error_for(code), InvalidRequest) else message
+        self._worker.metrics.failures.note(self._task_id, model, code, reason)
 
     def _note_start(self, flight: Flight) -> None:
         queue, resumed = self._job.queue, bool(flight.ids)
@@ -271,6 +278,7 @@ class Run:
         self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, entry))
         self._worker.metrics.started(self._task_id, "(refused)", queue=self._job.queue)
         self._worker.metrics.ended(self._task_id, "failed")
+        self._note_failure("", error.code, str(error))
         logs.refused(self._task_id, error)
         raise error
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tasks.broker.inventory import OpenRequest
 from tasks.cli.overview import plain, screen, words
 from tasks.cli.overview.details import departed_lines, worker_lines
+from tasks.cli.overview.live import LiveView
 from tasks.cli.overview.state import FleetState, QueueView, WorkerView
 from tasks.cli.overview.table import WORKER_COLUMNS, fitted, worker_row
 from tasks.errors import BrokerUnavailable
 from tasks.messages.registry import EngineState, Unreadable, WorkerRecord
 from worker_config.tiers import GIB, QUEUES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.cli.overview.keyboard import Keyboard
 
 FULL: dict[str, Any] = {
     "concurrency": 18,
@@ -215,10 +224,31 @@ def test_markup_in_a_record_stays_text() -> None:
     assert any("[red]x" in line for line in rendered(state(view(models=["[red]x"])), 200))
 
 
-def test_the_live_view_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+class Keys:
+    """A keyboard on which these are typed, one at each look; then somebody interrupts."""
+
+    def __init__(self, *typed: str) -> None:
+        self._typed = list(typed)
+
+    def key(self, timeout_s: float) -> str:
+        if not self._typed:
+            raise KeyboardInterrupt
+        return self._typed.pop(0)
+
+
+def live(keys: Keys, read: Callable[[], FleetState], *requests: OpenRequest) -> str:
+    """All that a live view has shown, on a terminal of 100 columns."""
+    console = Console(file=io.StringIO(), width=100, height=24, force_terminal=True, color_system=None)
+    view_ = LiveView(console, read, lambda: requests, refresh_s=0.0)
+    with suppress(KeyboardInterrupt):
+        view_.run(cast("Keyboard", keys))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_live_view_outlives_an_outage() -> None:
     """While Redis is away the last state stays, with a line that says how old it is."""
-    answers: list[Any] = [state(view()), BrokerUnavailable("reading: away"), state(view()), KeyboardInterrupt()]
-    shown: list[str] = []
+    answers: list[Any] = [state(view()), BrokerUnavailable("reading: away"), state(view("back@lab"))]
 
     def read() -> FleetState:
         answer = answers.pop(0)
@@ -227,18 +257,76 @@ def test_the_live_view_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -> No
         assert isinstance(answer, FleetState)
         return answer
 
-    overview = screen.overview
+    shown = live(Keys("", ""), read)
+    before, _, after = shown.partition("warning: shown as of 0s ago: reading: away")
+    assert "mac@lab" in before
+    assert "back@lab" in after
 
-    def remember(*args: Any, stale: str = "") -> Any:
-        shown.append(stale)
-        return overview(*args, stale=stale)
 
-    monkeypatch.setattr(screen, "REFRESH_S", 0.0)
-    monkeypatch.setattr(screen, "overview", remember)
-    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
-    with pytest.raises(KeyboardInterrupt):
-        screen.watch(console, read)
-    assert shown == ["", "shown as of 0s ago: reading: away", ""]
+def test_keys_change_what_is_shown() -> None:
+    """r shows the requests, w the workers again, q ends it; the last line says which there are."""
+    running = OpenRequest("83d19131-6b0c", "running", "qwen3-4b", "tier-3-7B", "mac@lab", 12.0, 240)
+    shown = live(Keys("r", "w", "q", "r"), lambda: state(view()), running)
+    workers, requests, again = shown.partition("83d19131-6b0c")[0], shown, shown.rpartition("83d19131-6b0c")[2]
+    assert "q quit   r requests" in workers
+    assert re.search(r"83d19131-6b0c +running +mac@lab +qwen3-4b +12s +240 +20", requests)
+    assert "q quit   w workers and queues" in requests
+    assert "q quit   r requests" in again
+
+
+def test_where_something_waits_there_is_colour() -> None:
+    """A queue with requests is yellow, one without is not; slots are a bar."""
+    waits = QueueView("tier-3-7B", "3-7B", depth=7, oldest_s=9.0, workers=1, slots=8, busy=2)
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
+    console.print(screen.overview(state(view(), queues=[waits]), 120, 30))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert re.search(r"\x1b\[33m +7 +\x1b\[0m", text)
+    assert "██░░░░░░ 2/8" in text
+    assert "\x1b[1;33m7 requests waiting" in text
+    console.print(screen.overview(state(view()), 120, 30))
+    assert "tokens/s, 0 requests waiting\x1b[0m" in console.file.getvalue()
+
+
+def test_redis_and_recent_failures() -> None:
+    """Redis' memory is in the first line; the last failures of all workers are at the end, the newest first."""
+    kept = [
+        {"age_s": 100.0, "model": "a", "code": "engine_failed", "reason": "it died"},
+        {"age_s": 2.0, "model": "b", "code": "invalid_request", "reason": ""},
+        "garbage",
+    ]
+    fleet = state(view(metrics={"failures": kept}), redis_bytes=13 << 20, redis_most_bytes=4 * GIB)
+    lines = rendered(fleet, 100, 30)
+    assert lines[0].endswith("0 requests waiting, Redis 13 MB of 4.0 GB")
+    assert rendered(fleet, 60, 30)[0].endswith("…")
+    assert lines[-2:] == ["  5s ago  mac@lab b  invalid_request", "  2m ago  mac@lab a  engine_failed: it died"]
+    assert [each["code"] for each in fleet.as_json()["failures"]] == ["invalid_request", "engine_failed"]
+
+
+def test_many_requests_fit_a_low_terminal() -> None:
+    """Those that do not fit are counted."""
+    found = [OpenRequest(f"id-{n}", "waiting", None, "tier-3-7B", None, 1.0, 0) for n in range(100)]
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    console.print(screen.request_list(state(view()), found, 80, 24))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert any(re.fullmatch(r"… and \d+ more", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "drawn"),
+    [
+        (0, 10, "░░░░░░░░ 0/10"),
+        (1, 60, "█░░░░░░░ 1/60"),
+        (59, 60, "███████░ 59/60"),
+        (5, 5, "████████ 5/5"),
+        (0, 0, "0/0"),
+    ],
+)
+def test_a_bar_shows_the_least_and_the_last(part: int, whole: int, drawn: str) -> None:
+    """One busy slot of many is seen, and so is the last free one."""
+    assert words.bar(part, whole) == drawn
 
 
 def test_details_show_everything() -> None:
