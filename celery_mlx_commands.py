@@ -65,7 +65,8 @@ gateway = _Lazy("gateway", help="Answer OpenAI's clients over HTTP. Any number o
 keys = _Lazy("keys", help="Make, list and revoke the API keys of the gateway.")
 metrics = _Lazy("metrics", help="Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet.")
 models = _Lazy(
-    "models", help="List the models that may be asked for, which of them are on this disk, and where they are loaded."
+    "models",
+    help="List the models that may be asked for: which fit this machine, are on its disk, and which workers take them.",
 )
 service = _Lazy("service", help="Run a worker, or what stands beside it, as a service of this machine.")
 up = _Lazy(

@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tasks.cli.diagnosis.models import folder_of
+from tasks.cli.model_removal import NotRemovable, removable_folder, remove_folder, size_of_folder
 from tasks.cli.overview.columns import aligned
-from tasks.cli.overview.words import NOTHING, gib, percent
+from tasks.cli.overview.models import COLUMNS, doing, model_line, model_row
+from tasks.cli.overview.words import NOTHING, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError, refuse
+from tasks.hardware import detect
 from tasks.messages.encoding import to_json
 from tasks.models.description import describe
-from tasks.models.files import read_model_size
 from tasks.models.footprint import local_source
 from tasks.models.reading import ModelFilesUnreadable
-from tasks.models.routing import tier_of
 from tasks.worker.engines.download import Download
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.environment import SettingError
@@ -32,46 +33,35 @@ if TYPE_CHECKING:
 
     from celery.bin.base import CLIContext
 
-    from tasks.messages.registry import EngineState
+    from tasks.cli.overview.state import WorkerView
     from worker_config.catalogue import Catalogue, ModelEntry
 
 LOOK_S = 0.2
-COLUMNS = ("model", "tier", "on this disk", "source", "loaded on")
-
-
-@dataclass(slots=True, frozen=True)
-class Line:
-    """One model: ``disk`` is ``yes``, ``partly`` or ``no``, ``bytes`` its weights; ``workers`` says what each does with it."""
-
-    model: str
-    tier: str
-    source: str
-    disk: str
-    bytes: int | None
-    workers: dict[str, str]
 
 
 @click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
-    """List the models that may be asked for, which of them are on this disk, and where they are loaded."""
+    """List the models that may be asked for: which fit this machine, are on its disk, and which workers take them."""
     if ctx.invoked_subcommand is not None:
         return
-    loaded, problem = _loaded(ctx.obj)
+    live, problem = _live_workers(ctx.obj)
+    loaded = _loaded(live)
     entries = dict(_catalogue().models)
     for name in loaded:
         entry = _resolved(name)
         if entry is not None:
             entries.setdefault(name, entry)
-    lines = [_line(entry, loaded.get(name, {})) for name, entry in entries.items()]
+    hardware = detect(current_settings())
+    lines = [model_line(entry, hardware, live, loaded.get(name, {})) for name, entry in entries.items()]
     if as_json:
         click.echo(to_json({"models": [asdict(line) for line in lines], "problem": problem}))
         return
-    for row in aligned([COLUMNS, *(_row(line) for line in lines)]):
+    for row in aligned([COLUMNS, *(model_row(line) for line in lines)]):
         click.echo(row)
     if problem:
-        click.echo(f"warning: where they are loaded is not known: {problem}", err=True)
+        click.echo(f"warning: which workers there are is not known: {problem}", err=True)
 
 
 @models.command()
@@ -124,6 +114,25 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
     click.echo(f"{entry.name} is here: {download.source.path}")
 
 
+@models.command()
+@click.argument("model")
+@click.option("--force", "-f", is_flag=True, help="Do not ask.")
+@click.pass_context
+def remove(ctx: click.Context, /, model: str, force: bool, **_: Any) -> None:
+    """Remove a MODEL's files from this machine. A hub model is fetched again when it is asked for."""
+    live, _ignored = _live_workers(ctx.obj)
+    try:
+        entry = _catalogue().resolve(model)
+        folder = removable_folder(entry, _loaded(live).get(entry.name, {}))
+        size = size_of_folder(folder)
+        if not force:
+            click.confirm(f"Remove {size} in {folder}? Other programs may use the hub's cache too.", abort=True)
+        remove_folder(folder)
+    except (ModelNotAllowed, NotRemovable) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{entry.name} is removed: {size} in {folder}")
+
+
 def _add_order(name: str, about: str) -> None:
     """A command that has a worker do something with a model (:mod:`tasks.worker.celery.control`)."""
 
@@ -140,26 +149,22 @@ _add_order("unload", "Have a WORKER end a MODEL once its requests are done, pinn
 _add_order("pin", "Have a WORKER load a MODEL and keep it, whatever else is asked for.")
 
 
-def _loaded(cli: CLIContext) -> tuple[dict[str, dict[str, str]], str]:
-    """By model and worker what live workers do with it; and why that is not known, if it is not."""
+def _live_workers(cli: CLIContext) -> tuple[list[WorkerView], str]:
+    """The live workers; and why they are not known, if they are not."""
     try:
         with client_of(cli) as client:
-            state = state_of(client)
+            return [worker for worker in state_of(client).workers if worker.leased], ""
     except click.ClickException as error:
-        return {}, error.message
+        return [], error.message
+
+
+def _loaded(live: list[WorkerView]) -> dict[str, dict[str, str]]:
+    """By model and worker what live workers do with it."""
     found: dict[str, dict[str, str]] = {}
-    for worker in state.workers:
-        for engine in worker.record.engines if worker.leased else ():
-            found.setdefault(engine.model, {})[worker.record.node] = _doing(engine)
-    return found, ""
-
-
-def _doing(engine: EngineState) -> str:
-    if engine.state == "downloading" and engine.fraction is not None:
-        return f"downloading {percent(100 * engine.fraction)}"
-    if engine.pinned and engine.state == "ready":
-        return "pinned"
-    return engine.state
+    for worker in live:
+        for engine in worker.record.engines:
+            found.setdefault(engine.model, {})[worker.record.node] = doing(engine)
+    return found
 
 
 def _catalogue() -> Catalogue:
@@ -175,33 +180,6 @@ def _resolved(name: str) -> ModelEntry | None:
         return _catalogue().resolve(name)
     except ModelNotAllowed:
         return None
-
-
-def _line(entry: ModelEntry, workers: dict[str, str]) -> Line:
-    try:
-        tier = tier_of(entry).name
-    except GenerationError:
-        tier = ""
-    source = entry.source if entry.kind in ("hub", "path") else entry.kind
-    disk, weights_bytes = _on_disk(entry)
-    return Line(entry.name, tier, source, disk, weights_bytes, workers)
-
-
-def _on_disk(entry: ModelEntry) -> tuple[str, int | None]:
-    folder = folder_of(entry)
-    if folder is None or not folder.is_dir():
-        return "no", None
-    try:
-        size = read_model_size(folder).weights_bytes
-    except ModelFilesUnreadable:
-        return "partly", None
-    return ("yes" if size is not None else "partly"), size
-
-
-def _row(line: Line) -> tuple[str, ...]:
-    disk = f"{gib(line.bytes)} GB" if line.disk == "yes" else line.disk.replace("no", NOTHING)
-    where = ", ".join(f"{node}{'' if doing == 'ready' else f' ({doing})'}" for node, doing in line.workers.items())
-    return line.model, line.tier, disk, line.source, where or NOTHING
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ from tasks.client.chaining import previous_of, with_previous
 from tasks.client.options import checked, checked_id
 from tasks.client.parameters import Parameters, check, normalise
 from tasks.client.plain import plain
-from tasks.errors import InvalidRequest
+from tasks.errors import ContextExceeded, InvalidRequest
+from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.settings import current_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +31,39 @@ def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any]) -> Re
 
     Raises:
         InvalidRequest: a field or an option is unknown, missing or out of bounds; the message names it.
+        ContextExceeded: ``max_tokens`` alone is more than the model's context.
     """
     options = checked(options, Parameters.model_fields)
     task_id = checked_id(task_id)
     args, kwargs = arguments(args, kwargs)
     previous = plain(previous_of(args), "the positional argument")
     sent = normalise(kwargs)
+    parameters = check(with_previous(previous, sent))
+    _require_room(parameters)
     return Request(
         args=[] if previous is None else [previous],
         kwargs=sent,
         task_id=task_id,
         options=options,
-        parameters=check(with_previous(previous, sent)),
+        parameters=parameters,
     )
+
+
+def _require_room(parameters: Parameters) -> None:
+    """Refuse an answer that is longer than the model's context, where the catalogue says how long that is.
+
+    Raises:
+        ContextExceeded: it is.
+    """
+    name = parameters.model or current_settings().default_model
+    with suppress(ModelNotAllowed):  # which the route says better
+        entry = current_catalogue().resolve(name)
+        context, longest = entry.context_tokens, parameters.max_tokens
+        if context is not None and longest is not None and longest >= context:
+            raise ContextExceeded(
+                f"max_tokens={longest}: {entry.name} has a context of {context} tokens, for the prompt and the answer together: "
+                "ask for fewer"
+            )
 
 
 def arguments(args: Any, kwargs: Any) -> tuple[list[Any] | tuple[Any, ...], dict[str, Any]]:

@@ -6,12 +6,15 @@ import json
 import os
 import pty
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +24,11 @@ from click.testing import CliRunner
 from tasks.cli import models as command
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed, OutOfMemory
+from tasks.messages.registry import EngineState
+from tasks.registry import Registry
 from tasks.server import keys
+from tasks.server.connection import connect
+from tests.fleet import LEASE_MS, record
 from tests.hub_server import BLOCK_BYTES, HubServer
 from tests.support import ROOT, wait_until
 from tests.tiny_model import make_tiny_model
@@ -266,6 +273,18 @@ class TestElsewhere:
         long.revoke(terminate=True)
 
 
+def refused_while_loaded(models: Callable[..., Result], url: str, name: str) -> str:
+    """What ``remove`` says of a model that a worker on this machine has loaded."""
+    known = record(f"one@{socket.gethostname()}", engines=[EngineState(model=name, state="ready")])
+    with closing(connect(url)) as client:
+        registry = Registry(client)
+        registry.register(known, LEASE_MS)
+        said = models("remove", "-f", name)
+        registry.leave(known)
+    assert said.exit_code == 1
+    return said.output
+
+
 def _aside(generate: GenerateTask) -> bool:
     with generate.app.connection_for_read() as connection:
         return bool(connection.default_channel.client.zcard(keys.ASIDE))
@@ -295,6 +314,10 @@ class TestCommands:
         assert engines(node)["fake:2"].pinned
         line = next(line for line in models().output.splitlines() if line.startswith("fake:2"))
         assert line.endswith(f"{node.node} (pinned)")
+        takers = {each["model"]: each["takers"] for each in json.loads(models("--json").output)["models"]}
+        assert takers["fake:2"] == [node.node]
+        assert takers["qwen3-1.7b"] == [], "its budget has no room for this one"
+        assert takers["llama-3.3-70b"] == []
         assert "fake:2 ends" in models("unload", node.node, "fake:2").output
         wait_until(lambda: not engines(node), timeout_s=WAIT_S)
         again = models("unload", node.node, "fake:2")
@@ -320,7 +343,33 @@ class TestCommands:
             "disk": "no",
             "bytes": None,
             "workers": {},
+            "fits_here": found["qwen3-8b"]["fits_here"],
+            "takers": [],
         }
+        title, first = models().output.splitlines()[:2]
+        assert re.split(r"  +", title) == ["model", "tier", "fits here", "on this disk", "source", "workers"]
+        assert re.split(r"  +", first)[:3] == ["smollm2-135m", "<3B", "yes"]
+        assert found["llama-3.3-70b"]["fits_here"] is False
+
+    def test_remove(
+        self, models: Callable[..., Result], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A hub model's folder is gone, with its size said; what is not here, loaded here, or somebody's own stays."""
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+        repository = tmp_path / "models--mlx-community--tiny-1B"
+        (repository / "blobs").mkdir(parents=True)
+        (repository / "blobs" / "weights").write_bytes(b"x" * 3_000_000)
+        assert "loaded on one@" in refused_while_loaded(models, redis_url, "mlx-community/tiny-1B")
+        asked = models("remove", "mlx-community/tiny-1B")
+        assert (asked.exit_code, repository.is_dir()) == (1, True)
+        assert f"Remove 3 MB in {repository}?" in asked.output
+        removed = models("remove", "-f", "mlx-community/tiny-1B")
+        assert removed.output == f"mlx-community/tiny-1B is removed: 3 MB in {repository}\n"
+        assert not list(tmp_path.iterdir())
+        again = models("remove", "-f", "mlx-community/tiny-1B")
+        assert (again.exit_code, "is not on this machine" in again.output) == (1, True)
+        assert "neither in the catalogue" in models("remove", "who/knows").output
+        assert "fake:1 has no files" in models("remove", "fake:1").output
 
     def test_pull(
         self, models: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundled_model: Path

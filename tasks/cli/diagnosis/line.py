@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Level: TypeAlias = Literal["ok", "warning", "failure"]
+#: A ``note`` is neither good nor bad: what this machine is not for.
+Level: TypeAlias = Literal["ok", "note", "warning", "failure"]
 
 GIB = 1024**3
 

@@ -46,7 +46,10 @@ def tier_lines(hardware: Hardware) -> Iterator[Line]:
     offer = capabilities(hardware)
     for tier in offer.tiers:
         yield Line("ok", tier.tier.name, f"{tier.slots} requests at once, queue {tier.tier.queue}")
-    yield Line("ok", "beyond", offer.why_not_next or "nothing: this machine serves every tier")
+    if offer.why_not_next:
+        yield Line("note", "beyond", offer.why_not_next)
+    else:
+        yield Line("ok", "beyond", "nothing: this machine serves every tier")
     yield Line("ok", "budget", f"{gib(offer.memory_budget_bytes)} for weights and KV caches of all models")
 
 

@@ -113,7 +113,7 @@ def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line
     yield Line("ok", "on this disk", ", ".join(here) or "none yet")
     yield Line("ok", "to be fetched", ", ".join(hub) or "none")
     if larger:
-        yield Line("ok", "too large here", ", ".join(larger))
+        yield Line("note", "too large here", ", ".join(larger))
 
 
 def folder_of(entry: ModelEntry) -> Path | None:

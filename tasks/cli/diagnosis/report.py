@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.cli.diagnosis.line import Line
     from tasks.hardware import Hardware
 
-STYLES = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "bold red")}
+STYLES = {"ok": ("✓", "green"), "note": ("–", "dim"), "warning": ("!", "yellow"), "failure": ("✗", "bold red")}
 PLAIN_WIDTH = 14
 
 
@@ -52,7 +52,7 @@ class PlainReport:
             self._levels.append(line.level)
             source = f" [{line.source}]" if line.source else ""
             self._print(f"  {line.level:<8} {line.what:<{PLAIN_WIDTH}} {line.says}{source}")
-            if line.remedy and line.level != "ok":
+            if line.remedy and line.level not in ("ok", "note"):
                 self._print(f"  {'':<8} {'':<{PLAIN_WIDTH}} -> {line.remedy}")
 
     def end(self, hardware: Hardware | None) -> None:
@@ -90,7 +90,7 @@ class RichReport:
             says = Text(line.says, style="" if line.level == "ok" else style)
             if line.source:
                 says.append(f"  {line.source}", style="dim")
-            if line.remedy and line.level != "ok":
+            if line.remedy and line.level not in ("ok", "note"):
                 says.append(f"\n→ {line.remedy}", style="cyan")
             table.add_row(Text(mark, style=style), Text(line.what), says)
         self._console.print(Text(title, style="bold"), table, "")

@@ -13,7 +13,7 @@ import pytest
 from tasks.client.options import checked, checked_id
 from tasks.client.parameters import Parameters
 from tasks.client.request import prepare
-from tasks.errors import InvalidRequest
+from tasks.errors import ContextExceeded, InvalidRequest
 
 
 def refused(**options: Any) -> str:
@@ -123,3 +123,14 @@ class TestArguments:
             InvalidRequest, match=r"priority: an option and not a field of generate: use generate.apply_async"
         ):
             prepare(None, {"prompt": "x", "priority": 5}, None, {})
+
+
+def test_an_answer_longer_than_the_context() -> None:
+    """Refused where it is sent, before a worker has loaded the model for it; a model whose context nobody knows is not."""
+    with pytest.raises(ContextExceeded) as caught:
+        prepare(None, {"prompt": "a", "model": "smollm2-135m", "max_tokens": 8192}, None, {})
+    assert str(caught.value) == (
+        "max_tokens=8192: smollm2-135m has a context of 8192 tokens, for the prompt and the answer together: ask for fewer"
+    )
+    prepare(None, {"prompt": "a", "model": "smollm2-135m", "max_tokens": 8191}, None, {})
+    prepare(None, {"prompt": "a", "model": "mlx-community/some-1B", "max_tokens": 10**9}, None, {})
