@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tasks import __version__ as __version__
     from tasks import app as app
     from tasks import generate as generate
+    from tasks.embed import EmbedTask
+
+    embed: EmbedTask  # mypy takes an import for the submodule
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: The folders of the code, which are its names in a checkout, and its names everywhere else; the longer name first.
@@ -137,14 +140,18 @@ def _import(
 _BUILTINS = {**vars(builtins), "__import__": _import}
 
 
-def lend_generate() -> None:
-    """Have ``include=["tasks.generate"]`` lead to the task beside a project's own ``tasks``, unless that has a ``generate``."""
+def lend_tasks() -> None:
+    """Have ``include=["tasks.generate"]`` lead to the task beside a project's own ``tasks``, unless that has a ``generate``.
+
+    The same with ``tasks.embed``.
+    """
     spec = PathFinder.find_spec("tasks")
     if spec is None or _is_ours(spec, "tasks"):
         return
     inside = spec.submodule_search_locations
-    if inside is None or PathFinder.find_spec("tasks.generate", inside) is None:
-        sys.modules.setdefault("tasks.generate", importlib.import_module("celery_mlx.generate"))
+    for name in ("generate", "embed"):
+        if inside is None or PathFinder.find_spec(f"tasks.{name}", inside) is None:
+            sys.modules.setdefault(f"tasks.{name}", importlib.import_module(f"celery_mlx.{name}"))
 
 
 sys.meta_path.insert(0, _Finder())

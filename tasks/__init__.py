@@ -1,7 +1,7 @@
 """celery-mlx: LLM inference on MLX, as Celery tasks.
 
-``app`` is the Celery application (``celery -A tasks worker``), ``generate`` its task. Both are made at first use, so that the
-engine's process, which is a part of this package, never imports Celery.
+``app`` is the Celery application (``celery -A tasks worker``), ``generate`` and ``embed`` are its tasks. They are made at
+first use, so that the engine's process, which is a part of this package, never imports Celery.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery import Celery
 
+    from tasks.embed import EmbedTask
     from tasks.generate import GenerateTask
 
     app: Celery
     generate: GenerateTask
+    embed: EmbedTask
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "app", "generate"]
+__all__ = ["__version__", "app", "embed", "generate"]
 
 
 class _Package(ModuleType):
-    """This module's class: ``tasks.generate`` is the task, although a submodule has the same name.
+    """This module's class: ``tasks.generate`` and ``tasks.embed`` are tasks, although submodules have the same names.
 
     The import system binds a submodule to its parent when it loads it, and Celery loads ``tasks.generate`` by that name;
     a property keeps ``from tasks import generate`` the task, whatever was imported first.
@@ -39,15 +41,26 @@ class _Package(ModuleType):
     @property
     def generate(self) -> Any:
         """The inference task, bound to :attr:`app`."""
-        from importlib import import_module
-
-        # A shared task is in an application's registry once its module is loaded.
-        name = import_module(".generate", __name__).generate.name
-        return self.app.tasks[name]
+        return self._task("generate")
 
     @generate.setter
     def generate(self, _submodule: ModuleType) -> None:
         """The import system's binding of the submodule is not wanted."""
+
+    @property
+    def embed(self) -> Any:
+        """The task that makes vectors, bound to :attr:`app`."""
+        return self._task("embed")
+
+    @embed.setter
+    def embed(self, _submodule: ModuleType) -> None:
+        """The same."""
+
+    def _task(self, name: str) -> Any:
+        """A shared task is in an application's registry once its module is loaded."""
+        from importlib import import_module
+
+        return self.app.tasks[getattr(import_module(f".{name}", __name__), name).name]
 
 
 sys.modules[__name__].__class__ = _Package

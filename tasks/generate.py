@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tasks.bulk.source import Given
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
+    from tasks.client.form import Common, Form
     from tasks.client.groups import Groups
-    from tasks.client.parameters import Parameters, ParameterValues
+    from tasks.client.parameters import ParameterValues
     from tasks.client.result import GenerateResult
     from tasks.client.sender import Sender
 
@@ -45,7 +46,7 @@ class GenerateTask(Task):
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False
 
-    __signature__ = KeywordSignature()
+    __signature__ = KeywordSignature(".parameters", "GenerateResult")
 
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
         """Send a request: ``help(generate)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
@@ -128,7 +129,7 @@ class GenerateTask(Task):
             with sending(self.app):
                 return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
         with self.groups.member(options, producer) as member:
-            request = prepare(args, kwargs, task_id, options)
+            request = prepare(args, kwargs, task_id, options, self.form)
             self._meet_redis()
             self._look_at_fleet(request.parameters)
             given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)
@@ -217,6 +218,13 @@ class GenerateTask(Task):
             SUBSCRIPTIONS.note_contact(endpoint(self.app))
             self._has_met_redis = True
 
+    @property
+    def form(self) -> Form[Any]:
+        """What a request consists of."""
+        from tasks.client.request import GENERATION
+
+        return GENERATION
+
     @cached_property
     def groups(self) -> Groups:
         """What this producer has sent of groups."""
@@ -239,7 +247,7 @@ class GenerateTask(Task):
 
         return FleetView(self.app)
 
-    def _look_at_fleet(self, parameters: Parameters) -> None:
+    def _look_at_fleet(self, parameters: Common) -> None:
         model = parameters.model or current_settings().default_model
         if parameters.require_worker:
             self.fleet.require(model)
@@ -249,10 +257,9 @@ class GenerateTask(Task):
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis: for people's own tests. The result streams too, as one chunk."""
         from tasks.client.options import checked
-        from tasks.client.parameters import Parameters
         from tasks.client.request import arguments
 
-        checked(options, Parameters.model_fields)
+        checked(options, self.form.fields)
         return import_module(".worker.eager", __package__).eager_result(
             super().apply(*arguments(args, kwargs), **options)
         )
@@ -271,8 +278,8 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
     ``group``, ``chain`` and ``chord``, and ``generate.apply(kwargs={...})`` answers here, without Redis, for tests. The bounds of
     the parameters are in docs/api.md.
     """
-    # A worker calls this; what it does is in tasks.worker.attempts.run.
-    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.run"
+    # A worker calls this; what it does is in tasks.worker.attempts.body.
+    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
     return cast("Answer", import_module(module, __package__).generate(task, previous, values))
 
 

@@ -4,10 +4,11 @@
 PACKAGE = __name__.rpartition(".")[0]
 #: How its commands are typed.
 COMMAND = f"celery -A {PACKAGE}"
-#: The inference task, as Celery knows it.
+#: The inference tasks, as Celery knows them.
 GENERATE = "tasks.generate"
+EMBED = "tasks.embed"
 #: All tasks of this project that a worker answers with an engine.
-OURS = frozenset({GENERATE})
+OURS = frozenset({GENERATE, EMBED})
 #: The property of a message that a worker sends on after a task: it was accepted with that task, and no queue is too full for it.
 ACCEPTED = "accepted"
 

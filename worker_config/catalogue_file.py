@@ -26,7 +26,9 @@ FAKE_PREFIX = "fake:"
 DEFAULT_FIELDS = frozenset(
     {
         "chat_template_kwargs",
+        "dimensions",
         "frequency_penalty",
+        "input_type",
         "logit_bias",
         "logprobs",
         "max_tokens",
@@ -70,6 +72,7 @@ class ModelEntry:
         keep_alive_s: how long its engine may idle, instead of the setting; 0 means for ever.
         adapters: LoRA adapters by the name that a request puts behind an @: hub ids or absolute paths.
         adapter: the one that is used, of the same form.
+        prompts: what an embedding model has before a text, by the ``input_type`` of a request; goes before its own files.
     """
 
     name: str
@@ -85,6 +88,7 @@ class ModelEntry:
     keep_alive_s: float | None = None
     adapters: Mapping[str, str] = field(default_factory=dict, hash=False)
     adapter: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class CatalogueFile:
     TOP_FIELDS = ("allow", "allow_paths", "builtin_models", "models")
     MODEL_FIELDS = (
         *("name", "source", "parameters_b", "context_tokens", "chat_template", "tier", "defaults"),
-        *("revision", "trust_remote_code", "keep_alive_s", "adapters", "adapter"),
+        *("revision", "trust_remote_code", "keep_alive_s", "adapters", "adapter", "prompts"),
     )
 
     def __init__(self, path: Path) -> None:
@@ -169,6 +173,7 @@ class CatalogueFile:
             trust_remote_code=self._flag(values, "trust_remote_code", False, position),
             keep_alive_s=self._number(values, "keep_alive_s", position, at_least=0.0),
             adapters=self._adapters(values, position),
+            prompts=self._prompts(values, position),
             adapter=self._adapter("adapter", self._text(values, "adapter", position), position),
         )
 
@@ -183,6 +188,12 @@ class CatalogueFile:
             return "hub", source
         expected = 'a hub id ("owner/name"), a path (beginning with /, ~ or .) or "bundled:NAME"'
         raise self._error("source", source, expected, position)
+
+    def _prompts(self, values: Mapping[str, Any], position: int) -> Mapping[str, str]:
+        prompts = values.get("prompts", {})
+        if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+            raise self._error("prompts", prompts, 'a table of texts, as in { query = "query: " }', position)
+        return prompts
 
     def _adapters(self, values: Mapping[str, Any], position: int) -> Mapping[str, str]:
         adapters = values.get("adapters", {})

@@ -75,7 +75,7 @@ def _address(url: RedisUrl) -> dict[str, Any]:
 
 def worker_options(settings: Settings) -> dict[str, Any]:
     """What a worker that runs ``tasks.generate`` needs, in this application or in another one."""
-    if lend := getattr(import_module("celery_mlx"), "lend_generate", None):
+    if lend := getattr(import_module("celery_mlx"), "lend_tasks", None):
         lend()  # a checkout beside a project that has a ``tasks`` of its own
     return {
         **broker_options(settings),

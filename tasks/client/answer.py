@@ -28,3 +28,14 @@ class Answer(UserDict[str, Any]):
     def __json__(self) -> dict[str, Any]:
         """For kombu's JSON encoder."""
         return self.data
+
+
+class Vectors(Answer):
+    """The answer of ``embed``, in OpenAI's shape.
+
+    Keys: ``object``, ``data`` (a list of ``index`` and ``embedding``), ``model``, ``usage`` (``prompt_tokens``,
+    ``total_tokens``), ``timing``, ``worker``, ``attempt``.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self.data.get('data', ()))} vectors of {self.data.get('model')}>"

@@ -39,7 +39,7 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
     """
     if previous is None:
         return values
-    text = _text_of(previous)
+    text = text_of(previous)
     prompt, messages = values.get("prompt"), values.get("messages")
     if isinstance(prompt, str):
         return {**values, "prompt": prompt.replace(PREVIOUS, text) if PREVIOUS in prompt else prompt + text}
@@ -69,12 +69,17 @@ def _part_replaced(part: Any, text: str) -> Any:
     return part
 
 
-def _text_of(previous: Any) -> str:
+def text_of(previous: Any) -> str:
+    """The text of an answer, or of several with blank lines between them.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
     try:
         if isinstance(previous, str):
             return previous
         if isinstance(previous, list | tuple):
-            return "\n\n".join(_text_of(each) for each in previous)
+            return "\n\n".join(text_of(each) for each in previous)
         return str(previous["text"])
     except (TypeError, KeyError, RecursionError):
         raise InvalidRequest(

@@ -26,12 +26,17 @@ _MESSAGE_HINTS = {
 }
 
 
-def unknown(name: str, fields: Mapping[str, FieldInfo]) -> str:
-    """What to say of a field that there is not."""
-    if name in compatibility.INSTEAD:
-        return f"{name}: not a field of generate: {compatibility.INSTEAD[name]}"
+def unknown(
+    name: str,
+    fields: Mapping[str, FieldInfo],
+    task: str = "generate",
+    instead: Mapping[str, str] = compatibility.INSTEAD,
+) -> str:
+    """What to say of a field that this task does not have."""
+    if name in instead:
+        return f"{name}: not a field of {task}: {instead[name]}"
     if name in OPTIONS:
-        return f"{name}: an option and not a field of generate: use generate.apply_async(kwargs={{…}}, {name}=…)"
+        return f"{name}: an option and not a field of {task}: use {task}.apply_async(kwargs={{…}}, {name}=…)"
     close = difflib.get_close_matches(name, fields, n=1)
     hint = f"did you mean {close[0]}?" if close else f"leave it out; the fields are {', '.join(fields)}"
     return f"{shown_name(name)}: unknown field; {hint}"
@@ -86,7 +91,7 @@ def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
 
 def _shown(error: ErrorDetails) -> str:
     """The wrong value, unless it may be somebody's words: errors are seen in logs and monitors."""
-    is_prompt = error["loc"][0] in ("messages", "prompt") and error["loc"][-1] not in ("role", "type")
+    is_prompt = error["loc"][0] in ("messages", "prompt", "input") and error["loc"][-1] not in ("role", "type")
     if is_prompt and isinstance(error["input"], str | list | dict):
         return f"<{type(error['input']).__name__}>"
     return short(error["input"])

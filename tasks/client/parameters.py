@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
@@ -12,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
 from tasks.client.explain import explain, shown_name, unknown
+from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, Penalty, no_number, no_truth
 from tasks.client.plain import plain
 from tasks.client.structure import (
     FIELDS,
@@ -24,7 +24,6 @@ from tasks.client.structure import (
 )
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
-from tasks.names import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,24 +32,11 @@ if TYPE_CHECKING:
 
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
-MAX_EXTRA_BYTES = 16 * 1024
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 256
 MAX_LOGIT_BIAS = 1024
 #: Whole numbers stay within what every machine word and every JSON reader takes.
 MAX_COUNT = 2**31 - 1
-#: Unix seconds of 2001 and of 2286: below are seconds from now, above are milliseconds.
-FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
-MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
-
-
-Extra = Annotated[
-    dict[str, Any],
-    Field(description=f"give a dictionary of plain JSON with text as keys, at most {MAX_EXTRA_BYTES} bytes"),
-]
-Penalty = Annotated[
-    float, Field(ge=-2, le=2, allow_inf_nan=False, description="use a number from -2 to 2; 0 switches it off")
-]
 
 
 class Parameters(BaseModel):
@@ -65,10 +51,7 @@ class Parameters(BaseModel):
         list[ChatMessage] | None, Field(description='send a list of {"role": "user", "content": …}, or text as prompt')
     ] = None
     prompt: Annotated[str | None, Field(description="send one text; several are several requests, as a group")] = None
-    model: Annotated[
-        Annotated[str, Field(min_length=1, max_length=256)] | None,
-        Field(description=f"use a name of the catalogue, as {COMMAND} models lists them"),
-    ] = None
+    model: ModelName = None
     max_tokens: Annotated[
         int, Field(ge=1, le=MAX_COUNT, description=f"use 1 or more, or leave it out for {MAX_TOKENS_DEFAULT}")
     ] = MAX_TOKENS_DEFAULT
@@ -109,7 +92,7 @@ class Parameters(BaseModel):
         Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
         Field(description="use a number of tokens, 0 for no thought, or leave it out"),
     ] = None
-    allow_control_tokens: Annotated[bool, Field(description="use True or False")] = False
+    allow_control_tokens: Flag = False
     response_format: Annotated[
         ResponseFormat | None,
         Field(
@@ -128,42 +111,24 @@ class Parameters(BaseModel):
         Annotated[str, AfterValidator(check_grammar)] | None,
         Field(description="use a grammar in Lark's notation, with the rule start"),
     ] = None
-    deadline: Annotated[
-        Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
-        Field(description="use Unix seconds: time.time() + 30 is in half a minute"),
-    ] = None
-    keep_alive_s: Annotated[
-        Annotated[float, Field(gt=0, le=MAX_KEEP_ALIVE_S)] | None,
-        Field(description="use seconds above 0, or leave it out"),
-    ] = None
-    require_worker: Annotated[bool, Field(description="use True or False")] = False
+    deadline: Deadline = None
+    keep_alive_s: KeepAlive = None
+    require_worker: Flag = False
     metadata: Extra = {}
 
     @field_validator(
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "top_logprobs", "presence_penalty"),
-        *(
-            "frequency_penalty",
-            "repetition_penalty",
-            "repetition_context_size",
-            "thinking_budget",
-            "deadline",
-            "keep_alive_s",
-        ),
+        *("frequency_penalty", "repetition_penalty", "repetition_context_size", "thinking_budget"),
         mode="before",
     )
     @classmethod
     def _truth_is_no_number(cls, value: Any) -> Any:
-        if isinstance(value, bool):
-            raise PydanticCustomError("number", "input should be a number")
-        return value
+        return no_truth(value)
 
-    @field_validator("logprobs", "require_worker", "allow_control_tokens", mode="before")
+    @field_validator("logprobs", mode="before")
     @classmethod
     def _number_is_no_truth(cls, value: Any) -> Any:
-        """``logprobs=5`` is how an older interface asks for alternatives."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            raise PydanticCustomError("truth", "input should be True or False")
-        return value
+        return no_number(value)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -180,17 +145,6 @@ class Parameters(BaseModel):
         for each in value:
             if not 1 <= len(each) <= MAX_STOP_CHARACTERS:
                 raise PydanticCustomError("stop", f"each stop string has 1 to {MAX_STOP_CHARACTERS} characters")
-        return value
-
-    @field_validator("chat_template_kwargs", "metadata")
-    @classmethod
-    def _extra_is_small_json(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            size = len(json.dumps(value, allow_nan=False))
-        except ValueError:
-            raise PydanticCustomError("json", "has a number that is none: JSON has no NaN and no infinity") from None
-        if size > MAX_EXTRA_BYTES:
-            raise PydanticCustomError("size", f"is {size} bytes as JSON; the limit is {MAX_EXTRA_BYTES}: send less")
         return value
 
     @model_validator(mode="after")
@@ -301,14 +255,14 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRequest: a value is no data, or nested too deeply.
     """
-    given = {str(name): _plain(str(name), value) for name, value in values.items() if not _is_left_out(value)}
+    given = {str(name): _plain(str(name), value) for name, value in values.items() if not is_left_out(value)}
     kept = without_neutral(given)
     if isinstance(kept.get("messages"), list):
         kept["messages"] = [tidied(message, f"messages[{n}]") for n, message in enumerate(kept["messages"])]
     return kept
 
 
-def _is_left_out(value: Any) -> bool:
+def is_left_out(value: Any) -> bool:
     """Whether a value stands for none: OpenAI's SDK has two objects of its own for it."""
     return value is None or type(value).__name__ in ("NotGiven", "Omit")
 

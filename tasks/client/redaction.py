@@ -15,6 +15,9 @@ def redact(values: dict[str, Any]) -> str:
             shown.append(f"messages=<{len(value)} messages, {characters} characters>")
         elif name == "prompt":
             shown.append(f"prompt=<{len(str(value))} characters>")
-        elif name in ("model", "max_tokens", "temperature", "seed"):
+        elif name == "input":
+            count = len(value) if isinstance(value, list) else 1
+            shown.append(f"input=<{count} inputs, {len(str(value))} characters>")
+        elif name in ("model", "max_tokens", "temperature", "seed", "dimensions", "encoding_format", "input_type"):
             shown.append(f"{name}={value!r}")
     return f"{{{', '.join(shown)}}}"

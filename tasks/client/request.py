@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.client.chaining import previous_of, with_previous
+from tasks.client.form import Form
 from tasks.client.options import checked, checked_id
 from tasks.client.parameters import Parameters, check, normalise
 from tasks.client.plain import plain
 from tasks.errors import ContextExceeded, InvalidRequest
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.settings import current_settings
+
+#: What ``generate`` takes.
+GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +27,24 @@ class Request:
     kwargs: dict[str, Any]
     task_id: str | None
     options: dict[str, Any]
-    parameters: Parameters
+    parameters: Any
 
 
-def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any]) -> Request:
-    """Check what a producer gave.
+def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form: Form[Any] = GENERATION) -> Request:
+    """Check what a producer gave for a task with parameters of this form.
 
     Raises:
         InvalidRequest: a field or an option is unknown, missing or out of bounds; the message names it.
         ContextExceeded: ``max_tokens`` alone is more than the model's context.
     """
-    options = checked(options, Parameters.model_fields)
+    options = checked(options, form.fields)
     task_id = checked_id(task_id)
     args, kwargs = arguments(args, kwargs)
     previous = plain(previous_of(args), "the positional argument")
-    sent = normalise(kwargs)
-    parameters = check(with_previous(previous, sent))
-    _require_room(parameters)
+    sent = form.normalise(kwargs)
+    parameters = form.check(form.with_previous(previous, sent), {})
+    if isinstance(parameters, Parameters):
+        _require_room(parameters)
     return Request(
         args=[] if previous is None else [previous],
         kwargs=sent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import to_thread
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.result import AsyncResult
 from vine import barrier
@@ -167,7 +167,7 @@ class GenerateResult(AsyncResult):
         return self._answer().__await__()
 
     async def _answer(self) -> Answer:
-        async for _ in self.astream():
+        async for _ in GenerateResult.astream(self):
             pass
         # The result is stored right behind the journal's end.
         return await to_thread(self.get)
@@ -261,3 +261,19 @@ class GenerateResult(AsyncResult):
                 return stored
         except BrokerUnavailable:
             return Stored()
+
+
+class EmbedResult(GenerateResult):
+    """The result of ``embed.delay()``: all vectors, or one error."""
+
+    def stream(self, *_: Any, **__: Any) -> NoReturn:
+        """Nothing streams.
+
+        Raises:
+            InvalidRequest: always.
+        """
+        from tasks.errors import InvalidRequest
+
+        raise InvalidRequest("vectors do not stream: use get(), or await the result")
+
+    astream = stream

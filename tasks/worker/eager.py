@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from tasks.client.chaining import with_previous
 from tasks.client.chunks import Chunk
-from tasks.client.parameters import parse
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.journal.writer import ClaimAnswer
-from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput, Submit
+from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput
 from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source
-from tasks.worker.attempts.attempt import Flight
+from tasks.worker.attempts.embedding import Embedding
+from tasks.worker.attempts.generation import Generation
 from tasks.worker.engines.process import EngineGone, EngineProcess
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.settings import current_settings
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     from tasks.client.answer import Answer
     from tasks.generate import GenerateTask
+    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.work import AnyWork
     from worker_config.catalogue import ModelEntry
 
 _engines: dict[str, tuple[EngineProcess, Ready]] = {}
@@ -62,6 +63,16 @@ def eager_result(result: Any) -> EagerStream:
 
 
 def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``generate``; see :func:`run`."""
+    return run(previous, values, Generation())
+
+
+def embed(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``embed``; see :func:`run`."""
+    return run(previous, values, Embedding())
+
+
+def run(previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
     """Answer one request.
 
     Raises:
@@ -72,29 +83,16 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
         entry = current_catalogue().resolve(str(name))
     except ModelNotAllowed as error:
         raise UnknownModel(str(error)) from None
-    parameters = parse(with_previous(previous, values), dict(entry.defaults))
+    parameters = work.form.parse(previous, values, entry.defaults)
     with _lock:
         process, ready = _engine(entry)
         claim = Claim(attempt=1, worker="eager")
         answer = ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
         )
-        flight = Flight(f"eager-{uuid.uuid4()}", answer, entry.name)
-        submit = Submit(
-            task_id=flight.task_id,
-            messages=parameters.conversation(),
-            prompt=parameters.prompt,
-            max_tokens=parameters.max_tokens,
-            stop=parameters.stop,
-            sampling=parameters.sampling(ready.sampling),
-            chat_template_kwargs=parameters.chat_template_kwargs,
-            reasoning_effort=parameters.reasoning_effort,
-            allow_control_tokens=parameters.allow_control_tokens,
-            constraint=parameters.constraint(),
-            thinking_budget=parameters.thinking_budget,
-        )
+        flight: Flight = work.flight(f"eager-{uuid.uuid4()}", answer, entry.name)
         try:
-            process.send(submit)
+            process.send(work.message(flight, parameters, entry, ready))
             outcome = _fly(process, flight)
         except EngineGone as error:
             _drop(entry.name)
@@ -105,7 +103,8 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
             raise
     if isinstance(outcome, Error):
         raise error_for(outcome.code)(outcome.message)
-    return flight.answer(outcome, "eager", is_json=parameters.is_json)
+    result: Answer = work.answer(flight, parameters, outcome, "eager")
+    return result
 
 
 def _fly(process: EngineProcess, flight: Flight) -> End | Error:

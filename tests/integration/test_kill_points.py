@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.engine.fake import fake_text
-from tasks.messages.journal import Claim, End, Token, decode
+from tasks.messages.journal import Claim, End, Start, Token, decode
 from tasks.server import keys
 from tests.support import Reader, wait_until
 from tests.tiny_model import make_tiny_model
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
+    from celery import Celery
 
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
@@ -82,6 +83,23 @@ def test_with_its_result_everything_is_done(
     assert reading.result.get(timeout=WAIT_S)["text"] == reading.text
     assert not redis_client.exists(keys.unacked(record.identity), QUEUE)
     assert not redis_client.hexists(keys.LEDGER, reading.result.id)
+
+
+def test_vectors_that_were_lost_with_their_worker_are_computed_again(
+    producer_app: Celery, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """Killed between the journal's end and the result of ``embed``, whose vectors were nowhere else: one end, one result."""
+    from tasks import embed
+
+    assert embed.app is producer_app
+    dying = worker("-Q", QUEUE, env={**ENV, "TEST_DIE_AT": "ended"}, app="tests.dying")
+    result = embed.delay(input=["one", "two"], model="fake:1:dimensions=3")
+    die(dying)
+    other = worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
+    answer = result.get(timeout=WAIT_S)
+    assert [len(each["embedding"]) for each in answer["data"]] == [3, 3]
+    assert (answer["worker"], answer["attempt"]) == (other.node, 1)
+    assert [type(each) for each in entries(redis_client, result.id)] == [Claim, Start, End]
 
 
 @pytest.mark.parametrize("stop", [None, "😀,d"])

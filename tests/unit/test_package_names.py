@@ -206,6 +206,7 @@ def late():
 #: Names that are no modules to be imported: the task, its application, loggers, and the module of errors in older results.
 NO_MODULES = {
     ("tasks/names.py", "tasks.generate"),
+    ("tasks/names.py", "tasks.embed"),
     ("tasks/celery.py", "tasks"),
     ("tasks/client/groups.py", "tasks.generate"),
     ("tasks/bulk/job.py", "tasks.generate"),

@@ -79,6 +79,8 @@ class Flight:
         self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
         self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
+        #: The journal has its end already, and what it computes is written nowhere.
+        self.is_recorded = False
         self._outcome: Outcome | None = None
         self._landed = threading.Event()
 
@@ -177,7 +179,7 @@ class Flight:
         if self.stop_reason == "time_limit":
             return self.error("deadline_exceeded", f"the time limit of {self.limit_s:g} s passed")
         self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
-        return self.end(event.finish_reason)
+        return self.late() if event.finish_reason == "deadline" else self.end(event.finish_reason)
 
     def end(self, finish_reason: FinishReason) -> End:
         """The entry that ends the request with what it has."""
@@ -188,6 +190,10 @@ class Flight:
             usage=self.usage,
             timing=self.timing(),
         )
+
+    def late(self) -> End | Error:
+        """The entry that ends the request because its time is over: with what it has."""
+        return self.end("deadline")
 
     def answer(self, end: End, worker: str, *, is_json: bool) -> Answer:
         """The request's result, as this worker stores it; what its JSON says is there as data too, if it ``is_json``."""
@@ -227,6 +233,15 @@ class Flight:
         if self._outcome is None:
             self._outcome = outcome
             self._landed.set()
+
+    def found(self, outcome: Outcome) -> None:
+        """The journal had this end before."""
+        self.land(outcome)
+
+    def settle(self, entry: Entry) -> None:
+        """Take the outcome of what is not written: the entry that would end its journal, or its attempt."""
+        if isinstance(entry, End | Error | Release):
+            self.land(entry)
 
     @property
     def outcome(self) -> Outcome | None:

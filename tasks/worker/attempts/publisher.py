@@ -84,14 +84,17 @@ class Publisher(threading.Thread):
     def doubt(self) -> None:
         """Redis may have come back older than it was: write what it lacks of the open flights' journals."""
         with self._changed:
-            self._doubted |= self._open
+            self._doubted |= {flight for flight in self._open if not flight.is_recorded}
             self._changed.notify()
 
     def put(self, items: Iterable[tuple[Flight, Entry]]) -> None:
         """Have these written; returns at once."""
         with self._changed:
             for flight, entry in items:
-                self._pending.setdefault(flight, []).append(entry)
+                if flight.is_recorded:
+                    flight.settle(entry)
+                else:
+                    self._pending.setdefault(flight, []).append(entry)
             self._changed.notify()
 
     def run(self) -> None:

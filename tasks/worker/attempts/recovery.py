@@ -19,7 +19,7 @@ from tasks.broker.unacked import read_held
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.items import Held
 from tasks.messages.journal import End, Error
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from tasks.server import keys
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Recovery:
         """Have Redis know that this worker holds the message; who waits for a request without a claim looks into the ledger."""
         HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), message)
         noted = read_held(client, *message)
-        if job.flight is None and noted.task == GENERATE:
+        if job.flight is None and is_ours(noted.task):
             seconds, microseconds = client.time()
             entry = {"at": seconds + microseconds / 1e6, "queue": noted.list_name, "message": noted.message}
             client.hsetnx(keys.LEDGER, noted.task_id, dumps(entry))

@@ -1,4 +1,4 @@
-"""The body of the task ``generate``, on a thread of the pool: load, claim, submit, wait, end."""
+"""One delivery of one request, on a thread of the pool: load, claim, submit, wait, end."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from celery.exceptions import Ignore, Reject, TimeLimitExceeded
 
-from tasks.broker.fingerprint import fingerprint, kept_s, other_request
-from tasks.client.chaining import with_previous
-from tasks.client.parameters import parse
+from tasks.broker.fingerprint import other_request
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, InvalidRequest, UnknownModel, error_for
-from tasks.journal.items import Asks
 from tasks.journal.writer import new_nonce
-from tasks.messages.engine import Submit
 from tasks.messages.journal import End, Error, Release
-from tasks.models.routing import queue_for_model
-from tasks.worker.attempts.attempt import Fenced, Flight
-from tasks.worker.attempts.job import current_job
+from tasks.worker.attempts.attempt import Fenced
 from tasks.worker.celery import logs
 from tasks.worker.celery.request import Stopped
-from tasks.worker.current import current_worker
 from tasks.worker.engines.waiting import Interrupted, SetAside
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
@@ -31,13 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.client.answer import Answer
-    from tasks.client.parameters import Parameters
-    from tasks.generate import GenerateTask
+    from tasks.client.form import Common
+    from tasks.journal.items import Asks
     from tasks.journal.writer import ClaimAnswer
-    from tasks.messages.engine import Isolation
+    from tasks.messages.engine import Isolation, Work
     from tasks.metrics.collector import Outcome as MetricOutcome
-    from tasks.worker.attempts.attempt import Outcome
+    from tasks.worker.attempts.attempt import Flight, Outcome
     from tasks.worker.attempts.job import Job, StopReason
+    from tasks.worker.attempts.work import AnyWork
     from tasks.worker.engines.engine import Engine
     from tasks.worker.worker import InferenceWorker
     from worker_config.catalogue import ModelEntry
@@ -55,49 +49,21 @@ ISOLATION: tuple[Isolation, ...] = ("", "suspects", "alone")
 Value = TypeVar("Value")
 
 
-def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """Answer one request; how it ends is in its journal before this returns or raises.
-
-    Raises:
-        GenerationError: it cannot be answered.
-        Stopped: it was cancelled.
-        Ignore: another worker answers it.
-        Reject: this worker gives it back.
-    """
-    job = current_job()
-    assert job is not None, "tasks.generate runs in tasks.worker.celery.pool alone"
-    worker = current_worker()
-    if job.queue == task.app.conf.task_default_queue:
-        _forward(task, worker, values)
-    delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
-    asks = Asks(fingerprint(previous, values), kept_s())
-    return Run(worker, job, task.request.id, delivery_tag, asks).answer(previous, values)
-
-
-def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
-    """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
-    try:
-        queue = queue_for_model(str(values.get("model") or worker.settings.default_model), worker.tiers())
-    except GenerationError:
-        return  # whatever is wrong with it is said by this worker
-    if queue not in worker.queues:
-        request = task.request
-        task.signature_from_request(request, request.args, request.kwargs, queue=queue).apply_async()
-        raise Ignore
-
-
 class Run:
     """One delivery of one request, on one thread."""
 
-    def __init__(self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str, asks: Asks) -> None:
+    def __init__(
+        self, worker: InferenceWorker, job: Job, task_id: str, delivery_tag: str, asks: Asks, work: AnyWork
+    ) -> None:
         self._worker = worker
         self._job = job
         self._task_id = task_id
         self._delivery_tag = delivery_tag
         self._asks = asks
+        self._work = work
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
-        """See :func:`generate`."""
+        """See :func:`tasks.worker.attempts.body.run`."""
         try:
             entry, parameters = self._understand(previous, values)
         except GenerationError as error:
@@ -121,16 +87,16 @@ class Run:
             if timer is not None:
                 timer.cancel()
 
-    def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Parameters]:
+    def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Common]:
         """The model and the parameters, with the model's own defaults."""
         name = values.get("model") or self._worker.settings.default_model
         try:
             entry = current_catalogue().resolve(str(name))
         except ModelNotAllowed as error:
             raise UnknownModel(str(error)) from None
-        return entry, parse(with_previous(previous, values), dict(entry.defaults))
+        return entry, self._work.form.parse(previous, values, entry.defaults)
 
-    def _attempt(self, entry: ModelEntry, parameters: Parameters) -> tuple[Outcome, Flight]:
+    def _attempt(self, entry: ModelEntry, parameters: Common) -> tuple[Outcome, Flight]:
         """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
         if self._is_late(parameters):
             return self._too_late(self._claim(entry))
@@ -151,7 +117,7 @@ class Run:
             if self._is_late(parameters, self._worker.pace.soonest_s(entry.name)):
                 return self._too_late(flight)
             if flight.outcome is None:
-                self._fly(engine, flight, parameters)
+                self._fly(engine, flight, self._work.message(flight, parameters, entry, engine.ready))
             return flight.wait(), flight
         finally:
             self._worker.engines.release(engine, parameters.keep_alive_s)
@@ -160,7 +126,7 @@ class Run:
         """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
         if flight.outcome is None:
             self._note_start(flight)
-            self._worker.publisher.put([(flight, flight.end("deadline"))])
+            self._worker.publisher.put([(flight, flight.late())])
             self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
             logs.ended(flight, flight.wait())
         return flight.wait(), flight
@@ -178,12 +144,12 @@ class Run:
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
-        flight = Flight(self._task_id, claim, entry.name, self._job.held)
+        flight: Flight = self._work.flight(self._task_id, claim, entry.name, self._job.held)
         self._worker.publisher.open(flight, instead_of=self._job.flight)
         self._job.flight = flight
         engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
         if claim.kind == "ended":
-            flight.land(_last_outcome(claim))
+            flight.found(_last_outcome(claim))
         elif claim.kind == "cancelled":
             self._job.stop("cancelled")
             self._worker.publisher.put([(flight, flight.end("cancelled"))])
@@ -196,23 +162,8 @@ class Run:
             flight.isolate = ISOLATION[engine_crashes]
         return flight
 
-    def _fly(self, engine: Engine, flight: Flight, parameters: Parameters) -> None:
+    def _fly(self, engine: Engine, flight: Flight, message: Work) -> None:
         """Hand the request to the engine, and what may stop it to the job."""
-        submit = Submit(
-            task_id=self._task_id,
-            messages=parameters.conversation(),
-            prompt=parameters.prompt,
-            max_tokens=parameters.max_tokens,
-            stop=parameters.stop,
-            sampling=parameters.sampling(engine.ready.sampling if engine.ready is not None else None),
-            chat_template_kwargs=parameters.chat_template_kwargs,
-            reasoning_effort=parameters.reasoning_effort,
-            allow_control_tokens=parameters.allow_control_tokens,
-            constraint=parameters.constraint(),
-            thinking_budget=parameters.thinking_budget,
-            resume=flight.resume(),
-            isolate=flight.isolate,
-        )
         self._worker.flying[self._task_id] = self._job
 
         def stop(reason: StopReason) -> None:
@@ -220,7 +171,7 @@ class Run:
 
         self._note_start(flight)
         try:
-            engine.submit(flight, submit)
+            engine.submit(flight, message)
             self._job.on_stop(stop)
             outcome = flight.wait()
         finally:
@@ -245,11 +196,11 @@ class Run:
         queue, resumed = self._job.queue, bool(flight.ids)
         self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=resumed, queue=queue)
 
-    def _is_late(self, parameters: Parameters, first_token_s: float = 0.0) -> bool:
+    def _is_late(self, parameters: Common, first_token_s: float = 0.0) -> bool:
         """Whether the deadline passes within so many seconds. It is the producer's; this machine's clock may be far from that."""
         return parameters.deadline is not None and parameters.deadline <= self._worker.clock.now() + first_token_s
 
-    def _deadline_timer(self, parameters: Parameters) -> threading.Timer | None:
+    def _deadline_timer(self, parameters: Common) -> threading.Timer | None:
         if parameters.deadline is None:
             return None
         timer = threading.Timer(
@@ -259,11 +210,12 @@ class Run:
         timer.start()
         return timer
 
-    def _conclude(self, end: End, flight: Flight, parameters: Parameters) -> Answer:
+    def _conclude(self, end: End, flight: Flight, parameters: Common) -> Answer:
         """The request's result, or the cancel that ended it."""
         if end.finish_reason == "cancelled":
             raise Stopped
-        return flight.answer(end, self._worker.node, is_json=parameters.is_json)
+        answer: Answer = self._work.answer(flight, parameters, end, self._worker.node)
+        return answer
 
     def _fail(self, error: Error) -> NoReturn:
         if self._job.reason == "time_limit" and error.code == "deadline_exceeded":

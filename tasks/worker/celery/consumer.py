@@ -15,7 +15,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from tasks.broker import envelope
 from tasks.broker.message import blames_message, fault
 from tasks.errors import InvalidRequest
-from tasks.names import GENERATE, is_ours
+from tasks.names import OURS, is_ours
 from tasks.worker.unstarted import refuse_message
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class Consumer(CeleryConsumer):
 
     def bucket_for_task(self, task: Any) -> Any:
         """No rate limits for requests: Celery would fetch and hold them, and run them beyond the slots."""
-        if task.name == GENERATE:
+        if is_ours(task.name):
             if task.rate_limit:
-                logger.warning("rate_limit=%r of %s is ignored: its slots are its limit", task.rate_limit, GENERATE)
+                logger.warning("rate_limit=%r of %s is ignored: its slots are its limit", task.rate_limit, task.name)
             return None
         return super().bucket_for_task(task)
 
@@ -91,7 +91,9 @@ class Consumer(CeleryConsumer):
 
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
         """A task that this worker does not have."""
-        self._refuse(message, f"no task {message.headers['task']!r:.100} here: this one is {GENERATE}")
+        self._refuse(
+            message, f"no task {message.headers['task']!r:.100} here: this one has {' and '.join(sorted(OURS))}"
+        )
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
         """One of our tasks, with headers that Celery refuses."""

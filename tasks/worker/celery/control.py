@@ -18,7 +18,7 @@ from celery.worker.control import Panel, control_command
 from tasks.broker.holding import OPTION
 from tasks.errors import GenerationError
 from tasks.models.key import key_of
-from tasks.names import GENERATE
+from tasks.names import is_ours
 from tasks.worker.celery.revoke import revoke
 from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
@@ -169,8 +169,8 @@ _rate_limit: Callable[..., Any] = Panel.data["rate_limit"]
 
 
 def _limit_rate(state: Any, task_name: str, rate_limit: str | float) -> Any:
-    if task_name == GENERATE and active_worker() is not None:
-        return {"error": f"{GENERATE} has no rate limit: its workers' slots are its limit"}
+    if is_ours(task_name) and active_worker() is not None:
+        return {"error": f"{task_name} has no rate limit: its workers' slots are its limit"}
     return _rate_limit(state, task_name, rate_limit)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
 from tasks.messages.engine import (
     Abort,
+    Embedded,
     Failed,
     Finished,
     LoadFailed,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.messages.answer import FinishReason
-    from tasks.messages.engine import EngineConfig, Event, FromEngine, Submit
+    from tasks.messages.engine import EngineConfig, Event, FromEngine, Work
     from tasks.messages.journal import Entry
     from tasks.models.footprint import Footprint
     from tasks.worker.attempts.attempt import Flight
@@ -124,7 +125,7 @@ class Engine:
         """The process's id; ``None`` before :meth:`start`."""
         return self._process.pid if self._process is not None else None
 
-    def submit(self, flight: Flight, submit: Submit) -> None:
+    def submit(self, flight: Flight, work: Work) -> None:
         """Hand a request to the process; its flight lands when it ends, however it ends."""
         with self._changed:
             # An earlier attempt at the request, which this worker lost, may still be on its way out.
@@ -138,7 +139,7 @@ class Engine:
             self._publisher.put([(flight, flight.release(crashed=False))])
             return
         try:
-            self.process.send(submit)
+            self.process.send(work)
         except EngineGone:
             logger.debug("engine %s ended before it took request %s", self.process.pid, flight.task_id)
         except Exception as error:
@@ -313,7 +314,7 @@ class Engine:
             entries.append((flight, flight.take(event)))
         if isinstance(event, Started):
             self._started.add(event.task_id)
-        elif isinstance(event, Finished | Failed):
+        elif isinstance(event, Finished | Failed | Embedded):
             del self._flights[event.task_id]
             self._started.discard(event.task_id)
 
@@ -346,7 +347,7 @@ def _after_crash(flight: Flight, *, in_batch: bool) -> Entry:
     if flight.stop_reason == "cancelled":
         return flight.end("cancelled")
     if flight.stop_reason == "soft_time_limit":
-        return flight.end("deadline")
+        return flight.late()
     if flight.stop_reason == "time_limit":
         return flight.error("deadline_exceeded", f"the time limit of {flight.limit_s:g} s passed")
     return flight.release(crashed=in_batch)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.client.fields import MAX_EXTRA_BYTES
 from tasks.client.parameters import (
-    MAX_EXTRA_BYTES,
     MAX_LOGIT_BIAS,
     MAX_PROMPT_BYTES,
     MAX_TOKENS_DEFAULT,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import Parameters
 from worker_config.catalogue import Catalogue, ModelNotAllowed, load_catalogue
 from worker_config.catalogue_file import DEFAULT_FIELDS, ModelEntry, is_hub_id
@@ -339,4 +340,4 @@ def test_a_catalogue_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 def test_defaults_are_parameters_of_a_request() -> None:
     """Whatever the catalogue lets an entry set is a field that a request has."""
-    assert set(Parameters.model_fields) >= DEFAULT_FIELDS
+    assert {*Parameters.model_fields, *EMBEDDING.fields} >= DEFAULT_FIELDS

@@ -1,0 +1,66 @@
+"""Fields that every task of this project takes, with what to do about a wrong value."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from tasks.names import COMMAND
+
+MAX_EXTRA_BYTES = 16 * 1024
+#: Unix seconds of 2001 and of 2286: below are seconds from now, above are milliseconds.
+FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
+MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
+
+
+def no_truth(value: Any) -> Any:
+    """Refuse a truth value where a number is meant: Python counts with them."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "input should be a number")
+    return value
+
+
+def no_number(value: Any) -> Any:
+    """Refuse a number where a truth value is meant: ``logprobs=5`` is how an older interface asks for alternatives."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise PydanticCustomError("truth", "input should be True or False")
+    return value
+
+
+def small_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what is too large to be carried along, or no JSON."""
+    try:
+        size = len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise PydanticCustomError("json", "has a number that is none: JSON has no NaN and no infinity") from None
+    if size > MAX_EXTRA_BYTES:
+        raise PydanticCustomError("size", f"is {size} bytes as JSON; the limit is {MAX_EXTRA_BYTES}: send less")
+    return value
+
+
+ModelName = Annotated[
+    Annotated[str, Field(min_length=1, max_length=256)] | None,
+    Field(description=f"use a name of the catalogue, as {COMMAND} models lists them"),
+]
+Deadline = Annotated[
+    Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,
+    BeforeValidator(no_truth),
+    Field(description="use Unix seconds: time.time() + 30 is in half a minute"),
+]
+KeepAlive = Annotated[
+    Annotated[float, Field(gt=0, le=MAX_KEEP_ALIVE_S)] | None,
+    BeforeValidator(no_truth),
+    Field(description="use seconds above 0, or leave it out"),
+]
+Flag = Annotated[bool, BeforeValidator(no_number), Field(description="use True or False")]
+Extra = Annotated[
+    dict[str, Any],
+    AfterValidator(small_json),
+    Field(description=f"give a dictionary of plain JSON with text as keys, at most {MAX_EXTRA_BYTES} bytes"),
+]
+Penalty = Annotated[
+    float, Field(ge=-2, le=2, allow_inf_nan=False, description="use a number from -2 to 2; 0 switches it off")
+]

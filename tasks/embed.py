@@ -1,0 +1,96 @@
+"""The task ``embed``: vectors of texts. It is sent, routed, bounded and cancelled as ``generate`` is; its answer does not stream.
+
+An application of its own includes this module beside ``tasks.generate``, or instead of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
+
+from celery import Task, shared_task
+
+from tasks.client.signature import KeywordSignature
+from tasks.errors import InvalidRequest
+from tasks.generate import GenerateTask
+from tasks.names import EMBED
+
+if TYPE_CHECKING:
+    from tasks.client.answer import Vectors
+    from tasks.client.embedding import ParameterValues
+    from tasks.client.form import Form
+    from tasks.client.result import EmbedResult
+
+
+class EmbedTask(GenerateTask):
+    """A request like one of ``generate``, in all but what it asks for and what it gives."""
+
+    abstract = True
+    __signature__ = KeywordSignature(".embedding", "EmbedResult")
+
+    def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> EmbedResult:  # type: ignore[override]
+        """Send a request: ``help(embed)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
+        return cast("EmbedResult", self.apply_async(previous, dict(parameters)))
+
+    async def adelay(  # type: ignore[override]
+        self, *previous: Any, **parameters: Unpack[ParameterValues]
+    ) -> EmbedResult:
+        """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
+        return cast("EmbedResult", await self.aapply_async(previous, dict(parameters)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body, which a worker does: everybody else sends a request."""
+        if self.request.called_directly:
+            raise InvalidRequest(
+                "embed is no function to call: use embed.delay(input=[…]).get(); embed.apply(kwargs={…}) in tests without Redis"
+            )
+        return self.run(*args, **kwargs)
+
+    def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
+        """``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another.
+
+        Raises:
+            InvalidRequest: always.
+        """
+        raise InvalidRequest(
+            "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"
+        )
+
+    map = starmap = chunks = _refuse_sequence
+
+    def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
+        """Run here and now, without Redis: for people's own tests."""
+        from tasks.client.options import checked
+        from tasks.client.request import arguments
+
+        checked(options, self.form.fields)
+        return Task.apply(self, *arguments(args, kwargs), **options)
+
+    @property
+    def form(self) -> Form[Any]:
+        """What a request consists of."""
+        from tasks.client.embedding import EMBEDDING
+
+        return EMBEDDING
+
+    def AsyncResult(self, task_id: str, **options: Any) -> EmbedResult:  # noqa: N802  (Celery's name)
+        """The result of a request that was sent, here or by another process."""
+        from tasks.client.result import EmbedResult
+
+        return EmbedResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
+
+
+def run(task: EmbedTask, previous: Any = None, /, **values: Any) -> Vectors:
+    """Make vectors of texts. ``embed.delay(input=["one", "two"], model=…).get()["data"][0]["embedding"]`` is the first one's.
+
+    ``embed.s(...)`` is a signature for ``group``, ``chain`` and ``chord``; ``embed.apply(kwargs={...})`` answers here, without
+    Redis, for tests. The bounds of the parameters are in docs/embeddings.md.
+    """
+    # A worker calls this; what it does is in tasks.worker.attempts.body.
+    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
+    return cast("Vectors", import_module(module, __package__).embed(task, previous, values))
+
+
+run.__name__ = run.__qualname__ = "embed"  # what help() calls it
+
+embed: EmbedTask = shared_task(run, name=EMBED, base=EmbedTask, bind=True)

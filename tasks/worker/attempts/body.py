@@ -1,0 +1,64 @@
+"""The bodies of the tasks, on a thread of the pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import Ignore
+
+from tasks.broker.fingerprint import fingerprint, kept_s
+from tasks.errors import GenerationError
+from tasks.journal.items import Asks
+from tasks.models.routing import queue_for_model
+from tasks.worker.attempts.embedding import Embedding
+from tasks.worker.attempts.generation import Generation
+from tasks.worker.attempts.job import current_job
+from tasks.worker.attempts.run import Run
+from tasks.worker.current import current_worker
+
+if TYPE_CHECKING:
+    from tasks.client.answer import Answer
+    from tasks.generate import GenerateTask
+    from tasks.worker.attempts.work import AnyWork
+    from tasks.worker.worker import InferenceWorker
+
+
+def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``generate``; see :func:`run`."""
+    return run(task, previous, values, Generation())
+
+
+def embed(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``embed``; see :func:`run`."""
+    return run(task, previous, values, Embedding())
+
+
+def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
+    """Answer one request; how it ends is in its journal before this returns or raises.
+
+    Raises:
+        GenerationError: it cannot be answered.
+        Stopped: it was cancelled.
+        Ignore: another worker answers it.
+        Reject: this worker gives it back.
+    """
+    job = current_job()
+    assert job is not None, f"{task.name} runs in tasks.worker.celery.pool alone"
+    worker = current_worker()
+    if job.queue == task.app.conf.task_default_queue:
+        _forward(task, worker, values)
+    delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
+    asks = Asks(fingerprint(previous, values), kept_s())
+    return Run(worker, job, task.request.id, delivery_tag, asks, work).answer(previous, values)
+
+
+def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
+    """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
+    try:
+        queue = queue_for_model(str(values.get("model") or worker.settings.default_model), worker.tiers())
+    except GenerationError:
+        return  # whatever is wrong with it is said by this worker
+    if queue not in worker.queues:
+        request = task.request
+        task.signature_from_request(request, request.args, request.kwargs, queue=queue).apply_async()
+        raise Ignore

@@ -1,0 +1,104 @@
+"""The work of ``embed`` on a worker. Its journal has a start and an end; the vectors are in the result alone."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.answer import Vectors
+from tasks.client.embedding import EMBEDDING
+from tasks.errors import DeadlineExceeded, EngineFailed
+from tasks.messages.engine import Embed, Embedded
+from tasks.messages.journal import End, Error, Release
+from tasks.worker.attempts.attempt import Flight
+
+if TYPE_CHECKING:
+    from tasks.client.embedding import Parameters
+    from tasks.messages.answer import Usage
+    from tasks.messages.engine import Event, Ready
+    from tasks.messages.journal import Entry
+    from tasks.worker.attempts.attempt import Outcome
+    from worker_config.catalogue import ModelEntry
+
+#: A 32-bit float is told from its neighbours by so many digits; the decimal text of its double has twice as many.
+DIGITS = 9
+ITEM_BYTES = 4
+
+
+class EmbedFlight(Flight):
+    """An attempt at vectors."""
+
+    embedded: Embedded | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens, as OpenAI counts them for vectors."""
+        return {"prompt_tokens": self.prompt_tokens, "total_tokens": self.prompt_tokens}
+
+    def take(self, event: Event) -> Entry:
+        """Note an engine's event, and give the journal's entry for it."""
+        if isinstance(event, Embedded):
+            self.embedded = event
+            return self.end("stop")
+        return super().take(event)
+
+    def late(self) -> Error:
+        """The entry that ends the request because its time is over: a part of the vectors is of no use."""
+        return self.error(DeadlineExceeded.code, "the time for the request passed before all vectors were computed")
+
+    def found(self, outcome: Outcome) -> None:
+        """The journal had this end before. Where that was a success, its worker died before it stored the vectors."""
+        if isinstance(outcome, End) and outcome.finish_reason == "stop":
+            self.is_recorded = True
+        else:
+            self.land(outcome)
+
+    def settle(self, entry: Entry) -> None:
+        """End a computation that no journal counts the crashes of."""
+        if isinstance(entry, Release) and entry.crashed:
+            entry = self.error(
+                EngineFailed.code, "the engine died while the vectors were computed once more; send it again"
+            )
+        super().settle(entry)
+
+
+class Embedding:
+    """See :class:`tasks.worker.attempts.work.Work`."""
+
+    form = EMBEDDING
+    flight = EmbedFlight
+
+    def message(self, flight: EmbedFlight, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Embed:
+        """The inputs, with the prompt that the catalogue has for their type."""
+        return Embed(
+            task_id=flight.task_id,
+            inputs=given.input,
+            input_type=given.input_type,
+            prompt=entry.prompts.get(given.input_type) if given.input_type is not None else None,
+            dimensions=given.dimensions,
+            isolate=flight.isolate,
+        )
+
+    def answer(self, flight: EmbedFlight, given: Parameters, end: End, worker: str) -> Vectors:
+        """OpenAI's answer, with what every answer here has."""
+        assert flight.embedded is not None
+        vectors = _encoded(flight.embedded, given.encoding_format)
+        return Vectors(
+            object="list",
+            data=[{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)],
+            model=flight.model,
+            usage=end.usage,
+            timing=end.timing,
+            worker=worker,
+            attempt=end.attempt,
+        )
+
+
+def _encoded(embedded: Embedded, encoding_format: str) -> list[Any]:
+    """Each vector as a list of numbers, or as its little-endian 32-bit floats in base64."""
+    size = embedded.dimensions * ITEM_BYTES
+    pieces = [embedded.vectors[at : at + size] for at in range(0, len(embedded.vectors), size)]
+    if encoding_format == "base64":
+        return [base64.b64encode(piece).decode() for piece in pieces]
+    return [[float(f"{number:.{DIGITS}g}") for number in array("f", piece)] for piece in pieces]

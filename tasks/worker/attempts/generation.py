@@ -1,0 +1,45 @@
+"""The work of ``generate`` on a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.client.request import GENERATION
+from tasks.messages.engine import Submit
+from tasks.worker.attempts.attempt import Flight
+
+if TYPE_CHECKING:
+    from tasks.client.answer import Answer
+    from tasks.client.parameters import Parameters
+    from tasks.messages.engine import Ready
+    from tasks.messages.journal import End
+    from worker_config.catalogue import ModelEntry
+
+
+class Generation:
+    """See :class:`tasks.worker.attempts.work.Work`."""
+
+    form = GENERATION
+    flight = Flight
+
+    def message(self, flight: Flight, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Submit:
+        """Prompt, sampling, and where an earlier attempt stood."""
+        return Submit(
+            task_id=flight.task_id,
+            messages=given.conversation(),
+            prompt=given.prompt,
+            max_tokens=given.max_tokens,
+            stop=given.stop,
+            sampling=given.sampling(ready.sampling if ready is not None else None),
+            chat_template_kwargs=given.chat_template_kwargs,
+            reasoning_effort=given.reasoning_effort,
+            allow_control_tokens=given.allow_control_tokens,
+            constraint=given.constraint(),
+            thinking_budget=given.thinking_budget,
+            resume=flight.resume(),
+            isolate=flight.isolate,
+        )
+
+    def answer(self, flight: Flight, given: Parameters, end: End, worker: str) -> Answer:
+        """Text, usage and times."""
+        return flight.answer(end, worker, is_json=given.is_json)

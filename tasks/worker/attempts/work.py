@@ -1,0 +1,43 @@
+"""What the tasks of this project differ in on a worker: what the engine is asked for, and what becomes of its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tasks.client.form import Common
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.client.answer import Answer
+    from tasks.client.form import Form
+    from tasks.journal.items import Held
+    from tasks.journal.writer import ClaimAnswer
+    from tasks.messages import engine as messages
+    from tasks.messages.journal import End
+    from tasks.worker.attempts.attempt import Flight
+    from worker_config.catalogue import ModelEntry
+
+Given = TypeVar("Given", bound=Common)
+Flown = TypeVar("Flown", bound="Flight")
+
+
+class Work(Protocol[Given, Flown]):
+    """One task's part in a request."""
+
+    @property
+    def form(self) -> Form[Given]:
+        """What a request consists of."""
+
+    def flight(self, task_id: str, claim: ClaimAnswer, model: str, held: Callable[[], Held | None] = ...) -> Flown:
+        """An attempt at it."""
+
+    def message(self, flight: Flown, given: Given, entry: ModelEntry, ready: messages.Ready | None) -> messages.Work:
+        """What the engine is asked for."""
+
+    def answer(self, flight: Flown, given: Given, end: End, worker: str) -> Answer:
+        """The result that is stored."""
+
+
+#: Where it does not matter which.
+AnyWork = Work[Any, Any]

@@ -1,0 +1,263 @@
+"""``embed`` through Redis, a worker and an engine process: real tiny models, and the fake one for times and faults."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from celery import chain, group
+from celery.exceptions import TaskRevokedError
+
+from tasks.engine.embedding.fake import FakeEmbedder
+from tasks.engine.embedding.tokens import TextTokens
+from tasks.errors import DeadlineExceeded, EngineFailed, InvalidRequest, ModelLoadFailed
+from tasks.messages.engine import EngineConfig
+from tasks.messages.journal import Claim, End, Release, Start, decode
+from tasks.models.embedding import read_recipe
+from tasks.server import keys
+from tests.reference_encoder import ReferenceEncoder
+from tests.support import wait_until
+from tests.tiny_encoder import POSITIONS, make_tiny_encoder
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from celery import Celery
+    from numpy.typing import NDArray
+
+    from tasks.client.result import EmbedResult
+    from tasks.embed import EmbedTask
+    from tests.conftest import StartWorker
+    from tests.support import Worker
+
+pytestmark = pytest.mark.xdist_group("embed")
+WAIT_S = 60.0
+QUEUE = "tier-under-3B"
+#: A step of this model is one text.
+FAKE, SLOW = "fake:1:dimensions=4", "fake:100:dimensions=4"
+TEXTS = ["the cat sat on a mat", "dog", "the dog ran far"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny encoder, one that lacks its pooling, and a tiny model that generates."""
+    root = tmp_path_factory.mktemp("embed")
+    make_tiny_encoder(root / "encoder")
+    (make_tiny_encoder(root / "bare") / "modules.json").unlink()
+    make_tiny_model(root / "decoder")
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def node(shared_worker: StartWorker, folder: Path) -> Worker:
+    """One worker for them all."""
+    entries = [
+        f"[[models]]\nname = {json.dumps(name)}\nsource = {json.dumps(str(folder / name))}\ntier = '<3B'\n"
+        for name in ("bare", "decoder", "encoder")
+    ]
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text("".join(entries) + 'prompts = { query = "query : " }\n')
+    env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": FAKE, "CELERY_MLX_HEARTBEAT_S": "0.2"}
+    return shared_worker("-c", "4", "-Q", QUEUE, env=env)
+
+
+@pytest.fixture(scope="module")
+def embed(shared_app: Celery) -> EmbedTask:
+    from tasks import embed
+
+    assert embed.app is shared_app
+    return embed
+
+
+def ask(task: Any, **values: Any) -> EmbedResult:
+    """Sends a request past the producer's catalogue, which does not know the worker's models."""
+    sent: EmbedResult = task.AsyncResult(task.app.send_task(task.name, kwargs=values, queue=QUEUE).id)
+    return sent
+
+
+def vectors(answer: Any) -> NDArray[np.float64]:
+    assert [each["index"] for each in answer["data"]] == list(range(len(answer["data"])))
+    return np.array([each["embedding"] for each in answer["data"]])
+
+
+def fake_vectors(texts: list[str]) -> NDArray[np.float32]:
+    fake = FakeEmbedder(EngineConfig(model="fake:0:dimensions=4"), lambda: None)
+    return fake.embed(fake.rows(texts, None, None))
+
+
+def entries(client: redis.Redis, task_id: str) -> list[Any]:
+    stored: Any = client.xrange(keys.stream(task_id))
+    return [decode(fields["d"]) for _, fields in stored]
+
+
+def expected(folder: Path, texts: list[str]) -> NDArray[np.float64]:
+    recipe = read_recipe(folder)
+    assert recipe is not None
+    means = [
+        ReferenceEncoder(folder).hidden(row.ids).mean(axis=0)
+        for row in TextTokens(folder, recipe, 64).rows(texts, None, "")
+    ]
+    return np.array([mean / np.linalg.norm(mean) for mean in means])
+
+
+def test_vectors_of_a_real_encoder_in_openais_shape(embed: EmbedTask, folder: Path, node: Worker) -> None:
+    """As numbers and as base64 they are what numpy computes, in the order of the inputs, with a usage of all tokens."""
+    numbers, packed = (
+        ask(embed, input=TEXTS, model="encoder", encoding_format=name).get(timeout=WAIT_S)
+        for name in ("float", "base64")
+    )
+    wanted = expected(folder / "encoder", TEXTS)
+    np.testing.assert_allclose(vectors(numbers), wanted, atol=1e-5)
+    decoded = [np.frombuffer(base64.b64decode(each["embedding"]), "<f4") for each in packed["data"]]
+    np.testing.assert_array_equal(np.float32(vectors(numbers)), decoded)
+    assert numbers["usage"] == {"prompt_tokens": 17, "total_tokens": 17}
+    assert (numbers["object"], numbers["data"][0]["object"]) == ("list", "embedding")
+    assert (numbers["model"], numbers["worker"], numbers["attempt"]) == ("encoder", node.node, 1)
+
+
+def test_prompts_of_the_catalogue_and_fewer_dimensions(embed: EmbedTask, folder: Path) -> None:
+    """A text of a type has that prompt before it; vectors that are cut have the length 1 again."""
+    answer = ask(embed, input="dog", model="encoder", input_type="query", dimensions=5).get(timeout=WAIT_S)
+    whole = expected(folder / "encoder", ["query : dog"])[0][:5]
+    np.testing.assert_allclose(vectors(answer)[0], whole / np.linalg.norm(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"model": "decoder"}, InvalidRequest, r"it generates text, .* use generate"),
+        (
+            {"model": "bare"},
+            ModelLoadFailed,
+            r"no file says how the vectors of its tokens become one: add modules\.json",
+        ),
+        (
+            {"model": "encoder", "input": ["a", "the " * 70]},
+            InvalidRequest,
+            rf"input\[1\]: has 72 tokens, .* {POSITIONS}",
+        ),
+        (
+            {"model": "encoder", "input_type": "passage"},
+            InvalidRequest,
+            r"input_type='passage': the model has no prompt",
+        ),
+        ({"model": "encoder", "dimensions": 33}, InvalidRequest, r"dimensions=33: the model's vectors have 32"),
+        ({"model": "encoder", "input": []}, InvalidRequest, r"input=<list>: no text, and no list with texts"),
+        ({"model": FAKE, "input": "!nan"}, Exception, r"input\[0\]: the model computed numbers that are not finite"),
+        ({"model": FAKE, "input": "!crash"}, EngineFailed, r"it is not tried again"),
+    ],
+)
+def test_what_cannot_be_embedded_ends_with_one_clear_error(
+    embed: EmbedTask, values: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    """Each names what is wrong, and a request beside it is answered."""
+    beside = embed.delay(input="beside", model=FAKE)
+    with pytest.raises(error, match=said):
+        ask(embed, **{"input": "a", **values}).get(timeout=WAIT_S)
+    np.testing.assert_allclose(vectors(beside.get(timeout=WAIT_S)), fake_vectors(["beside"]), rtol=1e-6)
+
+
+def test_an_encoder_generates_nothing(embed: EmbedTask) -> None:
+    """A request for text is refused with the remedy."""
+    from tasks import generate
+
+    with pytest.raises(InvalidRequest, match="generates nothing: use embed"):
+        ask(generate, prompt="a", model="encoder").get(timeout=WAIT_S)
+
+
+def test_in_chains_in_groups_and_with_asyncio(embed: EmbedTask) -> None:
+    """An answer of ``generate`` becomes an input; a group has a result for each; ``await`` gives the answer."""
+    from tasks import generate
+    from tasks.engine.fake import fake_text
+
+    chained = chain(generate.s(prompt="p", model="fake:1", max_tokens=3), embed.s(model=FAKE)).delay()
+    several = group(embed.s(input=[str(n)], model=FAKE) for n in range(5)).delay()
+    np.testing.assert_allclose(vectors(chained.get(timeout=WAIT_S)), fake_vectors([fake_text("p", None, 3)]), rtol=1e-6)
+    found = [vectors(answer)[0] for answer in several.get(timeout=WAIT_S)]
+    np.testing.assert_allclose(found, fake_vectors([str(n) for n in range(5)]), rtol=1e-6)
+
+    async def waited() -> Any:
+        return await (await embed.adelay(input="a", model=FAKE))
+
+    np.testing.assert_allclose(vectors(asyncio.run(waited())), fake_vectors(["a"]), rtol=1e-6)
+
+
+def test_the_journal_has_a_start_and_an_end_and_no_vector(embed: EmbedTask, shared_redis: redis.Redis) -> None:
+    """A reader of any language sees that it has ended and what it took; the vectors are in the result alone."""
+    result = embed.delay(input=["one two", "three"], model=FAKE)
+    result.get(timeout=WAIT_S)
+    written = entries(shared_redis, result.id)
+    assert [type(each) for each in written] == [Claim, Start, End]
+    assert (written[2].finish_reason, written[2].usage) == ("stop", {"prompt_tokens": 3, "total_tokens": 3})
+    with pytest.raises(InvalidRequest, match=r"vectors do not stream: use get\(\)"):
+        result.stream()
+
+
+def running(node: Worker) -> int | None:
+    """The process that embeds slowly, once it does."""
+    record = node.record()
+    engines = record.engines if record is not None else []
+    return next((engine.pid for engine in engines if engine.model == SLOW and engine.running and engine.steps), None)
+
+
+def test_a_cancel_stops_within_a_step(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """The request ends as revoked while most of its texts are not computed, and its engine goes on with another."""
+    result = embed.delay(input=["w"] * 600, model=SLOW)
+    wait_until(lambda: running(node))
+    result.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=WAIT_S)
+    assert entries(shared_redis, result.id)[-1].finish_reason == "cancelled"
+    assert len(embed.delay(input="next", model=SLOW).get(timeout=WAIT_S)["data"]) == 1
+
+
+def test_a_deadline_that_passes_is_an_error(embed: EmbedTask) -> None:
+    """A part of the vectors is of no use, whether the time passes before the request runs or meanwhile."""
+    begun = embed.delay(input=["w"] * 600, model=SLOW, deadline=time.time() + 1.5)
+    past = embed.delay(input="w", model=FAKE, deadline=time.time() - 1)
+    for result in (past, begun):
+        with pytest.raises(DeadlineExceeded, match="before all vectors were computed"):
+            result.get(timeout=WAIT_S)
+
+
+def test_an_engine_that_is_killed_costs_an_attempt(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """The vectors are computed again from the first one on, by the engine that takes its place."""
+    texts = [f"w{n}" for n in range(20)]
+    result = embed.delay(input=texts, model=SLOW)
+    pid = wait_until(lambda: running(node))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    answer = result.get(timeout=WAIT_S)
+    np.testing.assert_allclose(vectors(answer), fake_vectors(texts), rtol=1e-6)
+    assert answer["attempt"] == 2
+    assert sum(isinstance(each, Release) and each.crashed for each in entries(shared_redis, result.id)) == 1
+
+
+def test_it_is_counted(embed: EmbedTask, node: Worker) -> None:
+    """The worker's metrics have the requests, and the tokens that were embedded, by model."""
+
+    def counted() -> dict[str, Any]:
+        record = node.record()
+        assert record is not None
+        found: dict[str, Any] = record.metrics["models"].get(FAKE, {})
+        return found
+
+    before = counted()
+    embed.delay(input=["one two three"], model=FAKE).get(timeout=WAIT_S)
+    wait_until(lambda: counted().get("succeeded", 0) == before.get("succeeded", 0) + 1)
+    assert counted()["prompt_tokens"] == before["prompt_tokens"] + 3
+
+
+def test_without_redis(embed: EmbedTask) -> None:
+    """``embed.apply`` answers in this process, with the same shape."""
+    answer = embed.apply(kwargs={"input": ["a b", "c"], "model": "fake:0:dimensions=4"}).get()
+    np.testing.assert_allclose(vectors(answer), fake_vectors(["a b", "c"]), rtol=1e-6)
