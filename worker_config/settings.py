@@ -118,6 +118,13 @@ class Settings:
         at_least=0,
     )
 
+    batch_share: float = setting(
+        0.125,
+        "The share of a worker's slots that batch work (priority 9) keeps, however many urgent requests wait. From the others it "
+        "is preempted, and goes on later. 1 means never.",
+        at_least=0,
+    )
+
     queue_per_slot: int = setting(
         100,
         "Requests that may wait in a tier's queue for each slot that serves it; above it delay() refuses.",

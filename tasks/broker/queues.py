@@ -109,15 +109,27 @@ def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    names = [each for queue in queues for each in lists_of(queue)]
+    return sum(more_urgent_in(client, queues, PRIORITY_STEPS[-1] + 1).values())
+
+
+def more_urgent_in(client: redis.Redis, queues: Iterable[str], priority: int) -> dict[str, int]:
+    """How many messages that are more urgent than this wait in each of these queues, without those that were set aside.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    names = [(queue, list_of(queue, step)) for queue in queues for step in PRIORITY_STEPS if step < priority]
+    found = dict.fromkeys((queue for queue, _ in names), 0)
     if not names:
-        return 0
+        return found
     with translated("reading the queues"):
         pipeline = client.pipeline(transaction=False)
-        for name in names:
+        for _, name in names:
             pipeline.llen(name)
-        found = pipeline.execute(raise_on_error=False)
-    return sum(count for count in found if isinstance(count, int))
+        counts = pipeline.execute(raise_on_error=False)
+    for (queue, _), count in zip(names, counts, strict=True):
+        found[queue] += count if isinstance(count, int) else 0
+    return found
 
 
 def _submitted(client: redis.Redis, heads: list[dict[str, Any]]) -> list[float | None]:

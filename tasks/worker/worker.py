@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from tasks import __version__
 from tasks.broker.aside import read_aside
 from tasks.broker.holding import Holding
-from tasks.broker.queues import waiting_in
+from tasks.broker.queues import more_urgent_in, waiting_in
 from tasks.broker.schedule import hasten, move_due
 from tasks.hardware import detect
 from tasks.hardware.usage import UsageSampler
@@ -36,6 +36,7 @@ from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.keeper import Keeper
+from tasks.worker.preemption import BATCH, Preemption
 from tasks.worker.room import Room
 from tasks.worker.scheduler import Scheduler
 from tasks.worker.slots import slots_of, unrouted
@@ -145,6 +146,9 @@ class InferenceWorker:
         self.room = Room(limits, self.concurrency, self.engines.lanes)
         self.holding = Holding(self.identity, self.room, self.scripts, refuse_message)
         self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
+        self.preemption = Preemption(
+            settings.batch_share, self.queues, self.room, lambda: list(self.flying.values()), self._urgent
+        )
         self._consumed = app.amqp.queues
         self.scheduler = Scheduler(lambda: move_due(client, list(self._consumed.consume_from)))
         self.client = client
@@ -182,6 +186,7 @@ class InferenceWorker:
         self.engines.start()
         self.backlog.start()
         self.starvation.start()
+        self.preemption.start()
         self.scheduler.start()
         self.survey.start()
         for warning in self.warnings:
@@ -264,6 +269,10 @@ class InferenceWorker:
             )
             self.loop.abort()
 
+    def _urgent(self, queues: Sequence[str]) -> dict[str, int]:
+        """Requests in these queues that are no batch work."""
+        return more_urgent_in(self.client, queues, BATCH)
+
     def _waiting(self) -> int:
         """Messages in the queues that this worker consumes and has room for; not those that were set aside."""
         queues = [name for name in list(self._consumed.consume_from) if self.room.has_room(name)]
@@ -291,6 +300,7 @@ class InferenceWorker:
     def stop(self) -> None:
         """End the engines, write what is left, and take the record out of the registry."""
         self.starvation.stop()
+        self.preemption.stop()
         self.scheduler.stop()
         self.backlog.stop()
         self.engines.close()

@@ -25,6 +25,7 @@ class Job:
         queue: the queue that it came from.
         requeues: whether Celery, at the time of :meth:`terminate`, wants the request back in its queue.
         held: says which message this worker holds of it.
+        priority: Celery's; 0 is the most urgent.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Job:
         queue: str,
         requeues: Callable[[], bool] = lambda: False,
         held: Callable[[], Held | None] = lambda: None,
+        priority: int = 0,
     ) -> None:
         self.task_id = task_id
         self.queue = queue
+        self.priority = priority
         self.held = held
         #: Its last attempt, once it has claimed the request.
         self.flight: Flight | None = None

@@ -67,6 +67,7 @@ class EnginePool(ThreadPool):
             queue_of(request),
             requeues=lambda: bool(getattr(request, "_already_cancelled", False)),
             held=lambda: held_message(getattr(request, "message", None)),
+            priority=priority_of(request),
         )
         self._time_limits.add(job, soft_timeout, timeout, timeout_callback)
         self._jobs.add(job)
@@ -150,3 +151,10 @@ def queue_of(request: Any) -> str:
     """The queue that a Celery request came from; empty where it is not known."""
     info = getattr(request, "delivery_info", None) or {}
     return str(info.get("routing_key") or "")
+
+
+def priority_of(request: Any) -> int:
+    """The priority of a Celery request; the most urgent where it is not known."""
+    info = getattr(request, "delivery_info", None) or {}
+    priority = info.get("priority")
+    return priority if isinstance(priority, int) else 0

@@ -1,0 +1,31 @@
+"""Batch work beside urgent requests, on a real worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.support import Reader, wait_until
+
+if TYPE_CHECKING:
+    from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
+
+MODEL = "fake:20"
+
+
+def test_urgent_requests_overtake(generate: GenerateTask, worker: StartWorker) -> None:
+    """An urgent request gets a slot that batch work fills; the row it took it from goes on at the very next token."""
+    worker("-c", "2", env={"CELERY_MLX_MODELS": MODEL})
+    rows = [
+        generate.apply_async(kwargs={"prompt": f"row {n}", "model": MODEL, "max_tokens": 400}, priority=9)
+        for n in range(2)
+    ]
+    readers = [Reader(row) for row in rows]
+    wait_until(lambda: all(reader.chunks for reader in readers))
+    urgent = generate.delay(prompt="urgent", model=MODEL, max_tokens=3).get(timeout=30)
+    assert urgent["usage"]["completion_tokens"] == 3
+    assert not any(row.ready() for row in rows)
+    answers = [row.get(timeout=60) for row in rows]
+    assert [reader.whole() for reader in readers] == [answer["text"] for answer in answers]
+    assert [answer["usage"]["completion_tokens"] for answer in answers] == [400, 400]
+    assert sorted(answer["attempt"] for answer in answers) == [1, 2]
