@@ -113,6 +113,7 @@ def test_every_alert_fires_when_it_should_and_only_then() -> None:
     [
         ("vendor.compose-spec", COMPOSE),
         ("vendor.github-workflows", ROOT / ".github/workflows/ci.yml"),
+        ("vendor.github-workflows", ROOT / ".github/workflows/release.yml"),
     ],
 )
 def test_the_file_follows_its_schema(schema: str, path: Path) -> None:
