@@ -12,7 +12,8 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from tasks.engine.model.blas import ADVICE, load_blas
+from tasks.engine.model.blas import ADVICE, describe_blas, load_blas
+from worker_config.cache import cache_folder
 
 SIDE = 64
 HUB_TIMEOUT_S = 3.0
@@ -23,9 +24,11 @@ def probe() -> dict[str, Any]:
 
     ``error`` is empty if all went well; ``stage`` is what was being tried: ``import``, ``device``, ``product`` or
     ``mlx-lm``. ``recommended_bytes`` is what a Metal device recommends using (``recommendedMaxWorkingSetSize``). ``blas``
-    is empty where MLX brings its own way of computing, and ``advice`` says what a better one would gain.
+    is empty where MLX brings its own way of computing, and ``advice`` says what a better one would gain. ``layouts`` are
+    the measurements of earlier engines, by which weights are laid out for it.
     """
     found: dict[str, Any] = {"mlx": _version("mlx"), "mlx_lm": _version("mlx-lm"), "stage": "import", "error": ""}
+    found["layouts"] = []
     try:
         _try_mlx(found)
     except Exception as error:  # noqa: BLE001 -- whatever it is, it is the answer
@@ -51,6 +54,12 @@ def _try_mlx(found: dict[str, Any]) -> None:
         raise ArithmeticError("a product of two matrices of ones came out wrong")
     found["stage"] = "mlx-lm"
     import mlx_lm.generate  # noqa: F401 -- that it can be imported is what is tried
+
+    if found["blas"]:
+        from tasks.engine.model.layout.record import Record
+
+        machine = describe_blas(found["blas"])
+        found["layouts"] = [entry.says for entry in Record(cache_folder()).all() if entry.machine == machine]
 
 
 def hub_state() -> dict[str, str]:

@@ -72,6 +72,8 @@ def mlx_lines(answer: dict[str, Any] | Line, hardware: Hardware) -> Iterator[Lin
         yield Line("warning", "BLAS", answer["advice"], "apt install libopenblas0-pthread")
     elif answer["blas"]:
         yield Line("ok", "BLAS", answer["blas"])
+    for says in answer["layouts"]:
+        yield Line("ok", "weights", says)
 
 
 def hub_lines(answer: dict[str, Any] | Line) -> Iterator[Line]:

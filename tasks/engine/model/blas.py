@@ -39,6 +39,39 @@ def load_blas() -> str:
     return "reference"
 
 
+def describe_blas(name: str) -> str:
+    """Processor, library and versions: what measured times are good for."""
+    words = (_processor(), name, _version(name), f"mlx {metadata.version('mlx')}")
+    return ", ".join(word for word in words if word)
+
+
+def blas_threads(name: str) -> int:
+    """How many threads the library computes with, which its user chose by its environment variable."""
+    loaded = ctypes.CDLL(None)
+    count = {"OpenBLAS": "openblas_get_num_threads", "MKL": "MKL_Get_Max_Threads"}.get(name)
+    return int(getattr(loaded, count)()) if count is not None and hasattr(loaded, count) else 1
+
+
+def _version(name: str) -> str:
+    loaded = ctypes.CDLL(None)
+    if name == "OpenBLAS" and hasattr(loaded, "openblas_get_config"):
+        loaded.openblas_get_config.restype = ctypes.c_char_p
+        return " ".join(str(loaded.openblas_get_config().decode()).split())
+    if name == "MKL":
+        return metadata.version("mkl")
+    return ""
+
+
+def _processor() -> str:
+    """Linux's name for it: Python's own is empty there."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "CPU part")))
+    return next(names, platform.machine())
+
+
 def needs_blas() -> bool:
     """Whether this machine has MLX's CPU build for Linux. macOS has Accelerate and Metal, the CUDA build cuBLAS."""
     return sys.platform == "linux" and _installed("mlx-cpu")

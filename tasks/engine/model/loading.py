@@ -14,7 +14,11 @@ from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter
+from tasks.engine.model.blas import blas_threads, describe_blas
+from tasks.engine.model.layout.dense import lay_out
+from tasks.engine.model.layout.record import Record
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
+from worker_config.cache import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +93,15 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
             fuse_adapter(model)
         mx.eval(model.parameters())
     mx.clear_cache()
+    return model
+
+
+def load_laid_out(folder: ModelFolder, config: EngineConfig, blas: str) -> Module:
+    """:func:`load_weights`, with dense weights in the layout that this machine's BLAS multiplies quickly."""
+    model = load_weights(folder, config)
+    if blas and not lay_out(model, Record(cache_folder()), describe_blas(blas), blas_threads(blas)):
+        logger.warning("%s: mlx-lm's code does not bear weights that lie otherwise: kept as they come", folder.path)
+        model = load_weights(folder, config)
     return model
 
 

@@ -15,7 +15,7 @@ from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
-from tasks.engine.model.loading import accelerator, clear_errors, load_weights, open_folder
+from tasks.engine.model.loading import accelerator, clear_errors, load_laid_out, open_folder
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.selftest import try_out
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
@@ -62,7 +62,7 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
     """
     folder = folder or open_folder(config, progress)
     with clear_errors(folder):
-        model = load_weights(folder, config)
+        model = load_laid_out(folder, config, blas)
         tokenizer = load_tokenizer(
             folder.path,
             trust_remote_code=config.trust_remote_code,

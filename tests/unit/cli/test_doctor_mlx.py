@@ -25,6 +25,7 @@ ANSWER: dict[str, Any] = {
     "error": "",
     "blas": "",
     "advice": "",
+    "layouts": [],
     "device": "gpu",
     "device_name": "Apple M4 Max",
     "recommended_bytes": 115_448_725_504,
@@ -118,6 +119,8 @@ def test_a_gpu_that_only_one_of_the_two_knows() -> None:
 def test_blas() -> None:
     """An optimised BLAS is named, and the reference one is a warning with the command."""
     assert levels(PROCESSOR, device="cpu", recommended_bytes=None, blas="OpenBLAS")[-1] == ("ok", "BLAS")
+    laid_out = {"blas": "OpenBLAS", "layouts": ["layers: in panels of 64"]}
+    assert levels(PROCESSOR, device="cpu", recommended_bytes=None, **laid_out)[-1] == ("ok", "weights")
     changes = {"device": "cpu", "recommended_bytes": None, "blas": "reference", "advice": "slow"}
     assert levels(PROCESSOR, **changes)[-1] == ("warning", "BLAS")
 

@@ -1,0 +1,191 @@
+"""Dense weights in panels, as a CPU's BLAS multiplies small batches quickly.
+
+A weight ``[out, in]`` becomes ``[panels, in, width]``, each panel contiguous. A product then is one small BLAS call for each
+panel. OpenBLAS computes such calls without copying the weight first, which is most of what a product with few rows costs
+otherwise; and panels can be shared out among several streams of MLX, which are threads. Sums are taken in another order than
+with the weight as it comes, so logits may differ in their last bits, as they do between libraries and numbers of rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx import nn
+
+from tasks.engine.model.layout.record import ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The last number of rows that each of ``ROWS`` stands for; there is none after the last.
+_LAST_ROWS = (1, 8, 64)
+#: A panel's width that stands for all outputs of a weight: the weight is transposed.
+WHOLE = -1
+#: Multiplications of one BLAS call. OpenBLAS copies the weight first where there are more.
+MOST_MULTIPLICATIONS = 1_000_000
+#: Weights of fewer bytes are not shared out: to wait for another thread takes longer.
+SHARED_BYTES = 1 << 20
+
+
+@dataclass(slots=True, frozen=True)
+class Layout:
+    """How weights of one kind lie and are multiplied.
+
+    Args:
+        width: outputs of a panel; 0 leaves weights as they come, and ``WHOLE`` makes one panel of a weight.
+        lanes: among how many streams the panels are shared out, for each of :data:`tasks.engine.model.layout.record.ROWS`.
+    """
+
+    width: int = 0
+    lanes: tuple[int, ...] = (1,) * len(ROWS)
+
+    def suits(self, weight: mx.array) -> bool:
+        """Whether a weight can lie like this without padding."""
+        if not self.width or weight.ndim != 2 or weight.dtype != mx.float32:
+            return False
+        return self.width == WHOLE or weight.shape[0] % self.width == 0
+
+
+class Lanes:
+    """Streams of MLX's CPU backend, the default one first. Each has a thread of its own."""
+
+    def __init__(self, count: int) -> None:
+        cpu = mx.Device(mx.DeviceType.cpu, 0)
+        self._streams = [mx.default_stream(cpu), *(mx.new_stream(cpu) for _ in range(count - 1))]
+
+    def take(self, count: int) -> list[mx.Stream]:
+        """The first ``count`` of them, or all."""
+        return self._streams[:count]
+
+
+class Panels:
+    """One weight in panels, which knows how to multiply.
+
+    Args:
+        array: ``[panels, in, width]``, contiguous.
+        layout: of this weight.
+        lanes: streams to compute on.
+    """
+
+    def __init__(self, array: mx.array, layout: Layout, lanes: Lanes) -> None:
+        self.array = array
+        self._lanes = lanes
+        most = len(array) if array.nbytes >= SHARED_BYTES else 1
+        self._counts = [min(count, most) for count in layout.lanes]
+        self._is_whole = layout.width == WHOLE
+        self._parts = {count: _shared_out(array, count) for count in set(self._counts)}
+
+    @classmethod
+    def of(cls, weight: mx.array, layout: Layout, lanes: Lanes) -> Panels:
+        """Lay out ``[out, in]``; evaluated, so that the original can go."""
+        outputs, inputs = weight.shape
+        width = outputs if layout.width == WHOLE else layout.width
+        array = mx.contiguous(weight.reshape(outputs // width, width, inputs).transpose(0, 2, 1))
+        mx.eval(array)
+        return cls(array, layout, lanes)
+
+    def weight(self) -> mx.array:
+        """The weight as it came, ``[out, in]``. A copy: for code that reads a layer's weight itself."""
+        return self.array.transpose(0, 2, 1).reshape(-1, self.array.shape[1])
+
+    def rows(self, ids: mx.array) -> mx.array:
+        """The weight's rows of these numbers."""
+        width = self.array.shape[2]
+        return self.array[ids // width, :, ids % width]
+
+    def streams(self, rows: int) -> list[mx.Stream]:
+        """Where the parts of a product with so many rows are computed."""
+        return self._lanes.take(self._counts[bisect_left(_LAST_ROWS, rows)])
+
+    def parts(self, x: mx.array) -> list[mx.array]:
+        """``x``, ``[rows, in]``, times the weight: a part for each of :meth:`streams`, ``[panels, rows, width]``."""
+        streams = self.streams(len(x))
+        _, inputs, width = self.array.shape
+        most = len(x) if self._is_whole else max(1, MOST_MULTIPLICATIONS // (inputs * width))
+        parts = self._parts[len(streams)]
+        return [_multiply(x, part, most, stream) for part, stream in zip(parts, streams, strict=True)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """``x``, ``[..., in]``, times the weight, ``[..., out]``."""
+        return joined(self.parts(x.reshape(-1, x.shape[-1])), x.shape[:-1])
+
+
+def joined(parts: Sequence[mx.array], shape: Sequence[int]) -> mx.array:
+    """Parts of a product as ``[*shape, out]``."""
+    product = parts[0] if len(parts) == 1 else mx.concatenate(list(parts))
+    if product.shape[1] > 1:
+        product = product.transpose(1, 0, 2)
+    return product.reshape(*shape, -1)
+
+
+def _shared_out(array: mx.array, count: int) -> list[mx.array]:
+    """Views of nearly equal numbers of panels."""
+    return [array[len(array) * n // count : len(array) * (n + 1) // count] for n in range(count)]
+
+
+def _multiply(x: mx.array, panels: mx.array, most: int, stream: mx.Stream) -> mx.array:
+    """``[panels, rows, width]``, with ``most`` rows in one BLAS call."""
+    rows, inputs = x.shape
+    if rows <= most:
+        return mx.matmul(mx.expand_dims(x, 0, stream=stream), panels, stream=stream)
+    count = -(-rows // most)
+    size = -(-rows // count)
+    if count * size > rows:
+        x = mx.pad(x, [(0, count * size - rows), (0, 0)], stream=stream)
+    groups = mx.reshape(x, (1, count, size, inputs), stream=stream)
+    products = mx.matmul(groups, mx.expand_dims(panels, 1, stream=stream), stream=stream)
+    return mx.reshape(products, (len(panels), count * size, -1), stream=stream)[:, :rows]
+
+
+class PanelLinear(nn.Linear):
+    """A layer whose weight lies in panels."""
+
+    _panels: Panels
+
+    @property
+    def weight(self) -> mx.array:
+        """See :meth:`Panels.weight`."""
+        return self._panels.weight()
+
+    def parts(self, x: mx.array) -> list[mx.array]:
+        """See :meth:`Panels.parts`."""
+        return self._panels.parts(x)
+
+    def streams(self, rows: int) -> list[mx.Stream]:
+        """See :meth:`Panels.streams`."""
+        return self._panels.streams(rows)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """As :class:`mlx.nn.Linear`."""
+        product = self._panels(x)
+        return product + self.bias if "bias" in self else product
+
+
+class PanelEmbedding(nn.Embedding):
+    """An embedding whose weight lies in panels, which serve as the model's head too."""
+
+    _panels: Panels
+
+    @property
+    def weight(self) -> mx.array:
+        """See :meth:`Panels.weight`."""
+        return self._panels.weight()
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """As :class:`mlx.nn.Embedding`."""
+        return self._panels.rows(ids)
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """As :class:`mlx.nn.Embedding`."""
+        return self._panels(x)
+
+
+def put_into_panels(module: nn.Linear | nn.Embedding, layout: Layout, lanes: Lanes) -> None:
+    """Give a layer another layout, in place; it never has its weight twice."""
+    panels = Panels.of(module.pop("weight"), layout, lanes)
+    module.__class__ = PanelEmbedding if isinstance(module, nn.Embedding) else PanelLinear
+    module.panels = panels.array  # counted and evaluated as a parameter
+    module._panels = panels

@@ -1,0 +1,86 @@
+"""What was measured on this machine, kept in a file so that the next engine need not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+FILE = "layouts-1.json"
+#: The numbers of rows that products are measured with.
+ROWS = (1, 4, 16, 128)
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Measured:
+    """The choice for one kind of weights.
+
+    Args:
+        machine: processor, BLAS and versions.
+        kind: ``layers`` or ``head``, the shape that was tried, and the number of threads.
+        width: see :class:`tasks.engine.model.layout.panels.Layout`.
+        lanes: see there.
+        gains: see :class:`tasks.engine.model.layout.trial.Choice`.
+        load: how many processes wanted a core while it was measured.
+    """
+
+    machine: str
+    kind: str
+    width: int
+    lanes: tuple[int, ...]
+    gains: tuple[float, ...]
+    load: float
+
+    @property
+    def says(self) -> str:
+        """For people."""
+        if not self.width:
+            return f"{self.kind}: as they come"
+        panels = "transposed" if self.width < 0 else f"in panels of {self.width}"
+        gains = ", ".join(f"{gain:g}" for gain in self.gains)
+        rows = ", ".join(map(str, ROWS[: len(self.gains)]))
+        return f"{self.kind}: {panels}, products {gains} times as fast for {rows} rows"
+
+
+class Record:
+    """The file, in a folder for caches. Damaged or missing, it is empty; where it cannot be written, nothing is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    def all(self) -> list[Measured]:
+        """What was measured, the latest last."""
+        try:
+            return [_measured(entry) for entry in json.loads(self._path.read_text())]
+        except (OSError, ValueError, TypeError, KeyError):
+            return []
+
+    def find(self, machine: str, kind: str, load: float) -> Measured | None:
+        """What was measured there of this kind, unless the machine was busy then and has become idle."""
+        cores = os.cpu_count() or 1
+        for entry in self.all():
+            if (entry.machine, entry.kind) == (machine, kind) and entry.load <= max(cores, 2 * load):
+                return entry
+        return None
+
+    def add(self, measured: Measured) -> None:
+        """Keep it, in place of an earlier one."""
+        others = [entry for entry in self.all() if (entry.machine, entry.kind) != (measured.machine, measured.kind)]
+        scratch = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps([asdict(entry) for entry in [*others, measured]], indent=1))
+            scratch.replace(self._path)
+        except OSError as error:
+            logger.debug("%s cannot be written: %s", self._path, error)
+
+
+def _measured(entry: dict[str, Any]) -> Measured:
+    return Measured(**{**entry, "lanes": tuple(entry["lanes"]), "gains": tuple(entry["gains"])})

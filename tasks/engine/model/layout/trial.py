@@ -1,0 +1,110 @@
+"""Which layout is quick here: tried out with weights of the model's shapes, in about a second."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
+from tasks.engine.model.layout.record import ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WIDTHS = (64, 32, WHOLE)
+#: So many bytes of weights are multiplied in turn, so that none of them waits in a cache; with many rows that does not matter.
+SAMPLE_BYTES = 16 << 20
+MANY_ROWS, MANY_ROWS_WEIGHTS = 64, 1
+#: A weight that is larger is tried with fewer outputs.
+MOST_BYTES = 12 << 20
+#: Each product is timed so often, all in turn, and its least time counts; fewer times where the machine is slow or busy.
+ROUNDS = 4
+MOST_S = 0.6
+#: A layout has to gain so much over all numbers of rows, and may lose so much with one of them.
+LEAST_GAIN, WORST_GAIN = 1.05, 0.8
+#: Another lane has to gain so much: other engines may want the core, too.
+LEAST_LANE_GAIN = 1.1
+
+
+@dataclass(slots=True, frozen=True)
+class Choice:
+    """The layout for weights of one kind, and how many times as fast it was as weights as they come, for each of ``ROWS``."""
+
+    layout: Layout
+    gains: tuple[float, ...]
+
+
+#: Weights as they come.
+USUAL = Choice(Layout(), (1.0,) * len(ROWS))
+
+
+def choose(shape: tuple[int, int], lanes: Lanes, threads: int, rows: Sequence[int] = ROWS) -> Choice:
+    """Try products of ``rows`` rows with a weight ``[out, in]``."""
+    outputs, inputs = shape
+    outputs = max(min(outputs, MOST_BYTES // (4 * inputs)) // max(WIDTHS) * max(WIDTHS), 1)
+    count = max(1, SAMPLE_BYTES // (4 * inputs * outputs))
+    weights = [mx.random.normal((outputs, inputs), key=mx.random.key(n)) for n in range(count)]
+    given = {number: mx.random.normal((number, inputs), key=mx.random.key(number)) for number in rows}
+    mx.eval(weights, given)
+    widths = [width for width in WIDTHS if width == WHOLE or outputs % width == 0]
+    products: dict[tuple[int, int, int], Callable[[], object]] = {}
+    for number, x in given.items():
+        products[number, 0, 1] = _usual(weights, x)
+    for width in widths:
+        for lanes_ in sorted({1, threads}):
+            panels = [Panels.of(weight, Layout(width, (lanes_,) * len(ROWS)), lanes) for weight in weights]
+            for number, x in given.items():
+                products[number, width, lanes_] = _paneled(panels, x)
+    return best(widths, rows, threads, _least_seconds(products))
+
+
+def best(
+    widths: Sequence[int], rows: Sequence[int], threads: int, seconds: dict[tuple[int, int, int], float]
+) -> Choice:
+    """The best layout by what products took: by number of rows, width (0 as weights come) and number of lanes."""
+    choices = [_choice(width, rows, threads, seconds) for width in widths]
+    good = [choice for choice in choices if min(choice.gains) >= WORST_GAIN and _mean(choice.gains) >= LEAST_GAIN]
+    return max(good, key=lambda choice: _mean(choice.gains), default=USUAL)
+
+
+def _usual(weights: list[mx.array], x: mx.array) -> Callable[[], object]:
+    return lambda: [x @ weight.T for weight in weights[: _count(x, weights)]]
+
+
+def _paneled(weights: list[Panels], x: mx.array) -> Callable[[], object]:
+    return lambda: [weight(x) for weight in weights[: _count(x, weights)]]
+
+
+def _count(x: mx.array, weights: Sequence[object]) -> int:
+    return len(weights) if len(x) < MANY_ROWS else MANY_ROWS_WEIGHTS
+
+
+def _least_seconds(products: dict[tuple[int, int, int], Callable[[], object]]) -> dict[tuple[int, int, int], float]:
+    least = dict.fromkeys(products, math.inf)
+    end = time.perf_counter() + MOST_S
+    for _ in range(ROUNDS):
+        for key, product in products.items():
+            start = time.perf_counter()
+            mx.eval(product())
+            least[key] = min(least[key], time.perf_counter() - start)
+        if time.perf_counter() > end:
+            break
+    return least
+
+
+def _choice(width: int, rows: Sequence[int], threads: int, seconds: dict[tuple[int, int, int], float]) -> Choice:
+    quick = [
+        threads if seconds[number, width, 1] > LEAST_LANE_GAIN * seconds[number, width, threads] else 1
+        for number in rows
+    ]
+    gains = [seconds[number, 0, 1] / seconds[number, width, lanes] for number, lanes in zip(rows, quick, strict=True)]
+    missing = len(ROWS) - len(rows)
+    return Choice(Layout(width, (*quick, *quick[-1:] * missing)), tuple(round(gain, 2) for gain in gains))
+
+
+def _mean(gains: Sequence[float]) -> float:
+    return math.prod(gains) ** (1 / len(gains))
