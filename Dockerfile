@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two images: `celery` (beat, Flower, metrics: no MLX) and `worker` (with MLX's CPU build). docker-compose.yml builds both.
+# Two images: `celery` (beat, Flower, metrics, gateway: no MLX) and `worker` (with MLX's CPU build). docker-compose.yml builds both.
 
 FROM python:3.13-slim AS source
 WORKDIR /src
@@ -12,7 +12,7 @@ COPY tasks tasks
 COPY worker_config worker_config
 
 FROM source AS celery-build
-RUN /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[flower]'
+RUN /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[flower,web]'
 
 FROM source AS worker-build
 RUN /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[worker]'

@@ -56,7 +56,7 @@ def _native() -> str:
 @service.command("print")
 @_described
 def print_(role: Role, options: tuple[str, ...], kind: str, user: str, **_: Any) -> None:
-    """Print the service file of a ROLE (worker, beat, flower, metrics); its OPTIONS follow after --."""
+    """Print the service file of a ROLE (worker, beat, flower, metrics, gateway); its OPTIONS follow after --."""
     click.echo(KINDS[kind].text(_program(role, options, user)), nl=False)
 
 

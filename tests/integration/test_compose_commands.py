@@ -16,6 +16,8 @@ import redis
 
 from tasks import generate
 from tasks.demo.embedded import find_server, free_port
+from tasks.gateway.access_key import AccessKey
+from tasks.gateway.store import Store
 from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until
@@ -44,6 +46,7 @@ class Stack:
             "redis://:r3disPassword@redis:6379/0": redis_url,
             "0.0.0.0": "127.0.0.1",  # noqa: S104  (what containers listen at)
             "5555": str(free_port()),
+            "8000": str(free_port()),
             "9808": str(free_port()),
             "9090": str(free_port()),
             "/tmp/": f"{folder}/",
@@ -131,6 +134,17 @@ def test_metrics_are_served(stack: Stack) -> None:
     with urlopen(f"http://127.0.0.1:{stack.port('9808')}/metrics", timeout=10) as answer:
         assert b"celery_mlx_redis_up 1" in answer.read()
     assert "metrics:9808" in (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")
+
+
+def test_the_gateway_starts_once_there_is_a_key(stack: Stack, redis_client: redis.Redis) -> None:
+    """Without one it ends with a line that says how to make it; then it is healthy."""
+    outside = {"127.0.0.1": "0.0.0.0"}  # noqa: S104  (as in its container)
+    refused = stack.start("gateway", CELERY, **outside)
+    assert refused.process.wait(30) == 1
+    assert "keys make" in refused.log()
+    Store(redis_client).add_key("cmlx-secret", AccessKey(id="somebody", name="somebody"))
+    program = stack.start("gateway", CELERY, **outside)
+    wait_until(lambda: program.alive() and stack.healthy("gateway"), timeout_s=30, about="the gateway")
 
 
 def test_the_worker_answers_with_the_model_that_was_fetched(

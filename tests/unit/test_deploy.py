@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 from tasks.cli.exporter.families import METRICS
+from tasks.gateway.metrics import METRICS as GATEWAY_METRICS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/celery-mlx.json"
 COMPOSE = ROOT / "docker-compose.yml"
 SUFFIXES = {"gauge": ("",), "counter": ("",), "histogram": ("_bucket", "_sum", "_count")}
-EXPORTED = {each.full_name + suffix for each in METRICS for suffix in SUFFIXES[each.kind]}
+EXPORTED = {each.full_name + suffix for each in (*METRICS, *GATEWAY_METRICS) for suffix in SUFFIXES[each.kind]}
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here: apt install prometheus")
 
@@ -134,7 +135,7 @@ def compose() -> dict[str, Any]:
 def test_nothing_listens_beyond_loopback_by_default() -> None:
     """Every published port has an address, which is loopback's or a variable whose default is."""
     ports = [port for service in compose()["services"].values() for port in service.get("ports", [])]
-    assert len(ports) == 4
+    assert len(ports) == 5
     for port in ports:
         assert re.match(r"(\$\{\w+:-127\.0\.0\.1\}|127\.0\.0\.1):\d+:\d+$", port), port
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.models.capabilities import capabilities
+from tasks.names import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,16 @@ def package_lines(hardware: Hardware) -> Iterator[Line]:
             yield Line("ok", name, metadata.version(name))
         except metadata.PackageNotFoundError:
             yield missing
+    yield _gateway()
+
+
+def _gateway() -> Line:
+    """Whether this Python can answer OpenAI's clients."""
+    try:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("starlette", "uvicorn"))
+    except metadata.PackageNotFoundError:
+        return Line("ok", "gateway", "not installed: pip install 'celery-mlx[web]' brings OpenAI's HTTP interface")
+    return Line("ok", "gateway", f"{COMMAND} gateway answers OpenAI's clients ({versions})")
 
 
 def _gpu(hardware: Hardware) -> Line:

@@ -13,20 +13,22 @@ from worker_config.settings import Settings, variable_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-Role: TypeAlias = Literal["worker", "beat", "flower", "metrics"]
-ROLES: tuple[Role, ...] = ("worker", "beat", "flower", "metrics")
+Role: TypeAlias = Literal["worker", "beat", "flower", "metrics", "gateway"]
+ROLES: tuple[Role, ...] = ("worker", "beat", "flower", "metrics", "gateway")
 
 ABOUT: dict[Role, str] = {
     "worker": "celery-mlx: a worker",
     "beat": "celery-mlx: beat, which gives the work of dead workers to others",
     "flower": "celery-mlx: Flower",
     "metrics": "celery-mlx: metrics of the fleet for Prometheus",
+    "gateway": "celery-mlx: OpenAI's interface over HTTP",
 }
 OPTIONS: dict[Role, tuple[str, ...]] = {
     "worker": ("--loglevel", "INFO"),
     "beat": ("--loglevel", "INFO", "--schedule", "celerybeat-schedule", "--pidfile="),
     "flower": (f"--conf={flowerconfig.__file__}",),
     "metrics": (),
+    "gateway": (),
 }
 #: What ends within seconds may take this long; a worker takes this on top of its drain.
 STOP_S = 30

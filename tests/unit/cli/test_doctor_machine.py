@@ -90,7 +90,7 @@ def test_a_machine_that_serves_everything() -> None:
 
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine with a producer's packages alone, psutil is a failure, rich a warning, each with the command."""
-    versions = {"psutil": None, "rich": None}
+    versions = {"psutil": None, "rich": None, "uvicorn": None}
 
     def version(name: str) -> str:
         if name in versions:
@@ -106,7 +106,9 @@ def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         "redis": "ok",
         "psutil": "failure",
         "rich": "warning",
+        "gateway": "ok",
     }
+    assert "celery-mlx[web]" in lines["gateway"].says
     assert lines["psutil"].remedy == "pip install 'celery-mlx[worker]'"
 
 
