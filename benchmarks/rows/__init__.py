@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.rows import batching, faults, fleet, memory, overhead, prefix, relay, scale, tax, throughput
+from benchmarks.rows import batching, faults, fleet, memory, overhead, prefix, relay, scale, structured, tax, throughput
 
 if TYPE_CHECKING:
     from benchmarks.bench import Row
 
 #: In the order in which they run.
 ROWS: tuple[Row, ...] = tuple(
-    module.ROW for module in (throughput, overhead, tax, relay, scale, prefix, batching, memory, fleet, faults)
+    module.ROW
+    for module in (throughput, overhead, tax, relay, scale, prefix, batching, structured, memory, fleet, faults)
 )

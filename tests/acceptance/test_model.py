@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.support import wait_until
 
@@ -120,3 +121,24 @@ def test_a_thousand_instant_requests(generate: GenerateTask, worker: StartWorker
             chunks = list(result.stream(timeout=60))
             assert chunks[0].index == 0
             assert "".join(chunk.text for chunk in chunks) == fake_text(f"i{n}", None, 3)
+
+
+class Colour(BaseModel):
+    """A colour that the model names."""
+
+    name: Literal["red", "green", "blue"]
+    red: int = Field(ge=0, le=255)
+
+
+@pytest.mark.usefixtures("node")
+def test_a_pydantic_model_is_what_comes_back(generate: GenerateTask) -> None:
+    """The producer that sent the model gets an instance of it, from ``get()`` and from ``parsed()``, beside free requests."""
+    question = [{"role": "user", "content": "Describe the colour of grass as JSON."}]
+    free = send(generate, messages=question, max_tokens=12)
+    result = send(generate, messages=question, response_format=Colour, max_tokens=60)
+    assert isinstance(result.parsed(timeout=WAIT_S), Colour)
+    answer = result.get(timeout=WAIT_S)
+    assert answer["parsed"] == result.parsed() == Colour.model_validate_json(answer["text"])
+    choice = send(generate, messages=question, choice=["green", "grey"]).get(timeout=WAIT_S)
+    assert choice["text"] in {"green", "grey"}
+    assert free.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 12

@@ -6,12 +6,14 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 from llguidance import LLParserLimits
 
+from benchmarks.structured import generate
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.model.batch import Batch
@@ -294,3 +296,20 @@ def test_what_is_too_large_is_refused_before_it_joins(compiler: Compiler) -> Non
     choices = [f"choice {number}" for number in range(4096)]
     assert compiler.compile(Constraint(kind="choice", value=json.dumps(choices))).matcher()
     assert compiler.compile(of_schema({"enum": choices})).matcher()
+
+
+def test_noise_by_generated_schemas_is_valid(simple: Loop) -> None:
+    """A model whose words are noise, drawn at random, answers each of two dozen schemas with what another validator accepts."""
+    schemas = list(islice(generate(seed=0), 24))
+    for number, schema in enumerate(schemas):
+        sampling = Sampling(temperature=1.0, seed=number)
+        simple.submit(f"schema {number}", 300, constraint=of_schema(schema), sampling=sampling)
+    simple.finish(most_turns=1000)
+    finished = 0
+    for number, schema in enumerate(schemas):
+        answer = simple.answers[f"schema {number}"]
+        assert answer.failed is None
+        if answer.reason == "stop":
+            jsonschema.validate(json.loads(answer.text), schema)
+            finished += 1
+    assert finished > len(schemas) // 2
