@@ -131,7 +131,7 @@ class GenerateTask(Task):
         with self.groups.member(options, producer) as member:
             request = prepare(args, kwargs, task_id, options, self.form)
             self._meet_redis()
-            self._look_at_fleet(request.parameters)
+            self._look_at_fleet(request.parameters, request.options.get("queue"))
             given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)
             with sending(self.app):
                 result = self._send(given, request.options)
@@ -247,10 +247,12 @@ class GenerateTask(Task):
 
         return FleetView(self.app)
 
-    def _look_at_fleet(self, parameters: Common) -> None:
+    def _look_at_fleet(self, parameters: Common, queue: Any) -> None:
         model = parameters.model or current_settings().default_model
         if parameters.require_worker:
             self.fleet.require(model)
+        elif isinstance(queue, str):
+            self.fleet.warn_of_queue(queue)
         else:
             self.fleet.warn(model)
 

@@ -82,6 +82,8 @@ def text_of(previous: Any) -> str:
             return "\n\n".join(text_of(each) for each in previous)
         return str(previous["text"])
     except (TypeError, KeyError, RecursionError):
+        if isinstance(previous, dict) and "role" in previous:
+            raise InvalidRequest("the positional argument is a message: use messages=[…]") from None
         raise InvalidRequest(
             f"the positional argument is a {type(previous).__name__}: expected the previous task's answer (an object with "
             "'text'), a string, or a list of these; give everything else by keyword"

@@ -11,9 +11,11 @@ from tasks.errors import GenerationError, NoWorker
 from tasks.models.routing import Route, queue_for, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from celery import Celery
+
+    from tasks.models.routing import FleetSnapshot
 
 logger = logging.getLogger("tasks.generate")
 
@@ -51,27 +53,36 @@ class FleetView:
 
         The first look for a model is waited for: the fleet knows its tier, where its name would say another.
         """
+        self._look(f"model {model}", lambda: self._route(model).warning)
+
+    def warn_of_queue(self, queue: str) -> None:
+        """The same for a queue that the producer has named: one that nobody consumes keeps its requests for ever."""
+        self._look(f"queue {queue}", lambda: self._nobody_consumes(queue))
+
+    def _look(self, about: str, find: Callable[[], str | None]) -> None:
         now = time.monotonic()
         with self._lock:
-            last = self._looked_at.get(model)
+            last = self._looked_at.get(about)
             if last is not None and now - last < LOOK_EVERY_S:
                 return
-            self._looked_at[model] = now
+            self._looked_at[about] = now
         if last is None:
-            self._warn(model)
+            _warn(find)
         else:
-            threading.Thread(target=self._warn, args=(model,), name="fleet-view", daemon=True).start()
+            threading.Thread(target=_warn, args=(find,), name="fleet-view", daemon=True).start()
 
-    def _warn(self, model: str) -> None:
-        try:
-            warning = self._route(model).warning
-        except GenerationError as error:  # a model that only its own queue's workers know, or Redis is away
-            logger.debug("the fleet could not be looked at: %s", error)
-            return
-        if warning:
-            logger.warning("%s; the request waits", warning)
+    def _nobody_consumes(self, queue: str) -> str:
+        consumed = self._snapshot().queues
+        if queue in consumed:
+            return ""
+        return f"no live worker consumes the queue {queue!r}; the fleet serves {', '.join(sorted(consumed)) or 'no queue at all'}"
 
     def _route(self, model: str) -> Route:
+        snapshot = self._snapshot()
+        self.tiers = snapshot.tiers
+        return queue_for(model, snapshot)
+
+    def _snapshot(self) -> FleetSnapshot:
         from contextlib import closing
 
         from tasks.registry import Registry
@@ -79,6 +90,14 @@ class FleetView:
 
         with closing(connect(self._app)) as client:
             reading = Registry(client).read()
-        snapshot = snapshot_of(reading.records, now_s=reading.now)
-        self.tiers = snapshot.tiers
-        return queue_for(model, snapshot)
+        return snapshot_of(reading.records, now_s=reading.now)
+
+
+def _warn(find: Callable[[], str | None]) -> None:
+    try:
+        warning = find()
+    except GenerationError as error:  # a model that only its own queue's workers know, or Redis is away
+        logger.debug("the fleet could not be looked at: %s", error)
+        return
+    if warning:
+        logger.warning("%s; the request waits", warning)

@@ -48,7 +48,8 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     messages: Annotated[
-        list[ChatMessage] | None, Field(description='send a list of {"role": "user", "content": …}, or text as prompt')
+        list[ChatMessage] | None,
+        Field(description='send a list of {"role": "user", "content": …} (json.loads(…) of JSON), or text as prompt'),
     ] = None
     prompt: Annotated[str | None, Field(description="send one text; several are several requests, as a group")] = None
     model: ModelName = None

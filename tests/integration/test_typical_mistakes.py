@@ -1,0 +1,87 @@
+"""What people try in their first hour: each mistake is answered with what to do instead, before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks import generate
+from tasks.errors import InvalidRequest, UnknownModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("producer_app")
+
+MESSAGE = {"role": "user", "content": "hi"}
+
+
+def delayed(*args: Any, **parameters: Any) -> Callable[[], Any]:
+    return lambda: generate.delay(*args, **parameters)
+
+
+def called(*args: Any, **parameters: Any) -> Callable[[], Any]:
+    return lambda: generate(*args, **parameters)
+
+
+def applied(**options: Any) -> Callable[[], Any]:
+    return lambda: generate.apply_async(**options)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "field", "remedy"),
+    [
+        (delayed(prompt="a", model="smollm"), "model 'smollm'", "did you mean smollm"),
+        (delayed(prompt="a", model="gpt-4o-mini"), "model 'gpt-4o-mini'", "To allow it, add it to the file"),
+        (delayed(prompt="a", model="llama3.2:3b"), "model 'llama3.2:3b'", "did you mean llama-3.2-3b"),
+        (delayed(prompt="a", model="Qwen/Qwen3-4B"), "model 'Qwen/Qwen3-4B'", "did you mean"),
+        (delayed(prompt="a", max_token=3), "max_token", "did you mean max_tokens?"),
+        (delayed(prompt="a", temprature=1), "temprature", "did you mean temperature?"),
+        (delayed(prompt="a", n=2), "n: not a field", "send the request n times"),
+        (delayed(prompt="a", stream=True), "stream: not a field", "read result.stream()"),
+        (delayed(prompt="a", timeout=3), "timeout: not a field", "time_limit=seconds"),
+        (delayed(messages='[{"role": "user"}]'), "messages=<str>", "json.loads(…)"),
+        (delayed(prompt="a", logprobs=5), "logprobs=5", "use logprobs=True, with top_logprobs"),
+        (delayed(prompt="a", priority=9), "priority: an option", "generate.apply_async(kwargs={…}, priority=…)"),
+        (delayed(prompt="a", queue="foo"), "queue: an option", "generate.apply_async(kwargs={…}, queue=…)"),
+        (delayed(prompt="a", countdown=5), "countdown: an option", "generate.apply_async(kwargs={…}, countdown=…)"),
+        (called("Why?"), "no function to call", "generate.delay(...)"),
+        (called(messages=[MESSAGE]), "no function to call", "generate.apply(kwargs={...}) in tests"),
+        (delayed([MESSAGE]), "the positional argument is a message", "use messages=[…]"),
+        (delayed(messages=MESSAGE), "messages=<dict>", 'send a list of {"role"'),
+        (delayed(messages=[{"role": "usr", "content": "a"}]), "messages[0]['role']='usr'", "use system, developer"),
+        (delayed(), "neither messages nor prompt", "give exactly one"),
+        (delayed(prompt="a", messages=[MESSAGE]), "both messages and prompt", "give exactly one"),
+        (delayed(prompt="a", model="smollm2-135m", max_tokens=9000), "max_tokens=9000", "ask for fewer"),
+        (applied(kwargs={"prompt": "a"}, max_tokens=3), "max_tokens: a parameter", "put it into kwargs={…}"),
+        (applied(prompt="a"), "prompt: a parameter", "use generate.delay(prompt=…)"),
+        (applied(kwargs={"prompt": "a"}, priority="low"), "priority='low'", "9"),
+        (lambda: generate.map([{"prompt": "a"}]), "map, starmap and chunks", "whose requests run together"),
+    ],
+)
+def test_a_mistake_names_its_field_and_the_remedy(mistake: Callable[[], Any], field: str, remedy: str) -> None:
+    """One line with both, where the request is made."""
+    with pytest.raises((InvalidRequest, UnknownModel)) as caught:
+        mistake()
+    said = str(caught.value)
+    assert field in said
+    assert remedy in said
+    assert "\n" not in said
+
+
+def test_a_queue_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """A request for a queue that no worker consumes is sent, and its producer is told."""
+    generate.apply_async(kwargs={"prompt": "a"}, queue="celery")
+    assert (
+        "no live worker consumes the queue 'celery'; the fleet serves no queue at all; the request waits" in caplog.text
+    )
+
+
+def test_what_changes_nothing_is_taken() -> None:
+    """Neutral values that other clients send are no mistake."""
+    from tasks.client.request import prepare
+
+    neutral = {"n": 1, "stream": False, "tools": None, "stop": None, "max_tokens": None, "user": "x"}
+    request = prepare(None, {"messages": [MESSAGE], **neutral}, None, {})
+    assert request.parameters.max_tokens
