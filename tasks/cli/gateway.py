@@ -13,7 +13,7 @@ from celery.bin.base import CeleryCommand
 
 from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable
-from tasks.names import COMMAND, GENERATE, PACKAGE
+from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE
 from tasks.server.connection import connect
 from tasks.server.requirements import GATEWAY, require_server
 from worker_config.settings import current_settings
@@ -93,8 +93,8 @@ def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], 
         raise click.ClickException(
             f"cannot listen at {address}, port {port} ({error.strerror or error}): choose others with --address and --port"
         ) from error
-    import_module(f"{PACKAGE}.generate")  # a shared task is every application's once its module is loaded
-    made = make_gateway(app.tasks[GENERATE], client, doors, current_settings().gateway_wait_s)
+    import_module(f"{PACKAGE}.embed")  # shared tasks are every application's once their modules are loaded
+    made = make_gateway(app.tasks[GENERATE], app.tasks[EMBED], client, doors, current_settings().gateway_wait_s)
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from tasks.cli.exporter.exposition import CONTENT_TYPE
 from tasks.cli.overview.state import read_state
 from tasks.errors import GenerationError
-from tasks.gateway import chat, completions, models, responses
+from tasks.gateway import chat, completions, embeddings, models, responses
 from tasks.gateway.answering import EventStream, answer_whole
 from tasks.gateway.body import read_json
 from tasks.gateway.client import ClientGone
@@ -71,6 +71,7 @@ class Application:
         posts = {
             "/v1/chat/completions": self._taking(chat.parse, chat.PREFIX),
             "/v1/completions": self._taking(completions.parse, completions.PREFIX),
+            "/v1/embeddings": self._embed,
             "/v1/responses": self._taking(responses.parse, responses.PREFIX),
             "/v1/responses/{id}/cancel": response_routes.cancel,
         }
@@ -145,6 +146,15 @@ class Application:
             return await answer_whole(self._service, ticket, request.receive)
 
         return take
+
+    async def _embed(self, request: Request) -> Response:
+        """Vectors of texts."""
+        key = await self._access.key_of(request)
+        order = embeddings.parse(await read_json(request))
+        if request.headers.get("x-stainless-retry-count", "0") != "0":
+            self._service.metrics.resend()
+        ticket = await self._service.desk.take(order, key, embeddings.PREFIX, priority_of(request, order))
+        return await embeddings.answer_vectors(self._service, ticket, request.receive)
 
     async def _retrieve(self, request: Request) -> Response:
         """An answer that was begun before: whole, or as a stream."""

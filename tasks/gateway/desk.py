@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.broker.limits import Position
     from tasks.client.result import GenerateResult
     from tasks.client.status import RequestStatus
+    from tasks.embed import EmbedTask
     from tasks.gateway.access_key import AccessKey
     from tasks.gateway.order import Order
     from tasks.gateway.pieces import Choice
@@ -45,12 +46,14 @@ class Desk:
     """Takes requests.
 
     Args:
-        generate: the task.
+        generate: the task that makes text.
+        embed: the one that makes vectors.
         store: what gateways keep in Redis.
     """
 
-    def __init__(self, generate: GenerateTask, store: Store) -> None:
+    def __init__(self, generate: GenerateTask, embed: EmbedTask, store: Store) -> None:
         self._generate = generate
+        self._embed = embed
         self._store = store
         #: The answers that are being given.
         self.open: set[Ticket] = set()
@@ -98,7 +101,7 @@ class Desk:
             BrokerUnavailable: Redis cannot be reached.
         """
         record = await asyncio.to_thread(self._store.record, request_id)
-        if record is None or record.owner != key.id:
+        if record is None or record.owner != key.id or record.kind == "embedding":
             raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
         return self._ticket(record, key, {})
 
@@ -126,9 +129,12 @@ class Desk:
 
     async def close(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
         """Count what an answer has cost. The usage is known of choices that have ended; of others, what came of them."""
-        self.open.discard(ticket)
         prompt = max((choice.finish.usage.get("prompt_tokens", 0) for choice in choices if choice.finish), default=0)
-        completion = sum(choice.tokens for choice in choices)
+        await self.settle(ticket, prompt, sum(choice.tokens for choice in choices))
+
+    async def settle(self, ticket: Ticket, prompt: int, completion: int) -> None:
+        """Count the tokens that an answer has cost; it is open no more."""
+        self.open.discard(ticket)
         try:
             await asyncio.to_thread(self._store.settle, ticket.record, ticket.key, prompt, completion)
         except GenerationError as error:
@@ -146,11 +152,16 @@ class Desk:
                     logger.warning("open requests could not be renewed: %s", error)
 
     def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
-        return Ticket(record, key, [self._generate.AsyncResult(each) for each in record.task_ids], headers)
+        task = self._task(record.kind)
+        return Ticket(record, key, [task.AsyncResult(each) for each in record.task_ids], headers)
+
+    def _task(self, kind: str) -> GenerateTask:
+        return self._embed if kind == "embedding" else self._generate
 
     async def _send(self, order: Order, record: Record, priority: int) -> None:
         if len(order.values) == 1:
-            await self._generate.aapply_async(kwargs=order.values[0], task_id=record.id, priority=priority)
+            task = self._task(order.kind)
+            await task.aapply_async(kwargs=order.values[0], task_id=record.id, priority=priority)
             return
         members = group(
             self._generate.signature(kwargs=values, task_id=task_id, priority=priority)

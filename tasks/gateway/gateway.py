@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import redis
     from starlette.applications import Starlette
 
+    from tasks.embed import EmbedTask
     from tasks.generate import GenerateTask
 
 
@@ -37,10 +38,10 @@ class Gateway:
     closing: Closing
 
 
-def make_gateway(generate: GenerateTask, client: redis.Redis, doors: Doors, wait_s: float) -> Gateway:
-    """A gateway to this task, whose Redis this client reaches."""
+def make_gateway(generate: GenerateTask, embed: EmbedTask, client: redis.Redis, doors: Doors, wait_s: float) -> Gateway:
+    """A gateway to these tasks, whose Redis this client reaches."""
     store, closing = Store(client), Closing()
     access = Access(store, is_open=doors.is_local, needs_no_key=doors.needs_no_key, is_local=doors.is_local)
-    desk = Desk(generate, store)
+    desk = Desk(generate, embed, store)
     service = Service(desk, Background(desk), closing, Metrics(), wait_s)
     return Gateway(Application(service, access, client).starlette(), closing)

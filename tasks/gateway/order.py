@@ -12,7 +12,7 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind: TypeAlias = Literal["chat", "completion", "response"]
+Kind: TypeAlias = Literal["chat", "completion", "response", "embedding"]
 
 #: As many choices as OpenAI takes.
 MAX_CHOICES = 128
@@ -39,6 +39,8 @@ class Order:
     @property
     def tokens(self) -> int:
         """How many tokens it may cost, by its length and ``max_tokens``."""
+        if self.kind == "embedding":
+            return self.prompt_bytes // BYTES_A_TOKEN
         most = [values.get("max_tokens") for values in self.values]
         return self.prompt_bytes // BYTES_A_TOKEN + sum(
             each if isinstance(each, int) else MAX_TOKENS_DEFAULT for each in most
@@ -47,7 +49,10 @@ class Order:
     @property
     def prompt_bytes(self) -> int:
         """About how long the prompts are."""
-        return sum(len(str(values.get("messages") or values.get("prompt") or "")) for values in self.values)
+        return sum(
+            len(str(values.get("messages") or values.get("prompt") or values.get("input") or ""))
+            for values in self.values
+        )
 
 
 def model_of(body: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import openai
 import pytest
 from celery import chain, group
 from celery.exceptions import TaskRevokedError
@@ -22,6 +23,7 @@ from tasks.messages.engine import EngineConfig
 from tasks.messages.journal import Claim, End, Release, Start, decode
 from tasks.models.embedding import read_recipe
 from tasks.server import keys
+from tests.gateway import GatewayProcess
 from tests.reference_encoder import ReferenceEncoder
 from tests.support import wait_until
 from tests.tiny_encoder import POSITIONS, make_tiny_encoder
@@ -255,6 +257,23 @@ def test_it_is_counted(embed: EmbedTask, node: Worker) -> None:
     embed.delay(input=["one two three"], model=FAKE).get(timeout=WAIT_S)
     wait_until(lambda: counted().get("succeeded", 0) == before.get("succeeded", 0) + 1)
     assert counted()["prompt_tokens"] == before["prompt_tokens"] + 3
+
+
+def test_openais_client_through_the_gateway(embed: EmbedTask, node: Worker, tmp_path: Path) -> None:
+    """It gets vectors of several texts in its own types, errors as its own classes, and a client that leaves cancels."""
+    assert node
+    with GatewayProcess(tmp_path / "log") as gateway:
+        client = gateway.openai()
+        answer = client.embeddings.create(input=["a b", "c"], model=FAKE, dimensions=4, user="me")
+        assert answer.usage.prompt_tokens == 3
+        np.testing.assert_allclose([each.embedding for each in answer.data], fake_vectors(["a b", "c"]), rtol=1e-6)
+        with pytest.raises(openai.BadRequestError, match=r"input\[1\] is empty"):
+            client.embeddings.create(input=["a", ""], model=FAKE)
+        with pytest.raises(openai.BadRequestError, match=r"use generate"):
+            client.embeddings.create(input="a", model="fake:1")
+        with pytest.raises(openai.APITimeoutError):
+            gateway.openai(timeout=1.5).embeddings.create(input=["w"] * 600, model=SLOW)
+        wait_until(lambda: running(node) is None)
 
 
 def test_without_redis(embed: EmbedTask) -> None:
