@@ -63,11 +63,11 @@ def _ways() -> dict[str, Callable[[int], None]]:
         """What a driver does for each line, from its text to the queue, without a window."""
         nonlocal sent
         lines = Source([values] * count, {}).lines()
-        page: dict[str, tuple[str, dict[str, Any]]] = {}
+        page: dict[str, tuple[str, Line]] = {}
         for line in lines:
             assert isinstance(line, Line)
             sent += 1
-            page[f"bulk-0-{sent}"] = (requests.queue_of(MODEL), line.values)
+            page[f"bulk-0-{sent}"] = (requests.queue_of(MODEL), line)
             if len(page) == 200:
                 requests.send(page)
                 page = {}

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from tasks import __version__ as __version__
     from tasks import app as app
-    from tasks import generate as generate
     from tasks.embed import EmbedTask
+    from tasks.generate import GenerateTask
 
-    embed: EmbedTask  # mypy takes an import for the submodule
+    # Of the same names there are modules, which mypy may take an import for.
+    embed: EmbedTask
+    generate: GenerateTask
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: The folders of the code, which are its names in a checkout, and its names everywhere else; the longer name first.

@@ -77,7 +77,7 @@ class Ahead:
                 break
             if isinstance(line, Line):
                 page.append(line)
-                characters += len(str(line.values.get("prompt") or line.values.get("messages")))
+                characters += len(str(line.prompt))
             else:
                 self._bad.append(line)
                 if len(self._bad) >= self._most_lines:

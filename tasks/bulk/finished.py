@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.bulk.line import EMBEDDINGS
 from tasks.errors import Cancelled, DeadlineExceeded, Expired
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Finished:
 
     @property
     def text(self) -> str:
-        """The answer's text; empty where there is none."""
-        return str(self.answer["text"]) if self.answer is not None else ""
+        """The answer's text; empty where there is none, and for vectors."""
+        return str(self.answer.get("text", "")) if self.answer is not None else ""
 
     def record(self) -> dict[str, Any]:
         """What is written into the output."""
@@ -71,6 +72,8 @@ class Finished:
     def _body(self) -> dict[str, Any]:
         assert self.answer is not None
         answer = self.answer.data
+        if self.line.url == EMBEDDINGS:
+            return {name: answer[name] for name in ("object", "data", "model", "usage")}
         is_chat = self.line.url.endswith("/chat/completions")
         logprobs = answer.get("logprobs")
         choice: dict[str, Any] = {"index": 0, "finish_reason": answer["finish_reason"]}

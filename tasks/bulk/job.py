@@ -191,7 +191,7 @@ class Job:
 
     def _send(self, queue: str) -> None:
         lines = self._ahead.take(queue, self._window.of(queue) - self._flight.in_queue(queue))
-        sent = {self._flight.add(line, queue): (queue, line.values) for line in lines}
+        sent = {self._flight.add(line, queue): (queue, line) for line in lines}
         if not sent:
             return
         try:

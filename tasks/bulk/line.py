@@ -6,12 +6,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tasks.client.parameters import MAX_PROMPT_BYTES, check, normalise
+from tasks.client.embedding import EMBEDDING
+from tasks.client.parameters import MAX_PROMPT_BYTES
+from tasks.client.request import GENERATION
 from tasks.errors import InvalidRequest
+from tasks.names import EMBED, GENERATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.client.form import Form
     from tasks.errors import GenerationError
 
 Shape: TypeAlias = Literal["openai", "plain"]
@@ -20,8 +24,8 @@ Shape: TypeAlias = Literal["openai", "plain"]
 MAX_LINE_BYTES = MAX_PROMPT_BYTES
 MAX_ID_CHARACTERS = 512
 #: The paths of OpenAI's interface that a line may name, and which parameter has the prompt there.
-PATHS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
-CHAT = "/v1/chat/completions"
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+PATHS = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
 _ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -36,12 +40,20 @@ class Line:
     url: str = CHAT
 
     @property
+    def task(self) -> str:
+        """The task that answers it."""
+        return EMBED if self.url == EMBEDDINGS else GENERATE
+
+    @property
+    def prompt(self) -> Any:
+        """What is asked: a text, messages, or the inputs of ``embed``."""
+        return self.values.get("prompt") or self.values.get("messages") or self.values.get("input")
+
+    @property
     def head(self) -> str:
         """How the prompt begins: lines that begin alike share what an engine has computed of it."""
-        prompt = self.values.get("prompt")
-        if isinstance(prompt, str):
-            return prompt[:1024]
-        return json.dumps(self.values.get("messages"), ensure_ascii=False)[:1024]
+        prompt = self.prompt
+        return (prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False))[:1024]
 
     def refused(self, error: GenerationError) -> BadLine:
         """This line, which cannot be sent."""
@@ -81,12 +93,23 @@ def read_line(
         else:
             line_id = _id(record.pop("id", None), "id", required=False) or str(number)
             values = record
-        sent = normalise({**defaults, **values})
-        check(sent)
-        return Line(number, line_id, shape, sent, url)
+        return Line(number, line_id, shape, _checked(url, values, defaults), url)
     except InvalidRequest as error:
         error.args = (f"line {number}: {error}", *error.args[1:])
         return BadLine(number, line_id, shape, error, url)
+
+
+def _checked(url: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as they are sent, with those defaults that the line's task has.
+
+    Raises:
+        InvalidRequest: one of them is wrong.
+    """
+    form: Form[Any] = EMBEDDING if url == EMBEDDINGS else GENERATION
+    known = {name: value for name, value in defaults.items() if name in form.fields} if form is EMBEDDING else defaults
+    sent = form.normalise({**known, **values})
+    form.check(sent, {})
+    return sent
 
 
 def parsed(text: bytes) -> dict[str, Any]:

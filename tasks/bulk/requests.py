@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from tasks.bulk.line import Line
+
 #: Keys in one command.
 PAGE = 500
 
@@ -75,17 +77,17 @@ class Requests:
             found = self._queues[model] = self._app.conf.task_default_queue if queue is None else queue.name
         return found
 
-    def send(self, requests: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
-        """Queue requests: by id, the queue and the parameters. Those of them that are not queued now, because there is no room.
+    def send(self, requests: Mapping[str, tuple[str, Line]]) -> set[str]:
+        """Queue requests: by id, the queue and the line. Those of them that are not queued now, because there is no room.
 
         Raises:
             GenerationError: Redis cannot be reached, or refuses for now.
         """
         submission = Submission(self._app)
-        for task_id, (queue, values) in requests.items():
-            shown = None if current_settings().show_prompts else redact(values)
+        for task_id, (queue, line) in requests.items():
+            shown = None if current_settings().show_prompts else redact(line.values)
             headers, properties, body, _ = self._app.amqp.as_task_v2(
-                task_id, GENERATE, [], values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
+                task_id, line.task, [], line.values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
             )
             submission.add(written(body, headers, {**properties, "priority": self._priority}, queue), queue)
         try:

@@ -12,6 +12,7 @@ import pytest
 
 from tasks.broker.limits import QueueLimit, write_limits
 from tasks.bulk.job import Job, Options
+from tasks.bulk.line import Line
 from tasks.bulk.record import Records
 from tasks.bulk.requests import Requests
 from tasks.bulk.window import LEAST
@@ -67,6 +68,24 @@ def records(path: Path) -> list[dict[str, Any]]:
 def left(client: redis.Redis) -> list[str]:
     """Keys of bulk requests."""
     return [str(key) for key in client.keys("*bulk-*")]
+
+
+def test_lines_of_vectors(generate: GenerateTask, node: Worker, tmp_path: Path) -> None:
+    """Lines of ``/v1/embeddings`` beside others come back in OpenAI's shape; one whose model generates fails alone."""
+    assert node
+    source, target = batch(tmp_path, 2), tmp_path / "output.jsonl"
+    with source.open("a") as file:
+        for name, model in (("vectors", "fake:1:dimensions=3"), ("wrong", MODEL)):
+            body = {"model": model, "input": ["one", "two"]}
+            line = {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
+            file.write(json.dumps(line) + "\n")
+    with Job(generate.app, source, target) as job:
+        list(job)
+    found = {record["custom_id"]: record["response"] for record in records(target)}
+    assert set(found) == {"c0", "c1", "vectors", "wrong"}
+    assert [len(each["embedding"]) for each in found["vectors"]["body"]["data"]] == [3, 3]
+    assert set(found["vectors"]["body"]) == {"object", "data", "model", "usage"}
+    assert "use generate" in found["wrong"]["body"]["error"]["message"]
 
 
 def test_a_batch_file(generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path) -> None:
@@ -225,9 +244,9 @@ def test_round_trips(generate: GenerateTask, shared_redis: redis.Redis) -> None:
     write_limits(shared_redis, {"tier-3-7B": QueueLimit(bound=100_000, per_s=1.0)})
     requests = Requests(generate.app, 9)
     ids = [f"bulk-trips-{n}" for n in range(200)]
-    values = {"prompt": "x", "model": "fake:1@3-7B"}
+    line = Line(1, "1", "plain", {"prompt": "x", "model": "fake:1@3-7B"})
     before = reads(shared_redis)
-    assert requests.send(dict.fromkeys(ids, ("tier-3-7B", values))) == set()
+    assert requests.send(dict.fromkeys(ids, ("tier-3-7B", line))) == set()
     assert reads(shared_redis) - before < 100
     assert shared_redis.llen("tier-3-7B\x06\x169") == 200
     requests.withdraw(ids)

@@ -44,6 +44,15 @@ def test_a_completion() -> None:
     assert line.values == {"model": "fake:0", "prompt": "Once", "max_tokens": 5}
 
 
+def test_vectors() -> None:
+    """A third path makes vectors, by the task for that; defaults for text are none of its parameters."""
+    record = {**BATCH, "url": "/v1/embeddings", "body": {"input": ["Once", "twice"]}}
+    line = read_line(1, text(record), {"max_tokens": 5, "model": "fake:0:dimensions=2"})
+    assert isinstance(line, Line)
+    assert line.values == {"input": ["Once", "twice"], "model": "fake:0:dimensions=2"}
+    assert line.task == "tasks.embed"
+
+
 @pytest.mark.parametrize(("given", "line_id"), [({"id": "a"}, "a"), ({"id": 7}, "7"), ({}, "3")])
 def test_plain_parameters(given: dict[str, Any], line_id: str) -> None:
     """A plain line has an id, or is called by its number; what it says goes before the defaults."""
@@ -61,7 +70,9 @@ def test_plain_parameters(given: dict[str, Any], line_id: str) -> None:
         (b"[1]", "a JSON list"),
         (b"[" * 100_000, "not JSON"),
         (text({**BATCH, "method": "GET"}), "method='GET': use \"POST\""),
-        (text({**BATCH, "url": "/v1/embeddings"}), "url='/v1/embeddings': use /v1/chat/completions or /v1/completions"),
+        (text({**BATCH, "url": "/v1/images"}), "url='/v1/images': use /v1/chat/completions or /v1/completions or"),
+        (text({**BATCH, "url": "/v1/embeddings"}), "body: /v1/embeddings needs input"),
+        (text({**BATCH, "url": "/v1/embeddings", "body": {"input": [""]}}), r"input\[0\] is empty"),
         (text({**BATCH, "body": "x"}), "body: expected an object"),
         (text({**BATCH, "url": "/v1/completions"}), "needs prompt"),
         (text({**BATCH, "custom_id": None}), "custom_id=None: use text"),
