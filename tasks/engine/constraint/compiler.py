@@ -10,7 +10,7 @@ from llguidance import LLMatcher
 
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
 from tasks.engine.constraint.lead import Lead
-from tasks.engine.constraint.schema import as_object, faults, without_defaults
+from tasks.engine.constraint.schema import adjusted, as_object, faults
 from tasks.engine.constraint.source import source
 from tasks.errors import InvalidRequest
 
@@ -87,5 +87,5 @@ class Compiler:
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:
     if constraint is not None and constraint.kind == "json_schema":
-        schema = without_defaults(json.loads(constraint.value))
+        schema = adjusted(json.loads(constraint.value))
         yield from faults(as_object(schema), strict=constraint.strict)

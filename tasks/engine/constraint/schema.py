@@ -36,6 +36,9 @@ _KNOWN = frozenset({
 # fmt: on
 #: Where references lead, as a rule.
 _SHARED = ("$schema", "$defs", "definitions")
+#: How a date begins that is none of the 29th of February, or of a leap year.
+_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_DATE = f"^([0-9]{{4}}-(0[13-9]|1[0-2])|[0-9]{{4}}-02-([01]|2[0-8])|{_LEAP}-02-29)"
 #: How llguidance's errors begin.
 _UNSATISFIABLE = "Unsatisfiable"
 _UNRESOLVED = ("Pointer", "Resource")
@@ -87,11 +90,16 @@ def as_object(schema: Any) -> dict[str, Any]:
     return {} if schema else {"allOf": [False]}
 
 
-def without_defaults(schema: Any) -> Any:
-    """The schema, changed in place: without keywords that ask for nothing, which llguidance refuses all the same."""
-    for _, part in _parts(schema, ""):
+def adjusted(schema: Any) -> Any:
+    """The schema, changed in place, as llguidance has to be told it.
+
+    By itself it takes a 29th of February in any year, and refuses a keyword that asks for nothing.
+    """
+    for _, part in list(_parts(schema, "")):
         if part.get("uniqueItems") is False:
             del part["uniqueItems"]
+        if part.get("format") in ("date", "date-time") and isinstance(part.get("allOf", []), list):
+            part["allOf"] = [*part.get("allOf", []), {"pattern": _DATE}]
     return schema
 
 
@@ -119,6 +127,12 @@ def _escaped(name: str) -> str:
 
 def _passed_over(part: dict[str, Any]) -> Iterator[str]:
     """What llguidance takes without a word and does not enforce."""
+    if (
+        isinstance(least := part.get("minProperties"), int)
+        and least > 1
+        and part.get("additionalProperties") is not False
+    ):
+        yield "minProperties: a name that comes twice counts once; leave it out, or close the object: additionalProperties: false"
     for name, value in part.items():
         if name == "nullable" and value is False:
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import regex_to_lark
 
-from tasks.engine.constraint.schema import as_object, without_defaults
+from tasks.engine.constraint.schema import adjusted, as_object
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: White space inside JSON: without a bound a model may go on with it for ever, and some do.
 WHITESPACE = r"[ \n\t]{1,8}"
+#: Without \\u: an object that is open would take a property's name in escapes for another name.
+ESCAPES = '"\\bfnrt'
 #: White space before JSON: templates leave a line end to the model, and SentencePiece's tokens begin with a space.
 BEFORE_JSON = r"/[ \n]{0,2}/"
 #: The rule that a constraint becomes.
@@ -51,5 +53,5 @@ def _answer(constraint: Constraint | None) -> dict[str, Any]:
         texts = " | ".join(to_json(choice) for choice in json.loads(value))
         return {"lark_grammar": f"start: CHOICE\nCHOICE: {texts}"}
     schema = json.loads(value) if constraint.kind == "json_schema" else {"type": "object"}
-    options = {"whitespace_pattern": WHITESPACE, "lenient": not constraint.strict}
-    return {"json_schema": {**as_object(without_defaults(schema)), "x-guidance": options}}
+    options = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES, "lenient": not constraint.strict}
+    return {"json_schema": {**as_object(adjusted(schema)), "x-guidance": options}}

@@ -21,7 +21,7 @@ from tasks.engine.model.mlx import MlxBackend, load_model
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import CannotResume, InvalidRequest
 from tasks.messages.constraint import Constraint
-from tasks.messages.engine import EngineConfig, Resume, Sampling
+from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit
 from tests.tiny_model import make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
 
@@ -313,3 +313,31 @@ def test_noise_by_generated_schemas_is_valid(simple: Loop) -> None:
             jsonschema.validate(json.loads(answer.text), schema)
             finished += 1
     assert finished > len(schemas) // 2
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "valid"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"a":1,"b":"x"}', True),
+        ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),
+        ({"type": "object", "patternProperties": {"^a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),
+        ({"type": "string", "format": "date"}, '"2024-02-29"', True),
+        ({"type": "string", "format": "date"}, '"2023-02-29"', False),
+        ({"type": "string", "format": "date"}, '"2023-02-28"', True),
+        ({"type": "string", "format": "date"}, '"2023-12-31"', True),
+        ({"type": "string", "format": "date-time"}, '"1900-02-29T00:00:00Z"', False),
+        ({"type": "string", "format": "date-time"}, '"2000-02-29T00:00:00Z"', True),
+        ({"type": "string"}, '"line\\n\\"quoted\\" \\\\ \\t"', True),
+    ],
+    ids=str,
+)
+def test_the_language_is_that_of_the_schema(
+    compiler: Compiler, simple: Loop, schema: Any, text: str, valid: bool
+) -> None:
+    """What JSON says in another way, and dates that there are not, are no way around a schema: jsonschema agrees."""
+    ids = simple.backend.encode(Submit(task_id="", messages=None, prompt=text, max_tokens=1)).ids
+    matcher = compiler.compile(of_schema(schema)).matcher(ids)
+    assert bool(matcher.error) is not valid
+    checker = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    if schema.get("format") != "date-time":  # which jsonschema alone does not check
+        assert checker.is_valid(json.loads(text)) is valid
