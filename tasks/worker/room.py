@@ -17,6 +17,7 @@ class Room:
         limits: slots by queue; a queue that is not named is bounded by ``total`` alone.
         total: slots in all.
         lanes: the lanes of a queue that requests are taken from, before and after those of the queue itself.
+        on_change: called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
     """
 
     def __init__(
@@ -24,12 +25,12 @@ class Room:
         limits: Mapping[str, int],
         total: int,
         lanes: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ()),
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.limits = dict(limits)
         self.total = total
-        #: Called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
-        self.on_change: Callable[[], None] = lambda: None
         self.lanes = lanes
+        self._on_change = on_change
         self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -67,7 +68,7 @@ class Room:
             if self._busy.total() == 0:
                 self._idle.notify_all()
         if was_full:
-            self.on_change()
+            self._on_change()
 
     def busy(self) -> dict[str, int]:
         """Slots in use, by queue; queues without any are left out."""
@@ -78,13 +79,13 @@ class Room:
         """Take nothing more."""
         with self._lock:
             self._closed = True
-        self.on_change()
+        self._on_change()
 
     def reopen(self) -> None:
         """Take messages again."""
         with self._lock:
             self._closed = False
-        self.on_change()
+        self._on_change()
 
     @property
     def closed(self) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 import uuid
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tasks import __version__
 from tasks.broker.aside import read_aside
@@ -31,6 +29,7 @@ from tasks.worker.attempts.pace import Pace
 from tasks.worker.attempts.publisher import Publisher
 from tasks.worker.attempts.recovery import KEEP_S, Recovery
 from tasks.worker.changes import Changes
+from tasks.worker.drain import GIVE_BACK_S, Drain
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
@@ -54,35 +53,11 @@ if TYPE_CHECKING:
     from tasks.messages.engine import StepOutput
     from tasks.messages.registry import Status
     from tasks.worker.attempts.job import Job
+    from tasks.worker.celery.loop import CeleryLoop
     from tasks.worker.engines.engine import Engine
     from worker_config.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-#: How long requests that were told to stop may take to do so, once the drain's time is over.
-GIVE_BACK_S = 10.0
-POLL_S = 0.05
-#: The longest that a fetch which is out can stay so in a closed room: kombu's ``brpop_timeout`` is 1 s.
-FETCH_S = 2.0
-
-
-class Loop(Protocol):
-    """What a worker does to Celery's loop and pool."""
-
-    def give_back(self) -> None:
-        """Have every running request stop and go back to its queue."""
-
-    def received(self) -> int:
-        """How many messages were received so far."""
-
-    def fetching(self) -> bool:
-        """Whether a fetch is out, which may still bring a message."""
-
-    def exit(self) -> None:
-        """Begin Celery's own shutdown."""
-
-    def abort(self) -> None:
-        """End the process as it is."""
 
 
 class InferenceWorker:
@@ -94,11 +69,19 @@ class InferenceWorker:
         queues: what it consumes.
         concurrency: the most requests at once that the operator allows; ``None`` for what the hardware carries.
         settings: the project's settings.
+        loop: Celery's.
     """
 
     def __init__(
-        self, app: Celery, node: str, queues: Sequence[str], concurrency: int | None, settings: Settings
+        self,
+        app: Celery,
+        node: str,
+        queues: Sequence[str],
+        concurrency: int | None,
+        settings: Settings,
+        loop: CeleryLoop,
     ) -> None:
+        self.loop = loop
         self.settings = settings
         self.node = node
         self.boot = uuid.uuid4().hex[:12]
@@ -141,11 +124,13 @@ class InferenceWorker:
             Failures(),
             self._on_step,
             self._on_engines_change,
-            self._on_lanes,
+            loop.refetch,
         )
-        self.room = Room(limits, self.concurrency, self.engines.lanes)
+        self.room = Room(limits, self.concurrency, self.engines.lanes, loop.refetch)
         self.holding = Holding(self.identity, self.room, self.scripts, refuse_message)
-        self.starvation = Starvation(settings.starved_after_s, self._waiting, self._received, self._on_starved)
+        self.starvation = Starvation(
+            settings.starved_after_s, self._waiting, lambda: self.holding.received, self._on_starved
+        )
         self.preemption = Preemption(
             settings.batch_share, self.queues, self.room, lambda: list(self.flying.values()), self._urgent
         )
@@ -164,23 +149,19 @@ class InferenceWorker:
             journal=self.journal,
         )
         self.survey = Survey(self.catalogue, self.keeper.beat_soon)
-        self.loop: Loop
-        self._draining = False
-        self._leaving = threading.Event()
-        self._hurry = threading.Event()
+        self.drain = Drain(self.room, loop, settings.drain_timeout_s, self.keeper.beat_soon, self.engines.close)
 
     @property
     def identity(self) -> str:
         """``node#boot``."""
         return f"{self.node}#{self.boot}"
 
-    def start(self, loop: Loop) -> None:
+    def start(self) -> None:
         """Register, and start what works in the background; once the consumer is ready.
 
         Raises:
             DuplicateWorker: a worker of this name is alive.
         """
-        self.loop = loop
         self.publisher.start()
         self.keeper.start()
         self.engines.start()
@@ -210,65 +191,6 @@ class InferenceWorker:
         """
         hasten(self.client, task_ids)
 
-    def drain(self) -> None:
-        """Take nothing more; everything else goes on."""
-        self._draining = True
-        self.room.close()
-        self.keeper.beat_soon()
-
-    def resume(self) -> None:
-        """Take requests again, unless the worker is on its way out."""
-        if not self._leaving.is_set():
-            self._draining = False
-            self.room.reopen()
-            self.keeper.beat_soon()
-
-    def leave(self) -> None:
-        """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
-
-        Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
-        shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted whoever holds a
-        lock, so all else happens on a thread of its own.
-        """
-        if self._leaving.is_set():
-            self._hurry.set()
-            return
-        self._leaving.set()
-        threading.Thread(target=self._leave, name="drain", daemon=True).start()
-
-    def hand_back(self) -> None:
-        """Do not wait for what runs."""
-        self._hurry.set()
-
-    def _leave(self) -> None:
-        self.drain()
-        deadline = time.monotonic() + self.settings.drain_timeout_s
-        while time.monotonic() < deadline and not self._hurry.is_set():
-            if self.room.wait_idle(POLL_S) and not self.loop.fetching():
-                break
-        if not self._give_back():
-            self._abandon()
-        self.loop.exit()
-
-    def _give_back(self) -> bool:
-        """Have what still runs go back to its queue, and wait for that; ``False`` if it takes too long."""
-        fetched_by = time.monotonic() + FETCH_S
-        while self.loop.fetching() and time.monotonic() < fetched_by:
-            time.sleep(POLL_S)  # a fetch that is out would take back what is given back
-        if self.room.busy():
-            logger.warning("giving %d requests back to their queues", sum(self.room.busy().values()))
-            self.loop.give_back()
-        return self.room.wait_idle(GIVE_BACK_S)
-
-    def _abandon(self) -> None:
-        """End the engines, one of which may hang; the whole process, if it is Redis that does not answer."""
-        self.engines.close()
-        if not self.room.wait_idle(FETCH_S):
-            logger.error(
-                "%d requests cannot be given back; the sweep will give them to others", sum(self.room.busy().values())
-            )
-            self.loop.abort()
-
     def _urgent(self, queues: Sequence[str]) -> dict[str, int]:
         """Requests in these queues that are no batch work."""
         return more_urgent_in(self.client, queues, BATCH)
@@ -278,14 +200,11 @@ class InferenceWorker:
         queues = [name for name in list(self._consumed.consume_from) if self.room.has_room(name)]
         return waiting_in(self.client, queues)
 
-    def _received(self) -> int:
-        return self.loop.received()
-
     def _on_starved(self, said: str) -> None:
         """Hand back what runs, and end the process with the code of a failure that passes."""
         logger.critical(said)
         self.room.close()
-        self._give_back()
+        self.drain.give_back()
         self.stop()
         self.loop.abort()
 
@@ -295,7 +214,7 @@ class InferenceWorker:
         while not self.room.wait_idle(GIVE_BACK_S):
             logger.warning("requests of before are still being stopped: %s", self.room.busy())
         if how == "superseded":
-            self.leave()
+            self.drain.leave()
 
     def stop(self) -> None:
         """End the engines, write what is left, and take the record out of the registry."""
@@ -338,8 +257,8 @@ class InferenceWorker:
         )
 
     def _status(self) -> tuple[Status, str]:
-        if self._draining:
-            return "draining", "told to stop" if self._leaving.is_set() else "told to take nothing more"
+        if self.drain.reason:
+            return "draining", self.drain.reason
         degraded = self.engines.degraded()
         if degraded:
             return "degraded", degraded
@@ -355,9 +274,6 @@ class InferenceWorker:
 
     def _on_engines_change(self) -> None:
         self.keeper.beat_soon()
-
-    def _on_lanes(self) -> None:
-        self.room.on_change()
 
     def _cancel(self, task_ids: set[str]) -> None:
         """Requests that carry a cancel mark, whose broadcast this worker did not hear."""

@@ -26,6 +26,7 @@ from worker_config.catalogue import ModelNotAllowed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.worker.drain import Drain
     from tasks.worker.worker import InferenceWorker
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,13 @@ FIXED = {"error": "slots follow from the hardware, and from -c at the start; the
 @control_command()
 def drain(state: Any, **_: Any) -> dict[str, str]:
     """Take no more requests; those that run go on. Answers at once."""
-    return _tell("drain")
+    return _tell(lambda drain: drain.begin())
 
 
 @control_command()
 def resume(state: Any, **_: Any) -> dict[str, str]:
     """Take requests again, unless the worker is on its way out."""
-    return _tell("resume")
+    return _tell(lambda drain: drain.end())
 
 
 @control_command(args=[("name", str)], signature="NAME")
@@ -90,17 +91,17 @@ def _held(worker: InferenceWorker) -> str:
     return ", ".join(f"{each.model} {each.state}{' pinned' * each.pinned}" for each in worker.engines.states())
 
 
-def _tell(what: str) -> dict[str, str]:
+def _tell(tell: Callable[[Drain], None]) -> dict[str, str]:
     worker = active_worker()
     if worker is None:
         return {"error": "this worker serves no models, so it cannot drain"}
-    getattr(worker, what)()
+    tell(worker.drain)
     record = worker.describe()
     return {"ok": record.status, "reason": record.reason}
 
 
 def _shut_down(worker: InferenceWorker) -> dict[str, str]:
-    worker.leave()
+    worker.drain.leave()
     return {"ok": "draining"}
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
-from celery.worker import state
 
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
@@ -22,6 +21,7 @@ from tasks.names import PACKAGE
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
+from tasks.worker.celery.loop import CeleryLoop
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
 from tasks.worker.celery.ready_line import ready_line
@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 STDOUT = 1
 #: The settings that are options of ``celery -A tasks worker`` too (:mod:`tasks.celery`).
 TYPED = ("models", "chip", "gpu_cores", "memory_gb")
-
-_consumer: Consumer | None = None
 
 
 def prepare() -> None:
@@ -102,7 +100,7 @@ def _make_worker(sender: WorkController) -> InferenceWorker:
     app, settings = sender.app, current_settings()
     require_server(app, WORKER)
     require_equipment(settings, detect(settings))
-    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings)
+    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings, CeleryLoop())
     app.amqp.queues.select(worker.queues)
     return worker
 
@@ -140,16 +138,25 @@ def _is_typed(option: str) -> bool:
 
 def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     """The consumer is connected, and about to fetch. Celery says this once; a lost connection is its own to mend."""
-    global _consumer  # noqa: PLW0603  (one for each process, as the worker is)
     worker = active_worker()
     if worker is None:
         return
-    _consumer = sender
-    worker.room.on_change = lambda: sender.hub.call_soon(_refetch)
-    _settle()  # before anybody sees the worker: Celery's loop does not hear a control command until it runs
+    worker.loop.attach(sender, worker.holding)
+    _settle()
+    # Celery's loop subscribes to remote control at the end of its first turn, and commands of before are lost. So nobody sees the
+    # worker until the second turn, and one that is refused for its name has fetched nothing.
+    worker.room.close()
+    sender.hub.call_soon(lambda: sender.hub.call_soon(lambda: _begin(worker)))
+
+
+def _begin(worker: InferenceWorker) -> None:
+    """Register, and begin to fetch."""
+    worker.room.reopen()
     try:
-        worker.start(_Loop())
+        worker.start()
     except DuplicateWorker as error:
+        set_worker(None)
+        worker.stop()
         refuse(os.EX_CONFIG, str(error), "A name that is taken")
     said, values = ready_line(worker)
     logger.info(said, extra={"fields": values})
@@ -164,41 +171,9 @@ def _settle() -> None:
     gc.freeze()
 
 
-def _refetch() -> None:
-    """Room has changed: have the fetch that is out look again. On the consumer's thread."""
-    if _consumer is not None and _consumer.task_consumer is not None:
-        _consumer.task_consumer.channel.refetch()
-
-
-class _Loop:
-    """Celery's loop and pool, as the worker sees them."""
-
-    def give_back(self) -> None:
-        assert _consumer is not None
-        _consumer.pool.give_back()
-
-    def received(self) -> int:
-        return current_worker().holding.received
-
-    def fetching(self) -> bool:
-        assert _consumer is not None
-        consumer = _consumer.task_consumer
-        return consumer is not None and consumer.channel.fetching
-
-    def exit(self) -> None:
-        assert _consumer is not None
-        current_worker().holding.stopping = True
-        state.should_stop = os.EX_OK
-        _consumer.hub.call_soon(lambda: None)
-
-    def abort(self) -> None:
-        logging.shutdown()
-        os._exit(os.EX_TEMPFAIL)
-
-
 def _on_term(*_: Any) -> None:
     """The first time drain, the second time hand back."""
-    current_worker().leave()
+    current_worker().drain.leave()
     # Standard output may be closed, full, or in the middle of a write that this signal has interrupted.
     with suppress(OSError):
         if select.select([], [STDOUT], [], 0)[1]:
@@ -207,8 +182,7 @@ def _on_term(*_: Any) -> None:
 
 def _on_quit(*_: Any) -> None:
     """Hand back at once."""
-    current_worker().leave()
-    current_worker().hand_back()
+    current_worker().drain.hand_back()
 
 
 def _on_heartbeat_sent(**_: Any) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from tasks.worker.room import Room
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def full_room() -> Room:
+
+def full_room(on_change: Callable[[], None] = lambda: None) -> Room:
     """Two slots of small and one of large, three in all, every one of them in use."""
-    room = Room({"small": 2, "large": 1}, total=3)
+    room = Room({"small": 2, "large": 1}, total=3, on_change=on_change)
     for queue in ("small", "small", "large"):
         room.enter(queue)
     return room
@@ -48,9 +52,8 @@ def test_one_too_many_is_counted() -> None:
 
 def test_tells_when_room_comes() -> None:
     """Whoever fetches is told when a full queue gets a free slot, and not otherwise."""
-    room = full_room()
     told: list[str] = []
-    room.on_change = lambda: told.append("change")
+    room = full_room(lambda: told.append("change"))
     room.leave("large")
     assert told == ["change"]
     room.leave("small")
@@ -61,9 +64,8 @@ def test_tells_when_room_comes() -> None:
 
 def test_may_be_asked_from_what_it_tells() -> None:
     """Who is told may ask at once: nothing is locked meanwhile."""
-    room = Room({}, total=1)
     answers: list[bool] = []
-    room.on_change = lambda: answers.append(room.has_room("any"))
+    room = Room({}, total=1, on_change=lambda: answers.append(room.has_room("any")))
     room.enter("any")
     room.leave("any")
     assert answers == [True]
@@ -71,9 +73,8 @@ def test_may_be_asked_from_what_it_tells() -> None:
 
 def test_a_closed_room_takes_nothing() -> None:
     """A room is closed and opened again whatever runs in it, and each is told."""
-    room = Room({}, total=2)
     told: list[bool] = []
-    room.on_change = lambda: told.append(room.closed)
+    room = Room({}, total=2, on_change=lambda: told.append(room.closed))
     room.enter("any")
     room.close()
     assert not room.has_room("any")

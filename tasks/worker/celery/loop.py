@@ -1,0 +1,64 @@
+"""Celery's loop and pool, as a worker sees them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state
+
+if TYPE_CHECKING:
+    from celery.worker.consumer import Consumer
+
+    from tasks.broker.holding import Holding
+
+
+class CeleryLoop:
+    """Celery makes its consumer after the worker's parts, and calls :meth:`attach` once that is connected."""
+
+    def __init__(self) -> None:
+        self._consumer: Consumer | None = None
+        self._holding: Holding | None = None
+
+    def attach(self, consumer: Consumer, holding: Holding) -> None:
+        """This is the consumer from now on, and what its channels hold."""
+        self._consumer, self._holding = consumer, holding
+
+    def give_back(self) -> None:
+        """Have every running request stop and go back to its queue."""
+        assert self._consumer is not None
+        self._consumer.pool.give_back()
+
+    def fetching(self) -> bool:
+        """Whether a fetch is out, which may still bring a message."""
+        channel = self._channel()
+        return channel is not None and channel.fetching
+
+    def exit(self) -> None:
+        """Begin Celery's own shutdown."""
+        assert self._consumer is not None
+        assert self._holding is not None
+        self._holding.stopping = True
+        state.should_stop = os.EX_OK
+        self._consumer.hub.call_soon(lambda: None)
+
+    def abort(self) -> None:
+        """End the process as it is."""
+        logging.shutdown()
+        os._exit(os.EX_TEMPFAIL)
+
+    def refetch(self) -> None:
+        """Room has changed: have the fetch that is out look again."""
+        if self._consumer is not None:
+            self._consumer.hub.call_soon(self._refetch)
+
+    def _refetch(self) -> None:
+        channel = self._channel()
+        if channel is not None:
+            channel.refetch()
+
+    def _channel(self) -> Any:
+        """The consumer's channel; ``None`` while it is not connected."""
+        tasks = self._consumer.task_consumer if self._consumer is not None else None
+        return tasks.channel if tasks is not None else None

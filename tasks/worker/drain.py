@@ -1,0 +1,138 @@
+"""How a worker takes no more, and how it leaves: with what runs done, or handed back to its queues."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.worker.room import Room
+
+logger = logging.getLogger(__name__)
+
+#: How long requests that were told to stop may take to do so, once the drain's time is over.
+GIVE_BACK_S = 10.0
+POLL_S = 0.05
+#: The longest that a fetch which is out can stay so in a closed room: kombu's ``brpop_timeout`` is 1 s.
+FETCH_S = 2.0
+
+
+class Loop(Protocol):
+    """What a worker does to Celery's loop and pool, once it consumes."""
+
+    def give_back(self) -> None:
+        """Have every running request stop and go back to its queue."""
+
+    def fetching(self) -> bool:
+        """Whether a fetch is out, which may still bring a message."""
+
+    def exit(self) -> None:
+        """Begin Celery's own shutdown."""
+
+    def abort(self) -> None:
+        """End the process as it is."""
+
+
+class Drain:
+    """Takes a worker out of service.
+
+    Args:
+        room: what is closed, and what runs.
+        loop: Celery's.
+        timeout_s: how long what runs may take, before it is handed back.
+        on_change: called when it begins, and when it is over.
+        end_engines: ends the engines, one of which may hang.
+        give_back_s: how long requests that were told to stop may take to do so.
+        fetch_s: how long a fetch that is out may take to return.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        loop: Loop,
+        timeout_s: float,
+        on_change: Callable[[], None],
+        end_engines: Callable[[], None],
+        give_back_s: float = GIVE_BACK_S,
+        fetch_s: float = FETCH_S,
+    ) -> None:
+        self._room = room
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._on_change = on_change
+        self._end_engines = end_engines
+        self._give_back_s, self._fetch_s = give_back_s, fetch_s
+        self._is_on = False
+        self._leaving = threading.Event()
+        self._hurry = threading.Event()
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is taken; empty while requests are."""
+        if not self._is_on:
+            return ""
+        return "told to stop" if self._leaving.is_set() else "told to take nothing more"
+
+    def begin(self) -> None:
+        """Take nothing more; everything else goes on."""
+        self._is_on = True
+        self._room.close()
+        self._on_change()
+
+    def end(self) -> None:
+        """Take requests again, unless the worker is on its way out."""
+        if not self._leaving.is_set():
+            self._is_on = False
+            self._room.reopen()
+            self._on_change()
+
+    def leave(self) -> None:
+        """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
+
+        Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
+        shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted whoever holds a
+        lock, so all else happens on a thread of its own.
+        """
+        if self._leaving.is_set():
+            self._hurry.set()
+            return
+        self._leaving.set()
+        threading.Thread(target=self._leave, name="drain", daemon=True).start()
+
+    def hand_back(self) -> None:
+        """Leave, and do not wait for what runs."""
+        self.leave()
+        self._hurry.set()
+
+    def give_back(self) -> bool:
+        """Have what still runs go back to its queue, and wait for that; ``False`` if it takes too long."""
+        fetched_by = time.monotonic() + self._fetch_s
+        while self._loop.fetching() and time.monotonic() < fetched_by:
+            time.sleep(POLL_S)  # a fetch that is out would take back what is given back
+        if self._room.busy():
+            logger.warning("giving %d requests back to their queues", sum(self._room.busy().values()))
+            self._loop.give_back()
+        return self._room.wait_idle(self._give_back_s)
+
+    def _leave(self) -> None:
+        self.begin()
+        deadline = time.monotonic() + self._timeout_s
+        while time.monotonic() < deadline and not self._hurry.is_set():
+            if self._room.wait_idle(POLL_S) and not self._loop.fetching():
+                break
+        if not self.give_back():
+            self._abandon()
+        self._loop.exit()
+
+    def _abandon(self) -> None:
+        """End the engines; the whole process, if it is Redis that does not answer."""
+        self._end_engines()
+        if not self._room.wait_idle(self._fetch_s):
+            logger.error(
+                "%d requests cannot be given back; the sweep will give them to others", sum(self._room.busy().values())
+            )
+            self._loop.abort()

@@ -1,0 +1,102 @@
+"""How a worker leaves: when what runs is done, when it is told to hurry, and when its engines do not let go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.worker.drain import Drain
+from tasks.worker.room import Room
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG_S = 600.0
+
+
+class Loop:
+    """Notes what it is told; ``give_back`` frees the slots, if requests stop when they are told to."""
+
+    def __init__(self, room: Room, *, stops: bool = True) -> None:
+        self.told: list[str] = []
+        self._room = room
+        self._stops = stops
+
+    def give_back(self) -> None:
+        self.told.append("give back")
+        if self._stops:
+            self._room.leave("q")
+
+    @staticmethod
+    def fetching() -> bool:
+        return False
+
+    def exit(self) -> None:
+        self.told.append("exit")
+
+    def abort(self) -> None:
+        self.told.append("abort")
+
+
+class Parts:
+    """A worker's room with one request in it, and its drain."""
+
+    def __init__(self, *, stops: bool = True, end_engines: Callable[[Room], None] = lambda _: None) -> None:
+        self.room = Room({"q": 1}, total=1)
+        self.room.enter("q")
+        self.loop = Loop(self.room, stops=stops)
+        self.changes = 0
+        wait_s = LONG_S if stops else 0.0
+        self.drain = Drain(
+            self.room, self.loop, LONG_S, self._on_change, lambda: end_engines(self.room), wait_s, fetch_s=0.0
+        )
+
+    def _on_change(self) -> None:
+        self.changes += 1
+
+    def wait(self) -> list[str]:
+        wait_until(lambda: self.loop.told[-1:] in (["exit"], ["abort"]))
+        return self.loop.told
+
+
+def test_a_pause() -> None:
+    """It takes nothing until it is told to go on, and says why."""
+    parts = Parts()
+    parts.room.leave("q")
+    parts.drain.begin()
+    assert (parts.drain.reason, parts.room.has_room("q")) == ("told to take nothing more", False)
+    parts.drain.end()
+    assert (parts.drain.reason, parts.room.has_room("q")) == ("", True)
+    assert parts.changes == 2
+
+
+def test_leaves_when_what_runs_is_done() -> None:
+    """Nothing is handed back, and there is no way back into service."""
+    parts = Parts()
+    parts.drain.leave()
+    wait_until(lambda: parts.changes == 1)
+    assert parts.drain.reason == "told to stop"
+    parts.room.leave("q")
+    assert parts.wait() == ["exit"]
+    parts.drain.end()
+    assert not parts.room.has_room("q")
+
+
+@pytest.mark.parametrize("hurry", [lambda drain: drain.leave(), lambda drain: drain.hand_back()])
+def test_hands_back(hurry: Callable[[Drain], None]) -> None:
+    """The second call, or the one that does not wait, gives what runs back to its queue."""
+    parts = Parts()
+    parts.drain.leave()
+    hurry(parts.drain)
+    assert parts.wait() == ["give back", "exit"]
+
+
+@pytest.mark.parametrize(("frees", "told"), [(True, ["give back", "exit"]), (False, ["give back", "abort", "exit"])])
+def test_an_engine_that_does_not_stop(frees: bool, told: list[str]) -> None:
+    """The engines are ended; where that frees no slot, Redis does not answer, and the process ends as it is."""
+    parts = Parts(stops=False, end_engines=lambda room: room.leave("q") if frees else None)
+    parts.drain.hand_back()
+    wait_until(lambda: "exit" in parts.loop.told)
+    assert parts.loop.told == told
