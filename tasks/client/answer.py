@@ -9,11 +9,11 @@ from typing import Any
 class Answer(UserDict[str, Any]):
     """A finished request.
 
-    Keys: ``text``, ``reasoning`` (what the model thought, ``None`` where it did not), ``finish_reason``, ``usage``
-    (``prompt_tokens``, ``cached_tokens``, ``completion_tokens``, ``total_tokens``, ``completion_tokens_details``), ``timing``
-    (``queued_ms``, ``first_token_ms``, ``total_ms``), ``logprobs``, ``model``, ``worker``, ``attempt``. With a
-    ``response_format`` of JSON there is ``parsed`` (the value, ``None`` where the answer was cut off), and ``warnings`` where
-    something of a constraint is not enforced.
+    Keys: ``text``, ``reasoning`` (what the model thought, ``None`` where it did not), ``tool_calls`` (in OpenAI's shape, ``None``
+    where it called no function), ``finish_reason``, ``usage`` (``prompt_tokens``, ``cached_tokens``, ``completion_tokens``,
+    ``total_tokens``, ``completion_tokens_details``), ``timing`` (``queued_ms``, ``first_token_ms``, ``total_ms``), ``logprobs``,
+    ``model``, ``worker``, ``attempt``. With a ``response_format`` of JSON there is ``parsed`` (the value, ``None`` where the
+    answer was cut off), and ``warnings`` where something is not as it was asked for.
 
     Celery writes a task's return value into its log and its events; it takes the ``repr`` of whatever is not a ``dict``.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.errors import AnswerChanged, JournalFailed
 from tasks.messages.journal import Claim, End, Error, Release, Start, Token
+from tasks.messages.tools import delta
 
 if TYPE_CHECKING:
     from tasks.messages.answer import Usage
@@ -23,9 +24,12 @@ _TAIL_CHARACTERS = 1_024
 class Chunk:
     """Tokens ``index`` … ``index + len(ids) - 1`` and the text of one kind that they completed, which may be empty.
 
-    ``kind`` is ``content`` for the answer and ``reasoning`` for what the model thinks; skip kinds that you do not know. The
-    last chunk has a ``finish_reason`` (:data:`tasks.messages.answer.FinishReason`), ``usage`` in tokens and ``timing`` in ms,
-    and in general no text. ``logprobs`` has one dictionary for each id, where they were asked for.
+    ``kind`` is ``content`` for the answer, ``reasoning`` for what the model thinks, and ``tool_call`` for a part of a call of a
+    function; skip kinds that you do not know. Of a call, ``text`` is a part of its arguments' JSON, and ``tool_call`` the same
+    in the shape of OpenAI's streams: ``index``, the number of the call, ``function.arguments``, and in the call's first chunk
+    its ``id``, ``type`` and ``function.name``. The last chunk has a ``finish_reason``
+    (:data:`tasks.messages.answer.FinishReason`), ``usage`` in tokens, ``timing`` in ms and ``warnings``, and in general no text.
+    ``logprobs`` has one dictionary for each id, where they were asked for.
     """
 
     text: str
@@ -36,8 +40,12 @@ class Chunk:
     finish_reason: str | None = None
     usage: Usage | None = None
     timing: dict[str, float | None] | None = None
+    tool_call: dict[str, Any] | None = None
+    warnings: list[str] | None = None
 
 
+#: Whose text it is: a kind's, or one call's.
+Voice: TypeAlias = tuple[str, int | None]
 #: What comes out of an :class:`Assembly`. After a chunk with a ``finish_reason``, or an error, nothing follows.
 Outcome: TypeAlias = Chunk | Error
 
@@ -65,8 +73,8 @@ class Assembly:
         self.prompt_tokens: int | None = None
         self._nonce = ""
         self._ids = array("L")
-        self._tails: dict[str, str] = {}
-        self._flushed: set[tuple[int, str]] = set()
+        self._tails: dict[Voice, str] = {}
+        self._flushed: set[tuple[int, Voice]] = set()
 
     def hear(self, entry: Entry) -> Outcome | None:
         """Take an entry from the channel, which may have dropped others before it."""
@@ -98,29 +106,30 @@ class Assembly:
             # What a later attempt writes in the place of what is missing comes after it.
             self.gap = not whole
             return None
-        after = token.index + len(token.ids)
+        after, voice = token.index + len(token.ids), (token.kind, token.call)
         seen = list(self._ids[token.index : after])
         if seen != token.ids[: len(seen)]:
             return self._contradict(token.index)
         if after < self.next_index or (token.ids and after == self.next_index):
             return None
         if not token.ids:
-            # Text that was held back until the end comes without ids, once for each kind: the one thing an index cannot
-            # tell from its copy.
-            if (token.index, token.kind) in self._flushed:
+            # Text that was held back until the end comes without ids, once for each kind and call: the one thing an index
+            # cannot tell from its copy.
+            if (token.index, voice) in self._flushed:
                 return None
-            self._flushed.add((token.index, token.kind))
-        tail = self._tails.get(token.kind, "")
+            self._flushed.add((token.index, voice))
+        tail = self._tails.get(voice, "")
         text = _unsaid(tail, token.text) if seen else token.text
         self.next_index = after
         self._ids.extend(token.ids[len(seen) :])
-        self._tails[token.kind] = (tail + text)[-_TAIL_CHARACTERS:]
+        self._tails[voice] = (tail + text)[-_TAIL_CHARACTERS:]
         return Chunk(
             text=text,
             index=token.index + len(seen),
             ids=token.ids[len(seen) :],
             kind=token.kind,
             logprobs=token.logprobs[len(seen) :] if token.logprobs else token.logprobs,
+            tool_call=None if token.call is None else delta(token.call, text, token.call_id, token.name),
         )
 
     def _take_end(self, end: End, whole: bool) -> Outcome | None:
@@ -133,9 +142,16 @@ class Assembly:
             missing = f"tokens {self.next_index} to {count - 1} are missing in the request's journal"
             return Error(attempt=self.attempt, code=JournalFailed.code, message=f"{missing}; send it again")
         reason = str(end.finish_reason)
-        if count < self.next_index and reason in ("stop", "length"):
+        if count < self.next_index and reason in ("stop", "length", "tool_calls"):
             return self._contradict(count)
-        return Chunk(text="", index=self.next_index, finish_reason=reason, usage=end.usage, timing=end.timing)
+        return Chunk(
+            text="",
+            index=self.next_index,
+            finish_reason=reason,
+            usage=end.usage,
+            timing=end.timing,
+            warnings=end.warnings or None,
+        )
 
     def _contradict(self, index: int) -> Error:
         """The answer was computed again, and is another one: nothing more of it is given to who had the first."""
@@ -151,6 +167,14 @@ class Assembly:
             self.prompt_tokens = entry.prompt_tokens
         else:
             self.worker = None
+
+
+def call_chunk(number: int, call: dict[str, Any], index: int, said: str | None = None) -> Chunk:
+    """A whole call of an answer as one chunk, or what is left of it where this much of its arguments was said."""
+    function = call["function"]
+    text = str(function["arguments"]).removeprefix(said or "")
+    first = (call["id"], function["name"]) if said is None else ()
+    return Chunk(text=text, index=index, kind="tool_call", tool_call=delta(number, text, *first))
 
 
 def changed(where: str) -> str:
@@ -172,6 +196,7 @@ def _is_sound(token: Token) -> bool:
         and isinstance(token.kind, str)
         and isinstance(token.logprobs, list | None)
         and token.choice == 0
+        and isinstance(token.call, int | None)
     )
 
 

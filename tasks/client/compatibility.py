@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidRequest
 
-_TOOLS = "tool calls are not supported yet; leave it out"
+_TOOLS = "use tools and tool_choice"
 _SCHEMA = 'use response_format={"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
 _STRUCTURE = "use response_format, regex, choice or grammar"
 _SEVERAL = "send the request several times, as a group"
@@ -24,9 +24,6 @@ INSTEAD = {
     "stream": "every request streams; leave it out and read result.stream()",
     "n": "send the request n times, as a group",
     "best_of": _SEVERAL,
-    "tools": _TOOLS,
-    "tool_choice": _TOOLS,
-    "parallel_tool_calls": _TOOLS,
     "functions": _TOOLS,
     "function_call": _TOOLS,
     "modalities": "text alone is supported; leave it out",
@@ -104,9 +101,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
     "n": (1,),
     "best_of": (1,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -139,6 +133,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 #: The parts of ``stream_options`` that change nothing: every stream ends with the usage, and none is padded.
 _STREAM_OPTIONS = {"include_usage": (True, False, None), "include_obfuscation": (False, None)}
+#: What changes nothing where there are no tools.
+_WITHOUT_TOOLS: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+}
 #: Hints for a service's caches and its watch on abuse.
 _HINTS = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 
@@ -152,6 +152,8 @@ def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
         InvalidRequest: two names of one thing have different values.
     """
     kept = {name: value for name, value in values.items() if not _is_neutral(name, value)}
+    if not kept.get("tools"):
+        kept = {name: value for name, value in kept.items() if not _is_one_of(value, _WITHOUT_TOOLS.get(name, ()))}
     if "max_completion_tokens" in kept:
         most = kept.pop("max_completion_tokens")
         if kept.setdefault("max_tokens", most) != most:

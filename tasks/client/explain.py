@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
+#: Fields with people's words in them.
+_PRIVATE = ("messages", "prompt", "input", "tools")
 #: What to do about a part of a message, by the name of the part.
 _MESSAGE_HINTS = {
     "role": "use system, developer, user, assistant or tool",
@@ -91,7 +93,7 @@ def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
 
 def _shown(error: ErrorDetails) -> str:
     """The wrong value, unless it may be somebody's words: errors are seen in logs and monitors."""
-    is_prompt = error["loc"][0] in ("messages", "prompt", "input") and error["loc"][-1] not in ("role", "type")
+    is_prompt = error["loc"][0] in _PRIVATE and error["loc"][-1] not in ("role", "type", "name")
     if is_prompt and isinstance(error["input"], str | list | dict):
         return f"<{type(error['input']).__name__}>"
     return short(error["input"])

@@ -22,6 +22,7 @@ from tasks.client.structure import (
     check_text,
     constraint_of,
 )
+from tasks.client.tools import Choice, ToolChoice, ToolList, check_tools, for_engine
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.messages.constraint import Constraint
+    from tasks.messages.tools import Tools
 
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
@@ -93,6 +95,9 @@ class Parameters(BaseModel):
         Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
         Field(description="use a number of tokens, 0 for no thought, or leave it out"),
     ] = None
+    tools: ToolList = []
+    tool_choice: ToolChoice = Choice()
+    parallel_tool_calls: Flag = True
     allow_control_tokens: Flag = False
     response_format: Annotated[
         ResponseFormat | None,
@@ -175,6 +180,7 @@ class Parameters(BaseModel):
             )
         if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=True: give both")
+        check_tools(self.tools, self.tool_choice, has_messages=self.messages is not None)
         return self
 
     @model_validator(mode="after")
@@ -182,6 +188,8 @@ class Parameters(BaseModel):
         given = [name for name in FIELDS if getattr(self, name) is not None]
         if len(given) > 1:
             raise PydanticCustomError("constraint", f"{' and '.join(given)} are set: give one of them")
+        if self.called() is not None and self.constraint() is not None:
+            raise PydanticCustomError("constraint", f"tools and {given[0]} are set: give one of them")
         return self
 
     @property
@@ -203,6 +211,10 @@ class Parameters(BaseModel):
     def is_json(self) -> bool:
         """Whether the answer is JSON."""
         return self.response_format is not None and self.response_format.type != "text"
+
+    def called(self) -> Tools | None:
+        """What the model may call; ``None`` where that is nothing."""
+        return for_engine(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     def sampling(self, model: Mapping[str, float] | None = None) -> Sampling:
         """The part that the engine's sampler needs.
@@ -239,6 +251,9 @@ class ParameterValues(TypedDict, total=False):
     chat_template_kwargs: dict[str, Any]
     reasoning_effort: str
     thinking_budget: int
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
+    parallel_tool_calls: bool
     allow_control_tokens: bool
     response_format: type | dict[str, Any]
     regex: str

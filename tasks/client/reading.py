@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.result_watch import LOST_AFTER_S, unknown
-from tasks.client.chunks import Chunk, changed
+from tasks.client.chunks import Chunk, call_chunk, changed
 from tasks.client.journal_watch import Quiet
 from tasks.errors import AnswerChanged, Cancelled, GenerationError, StreamTimeout, UnknownRequest, error_for
 from tasks.messages.journal import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.client.chunks import Voice
     from tasks.client.journal_watch import Event, JournalWatch
     from tasks.messages.answer import Usage
 
@@ -29,6 +32,8 @@ class Stored:
     absent: bool = False
     text: str = ""
     reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] | None = None
     logprobs: list[dict[str, Any]] | None = None
     finish_reason: str = "stop"
     usage: Usage | None = None
@@ -53,7 +58,7 @@ class Reading:
         self._timeout, self._idle_timeout = timeout, idle_timeout
         self._began_at = self._waiting_since = self._chunk_at = time.monotonic()
         self._has_passed = False
-        self._said: dict[str, list[str]] = {}
+        self._said: dict[Voice, list[str]] = {}
         self._next_index = 0
         self._state = ""
         self._problem = ""
@@ -128,10 +133,11 @@ class Reading:
         self.is_over = True
         if stored.error is not None:
             raise stored.error
-        if stored.state == "SUCCESS" and not stored.text.startswith("".join(self._said.get("content", ()))):
+        if stored.state == "SUCCESS" and not stored.text.startswith(self._said_of("content")):
             raise AnswerChanged(f"request {self.task_id}: {changed('than is stored')}")
         reasoning = self._unsaid("reasoning", stored.reasoning)
         chunks = [self._pass(Chunk(text=reasoning, index=self._next_index, kind="reasoning"))] if reasoning else []
+        chunks += map(self._pass, self._unsaid_calls(stored.tool_calls))
         return [
             *chunks,
             self._pass(
@@ -142,14 +148,25 @@ class Reading:
                     finish_reason=stored.finish_reason,
                     usage=stored.usage,
                     timing=stored.timing,
+                    warnings=stored.warnings,
                 )
             ),
         ]
 
     def _unsaid(self, kind: str, text: str) -> str:
         """What of a stored text this reader has not given its caller; none of it where the two are not the same answer."""
-        said = "".join(self._said.get(kind, ()))
+        said = self._said_of(kind)
         return text.removeprefix(said) if text.startswith(said) else ""
+
+    def _unsaid_calls(self, calls: list[dict[str, Any]]) -> Iterator[Chunk]:
+        """What of stored calls this reader has not given its caller."""
+        for number, call in enumerate(calls):
+            said = self._said_of("tool_call", number) if ("tool_call", number) in self._said else None
+            if said is None or call["function"]["arguments"] != said:
+                yield call_chunk(number, call, self._next_index, said)
+
+    def _said_of(self, kind: str, call: int | None = None) -> str:
+        return "".join(self._said.get((kind, call), ()))
 
     def _note_absence(self, *, absent: bool, known: bool | None) -> None:
         self._was_known = self._was_known or bool(known)
@@ -187,7 +204,8 @@ class Reading:
     def _pass(self, chunk: Chunk) -> Chunk:
         self._problem, self._has_passed = "", True
         self._chunk_at = time.monotonic()
-        self._said.setdefault(chunk.kind, []).append(chunk.text)
+        call = chunk.tool_call["index"] if chunk.tool_call is not None else None
+        self._said.setdefault((chunk.kind, call), []).append(chunk.text)
         self._next_index = chunk.index + len(chunk.ids)
         self.is_over = chunk.finish_reason is not None
         return chunk
@@ -234,6 +252,8 @@ def describe(meta: dict[str, Any]) -> Stored:
             final=True,
             text=str(answer.get("text", "")),
             reasoning=str(answer.get("reasoning") or ""),
+            tool_calls=answer.get("tool_calls") or [],
+            warnings=answer.get("warnings"),
             logprobs=answer.get("logprobs"),
             finish_reason=str(answer.get("finish_reason", "stop")),
             usage=answer.get("usage"),

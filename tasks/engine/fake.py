@@ -181,6 +181,16 @@ class FakeAssembler:
         """Whether a stop string was completed."""
         return self._matcher.stopped
 
+    @property
+    def calls(self) -> int:
+        """It calls nothing."""
+        return 0
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Nothing to warn of."""
+        return ()
+
     def push(self, token_id: int) -> list[Piece]:
         """Take a token, return the text that is safe to show."""
         text = self._utf8.decode(_VOCABULARY[token_id])

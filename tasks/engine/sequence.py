@@ -12,13 +12,18 @@ from tasks.errors import CannotResume
 from tasks.messages.engine import Failed, Finished, Started, TokenLogprob, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.engine.constraint.grammar import Grammar
     from tasks.messages.answer import FinishReason, Kind
     from tasks.messages.engine import Event, Submit
 
+#: In which order text comes that no token is left for.
+_ORDER: tuple[Kind, ...] = ("reasoning", "content", "tool_call")
+
 
 class Assembler(Protocol):
-    """Ids in, text of each kind out: :class:`tasks.engine.text.detokenizer.TextAssembler`, or the fake engine's."""
+    """Ids in, text of each kind out: :class:`tasks.engine.text.assembler.TextAssembler`, or the fake engine's."""
 
     @property
     def kind(self) -> Kind:
@@ -27,7 +32,17 @@ class Assembler(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was completed."""
+        """Whether a stop string was completed, or the one call that was asked for."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """How many calls of functions the answer has."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the answer is not as it was asked for."""
         ...
 
     def push(self, token_id: int, /) -> list[Piece]:
@@ -44,7 +59,8 @@ class Request:
     """A tokenised request. ``ids`` are its tokens so far, those of earlier attempts included.
 
     ``limit`` bounds ``ids``, ``owed`` is text that is due with the next events, and ``ahead`` counts, by kind, characters
-    that an earlier attempt emitted already although this one's assembler still has to release them. ``passed_over_at`` is
+    that an earlier attempt emitted already although this one's assembler still has to release them; ``named`` counts the
+    calls whose names it emitted. ``passed_over_at`` is
     when another request first overtook it, ``held_at`` when it began to wait for promised memory, ``ran_out_alone`` that it
     once ran out of memory with the batch to itself. ``revision`` is what an attempt that resumes this one has to have too.
     """
@@ -62,6 +78,7 @@ class Request:
     ids: list[int] = field(default_factory=list)
     owed: list[Piece] = field(default_factory=list)
     ahead: dict[Kind, int] = field(default_factory=dict)
+    named: int = 0
     cached_tokens: int = 0
     started: bool = False
     passed_over_at: float | None = None
@@ -89,7 +106,7 @@ class Request:
         """Take over the tokens of an earlier attempt; ``reason`` is set where they already complete the request."""
         resume = self.submit.resume
         assert resume is not None
-        self.ahead = dict(resume.characters)
+        self.ahead, self.named = dict(resume.characters), resume.calls
         for token_id in resume.ids:
             if token_id in self.end_ids:
                 self.reason = "stop"
@@ -136,7 +153,7 @@ class Request:
         # One kind for each event: where a token completes text of two kinds, the second is due with the next token.
         due = self.owed.pop(0) if self.owed else Piece(self.assembler.kind, "")
         logprobs = None if logprob is None else [logprob]
-        events: list[Event] = [Tokens(self.task_id, index, [token_id], due.text, logprobs, due.kind)]
+        events: list[Event] = [self._tokens(index, [token_id], due, logprobs)]
         if self.reason is not None:
             events += [*self._rest(), self._finished()]
         return events
@@ -162,21 +179,27 @@ class Request:
 
     def _owe(self, pieces: list[Piece]) -> None:
         """Have this text said, except for what an earlier attempt said of it."""
-        for kind, text in pieces:
-            said = min(self.ahead.get(kind, 0), len(text))
+        for piece in pieces:
+            said = min(self.ahead.get(piece.kind, 0), len(piece.text))
             if said:
-                self.ahead[kind] -= said
-            self.owed = joined((*self.owed, Piece(kind, text[said:])))
+                self.ahead[piece.kind] -= said
+            name = "" if piece.call is not None and piece.call < self.named else piece.name
+            self.owed = joined((*self.owed, piece._replace(text=piece.text[said:], name=name)))
 
     def _rest(self) -> list[Event]:
-        """Text that no token is left for, in at most one event of each kind: that is how readers tell it from its copy."""
-        rest = joined(sorted(self.owed, key=lambda piece: piece.kind, reverse=True))
+        """Text that no token is left for, in at most one event of each kind and call: so readers tell it from its copy."""
+        rest = joined(sorted(self.owed, key=lambda piece: (_ORDER.index(piece.kind), piece.call or 0)))
         self.owed = []
-        return [Tokens(self.task_id, len(self.ids), [], text, kind=kind) for kind, text in rest]
+        return [self._tokens(len(self.ids), [], piece) for piece in rest]
+
+    def _tokens(self, index: int, ids: list[int], due: Piece, logprobs: list[TokenLogprob] | None = None) -> Tokens:
+        return Tokens(self.task_id, index, ids, due.text, logprobs, due.kind, due.call, due.name)
 
     def _finished(self) -> Event:
         assert self.reason is not None
-        return Finished(self.task_id, self.reason, len(self.prompt), self.cached_tokens, len(self.ids))
+        reason: FinishReason = "tool_calls" if self.reason == "stop" and self.assembler.calls else self.reason
+        warnings = tuple(self.assembler.warnings)
+        return Finished(self.task_id, reason, len(self.prompt), self.cached_tokens, len(self.ids), warnings)
 
 
 def prompt_hash(ids: list[int]) -> str:

@@ -69,6 +69,8 @@ class ChatShape:
         self._places[said.choice] = said.place
         if isinstance(said, Finish):
             return self._chunk(said.choice, {}, said.logprobs, openai_reason(said))
+        if said.tool_call is not None:
+            return self._chunk(said.choice, {"tool_calls": [said.tool_call]}, said.logprobs)
         return self._chunk(said.choice, {_NAMES.get(said.kind, said.kind): said.text}, said.logprobs)
 
     def note(self, said: Piece | Finish) -> None:
@@ -124,6 +126,8 @@ def _choice(choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": choice.text("content"), "refusal": None}
     if reasoning := choice.text("reasoning"):
         message["reasoning_content"] = reasoning
+    if choice.calls:
+        message |= {"content": message["content"] or None, "tool_calls": choice.calls.as_message()}
     return {
         "index": choice.number,
         "message": message,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.messages.tools import Calls, delta
+
 if TYPE_CHECKING:
     from tasks.client.chunks import Chunk
     from tasks.messages.answer import Usage
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 class Piece:
     """Text of one kind of one choice.
 
-    ``place`` counts what of the choice has been said with it: characters of all kinds. Another reader may get the journal's
+    ``place`` counts what of the choice has been said with it: characters of all kinds, and one for the name of a function that is
+    called. ``tool_call`` is a part of a call in OpenAI's shape. Another reader may get the journal's
     tokens in other chunks (after a worker has died), and still the same text at the same place.
     """
 
@@ -22,6 +25,7 @@ class Piece:
     kind: str
     text: str
     place: int
+    tool_call: dict[str, Any] | None = None
     ids: list[int] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -48,6 +52,7 @@ class Choice:
     def __init__(self, number: int, after: int = 0) -> None:
         self.number = number
         self._texts: dict[str, list[str]] = {}
+        self.calls = Calls()
         self.logprobs: list[dict[str, Any]] = []
         self.tokens = 0
         self.finish: Finish | None = None
@@ -67,25 +72,33 @@ class Choice:
         # A token that completes no character has a probability and no text: it goes out with the next text.
         if chunk.kind == "content":
             self._pending.extend(chunk.logprobs or ())
-        if chunk.text:
+        if chunk.text or chunk.tool_call:
             said.extend(self._say(chunk))
         if chunk.finish_reason is not None:
             said.append(self._end(chunk))
         return said
 
     def _say(self, chunk: Chunk) -> list[Piece | Finish]:
-        begin, self._place = self._place, self._place + len(chunk.text)
+        names = chunk.tool_call is not None and "id" in chunk.tool_call
+        begin, self._place = self._place, self._place + len(chunk.text) + names
+        if chunk.tool_call is not None:
+            self.calls.add(chunk.tool_call)
         self._texts.setdefault(chunk.kind, []).append(chunk.text)
         logprobs = self._take_logprobs()
-        unseen = chunk.text[max(0, self._after - begin) :]
-        if not unseen:
+        seen = max(0, self._after - begin)
+        unseen = chunk.text[max(0, seen - names) :]
+        if seen >= len(chunk.text) + names:
             return []
+        call = chunk.tool_call
+        if call is not None and seen:
+            call = delta(call["index"], unseen)
         return [
             Piece(
                 choice=self.number,
                 kind=chunk.kind,
                 text=unseen,
                 place=self._place,
+                tool_call=call,
                 ids=chunk.ids,
                 logprobs=logprobs,
             )

@@ -10,25 +10,28 @@ if TYPE_CHECKING:
     from tasks.gateway.record import Record
     from tasks.messages.answer import Usage
 
-_DELTAS = {"content": "response.output_text.delta", "reasoning": "response.reasoning_text.delta"}
-_ENDS = {"content": "response.output_text.done", "reasoning": "response.reasoning_text.done"}
+#: By the kind of an item's text: how its id begins, and what its events are called.
+_PREFIXES = {"reasoning": "rs", "tool_call": "fc"}
+_EVENTS = {"reasoning": "response.reasoning_text", "tool_call": "response.function_call_arguments"}
 
 
 class OpenItem:
-    """One item while its text comes: what the model thinks, or what it answers.
+    """One item while its text comes: what the model thinks, what it answers, or the arguments of a call.
 
     Args:
         response_id: the response.
         number: its place in the output.
         kind: the kind of its text.
+        call: a call's first part.
     """
 
-    def __init__(self, response_id: str, number: int, kind: str) -> None:
+    def __init__(self, response_id: str, number: int, kind: str, call: Mapping[str, Any] | None = None) -> None:
         self.number = number
         self.kind = kind
-        self.is_text = kind != "reasoning"
+        self.call = call
+        self.is_text = kind not in _EVENTS
         self.is_closed = False
-        self._id = f"{'msg' if self.is_text else 'rs'}_{response_id}_{number}"
+        self._id = f"{_PREFIXES.get(kind, 'msg')}_{response_id}_{number}"
         self._texts: list[str] = []
         self._logprobs: list[Mapping[str, Any]] = []
 
@@ -45,26 +48,39 @@ class OpenItem:
     @property
     def delta_type(self) -> str:
         """The type of the events that have its text."""
-        return _DELTAS["content" if self.is_text else "reasoning"]
+        return f"{_EVENTS.get(self.kind, 'response.output_text')}.delta"
 
     @property
     def done_type(self) -> str:
         """The type of the event that has all of its text."""
-        return _ENDS["content" if self.is_text else "reasoning"]
+        return f"{_EVENTS.get(self.kind, 'response.output_text')}.done"
 
     @property
     def where(self) -> dict[str, Any]:
         """What its events say of their place."""
-        return {"item_id": self._id, "output_index": self.number, "content_index": 0}
+        place = {} if self.call is not None else {"content_index": 0}
+        return {"item_id": self._id, "output_index": self.number, **place}
+
+    @property
+    def done(self) -> dict[str, Any]:
+        """What the event says that has all of its text."""
+        if self.call is not None:
+            return {"name": self.call["function"].get("name"), "arguments": self.text}
+        return {"text": self.text, **({"logprobs": []} if self.is_text else {})}
 
     def begun(self) -> dict[str, Any]:
         """The item before it has any text."""
         if self.is_text:
             return {"id": self._id, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        if self.call is not None:
+            named = {"call_id": self.call.get("id"), "name": self.call["function"].get("name")}
+            return {"id": self._id, "type": "function_call", "status": "in_progress", **named, "arguments": ""}
         return {"id": self._id, "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
 
     def whole(self) -> dict[str, Any]:
         """The item as it stands."""
+        if self.call is not None:
+            return {**self.begun(), "status": "completed", "arguments": self.text}
         if not self.is_text:
             thought = {"type": "reasoning_text", "text": self.text}
             return {**self.begun(), "status": "completed", "content": [thought]}

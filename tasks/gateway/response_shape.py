@@ -85,10 +85,11 @@ class ResponseShape:
         )
 
     def _is_continued(self, piece: Piece) -> bool:
-        return bool(self._items) and not self._items[-1].is_closed and self._items[-1].kind == piece.kind
+        names = piece.tool_call is not None and "id" in piece.tool_call
+        return bool(self._items) and not self._items[-1].is_closed and self._items[-1].kind == piece.kind and not names
 
     def _open(self, piece: Piece) -> list[bytes]:
-        item = OpenItem(self._record.id, len(self._items), piece.kind)
+        item = OpenItem(self._record.id, len(self._items), piece.kind, piece.tool_call)
         self._items.append(item)
         added = self._event("response.output_item.added", output_index=item.number, item=item.begun())
         if not item.is_text:
@@ -101,14 +102,13 @@ class ResponseShape:
             return []
         item = self._items[-1]
         item.is_closed = True
-        text = {"text": item.text, **({"logprobs": []} if item.is_text else {})}
-        done = [self._event(item.done_type, **item.where, **text)]
+        done = [self._event(item.done_type, **item.where, **item.done)]
         if item.is_text:
             part = item.whole()["content"][0]
             done.append(self._event("response.content_part.done", **item.where, part=part))
         return [*done, self._event("response.output_item.done", output_index=item.number, item=item.whole())]
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, name: str, /, **fields: Any) -> bytes:
         """An event, or nothing where the client has it."""
         self._count += 1
         return self._numbered(name, self._count - 1, fields) if self._count - 1 > self._has else b""

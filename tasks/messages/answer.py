@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-#: ``reasoning`` is what a model thinks, or says in a channel that is not for the user; ``content`` is the answer.
-Kind: TypeAlias = Literal["content", "reasoning"]
+#: ``reasoning`` is what a model thinks, or says in a channel that is not for the user; ``content`` is the answer;
+#: ``tool_call`` is the JSON text of a function's arguments.
+Kind: TypeAlias = Literal["content", "reasoning", "tool_call"]
 
-#: ``stop``: an end token or a stop string; ``length``: ``max_tokens``; ``cancelled``: its producer; ``deadline``: its time.
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline"]
+#: ``stop``: an end token or a stop string; ``length``: ``max_tokens``; ``tool_calls``: it ended, and calls functions;
+#: ``cancelled``: its producer; ``deadline``: its time.
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "cancelled", "deadline"]
 
 #: Counts of tokens, in OpenAI's shape.
 Usage: TypeAlias = dict[str, Any]

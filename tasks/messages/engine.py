@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tasks.messages.answer import FinishReason, Kind
     from tasks.messages.constraint import Constraint
     from tasks.messages.memory import KvSize
+    from tasks.messages.tools import Tools
 
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
 #: How rows are computed beside each other: padded to the longest; with equal counts, so that none is padded; or one by one.
@@ -76,8 +77,9 @@ class Resume:
     """Where an earlier attempt stood.
 
     ``ids`` are the tokens that the journal holds. ``characters`` counts, by kind, the text that their chunks said in all
-    (what the detokeniser or the stop matcher still held back is in ``ids`` and not in any text). ``revision`` and
-    ``prompt_hash`` must be met again; for that ``rendering`` says what the chat template wrote, if the journal has it.
+    (what the detokeniser or the stop matcher still held back is in ``ids`` and not in any text), and ``calls`` the calls of
+    functions whose names they said. ``revision`` and ``prompt_hash`` must be met again; for that ``rendering`` says what the
+    chat template wrote, if the journal has it.
     """
 
     ids: list[int]
@@ -85,13 +87,15 @@ class Resume:
     revision: str
     prompt_hash: str
     rendering: str = ""
+    calls: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Submit:
     """Generate. Exactly one of ``messages`` and ``prompt`` is set; ``max_tokens`` ``None`` means what the context leaves.
 
-    ``reasoning_effort`` goes to the chat template, if it knows such a thing.
+    ``reasoning_effort`` goes to the chat template, if it knows such a thing. ``tools`` are what the model may call; they are for
+    ``messages`` alone.
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
     ``constraint`` bounds what may be answered, and ``thinking_budget`` how many tokens may be thought.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
@@ -109,6 +113,7 @@ class Submit:
     allow_control_tokens: bool = False
     constraint: Constraint | None = None
     thinking_budget: int | None = None
+    tools: Tools | None = None
     resume: Resume | None = None
     isolate: Isolation = ""
     op: Literal["generate"] = "generate"
@@ -230,7 +235,8 @@ class TokenLogprob:
 class Tokens:
     """Tokens ``index`` … ``index + len(ids) - 1``, and text of one kind.
 
-    ``text`` may lag: half a character, half a stop string and half a marker of the reasoning are held back.
+    ``text`` may lag: half a character, half a stop string and half a marker are held back. Of the kind ``tool_call``, ``call``
+    numbers the calls of the answer, and the first text of a call has the function's ``name``.
     """
 
     task_id: str
@@ -239,17 +245,23 @@ class Tokens:
     text: str
     logprobs: list[TokenLogprob] | None = None
     kind: Kind = "content"
+    call: int | None = None
+    name: str = ""
 
 
 @dataclass(slots=True, frozen=True)
 class Finished:
-    """A request's end; ``completion_tokens`` counts from the first attempt's first token."""
+    """A request's end; ``completion_tokens`` counts from the first attempt's first token.
+
+    ``warnings`` say, for people, what of the answer is not as it was asked for.
+    """
 
     task_id: str
     finish_reason: FinishReason
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -59,7 +59,9 @@ class Start:
 class Token:
     """Tokens ``index`` … ``index + len(ids) - 1`` and the text of one kind that they completed, which may be empty.
 
-    ``kind`` is a :data:`tasks.messages.answer.Kind`, or one that a later version writes.
+    ``kind`` is a :data:`tasks.messages.answer.Kind`, or one that a later version writes. An entry of the kind ``tool_call`` says
+    the next part of a function's arguments: ``call`` numbers the calls of an answer, and the first entry of each has the
+    ``call_id`` and the function's ``name``.
     """
 
     type: ClassVar[str] = "token"
@@ -70,6 +72,9 @@ class Token:
     choice: int = 0
     kind: str = "content"
     logprobs: list[dict[str, Any]] | None = None
+    call: int | None = None
+    call_id: str | None = None
+    name: str | None = None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -83,7 +88,10 @@ class Release:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class End:
-    """The request is answered; ``index`` is the number of its tokens. Times are in ms, by the worker's monotonic clock."""
+    """The request is answered; ``index`` is the number of its tokens. Times are in ms, by the worker's monotonic clock.
+
+    ``warnings`` say, for people, what of the answer is not as it was asked for.
+    """
 
     type: ClassVar[str] = "end"
     attempt: int
@@ -91,6 +99,7 @@ class End:
     finish_reason: str
     usage: Usage
     timing: dict[str, float | None] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -107,6 +116,8 @@ class Error:
 Entry: TypeAlias = Claim | Start | Token | Release | End | Error
 TYPES: dict[str, type[Entry]] = {entry.type: entry for entry in (Claim, Start, Token, Release, End, Error)}
 _NAMES = {name: tuple(field_.name for field_ in fields(kind)) for name, kind in TYPES.items()}
+#: What an entry says of a tool's call alone is left out of all others: most entries are a few bytes of text.
+_OF_CALLS = frozenset({"call", "call_id", "name"})
 
 
 def contiguous(entries: Iterable[Entry]) -> list[Token]:
@@ -132,7 +143,9 @@ def encode(entry: Entry) -> str:
     """The entry as the JSON text that goes into stream field ``d`` and onto the channel."""
     record: dict[str, Any] = {"v": VERSION, "type": entry.type}
     for name in _NAMES[entry.type]:  # dataclasses.asdict copies deeply, at three times the cost
-        record[name] = getattr(entry, name)
+        value = getattr(entry, name)
+        if value is not None or name not in _OF_CALLS:
+            record[name] = value
     return to_compact_json(record)
 
 

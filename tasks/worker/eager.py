@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from tasks.client.chunks import Chunk
+from tasks.client.chunks import Chunk, call_chunk
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput
@@ -38,10 +38,12 @@ class EagerStream(EagerResult):
     """An eager result with the streams of a real one: everything comes as one chunk."""
 
     def stream(self, **_: Any) -> Iterator[Chunk]:
-        """The whole answer as one chunk, after one of its reasoning if there is any; raises the request's error."""
+        """The whole answer as one chunk, after one of its reasoning and of each call; raises the request's error."""
         answer = self.get()
         if answer["reasoning"]:
             yield Chunk(text=answer["reasoning"], index=0, kind="reasoning")
+        for number, call in enumerate(answer["tool_calls"] or ()):
+            yield call_chunk(number, call, 0)
         yield Chunk(
             text=answer["text"],
             index=0,
@@ -49,6 +51,7 @@ class EagerStream(EagerResult):
             finish_reason=answer["finish_reason"],
             usage=answer["usage"],
             timing=answer["timing"],
+            warnings=answer.get("warnings"),
         )
 
     async def astream(self, **_: Any) -> AsyncIterator[Chunk]:

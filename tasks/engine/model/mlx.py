@@ -8,6 +8,7 @@ import mlx.core as mx
 from mlx.utils import tree_reduce
 from mlx_lm import utils
 
+from tasks.engine.answers import Answers
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.lead import lead_of
@@ -19,10 +20,8 @@ from tasks.engine.model.loading import accelerator, clear_errors, load_laid_out,
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.selftest import try_out
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
-from tasks.engine.text.assembler import TextAssembler
-from tasks.engine.text.control import ControlTokens, added_tokens
+from tasks.engine.text.control import ControlTokens
 from tasks.engine.text.detokenizer import token_text
-from tasks.engine.text.formats import find_format
 from tasks.engine.text.prompt import Prompt, PromptEncoder
 from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.model.loading import Progress
     from tasks.engine.sequence import Request
+    from tasks.engine.text.assembler import TextAssembler
     from tasks.messages.engine import EngineConfig, Submit
 
 Result = TypeVar("Result")
@@ -84,16 +84,15 @@ class MlxBackend:
         folder: ModelFolder,
         blas: str,
     ) -> None:
-        self._tokenizer = tokenizer
         source = folder.template.text if folder.template is not None else ""
         template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
-        self._format = find_format(added_tokens(tokenizer), source)
-        control = ControlTokens(tokenizer, source, self._format.names)
+        self._answers = Answers(tokenizer, source)
+        control = ControlTokens(tokenizer, source, self._answers.format.names)
         self._prompts = PromptEncoder(tokenizer, template, control, folder.context_tokens)
         # The first steps of all compile kernels, too: not at the cost of the first request.
         bearing = try_out(model, correct(model))
         self._vocabulary_tokens = bearing.vocabulary_tokens
-        width, marks = bearing.vocabulary_tokens, self._format.marks
+        width, marks = bearing.vocabulary_tokens, self._answers.marks
         self._compiler = Compiler(lambda: Tokens(tokenizer, width, marks))
         self.facts = Facts(
             revision=folder.revision,
@@ -135,7 +134,7 @@ class MlxBackend:
 
     def assembler(self, submit: Submit, prompt: Prompt) -> TextAssembler:
         """A new text assembler."""
-        return TextAssembler(self._tokenizer, submit.stop, self._format, prompt.tail)
+        return self._answers.assembler(submit, prompt)
 
     def grammar(self, submit: Submit, prompt: Prompt) -> Grammar | None:
         """The compiled constraint.
@@ -145,7 +144,9 @@ class MlxBackend:
         """
         if not submit.is_bounded:
             return None
-        return self._compiler.compile(submit.constraint, lead_of(self._format, prompt.tail, submit.thinking_budget))
+        return self._compiler.compile(
+            submit.constraint, lead_of(self._answers.format, prompt.tail, submit.thinking_budget)
+        )
 
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.

@@ -10,9 +10,12 @@ from tasks.engine.text.piece import Piece, joined
 from tasks.engine.text.stop import StopMatcher
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     from tasks.engine.text.formats import Format
+    from tasks.engine.tools.splitter import Splitter
     from tasks.messages.answer import Kind
 
 
@@ -33,20 +36,30 @@ class TextAssembler:
         stop: the request's stop strings.
         form: how the model marks its reasoning; ``None``: it has none.
         tail: how the prompt ends: the model may be in a thought already.
+        splitter: takes calls of functions out of the answer; ``None``: it has none.
     """
 
-    __slots__ = ("_channels", "_decoder", "_ended", "_marks", "_matcher", "_stops")
+    __slots__ = ("_channels", "_decoder", "_ended", "_marks", "_matcher", "_splitter", "_stops")
 
     def __init__(
-        self, tokenizer: TokenizerWrapper, stop: tuple[str, ...] = (), form: Format | None = None, tail: str = ""
+        self,
+        tokenizer: TokenizerWrapper,
+        stop: tuple[str, ...] = (),
+        form: Format | None = None,
+        tail: str = "",
+        splitter: Splitter | None = None,
     ) -> None:
         vocabulary = vocabulary_of(tokenizer)
         markers = form.marks if form is not None else {}
+        if splitter is not None:
+            markers = {**markers, **splitter.form.marks}
         self._decoder = vocabulary.decoder()
         self._stops = vocabulary.special.stops(stop, markers)
         self._matcher = StopMatcher(self._stops.words)
         self._marks = {**markers, **self._stops.marks} if self._stops.marks else markers
-        self._channels = form.channels(tail, self._stops.words) if form is not None else OneChannel()
+        calls = splitter.form.names if splitter is not None else {}
+        self._channels = form.channels(tail, self._stops.words, calls) if form is not None else OneChannel()
+        self._splitter = splitter
         self._ended = False
 
     @property
@@ -56,8 +69,23 @@ class TextAssembler:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was completed. The text before it has been released, and no more will be."""
-        return self._ended or self._matcher.stopped or self._channels.stopped
+        """Whether a stop string was completed, or the one call that was asked for. No more will be released."""
+        return (
+            self._ended
+            or self._matcher.stopped
+            or self._channels.stopped
+            or (self._splitter is not None and self._splitter.stopped)
+        )
+
+    @property
+    def calls(self) -> int:
+        """How many calls of functions the answer has."""
+        return self._splitter.calls if self._splitter is not None else 0
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the answer is not as it was asked for."""
+        return self._splitter.warnings if self._splitter is not None else ()
 
     def push(self, token_id: int) -> list[Piece]:
         """Take the next token and return the text that may be released now, perhaps none."""
@@ -66,13 +94,24 @@ class TextAssembler:
             return []
         mark = self._marks.get(token_id)
         text = self._decoder.push(token_id) if mark is None else self._decoder.cut() + mark
-        return self._released(self._channels.push(text)) if text else []
+        return self._released(self._split(self._channels.push(text))) if text else []
 
     def finish(self) -> list[Piece]:
         """Return what was held back and is due at the end: nothing after a stop string."""
-        held = self._channels.push(self._decoder.finish()) + self._channels.finish()
+        held = self._split(self._channels.push(self._decoder.finish()) + self._channels.finish())
+        if self._splitter is not None:
+            held += self._splitter.finish()
         pieces = self._released(held)
         return joined((*pieces, Piece("content", self._stops.shown(self._matcher.finish()))))
+
+    def _split(self, pieces: list[Piece]) -> list[Piece]:
+        """The pieces with calls taken out of their content."""
+        if self._splitter is None:
+            return pieces
+        found: list[Piece] = []
+        for piece in pieces:
+            found += self._splitter.push(piece.text) if piece.kind == "content" else (piece,)
+        return found
 
     def _released(self, pieces: list[Piece]) -> list[Piece]:
         """The pieces without what may be, or is, a stop string."""
@@ -80,12 +119,12 @@ class TextAssembler:
             text = self._stops.shown(self._matcher.push(pieces[0].text))
             return [Piece("content", text)] if text else []
         released: list[Piece] = []
-        for kind, text in pieces:
+        for piece in pieces:
             if self._matcher.stopped:
                 break
-            if kind == "content":
-                released.append(Piece(kind, self._matcher.push(text)))
+            if piece.kind == "content":
+                released.append(Piece("content", self._matcher.push(piece.text)))
             else:
-                # The answer is interrupted: a stop string does not reach over a thought.
-                released += (Piece("content", self._matcher.finish()), Piece(kind, text))
-        return joined(Piece(kind, self._stops.shown(text)) for kind, text in released)
+                # The answer is interrupted: a stop string does not reach over a thought or a call.
+                released += (Piece("content", self._matcher.finish()), piece)
+        return joined(piece._replace(text=self._stops.shown(piece.text)) for piece in released)

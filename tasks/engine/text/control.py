@@ -53,6 +53,11 @@ def _added(tokenizer: TokenizerWrapper) -> dict[str, _AddedToken]:
     return {token.content: _AddedToken(at, token.special or at in special) for at, token in added.items()}
 
 
+def special_tokens(tokenizer: TokenizerWrapper) -> dict[str, int]:
+    """The ids of those of them that have no text."""
+    return {text: token.id for text, token in _added(tokenizer).items() if token.special}
+
+
 class ControlTokens:
     """The control tokens of one model. Any thread may call it.
 
@@ -119,7 +124,7 @@ class ControlTokens:
         for name in value:
             if self._search(name):
                 raise InvalidRequest(
-                    f"messages: a tool call has an argument {name[:60]!r}: its name is a control token's"
+                    f"messages: a tool or a tool call has an argument {name[:60]!r}: its name is a control token's"
                 )
         return {name: entry if name in _FIXED else self._changed(entry, change) for name, entry in value.items()}
 

@@ -48,23 +48,24 @@ class Format:
 
     marks: Mapping[int, str]
     names: Mapping[str, str]
-    make: Callable[[str, frozenset[str]], Channels]
+    make: Callable[[str, frozenset[str], Mapping[str, str]], Channels]
 
     @property
     def markers(self) -> Delimiters | HeaderMarks | None:
         """What the channels look for; ``None`` where nothing is marked."""
         return self.make.args[0] if isinstance(self.make, partial) else None
 
-    def channels(self, tail: str = "", stop: tuple[str, ...] = ()) -> Channels:
+    def channels(self, tail: str = "", stop: tuple[str, ...] = (), calls: Mapping[str, str] | None = None) -> Channels:
         """The channels of one answer.
 
         Args:
             tail: how the prompt ends, with markers as the chat template wrote them.
             stop: stop strings of the request. One that is a marker ends the answer there.
+            calls: characters that mark calls of functions, which are left in the content, by their tokens' names.
         """
         for name, mark in self.names.items():
             tail = tail.replace(name, mark)
-        return self.make(tail, frozenset(self.names.get(text, text) for text in stop))
+        return self.make(tail, frozenset(self.names.get(text, text) for text in stop), calls or {})
 
 
 def find_format(added: Mapping[str, int], template: str) -> Format:
@@ -79,7 +80,7 @@ def find_format(added: Mapping[str, int], template: str) -> Format:
         return found
     texts = [pair for pair in TEXTS if all(marker in template for marker in pair)]
     if not texts:
-        return Format({}, {}, lambda _tail, _stop: OneChannel())
+        return Format({}, {}, lambda _tail, _stop, _calls: OneChannel())
     opens, closes = zip(*texts, strict=True)
     return Format({}, {}, partial(Thoughts, Delimiters(opens, closes)))
 
@@ -87,7 +88,7 @@ def find_format(added: Mapping[str, int], template: str) -> Format:
 def _of_tokens(added: Mapping[str, int]) -> Format | None:
     """The format whose markers are tokens of this vocabulary."""
 
-    def made(names: Mapping[str, str], make: Callable[[str, frozenset[str]], Channels]) -> Format:
+    def made(names: Mapping[str, str], make: Callable[[str, frozenset[str], Mapping[str, str]], Channels]) -> Format:
         return Format({added[name]: mark for name, mark in names.items()}, names, make)
 
     def marks_of(*names: str) -> dict[str, str]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tasks.engine.text.piece import Piece, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tasks.messages.answer import Kind
 
 #: A header that is longer is none: the model says something else, which must not be held back for ever.
 MOST_CHARACTERS = 256
 _SELF = re.compile(r"\bto=self\b")
+_FUNCTION = re.compile(r"\bto=functions\.([\w.-]+)")
+#: What stands around a call as it is handed on: ``BEGIN``, its name, ``MESSAGE``, its arguments, ``END``.
+BEGIN, MESSAGE, END = "<|call_begin|>", "<|message|>", "<|call|>"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,18 @@ class Headers:
         marks: the model's.
         tail: how the prompt ends: in a header, as a rule.
         stop: marks at which the request ends.
+        calls: characters that mark calls, by their names. Where there are some, a message to a function is one.
     """
 
-    __slots__ = ("_header", "_marks", "_prompted", "_stop", "kind", "stopped")
+    __slots__ = ("_call_end", "_calls", "_due", "_header", "_marks", "_prompted", "_stop", "kind", "stopped")
 
-    def __init__(self, marks: HeaderMarks, tail: str, stop: frozenset[str]) -> None:
+    def __init__(
+        self, marks: HeaderMarks, tail: str, stop: frozenset[str], calls: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._marks = marks
+        self._calls = calls if BEGIN in calls else {}
+        #: Markers of calls that are due now, and at the end of this message.
+        self._due = self._call_end = ""
         self._stop: frozenset[str] = frozenset()
         #: The header so far; ``None`` in a message. So many of its characters are the prompt's.
         self._header: str | None = None
@@ -92,6 +102,8 @@ class Headers:
             if place % 2:
                 if self._ends_at(part):
                     break
+                pieces.append(Piece("content", self._due))
+                self._due = ""
             elif self._header is None:
                 pieces.append(Piece(self.kind, part))
             elif part:
@@ -115,14 +127,17 @@ class Headers:
         """Go on behind a mark, unless the request ends there."""
         marks = self._marks
         self.stopped = mark in self._stop
-        if mark == marks.start:
-            self._header, self._prompted = mark, 0
-        elif mark in marks.ends:
-            self._header, self._prompted = "", 0
+        if mark == marks.start or mark in marks.ends:
+            self._header, self._prompted = mark if mark == marks.start else "", 0
+            self._due, self._call_end = self._call_end, ""
         elif mark == marks.channel:
             self._header = (self._header or "") + mark
         elif mark == marks.message and self._header is not None:
-            self.kind, self._header = marks.kind_of(self._header), None
+            function = _FUNCTION.search(self._header) if self._calls else None
+            self.kind, self._header = "content" if function else marks.kind_of(self._header), None
+            if function is not None:
+                self._due = f"{self._calls[BEGIN]}{function[1]}{self._calls[MESSAGE]}"
+                self._call_end = self._calls[END]
         return self.stopped
 
     def _released(self) -> str:

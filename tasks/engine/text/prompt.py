@@ -10,7 +10,7 @@ from tasks.engine.failure import first_line
 from tasks.engine.text import rendering
 from tasks.engine.text.control import unwrapped
 from tasks.engine.text.length import LONG_CHARACTERS, FewestTokens, tokens_left
-from tasks.engine.text.template import joined_parts
+from tasks.engine.text.template import Options, joined_parts
 from tasks.errors import GenerationError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -77,12 +77,16 @@ class PromptEncoder:
 
     def _chat(self, submit: Submit) -> Prompt:
         messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None
+        tools = [function.for_template() for function in submit.tools.functions] if submit.tools is not None else []
         if not submit.allow_control_tokens:
-            messages, wrapping = self._control.wrap(messages)
-        words = list(rendering.words_of(messages))
+            told, wrapping = self._control.wrap([*messages, *tools])
+            messages, tools = told[: len(messages)], told[len(messages) :]
+        # As most templates have it: tools are behind the instructions.
+        words = list(rendering.words_of([*messages[:1], *tools, *messages[1:]]))
         text = rendering.read(submit.resume.rendering, words) if submit.resume is not None else None
         if text is None:
-            text = self._template.render(messages, submit.chat_template_kwargs, submit.reasoning_effort)
+            options = Options(submit.chat_template_kwargs, submit.reasoning_effort, tools)
+            text = self._template.render(messages, options)
         self._check_length(submit, text, sum(map(text.count, wrapping or ())))
         written, tail = rendering.write(text, words), text[-TAIL_CHARACTERS:]
         if wrapping is not None:

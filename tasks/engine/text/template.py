@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -11,6 +12,7 @@ from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tasks.engine.failure import first_line
+from tasks.engine.text.history import render_calls
 from tasks.engine.text.roles import Roles
 from tasks.errors import InvalidRequest
 
@@ -36,6 +38,19 @@ RESERVED = frozenset(
 
 #: The names of the variable that says whether the model is to think.
 _THINKING = ("enable_thinking", "thinking")
+_NO_TOOLS = (
+    "the model's chat template leaves them out: take a model that was trained to call functions, or describe them in a message "
+    "and read the answer's text"
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What goes to a template beside the messages: the request's own arguments, ``reasoning_effort``, and tools."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    effort: str | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
 
 
 class ChatTemplate:
@@ -50,10 +65,11 @@ class ChatTemplate:
     def __init__(self, tokenizer: TokenizerWrapper, source: str, absent: str) -> None:
         self._tokenizer = tokenizer
         self._roles = Roles(source)
+        self._source = source
         self._variables = _variables(source)
         self._absent = absent
 
-    def render(self, messages: list[dict[str, Any]], given: Mapping[str, Any], effort: str | None = None) -> str:
+    def render(self, messages: list[dict[str, Any]], options: Options) -> str:
         """The conversation as one text, up to where the answer begins.
 
         Raises:
@@ -61,20 +77,27 @@ class ChatTemplate:
         """
         if not self._tokenizer.has_chat_template:
             raise InvalidRequest(f"messages: {self._absent}")
-        reserved = sorted(RESERVED & given.keys())
+        reserved = sorted(RESERVED & options.given.keys())
         if reserved:
             raise InvalidRequest(f"chat_template_kwargs.{reserved[0]}: cannot be set by a request; leave it out")
-        options = self._options(given, effort)
+        named = self._named(options.given, options.effort)
+        if options.tools:
+            if self._source and "tools" not in self._variables:
+                raise InvalidRequest(f"tools: {_NO_TOOLS}")
+            named["tools"] = options.tools
         try:
-            text = self._roles.render(lambda told: self._rendered(told, options), messages)
+            text = render_calls(
+                lambda told: self._roles.render(lambda to: self._rendered(to, named), told), messages, self._source
+            )
         except InvalidRequest:
             raise
         except Exception as error:  # a template is a program that came with the model and fails in ways of its own
             raise InvalidRequest(f"messages: the model's chat template failed: {first_line(error)}") from error
-        _require_calls(messages, text)
+        if not all(tool["function"]["name"] in text for tool in options.tools):
+            raise InvalidRequest(f"tools: {_NO_TOOLS}")
         return text
 
-    def _options(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
+    def _named(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
         """What the template is given, under the names that it has for it."""
         options = dict(given)
         if effort is not None:
@@ -104,16 +127,6 @@ def _variables(source: str) -> frozenset[str]:
         return frozenset(find_undeclared_variables(parsed))
     except TemplateError:
         return frozenset()
-
-
-def _require_calls(messages: list[dict[str, Any]], text: str) -> None:
-    """Refuse a conversation whose tool calls the template left out: many know none, and pass over them without a word."""
-    for message in messages:
-        for call in message.get("tool_calls") or ():
-            if call["function"]["name"] not in text:
-                raise InvalidRequest(
-                    "messages: the model's chat template leaves out tool_calls; send what was called as content"
-                )
 
 
 def joined_parts(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tasks.engine.text.piece import Piece, joined
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.messages.answer import Kind
 
 
@@ -79,12 +82,16 @@ class Thoughts:
         delimiters: the model's markers.
         tail: how the prompt ends.
         stop: markers at which the request ends.
+        calls: markers of calls, which stay in the content, by their names.
     """
 
-    __slots__ = ("_delimiters", "_held", "_last", "_stop", "_thinks", "_trims", "kind", "stopped")
+    __slots__ = ("_delimiters", "_held", "_kept", "_last", "_stop", "_thinks", "_trims", "kind", "stopped")
 
-    def __init__(self, delimiters: Delimiters, tail: str, stop: frozenset[str]) -> None:
+    def __init__(
+        self, delimiters: Delimiters, tail: str, stop: frozenset[str], calls: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._delimiters = delimiters
+        self._kept = frozenset(map(ord, calls.values()))
         self._stop = stop
         self._held = ""
         #: The last character of the answer; empty before the first.
@@ -152,8 +159,9 @@ class Thoughts:
         return begun if self._delimiters.tokens else 0
 
     def _say(self, pieces: list[Piece], text: str) -> None:
-        if self._delimiters.strays:
-            text = text.translate(self._delimiters.strays)
+        if strays := self._delimiters.strays:
+            left_out = strays if self.kind == "reasoning" else dict.fromkeys(strays.keys() - self._kept)
+            text = text.translate(left_out)
         if self.kind == "content":
             if self._trims:
                 text = text.lstrip()

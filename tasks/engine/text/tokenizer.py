@@ -64,9 +64,8 @@ def load_tokenizer(
     hf.chat_template = template
     defaults = utils._tokenizer_defaults(folder) or {}
     ids = [end for end in ends if isinstance(end, int)] or defaults.get("eos_token_ids")
-    wrapped = TokenizerWrapper(
-        hf, _NoDetokenizer, eos_token_ids=ids, **_template_module(hf, defaults), **_tools(hf, defaults)
-    )
+    hf.init_kwargs["tool_parser_type"] = _tool_syntax(hf, defaults)  # as mlx-lm leaves it there
+    wrapped = TokenizerWrapper(hf, _NoDetokenizer, eos_token_ids=ids, **_template_module(hf, defaults))
     vocabulary = hf.get_vocab()
     wrapped.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
     if not wrapped.eos_token_ids:
@@ -209,17 +208,19 @@ def _template_module(hf: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tools(hf: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """mlx-lm's parser of tool calls for this template."""
+def _tool_syntax(hf: Any, defaults: Mapping[str, Any]) -> str | None:
+    """How the model writes calls of functions (:mod:`tasks.engine.tools.syntaxes`), by its files, or as mlx-lm infers it."""
     kind = hf.init_kwargs.get("tool_parser_type", defaults.get("tool_parser_type")) or _infer_tool_parser(hf)
-    if kind is None:
-        return {}
-    module = importlib.import_module(f"mlx_lm.tool_parsers.{kind}")
-    return {
-        "tool_parser": module.parse_tool_call,
-        "tool_call_start": module.tool_call_start,
-        "tool_call_end": module.tool_call_end,
-    }
+    if kind is not None:
+        return str(kind)
+    template = hf.chat_template if isinstance(hf.chat_template, str) else ""
+    renderer = hf.init_kwargs.get("chat_template_type", defaults.get("chat_template_type"))
+    if renderer == "deepseek_v32" or "｜DSML｜function_calls" in template:
+        return "deepseek_v32"
+    if all(name in hf.get_vocab() for name in ("<|start|>", "<|channel|>", "<|message|>", "<|call|>")):
+        return "harmony"
+    # mlx-lm looks for ``tool_call.name`` besides, and others call the variable otherwise.
+    return "json_tools" if "<tool_call>" in template and "arguments" in template else None
 
 
 def check_round_trip(tokenizer: TokenizerWrapper, folder: Path) -> None:

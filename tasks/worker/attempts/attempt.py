@@ -14,9 +14,10 @@ from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Embedded, Event, Failed, Finished, Resume, Started, Tokens
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, contiguous
+from tasks.messages.tools import Calls, call_id, delta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tasks.journal.items import Held
     from tasks.journal.writer import ClaimAnswer
@@ -76,6 +77,9 @@ class Flight:
         earlier = contiguous(claim.entries) if self._first is not None else []
         self.ids: list[int] = [token for entry in earlier for token in entry.ids]
         self._said: list[tuple[str, str]] = [(entry.kind, entry.text) for entry in earlier]
+        self._calls = Calls()
+        for entry in earlier:
+            self._note_call(entry)
         self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
         self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
@@ -115,7 +119,12 @@ class Flight:
             return None
         return Resume(
             ids=list(self.ids),
-            characters={"reasoning": len(self.reasoning), "content": len(self.text)},
+            characters={
+                "reasoning": len(self.reasoning),
+                "content": len(self.text),
+                "tool_call": self._calls.characters,
+            },
+            calls=len(self._calls),
             revision=self._first.revision,
             prompt_hash=self._first.prompt_hash,
             rendering=self._first.rendering,
@@ -166,9 +175,24 @@ class Flight:
         self._said.append((event.kind, event.text))
         if event.kind == "reasoning":
             self.reasoning_tokens += len(event.ids)
-        return Token(
-            attempt=self.attempt, index=event.index, ids=event.ids, text=event.text, kind=event.kind, logprobs=logprobs
+        named = event.call is not None and bool(event.name)
+        token = Token(
+            attempt=self.attempt,
+            index=event.index,
+            ids=event.ids,
+            text=event.text,
+            kind=event.kind,
+            logprobs=logprobs,
+            call=event.call,
+            call_id=call_id(self.task_id, event.call) if event.call is not None and named else None,
+            name=event.name if named else None,
         )
+        self._note_call(token)
+        return token
+
+    def _note_call(self, token: Token) -> None:
+        if token.call is not None:
+            self._calls.add(delta(token.call, token.text, token.call_id, token.name))
 
     def _text_of(self, kind: str) -> str:
         return "".join(text for each, text in self._said if each == kind)
@@ -179,9 +203,9 @@ class Flight:
         if self.stop_reason == "time_limit":
             return self.error("deadline_exceeded", f"the time limit of {self.limit_s:g} s passed")
         self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
-        return self.late() if event.finish_reason == "deadline" else self.end(event.finish_reason)
+        return self.late() if event.finish_reason == "deadline" else self.end(event.finish_reason, event.warnings)
 
-    def end(self, finish_reason: FinishReason) -> End:
+    def end(self, finish_reason: FinishReason, warnings: Sequence[str] = ()) -> End:
         """The entry that ends the request with what it has."""
         return End(
             attempt=self.attempt,
@@ -189,6 +213,7 @@ class Flight:
             finish_reason=finish_reason,
             usage=self.usage,
             timing=self.timing(),
+            warnings=[*self.warnings, *warnings],
         )
 
     def late(self) -> End | Error:
@@ -198,11 +223,12 @@ class Flight:
     def answer(self, end: End, worker: str, *, is_json: bool) -> Answer:
         """The request's result, as this worker stores it; what its JSON says is there as data too, if it ``is_json``."""
         more: dict[str, Any] = {"parsed": parsed(self.text, end.finish_reason)} if is_json else {}
-        if self.warnings:
-            more["warnings"] = self.warnings
+        if end.warnings:
+            more["warnings"] = end.warnings
         return Answer(
             text=self.text,
             reasoning=self.reasoning or None,
+            tool_calls=self._calls.as_message() or None,
             finish_reason=end.finish_reason,
             usage=end.usage,
             timing=end.timing,

@@ -34,6 +34,7 @@ class Generation:
             chat_template_kwargs=given.chat_template_kwargs,
             reasoning_effort=given.reasoning_effort,
             allow_control_tokens=given.allow_control_tokens,
+            tools=given.called(),
             constraint=given.constraint(),
             thinking_budget=given.thinking_budget,
             resume=flight.resume(),

@@ -226,7 +226,7 @@ class Publisher(threading.Thread):
 
 
 def _coalesce(entries: list[Entry]) -> list[Entry]:
-    """The entries with each run of tokens of one kind as one."""
+    """The entries with each run of tokens of one kind, and of one call, as one."""
     merged: list[Entry] = []
     for _, group in groupby(entries, _kind_of):
         run = list(group)
@@ -235,8 +235,8 @@ def _coalesce(entries: list[Entry]) -> list[Entry]:
     return merged
 
 
-def _kind_of(entry: Entry) -> str | None:
-    return entry.kind if isinstance(entry, Token) else None
+def _kind_of(entry: Entry) -> tuple[str, int | None] | None:
+    return (entry.kind, entry.call) if isinstance(entry, Token) else None
 
 
 def _join(run: list[Token]) -> list[Token]:

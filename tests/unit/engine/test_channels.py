@@ -37,8 +37,8 @@ def run(channels: Channels, parts: list[str]) -> tuple[str, str]:
     """The reasoning and the content of an answer that comes in these parts."""
     said = {"reasoning": "", "content": ""}
     for pieces in (*map(channels.push, parts), channels.finish()):
-        for kind, text in pieces:
-            said[kind] += text
+        for piece in pieces:
+            said[piece.kind] += piece.text
     return said["reasoning"], said["content"]
 
 

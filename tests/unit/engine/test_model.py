@@ -445,7 +445,7 @@ def test_what_a_chat_template_refuses(
     backend: MlxBackend, monkeypatch: pytest.MonkeyPatch, template: str, says: str
 ) -> None:
     """Its own words reach the person who asked."""
-    monkeypatch.setattr(backend._tokenizer._tokenizer, "chat_template", template)
+    monkeypatch.setattr(backend._answers.tokenizer._tokenizer, "chat_template", template)
     with pytest.raises(GenerationError, match=says) as raised:
         backend.encode(_submit(messages=[{"role": "user", "content": "hi"}]))
     assert raised.value.code == "invalid_request"
@@ -472,7 +472,7 @@ def test_a_tool_history_reaches_the_template(tmp_path: Path) -> None:
     """A call's arguments are an object to the template, its message says nothing; the tool's message names the call."""
     tooled = _load(make_tiny_model(tmp_path / "tooled", chat_template=TOOL_TEMPLATE))
     told = parse({"messages": TOOL_HISTORY}).conversation()
-    text = tooled._tokenizer.decode(tooled.encode(_submit(messages=told)).ids)
+    text = tooled._answers.tokenizer.decode(tooled.encode(_submit(messages=told)).ids)
     assert text == '[user]2 + 2?[assistant]add({"a": 2, "b": "2"}, 3, c1)[tool]4<c1>'
 
 

@@ -93,13 +93,17 @@ class Script:
     """An assembler that says what it is told to for each token, and the rest at the end."""
 
     stopped = False
+    warnings = ()
 
     def __init__(self, said: list[list[Piece]], end: list[Piece] | None = None) -> None:
         self._said, self._end = iter(said), end or []
         self.kind: Kind = "reasoning"
 
+        self.calls = 0
+
     def push(self, _token_id: int) -> list[Piece]:
         pieces = next(self._said)
+        self.calls = max([self.calls, *(piece.call + 1 for piece in pieces if piece.call is not None)])
         self.kind = pieces[-1].kind if pieces else self.kind
         return pieces
 

@@ -9,7 +9,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
 from tasks.client.parameters import parse
-from tasks.engine.text.template import ChatTemplate
+from tasks.engine.text.template import ChatTemplate, Options
 from tasks.errors import InvalidRequest
 from tests import tiny_tokenizers
 
@@ -45,14 +45,14 @@ def template_of(source: str) -> ChatTemplate:
 )
 def test_how_much_to_think(source: str, options: dict[str, Any], effort: str | None, text: str) -> None:
     """By the template's own name for it; what the request says in the template's own words goes before."""
-    assert template_of(source).render([USER], options, effort) == text
+    assert template_of(source).render([USER], Options(options, effort)) == text
 
 
 @pytest.mark.parametrize("source", ["hello", "{% broken", ""])
 def test_a_template_that_knows_no_such_thing(source: str) -> None:
     """It is refused, and not passed over without a word."""
     with pytest.raises(InvalidRequest, match="reasoning_effort='low': the model's chat template knows no such thing"):
-        template_of(source or "x").render([USER], {}, "low")
+        template_of(source or "x").render([USER], Options(effort="low"))
 
 
 @pytest.mark.parametrize("source", [QWEN, GPT_OSS])
@@ -61,7 +61,7 @@ def test_what_an_assistant_thought(source: str, name: str) -> None:
     """It reaches the template under its own name for it, whichever name a client has."""
     told = parse({"messages": [USER, {"role": "assistant", "content": "2", name: "hm"}, USER]}).conversation()
     assert told is not None
-    assert "hm|2;" in template_of(source).render(told, {})
+    assert "hm|2;" in template_of(source).render(told, Options())
 
 
 def test_a_thought_is_an_assistants() -> None:

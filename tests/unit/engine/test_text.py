@@ -97,8 +97,8 @@ def assemble(assembler: TextAssembler, ids: list[int]) -> tuple[str, list[str]]:
 
 def text_of(pieces: list[Piece]) -> str:
     """The text of pieces that are all content, as they are without reasoning."""
-    assert {kind for kind, _ in pieces} <= {"content"}
-    return "".join(text for _, text in pieces)
+    assert {piece.kind for piece in pieces} <= {"content"}
+    return "".join(piece.text for piece in pieces)
 
 
 def replay(assembler: TextAssembler, ids: list[int]) -> str:

@@ -70,6 +70,7 @@ def test_an_answer(generate: GenerateTask) -> None:
     assert {*answer} == {
         "text",
         "reasoning",
+        "tool_calls",
         "finish_reason",
         "usage",
         "timing",

@@ -107,7 +107,7 @@ def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
 def test_a_second_attempt_goes_on(second: Flight) -> None:
     """The engine is told what the journal holds, and the answer is that and what comes after it."""
     assert second.resume() == Resume(
-        ids=[7, 8], characters={"reasoning": 4, "content": 4}, revision="r1", prompt_hash="h"
+        ids=[7, 8], characters={"reasoning": 4, "content": 4, "tool_call": 0}, revision="r1", prompt_hash="h"
     )
     second.take(Tokens("t1", 2, [9], "three"))
     end = second.take(Finished("t1", "length", 3, 0, 3))

@@ -1,0 +1,123 @@
+"""The functions of one request: their schemas, and what is wrong with a call."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.validators import extend
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_DEPTH, exceeds
+from tasks.messages.encoding import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.engine.tools.region import Call
+    from tasks.messages.tools import Tools
+
+_PATTERNS = ("pattern", "patternProperties")
+
+
+def _additional(validator: Any, value: Any, instance: Any, schema: dict[str, Any]) -> Iterator[Any]:
+    """``additionalProperties``, unless it would have to look for patterns in names."""
+    if "patternProperties" not in schema:
+        yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, value, instance, schema)
+
+
+#: Regular expressions are not tried: Python's may take for ever, on the thread that decodes for everybody.
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    {**dict.fromkeys((*_PATTERNS, "unevaluatedProperties"), lambda *_: ()), "additionalProperties": _additional},
+)
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Any:
+    """The validator of a schema, which is checked: that takes milliseconds, and an agent sends the same ones again and again."""
+    described = json.loads(schema)
+    Draft202012Validator.check_schema(described)
+    # An empty registry: jsonschema's own fetches what a reference names from the network.
+    return _Validator(described, registry=Registry())
+
+
+class Functions:
+    """What a model may call.
+
+    Args:
+        tools: as the request has them.
+
+    Raises:
+        InvalidRequest: the parameters of a function are no JSON Schema.
+    """
+
+    def __init__(self, tools: Tools) -> None:
+        self.tools = tools
+        self.schemas = {function.name: function.parameters for function in tools.functions}
+        self._texts = {name: to_json(schema) for name, schema in self.schemas.items()}
+        for number, function in enumerate(tools.functions):
+            try:
+                _validator(self._texts[function.name])
+            except (SchemaError, RecursionError) as error:
+                said = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
+                raise InvalidRequest(
+                    f"tools[{number}].function.parameters of {function.name!r}: are no JSON Schema: {said:.300}"
+                ) from None
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The functions that may be called now."""
+        return tuple(self.schemas) if self.tools.only is None else (self.tools.only,)
+
+    def problem(self, call: Call) -> str:
+        """What is wrong with a call; empty where nothing is."""
+        if call.name not in self.schemas:
+            return f"it has no function {call.name!r:.80}"
+        if call.name not in self.names:
+            return f"tool_choice asks for {self.tools.only!r}, and not for {call.name!r}"
+        try:
+            arguments = json.loads(call.arguments, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return f"the arguments of {call.name!r} are no JSON"
+        if not isinstance(arguments, dict):
+            return f"the arguments of {call.name!r} are no object"
+        if exceeds(arguments, MAX_DEPTH):
+            return f"the arguments of {call.name!r} are nested more than {MAX_DEPTH} levels deep"
+        return self._mismatch(call.name, arguments)
+
+    def fits(self, name: str, argument: str, value: Any) -> bool:
+        """Whether a value is one of this argument's; ``True`` where nothing is said of it."""
+        schema = self.schemas.get(name, {})
+        described = schema.get("properties", {}).get(argument)
+        if described is None:
+            return True
+        try:
+            validator = _validator(self._texts[name])
+            return bool(validator.evolve(schema=described).is_valid(value))
+        except (Unresolvable, RecursionError):
+            return True
+
+    def _mismatch(self, name: str, arguments: dict[str, Any]) -> str:
+        try:
+            error = best_match(_validator(self._texts[name]).iter_errors(arguments))
+        except (Unresolvable, RecursionError):
+            return f"the schema of {name!r} has a reference that leads nowhere, or in a circle"
+        if error is None:
+            return ""
+        # Not the error's own text, which has the value in it: warnings are in logs and results, values may be long.
+        where = "".join(f"[{part!r}]" for part in error.absolute_path) or "they"
+        missing = (
+            [key for key in error.validator_value if key not in error.instance] if error.validator == "required" else []
+        )
+        about = f"required {', '.join(map(repr, missing))} is missing" if missing else f"{error.validator} is not met"
+        return f"the arguments of {name!r} do not match its schema: {where}: {about}"
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
