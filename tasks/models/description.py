@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
+from tasks.models.embedding import MODULES, PROMPTS, read_recipe
 from tasks.models.files import read_model_size
 from tasks.models.generation import FILE, read_generation
 from tasks.models.reading import read_object, read_object_if_there
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tasks.models.embedding import EmbeddingRecipe
     from worker_config.catalogue import ModelEntry
 
 CATALOGUE = "catalogue"
@@ -37,6 +39,9 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
     Raises:
         ModelFilesUnreadable: a file is missing or damaged.
     """
+    recipe = read_recipe(folder)
+    if recipe is not None:
+        return [*_size(folder), *_context(entry, folder), *_vectors(entry, recipe)]
     return [
         *_size(folder),
         *_context(entry, folder),
@@ -54,7 +59,7 @@ def _size(folder: Path) -> Iterator[Fact]:
         yield Fact("parameters", f"{size.parameters_b:.3g} billion", "headers of the weights")
     for name in stray_files(folder):
         yield Fact("not loaded", name, "no part of the model")
-    if size.kv is not None:
+    if size.kv is not None and not size.encoder:
         for tokens in (4096, 32768):
             yield Fact(
                 f"KV cache of {tokens:,} tokens", f"{size.kv.row_bytes(tokens):,} bytes in 16 bits", "config.json"
@@ -69,6 +74,15 @@ def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
         yield Fact("context", f"{found.tokens:,} tokens", found.said_by)
     else:
         yield Fact("context", f"{DEFAULT_CONTEXT_TOKENS:,} tokens", "assumed: no file says it")
+
+
+def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
+    """How an embedding model makes a vector of a text."""
+    steps = [f"{' and '.join(recipe.pooling)} of its tokens", *(f"dense, {dense.activation}" for dense in recipe.dense)]
+    yield Fact("vectors", ", then ".join([*steps, *(["normalised"] if recipe.normalise else [])]), MODULES)
+    for prompts, said_by in ((entry.prompts, CATALOGUE), (recipe.prompts, PROMPTS)):
+        for name, prompt in prompts.items():
+            yield Fact(f"input_type {name}", repr(prompt), said_by)
 
 
 def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:

@@ -14,7 +14,7 @@ from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.pooling import pool
 from tasks.engine.embedding.tokens import TextTokens
 from tasks.engine.failure import first_line, ran_out_of_memory
-from tasks.engine.model.loading import accelerator, clear_errors
+from tasks.engine.model.loading import accelerator, bound_memory, clear_errors
 from tasks.errors import ModelLoadFailed
 from tasks.messages.memory import KvSize, margin_bytes
 from tasks.models.embedding import ENCODERS
@@ -56,7 +56,10 @@ def load_embedder(config: EngineConfig, progress: Progress, blas: str, folder: M
             raise ModelLoadFailed(f"{folder.path}: an encoder takes no adapter; leave it out")
         body = Encoder(folder.config, weight_files(folder.path)) if is_encoder else Decoder(folder, config)
         progress(0.9, "trying it out")
-        return MlxEmbedder(folder, recipe, tokens, body, blas)
+        embedder = MlxEmbedder(folder, recipe, tokens, body, blas)
+        facts = embedder.facts
+        bound_memory(config, margin_bytes(facts.weights_bytes, facts.kv, 0) + facts.kv.bytes_per_row)
+        return embedder
 
 
 class MlxEmbedder(Embedder):

@@ -116,6 +116,13 @@ def _fits_dense(model: Module, config: EngineConfig) -> bool:
     return False
 
 
+def bound_memory(config: EngineConfig, margin_bytes: int) -> None:
+    """Have MLX keep no more freed memory than this for later, where the engine has a budget."""
+    utils.maybe_set_recommended_wired_limit()
+    if config.memory_budget_bytes is not None:
+        mx.set_cache_limit(margin_bytes)
+
+
 def accelerator() -> Literal["metal", "cuda", "cpu"]:
     """What MLX computes on here."""
     if mx.default_device() == mx.Device(mx.DeviceType.cpu, 0):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_reduce
-from mlx_lm import utils
 
 from tasks.engine.answers import Answers
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
@@ -16,7 +15,7 @@ from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
-from tasks.engine.model.loading import accelerator, clear_errors, load_laid_out, open_folder
+from tasks.engine.model.loading import accelerator, bound_memory, clear_errors, load_laid_out, open_folder
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.selftest import try_out
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
@@ -107,7 +106,7 @@ class MlxBackend:
             batching=bearing.batching,
             batching_why=bearing.why,
         )
-        self._bound_memory(config)
+        bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
         self._batch: Batch = Batch(
             model,
             BatchSampler(self._vocabulary_tokens, lambda token_id: token_text(tokenizer, token_id)),
@@ -203,12 +202,6 @@ class MlxBackend:
     def memory(self) -> Memory:
         """MLX's own figures."""
         return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
-
-    def _bound_memory(self, config: EngineConfig) -> None:
-        utils.maybe_set_recommended_wired_limit()
-        if config.memory_budget_bytes is not None:
-            margin = margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens)
-            mx.set_cache_limit(margin)
 
 
 def _translated(step: Callable[[], Result]) -> Result:

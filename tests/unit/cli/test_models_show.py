@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from tasks.cli import models as command
 from tasks.models.description import describe
+from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_model import make_tiny_model
 from worker_config.catalogue import Catalogue
 from worker_config.catalogue_file import ModelEntry
@@ -42,6 +43,18 @@ def test_facts_and_the_files_that_say_them(tmp_path: Path) -> None:
     assert said["not loaded"][0] == "model-old.safetensors"
     # 2 layers × 2 heads × 16 × keys and values × 2 bytes.
     assert said["KV cache of 4,096 tokens"][0] == f"{4096 * 256:,} bytes in 16 bits"
+
+
+def test_how_a_model_makes_vectors(tmp_path: Path) -> None:
+    """Its steps and its prompts, and nothing of answers that it never gives."""
+    folder = make_tiny_encoder(tmp_path / "tiny", dense=8)
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"document": "passage: "}}))
+    said = _said(folder, prompts={"query": "query: "})
+    assert said["vectors"] == ("mean of its tokens, then dense, Tanh, then normalised", "modules.json")
+    assert said["input_type query"] == ("'query: '", "catalogue")
+    assert said["input_type document"] == ("'passage: '", "config_sentence_transformers.json")
+    assert said["context"] == ("64 tokens", "config.json: max_position_embeddings")
+    assert not {"end tokens", "end token", "chat template", "KV cache of 4,096 tokens"} & said.keys()
 
 
 def test_the_catalogue_goes_before_the_files(tmp_path: Path) -> None:
