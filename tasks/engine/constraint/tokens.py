@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
-from tasks.engine.text.detokenizer import ByteVocabulary, vocabulary_of
+from tasks.engine.text.byte_vocabulary import ByteVocabulary
+from tasks.engine.text.detokenizer import vocabulary_of
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
