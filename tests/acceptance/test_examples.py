@@ -46,9 +46,10 @@ def served(worker: StartWorker) -> None:
 
 
 @pytest.mark.usefixtures("served")
-def test_stream_cancel_batch_priorities() -> None:
-    """The four that need nothing but a worker do what their first lines say."""
+def test_stream_cancel_batch_priorities_failover() -> None:
+    """The five that need nothing but a worker do what their first lines say."""
     assert "stop: 7 tokens by test-" in example("stream", "What is the capital of France?")
+    assert "What is gravity?  74 tokens by test-" in example("failover", "1")
     cancelled = example("cancel")
     assert "finish_reason: cancelled" in cancelled
     assert "get() raises TaskRevokedError" in cancelled
