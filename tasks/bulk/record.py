@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import BrokerUnavailable
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -66,6 +68,7 @@ class Records:
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hset(name, mapping={key: str(value) for key, value in asdict(record).items()})
             pipeline.expire(name, TTL_S)
+            pipeline.zadd(keys.BULK_JOBS, {record.job_id: record.updated_at})
             pipeline.hdel(name, CANCEL)
             return bool(pipeline.execute()[-1])
 
@@ -93,9 +96,15 @@ class Records:
             BrokerUnavailable: Redis cannot be reached.
         """
         with translated("looking for jobs"):
-            names = [text(name) for name in self._client.scan_iter(keys.bulk("*"), count=1000)]
-        found = [self.read(name.removeprefix(keys.bulk(""))) for name in names]
-        return sorted((record for record in found if record is not None), key=lambda record: -record.started_at)
+            job_ids: Any = self._client.zrevrange(keys.BULK_JOBS, 0, -1)
+        found = {text(job_id): self.read(text(job_id)) for job_id in job_ids}
+        expired = [job_id for job_id, record in found.items() if record is None]
+        if expired:
+            with suppress(BrokerUnavailable), translated("forgetting jobs"):  # whoever may only read leaves them
+                self._client.zrem(keys.BULK_JOBS, *expired)
+        return sorted(
+            (record for record in found.values() if record is not None), key=lambda record: -record.started_at
+        )
 
     def cancel(self, job_id: str) -> None:
         """Have the driver of a job stop.

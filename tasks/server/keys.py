@@ -35,6 +35,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
 ``bulk``
     A hash, how far a bulk job is; its driver writes, every second, for a week; whoever cancels the job adds a field.
+``BULK_JOBS``
+    A sorted set, ids of bulk jobs → when each last said something; drivers add, whoever looks removes what has expired.
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.
@@ -63,6 +65,7 @@ LEDGER = f"{PREFIX}ledger"
 OWNERS = f"{PREFIX}owners"
 LIMITS = f"{PREFIX}limits"
 ASIDE = f"{PREFIX}aside"
+BULK_JOBS = f"{PREFIX}bulk-jobs"
 GATEWAY_KEYS = f"{PREFIX}gateway:keys"
 
 

@@ -127,6 +127,8 @@ next(chunks)
 long.position()
 long.revoke(terminate=True)
 assert list(chunks)[-1].finish_reason == "cancelled"
+lines = list(generate.bulk(["a", "b"], **short))
+assert [line.error for line in lines] == [None, None]
 print(json.dumps([one.id, text]))
 """
 READER = """
@@ -234,6 +236,7 @@ QUEUES = {
     "zscore",
 }
 SETS = {"del", "get", "set"}
+JOBS = {"expire", "hdel", "hgetall", "hset", "zadd", "zrem", "zrevrange"}
 #: Each kind of key, and the commands on it that a producer and a reader may use.
 RIGHTS: dict[str, tuple[set[str], set[str]]] = {
     keys.stream("x"): (READS, READS),
@@ -242,7 +245,11 @@ RIGHTS: dict[str, tuple[set[str], set[str]]] = {
     keys.alive("a@b#c"): (READS, READS),
     keys.SWEEP: (READS, READS),
     keys.LEDGER: (QUEUES, {"hexists"}),
-    keys.LIMITS: (QUEUES, set()),
+    keys.LIMITS: (QUEUES | {"hgetall"}, set()),
+    keys.bulk("x"): (JOBS, set()),
+    keys.BULK_JOBS: (JOBS, set()),
+    keys.stream("bulk-1"): (READS | {"del"}, READS),
+    "celery-task-meta-bulk-1": (READS | {"del"}, READS),
     keys.ASIDE: (QUEUES | {"zrange"}, set()),
     keys.scheduled("tier-3-7B"): (QUEUES, set()),
     keys.request("x"): (QUEUES | SETS, set()),
