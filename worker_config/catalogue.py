@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker_config.catalogue_file import FAKE_PREFIX, CatalogueFile, Kind, ModelEntry, is_hub_id, looks_like_path, shown
+from worker_config.catalogue_file import CatalogueFile, shown
 from worker_config.environment import SettingError
+from worker_config.model_entry import FAKE_PREFIX, Kind, ModelEntry, is_hub_id, looks_like_path
 from worker_config.settings import current_settings
 from worker_config.tiers import TIERS, tier_named
 

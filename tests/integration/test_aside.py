@@ -26,7 +26,7 @@ from tasks.worker.engines.peers import NoPeers, RegistryPeers
 from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send
 from tests.support import wait_until
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

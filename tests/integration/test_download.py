@@ -23,8 +23,8 @@ from tests.engines import engines_with
 from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
-from worker_config.catalogue_file import ModelEntry
 from worker_config.hub import fetched_snapshot, repository_folder
+from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class TestGoingOn:
 PARENT = """
 import time
 from tasks.worker.engines.download import Download
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 download = Download(ModelEntry(name="tiny", kind="hub", source="acme/tiny"), Settings())
 download.start()

@@ -13,7 +13,7 @@ from tasks.models.key import key_of
 from tests.engines import engines_with
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from tasks.models.description import describe
 from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_model import make_tiny_model
 from worker_config.catalogue import Catalogue
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from tasks.models.footprint import (
 )
 from tasks.models.routing import KV_ROOM_BYTES
 from tests.tiny_model import make_tiny_model
-from worker_config.catalogue_file import ModelEntry
 from worker_config.hub import complete_mark, repository_folder
+from worker_config.model_entry import ModelEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tasks.models.names import bits_from_name, parameters_from_name
 from tasks.models.routing import tier_of
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 from worker_config.tiers import TIERS
 
 # Real names of mlx-community, with the billions of parameters that their names or their families say, and their tiers.

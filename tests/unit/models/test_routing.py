@@ -25,7 +25,7 @@ from tasks.models.routing import (
     tier_of,
 )
 from worker_config.catalogue import Catalogue, load_catalogue
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 from worker_config.tiers import GIB, QUEUES, TIERS, tier_named, tier_of_queue
 

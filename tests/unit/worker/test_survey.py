@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from tasks.worker.survey import Survey
 from worker_config.catalogue import Catalogue
-from worker_config.catalogue_file import ModelEntry
 from worker_config.hub import complete_mark
+from worker_config.model_entry import ModelEntry
 from worker_config.tiers import GIB, tier_named
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import Parameters
 from worker_config.catalogue import Catalogue, ModelNotAllowed, load_catalogue
-from worker_config.catalogue_file import DEFAULT_FIELDS, ModelEntry, is_hub_id
 from worker_config.environment import SettingError
+from worker_config.model_entry import DEFAULT_FIELDS, ModelEntry, is_hub_id
 from worker_config.settings import Settings
 from worker_config.tiers import TIERS, tier_named
 

@@ -32,7 +32,7 @@ from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAs
 from tests.engines import engines_with
 from tests.support import wait_until
 from tests.tiny_model import make_tiny_model
-from worker_config.catalogue_file import ModelEntry
+from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 from worker_config.tiers import TIERS
 
