@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jsonschema
@@ -128,26 +129,28 @@ def test_what_cannot_be_enforced(ask: Any) -> None:
     assert [warning.partition(": ")[0] for warning in answer["warnings"]] == ["#/properties/phone"]
 
 
+def kill_engine(node: Worker) -> None:
+    """``kill -9`` of the process that has the model."""
+    pid = wait_until(lambda: (found := node.record()) and found.engines and found.engines[0].pid, about="an engine")
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_an_engine_that_is_killed_in_mid_string(ask: Any, node: Worker) -> None:
     """A greedy constrained answer goes on, on another engine, to the bytes that the undisturbed one has."""
-    schema = {
-        "type": "array",
-        "items": {"type": "string", "minLength": 15, "maxLength": 20},
-        "minItems": 20,
-        "maxItems": 20,
-    }
-    request = {"response_format": schema_format(schema), "max_tokens": 1800}
+    items = {"type": "string", "minLength": 15, "maxLength": 15}
+    schema = {"type": "array", "items": items, "minItems": 16, "maxItems": 16}
+    request = {"response_format": schema_format(schema), "max_tokens": 1200}
     undisturbed = Reader(ask(**request), WAIT_S)
     undisturbed.whole()
-    disturbed = Reader(ask(**request), WAIT_S)
-    wait_until(lambda: len(disturbed.indices) > 30, timeout_s=WAIT_S, about="tokens")
-    record = node.record()
-    assert record is not None
-    (engine,) = record.engines
-    assert engine.pid is not None
-    os.kill(engine.pid, signal.SIGKILL)
-    disturbed.whole()
-    answer = disturbed.result.get(timeout=WAIT_S)
+    for _ in range(5):  # on a busy machine a reader may get the first token when the last one has been made
+        disturbed = Reader(ask(**request), WAIT_S)
+        wait_until(partial(getattr, disturbed, "indices"), timeout_s=WAIT_S, about="a token")
+        kill_engine(node)
+        disturbed.whole()
+        answer = disturbed.result.get(timeout=WAIT_S)
+        if answer["attempt"] == 2:
+            break
     assert answer["attempt"] == 2
     assert disturbed.text == undisturbed.text
     assert [token for chunk in disturbed.chunks for token in chunk.ids] == [
