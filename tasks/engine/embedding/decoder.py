@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.loading import load_weights
 from tasks.errors import ModelLoadFailed
+from tasks.models.reading import text_config
 
 if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
@@ -30,11 +31,18 @@ class Decoder:
         piece_tokens: a longer text is computed in pieces.
 
     Raises:
-        ModelLoadFailed: mlx-lm gives no access to its last layer.
+        ModelLoadFailed: mlx-lm gives no access to its last layer, or computes it with another attention.
     """
 
     def __init__(self, folder: ModelFolder, config: EngineConfig, piece_tokens: int = PIECE_TOKENS) -> None:
         self._piece_tokens = piece_tokens
+        described = text_config(folder.config)
+        if described.get("use_bidirectional_attention") or described.get("is_causal") is False:
+            # mlx-lm would compute it with a causal mask, without a word.
+            raise ModelLoadFailed(
+                f"{folder.path}: its config.json asks for attention to later tokens, which mlx-lm does not compute: take a model "
+                "with causal attention, or an encoder"
+            )
         self._model = load_weights(folder, config, get_model_classes=_without_head)
         self._body: Any = getattr(self._model, "model", None)
         if not callable(self._body) or correct(self._model):

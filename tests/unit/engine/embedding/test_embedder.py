@@ -98,6 +98,13 @@ def test_a_decoder_gives_the_last_tokens_vector(tmp_path: Path, headless: bool) 
     np.testing.assert_allclose(embedder.embed(rows), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("said", [{"use_bidirectional_attention": True}, {"is_causal": False}])
+def test_a_decoder_that_sees_later_tokens_is_refused(tmp_path: Path, said: dict[str, Any]) -> None:
+    """mlx-lm has causal masks alone: the vectors would be others than those that the model was trained for."""
+    with pytest.raises(ModelLoadFailed, match="attention to later tokens, which mlx-lm does not compute"):
+        load(make_tiny_embedding_decoder(tmp_path, **said))
+
+
 def test_a_text_longer_than_a_piece_is_computed_with_its_cache(tmp_path: Path) -> None:
     """The pieces of a long text see those before them: its vector is that of one pass."""
     folder = make_tiny_embedding_decoder(tmp_path)
