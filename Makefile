@@ -18,7 +18,7 @@ override PROMPT := $(value PROMPT)
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help install model models demo test check chaos lint format types contracts coverage bench docs lock clean
+.PHONY: help install model models clients demo test check chaos lint format types contracts coverage bench docs lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ chaos: install ## kill, stop and restart everything under load; ten minutes, CHA
 
 models: install ## serve tiny models of every architecture that mlx-lm knows, and renew the table in docs/models.md
 	$(BIN)/python -m benchmarks.models --write
+
+clients: model ## try other people's clients on the gateway (LangChain, LiteLLM, Node, ...); CLIENTS="litellm" for one
+	$(BIN)/python -m benchmarks.clients $(CLIENTS)
 
 lint: install ## look for mistakes and for formatting
 	$(BIN)/ruff check

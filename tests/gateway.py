@@ -29,6 +29,7 @@ class GatewayProcess:
         self.log_path = log
         self._options, self._env, self._port = options, env or {}, port
         self._mark = uuid.uuid4().hex
+        self._clients: list[OpenAI] = []
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "celery", "-A", "tasks", "gateway", "--port", str(self._port), *self._options]
@@ -52,6 +53,8 @@ class GatewayProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            client.close()
         self.stop()
         print(self.log())
 
@@ -77,8 +80,10 @@ class GatewayProcess:
         return self.url.removesuffix("/v1")
 
     def openai(self, key: str = "none", **options: Any) -> OpenAI:
-        """OpenAI's own client."""
-        return OpenAI(base_url=self.url, api_key=key, **{"max_retries": 0, "timeout": WAIT_S, **options})
+        """OpenAI's own client; it is closed with the gateway."""
+        made = OpenAI(base_url=self.url, api_key=key, **{"max_retries": 0, "timeout": WAIT_S, **options})
+        self._clients.append(made)
+        return made
 
     def http(self, **options: Any) -> httpx.Client:
         """A plain client."""

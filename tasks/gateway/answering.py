@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Service:
             try:
                 with self.metrics.open_answer():
                     yield client, found
-            except GatewayCloses:
+            except (GatewayCloses, asyncio.CancelledError):  # the server cancels what has not ended in time
                 self.desk.open.discard(ticket)
                 raise
             except BaseException:
