@@ -10,27 +10,22 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
 from tasks.messages.engine import (
     Abort,
-    Embedded,
-    Failed,
-    Finished,
     LoadFailed,
     Loading,
     Ready,
     Resize,
     Resized,
-    Started,
     StepOutput,
-    Tokens,
 )
 from tasks.messages.registry import EngineState
+from tasks.worker.engines.flights import Flights
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.messages.answer import FinishReason
-    from tasks.messages.engine import EngineConfig, Event, FromEngine, Work
-    from tasks.messages.journal import Entry
+    from tasks.messages.engine import EngineConfig, FromEngine, Work
     from tasks.models.footprint import Footprint
     from tasks.worker.attempts.attempt import Flight
     from tasks.worker.attempts.job import StopReason
@@ -82,20 +77,16 @@ class Engine:
         self.failure: GenerationError | None = None
         #: How its process ended where a signal ended it, unasked, before it was ready: that is not the model's fault.
         self.crash: EngineGone | None = None
-        self.gone = False
         self.last: StepOutput | None = None
-        self.progress_at = time.monotonic()
         self.loading: Loading | None = None
         #: What it said last that it keeps to, in MLX's own bytes.
         self.bound_bytes: int | None = None
         self._publisher = publisher
         self._on_change = on_change
         self._on_step = on_step
-        self._flights: dict[str, Flight] = {}
-        self._started: set[str] = set()
+        self.flights = Flights(publisher.put)
         self._config = config
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._made_at = time.monotonic()
         self._closing = False
         self._process: EngineProcess | None = None
 
@@ -127,15 +118,7 @@ class Engine:
 
     def submit(self, flight: Flight, work: Work) -> None:
         """Hand a request to the process; its flight lands when it ends, however it ends."""
-        with self._changed:
-            # An earlier attempt at the request, which this worker lost, may still be on its way out.
-            self._changed.wait_for(lambda: self.gone or flight.task_id not in self._flights)
-            if not self._flights:
-                self.progress_at = time.monotonic()
-            takes = not self.gone
-            if takes:
-                self._flights[flight.task_id] = flight
-        if not takes:
+        if not self.flights.enter(flight):
             self._publisher.put([(flight, flight.release(crashed=False))])
             return
         try:
@@ -145,15 +128,13 @@ class Engine:
         except Exception as error:
             # A request that never reaches the engine would be waited for, and the engine replaced for its silence.
             logger.exception("request %s cannot be sent to engine %s", flight.task_id, self.process.pid)
-            self._remove(flight.task_id)
+            self.flights.leave(flight.task_id)
             message = f"the request cannot be sent to its engine: {type(error).__name__}"
             self._publisher.put([(flight, flight.error(InvalidRequest.code, message))])
 
     def forget(self, flight: Flight) -> None:
         """The flight has landed. Where that was not the engine's doing, have it stop; it has the flight until it says so."""
-        with self._lock:
-            has_it = self._flights.get(flight.task_id) is flight
-        if has_it:
+        if self.flights.has(flight):
             self._abort(flight.task_id, "cancelled")
 
     def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
@@ -167,12 +148,6 @@ class Engine:
             self.process.send(Abort(task_id, reason))
         except EngineGone:
             logger.debug("engine %s ended before request %s was aborted", self.process.pid, task_id)
-
-    def _remove(self, task_id: str) -> None:
-        with self._changed:
-            self._flights.pop(task_id, None)
-            self._started.discard(task_id)
-            self._changed.notify_all()
 
     def resize(self, size_bytes: int, promised_bytes: int) -> None:
         """Have it stay within this part of the worker's budget; it says when it does. More is promised for soon."""
@@ -188,6 +163,11 @@ class Engine:
         return None if self.bound_bytes is None else self.bound_bytes + self.footprint.process_bytes
 
     @property
+    def gone(self) -> bool:
+        """Whether its process has ended."""
+        return self.flights.closed
+
+    @property
     def serves(self) -> bool:
         """Whether it takes requests."""
         return (
@@ -199,8 +179,7 @@ class Engine:
 
     def stalled(self, timeout_s: float) -> bool:
         """Whether it has had work, and made no step, for so long."""
-        with self._lock:
-            return bool(self._flights) and time.monotonic() - self.progress_at > timeout_s
+        return self.flights.stalled(timeout_s)
 
     def give_up(self, error: GenerationError) -> None:
         """End a process that does not become what it should; who waits for it gets this error."""
@@ -269,7 +248,7 @@ class Engine:
             self._tell(self._on_step, self, message)
         elif isinstance(message, Loading):
             self.loading = message
-            if time.monotonic() - self.progress_at > SLOW_LOAD_S:
+            if time.monotonic() - self._made_at > SLOW_LOAD_S:
                 logger.info("model %s: %s", self.entry.name, message.about)
         else:
             self._note(message)
@@ -292,62 +271,16 @@ class Engine:
 
     def _take(self, output: StepOutput) -> None:
         self.last = output
-        self.progress_at = time.monotonic()
-        entries: list[tuple[Flight, Entry]] = []
-        try:
-            with self._changed:
-                for event in output.events:
-                    self._take_event(event, entries)
-                self._changed.notify_all()
-        finally:
-            if entries:
-                self._publisher.put(entries)
-
-    def _take_event(self, event: Event, entries: list[tuple[Flight, Entry]]) -> None:
-        flight = self._flights.get(event.task_id)
-        if flight is None:
-            return
-        # A flight that has landed was lost, to another worker for instance: it is here until the engine is done with it.
-        # Half a character, let go at the abort, is left out when it is handed back: the next attempt emits it whole.
-        half = flight.stop_reason == "requeue" and isinstance(event, Tokens) and not event.ids
-        if flight.outcome is None and not half:
-            entries.append((flight, flight.take(event)))
-        if isinstance(event, Started):
-            self._started.add(event.task_id)
-        elif isinstance(event, Finished | Failed | Embedded):
-            del self._flights[event.task_id]
-            self._started.discard(event.task_id)
+        self.flights.take(output.events)
 
     def _lost(self, error: EngineGone) -> None:
-        """The process has ended: its flights go back, those that it worked on with a crash to their account."""
-        with self._changed:
-            self.gone = True
-            flights, self._flights = self._flights, {}
-            started, self._started = self._started, set()
-            self._changed.notify_all()
-        if flights and not started and self.ready is not None:
-            # Nothing was computed: the first in line was being rendered or tokenised, and the engine died of that, or was
-            # ended for its silence. Whose work it was has to count, or the request would end one engine after the other.
-            started = {next(iter(flights))}
+        """The process has ended, asked or unasked."""
+        count = self.flights.close(was_ready=self.ready is not None)
         if not self._closing:
-            logger.error("%s; %d requests were in it", error, len(flights))
+            logger.error("%s; %d requests were in it", error, count)
         if self.ready is None and self.failure is None:
             if error.exitcode is not None and error.exitcode < 0:
                 self.crash = error
             else:
                 self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
-        self._publisher.put(
-            [(flight, _after_crash(flight, in_batch=task_id in started)) for task_id, flight in flights.items()]
-        )
         self._tell(self._on_change, self)
-
-
-def _after_crash(flight: Flight, *, in_batch: bool) -> Entry:
-    """What becomes of a flight whose engine died: what it was to stop for still stands."""
-    if flight.stop_reason == "cancelled":
-        return flight.end("cancelled")
-    if flight.stop_reason == "soft_time_limit":
-        return flight.late()
-    if flight.stop_reason == "time_limit":
-        return flight.error("deadline_exceeded", f"the time limit of {flight.limit_s:g} s passed")
-    return flight.release(crashed=in_batch)

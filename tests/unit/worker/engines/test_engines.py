@@ -479,7 +479,7 @@ class TestDying:
         assert isinstance(outcome, Error)
         assert outcome.code == "invalid_request"
         assert "cannot be sent to its engine" in outcome.message
-        engine.progress_at -= 1000
+        engine.flights.progress_at -= 1000
         assert not engine.stalled(60.0)
 
     def test_a_request_that_was_lost_is_computed_no_further(self, make: Callable[..., Engines], notes: Notes) -> None:
@@ -494,7 +494,7 @@ class TestDying:
         assert (again.ids, again.text) == (again.ids[:3], fake_text("hello", None, 3))
         wait_until(lambda: engine.last is not None and engine.last.running == 0)
         engine.forget(again)
-        engine.progress_at -= 1000
+        engine.flights.progress_at -= 1000
         assert not engine.stalled(60.0)
 
     def test_what_cannot_be_dealt_with_ends_the_engine_and_not_its_reader(
@@ -522,7 +522,7 @@ class TestDying:
         """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""
         engines = make(stall_timeout_s=60.0)
         engine = engines.acquire(fake("10"))
-        engine.progress_at -= 1000
+        engine.flights.progress_at -= 1000
         assert not engine.stalled(60.0)
         flight = fly(engine, "hello")
         assert not engine.stalled(60.0)
