@@ -136,8 +136,7 @@ class GenerateTask(Task):
             with sending(self.app):
                 result = self._send(given, request.options)
             member.task_ids.append(result.id)
-        if isinstance(asked := (kwargs or {}).get("response_format"), type):
-            result.response_model = asked
+        result.response_model = _model_of(kwargs)
         return result
 
     def bulk(
@@ -262,8 +261,9 @@ class GenerateTask(Task):
         from tasks.client.request import arguments
 
         checked(options, self.form.fields)
+        args, kwargs = arguments(args, kwargs)
         return import_module(".worker.eager", __package__).eager_result(
-            super().apply(*arguments(args, kwargs), **options)
+            super().apply(args, kwargs, **options), _model_of(kwargs)
         )
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
@@ -271,6 +271,12 @@ class GenerateTask(Task):
         from tasks.client.result import GenerateResult
 
         return GenerateResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
+
+
+def _model_of(values: dict[str, Any] | None) -> Any:
+    """The pydantic model that a request has as its ``response_format``, if that is what it has."""
+    asked = (values or {}).get("response_format")
+    return asked if isinstance(asked, type) else None
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:

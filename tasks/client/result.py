@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery.result import AsyncResult
 from vine import barrier
 
+from tasks.client.values import ValueResult
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 from worker_config.tiers import QUEUES
@@ -24,41 +25,12 @@ if TYPE_CHECKING:
     from tasks.client.status import CeleryState, RequestStatus
 
 
-class GenerateResult(AsyncResult):
+class GenerateResult(ValueResult, AsyncResult):
     """The result of one request; ``get()`` and all else is Celery's.
 
     It can be made anywhere from the task id alone (``generate.AsyncResult(task_id)``), and any number of readers may read
     it, at any time: before the request starts, in the middle, or after its end.
     """
-
-    #: The pydantic model that the request had as its ``response_format``, where this process sent it.
-    response_model: Any = None
-
-    def get(self, *args: Any, **options: Any) -> Any:
-        """Celery's ``get``. Where the request had a pydantic model, ``answer["parsed"]`` is an instance of it.
-
-        Raises:
-            pydantic.ValidationError: a validator of the model's own refuses the answer; :attr:`result` has it.
-        """
-        from tasks.client.structure import with_instance
-
-        return with_instance(super().get(*args, **options), self.response_model)
-
-    def parsed(self, model: Any = None, timeout: float | None = None) -> Any:
-        """Wait for the answer, and return what its JSON says; ``None`` where it was cut off.
-
-        Args:
-            model: a pydantic model, of which an instance is returned. It need not be said where the request had one, and was
-                sent by this process.
-            timeout: seconds to wait.
-
-        Raises:
-            InvalidRequest: the request had no ``response_format`` of JSON.
-            pydantic.ValidationError: a validator of the model's own refuses the answer.
-        """
-        from tasks.client.structure import parsed_of
-
-        return parsed_of(super().get(timeout=timeout), model or self.response_model)
 
     def stream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False

@@ -176,21 +176,3 @@ def parsed(text: str, finish_reason: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):  # a stop string ended it, or it is nested too deeply to be read
         return None
-
-
-def with_instance(answer: Any, model: Any) -> Any:
-    """The answer with an instance of the model as what its JSON says."""
-    if model is None or not isinstance(answer, dict) or answer.get("parsed") is None:
-        return answer
-    return {**answer, "parsed": model.model_validate(answer["parsed"])}
-
-
-def parsed_of(answer: Any, model: Any) -> Any:
-    """What the answer's JSON says, as an instance of the model where there is one.
-
-    Raises:
-        InvalidRequest: it is no JSON.
-    """
-    if not isinstance(answer, dict) or "parsed" not in answer:
-        raise InvalidRequest("parsed: the request had no response_format of JSON; give it one, or use get()")
-    return with_instance(answer, model)["parsed"]

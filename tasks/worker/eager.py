@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery.result import EagerResult
 
 from tasks.client.chunks import Chunk, call_chunk
+from tasks.client.values import ValueResult
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput
@@ -34,7 +35,7 @@ _engines: dict[str, tuple[EngineProcess, Ready]] = {}
 _lock = threading.Lock()
 
 
-class EagerStream(EagerResult):
+class EagerStream(ValueResult, EagerResult):
     """An eager result with the streams of a real one: everything comes as one chunk."""
 
     def stream(self, **_: Any) -> Iterator[Chunk]:
@@ -60,9 +61,11 @@ class EagerStream(EagerResult):
             yield chunk
 
 
-def eager_result(result: Any) -> EagerStream:
-    """The result of ``apply`` with streams."""
-    return EagerStream(result.id, result._result, result.state, traceback=result.traceback, name=result.name)
+def eager_result(result: Any, response_model: Any = None) -> EagerStream:
+    """The result of ``apply`` with streams, and with an instance of the model that the request had."""
+    made = EagerStream(result.id, result._result, result.state, traceback=result.traceback, name=result.name)
+    made.response_model = response_model
+    return made
 
 
 def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:

@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from tasks.client.parameters import parse
-from tasks.client.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed, with_instance
+from tasks.client.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed
+from tasks.client.values import ValueResult
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 
@@ -101,13 +102,43 @@ def test_what_was_cut_off_is_no_value() -> None:
     assert parsed("[" * 100_000, "stop") is None
 
 
+class Stored:
+    """In the place of Celery's result."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+
+    def get(self, timeout: float | None = None) -> dict[str, Any]:
+        assert timeout is None
+        return self.answer
+
+
+class StoredValue(ValueResult, Stored):
+    """A result that has come."""
+
+
 def test_an_answer_has_an_instance_of_its_model() -> None:
-    """What the model's own validators refuse is their error."""
-    answer = with_instance({"text": "", "parsed": {"name": "Ann"}}, Person)
-    assert answer["parsed"] == Person(name="Ann")
+    """From ``get()`` where this process sent the model, else from ``parsed(model)``; a model's own validators have their say."""
+    data = {"name": "Ann"}
+    other = StoredValue({"text": "", "parsed": data})
+    assert (other.get()["parsed"], other.parsed(), other.parsed(Person)) == (data, data, Person(name="Ann"))
+    ours = StoredValue({"text": "", "parsed": data})
+    ours.response_model = Person
+    assert ours.get()["parsed"] == ours.parsed() == ours.parsed(Person) == Person(name="Ann")
+    cut_off = StoredValue({"parsed": None})
+    assert cut_off.parsed(Person) is None
     with pytest.raises(ValueError, match="a long name"):
-        with_instance({"parsed": {"name": "Annabel"}}, Person)
-    assert with_instance({"parsed": None}, Person) == {"parsed": None}
+        StoredValue({"parsed": {"name": "Annabel"}}).parsed(Person)
+    with pytest.raises(InvalidRequest, match="no response_format of JSON"):
+        StoredValue({"text": "a"}).parsed()
+
+
+def test_a_signature_is_plain_data() -> None:
+    """A model in a signature, as in a group or a chain, is its schema."""
+    from tasks import generate
+
+    sent = generate.s(prompt="p", response_format=Person).kwargs["response_format"]
+    assert json.loads(json.dumps(sent))["json_schema"]["name"] == "Person"
 
 
 def test_a_producer_loads_no_grammar_engine() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from pydantic import BaseModel
 
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnknownModel
@@ -236,3 +237,15 @@ print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finis
     reason, pid = done.stdout.split()
     assert reason == "length"
     wait_until(lambda: not psutil.pid_exists(int(pid)))
+
+
+class Person(BaseModel):
+    name: str
+
+
+def test_a_response_format_is_that_of_a_real_request(generate: GenerateTask) -> None:
+    """A pydantic model goes to the engine as its schema, and the result knows the model; a fake engine keeps to none."""
+    result = apply(generate, prompt="hello", max_tokens=5, response_format=Person)
+    assert result.response_model is Person
+    with pytest.raises(InvalidRequest, match="the fake engine keeps to no constraint"):
+        result.parsed()
