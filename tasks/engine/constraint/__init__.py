@@ -5,8 +5,9 @@ A request has a :class:`tasks.messages.constraint.Constraint`. This is its way t
 1. **Compile**, on a thread of the intake: ``Backend.grammar(submit, prompt)`` turns the constraint into a :class:`Grammar`
    (:mod:`~tasks.engine.constraint.compiler`, which keeps the last ones by their text). What cannot be enforced is an
    ``InvalidRequest`` here, before the request joins the batch. :mod:`~tasks.engine.constraint.source` is the one place that
-   writes grammars: every kind becomes one grammar in llguidance's own notation, so that a thought or a tool call in front of an
-   answer is a part of the grammar and not a detector beside it.
+   writes grammars: every kind becomes one grammar in llguidance's own notation. A thought in front of an answer, with its budget,
+   is a part of it (:mod:`~tasks.engine.constraint.lead`), and not a detector beside it.
+   :mod:`~tasks.engine.constraint.schema` says what of a JSON Schema cannot be enforced, and where.
 2. **Match**: the sampler has a :class:`Matcher` for each constrained row, by the row's uid. It is made of the grammar and of
    the ids that are known when the row joins the batch, so nothing has to be saved for a resume: a crash in the middle of a
    string, or of a character, is a replay of the ids.
