@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
-from tasks.engine.model.pace import LANE_TOKENS, PREFILL_STEPS, Pace, plan
+from tasks.engine.model.pace import GATHER_STEPS, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes, common_prefix
 from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows
 
@@ -80,6 +80,9 @@ class Batch:
         self._pace = Pace()
         self._stepped_at: float | None = None
         self._since_join = 0
+        #: Whether any of the rows that decode has had a step, and what was prefilled when the first of them became ready.
+        self._has_begun = False
+        self._gathers_since: int | None = None
         self.prefilled_tokens = 0
 
     def insert(
@@ -101,9 +104,15 @@ class Batch:
 
     def decode(self) -> list[Draw]:
         """One token for each row that had a step in flight."""
-        if not self._decoding.rows:
+        if not self._has_begun:
             self._stepped_at = None
-            return []
+            if not self._decoding.rows:
+                self._gathers_since = None
+                return []
+            if self._gathers():
+                return []
+            self._decoding.launch()
+            self._has_begun, self._gathers_since = True, None
         draws = self._decoding.step()
         now = time.perf_counter()
         if self._stepped_at is not None and draws:
@@ -112,7 +121,10 @@ class Batch:
         return draws
 
     def prefill(self) -> None:
-        """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight."""
+        """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight.
+
+        The first decode step of all is launched by :meth:`decode`, which knows what came during this one.
+        """
         self._since_join += 1
         if not self._holds():
             self._fill_lanes(self._bounds()[0])
@@ -120,8 +132,17 @@ class Batch:
         if self._prefilling.rows:
             self._compute_prompts()
             self._promote()
-        if self._decoding.rows and not self._decoding.in_flight:
+        if self._has_begun and self._decoding.rows and not self._decoding.in_flight:
             self._decoding.launch()
+
+    def _gathers(self) -> bool:
+        """Whether rows whose prompt is complete wait for others of their burst, before any of them has a token."""
+        if self._gathers_since is None:
+            self._gathers_since = self.prefilled_tokens
+        most_tokens = GATHER_STEPS * self._step_tokens - (self.prefilled_tokens - self._gathers_since)
+        todo = [*self._prefilling.todo(), *(len(row.tokens) - 1 - row.computed for row, _ in self._queue)]
+        done_tokens = sum(len(row.tokens) for row in self._decoding.rows)
+        return worth_gathering(done_tokens, len(self._decoding.rows), todo, most_tokens)
 
     def _compute_prompts(self) -> None:
         started = time.perf_counter()
@@ -146,6 +167,7 @@ class Batch:
                     if row.uid in gone:
                         self._store(group, index)
             group.keep(left)
+        self._has_begun = self._has_begun and bool(self._decoding.rows)
         for uid in uids:
             self._uids.remove(uid)
             self._sampler.remove(uid)
@@ -189,19 +211,19 @@ class Batch:
         self._prefilling = Prefilling([], None)
         self._decoding = Decoding(self._model, self._sampler, ahead=self._ahead)
         self._prefixes.clear()
-        self._stepped_at = None
+        self._stepped_at, self._has_begun, self._gathers_since = None, False, None
         mx.clear_cache()
 
     def _bounds(self) -> tuple[int, int]:
         """Tokens that a prefill step should compute, and may compute at the most, over all rows."""
-        if not self._decoding.rows:
+        if not self._has_begun:
             return IDLE_FACTOR * self._step_tokens, IDLE_FACTOR * self._step_tokens
         crowd = (len(self._queue) + len(self._prefilling.rows)) / len(self._decoding.rows)
         return self._pace.tokens(PREFILL_STEPS * max(1.0, crowd), self._step_tokens), self._step_tokens
 
     def _holds(self) -> bool:
         """Whether queued rows wait for more to come: rows that join one by one cost a read of all weights each."""
-        few = len(self._queue) < len(self._decoding.rows)
+        few = self._has_begun and len(self._queue) < len(self._decoding.rows)
         return few and not self._prefilling.rows and self._since_join <= HOLD_STEPS
 
     def _fill_lanes(self, tokens: int) -> None:

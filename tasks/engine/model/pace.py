@@ -8,6 +8,11 @@ PREFILL_STEPS = 5
 LANE_TOKENS = 32
 ROUND_TOKENS = 16
 STRETCH = 1.25
+#: Rows of a burst that are ready wait for the rest of it as long as that is so many times their own tokens, and in all so
+#: many prefill steps, where the rest are as many rows; for a few last tokens, of any number of rows, always.
+GATHER_FACTOR = 16
+GATHER_STEPS = 16
+LAST_SHARE = 0.25
 
 
 class Pace:
@@ -68,3 +73,15 @@ def plan(todo: list[int], target: int, most: int, *, equal: bool = False) -> lis
     if equal:
         share = min(share, *todo)
     return [min(share, left) for left in todo]
+
+
+def worth_gathering(done_tokens: int, ready: int, todo: list[int], most_tokens: int) -> bool:
+    """Whether rows whose prompts are complete (``ready`` rows of ``done_tokens``) wait for those with ``todo`` tokens left.
+
+    Rows that begin together decode together: with a few ahead, each of their tokens waits for a prefill step of the others,
+    and the others decode beside fewer rows in the end.
+    """
+    left = sum(todo)
+    if not 0 < left <= most_tokens:
+        return False
+    return left <= LAST_SHARE * done_tokens or (len(todo) >= ready and left <= GATHER_FACTOR * done_tokens)

@@ -39,7 +39,7 @@ ROWS = ((9, 4, 1, 1),)
 #: Where a state is kept of the last few tokens, rows join others whose prompts are too short to fill it; this takes two steps
 #: more, for the few models that have one.
 ROWS_WITH_STATE = ((9, 4), (2, 1))
-SEQUENCE_TOKENS = 11
+SEQUENCE_TOKENS = 13
 #: A difference of logits, as a share of their own deviation, that rounding explains in single precision, and in 16 bits.
 ROUNDING, ROUNDING_16 = 2e-3, 0.03
 #: Where a difference is larger, how many times that of two right ways to compute one row it may be. Experts that are chosen

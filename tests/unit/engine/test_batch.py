@@ -12,7 +12,7 @@ from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.loop import Engine
 from tasks.engine.model.batch import HOLD_STEPS, Batch
 from tasks.engine.model.mlx import load_model
-from tasks.engine.model.pace import LANE_TOKENS, Pace, plan
+from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
@@ -342,3 +342,45 @@ def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(OutOfDeviceMemory):
             call()
     assert isinstance(loop.engine, Engine)
+
+
+def test_the_late_half_of_a_burst_decodes_with_the_first(folder: Path, endless: Sampling) -> None:
+    """Rows that came during the first prefill step are computed before any row has a token: no stream waits for a prefill."""
+    loop = _loop(folder, prefill_step_tokens=64, prompt_cache_bytes=0)
+    names = [f"{number} long prompt " * 5 for number in range(6)]
+    loop.submit(names[0], 3, sampling=endless)
+    loop.turn()
+    for name in names[1:]:
+        loop.submit(name, 3, sampling=endless)
+    while not any(answer.ids for answer in loop.answers.values()):
+        loop.turn()
+    assert [len(answer.ids) for answer in loop.answers.values()] == [1] * 6
+
+
+def test_a_short_prompt_does_not_wait_for_long_ones(folder: Path, endless: Sampling) -> None:
+    """It has its first token while most of those that came with it are being computed."""
+    loop = _loop(folder, prefill_step_tokens=64, prompt_cache_bytes=0)
+    loop.submit("hi", 60, sampling=endless)
+    for number in range(2):
+        loop.submit(f"{number} long prompt " * 40, 3, sampling=endless)
+    while not loop.answers["hi"].ids:
+        loop.turn()
+    assert not any(answer.ids for name, answer in loop.answers.items() if name != "hi")
+
+
+@pytest.mark.parametrize(
+    ("ready", "done_tokens", "todo", "most_tokens", "waits"),
+    [
+        (1, 200, [200] * 15, 4096, True),
+        (13, 2600, [25] * 3, 4096, True),  # a few last tokens
+        (8, 128, [2000], 4096, False),  # most are ready
+        (1, 16, [2000, 2000], 4096, False),  # much longer than its own prompt
+        (1, 200, [200] * 15, 1000, False),  # it has waited for long
+        (1, 200, [], 4096, False),
+    ],
+)
+def test_what_a_ready_row_waits_for(
+    ready: int, done_tokens: int, todo: list[int], most_tokens: int, waits: bool
+) -> None:
+    """For the rest of its burst, in proportion to its own prompt, and for a bounded number of tokens in all."""
+    assert worth_gathering(done_tokens, ready, todo, most_tokens) is waits
