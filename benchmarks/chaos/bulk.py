@@ -1,4 +1,4 @@
-"""``python -m benchmarks.chaos.bulk``: a bulk job goes through while its driver, workers, engines and beat are killed.
+"""``python -m benchmarks.chaos.bulk``: a bulk job goes through while its driver, workers, engines, beat and Redis are killed.
 
 Each line has to be in the output once, with the text of an undisturbed run, and nothing of it may stay in Redis.
 """
@@ -14,9 +14,10 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
+from redis.exceptions import RedisError
 
 from benchmarks.chaos.fleet import Fleet
 from tasks.demo.process import GuardedProcess
@@ -52,10 +53,10 @@ class Memory(threading.Thread):
     def run(self) -> None:
         """Sample until :meth:`stop`."""
         while not self._ending.wait(0.5):
-            self.redis_peak = max(self.redis_peak, self._redis())
             try:
+                self.redis_peak = max(self.redis_peak, self._redis())
                 self.driver.append(psutil.Process(self._driver()).memory_info().rss)
-            except psutil.Error:  # it was just killed
+            except (psutil.Error, RedisError):  # it was just killed
                 continue
 
     def stop(self) -> None:
@@ -109,12 +110,13 @@ def main() -> int:
         took_s = time.monotonic() - begun
         memory.stop()
         wrong = _wrong(target, options.lines)
-        left = len(fleet.client.keys("*bulk-*"))
+        left: Any = fleet.client.keys("*bulk-*-*")
         log = (folder / "driver.log").read_text(errors="replace")
+    redis_mib, driver_mib = (memory.redis_peak - memory.idle) / MIB, [each / MIB for each in memory.driver]
     print(
         f"{options.lines} lines, {dict(killed)} killed, {took_s:.0f} s ({options.lines / took_s:.0f} lines/s): "
-        f"{len(wrong)} wrong, {left} keys left; Redis {(memory.redis_peak - memory.idle) / MIB:.1f} MiB above idle at most; "
-        f"driver {memory.driver[len(memory.driver) // 4] / MIB:.0f} MiB at a quarter, {max(memory.driver) / MIB:.0f} MiB at most"
+        f"{len(wrong)} wrong, {len(left)} keys left {left[:3]}; Redis {redis_mib:.1f} MiB above idle at most; "
+        f"driver {driver_mib[len(driver_mib) // 4]:.0f} MiB at a quarter, {max(driver_mib):.0f} MiB at most"
     )
     for each in wrong[:10]:
         print(f"wrong: {each}")
@@ -141,6 +143,7 @@ def _disturb(fleet: Fleet, driver: Driver, target: Path, options: argparse.Names
         "worker": lambda: fleet.kill_worker(chance.choice(fleet.nodes)),
         "engine": lambda: fleet.kill_engine(chance.choice(fleet.nodes)),
         "beat": fleet.kill_beat,
+        "redis": fleet.server.restart,
     }
     killed: Counter[str] = Counter()
     deadline = time.monotonic() + END_S
@@ -149,7 +152,7 @@ def _disturb(fleet: Fleet, driver: Driver, target: Path, options: argparse.Names
         done = target.read_bytes().count(b"\n") if target.exists() else 0
         if killed.total() < options.kills and done >= options.lines * (killed.total() + 1) / (options.kills + 1):
             # Each kind in turn, the driver every second time.
-            name = "driver" if killed.total() % 2 == 0 else chance.choice(["worker", "worker", "engine", "beat"])
+            name = "driver" if killed.total() % 2 == 0 else chance.choice([kind for kind in kills if kind != "driver"])
             kills[name]()
             killed[name] += 1
         fleet.supervise()

@@ -41,8 +41,6 @@ RECORD_EVERY_S = 1.0
 AWAY_S = 0.5
 #: Lines that are read ahead of a file, and of what is made while it is read.
 FILE_AHEAD, STREAM_AHEAD = 1_000, 100
-#: What a driver that was killed may have left of lines that it had written.
-MOST_LEFT = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +94,7 @@ class Job:
         )
         self._records = Records(connect(app))
         self._record = JobRecord(job_id=self.job_id, total=survey.count if survey is not None else 0)
+        #: Whether Redis may have more of this job than this driver has sent: an earlier one was killed, or Redis was away.
         self._may_be_known = False
         self._doubted: set[str] = set()
         self._doubt_at = self._record_at = 0.0
@@ -115,8 +114,6 @@ class Job:
         if earlier is not None and self.done.numbers:
             record.started_at, record.deadline = earlier.started_at, earlier.deadline or record.deadline
         self._may_be_known = earlier is not None
-        if earlier is not None:
-            self._requests.forget(self._flight.task_id(number) for number in sorted(self.done.numbers)[-MOST_LEFT:])
         self._note(force=True)
         return self
 
@@ -146,6 +143,9 @@ class Job:
             if not finished:
                 time.sleep(look_s)
         self._record.status = "cancelled" if self._cancelled else "completed"
+        if not self._cancelled and self._may_be_known:
+            # Workers write what they believe that Redis has lost: after a restart also what was deleted here.
+            self._requests.forget(self._flight.task_id(number) for number in sorted(self.done.numbers))
 
     @property
     def record(self) -> JobRecord:
@@ -200,8 +200,7 @@ class Job:
         except GenerationError:
             for task_id in reversed(list(sent)):
                 self._ahead.put_back(self._flight.remove(task_id))
-            # Some of them may have arrived.
-            self._may_be_known = True
+            self._may_be_known = True  # some of them may have arrived
             raise
         for task_id in reversed([task_id for task_id in sent if task_id in unsent]):
             self._ahead.put_back(self._flight.remove(task_id))
@@ -236,6 +235,7 @@ class Job:
             return self._step()
         except BrokerUnavailable as error:
             logger.warning("%s; the job goes on once Redis is back", error)
+            self._may_be_known = True
             time.sleep(AWAY_S)
             return []
 
