@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from tasks.engine.constraint.lead import lead_of
 from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.control import added_tokens, special_tokens
 from tasks.engine.text.formats import find_format
 from tasks.engine.tools.form import find_form
 from tasks.engine.tools.functions import Functions
+from tasks.engine.tools.grammar import constraint_of
 from tasks.engine.tools.splitter import Splitter
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+    from tasks.engine.constraint.compiler import Compiler
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Submit
+
+logger = logging.getLogger(__name__)
 
 
 class Answers:
@@ -38,15 +45,44 @@ class Answers:
         """Characters for the tokens that mark a part of an answer, by the tokens' ids."""
         return {**self.format.marks, **(self.calls.marks if self.calls is not None else {})}
 
-    def assembler(self, submit: Submit, prompt: Prompt) -> TextAssembler:
+    def grammar(self, submit: Submit, prompt: Prompt, compiler: Compiler) -> Grammar | None:
+        """The grammar of a request's answer; ``None`` where all may be answered.
+
+        Raises:
+            InvalidRequest: what the request insists on cannot be enforced.
+        """
+        called = self._grammar_of_calls(submit, prompt, compiler)
+        if called is not None or not submit.is_bounded:
+            return called
+        return compiler.compile(submit.constraint, lead_of(self.format, prompt.tail, submit.thinking_budget))
+
+    def _grammar_of_calls(self, submit: Submit, prompt: Prompt, compiler: Compiler) -> Grammar | None:
+        """The grammar of an answer with tools, if there is one: calls are checked in any case."""
+        tools = submit.tools
+        if tools is None or self.calls is None:
+            return None
+        Functions(tools)  # says what is wrong with a schema by its place in the request
+        try:
+            found = constraint_of(self.calls, tools, compiler.tokens.term)
+            if found is None:
+                return None
+            return compiler.compile(found, lead_of(self.format, prompt.tail, submit.thinking_budget))
+        except InvalidRequest as error:
+            if any(function.strict for function in tools.functions):
+                raise
+            logger.info("request %s: its calls are checked, and not constrained: %s", submit.task_id, error)
+            return None
+
+    def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> TextAssembler:
         """A new text assembler.
 
         Raises:
             InvalidRequest: it has tools, and how the model writes calls is not known.
         """
-        return TextAssembler(self.tokenizer, submit.stop, self.format, prompt.tail, self._splitter(submit))
+        splitter = self._splitter(submit, grammar)
+        return TextAssembler(self.tokenizer, submit.stop, self.format, prompt.tail, splitter)
 
-    def _splitter(self, submit: Submit) -> Splitter | None:
+    def _splitter(self, submit: Submit, grammar: Grammar | None) -> Splitter | None:
         if submit.tools is None:
             return None
         if self.calls is None:
@@ -54,4 +90,5 @@ class Answers:
                 "tools: how this model writes calls is not known; leave tools out, or describe the functions in a message and "
                 "read the answer's text"
             )
-        return Splitter(self.calls, Functions(submit.tools))
+        sound = grammar is not None and grammar.constraint is not None and grammar.constraint.strict
+        return Splitter(self.calls, Functions(submit.tools), sound=sound)

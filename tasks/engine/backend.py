@@ -84,7 +84,7 @@ class Backend(Protocol):
         """
         ...
 
-    def assembler(self, submit: Submit, prompt: Prompt) -> Assembler:
+    def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> Assembler:
         """A new text assembler for one request."""
         ...
 

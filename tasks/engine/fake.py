@@ -31,6 +31,7 @@ from tasks.messages.memory import KvSize
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sequence import Request
     from tasks.messages.answer import Kind
     from tasks.messages.engine import EngineConfig, Submit
@@ -241,7 +242,7 @@ class FakeBackend:
             time.sleep(float(slow[1]))
         return Prompt([_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)])
 
-    def assembler(self, submit: Submit, prompt: Prompt) -> FakeAssembler:
+    def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> FakeAssembler:
         """A new assembler."""
         thinks = _THINK.search(_raw_prompt(submit))
         return FakeAssembler(submit.stop, int(thinks[1]) if thinks else 0)

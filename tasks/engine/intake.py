@@ -66,7 +66,7 @@ class Intake(Generic[Prepared]):
             threading.Thread(target=self._tokenise, args=(prepare, lane), name=name, daemon=True).start()
 
     def _lane(self, work: Work) -> SimpleQueue[Work]:
-        if isinstance(work, Submit) and work.is_bounded:
+        if isinstance(work, Submit) and (work.is_bounded or work.tools is not None):
             return self._constrained
         return self._long if _characters(work) > LONG_CHARACTERS else self._short
 
@@ -162,7 +162,7 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         prompt_hash=prompt_hash(prompt.ids),
         limit=tokens_left(len(prompt.ids), submit.max_tokens, facts.context_tokens),
         end_ids=facts.end_ids,
-        assembler=backend.assembler(submit, prompt),
+        assembler=backend.assembler(submit, prompt, grammar),
         grammar=grammar,
         revision=facts.revision if grammar is None else f"{facts.revision}+{grammar.engine}",
         rendering=prompt.rendering,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.client.parameters import parse
-from tasks.messages.engine import EngineConfig, Resume, Tokens
+from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tasks.messages.tools import Calls, call_id, delta
 from tests.engine_client import EngineClient
 from tests.scripted_model import make_scripted_model
@@ -151,13 +151,14 @@ def test_a_resume_at_every_token(engine: EngineClient) -> None:
 
 
 def test_every_length(engine: EngineClient) -> None:
-    """Wherever ``max_tokens`` cuts a call off it stays text with a warning, or it is whole."""
+    """Wherever ``max_tokens`` cuts, the arguments begin the whole ones and the reason is ``length``; no marker is in the text."""
     whole = engine.ask(ASK, 200, tools=TOOLS)
     tasks = [engine.submit(ASK, count, tools=TOOLS) for count in range(1, len(whole.ids) + 1)]
     for task_id in tasks:
         answer = engine.answer(task_id)
         text, calls = said(events_of(engine, task_id))
-        assert calls in ([], whole_of(engine)[1])
+        assert [call["name"] for call in calls] in ([], ["dip"])
+        assert all(ARGUMENTS.startswith(call["arguments"]) for call in calls)
         assert answer.reason == "length"
         assert not any(marker in text for marker in ("<tool_call>", "[TOOL_CALLS]", "functions."))
 
@@ -247,3 +248,58 @@ def test_a_template_without_tools(served: GenerateTask) -> None:
 
     with pytest.raises(InvalidRequest, match="tools: the model's chat template leaves them out: take a model that was"):
         ask(served, model="plain").get(timeout=WAIT_S)
+
+
+#: Arguments that end soon, whatever a small model would say.
+BOOK: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "book",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 8}, "nights": {"type": "integer", "maximum": 9}},
+            "required": ["city", "nights"],
+        },
+    },
+}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"unit": {"enum": ["C", "F"]}}}},
+}
+
+
+@pytest.fixture(scope="module")
+def smol(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model with a chat template that has tools."""
+    folder = tmp_path_factory.mktemp("smol")
+    for path in bundled_model.iterdir():
+        if path.name not in ("tokenizer_config.json", "chat_template.jinja"):
+            (folder / path.name).symlink_to(path)
+    described = json.loads((bundled_model / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(described | {"chat_template": TOOLED_TEMPLATE}))
+    return folder
+
+
+def test_a_model_that_never_learned_it(smol: Path) -> None:
+    """A grammar has any model call what it has to, with arguments that are valid, and its deltas are streamed."""
+    from jsonschema import validate
+
+    named = {"type": "function", "function": {"name": "weather"}}
+    asked: list[dict[str, Any]] = [
+        {"tool_choice": {"type": "function", "function": {"name": "book"}}, "parallel_tool_calls": False},
+        {"tool_choice": named, "parallel_tool_calls": False},
+        {"tool_choice": "required", "parallel_tool_calls": False},
+    ]
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in (BOOK, WEATHER)}
+    with EngineClient(EngineConfig(model="smol", source=str(smol))) as engine:
+        tools = [parse({"messages": ASK, "tools": [BOOK, WEATHER], **more}).called() for more in asked]
+        hot = Sampling(temperature=1.5, seed=3)
+        tasks = [engine.submit(ASK, 100, tools=each, sampling=hot) for each in tools]
+        engine.wait(lambda: all(engine.answers[task_id].done for task_id in tasks), 110)
+        calls = [said(events_of(engine, task_id)) for task_id in tasks]
+        parts = [sum(event.call is not None for event in events_of(engine, task_id)) for task_id in tasks]
+    assert [text for text, _ in calls] == ["", "", ""]
+    assert [call[0]["name"] for _, call in calls[:2]] == ["book", "weather"]
+    for _, (call,) in calls:
+        validate(json.loads(call["arguments"]), schemas[call["name"]])
+    assert parts[0] > 3

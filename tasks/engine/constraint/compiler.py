@@ -82,7 +82,7 @@ class Compiler:
         if tried.is_error():
             field = FIELDS[constraint.kind] if constraint is not None else "thinking_budget"
             raise InvalidRequest(f"{field}: {said(tried)}")
-        return Grammar(root, () if strict else tuple(found))
+        return Grammar(root, () if strict else tuple(found), constraint)
 
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:

@@ -10,6 +10,8 @@ from llguidance import LLMatcher, LLParserLimits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.messages.constraint import Constraint
+
 #: Other versions may mask otherwise, so a request is resumed by the same one only.
 ENGINE = f"llguidance-{llguidance.__version__}"
 #: What compiling and one step may cost. llguidance's own bounds let an ambiguous grammar take 150 ms for a step.
@@ -36,13 +38,15 @@ class Grammar:
     Args:
         root: a matcher that has taken no token.
         warnings: what of the constraint is not enforced.
+        constraint: what it was made of; ``None`` for any text.
     """
 
     engine = ENGINE
 
-    def __init__(self, root: LLMatcher, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: LLMatcher, warnings: tuple[str, ...] = (), constraint: Constraint | None = None) -> None:
         self._root = root
         self.warnings = warnings
+        self.constraint = constraint
 
     def matcher(self, ids: Sequence[int] = ()) -> Matcher:
         """The state after these tokens of the answer, which earlier attempts may have generated."""

@@ -10,7 +10,6 @@ from mlx.utils import tree_reduce
 from tasks.engine.answers import Answers
 from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.constraint.compiler import Compiler
-from tasks.engine.constraint.lead import lead_of
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.batch import Batch
@@ -131,9 +130,9 @@ class MlxBackend:
         check_sampling(submit.sampling, self._vocabulary_tokens)
         return self._prompts.encode(submit)
 
-    def assembler(self, submit: Submit, prompt: Prompt) -> TextAssembler:
+    def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> TextAssembler:
         """A new text assembler."""
-        return self._answers.assembler(submit, prompt)
+        return self._answers.assembler(submit, prompt, grammar)
 
     def grammar(self, submit: Submit, prompt: Prompt) -> Grammar | None:
         """The compiled constraint.
@@ -141,11 +140,7 @@ class MlxBackend:
         Raises:
             InvalidRequest: it cannot be enforced.
         """
-        if not submit.is_bounded:
-            return None
-        return self._compiler.compile(
-            submit.constraint, lead_of(self._answers.format, prompt.tail, submit.thinking_budget)
-        )
+        return self._answers.grammar(submit, prompt, self._compiler)
 
     def shares_prefill(self, request: Request) -> bool:
         """See :meth:`Batch.shares_prefill`.

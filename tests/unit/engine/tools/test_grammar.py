@@ -1,0 +1,114 @@
+"""The language of answers with tools: sound calls are in it, and nothing else is a call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.engine.constraint.compiler import Compiler
+from tasks.engine.constraint.tokens import Tokens
+from tasks.engine.text.control import special_tokens
+from tasks.engine.text.tokenizer import load_tokenizer
+from tasks.engine.tools.form import find_form
+from tasks.engine.tools.grammar import constraint_of
+from tasks.engine.tools.syntaxes import SYNTAXES
+from tasks.errors import InvalidRequest
+from tasks.messages.tools import Function, Tools
+from tests.scripted_model import byte_tokenizer
+from tests.tiny_model import SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.engine.tools.form import ToolForm
+
+KINDS = ("json_tools", "mistral", "kimi_k2")
+WEATHER = Function(
+    name="weather",
+    parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+TOOLS = Tools(functions=(WEATHER, Function(name="ping")))
+
+
+def call(kind: str, name: str, arguments: str) -> str:
+    """A call as the grammar has it."""
+    return {
+        "json_tools": f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>',
+        "mistral": f"[TOOL_CALLS]{name}[ARGS]{arguments}",
+        "kimi_k2": f"<|tool_calls_section_begin|><|tool_call_begin|>functions.{name}:0<|tool_call_argument_begin|>{arguments}"
+        "<|tool_call_end|><|tool_calls_section_end|>",
+    }[kind]
+
+
+class Model:
+    """A vocabulary of bytes, with a token for each marker of a syntax."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        markers = SYNTAXES[kind].markers if kind != "json_tools" else ()
+        self.bytes = byte_tokenizer((*SPECIAL_TOKENS, *markers))
+        self.bytes.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}'
+        )
+        tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=(), template=None)
+        form = find_form(kind, special_tokens(tokenizer), {})
+        assert form is not None
+        self.form: ToolForm = form
+        self.compiler = Compiler(lambda: Tokens(tokenizer, len(tokenizer), form.marks))
+
+    def takes(self, tools: Tools, text: str, *, whole: bool = True) -> bool:
+        """Whether a text is an answer with these tools, or may begin one."""
+        constraint = constraint_of(self.form, tools, self.compiler.tokens.term)
+        assert constraint is not None
+        matcher = self.compiler.compile(constraint).matcher(self.bytes.encode(text, add_special_tokens=False).ids)
+        return not matcher.error and (not whole or matcher.state.is_accepting())
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(tmp_path_factory.mktemp("tokenizer"), request.param)
+
+
+def test_auto(model: Model) -> None:
+    """Text, calls, and text around them; a call of another name, or with other arguments, is not begun."""
+    kind = model.form.syntax.name
+    sound = call(kind, "weather", '{"city": "O</tool_call>slo"}')
+    assert model.takes(TOOLS, "Hello, {}")
+    assert model.takes(TOOLS, sound)
+    assert model.takes(TOOLS, f"Hm {sound}")
+    assert model.takes(TOOLS, call(kind, "ping", "{}"))
+    for wrong in (("launch", "{}"), ("weather", "{}"), ("weather", '{"city": 1}'), ("ping", '{"x": 1}')):
+        assert not model.takes(TOOLS, call(kind, *wrong), whole=False)
+
+
+def test_required(model: Model) -> None:
+    """There is a call, and no other text; of one function alone, if one is named; and one alone, if so asked."""
+    kind = model.form.syntax.name
+    ping, weather = call(kind, "ping", "{}"), call(kind, "weather", '{"city": ""}')
+    required = replace(TOOLS, choice="required")
+    assert model.takes(required, ping)
+    assert model.takes(required, ping + weather)
+    assert not model.takes(required, "Hello", whole=False)
+    named = replace(required, only="weather")
+    assert model.takes(named, weather)
+    assert not model.takes(named, ping, whole=False)
+    assert not model.takes(replace(required, parallel=False), ping + weather, whole=False)
+
+
+def test_what_cannot_be_enforced(model: Model) -> None:
+    """A strict function is refused with the place and the remedy; another one is called, and its arguments are checked later."""
+    odd = replace(WEATHER, parameters={**WEATHER.parameters, "not": {"required": ["town"]}})
+    assert model.takes(Tools(functions=(odd,)), call(model.form.syntax.name, "weather", '{"city": ""}'))
+    constraint = constraint_of(model.form, Tools(functions=(odd,)), model.compiler.tokens.term)
+    assert constraint is not None
+    assert not constraint.strict
+    with pytest.raises(InvalidRequest, match="tools: the parameters of 'weather', which is strict: #: not: cannot be"):
+        constraint_of(model.form, Tools(functions=(replace(odd, strict=True),)), model.compiler.tokens.term)
+
+
+def test_other_syntaxes_are_free(tmp_path: Path) -> None:
+    """Where arguments are no JSON, a call is checked once it is whole."""
+    model = Model(tmp_path, "qwen3_coder")
+    assert constraint_of(model.form, TOOLS, model.compiler.tokens.term) is None
