@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 
-from tasks.demo.bundled import MODEL, ensure_model
+from tasks.demo.bundled import ensure_model
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_json
 from tasks.messages.engine import (
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 1 if an answer that finished is invalid."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.structured", description=__doc__)
     parser.add_argument("--schemas", type=Path, help="a folder of JSON files; generated ones if left out")
+    parser.add_argument("--model", type=Path, help="a model's folder; the bundled model if left out")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     schemas = _read(options.schemas) if options.schemas else generate(options.seed)
     asked = [schema for schema, _ in zip(schemas, range(options.count), strict=False)]
     sampling = Sampling(temperature=options.temperature, seed=options.seed)
-    tally = _ask(asked, options.max_tokens, sampling)
+    folder = options.model or ensure_model(lambda _about, _fraction: None)
+    tally = _ask(folder, asked, options.max_tokens, sampling)
     print(tally.report(len(asked)))
     return 1 if tally.invalid else 0
 
@@ -151,11 +153,10 @@ class _Tally:
         return "\n".join([*lines, *(f"  invalid: {each}" for each in self.invalid)])
 
 
-def _ask(schemas: list[Any], max_tokens: int, sampling: Sampling) -> _Tally:
-    """Have the bundled model answer by each of them, 16 at once."""
-    folder = ensure_model(lambda _about, _fraction: None)
+def _ask(folder: Path, schemas: list[Any], max_tokens: int, sampling: Sampling) -> _Tally:
+    """Have the model answer by each of them, 16 at once."""
     tally, texts, started = _Tally(), [""] * len(schemas), set[int]()
-    with EngineProcess.start(EngineConfig(model=MODEL, source=str(folder), max_batch=AT_ONCE)) as engine:
+    with EngineProcess.start(EngineConfig(model=folder.name, source=str(folder), max_batch=AT_ONCE)) as engine:
         while not isinstance(loaded := engine.receive(), Ready):
             if isinstance(loaded, LoadFailed):
                 raise SystemExit(loaded.message)
