@@ -13,6 +13,8 @@ from celery.bin.base import CeleryCommand
 
 from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable
+from tasks.gateway.access import Doors, is_loopback
+from tasks.gateway.store import Store
 from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE
 from tasks.server.connection import connect
 from tasks.server.requirements import GATEWAY, require_server
@@ -21,8 +23,6 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     import redis
 
-    from tasks.gateway.gateway import Doors
-
 
 @click.command(cls=CeleryCommand)
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", default="", metavar="FILE", help="The certificate of TLS, with those it was signed by.")
 @click.option("--tls-key", default="", metavar="FILE", help="The certificate's private key.")
 @click.option("--plain-http", is_flag=True, help="Listen beyond this machine without TLS: where a proxy has it.")
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of this site may ask; may be repeated."
+)
 @click.option("--no-keys", is_flag=True, help="Answer whoever asks, without API keys.")
 @click.pass_context
 def gateway(
@@ -40,6 +43,7 @@ def gateway(
     tls_cert: str,
     tls_key: str,
     plain_http: bool,
+    origins: tuple[str, ...],
     no_keys: bool,
     **_: Any,
 ) -> None:
@@ -57,29 +61,30 @@ def gateway(
         client = connect(app)
     except BrokerUnavailable as error:
         raise refusal(error) from error
+    doors = Doors(is_local=is_loopback(address), needs_no_key=no_keys, origins=origins)
     with closing(client):
-        doors = _doors(client, address, has_tls=bool(tls_cert), plain_http=plain_http, no_keys=no_keys)
+        _require_safe(client, doors, address, has_tls=bool(tls_cert), plain_http=plain_http)
         _serve(app, client, doors, (address, port), (tls_cert, tls_key))
 
 
-def _doors(client: redis.Redis, address: str, *, has_tls: bool, plain_http: bool, no_keys: bool) -> Doors:
-    """Who is let in; an address that others reach needs keys and TLS, unless the person who types says otherwise."""
-    from tasks.gateway.access import is_loopback
-    from tasks.gateway.gateway import Doors
-    from tasks.gateway.store import Store
+def _require_safe(client: redis.Redis, doors: Doors, address: str, *, has_tls: bool, plain_http: bool) -> None:
+    """An address that others reach needs keys and TLS, unless the person who types says otherwise.
 
-    is_local = is_loopback(address)
-    if not is_local and not has_tls and not plain_http:
+    Raises:
+        click.ClickException: it has not.
+    """
+    if doors.is_local:
+        return
+    if not has_tls and not plain_http:
         raise click.ClickException(
             f"{address} is reached by others, and keys and prompts would travel in plain text: give --tls-cert and --tls-key, or "
             "--plain-http where a proxy has TLS or the network is yours"
         )
-    if not is_local and not no_keys and not Store(client).has_keys():
+    if not doors.needs_no_key and not Store(client).has_keys():
         raise click.ClickException(
             f"{address} is reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
             "to answer whoever asks"
         )
-    return Doors(is_local=is_local, needs_no_key=no_keys)
 
 
 def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], certificate: tuple[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.gateway.access_key import LOCAL, AccessKey
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.gateway.store import Store
 
-#: A key that was revoked is let in for so long at most.
+#: A key that was revoked, or none where the first key was made, is let in for so long at most.
 REMEMBERED_S = 2.0
 _MOST_REMEMBERED = 10_000
 
@@ -28,20 +29,32 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Doors:
+    """Who is let in.
+
+    ``is_local``: the gateway listens on loopback alone, and while no key was made whoever asks from this machine needs none.
+    ``needs_no_key``: anybody may ask, whatever keys there are. ``origins`` are other sites whose pages may ask.
+    """
+
+    is_local: bool
+    needs_no_key: bool
+    origins: tuple[str, ...] = ()
+
+
 class Access:
     """Lets requests in.
 
     Args:
         store: has the keys.
-        is_open: whether a request may come without a key while no key was ever made.
-        needs_no_key: whether anybody may come without a key, whatever keys there are.
-        is_local: whether the gateway listens on loopback alone.
+        doors: who may come without a key.
     """
 
-    def __init__(self, store: Store, *, is_open: bool, needs_no_key: bool, is_local: bool) -> None:
+    def __init__(self, store: Store, doors: Doors) -> None:
         self._store = store
-        self._is_open, self._needs_no_key, self._is_local = is_open, needs_no_key, is_local
+        self._doors = doors
         self._known: dict[str, tuple[float, AccessKey | None]] = {}
+        self._has_keys = (0.0, True)
 
     async def key_of(self, request: Request) -> AccessKey:
         """The key of a request.
@@ -55,17 +68,21 @@ class Access:
         if known is not None:
             return known
         if await self._takes_anybody():
-            if self._is_local:
-                _require_local_page(request)
+            if self._doors.is_local:
+                _require_own_page(request, self._doors.origins)
             return LOCAL
         if secret:
             raise Refusal(401, "nobody knows this API key: was it revoked?", "invalid_api_key")
         raise Refusal(401, "no API key: send one as Authorization: Bearer KEY", "invalid_api_key")
 
     async def _takes_anybody(self) -> bool:
-        if self._needs_no_key or not self._is_open:
-            return self._needs_no_key
-        return not await asyncio.to_thread(self._store.has_keys)
+        if self._doors.needs_no_key or not self._doors.is_local:
+            return self._doors.needs_no_key
+        until, has_keys = self._has_keys
+        if time.monotonic() >= until:
+            has_keys = await asyncio.to_thread(self._store.has_keys)
+            self._has_keys = time.monotonic() + REMEMBERED_S, has_keys
+        return not has_keys
 
     async def _find(self, secret: str) -> AccessKey | None:
         now = time.monotonic()
@@ -85,7 +102,7 @@ def _secret_of(request: Request) -> str:
     return request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
 
 
-def _require_local_page(request: Request) -> None:
+def _require_own_page(request: Request, origins: tuple[str, ...]) -> None:
     """A page of somebody else's, in a browser on this machine, must not use the gateway: its requests come from loopback too.
 
     Raises:
@@ -95,5 +112,5 @@ def _require_local_page(request: Request) -> None:
     if not is_loopback(host):
         raise Refusal(403, f"Host: {host:.80}: without an API key use localhost or 127.0.0.1", "wrong_host")
     origin = request.headers.get("origin")
-    if origin is not None and origin != f"{request.url.scheme}://{request.url.netloc}":
-        raise Refusal(403, f"Origin: {origin:.80}: pages of other sites need an API key", "wrong_origin")
+    if origin is not None and origin not in (f"{request.url.scheme}://{request.url.netloc}", *origins):
+        raise Refusal(403, f"Origin: {origin:.80}: pages of other sites need --allow-origin", "wrong_origin")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -28,7 +30,7 @@ from tasks.gateway.resumption import places_of
 from tasks.server.connection import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     import redis
     from starlette.requests import Request
@@ -65,8 +67,8 @@ class Application:
         self._access = access
         self._client = client
 
-    def starlette(self) -> Starlette:
-        """The ASGI application."""
+    def starlette(self, origins: Sequence[str]) -> Starlette:
+        """The ASGI application; pages of these other sites may use it."""
         response_routes = ResponseRoutes(self._service, self._access)
         posts = {
             "/v1/chat/completions": self._taking(chat.parse, chat.PREFIX),
@@ -90,6 +92,7 @@ class Application:
                 *(Route(path, self._guarded(path, handler), methods=["POST"]) for path, handler in posts.items()),
                 *(Route(path, self._guarded(path, handler), methods=["GET"]) for path, handler in gets.items()),
             ],
+            middleware=[_for_pages_of(origins)] if origins else [],
             exception_handlers={404: _not_here, 405: _not_here},
             lifespan=self._lifespan,
         )
@@ -208,6 +211,13 @@ class Application:
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"content-security-policy": PAGE_POLICY})
+
+
+def _for_pages_of(origins: Sequence[str]) -> Middleware:
+    """What has browsers let these sites' pages read the answers."""
+    return Middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
+    )
 
 
 async def _not_here(request: Request, error: Exception) -> Response:

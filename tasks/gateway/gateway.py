@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from tasks.embed import EmbedTask
+    from tasks.gateway.access import Doors
     from tasks.generate import GenerateTask
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Doors:
-    """Who is let in. ``is_local``: it listens on loopback alone; ``needs_no_key``: anybody, whatever keys there are."""
-
-    is_local: bool
-    needs_no_key: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,7 +34,7 @@ class Gateway:
 def make_gateway(generate: GenerateTask, embed: EmbedTask, client: redis.Redis, doors: Doors, wait_s: float) -> Gateway:
     """A gateway to these tasks, whose Redis this client reaches."""
     store, closing = Store(client), Closing()
-    access = Access(store, is_open=doors.is_local, needs_no_key=doors.needs_no_key, is_local=doors.is_local)
+    access = Access(store, doors)
     desk = Desk(generate, embed, store)
     service = Service(desk, Background(desk), closing, Metrics(), wait_s)
-    return Gateway(Application(service, access, client).starlette(), closing)
+    return Gateway(Application(service, access, client).starlette(doors.origins), closing)

@@ -8,6 +8,7 @@ from tasks.errors import InvalidRequest
 from tasks.gateway.fields import RESPONSES, passed
 from tasks.gateway.items import messages_of
 from tasks.gateway.order import Order, flag, model_of, number, wants_usage
+from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ _ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "reasoning", "temperature", "text"),
     *("tool_choice", "tools", "top_logprobs", "top_p", "user"),
 )
+MAX_ECHO_CHARACTERS = 8_192
 #: Parts of an answer that may be asked for; of others there is nothing.
 _INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
@@ -53,8 +55,13 @@ def parse(body: Mapping[str, Any]) -> Order:
         stream=stream,
         background=flag(body, "background"),
         service_tier=body.get("service_tier") or "auto",
-        echo={name: body[name] for name in _ECHOED if body.get(name) is not None},
+        echo={name: body[name] for name in _ECHOED if _is_repeated(body.get(name))},
     )
+
+
+def _is_repeated(value: Any) -> bool:
+    """Whether an answer repeats a field: it is kept for as long as the answer is, so what is long is left out."""
+    return value is not None and len(to_compact_json(value)) <= MAX_ECHO_CHARACTERS
 
 
 def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
 
+#: A site whose pages may ask the gateway of these tests.
+INVITED = "https://chat.example.org"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
 
@@ -49,7 +51,7 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     """A gateway and a worker with a fast fake model."""
     shared_worker("-c", "8", env={"CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
-    with GatewayProcess(tmp_path_factory.mktemp("gateway") / "log") as made:
+    with GatewayProcess(tmp_path_factory.mktemp("gateway") / "log", "--allow-origin", INVITED) as made:
         yield made
 
 
@@ -177,7 +179,13 @@ def test_pages_of_others(gateway: GatewayProcess) -> None:
         own = http.post("/v1/chat/completions", json=body, headers={"origin": gateway.root})
         foreign = http.post("/v1/chat/completions", json=body, headers={"origin": "https://example.org"})
         renamed = http.get("/v1/models", headers={"host": "rebound.example.org"})
+        invited = http.options(
+            "/v1/models", headers={"origin": INVITED, "access-control-request-method": "GET", "host": gateway.root[7:]}
+        )
+        asked = http.get("/v1/models", headers={"origin": INVITED})
     assert [own.status_code, foreign.status_code, renamed.status_code] == [200, 403, 403]
+    assert [invited.status_code, asked.status_code] == [200, 200]
+    assert asked.headers["access-control-allow-origin"] == INVITED
 
 
 def test_an_error_has_its_status_or_is_an_event(gateway: GatewayProcess) -> None:
@@ -372,14 +380,18 @@ def keyed(gateway: GatewayProcess, shared_app: Celery) -> Iterator[Callable[...,
     for secret in made:
         keys_command("revoke", id_of(secret))
     assert keys_command("list", "--json") == '{"keys": []}'
+    with gateway.http() as http:
+        wait_until(lambda: http.get("/v1/models").status_code == 200, about="a gateway that needs no key")
 
 
 def test_keys(gateway: GatewayProcess, keyed: Any) -> None:
     """Once there is a key, whoever asks needs one; it opens its own models and its own answers, and is counted."""
     ask: dict[str, Any] = {"model": "fake:1", "messages": HELLO, "max_tokens": 4}
     secret = keyed("--model", "fake:1", "--model", "qwen*")
+    with gateway.http() as http:
+        wait_until(lambda: http.get("/v1/models").status_code == 401, about="the need of a key")
     with pytest.raises(openai.AuthenticationError):
-        gateway.openai().chat.completions.create(**ask)
+        gateway.openai("cmlx-unknown").chat.completions.create(**ask)
     client = gateway.openai(secret)
     answer = client.chat.completions.create(**ask)
     with pytest.raises(openai.PermissionDeniedError, match="may not use it"):
