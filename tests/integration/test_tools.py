@@ -158,7 +158,7 @@ def test_every_length(engine: EngineClient) -> None:
         answer = engine.answer(task_id)
         text, calls = said(events_of(engine, task_id))
         assert [call["name"] for call in calls] in ([], ["dip"])
-        assert all(ARGUMENTS.startswith(call["arguments"]) for call in calls)
+        assert all(ARGUMENTS.startswith(call["arguments"].rstrip("\ufffd")) for call in calls)
         assert answer.reason == "length"
         assert not any(marker in text for marker in ("<tool_call>", "[TOOL_CALLS]", "functions."))
 
