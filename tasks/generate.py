@@ -6,7 +6,7 @@ the current application, as shared tasks do. ``from tasks import generate`` is b
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
@@ -166,7 +166,7 @@ class GenerateTask(Task):
         """:meth:`bulk` for asyncio; it never blocks the event loop."""
         from tasks.bulk.iteration import afinished_of
 
-        return afinished_of(self._bulk_job(source, output, options, defaults))
+        return afinished_of(partial(self._bulk_job, source, output, options, defaults))
 
     def _bulk_job(self, source: Given, output: Any, options: Options | None, defaults: dict[str, Any]) -> Job:
         from tasks.bulk.job import Job

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from tasks.bulk.finished import Finished
     from tasks.bulk.job import Job
@@ -18,11 +19,16 @@ def finished_of(job: Job) -> Generator[Finished, None, None]:
         yield from job
 
 
-async def afinished_of(job: Job) -> AsyncIterator[Finished]:
-    """The same for asyncio: each step runs on a thread."""
-    lines = finished_of(job)
-    try:
-        while (line := await asyncio.to_thread(next, lines, None)) is not None:
-            yield line
-    finally:
-        await asyncio.to_thread(lines.close)
+async def afinished_of(make: Callable[[], Job]) -> AsyncIterator[Finished]:
+    """The same for asyncio: the job is made, and goes on, on a thread of its own."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, "bulk") as thread:
+        job = await loop.run_in_executor(thread, make)
+        lines = finished_of(job)
+        try:
+            while (line := await loop.run_in_executor(thread, next, lines, None)) is not None:
+                yield line
+        finally:
+            # Whoever is cancelled has left a step behind that still runs there.
+            job.stop()
+            await loop.run_in_executor(thread, lines.close)

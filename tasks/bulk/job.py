@@ -98,7 +98,7 @@ class Job:
         self._may_be_known = False
         self._doubted: set[str] = set()
         self._doubt_at = self._record_at = 0.0
-        self._cancelled = False
+        self._cancelled = self._stopped = False
 
     def __enter__(self) -> Self:
         if self._output is not None:
@@ -142,10 +142,16 @@ class Job:
             look_s = LOOK_S if finished else min(look_s * 1.5, LONGEST_LOOK_S)
             if not finished:
                 time.sleep(look_s)
+        if self._stopped:
+            return
         self._record.status = "cancelled" if self._cancelled else "completed"
         if not self._cancelled and self._may_be_known:
             # Workers write what they believe that Redis has lost: after a restart also what was deleted here.
             self._requests.forget(self._flight.task_id(number) for number in sorted(self.done.numbers))
+
+    def stop(self) -> None:
+        """Have the iteration end after the step that it is at. From any thread."""
+        self._stopped = True
 
     @property
     def record(self) -> JobRecord:
@@ -166,7 +172,9 @@ class Job:
         return self._window.workers()
 
     def _is_over(self) -> bool:
-        return self._cancelled or (self._ahead.exhausted and not self._ahead.queues and not self._flight)
+        return (
+            self._stopped or self._cancelled or (self._ahead.exhausted and not self._ahead.queues and not self._flight)
+        )
 
     def _lines(self) -> Iterator[Line | BadLine]:
         return (line for line in self._source.lines() if line.number not in self.done.numbers)

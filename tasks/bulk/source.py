@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -13,7 +14,7 @@ from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from tasks.bulk.line import Shape
 
@@ -36,11 +37,18 @@ class Source:
     """Reads lines, in their order, and no more than is asked for.
 
     Args:
-        given: a path, a binary stream, or an iterable of dictionaries, texts or prompts.
+        given: a path, a stream, or an iterable of dictionaries, or of prompts.
         defaults: parameters of all lines.
+
+    Raises:
+        InvalidRequest: it is nothing of these.
     """
 
     def __init__(self, given: Given, defaults: Mapping[str, Any]) -> None:
+        if isinstance(given, Mapping | bytes) or not isinstance(given, str | os.PathLike | Iterable):
+            raise InvalidRequest(
+                f"the source is a {type(given).__name__}: give a path, a stream, or a list of dictionaries or prompts"
+            )
         self._given = given
         self._defaults = dict(defaults)
         self.path = Path(given) if isinstance(given, str | os.PathLike) else None
@@ -67,9 +75,7 @@ class Source:
                         continue
                     if not ids:
                         self._shape = shape_of(record)
-                    line_id = id_in(record)
-                    if line_id is None:
-                        continue
+                    line_id = id_in(record) or str(number)
                     first = ids.setdefault(_hash(line_id), number)
                     if first != number:
                         twice.append(f"lines {first} and {number} ({line_id!r:.60})")
@@ -139,11 +145,13 @@ def _numbered(given: Any) -> Iterator[tuple[int, Any]]:
         yield from enumerate(given, start=1)
 
 
-def _texts(file: IO[bytes], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
+def _texts(file: IO[Any], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
     """The lines of a file with their numbers, without empty ones; ``None`` for one that is too long."""
     number = 0
     while text := file.readline(MAX_LINE_BYTES + 1):
         number += 1
+        if isinstance(text, str):  # of a stream that was opened as text
+            text = text.encode(errors="surrogatepass")
         if digest is not None:
             digest.update(text)
         is_whole = len(text) <= MAX_LINE_BYTES

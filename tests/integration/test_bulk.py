@@ -216,6 +216,23 @@ class TestWithoutWorker:
         assert not shared_redis.llen(queue)
         assert not shared_redis.hlen(keys.LEDGER)
 
+    def test_asyncio_that_is_cancelled(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
+        """It returns at once, and takes back what was sent."""
+
+        async def run() -> None:
+            async for _ in generate.abulk(["a", "b"], model="fake:1@3-7B"):
+                pass
+
+        async def leave() -> None:
+            reader = asyncio.create_task(run())
+            await asyncio.to_thread(wait_until, lambda: shared_redis.llen(queue))
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+
+        asyncio.run(leave())
+        wait_until(lambda: not shared_redis.llen(queue))
+
     def test_a_full_queue(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
         """Others keep half of what a queue takes; a job that is left takes its requests back."""
         write_limits(shared_redis, {"tier-3-7B": QueueLimit(bound=8, per_s=1.0)})

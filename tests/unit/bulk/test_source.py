@@ -50,6 +50,28 @@ def test_duplicates(tmp_path: Path) -> None:
         Source(path, {}).survey()
 
 
+def test_an_id_that_is_another_line_s_number(tmp_path: Path) -> None:
+    """A line without an id is called by its number, which is no other line's id."""
+    path = file_of(tmp_path, {"prompt": "1"}, {"id": "1", "prompt": "2"})
+    with pytest.raises(InvalidRequest, match=r"the same id twice: lines 1 and 2 \('1'\)"):
+        Source(path, {}).survey()
+
+
+@pytest.mark.parametrize("given", [3, None, {"prompt": "a"}, b"a"])
+def test_no_source(given: Any) -> None:
+    """What cannot be gone through is refused with what can."""
+    with pytest.raises(
+        InvalidRequest, match=r"the source is a .*: give a path, a stream, or a list of dictionaries or prompts"
+    ):
+        Source(given, {})
+
+
+def test_a_stream_of_text() -> None:
+    """It has the same lines as one of bytes."""
+    stream: Any = io.StringIO('{"id": "a", "prompt": "ü"}\n')
+    assert [(line.id, line.values) for line in Source(stream, {}).lines()] == [("a", {"prompt": "ü"})]  # type: ignore[union-attr]
+
+
 def test_duplicates_of_an_iterable() -> None:
     """What is read once has the second of them fail alone."""
     first, second = Source([{"id": "a", "prompt": "1"}, {"id": "a", "prompt": "2"}], {}).lines()
