@@ -5,11 +5,12 @@ Their layers are the same. They differ in the number of the first position, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import mlx.core as mx
 from mlx import nn
 
+from tasks.engine.embedding import elementwise
 from tasks.errors import ModelLoadFailed
 from tasks.models.embedding import encoder_positions
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _BEGINNINGS = ("bert.", "roberta.", "model.")
 #: Names of a layer norm's weights in checkpoints that were converted from TensorFlow.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
+Attention: TypeAlias = "Callable[[mx.array, mx.array, mx.array, mx.array | None], mx.array]"
 #: ``gelu`` is the exact one.
 _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
@@ -36,12 +38,13 @@ class Encoder:
     Args:
         config: ``config.json``.
         files: the weights.
+        on_cpu: whether MLX computes on a CPU, where its own GELU and softmax are slow.
 
     Raises:
         ModelLoadFailed: it is of a kind that is not supported, or weights are missing.
     """
 
-    def __init__(self, config: dict[str, Any], files: Iterable[Path]) -> None:
+    def __init__(self, config: dict[str, Any], files: Iterable[Path], *, on_cpu: bool) -> None:
         positions = encoder_positions(config)
         activation = str(config.get("hidden_act", "gelu"))
         kind = config.get("position_embedding_type") or "absolute"
@@ -50,7 +53,8 @@ class Encoder:
                 f"an encoder of type {config.get('model_type')!r} with hidden_act {activation!r} and positions {kind!r} is not "
                 f"supported; supported are absolute positions and {', '.join(_ACTIVATIONS)}"
             )
-        self._activation = _ACTIVATIONS[activation]
+        self._activation = elementwise.gelu if on_cpu and activation == "gelu" else _ACTIVATIONS[activation]
+        self._attend: Attention = elementwise.attention if on_cpu else _attention
         self._first_position = positions[1]
         self._heads = int(config["num_attention_heads"])
         self._eps = float(config.get("layer_norm_eps", 1e-12))
@@ -88,11 +92,8 @@ class Encoder:
             self._linear(f"{name}.{part}", hidden).reshape(rows, -1, self._heads, hidden.shape[-1] // self._heads)
             for part in ("query", "key", "value")
         )
-        attended = mx.fast.scaled_dot_product_attention(
-            *(part.transpose(0, 2, 1, 3) for part in (queries, keys, values)),
-            scale=queries.shape[-1] ** -0.5,
-            mask=mask,
-        )
+        rows_first = [part.transpose(0, 2, 1, 3) for part in (queries, keys, values)]
+        attended = self._attend(rows_first[0], rows_first[1], rows_first[2], mask)
         return attended.transpose(0, 2, 1, 3).reshape(hidden.shape)
 
     def _linear(self, name: str, hidden: mx.array) -> mx.array:
@@ -125,6 +126,11 @@ class Encoder:
                 f"the weights lack {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}: they are not those of "
                 "the encoder that config.json describes"
             )
+
+
+def _attention(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
+    scale = queries.shape[-1] ** -0.5
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
 def _load(files: Iterable[Path]) -> dict[str, mx.array]:

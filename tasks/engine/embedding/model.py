@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from tasks.messages.engine import EngineConfig
     from tasks.models.embedding import EmbeddingRecipe
 
-#: More tokens than this in a step use a device no better.
-MOST_STEP_TOKENS = 8192
+#: More tokens than this in a step use a device no better; a CPU's caches lose what one layer has for the next.
+MOST_STEP_TOKENS, MOST_STEP_TOKENS_ON_CPU = 8192, 256
 #: Vectors of a layer that are there at the same time, by their width: hidden and intermediate ones.
 HIDDEN_ARRAYS, INTERMEDIATE_ARRAYS = 8, 3
 SMALLEST_LENGTH = 1e-12
@@ -54,7 +54,10 @@ def load_embedder(config: EngineConfig, progress: Progress, blas: str, folder: M
         is_encoder = folder.config["model_type"] in ENCODERS
         if is_encoder and folder.adapter is not None:
             raise ModelLoadFailed(f"{folder.path}: an encoder takes no adapter; leave it out")
-        body = Encoder(folder.config, weight_files(folder.path)) if is_encoder else Decoder(folder, config)
+        if is_encoder:
+            body: Encoder | Decoder = Encoder(folder.config, weight_files(folder.path), on_cpu=accelerator() == "cpu")
+        else:
+            body = Decoder(folder, config)
         progress(0.9, "trying it out")
         embedder = MlxEmbedder(folder, recipe, tokens, body, blas)
         facts = embedder.facts
@@ -96,11 +99,12 @@ class MlxEmbedder(Embedder):
 
     def step_tokens(self, memory_budget_bytes: int | None) -> int:
         """What fits beside the weights, the margin and a KV cache for as many tokens."""
-        if memory_budget_bytes is None:
-            return MOST_STEP_TOKENS
         facts = self.facts
+        most = MOST_STEP_TOKENS_ON_CPU if facts.accelerator == "cpu" else MOST_STEP_TOKENS
+        if memory_budget_bytes is None:
+            return most
         room = memory_budget_bytes - facts.weights_bytes - margin_bytes(facts.weights_bytes, facts.kv, 0)
-        return min(max(room // (self._token_bytes + facts.kv.bytes_per_token), 1), MOST_STEP_TOKENS)
+        return min(max(room // (self._token_bytes + facts.kv.bytes_per_token), 1), most)
 
     def embed(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """One vector for each row, by the model's recipe.

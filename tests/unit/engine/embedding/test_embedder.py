@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
+from tasks.engine.embedding import elementwise
+from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.model import MlxEmbedder, load_embedder
 from tasks.engine.model.loading import load_weights, open_folder
 from tasks.errors import ContextExceeded, InvalidRequest, ModelLoadFailed
@@ -69,6 +73,26 @@ def test_a_batch_of_an_encoder_has_the_vectors_of_each_text_alone(
     np.testing.assert_allclose(embedder.embed(rows), expected, atol=2e-5)
 
 
+def test_a_cpu_and_a_gpu_compute_the_same(tmp_path: Path) -> None:
+    """Vectors with numpy's GELU and softmax, and with MLX's own, in a batch with padding."""
+    folder = make_tiny_encoder(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    ids = mx.array([[4, 5, 6, 7, 0, 0], [8, 9, 4, 5, 6, 7]])
+    found = [Encoder(config, [folder / "model.safetensors"], on_cpu=cpu)(ids, [4, 6]) for cpu in (True, False)]
+    on_cpu, on_gpu = (np.array(hidden) for hidden in found)
+    np.testing.assert_allclose(on_cpu[0, :4], on_gpu[0, :4], atol=1e-5)
+    np.testing.assert_allclose(on_cpu[1], on_gpu[1], atol=1e-5)
+
+
+def test_the_gelu_of_a_cpu_is_exact() -> None:
+    """It is x·Φ(x) within single precision, over several blocks and at both ends."""
+    x = np.concatenate(
+        [np.linspace(-8, 8, 2 * elementwise.BLOCK + 7, dtype=np.float32), np.array([-100, 0, 100], np.float32)]
+    )
+    exact = [each * 0.5 * (1 + math.erf(each / math.sqrt(2))) for each in x.tolist()]
+    np.testing.assert_allclose(np.array(elementwise.gelu(mx.array(x))), exact, atol=1e-6, rtol=1e-6)
+
+
 def test_a_dense_layer_and_the_normalising_are_the_files(tmp_path: Path) -> None:
     """What stands behind the pooling in modules.json is applied, and the vectors have the dense layer's length."""
     folder = make_tiny_encoder(tmp_path, dense=8, prefix="bert.")
@@ -86,8 +110,6 @@ def test_a_dense_layer_and_the_normalising_are_the_files(tmp_path: Path) -> None
 @pytest.mark.parametrize("headless", [False, True])
 def test_a_decoder_gives_the_last_tokens_vector(tmp_path: Path, headless: bool) -> None:
     """In a padded batch, and in pieces where a text is long, it is what mlx-lm's layers give for the text alone."""
-    import mlx.core as mx
-
     folder = make_tiny_embedding_decoder(tmp_path / "model", headless=headless)
     described = EngineConfig(model="m", source=str(make_tiny_embedding_decoder(tmp_path / "bare")))
     bare: Any = load_weights(open_folder(described, lambda *_: None), described)
