@@ -10,6 +10,7 @@ from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import MAX_PROMPT_BYTES
 from tasks.client.request import GENERATION
 from tasks.errors import InvalidRequest
+from tasks.messages.encoding import to_compact_json
 from tasks.names import EMBED, GENERATE
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Line:
     def head(self) -> str:
         """How the prompt begins: lines that begin alike share what an engine has computed of it."""
         prompt = self.prompt
-        return (prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False))[:1024]
+        return (prompt if isinstance(prompt, str) else to_compact_json(prompt))[:1024]
 
     def refused(self, error: GenerationError) -> BadLine:
         """This line, which cannot be sent."""

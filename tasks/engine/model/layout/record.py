@@ -8,6 +8,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.messages.encoding import to_json
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -76,7 +78,7 @@ class Record:
         scratch = self._path.with_suffix(f".{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps([asdict(entry) for entry in [*others, measured]], indent=1))
+            scratch.write_text(to_json([asdict(entry) for entry in [*others, measured]], indent=1))
             scratch.replace(self._path)
         except OSError as error:
             logger.debug("%s cannot be written: %s", self._path, error)
