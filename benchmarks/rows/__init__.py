@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.rows import batching, faults, fleet, memory, overhead, prefix, relay, scale, structured, tax, throughput
+from benchmarks.rows import (
+    batching,
+    faults,
+    fleet,
+    memory,
+    overhead,
+    prefix,
+    relay,
+    scale,
+    step,
+    structured,
+    tax,
+    throughput,
+)
 
 if TYPE_CHECKING:
     from benchmarks.bench import Row
@@ -12,5 +25,5 @@ if TYPE_CHECKING:
 #: In the order in which they run.
 ROWS: tuple[Row, ...] = tuple(
     module.ROW
-    for module in (throughput, overhead, tax, relay, scale, prefix, batching, structured, memory, fleet, faults)
+    for module in (throughput, step, overhead, tax, relay, scale, prefix, batching, structured, memory, fleet, faults)
 )
