@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
@@ -23,6 +23,7 @@ from tasks.gateway.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
 from tests.support import wait_until
+from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,9 +50,14 @@ def text_of(messages: list[Any], count: int, seed: int | None = None) -> str:
 def gateway(
     shared_worker: StartWorker, shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
-    """A gateway and a worker with a fast fake model."""
-    shared_worker("-c", "8", env={"CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
-    with GatewayProcess(tmp_path_factory.mktemp("gateway") / "log", "--allow-origin", INVITED) as made:
+    """A gateway and a worker with a fast fake model, and a tiny real one that it loads at the first request."""
+    folder = tmp_path_factory.mktemp("gateway")
+    tiny = make_tiny_model(folder / "tiny")
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text(f"[[models]]\nname = 'tiny'\nsource = {json.dumps(str(tiny))}\ntier = '<3B'\n")
+    env = {"CELERY_MLX_CATALOGUE": str(catalogue)}
+    shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
+    with GatewayProcess(folder / "log", "--allow-origin", INVITED, env=env) as made:
         yield made
 
 
@@ -78,6 +84,29 @@ def test_a_stream(gateway: GatewayProcess) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 20
+
+
+class Verdict(BaseModel):
+    """What the schema of a test asks for."""
+
+    is_warm: bool
+
+
+def test_a_real_model(gateway: GatewayProcess) -> None:
+    """What mlx-lm computes is the same whole, streamed and as a response; a schema binds it, and OpenAI's client parses it."""
+    client = gateway.openai()
+    ask: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    answer = client.chat.completions.create(**ask, logprobs=True)
+    text = answer.choices[0].message.content
+    assert text
+    assert answer.choices[0].logprobs is not None
+    assert len(answer.choices[0].logprobs.content or ()) == 12
+    chunks = client.chat.completions.create(**ask, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    response = client.responses.create(model="tiny", input="hello", max_output_tokens=12, temperature=0)
+    assert response.output_text == text
+    parsed = client.chat.completions.parse(**{**ask, "max_tokens": 80}, response_format=Verdict)
+    assert isinstance(parsed.choices[0].message.parsed, Verdict)
 
 
 def test_several_choices(gateway: GatewayProcess) -> None:
