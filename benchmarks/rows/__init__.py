@@ -25,5 +25,5 @@ if TYPE_CHECKING:
 #: In the order in which they run.
 ROWS: tuple[Row, ...] = tuple(
     module.ROW
-    for module in (throughput, step, overhead, tax, relay, scale, prefix, batching, structured, memory, fleet, faults)
+    for module in (throughput, overhead, tax, relay, scale, prefix, batching, step, structured, memory, fleet, faults)
 )
