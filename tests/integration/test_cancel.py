@@ -199,7 +199,7 @@ class TestSeveralWorkers:
         if ways == "result":
             result.revoke()
         revoke_heard(shared_app, result, node, wide)
-        assert result.state == "PENDING"
+        assert result.state == "STARTED"
         assert [*stream][-1].finish_reason == "length"
         assert result.get(timeout=WAIT_S)["text"] == fake_text("goes on", None, 300)
 
@@ -227,7 +227,7 @@ class TestSeveralWorkers:
         raw, _, queue = json.loads(message)
         shared_redis.rpush(queue, json.dumps(raw))
         wait_until(lambda: f"Discarding revoked task: tasks.generate[{result.id}]" in wide.log())
-        assert result.state == "PENDING"
+        assert result.state == "STARTED"
         assert [*stream][-1].finish_reason == "length"
         assert result.get(timeout=WAIT_S)["text"] == fake_text("twice", None, 300)
         wait_until(lambda: not shared_redis.exists(keys.unacked(record.identity)))

@@ -258,10 +258,11 @@ class TestOptions:
         assert order in [_order(exception) for exception in range(-1, 6)]
 
     def test_ignore_result(self, generate: GenerateTask) -> None:
-        """Without a stored result the stream is all the same."""
+        """Without a stored result the stream is all the same; of its state no more than that it has begun is ever known."""
         result = generate.apply_async(kwargs={"prompt": "only", "model": MODEL, "max_tokens": 3}, ignore_result=True)
         assert "".join(chunk.text for chunk in result.stream(timeout=WAIT_S)) == fake_text("only", None, 3)
-        assert result.state == "PENDING"
+        assert result.state == "STARTED"
+        assert result.status().state == "ended"
 
 
 def _order(exception: int) -> list[str]:

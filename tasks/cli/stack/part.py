@@ -53,7 +53,8 @@ def parts_for(folder: Path, ports: Ports, left_out: Sequence[str], worker_argume
     found = [Part("worker", _celery("worker", *worker_arguments)), Part("beat", _celery(*beat))]
     if has_gateway():
         url = f"http://localhost:{ports.gateway}"
-        found.append(Part("gateway", _celery("gateway", "--port", str(ports.gateway)), vital=False, about=f"{url}/v1"))
+        about = f"{url} (a page to try models); OpenAI's clients: {url}/v1"
+        found.append(Part("gateway", _celery("gateway", "--port", str(ports.gateway)), vital=False, about=about))
     if find_spec("flower") is not None:
         flower = _celery("flower", f"--port={ports.flower}", "--logging=error")
         found.append(Part("flower", flower, vital=False, about=f"http://localhost:{ports.flower}"))
