@@ -32,7 +32,7 @@ class Preemption(threading.Thread):
 
     Args:
         share: of all slots, which batch work keeps however many urgent requests wait; 1 preempts nothing.
-        queues: those that the worker consumes.
+        queues: those that the worker consumes now.
         room: the slots.
         running: the jobs whose requests are in an engine.
         urgent: how many requests that are no batch work wait in each of these queues.
@@ -42,7 +42,7 @@ class Preemption(threading.Thread):
     def __init__(
         self,
         share: float,
-        queues: Sequence[str],
+        queues: Callable[[], Sequence[str]],
         room: Room,
         running: Callable[[], Collection[Job]],
         urgent: Callable[[Sequence[str]], Mapping[str, int]],
@@ -79,7 +79,7 @@ class Preemption(threading.Thread):
         batch = [job for job in self._running() if job.priority >= BATCH]
         if len(batch) <= self._floor or self._room.closed:
             return
-        full = [queue for queue in self._queues if not self._room.has_room(queue)]
+        full = [queue for queue in self._queues() if not self._room.has_room(queue)]
         if not full:
             return
         for queue, waiting in self._urgent(full).items():

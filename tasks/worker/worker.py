@@ -131,10 +131,14 @@ class InferenceWorker:
         self.starvation = Starvation(
             settings.starved_after_s, self._waiting, lambda: self.holding.received, self._on_starved
         )
-        self.preemption = Preemption(
-            settings.batch_share, self.queues, self.room, lambda: list(self.flying.values()), self._urgent
-        )
         self._consumed = app.amqp.queues
+        self.preemption = Preemption(
+            settings.batch_share,
+            lambda: list(self._consumed.consume_from),
+            self.room,
+            lambda: list(self.flying.values()),
+            self._urgent,
+        )
         self.scheduler = Scheduler(lambda: move_due(client, list(self._consumed.consume_from)))
         self.client = client
         self.keeper = Keeper(

@@ -26,7 +26,10 @@ class World:
         self.jobs: list[Job] = []
         self.waiting = {QUEUE: 0}
         self.looks = 0
-        self.preemption = Preemption(share, [QUEUE, OTHER], self.room, lambda: self.jobs, self.urgent, lambda: self.now)
+        self.queues = [QUEUE, OTHER]
+        self.preemption = Preemption(
+            share, lambda: self.queues, self.room, lambda: self.jobs, self.urgent, lambda: self.now
+        )
 
     def urgent(self, queues: Sequence[str]) -> dict[str, int]:
         self.looks += 1
@@ -78,6 +81,9 @@ def test_room() -> None:
     world.room.close()
     assert world.preempted() == []
     world.room.reopen()
+    world.queues.clear()  # the worker was told to consume none
+    assert world.preempted() == []
+    world.queues.append(QUEUE)
     assert world.preempted() == ["r1"]
 
 
