@@ -60,6 +60,15 @@ def test_stream_cancel_batch_priorities_failover() -> None:
 
 
 @pytest.mark.usefixtures("served")
+def test_answers_that_are_data() -> None:
+    """Each document becomes an invoice, and each text one of the labels."""
+    assert "2 of 2 documents are data" in example("extract", "2")
+    sorted_texts = example("classify").splitlines()
+    assert len(sorted_texts) == 3
+    assert {line.partition(" ")[0] for line in sorted_texts} <= {"bug", "question", "praise"}
+
+
+@pytest.mark.usefixtures("served")
 def test_raw_redis() -> None:
     """A stream is read with redis-py alone, from its task id."""
     code = "from tasks import generate; print(generate.delay(prompt='One, two,', max_tokens=4, temperature=0).id)"
