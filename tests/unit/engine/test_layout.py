@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
+from benchmarks.models.tiny import build
 from tasks.engine.model.layout.dense import apply, lay_out
 from tasks.engine.model.layout.gated import GatedLayer
 from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, PanelEmbedding, PanelLinear, Panels, put_into_panels
@@ -81,6 +82,15 @@ def test_a_model_computes_the_same_with_as_many_bytes(tied: bool) -> None:
     kinds = [type(module) for _, module in model.named_modules()]
     assert nn.Linear not in kinds
     assert (kinds.count(PanelEmbedding), kinds.count(GatedLayer)) == (int(tied), 2)
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "gemma3_text", "gpt_neox", "mamba2", "qwen3_next"])
+def test_other_architectures_bear_it(name: str) -> None:
+    """Layers with biases, experts, states, latent attention: what can lie in panels does, and the logits are the same."""
+    model = build(name)
+    model.set_dtype(mx.float32)
+    assert apply(model, {"layers": Layout(8, TWO)}, Lanes(2))
+    assert any(isinstance(module, PanelLinear) for _, module in model.named_modules())
 
 
 def test_a_quantised_model_stays_as_it_is() -> None:
