@@ -43,14 +43,22 @@ class GatewayProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        try:
+            self.url = self._address()
+        except BaseException:
+            self.stop()  # a context manager that is not entered is not left either
+            raise
+        return self
+
+    def _address(self) -> str:
+        """What it says once it listens."""
         said = wait_until(
             lambda: [line for line in self.log().splitlines() if line.startswith("OpenAI")] or self.process.poll(),
-            timeout_s=45,
+            timeout_s=60,
             about="the gateway",
         )
         assert isinstance(said, list), f"it ended with {said}: {self.log()}"
-        self.url = said[0].split()[-1]
-        return self
+        return said[0].split()[-1]
 
     def __exit__(self, *_: object) -> None:
         for client in self._clients:
