@@ -166,7 +166,7 @@ def serve(installed: Installed, folder: Path, expected: Sequence[str]) -> None:
     ]
     log = folder / "worker.log"
     with running([installed.python, *command], log, installed.env, folder) as worker:
-        wait_until(lambda: worker.alive() and "shop@here ready" in worker.log(), timeout_s=WAIT_S)
+        wait_until(lambda: worker.alive() and "shop@here is ready" in worker.log(), timeout_s=WAIT_S)
         said, where = installed.run("-c", CUSTOMER, cwd=folder).splitlines()
         assert "asked the fake engine to fail" in said
         assert where.split() == expected

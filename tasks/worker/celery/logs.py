@@ -15,6 +15,7 @@ from tasks.messages.encoding import to_json
 from tasks.messages.journal import End, Error, Release
 from tasks.names import is_ours
 from tasks.worker.attempts.job import current_job
+from tasks.worker.current import active_worker
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -136,8 +137,11 @@ def _not_of_a_generation(record: logging.LogRecord) -> bool:
 
 
 def _not_ready(record: logging.LogRecord) -> bool:
-    """Whether this is another line than ``%s ready.``, in whose place :mod:`tasks.worker.celery.ready_line` has its own."""
-    return record.msg != "%s ready."
+    """Whether this is another line than ``%s ready.``, in whose place :mod:`tasks.worker.celery.ready_line` has its own.
+
+    A worker of another application, which has no engines, keeps Celery's.
+    """
+    return record.msg != "%s ready." or active_worker() is None
 
 
 def _true_address(record: logging.LogRecord) -> bool:
