@@ -155,10 +155,8 @@ def _explained(error: str, part: Any) -> str:
     if error.startswith("oneOf"):
         return "oneOf: a value may be valid by two of them; give them a type or a const that tells them apart, or use anyOf"
     if error.startswith("Unknown format"):
-        return (
-            f"format: {part.get('format')!r} is not known; leave it out, or use pattern; the formats that can be kept to are "
-            f"{FORMATS}"
-        )
+        name = error.partition(": ")[2]
+        return f"format: {name!r} is not known; leave it out, or use pattern; the formats that can be kept to are {FORMATS}"
     if error.startswith("Unimplemented keys"):
         names = ", ".join(json.loads(error.partition(": ")[2]))
         return f"{names}: cannot be enforced; leave it out, or use strict: false, which does that"
