@@ -21,18 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("up")]
+pytestmark = pytest.mark.timeout(240)
 WAIT_S = 90.0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("up")
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @contextmanager
@@ -61,8 +51,14 @@ def up(folder: Path, port: int, *arguments: str) -> Iterator[Program]:
         assert_gone(str(port), timeout_s=30)
 
 
-def test_everything_runs_and_one_interruption_ends_it(folder: Path, port: int) -> None:
-    """It says what to type next, that works, and Ctrl-C ends all parts in order."""
+def test_everything_runs_and_nothing_stays(tmp_path: Path) -> None:
+    """It says what to type next, and that works; Ctrl-C and kill -9 end all its parts; the next one has the data of the last."""
+    port = free_port()
+    _runs_until_interrupted(tmp_path, port)
+    _has_the_data(tmp_path, port)
+
+
+def _runs_until_interrupted(folder: Path, port: int) -> None:
     with up(folder, port) as program:
         wait_until(lambda: program.alive() and "Everything runs" in program.log(), timeout_s=WAIT_S)
         for line in (f"export REDIS_URL=redis://localhost:{port}/0", 'celery -A tasks ask "Why', "http://localhost:"):
@@ -75,6 +71,8 @@ def test_everything_runs_and_one_interruption_ends_it(folder: Path, port: int) -
             command, env={**os.environ, "REDIS_URL": url}, capture_output=True, text=True, timeout=WAIT_S, check=True
         )
         assert asked.stderr.strip().startswith("length: 3 tokens")
+        with closing(redis.Redis(port=port)) as client:
+            wait_until(lambda: _states(client) == ["SUCCESS"], about="the stored result")
         program.process.send_signal(signal.SIGINT)
         assert program.process.wait(60) == 0
         assert not marked_processes(str(port)), "each process was waited for"
@@ -82,8 +80,8 @@ def test_everything_runs_and_one_interruption_ends_it(folder: Path, port: int) -
         assert "Traceback" not in program.log()
 
 
-def test_data_is_kept_and_a_kill_leaves_nothing(folder: Path, port: int) -> None:
-    """The next one has the answers of the one before; a second one is refused; after kill -9 all parts end."""
+def _has_the_data(folder: Path, port: int) -> None:
+    """A second one beside it is refused; ``up()`` ends it by kill -9."""
     with up(folder, port, "--without", "flower", "--without", "beat", "--without", "gateway") as program:
         with closing(redis.Redis(port=port)) as client:
             wait_until(lambda: program.alive() and _states(client) == ["SUCCESS"], timeout_s=WAIT_S)
