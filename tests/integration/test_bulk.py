@@ -45,8 +45,9 @@ def generate(shared_app: Celery) -> GenerateTask:
 
 
 @pytest.fixture(scope="module")
-def node(shared_worker: StartWorker) -> Worker:
-    return shared_worker("-c", "8", "-B", "-s", "/dev/null", env={"CELERY_MLX_MODELS": MODEL})
+def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    schedule = str(tmp_path_factory.mktemp("beat") / "schedule")
+    return shared_worker("-c", "8", "-B", "-s", schedule, env={"CELERY_MLX_MODELS": MODEL})
 
 
 def batch(folder: Path, count: int, **body: Any) -> Path:
