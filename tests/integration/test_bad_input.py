@@ -55,7 +55,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop": ["x"] * 17}, "stop=['x'"),
     ({"stop": ["x" * 257]}, "stop=['xxx"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs=21"),
-    ({"tools": [{"type": "function"}]}, "tools: not a field of generate"),
+    ({"tools": [{"type": "function"}]}, "tools[0]['function']: field required"),
     ({"response_format": {}}, "response_format['type']"),
     ({"response_format": {"type": "json_schema"}}, "response_format={'type': 'json_schema'}: has no json_schema"),
     ({"response_format": {"type": "json_object"}, "regex": "a"}, "response_format and regex are set"),
