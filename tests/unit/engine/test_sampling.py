@@ -12,7 +12,8 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from tasks.engine.sampling.sampler import LOWEST_LOGPROB, BatchSampler, check_sampling
+from tasks.engine.sampling.sampler import BatchSampler, check_sampling
+from tasks.engine.sampling.scores import LOWEST_LOGPROB
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 

@@ -1,0 +1,104 @@
+"""What changes logits before a token is chosen: bias, penalties and grammars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from tasks.engine.constraint import masks
+from tasks.engine.sampling import drawing
+from tasks.engine.sampling.part import Part
+from tasks.engine.sampling.row import Slot, stack
+
+if TYPE_CHECKING:
+    from tasks.engine.sampling.row import Row
+
+#: What a repetition penalty is bounded by: a stronger one changes nothing but that logits overflow.
+MOST_REPETITION_PENALTY = 1e6
+
+
+class Biased(Part):
+    """Rows with ``logit_bias``."""
+
+    def __init__(self, rows: list[Row], chosen: list[int]) -> None:
+        super().__init__(rows, chosen)
+        biases = [(n, *bias) for n, row in enumerate(self.rows) for bias in row.sampling.logit_bias.items()]
+        places, ids, values = zip(*biases, strict=True)
+        self._places = mx.array(places)
+        self._ids = mx.array(ids)
+        self._values = mx.array(values, dtype=mx.float32)
+
+    @staticmethod
+    def takes(row: Row) -> bool:
+        """See :class:`Part`."""
+        return bool(row.sampling.logit_bias)
+
+    def adjust(self, logits: mx.array) -> mx.array:
+        """These rows\' logits, changed, ``[rows, vocabulary]``."""
+        return logits.at[self._places, self._ids].add(self._values)
+
+
+class Repeating(Part):
+    """Rows with a repetition penalty."""
+
+    def __init__(self, rows: list[Row], chosen: list[int]) -> None:
+        super().__init__(rows, chosen)
+        self._penalty = self.column(
+            lambda row: min(max(row.sampling.repetition_penalty, 1 / MOST_REPETITION_PENALTY), MOST_REPETITION_PENALTY)
+        )
+
+    @staticmethod
+    def takes(row: Row) -> bool:
+        """See :class:`Part`."""
+        return row.seen is not None
+
+    def adjust(self, logits: mx.array) -> mx.array:
+        """These rows\' logits, changed, ``[rows, vocabulary]``."""
+        places = self.column(lambda row: row.context_tokens if row.has_drawn else 0)[:, 0]
+        seen = stack([row.seen for row in self.rows if row.seen])
+        seen = seen.at[mx.arange(len(self.rows)), self.latest()].maximum(places)
+        for index, row in enumerate(self.rows):
+            row.seen = Slot(seen, index)
+        before = self.column(lambda row: max(0, row.context_tokens - row.sampling.repetition_context_size))
+        return drawing.penalise_repeats(logits, seen > before, self._penalty)
+
+
+class Counted(Part):
+    """Rows with a presence or frequency penalty."""
+
+    def __init__(self, rows: list[Row], chosen: list[int]) -> None:
+        super().__init__(rows, chosen)
+        self._presence = self.column(lambda row: row.sampling.presence_penalty)
+        self._frequency = self.column(lambda row: row.sampling.frequency_penalty)
+
+    @staticmethod
+    def takes(row: Row) -> bool:
+        """See :class:`Part`."""
+        return row.counts is not None
+
+    def adjust(self, logits: mx.array) -> mx.array:
+        """These rows\' logits, changed, ``[rows, vocabulary]``."""
+        more = self.column(lambda row: row.has_drawn)[:, 0]
+        counts = stack([row.counts for row in self.rows if row.counts])
+        counts = counts.at[mx.arange(len(self.rows)), self.latest()].add(more)
+        for index, row in enumerate(self.rows):
+            row.counts = Slot(counts, index)
+        return drawing.penalise_counts(logits, counts, self._presence, self._frequency)
+
+
+class Constrained(Part):
+    """Rows with a grammar."""
+
+    def __init__(self, rows: list[Row], chosen: list[int]) -> None:
+        super().__init__(rows, chosen)
+        self._matchers = [row.matcher for row in self.rows if row.matcher is not None]
+
+    @staticmethod
+    def takes(row: Row) -> bool:
+        """See :class:`Part`."""
+        return row.matcher is not None
+
+    def adjust(self, logits: mx.array) -> mx.array:
+        """These rows\' logits, changed, ``[rows, vocabulary]``."""
+        return masks.apply(logits, masks.fill(self._matchers, logits.shape[-1]))
