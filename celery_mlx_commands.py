@@ -48,7 +48,7 @@ class _Lazy(click.Command):
         """The context of the command itself."""
         assert self.name is not None
         command: click.Command = getattr(import_module(f"celery_mlx.cli.{self.name}"), self.name)
-        command.params.extend(each for each in self.params if each not in command.params)  # an application's own
+        command.params.extend(param for param in self.params if param not in command.params)  # an application's own
         return command.make_context(info_name, args, parent, **extra)
 
 

@@ -112,7 +112,7 @@ class RedisUrl:
         who = f"{quote(self.user, safe='')}{secret}@" if self.user or secret else ""
         if self.scheme == "unix":
             return f"unix://{who}{quote(self.path)}?db={self.database}"
-        places = ",".join(_place(*each) for each in self.sentinels or ((self.host, self.port),))
+        places = ",".join(_place(*sentinel) for sentinel in self.sentinels or ((self.host, self.port),))
         values = (self.master_name, self.sentinel_user, self.sentinel_password)
         named = urlencode([(name, value) for name, value in zip(SENTINEL, values, strict=True) if value])
         query = "&".join(filter(None, (named, urlencode(self.tls, safe="/"))))
@@ -125,7 +125,7 @@ class RedisUrl:
         login = {"username": self.sentinel_user, "password": self.sentinel_password}
         tls = {"ssl": True, **dict(self.tls)} if self.tls else {}
         return {
-            "sentinels": [list(each) for each in self.sentinels],
+            "sentinels": [list(sentinel) for sentinel in self.sentinels],
             "master_name": self.master_name,
             "sentinel_kwargs": {name: value for name, value in login.items() if value} | tls,
         }
@@ -141,7 +141,7 @@ def without_password(text: str) -> str:
     Only parts that are certainly not secret are shown. If an unescaped character makes the end of the password ambiguous, the
     scheme alone is shown.
     """
-    return "; ".join(_shown(each) for each in _NEXT.split(text.strip()))
+    return "; ".join(_shown(word) for word in _NEXT.split(text.strip()))
 
 
 def _shown(text: str) -> str:
@@ -152,7 +152,7 @@ def _shown(text: str) -> str:
     scheme, authority, path, query, fragment = found.groups(default="")
     who, at, rest = authority.rpartition("@")
     kind = SCHEMES.get(scheme.lower())
-    places = [_PLACE.fullmatch(each) for each in (rest.split(",") if kind in SENTINELS else [rest])]
+    places = [_PLACE.fullmatch(word) for word in (rest.split(",") if kind in SENTINELS else [rest])]
     if "@" in path + query + fragment or any(place is None or (place[2] and not place[1]) for place in places):
         return f"{scheme}://{HIDDEN}"
     if kind == "unix":
@@ -184,12 +184,12 @@ def _shown_query(query: str) -> str:
 
 
 def _parsed(text: str) -> RedisUrl:
-    first, *others = [_parsed_once(each) for each in _NEXT.split(text)]
-    for each in others:
+    first, *others = [_parsed_once(word) for word in _NEXT.split(text)]
+    for other in others:
         # Celery names each Sentinel by a URL of its own.
-        if not first.sentinels or replace(each, sentinels=first.sentinels) != first:
+        if not first.sentinels or replace(other, sentinels=first.sentinels) != first:
             raise _Unusable("several servers are named, and queues, results and journals must be on one: name one")
-    return replace(first, sentinels=tuple(place for each in (first, *others) for place in each.sentinels))
+    return replace(first, sentinels=tuple(place for url in (first, *others) for place in url.sentinels))
 
 
 def _parsed_once(text: str) -> RedisUrl:
@@ -221,7 +221,7 @@ def _parsed_once(text: str) -> RedisUrl:
         url,
         host="",
         port=0,
-        sentinels=tuple(_host_and_port(each, SENTINEL_PORT) for each in rest.split(",")),
+        sentinels=tuple(_host_and_port(word, SENTINEL_PORT) for word in rest.split(",")),
         master_name=parameters.pop("master_name", "") or MASTER_NAME,
         sentinel_user=parameters.pop("sentinel_username", ""),
         sentinel_password=parameters.pop("sentinel_password", ""),

@@ -111,13 +111,13 @@ def _check_headers(headers: dict[str, Any]) -> None:
         raise InvalidRequest(f"headers.ignore_result is {headers['ignore_result']!r:.60}: expected true or false")
     limits = headers.get("timelimit")
     if limits is not None and not (
-        isinstance(limits, list) and len(limits) == 2 and all(each is None or _is_limit(each) for each in limits)
+        isinstance(limits, list) and len(limits) == 2 and all(limit is None or _is_limit(limit) for limit in limits)
     ):
         raise InvalidRequest(f"headers.timelimit is {limits!r:.60}: expected two numbers of seconds, or null")
     stamps, names = headers.get("stamps"), headers.get("stamped_headers")
     if stamps is not None and not isinstance(stamps, dict):
         raise InvalidRequest(f"headers.stamps: expected an object, found {_kind(stamps)}")
-    if names is not None and not (isinstance(names, list) and all(isinstance(each, str) for each in names)):
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InvalidRequest(f"headers.stamped_headers: expected a list of strings, found {_kind(names)}")
 
 
@@ -149,8 +149,8 @@ def _check_options(options: Any) -> None:
             continue
         if not isinstance(followers, list):
             raise InvalidRequest(f"body[2].{name}: expected a list of signatures, found {_kind(followers)}")
-        for each in followers:
-            _check_signature(name, each)
+        for follower in followers:
+            _check_signature(name, follower)
     if options.get("chord") is not None:
         _check_signature("chord", options["chord"])
 

@@ -33,7 +33,7 @@ def fingerprint(previous: Any, values: Mapping[str, Any]) -> str:
 def _said(previous: Any) -> Any:
     """An answer's text: its times and its worker are others where it is delivered again."""
     if isinstance(previous, list | tuple):
-        return [_said(each) for each in previous]
+        return [_said(answer) for answer in previous]
     return previous.get("text") if isinstance(previous, dict) else previous
 
 

@@ -87,7 +87,9 @@ class Ledger:
             return []
         with translated("reading the ledger"):
             overdue = dict(self._overdue())
-            self._seen = {each: at for each, at in self._seen.items() if started - at < SEEN_S and each in overdue}
+            self._seen = {
+                task_id: at for task_id, at in self._seen.items() if started - at < SEEN_S and task_id in overdue
+            }
             wanted = overdue.keys() - self._seen.keys()
             if wanted:
                 lists = {json.loads(overdue[task_id]) for task_id in wanted if overdue[task_id]}

@@ -36,7 +36,7 @@ class QueueDepth:
 
 def list_of(queue: str, priority: int) -> str:
     """The Redis list in which kombu keeps a queue's messages of one priority."""
-    step = max((each for each in PRIORITY_STEPS if each <= priority), default=PRIORITY_STEPS[0])
+    step = max((possible for possible in PRIORITY_STEPS if possible <= priority), default=PRIORITY_STEPS[0])
     return f"{queue}{SEPARATOR}{step}" if step else queue
 
 
@@ -50,7 +50,7 @@ def aside_list(queue: str, priority: int, model: str) -> str:
 
     Kombu takes what is before the last separator for the queue's name.
     """
-    step = max((each for each in PRIORITY_STEPS if each <= priority), default=PRIORITY_STEPS[0])
+    step = max((possible for possible in PRIORITY_STEPS if possible <= priority), default=PRIORITY_STEPS[0])
     return f"{queue}{SEPARATOR}{step}{FOR_MODEL}{model}"
 
 
@@ -76,27 +76,27 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
             queue, _ = queue_and_model(name)
             if queue in lists:
                 lists[queue].append(name)
-        flat = [each for of_queue in lists.values() for each in of_queue]
+        flat = [name for of_queue in lists.values() for name in of_queue]
         pipeline = client.pipeline(transaction=False)
         pipeline.time()
-        for each in flat:
-            pipeline.llen(each)
-            pipeline.lindex(each, -1)
+        for name in flat:
+            pipeline.llen(name)
+            pipeline.lindex(name, -1)
         for queue in lists:
             pipeline.zcard(keys.scheduled(queue))
         # A key of another type answers with an error of its own, which must not hide the other queues.
         (seconds, microseconds), *answers = pipeline.execute(raise_on_error=False)
         found, scheduled = answers[: 2 * len(flat)], dict(zip(lists, answers[2 * len(flat) :], strict=True))
-        heads = [_headers(each) for each in found[1::2]]
+        heads = [_headers(message) for message in found[1::2]]
         submitted = dict(zip(flat, _submitted(client, heads), strict=True))
     now = seconds + microseconds / 1e6
-    lengths = {each: count if isinstance(count, int) else 0 for each, count in zip(flat, found[::2], strict=True)}
-    ages = {each: max(0.0, now - at) for each, at in submitted.items() if at is not None}
+    lengths = {name: count if isinstance(count, int) else 0 for name, count in zip(flat, found[::2], strict=True)}
+    ages = {name: max(0.0, now - at) for name, at in submitted.items() if at is not None}
     return [
         QueueDepth(
             queue,
-            sum(lengths[each] for each in of_queue),
-            max((ages[each] for each in of_queue if each in ages), default=None),
+            sum(lengths[name] for name in of_queue),
+            max((ages[name] for name in of_queue if name in ages), default=None),
             scheduled[queue] if isinstance(scheduled[queue], int) else 0,
         )
         for queue, of_queue in lists.items()

@@ -69,14 +69,15 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
         with translated(f"restoring what {identity} held"):
             done = script(
                 [keys.unacked(identity), keys.unacked_index(identity), keys.LEDGER],
-                [
-                    field
-                    for each in page
-                    for field in (each.tag, each.list_name, each.message, each.task_id if is_ours(each.task) else "")
-                ],
+                [field for message in page for field in _fields(message)],
             )
-        restored += [each.task_id for each, mine in zip(page, done, strict=True) if mine and each.list_name]
+        restored += [message.task_id for message, mine in zip(page, done, strict=True) if mine and message.list_name]
     return restored[::-1]
+
+
+def _fields(message: Held) -> tuple[str, str, str, str]:
+    """What restore.lua is told of a message; an id only of a request, which the ledger misses."""
+    return message.tag, message.list_name, message.message, message.task_id if is_ours(message.task) else ""
 
 
 def read_held(client: redis.Redis, tag: str, payload: bytes | str) -> Held:

@@ -193,7 +193,7 @@ class Job:
         finished = [self._finished(bad, error=bad.error) for bad in self._ahead.read()]
         for queue in self._ahead.queues:
             self._send(queue)
-        finished += [each for ended in self._requests.ended(self._flight.task_ids) for each in self._take(ended)]
+        finished += [answer for ended in self._requests.ended(self._flight.task_ids) for answer in self._take(ended)]
         self._look_for_lost()
         return finished
 
@@ -248,15 +248,15 @@ class Job:
             return []
 
     def _write(self, finished: list[Finished]) -> None:
-        records = [each.record() for each in finished]
+        records = [answer.record() for answer in finished]
         if self._output is not None and records:
             self._output.write(records)
-        for each, record in zip(finished, records, strict=True):
-            self.done.add(each.line.number, record)
-            self._flight.finish(each.line.number)
+        for answer, record in zip(finished, records, strict=True):
+            self.done.add(answer.line.number, record)
+            self._flight.finish(answer.line.number)
 
     def _forget(self, finished: list[Finished]) -> None:
-        sent = [each.task_id for each in finished if isinstance(each.line, Line)]
+        sent = [answer.task_id for answer in finished if isinstance(answer.line, Line)]
         if sent:
             with suppress(GenerationError):  # it expires
                 self._requests.forget(sent)

@@ -85,7 +85,9 @@ class Records:
             return None
         kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
         known = {
-            each.name: kinds[str(each.type)](values[each.name]) for each in fields(JobRecord) if each.name in values
+            field_.name: kinds[str(field_.type)](values[field_.name])
+            for field_ in fields(JobRecord)
+            if field_.name in values
         }
         return JobRecord(**known)
 

@@ -45,7 +45,7 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
         return {**values, "prompt": prompt.replace(PREVIOUS, text) if PREVIOUS in prompt else prompt + text}
     if not isinstance(messages, list | None):
         return values  # which parse refuses
-    told = [_replaced(each, text) for each in messages or []]
+    told = [_replaced(message, text) for message in messages or []]
     if told == (messages or []):
         told.append({"role": "user", "content": text})
     return {**values, "messages": told}
@@ -79,7 +79,7 @@ def text_of(previous: Any) -> str:
         if isinstance(previous, str):
             return previous
         if isinstance(previous, list | tuple):
-            return "\n\n".join(text_of(each) for each in previous)
+            return "\n\n".join(text_of(answer) for answer in previous)
         return str(previous["text"])
     except (TypeError, KeyError, RecursionError):
         if isinstance(previous, dict) and "role" in previous:

@@ -191,7 +191,7 @@ def _is_sound(token: Token) -> bool:
         isinstance(token.index, int)
         and token.index >= 0
         and isinstance(token.ids, list)
-        and all(isinstance(each, int) and 0 <= each < _MOST_IDS for each in token.ids)
+        and all(isinstance(id_, int) and 0 <= id_ < _MOST_IDS for id_ in token.ids)
         and isinstance(token.text, str)
         and isinstance(token.kind, str)
         and isinstance(token.logprobs, list | None)

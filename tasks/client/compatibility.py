@@ -182,4 +182,4 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
     """Whether it is one of these; ``True`` is not 1 here."""
-    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+    return any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in values)

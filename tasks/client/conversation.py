@@ -151,7 +151,7 @@ class ChatMessage(BaseModel):
     @property
     def size_bytes(self) -> int:
         """The length in UTF-8 of what the model is to read of it."""
-        calls = [to_compact_json(each.function.model_dump()) for each in self.tool_calls or ()]
+        calls = [to_compact_json(call.function.model_dump()) for call in self.tool_calls or ()]
         return sum(len(text.encode()) for text in (self.text, self.reasoning_content or "", *calls))
 
     def for_template(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class ChatMessage(BaseModel):
             found["name"] = self.name
         if self.tool_calls:
             found["content"] = self.text or None
-            found["tool_calls"] = [each.model_dump(exclude_none=True) for each in self.tool_calls]
+            found["tool_calls"] = [call.model_dump(exclude_none=True) for call in self.tool_calls]
         if self.reasoning_content is not None:
             found["reasoning_content"] = self.reasoning_content
         if self.tool_call_id is not None:

@@ -52,7 +52,7 @@ def _inputs(value: Any) -> tuple[Input, ...]:
             "input", f"{len(value)} inputs; the limit is {MAX_INPUTS}; send several requests, as a group"
         )
     inputs = tuple(_input(place, each) for place, each in enumerate(value))
-    size = sum(len(each.encode()) if isinstance(each, str) else 4 * len(each) for each in inputs)
+    size = sum(len(item.encode()) if isinstance(item, str) else 4 * len(item) for item in inputs)
     if size > MAX_PROMPT_BYTES:
         raise PydanticCustomError(
             "input", f"{size} bytes in all; the limit is {MAX_PROMPT_BYTES}; send several requests, as a group"
@@ -160,7 +160,7 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
         return values
     if "input" in values:
         raise InvalidRequest("input is set, and a task before this one has an answer: leave input out, or use .si(…)")
-    texts = [text_of(each) for each in previous] if isinstance(previous, list | tuple) else [text_of(previous)]
+    texts = [text_of(answer) for answer in previous] if isinstance(previous, list | tuple) else [text_of(previous)]
     return {**values, "input": texts}
 
 

@@ -73,7 +73,7 @@ class Groups:
         try:
             yield Member(collector or producer, group.task_ids)
         except GenerationError as error:
-            unsent = [task_id for each in group.collectors.values() for task_id in each.submission.clear()]
+            unsent = [task_id for sender in group.collectors.values() for task_id in sender.submission.clear()]
             self._take_back(group, unsent, error)
             raise
         if collector is not None and collector.submission.is_full:

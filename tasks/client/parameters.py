@@ -148,8 +148,8 @@ class Parameters(BaseModel):
     def _stop_is_bounded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(value) > MAX_STOPS:
             raise PydanticCustomError("stop", f"at most {MAX_STOPS} stop strings, got {len(value)}")
-        for each in value:
-            if not 1 <= len(each) <= MAX_STOP_CHARACTERS:
+        for text in value:
+            if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
                 raise PydanticCustomError("stop", f"each stop string has 1 to {MAX_STOP_CHARACTERS} characters")
         return value
 
@@ -163,7 +163,7 @@ class Parameters(BaseModel):
             raise PydanticCustomError(
                 "prompt", "reasoning_effort is for a chat template, and a prompt has none: send messages"
             )
-        if self.messages is not None and not any(each.text for each in self.messages):
+        if self.messages is not None and not any(message.text for message in self.messages):
             raise PydanticCustomError("prompt", "messages=[…] has no text: give at least one message with content")
         if self.prompt is not None and not self.prompt:
             raise PydanticCustomError("prompt", "prompt='' is empty: give some text")
@@ -222,7 +222,7 @@ class Parameters(BaseModel):
         Args:
             model: the model's own defaults, for fields that neither the request nor the catalogue sets.
         """
-        ours = {each.name: getattr(self, each.name) for each in fields(Sampling)}
+        ours = {field_.name: getattr(self, field_.name) for field_ in fields(Sampling)}
         return Sampling(
             **ours | {name: value for name, value in (model or {}).items() if name not in self.model_fields_set}
         )

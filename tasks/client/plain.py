@@ -109,7 +109,7 @@ def _opened(value: Any) -> Any:
     if isinstance(value, type):
         return None
     if is_dataclass(value):
-        return {each.name: getattr(value, each.name) for each in fields(value)}
+        return {field_.name: getattr(value, field_.name) for field_ in fields(value)}
     try:
         if callable(getattr(kind, "model_dump", None)):
             return value.model_dump(mode="json", by_alias=True, warnings=False)

@@ -11,7 +11,7 @@ def redact(values: dict[str, Any]) -> str:
     # The model first: monitors cut long lines.
     for name, value in sorted(values.items(), key=lambda item: item[0] != "model"):
         if name == "messages" and isinstance(value, list):
-            characters = sum(len(str(each.get("content") or "")) for each in value if isinstance(each, dict))
+            characters = sum(len(str(message.get("content") or "")) for message in value if isinstance(message, dict))
             shown.append(f"messages=<{len(value)} messages, {characters} characters>")
         elif name == "prompt":
             shown.append(f"prompt=<{len(str(value))} characters>")

@@ -136,7 +136,7 @@ def as_response_format(value: Any) -> Any:
 def _closed(schema: Any) -> Any:
     """The schema with each object that has properties closed to others, unless it says what others may be."""
     if isinstance(schema, list):
-        return [_closed(each) for each in schema]
+        return [_closed(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     closed = {name: _closed(value) for name, value in schema.items()}

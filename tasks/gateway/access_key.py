@@ -47,7 +47,7 @@ class AccessKey:
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
         """The record out of JSON; fields of later versions are left out."""
-        known = {each.name for each in fields(cls)}
+        known = {field_.name for field_ in fields(cls)}
         values = {name: value for name, value in json.loads(text).items() if name in known}
         return cls(**{**values, "models": tuple(values.get("models", ()))})
 

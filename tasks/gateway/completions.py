@@ -39,7 +39,7 @@ def parse(body: Mapping[str, Any]) -> Order:
     return Order(
         kind="completion",
         model=values["model"],
-        values=[each for prompt in prompts for each in several({**values, "prompt": prompt}, count)],
+        values=[values_ for prompt in prompts for values_ in several({**values, "prompt": prompt}, count)],
         stream=stream,
         include_usage=include_usage,
         echo={"prompts": len(prompts)},
@@ -49,7 +49,7 @@ def parse(body: Mapping[str, Any]) -> Order:
 def _prompts(body: Mapping[str, Any]) -> list[str]:
     prompt = body.get("prompt")
     prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, list) or not prompts or not all(isinstance(each, str) for each in prompts):
+    if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
         raise InvalidRequest("prompt: use a text, or a list of texts; token ids are not taken")
     if len(prompts) > MAX_CHOICES:
         raise InvalidRequest(f"prompt: at most {MAX_CHOICES} texts, got {len(prompts)}")
@@ -124,8 +124,8 @@ def _logprobs(logprobs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not logprobs:
         return None
     return {
-        "tokens": [each["token"] for each in logprobs],
-        "token_logprobs": [each["logprob"] for each in logprobs],
-        "top_logprobs": [{top["token"]: top["logprob"] for top in each["top_logprobs"]} for each in logprobs],
+        "tokens": [logprob["token"] for logprob in logprobs],
+        "token_logprobs": [logprob["logprob"] for logprob in logprobs],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in logprob["top_logprobs"]} for logprob in logprobs],
         "text_offset": [],
     }

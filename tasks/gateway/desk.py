@@ -108,7 +108,7 @@ class Desk:
     async def cancel(self, ticket: Ticket) -> None:
         """Free the places that a request has in its workers' batches."""
         try:
-            await asyncio.gather(*(asyncio.to_thread(each.revoke, terminate=True) for each in ticket.results))
+            await asyncio.gather(*(asyncio.to_thread(result.revoke, terminate=True) for result in ticket.results))
         except GenerationError as error:
             logger.warning("%s could not be cancelled: %s", ticket.record.id, error)
 
@@ -153,7 +153,7 @@ class Desk:
 
     def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
         task = self._task(record.kind)
-        return Ticket(record, key, [task.AsyncResult(each) for each in record.task_ids], headers)
+        return Ticket(record, key, [task.AsyncResult(id_) for id_ in record.task_ids], headers)
 
     def _task(self, kind: str) -> GenerateTask:
         return self._embed if kind == "embedding" else self._generate

@@ -43,7 +43,7 @@ class Order:
             return self.prompt_bytes // BYTES_A_TOKEN
         most = [values.get("max_tokens") for values in self.values]
         return self.prompt_bytes // BYTES_A_TOKEN + sum(
-            each if isinstance(each, int) else MAX_TOKENS_DEFAULT for each in most
+            asked if isinstance(asked, int) else MAX_TOKENS_DEFAULT for asked in most
         )
 
     @property

@@ -39,5 +39,5 @@ class Record:
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
         """The record out of JSON; fields of later versions are left out."""
-        known = {each.name for each in fields(cls)}
+        known = {field_.name for field_ in fields(cls)}
         return cls(**{name: value for name, value in json.loads(text).items() if name in known})

@@ -86,7 +86,7 @@ class OpenItem:
             return {**self.begun(), "status": "completed", "content": [thought]}
         part: dict[str, Any] = {"type": "output_text", "text": self.text, "annotations": []}
         if self._logprobs:
-            part["logprobs"] = [_logprob(each) for each in self._logprobs]
+            part["logprobs"] = [_logprob(logprob) for logprob in self._logprobs]
         return {**self.begun(), "status": "completed", "content": [part]}
 
 

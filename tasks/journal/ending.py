@@ -24,7 +24,7 @@ def after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | E
     """The entry as it stands after these: numbered, and counting what they hold."""
     if isinstance(entry, Error):
         return replace(entry, attempt=attempt)
-    prompt_tokens = next((each.prompt_tokens for each in entries if isinstance(each, Start)), 0)
+    prompt_tokens = next((earlier.prompt_tokens for earlier in entries if isinstance(earlier, Start)), 0)
     tokens = contiguous(entries)
     index = sum(len(token.ids) for token in tokens)
     reasoning_tokens = sum(len(token.ids) for token in tokens if token.kind == "reasoning")

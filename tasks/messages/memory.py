@@ -55,7 +55,7 @@ class KvSize:
             bytes_per_token=self.bytes_per_token * factor,
             bytes_per_row=self.bytes_per_row * factor,
             wide_bytes_per_row=self.wide_bytes_per_row,
-            windows=tuple(KvWindow(each.tokens, each.bytes_per_token * factor) for each in self.windows),
+            windows=tuple(KvWindow(window.tokens, window.bytes_per_token * factor) for window in self.windows),
         )
 
 

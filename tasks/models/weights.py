@@ -132,7 +132,7 @@ def _tensors(path: Path, header: dict[str, Any]) -> Iterator[Tensor]:
         if name == "__metadata__":
             continue
         try:
-            shape = [int(each) for each in described["shape"]]
+            shape = [int(length) for length in described["shape"]]
             start, end = map(int, described["data_offsets"])
             tensor = Tensor(name, described["dtype"], shape, start, end)
         except (ValueError, KeyError, TypeError, OverflowError) as error:

@@ -220,7 +220,7 @@ class Registry:
         records = sorted(
             (decode_record(text(node), payload) for node, payload in stored.items()), key=lambda record: record.node
         )
-        leases = self.leases([each.identity for each in records if isinstance(each, WorkerRecord)])
+        leases = self.leases([kept.identity for kept in records if isinstance(kept, WorkerRecord)])
         return Reading(seconds + microseconds / 1e6, records, leases)
 
     def records(self) -> list[WorkerRecord | Unreadable]:
@@ -232,8 +232,8 @@ class Registry:
         if not identities:
             return {}
         with translated("reading leases"):
-            values: Any = self.client.mget([keys.alive(each) for each in identities])
-        return {each: text(value) for each, value in zip(identities, values, strict=True) if value is not None}
+            values: Any = self.client.mget([keys.alive(identity) for identity in identities])
+        return {identity: text(value) for identity, value in zip(identities, values, strict=True) if value is not None}
 
     def connections(self, leases: Mapping[str, str]) -> Connections:
         """Which of these workers' connections exist under the number in their lease and with their name.
@@ -247,8 +247,8 @@ class Registry:
                 listed: Any = self.client.client_list(client_id=list(numbers)) if numbers else []
             except NoPermissionError:
                 return Connections(server["run_id"], float(server["uptime_in_seconds"]), None)
-        names = {each["id"]: each["name"] for each in listed}
-        present = {each for each, number in leases.items() if names.get(number) == keys.connection(each)}
+        names = {client["id"]: client["name"] for client in listed}
+        present = {identity for identity, number in leases.items() if names.get(number) == keys.connection(identity)}
         return Connections(server["run_id"], float(server["uptime_in_seconds"]), frozenset(present))
 
     def history(self, n: int = HISTORY_LENGTH) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ class Endpoint:
 
     def is_same_server(self, other: Endpoint) -> bool:
         """Whether both lead to one database of one server, be it with other options for TLS."""
-        first, second = (replace(each.parsed, scheme="redis", tls=()) for each in (self, other))
+        first, second = (replace(endpoint.parsed, scheme="redis", tls=()) for endpoint in (self, other))
         return first == second
 
     def __str__(self) -> str:
@@ -230,7 +230,7 @@ def _endpoint(text: str, name: str, tls: Any, transport_options: Any) -> Endpoin
         url = _with_sentinels(url, transport_options or {})
     options = dict(tls) if isinstance(tls, dict) else {}
     if options:
-        asked = tuple((each, value) for each, value in url.tls if each not in options)
+        asked = tuple((option, value) for option, value in url.tls if option not in options)
         url = replace(url, scheme="rediss+sentinel" if url.sentinels else "rediss", tls=asked)
     return Endpoint(str(url), tuple(sorted(options.items())))
 

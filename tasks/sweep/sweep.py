@@ -142,7 +142,7 @@ class Sweep(threading.Thread):
         look = self._look()
         buried = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._bury(verdict)}
         if self._watch.believes_leases(look.at):
-            self._return_work({each.identity for each in look.workers} - buried)
+            self._return_work({worker.identity for worker in look.workers} - buried)
         if look.at >= self._ledger_at:
             self._ledger_at = look.at + LEDGER_INTERVAL_S
             self._send_again()
@@ -171,9 +171,9 @@ class Sweep(threading.Thread):
             stored: Any = self._client.hgetall(keys.WORKERS)
         self._parsed = {node: self._parse(node, payload) for node, payload in stored.items()}
         workers = [worker for _, worker in self._parsed.values() if worker is not None]
-        leases = self._registry.leases([each.identity for each in workers])
+        leases = self._registry.leases([seen.identity for seen in workers])
         connections = self._registry.connections(leases)
-        workers = [Seen(each.node, each.boot, each.beat_at, leases.get(each.identity)) for each in workers]
+        workers = [Seen(seen.node, seen.boot, seen.beat_at, leases.get(seen.identity)) for seen in workers]
         return Look(at, seconds + microseconds / 1e6, workers, connections)
 
     def _parse(self, node: bytes, payload: bytes) -> tuple[bytes, Seen | None]:

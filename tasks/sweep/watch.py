@@ -108,8 +108,8 @@ class Watch:
         absent = set()
         if present is not None:
             # A worker without a number in its lease has no connection that could be missed.
-            absent = {each.identity for each in look.workers if each.lease and each.identity not in present}
-        self._absent_since = {each: self._absent_since.get(each, look.at) for each in absent}
+            absent = {worker.identity for worker in look.workers if worker.lease and worker.identity not in present}
+        self._absent_since = {identity: self._absent_since.get(identity, look.at) for identity in absent}
 
     def _reason(self, worker: Seen, look: Look) -> str:
         since = self._absent_since.get(worker.identity)

@@ -234,7 +234,7 @@ class InferenceWorker:
         """The record as it is now."""
         metrics = self.metrics.snapshot()
         rates = {model: each["tokens_per_s"] for model, each in metrics["models"].items()}
-        states = [replace(each, tokens_per_s=rates.get(each.model, 0.0)) for each in self.engines.states()]
+        states = [replace(state, tokens_per_s=rates.get(state.model, 0.0)) for state in self.engines.states()]
         status, reason = self._status()
         return WorkerRecord(
             node=self.node,
@@ -248,7 +248,7 @@ class InferenceWorker:
             slots=dict(self.room.limits),
             busy=self.room.busy(),
             paused=self.room.closed,
-            models=[each.model for each in states if each.state == "ready"],
+            models=[state.model for state in states if state.state == "ready"],
             unknown_models=list(self.engines.unknown),
             tiers=self.tiers(),
             engines=states,

@@ -134,7 +134,7 @@ class Stack:
             return True
         pid = self._processes["worker"].pid
         with closing(connect(self._url)) as client:
-            return any(isinstance(each, WorkerRecord) and each.pid == pid for each in Registry(client).records())
+            return any(isinstance(record, WorkerRecord) and record.pid == pid for record in Registry(client).records())
 
     def _log(self, part: Part) -> Path:
         return self._logs / f"{part.name}.log"

@@ -55,8 +55,8 @@ class TextTokens:
         if prompt is None:
             prompt = self._prompt(input_type)
         unpooled = 0 if self._recipe.include_prompt or not prompt else self._prompt_tokens(prompt)
-        texts = iter(self._encode([prompt + each for each in inputs if isinstance(each, str)]))
-        rows = [Row(next(texts), unpooled) if isinstance(each, str) else Row(list(each)) for each in inputs]
+        texts = iter(self._encode([prompt + item for item in inputs if isinstance(item, str)]))
+        rows = [Row(next(texts), unpooled) if isinstance(item, str) else Row(list(item)) for item in inputs]
         for place, row in enumerate(rows):
             self._check(place, row.ids)
         return rows

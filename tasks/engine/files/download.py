@@ -152,17 +152,17 @@ def _plan(source: str, revision: str | None, http_most_bytes: int) -> Plan:
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(source, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT_S)
-    wanted = [each for each in info.siblings or [] if any(fnmatchcase(each.rfilename, pattern) for pattern in PATTERNS)]
+    wanted = [file for file in info.siblings or [] if any(fnmatchcase(file.rfilename, pattern) for pattern in PATTERNS)]
     if not wanted:
         raise ModelLoadFailed(f"model {source} has no files that mlx-lm could load: name another repository")
     folder = repository_folder(source) / "blobs"
     blobs = tuple(
-        Blob(each.rfilename, each.lfs.size, each.lfs.sha256, folder / each.lfs.sha256)
-        for each in wanted
-        if each.lfs is not None and each.lfs.size <= http_most_bytes
+        Blob(file.rfilename, file.lfs.size, file.lfs.sha256, folder / file.lfs.sha256)
+        for file in wanted
+        if file.lfs is not None and file.lfs.size <= http_most_bytes
     )
     names = {blob.name for blob in blobs}
-    return Plan(str(info.sha), blobs, sum(each.size or 0 for each in wanted if each.rfilename not in names))
+    return Plan(str(info.sha), blobs, sum(file.size or 0 for file in wanted if file.rfilename not in names))
 
 
 def _check_space(source: str, plan: Plan) -> None:

@@ -91,7 +91,7 @@ def _find_mkl() -> str | None:
     """The single dynamic library in the wheel ``mkl``, which puts it under ``lib`` of the environment."""
     if not _installed("mkl"):
         return None
-    files = [Path(str(each.locate())) for each in metadata.files("mkl") or () if each.name.startswith("libmkl_rt.so")]
+    files = [Path(str(file.locate())) for file in metadata.files("mkl") or () if file.name.startswith("libmkl_rt.so")]
     files += sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
     return next((str(path.resolve()) for path in files if path.is_file()), None)
 

@@ -45,7 +45,7 @@ class Scores:
             known = sum(score > -math.inf for score in scores) if constrained else len(scores)
             finite = [max(score, LOWEST_LOGPROB) for score in scores[: min(1 + count, known)]]
             (token_id, logprob), *likeliest = zip(row[: len(finite)], finite, strict=True)
-            top = tuple((each, self.text(each), score) for each, score in likeliest)
+            top = tuple((likely, self.text(likely), score) for likely, score in likeliest)
             yield uid, TokenLogprob(token_id, self.text(token_id), logprob, top)
 
 

@@ -33,18 +33,21 @@ def _as_it_is(messages: Conversation) -> Conversation:
 
 
 def _all_system(messages: Conversation) -> Conversation:
-    return [{**each, "role": SYSTEM} if each["role"] in INSTRUCTIONS else each for each in messages]
+    return [{**message, "role": SYSTEM} if message["role"] in INSTRUCTIONS else message for message in messages]
 
 
 def _system_first(messages: Conversation) -> Conversation:
     """All instructions as one system message at the beginning."""
     text = _instructions(messages)
-    return [{"role": SYSTEM, "content": text}, *(each for each in messages if each["role"] not in INSTRUCTIONS)]
+    return [
+        {"role": SYSTEM, "content": text},
+        *(message for message in messages if message["role"] not in INSTRUCTIONS),
+    ]
 
 
 def _in_first_user(messages: Conversation) -> Conversation:
     """All instructions at the beginning of the first message of the user."""
-    text, rest = _instructions(messages), [each for each in messages if each["role"] not in INSTRUCTIONS]
+    text, rest = _instructions(messages), [message for message in messages if message["role"] not in INSTRUCTIONS]
     for at, each in enumerate(rest):
         if each["role"] == USER and isinstance(each.get("content"), str):
             return [*rest[:at], {**each, "content": f"{text}\n\n{each['content']}"}, *rest[at + 1 :]]
@@ -52,7 +55,7 @@ def _in_first_user(messages: Conversation) -> Conversation:
 
 
 def _instructions(messages: Conversation) -> str:
-    return "\n\n".join(str(each.get("content") or "") for each in messages if each["role"] in INSTRUCTIONS)
+    return "\n\n".join(str(message.get("content") or "") for message in messages if message["role"] in INSTRUCTIONS)
 
 
 WAYS = (_as_it_is, _all_system, _system_first, _in_first_user)
@@ -79,9 +82,9 @@ class Roles:
         Raises:
             InvalidRequest: the template refuses it, or leaves an instruction out.
         """
-        if not any(each["role"] in INSTRUCTIONS for each in messages):
+        if not any(message["role"] in INSTRUCTIONS for message in messages):
             return _rendered(template, messages)
-        shape = tuple(each["role"] for each in messages)
+        shape = tuple(message["role"] for message in messages)
         if shape not in self._ways:
             if len(self._ways) >= MOST_SHAPES:
                 self._ways.clear()
@@ -104,14 +107,16 @@ class Roles:
             raise _refused(refusal, messages) from refusal
         if refusal is not None:
             raise refusal
-        lost = next(each["role"] for each in messages if each["role"] in INSTRUCTIONS)
+        lost = next(message["role"] for message in messages if message["role"] in INSTRUCTIONS)
         raise InvalidRequest(
             f"messages: the model's chat template leaves out messages of the role {lost!r}; say it in a message of the user"
         )
 
     def _candidates(self, messages: Conversation) -> Iterator[int]:
         """The ways to try. A template that does not name ``developer`` would write it down for a model that never saw it."""
-        foreign = any(each["role"] == DEVELOPER for each in messages) and DEVELOPER not in self.source and self.source
+        foreign = (
+            any(message["role"] == DEVELOPER for message in messages) and DEVELOPER not in self.source and self.source
+        )
         yield from range(1 if foreign else 0, len(WAYS))
 
 
@@ -121,7 +126,7 @@ def _marked(messages: Conversation) -> tuple[list[str], Conversation]:
         {**each, "content": f"text{at}of{len(messages)}"} if isinstance(each.get("content"), str) else each
         for at, each in enumerate(messages)
     ]
-    told = (each.get("content") for each in marked if each["role"] in INSTRUCTIONS)
+    told = (message.get("content") for message in marked if message["role"] in INSTRUCTIONS)
     return [content for content in told if isinstance(content, str)], marked
 
 

@@ -55,7 +55,7 @@ def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> C
     """
     if form.syntax.name not in _CALLS or (form.syntax.name == "mistral" and "[ARGS]" not in form.names):
         return None
-    functions = [each for each in tools.functions if tools.only in (None, each.name)]
+    functions = [called for called in tools.functions if tools.only in (None, called.name)]
     strict = True
     rules = [_start(form, tools, term), f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
     for number, function in enumerate(functions):

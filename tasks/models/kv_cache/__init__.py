@@ -35,7 +35,7 @@ def kv_size(config: Mapping[str, Any]) -> KvSize | None:
     states = [layer.state for layer in layers]
     return KvSize(
         bytes_per_token=sum(layer.values for layer in layers if layer.kind == "full") * VALUE_BYTES,
-        bytes_per_row=sum(each.values for each in states) * VALUE_BYTES,
-        wide_bytes_per_row=sum(each.wide_values for each in states) * STATE_BYTES,
+        bytes_per_row=sum(state.values for state in states) * VALUE_BYTES,
+        wide_bytes_per_row=sum(state.wide_values for state in states) * STATE_BYTES,
         windows=tuple(KvWindow(tokens, size) for tokens, size in windows.items()),
     )

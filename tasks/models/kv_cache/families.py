@@ -36,10 +36,10 @@ def _indexed(dims: Dimensions) -> list[Layer]:
 def _sparse(dims: Dimensions) -> list[Layer]:
     """MiniMax M3: sparse layers keep the keys of their index too."""
     kinds = dims.listed("layer_types") or [
-        "sparse" if each else "full" for each in dims.listed("sparse_attention_freq")
+        "sparse" if is_sparse else "full" for is_sparse in dims.listed("sparse_attention_freq")
     ]
     index = [dims.number("index_head_dim") if "sparse" in str(kind) else 0 for kind in kinds or [""] * dims.layers]
-    return [Layer("full", values_of(dims) + each) for each in index]
+    return [Layer("full", values_of(dims) + more) for more in index]
 
 
 def _doubled(dims: Dimensions) -> list[Layer]:
@@ -64,8 +64,8 @@ def _by_layer(dims: Dimensions) -> list[Layer]:
 
 def _searched(dims: Dimensions) -> list[Layer]:
     """Nemotron NAS: blocks without attention, and blocks whose heads are grouped otherwise."""
-    attention = [each.get("attention") or {} for each in dims.listed("block_configs") if isinstance(each, dict)]
-    groups = [whole(each.get("n_heads_in_group")) for each in attention]
+    attention = [block.get("attention") or {} for block in dims.listed("block_configs") if isinstance(block, dict)]
+    groups = [whole(described.get("n_heads_in_group")) for described in attention]
     return [Layer("full", dims.heads // group * 2 * dims.head_dim) for group in groups if group]
 
 
@@ -74,7 +74,7 @@ def _two_kinds(dims: Dimensions) -> list[Layer]:
     full = dims.kv_heads * (dims.head_dim + dims.number("v_head_dim"))
     window = dims.number("swa_num_key_value_heads") * (dims.number("swa_head_dim") + dims.number("swa_v_head_dim"))
     return [
-        Layer("window", window) if each == 1 else Layer("full", full) for each in dims.listed("hybrid_layer_pattern")
+        Layer("window", window) if kind == 1 else Layer("full", full) for kind in dims.listed("hybrid_layer_pattern")
     ]
 
 
@@ -110,7 +110,7 @@ def _hybrid(dims: Dimensions) -> list[Layer]:
     group, step = dims.number("layer_group_size"), dims.number("mamba_step")
     if blocks:
         kinds: dict[str, Kind] = {"M": "state", "*": "full"}
-        return layers_of([kinds.get(each, "none") for each in blocks], dims)
+        return layers_of([kinds.get(block, "none") for block in blocks], dims)
     if dims.listed("full_attn_idxs"):
         return layers_of(["full" if at in dims.listed("full_attn_idxs") else "state" for at in range(count)], dims)
     if dims.listed("block_types"):
@@ -118,7 +118,8 @@ def _hybrid(dims: Dimensions) -> list[Layer]:
         recurrent = [types[at % len(types)] == "recurrent" for at in range(count)]
         # One head of keys and values, whatever the configuration says.
         return [
-            Layer("state", 0, STATES[model](dims)) if each else Layer("window", 2 * dims.head_dim) for each in recurrent
+            Layer("state", 0, STATES[model](dims)) if is_state else Layer("window", 2 * dims.head_dim)
+            for is_state in recurrent
         ]
     if model == "kimi_linear":
         linear = dims.linear.get("kda_layers") or []

@@ -81,7 +81,7 @@ class Flight:
         for entry in earlier:
             self._note_call(entry)
         self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
-        self._logprobs: list[dict[str, Any]] = [each for entry in earlier for each in entry.logprobs or []]
+        self._logprobs: list[dict[str, Any]] = [logprob for entry in earlier for logprob in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
         #: The journal has its end already, and what it computes is written nowhere.
         self.is_recorded = False
@@ -169,7 +169,7 @@ class Flight:
             self.first_token_at = self.last_token_at
         logprobs = None
         if event.logprobs is not None:
-            logprobs = [_openai_logprob(asdict(each)) for each in event.logprobs]
+            logprobs = [_openai_logprob(asdict(logprob)) for logprob in event.logprobs]
             self._logprobs.extend(logprobs)
         self.ids.extend(event.ids)
         self._said.append((event.kind, event.text))
@@ -195,7 +195,7 @@ class Flight:
             self._calls.add(delta(token.call, token.text, token.call_id, token.name))
 
     def _text_of(self, kind: str) -> str:
-        return "".join(text for each, text in self._said if each == kind)
+        return "".join(text for said, text in self._said if said == kind)
 
     def _finish(self, event: Finished) -> Entry:
         if self.stop_reason == "requeue":

@@ -123,7 +123,9 @@ class Publisher(threading.Thread):
 
     def _write(self, batch: dict[Flight, list[Entry]]) -> None:
         writings = [_Writing(flight, entries, len(flight.items)) for flight, entries in batch.items()]
-        writings = [each for each in writings if each.flight.outcome is None and self._try(each, each.note)]
+        writings = [
+            waiting for waiting in writings if waiting.flight.outcome is None and self._try(waiting, waiting.note)
+        ]
         if len(writings) == 1 or not self._try_together(writings):
             for writing in writings:
                 self._try(writing, partial(self._send, [writing]))
@@ -242,12 +244,12 @@ def _kind_of(entry: Entry) -> tuple[str, int | None] | None:
 def _join(run: list[Token]) -> list[Token]:
     if len(run) < 2:
         return run
-    logprobs = [each for token in run for each in token.logprobs or []]
+    logprobs = [logprob for token in run for logprob in token.logprobs or []]
     return [
         replace(
             run[0],
-            ids=[token for each in run for token in each.ids],
-            text="".join(each.text for each in run),
+            ids=[token for part in run for token in part.ids],
+            text="".join(part.text for part in run),
             logprobs=logprobs or None,
         )
     ]

@@ -123,7 +123,7 @@ class Recovery:
         """Write what Redis lacks of journals that have ended, and hold their messages again: their results may be lost too."""
         with self._lock:
             self._forget()
-            flights = [each.flight for each in self._ended]
+            flights = [ending.flight for ending in self._ended]
         last_ids = self._journal.last_ids([flight.task_id for flight in flights])
         for flight, last_id in zip(flights, last_ids, strict=True):
             if last_id == flight.items[-1].entry_id:

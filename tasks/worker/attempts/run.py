@@ -147,7 +147,7 @@ class Run:
         flight: Flight = self._work.flight(self._task_id, claim, entry.name, self._job.held)
         self._worker.publisher.open(flight, instead_of=self._job.flight)
         self._job.flight = flight
-        engine_crashes = sum(isinstance(each, Release) and each.crashed for each in claim.entries)
+        engine_crashes = sum(isinstance(earlier, Release) and earlier.crashed for earlier in claim.entries)
         if claim.kind == "ended":
             flight.found(_last_outcome(claim))
         elif claim.kind == "cancelled":

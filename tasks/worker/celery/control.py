@@ -88,7 +88,7 @@ def _load(name: str, *, pin: bool) -> dict[str, str]:
 
 
 def _held(worker: InferenceWorker) -> str:
-    return ", ".join(f"{each.model} {each.state}{' pinned' * each.pinned}" for each in worker.engines.states())
+    return ", ".join(f"{state.model} {state.state}{' pinned' * state.pinned}" for state in worker.engines.states())
 
 
 def _tell(tell: Callable[[Drain], None]) -> dict[str, str]:

@@ -90,7 +90,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
 
 def _take_typed(options: Mapping[str, Any]) -> None:
     """Put the settings that were typed behind ``celery -A tasks worker`` over the environment's, for engines too."""
-    variables = {each.name: variable_name(each) for each in fields(Settings)}
+    variables = {field_.name: variable_name(field_) for field_ in fields(Settings)}
     typed = {variables[name]: options[name] for name in TYPED if options.get(name) is not None}
     if typed:
         change_environment(**typed)
