@@ -66,7 +66,8 @@ TEXTS = Kind(
     lambda value: isinstance(value, list) and len(value) <= MOST_IDS and all(map(_is_text, value)),
 )
 STAMPS = Kind("stamps and their values, as an object or as a list of name=value", _are_stamps)
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
+#: Flower writes 1 for true: it reads its forms with ``strtobool``.
+FLAG = Kind("true or false", lambda value: isinstance(value, int) and value in (0, 1))
 SECONDS = Kind(
     f"a number of seconds up to {MAX_LIMIT_S}", lambda value: _is_number(value) and 0 <= value <= MAX_LIMIT_S
 )

@@ -18,6 +18,7 @@ JUNK: list[Any] = [[[]], {"a": {}}, [{}], float("nan"), -1, "x" * 2_000, ["x"] *
 TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("revoke", {"task_id": "a", "terminate": False, "signal": "SIGTERM"}),
     ("revoke", {"task_id": ["a"] * MOST_IDS, "terminate": True, "signal": None}),
+    ("revoke", {"task_id": "a", "terminate": 1, "signal": "SIGTERM"}),  # Flower's button
     ("terminate", {"task_id": ["a"], "signal": 15}),
     ("revoke_by_stamped_headers", {"headers": {"tenant": ["a", "b"]}, "terminate": False, "signal": None}),
     ("revoke_by_stamped_headers", {"headers": ["tenant=a"]}),
