@@ -69,6 +69,11 @@ os.environ.update(
 )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are processors: most tests wait for processes to start."""
+    return max(3, (os.cpu_count() or 2) * 3 // 2)
+
+
 def pytest_unconfigure() -> None:
     """Let go of the port where no test needed a server."""
     RESERVED.close()
