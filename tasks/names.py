@@ -1,5 +1,13 @@
 """Names that more than one floor needs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
 #: This package: ``tasks`` in a checkout, ``celery_mlx`` where the distribution is installed or goes by its own name.
 PACKAGE = __name__.rpartition(".")[0]
 #: How its commands are typed.
@@ -16,3 +24,8 @@ ACCEPTED = "accepted"
 def is_ours(task: object) -> bool:
     """Whether this is the name of a task of this project, whose messages follow our rules."""
     return task in OURS
+
+
+def has_others(tasks: Iterable[str]) -> bool:
+    """Whether an application has tasks beside this project's and Celery's."""
+    return any(not is_ours(task) and not task.startswith("celery.") for task in tasks)

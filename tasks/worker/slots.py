@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.models.capabilities import slots_for
-from tasks.names import is_ours
+from tasks.names import has_others
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.tiers import QUEUES, tier_of_queue
 
@@ -42,7 +42,7 @@ def slots_of(machine: Machine, queues: Sequence[str], typed: int | None) -> Slot
 
 def unrouted(queues: Iterable[str], tasks: Iterable[str]) -> tuple[str, ...]:
     """A warning for each queue to which nothing is ever sent, in an application that has no other tasks than ours."""
-    if any(not is_ours(task) and not task.startswith("celery.") for task in tasks):
+    if has_others(tasks):
         return ()
     return tuple(
         f"no request is routed to the queue {queue!r}: only those sent with queue={queue!r} come here; the tiers' queues are "

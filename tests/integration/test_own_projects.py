@@ -167,6 +167,8 @@ def serve(installed: Installed, folder: Path, expected: Sequence[str]) -> None:
     log = folder / "worker.log"
     with running([installed.python, *command], log, installed.env, folder) as worker:
         wait_until(lambda: worker.alive() and "shop@here is ready" in worker.log(), timeout_s=WAIT_S)
+        # Celery's banner says which other tasks there are.
+        assert {"tasks.add", "tasks.generate"} <= set(re.findall(r"^  \. (\S+)", worker.log(), re.MULTILINE))
         said, where = installed.run("-c", CUSTOMER, cwd=folder).splitlines()
         assert "asked the fake engine to fail" in said
         assert where.split() == expected

@@ -17,7 +17,7 @@ from celery import signals
 
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
-from tasks.names import PACKAGE
+from tasks.names import PACKAGE, has_others
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
@@ -78,7 +78,8 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
     sender.concurrency = worker.concurrency
-    sender.quiet = True  # its banner is 25 lines, of which the line of a worker that is ready says what matters
+    # Celery's banner is 25 lines. Our line of a worker that is ready says what matters of them, except which other tasks it has.
+    sender.quiet = sender.quiet or not has_others(sender.app.tasks)
     if not _is_typed("loglevel"):
         sender.loglevel = logging.INFO  # at Celery's own default a worker says nothing, not even that it is ready
     sender.consumer_cls = f"{PACKAGE}.worker.celery.consumer:Consumer"
