@@ -6,12 +6,11 @@ An application of its own includes this module beside ``tasks.generate``, or ins
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import Task, shared_task
 
 from tasks.client.signature import KeywordSignature
-from tasks.errors import InvalidRequest
 from tasks.generate import GenerateTask
 from tasks.names import EMBED
 
@@ -27,6 +26,12 @@ class EmbedTask(GenerateTask):
 
     abstract = True
     __signature__ = KeywordSignature(".embedding", "EmbedResult")
+    instead_of_call = (
+        "embed is no function to call: use embed.delay(input=[…]).get(); embed.apply(kwargs={…}) in tests without Redis"
+    )
+    instead_of_sequence = (
+        "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"
+    )
 
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> EmbedResult:  # type: ignore[override]
         """Send a request: ``help(embed)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
@@ -37,26 +42,6 @@ class EmbedTask(GenerateTask):
     ) -> EmbedResult:
         """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
         return cast("EmbedResult", await self.aapply_async(previous, dict(parameters)))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body, which a worker does: everybody else sends a request."""
-        if self.request.called_directly:
-            raise InvalidRequest(
-                "embed is no function to call: use embed.delay(input=[…]).get(); embed.apply(kwargs={…}) in tests without Redis"
-            )
-        return self.run(*args, **kwargs)
-
-    def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
-        """``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another.
-
-        Raises:
-            InvalidRequest: always.
-        """
-        raise InvalidRequest(
-            "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"
-        )
-
-    map = starmap = chunks = _refuse_sequence
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis: for people's own tests."""

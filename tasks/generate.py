@@ -45,6 +45,15 @@ class GenerateTask(Task):
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False
+    #: What is said to whoever calls the task as a function, and to whoever makes several calls in one task of Celery's.
+    instead_of_call = (
+        "generate is no function to call, for map, starmap and chunks neither: use generate.delay(...), and its result's "
+        ".stream() or .get(); generate.bulk([...]) for many; generate.apply(kwargs={...}) in tests without Redis"
+    )
+    instead_of_sequence = (
+        "map, starmap and chunks make their calls one after another, in one task: use generate.bulk([...]) or a group, whose "
+        "requests run together"
+    )
 
     __signature__ = KeywordSignature(".parameters", "GenerateResult")
 
@@ -63,10 +72,7 @@ class GenerateTask(Task):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body, which a worker does: everybody else sends a request."""
         if self.request.called_directly:
-            raise InvalidRequest(
-                "generate is no function to call, for map, starmap and chunks neither: use generate.delay(...), and its result's "
-                ".stream() or .get(); generate.bulk([...]) for many; generate.apply(kwargs={...}) in tests without Redis"
-            )
+            raise InvalidRequest(self.instead_of_call)
         return self.run(*args, **kwargs)
 
     def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
@@ -75,10 +81,7 @@ class GenerateTask(Task):
         Raises:
             InvalidRequest: always.
         """
-        raise InvalidRequest(
-            "map, starmap and chunks make their calls one after another, in one task: use generate.bulk([...]), whose requests "
-            "run together"
-        )
+        raise InvalidRequest(self.instead_of_sequence)
 
     map = starmap = chunks = _refuse_sequence
 
