@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
-from tasks.gateway import frames
-from tasks.gateway.chat import event_id, openai_reason
+from tasks.gateway.choice_shape import ChoiceShape, openai_reason
 from tasks.gateway.fields import COMPLETIONS, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, several, wants_usage
 from tasks.gateway.pieces import Finish
-from tasks.gateway.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tasks.gateway.pieces import Choice, Piece
-    from tasks.gateway.record import Record
-    from tasks.gateway.refusal import Refusal
 
 PREFIX = "cmpl-"
 
@@ -56,18 +52,10 @@ def _prompts(body: Mapping[str, Any]) -> list[str]:
     return prompts
 
 
-class CompletionShape:
-    """The answer's shape.
+class CompletionShape(ChoiceShape):
+    """The answer to raw prompts."""
 
-    Args:
-        record: what is known of the request.
-        places: how much of each choice the client has.
-    """
-
-    def __init__(self, record: Record, places: Sequence[int] = ()) -> None:
-        self._record = record
-        self.reads_from = places
-        self._places = [*places] or [0] * record.choices
+    WHOLE = CHUNK = "text_completion"
 
     def begin(self) -> list[bytes]:
         """Nothing: a chunk says all of itself."""
@@ -75,48 +63,18 @@ class CompletionShape:
 
     def say(self, said: Piece | Finish) -> bytes:
         """The event for a piece of the answer."""
-        self._places[said.choice] = said.place
         text, reason = ("", openai_reason(said)) if isinstance(said, Finish) else (said.text, None)
-        choice = {"index": said.choice, "text": text, "logprobs": _logprobs(said.logprobs), "finish_reason": reason}
-        return self._event({"choices": [choice], **({"usage": None} if self._record.include_usage else {})})
+        logprobs = _logprobs(said.logprobs)
+        return self._said(said, {"index": said.choice, "text": text, "logprobs": logprobs, "finish_reason": reason})
 
-    def note(self, said: Piece | Finish) -> None:
-        """Nothing: :meth:`whole` takes it from the choices."""
-
-    def end(self, choices: Sequence[Choice]) -> list[bytes]:
-        """The last events of a stream."""
-        if not self._record.include_usage:
-            return [frames.DONE]
-        return [self._event({"choices": [], "usage": self._usage(choices)}), frames.DONE]
-
-    def fail(self, refusal: Refusal) -> list[bytes]:
-        """The last event of a stream whose request has failed: without it SDKs take a cut stream for a whole answer."""
-        return [frames.event(refusal.body)]
-
-    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The answer of a request without a stream."""
-        found = []
-        for choice in choices:
-            assert choice.finish is not None
-            found.append(
-                {
-                    "index": choice.number,
-                    "text": choice.text("content"),
-                    "logprobs": _logprobs(choice.logprobs),
-                    "finish_reason": openai_reason(choice.finish),
-                }
-            )
-        return {**self._head(), "choices": found, "usage": self._usage(choices)}
-
-    def _usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        return usage_of(choices, self._record.echo.get("prompts", 1))
-
-    def _event(self, data: dict[str, Any]) -> bytes:
-        return frames.event({**self._head(), **data}, event_id(self._record.id, self._places))
-
-    def _head(self) -> dict[str, Any]:
-        record = self._record
-        return {"id": record.id, "object": "text_completion", "created": record.created, "model": record.model}
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        assert choice.finish is not None
+        return {
+            "index": choice.number,
+            "text": choice.text("content"),
+            "logprobs": _logprobs(choice.logprobs),
+            "finish_reason": openai_reason(choice.finish),
+        }
 
 
 def _logprobs(logprobs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -1,0 +1,81 @@
+"""What the two older interfaces have in common: an answer of choices, and events that each say where every choice is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tasks.gateway import frames
+from tasks.gateway.usage import usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.gateway.pieces import Choice, Finish, Piece
+    from tasks.gateway.record import Record
+    from tasks.gateway.refusal import Refusal
+
+#: OpenAI has no reason of its own for an answer that its deadline has cut.
+_REASONS = {"deadline": "length"}
+
+
+class ChoiceShape:
+    """An answer of choices.
+
+    Args:
+        record: what is known of the request.
+        places: how much of each choice the client has.
+    """
+
+    #: What OpenAI calls the whole answer, and an event of its stream.
+    WHOLE: ClassVar[str]
+    CHUNK: ClassVar[str]
+
+    def __init__(self, record: Record, places: Sequence[int] = ()) -> None:
+        self._record = record
+        self.reads_from = places
+        self._places = [*places] or [0] * record.choices
+
+    def note(self, said: Piece | Finish) -> None:
+        """Nothing: :meth:`whole` takes it from the choices."""
+
+    def end(self, choices: Sequence[Choice]) -> list[bytes]:
+        """The last events of a stream."""
+        if not self._record.include_usage:
+            return [frames.DONE]
+        return [self._event({"choices": [], "usage": self._usage(choices)}), frames.DONE]
+
+    def fail(self, refusal: Refusal) -> list[bytes]:
+        """The last event of a stream whose request has failed: without it SDKs take a cut stream for a whole answer."""
+        return [frames.event(refusal.body)]
+
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        """The answer of a request without a stream."""
+        said = [self._choice(choice) for choice in choices]
+        return {**self._head(self.WHOLE), "choices": said, "usage": self._usage(choices)}
+
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        """A choice that has ended."""
+        raise NotImplementedError
+
+    def _said(self, said: Piece | Finish, choice: dict[str, Any]) -> bytes:
+        """The event for a piece of a choice."""
+        self._places[said.choice] = said.place
+        return self._chunk(choice)
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return self._event({"choices": [choice], **({"usage": None} if self._record.include_usage else {})})
+
+    def _event(self, data: dict[str, Any]) -> bytes:
+        places = ".".join(map(str, self._places))  # from where the stream can be continued
+        return frames.event({**self._head(self.CHUNK), **data}, f"{self._record.id}:{places}")
+
+    def _usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        return usage_of(choices, self._record.echo.get("prompts", 1))
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._record.id, "object": kind, "created": self._record.created, "model": self._record.model}
+
+
+def openai_reason(finish: Finish) -> str:
+    """Why a choice has ended, in OpenAI's words."""
+    return _REASONS.get(finish.reason, finish.reason)
