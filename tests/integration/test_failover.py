@@ -72,9 +72,9 @@ def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:
 
 
 def two_workers(worker: StartWorker, tmp_path: Path) -> tuple[Worker, Worker]:
-    """Two workers with room for all streams each; the first sweeps too."""
-    first = worker("-B", "-s", str(tmp_path / "beat"), "-c", str(STREAMS), env=ENV)
-    return first, worker("-c", str(STREAMS), env=ENV)
+    """Two workers with room for half of the streams each, so that both have some; the first sweeps too."""
+    half = ("-c", str(STREAMS // 2))
+    return worker("-B", "-s", str(tmp_path / "beat"), *half, env=ENV), worker(*half, env=ENV)
 
 
 class TestWorker:

@@ -51,7 +51,7 @@ def no_client() -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[EmbeddedServer]:
     """A server in cluster mode."""
-    with EmbeddedServer(config=["cluster-enabled yes"]) as server:
+    with EmbeddedServer(config=["cluster-enabled yes", f"cluster-port {free_port()}"]) as server:
         yield server
 
 
