@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from tasks.client.chaining import text_of
-from tasks.client.explain import explain, shown_name, unknown
+from tasks.client.explain import refuse_unknown, shown_name, validated
 from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth
 from tasks.client.form import Form
 from tasks.client.parameters import MAX_COUNT, MAX_PROMPT_BYTES, is_left_out
@@ -139,15 +139,10 @@ def check(values: dict[str, Any], defaults: dict[str, Any]) -> Parameters:
     Raises:
         InvalidRequest: the message names the first wrong field, its value and the remedy.
     """
-    for name in values:
-        if name not in Parameters.model_fields:
-            raise InvalidRequest(unknown(name, Parameters.model_fields, "embed", INSTEAD))
+    refuse_unknown(values, Parameters.model_fields, "embed", INSTEAD)
     if "input" not in values:
         raise InvalidRequest(f"input is missing; {Parameters.model_fields['input'].description}")
-    try:
-        return Parameters.model_validate({**defaults, **values})
-    except ValidationError as error:
-        raise InvalidRequest(explain(error, Parameters.model_fields)) from None
+    return validated(Parameters, {**defaults, **values})
 
 
 def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:

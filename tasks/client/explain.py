@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from tasks.client import compatibility, conversation
 from tasks.client.options import OPTIONS
+from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import ValidationError
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
 
 #: Fields with people's words in them.
 _PRIVATE = ("messages", "prompt", "input", "tools")
@@ -42,6 +46,34 @@ def unknown(
     close = difflib.get_close_matches(name, fields, n=1)
     hint = f"did you mean {close[0]}?" if close else f"leave it out; the fields are {', '.join(fields)}"
     return f"{shown_name(name)}: unknown field; {hint}"
+
+
+def refuse_unknown(
+    values: Mapping[str, Any],
+    fields: Mapping[str, FieldInfo],
+    task: str = "generate",
+    instead: Mapping[str, str] = compatibility.INSTEAD,
+) -> None:
+    """Check that a task has all of these fields.
+
+    Raises:
+        InvalidRequest: names the first that it does not have, and what to do.
+    """
+    for name in values:
+        if name not in fields:
+            raise InvalidRequest(unknown(name, fields, task, instead))
+
+
+def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """The values as a task's parameters.
+
+    Raises:
+        InvalidRequest: the message names the first wrong field, its value and the remedy.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(explain(error, model.model_fields)) from None
 
 
 def shown_name(name: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
-from tasks.client.explain import explain, shown_name, unknown
+from tasks.client.explain import refuse_unknown, shown_name, validated
 from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, Penalty, no_number, no_truth
 from tasks.client.plain import plain
 from tasks.client.structure import (
@@ -301,13 +301,8 @@ def check(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Par
     Raises:
         InvalidRequest: the message names the first wrong field, its value and the remedy.
     """
-    for name in values:
-        if name not in Parameters.model_fields:
-            raise InvalidRequest(unknown(name, Parameters.model_fields))
-    try:
-        return Parameters.model_validate({**(defaults or {}), **values})
-    except ValidationError as error:
-        raise InvalidRequest(explain(error, Parameters.model_fields)) from None
+    refuse_unknown(values, Parameters.model_fields)
+    return validated(Parameters, {**(defaults or {}), **values})
 
 
 def parse(values: dict[str, Any], defaults: dict[str, Any] | None = None) -> Parameters:

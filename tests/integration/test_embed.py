@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import signal
 import time
@@ -25,7 +24,7 @@ from tasks.models.embedding import read_recipe
 from tasks.server import keys
 from tests.gateway import GatewayProcess
 from tests.reference_encoder import ReferenceEncoder
-from tests.support import wait_until
+from tests.support import wait_until, write_catalogue
 from tests.tiny_encoder import POSITIONS, make_tiny_encoder
 from tests.tiny_model import make_tiny_model
 
@@ -64,12 +63,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def node(shared_worker: StartWorker, folder: Path) -> Worker:
     """One worker for them all."""
-    entries = [
-        f"[[models]]\nname = {json.dumps(name)}\nsource = {json.dumps(str(folder / name))}\ntier = '<3B'\n"
-        for name in ("bare", "decoder", "encoder")
-    ]
-    catalogue = folder / "catalogue.toml"
-    catalogue.write_text("".join(entries) + 'prompts = { query = "query : " }\n')
+    catalogue = write_catalogue(folder, {name: folder / name for name in ("bare", "decoder", "encoder")})
+    with catalogue.open("a") as file:
+        file.write('prompts = { query = "query : " }\n')
     env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": FAKE, "CELERY_MLX_HEARTBEAT_S": "0.2"}
     return shared_worker("-c", "4", "-Q", QUEUE, env=env)
 

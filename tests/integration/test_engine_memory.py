@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.worker.attempts.publisher import Publisher
 
-CYCLES = 20
+CYCLES = 50
 WEIGHTS_MB = 64
 MIB = 1 << 20
 ENTRY = ModelEntry(name=f"fake:0:weights_mb={WEIGHTS_MB}", kind="fake", source="0")
@@ -67,8 +67,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 @pytest.mark.timeout(240)
-def test_cycles_leave_it_flat() -> None:
-    """A loaded model's memory is there to see; each unload gives it back to the system, and nothing is left of twenty."""
+def test_fifty_cycles_leave_it_flat() -> None:
+    """A loaded model's memory is there to see; each unload gives it back to the system, and nothing is left of fifty."""
     engines = engines_with(cast("Publisher", Nowhere()))
     own = psutil.Process()
     others = set(own.children())
@@ -91,4 +91,4 @@ def test_cycles_leave_it_flat() -> None:
         engines.close()
     assert engines.loads == CYCLES
     assert min(loaded) - max(unloaded) > WEIGHTS_MB * MIB
-    assert max(unloaded[-5:]) - min(unloaded[:5]) < 8 * MIB
+    assert max(unloaded[-10:]) - min(unloaded[:10]) < 8 * MIB

@@ -22,7 +22,7 @@ from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
-from tests.support import wait_until
+from tests.support import wait_until, write_catalogue
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
@@ -52,9 +52,7 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     """A gateway and a worker with a fast fake model, and a tiny real one that it loads at the first request."""
     folder = tmp_path_factory.mktemp("gateway")
-    tiny = make_tiny_model(folder / "tiny")
-    catalogue = folder / "catalogue.toml"
-    catalogue.write_text(f"[[models]]\nname = 'tiny'\nsource = {json.dumps(str(tiny))}\ntier = '<3B'\n")
+    catalogue = write_catalogue(folder, {"tiny": make_tiny_model(folder / "tiny")})
     env = {"CELERY_MLX_CATALOGUE": str(catalogue)}
     shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
     with GatewayProcess(folder / "log", "--allow-origin", INVITED, env=env) as made:

@@ -10,7 +10,7 @@ import pytest
 from tasks.engine.fake import fake_text
 from tasks.messages.journal import Claim, End, Start, Token, decode
 from tasks.server import keys
-from tests.support import Reader, wait_until
+from tests.support import Reader, wait_until, write_catalogue
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def test_within_a_character_and_within_a_stop_string(
 ) -> None:
     """A real model's request, killed when half a character, or half of what may be a stop string, was computed."""
     folder = make_tiny_model(tmp_path / "scripted", script=SCRIPT, chat_template=False)
-    catalogue = tmp_path / "catalogue.toml"
-    catalogue.write_text(f'[[models]]\nname = "scripted"\nsource = "{folder}"\ntier = "<3B"\n')
+    catalogue = write_catalogue(tmp_path, {"scripted": folder})
     env = {**ENV, "CELERY_MLX_CATALOGUE": str(catalogue)}
     dying = worker("-Q", QUEUE, env={**env, "TEST_DIE_AT": "half"}, app="tests.dying")
     values = {"prompt": "say it", "model": "scripted", "max_tokens": 100, "temperature": 0, "stop": stop}

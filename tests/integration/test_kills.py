@@ -17,7 +17,7 @@ def test_a_worker_that_is_killed_while_it_takes_requests_loses_none() -> None:
     """After each of several kill -9 at random moments every request has its one answer."""
     mark = uuid.uuid4().hex
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.chaos.kills", "--kills", "3"],
+        [sys.executable, "-m", "benchmarks.chaos.kills", "--kills", "6"],
         cwd=ROOT,
         env={**os.environ, MARK: mark},
         capture_output=True,

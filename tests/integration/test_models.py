@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 WAIT_S = 90.0
 QUEUE = "tier-under-3B"
 #: How long the random load lasts; set it for minutes of it.
-LOAD_S = float(os.environ.get("MODELS_LOAD_S", "12"))
+LOAD_S = float(os.environ.get("MODELS_LOAD_S", "25"))
 #: Memory, of which 80 % are for models, with room for one, two and three models of 8 MB and their engines (284 MiB each).
 ROOM_FOR_ONE, ROOM_FOR_TWO, ROOM_FOR_THREE = "0.5", "0.8", "1.2"
 QUICK = {"CELERY_MLX_HEARTBEAT_S": "0.2"}

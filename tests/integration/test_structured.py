@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from functools import partial
@@ -14,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from tasks.client.structure import as_response_format
 from tasks.errors import InvalidRequest
-from tests.support import Reader, wait_until
+from tests.support import Reader, send_unchecked, wait_until, write_catalogue
 from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
@@ -41,24 +40,22 @@ class Ticket(BaseModel):
 def node(shared_worker: StartWorker, tmp_path_factory: pytest.TempPathFactory) -> Worker:
     """A worker that serves a tiny model."""
     folder = tmp_path_factory.mktemp("structured")
-    source = make_tiny_model(folder / "tiny")
-    catalogue = folder / "catalogue.toml"
-    catalogue.write_text(f'[[models]]\nname = "tiny"\nsource = {json.dumps(str(source))}\ntier = "<3B"\n')
+    catalogue = write_catalogue(folder, {"tiny": make_tiny_model(folder / "tiny")})
     env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": "tiny", "CELERY_MLX_HEARTBEAT_S": "0.5"}
     return shared_worker("-c", "4", "-Q", QUEUE, env=env)
 
 
 @pytest.fixture
 def ask(shared_app: Celery, node: Worker) -> Any:
-    """Sends a request past the producer's checks: its catalogue does not know the model."""
+    """Sends a request to the model."""
     from tasks import generate
 
     task: GenerateTask = generate
     assert node
 
     def send(**values: Any) -> GenerateResult:
-        kwargs = {"model": "tiny", "prompt": "p", "temperature": 0, "max_tokens": 300, **values}
-        return task.AsyncResult(shared_app.send_task(task.name, kwargs=kwargs, queue=QUEUE).id)
+        values = {"model": "tiny", "prompt": "p", "temperature": 0, "max_tokens": 300, **values}
+        return send_unchecked(task, QUEUE, **values)
 
     return send
 

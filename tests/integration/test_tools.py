@@ -12,7 +12,7 @@ from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tasks.messages.tools import Calls, call_id, delta
 from tests.engine_client import EngineClient
 from tests.scripted_model import make_scripted_model
-from tests.support import Reader
+from tests.support import Reader, send_unchecked, write_catalogue
 from tests.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS
 
 if TYPE_CHECKING:
@@ -171,20 +171,15 @@ def served(
     from tasks import generate
 
     assert generate.app is shared_app
-    catalogue = tmp_path_factory.mktemp("catalogue") / "catalogue.toml"
-    tables = [
-        f'[[models]]\nname = "{name}"\nsource = {json.dumps(str(folder))}\ntier = "<3B"\n'
-        for name, folder in models.items()
-    ]
-    catalogue.write_text("\n".join(tables))
+    catalogue = write_catalogue(tmp_path_factory.mktemp("catalogue"), models)
     shared_worker("-c", "4", "-Q", "callers", env={"CELERY_MLX_CATALOGUE": str(catalogue)})
     return generate
 
 
 def ask(served: GenerateTask, **values: Any) -> Any:
-    """Send a request past the producer's checks: its catalogue does not know these models."""
-    kwargs = {"temperature": 0, "max_tokens": 200, "messages": ASK, "tools": [DIP], **values}
-    return served.AsyncResult(served.app.send_task(served.name, kwargs=kwargs, queue="callers").id)
+    """Send a request with the function."""
+    values = {"temperature": 0, "max_tokens": 200, "messages": ASK, "tools": [DIP], **values}
+    return send_unchecked(served, "callers", **values)
 
 
 @pytest.mark.parametrize("model", FAMILIES)
