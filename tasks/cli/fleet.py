@@ -12,6 +12,7 @@ from tasks.broker.inventory import open_requests
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.state import read_state
+from tasks.cli.overview.terminal import printable
 from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown
 from tasks.cli.requests import cancel, purge, requests
 from tasks.errors import GenerationError
@@ -106,7 +107,5 @@ def _show_on_screen(cli: CLIContext, client: redis.Redis, *, once: bool) -> None
 
 
 def _print(lines: Iterable[str]) -> None:
-    # An ASCII terminal gets question marks, not a traceback.
-    encoding = sys.stdout.encoding or "utf-8"
     for line in lines:
-        click.echo(line.encode(encoding, "replace").decode(encoding))
+        click.echo(printable(line))

@@ -15,6 +15,9 @@ from tasks.cli.diagnosis.models import folder_of
 from tasks.cli.model_removal import NotRemovable, removable_folder, remove_folder, size_of_folder
 from tasks.cli.overview.columns import aligned
 from tasks.cli.overview.models import COLUMNS, doing, model_line, model_row
+from tasks.cli.overview.plain import table_lines
+from tasks.cli.overview.table import fitted
+from tasks.cli.overview.terminal import printable, terminal_width
 from tasks.cli.overview.words import NOTHING, percent
 from tasks.cli.remote import client_of, state_of, tell
 from tasks.errors import GenerationError, refuse
@@ -58,8 +61,8 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
     if as_json:
         click.echo(to_json({"models": [asdict(line) for line in lines], "problem": problem}))
         return
-    for row in aligned([COLUMNS, *(model_row(line) for line in lines)]):
-        click.echo(row)
+    for row in table_lines(fitted(COLUMNS, [model_row(line) for line in lines], terminal_width())):
+        click.echo(printable(row))
     if problem:
         click.echo(f"warning: which workers there are is not known: {problem}", err=True)
 

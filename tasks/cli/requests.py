@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from tasks.broker.inventory import open_requests
 from tasks.broker.purge import purge_queue
 from tasks.cli.overview.requests import REQUEST_COLUMNS, request_row
 from tasks.cli.overview.table import fitted
+from tasks.cli.overview.terminal import terminal_width
 from tasks.cli.overview.words import clean, counted
 from tasks.cli.remote import client_of
 from tasks.client.result import GenerateResult
@@ -46,7 +45,7 @@ def requests(ctx: click.Context, /, limit: int, as_json: bool, **_: Any) -> None
     if as_json:
         click.echo(to_json({"requests": [asdict(request) for request in found]}))
         return
-    for line in request_lines(found, limit, _width()):
+    for line in request_lines(found, limit, terminal_width()):
         click.echo(line)
 
 
@@ -59,10 +58,6 @@ def request_lines(found: Sequence[OpenRequest], limit: int, width: int | None) -
     yield from ("".join(cells).rstrip() for cells in table.lines())
     if len(found) > limit:
         yield f"… and {len(found) - limit} more: --limit {len(found)} shows them"
-
-
-def _width() -> int | None:
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
 
 
 @click.command()

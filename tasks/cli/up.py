@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand
 
+from tasks.cli.overview.terminal import printable
 from tasks.cli.stack.part import Ports, parts_for
 from tasks.cli.stack.stack import Stack, only_one, redis_for
 from tasks.demo.bundled import MODEL, ensure_model
@@ -101,9 +101,7 @@ def _next_steps(stack: Stack, url: str, folder: Path) -> Iterator[str]:
 
 def _say(name: str, line: str) -> None:
     """One line of one part; a terminal shows its name in a colour of its own."""
-    encoding = sys.stdout.encoding or "utf-8"
-    text = line.encode(encoding, "replace").decode(encoding)
-    click.echo(f"{click.style(f'{name:<{NAME_COLUMNS}} |', fg=COLOURS[name])} {text}")
+    click.echo(f"{click.style(f'{name:<{NAME_COLUMNS}} |', fg=COLOURS[name])} {printable(line)}")
 
 
 def _shown(url: str) -> str:

@@ -313,7 +313,7 @@ class TestCommands:
         )
         assert engines(node)["fake:2"].pinned
         line = next(line for line in models().output.splitlines() if line.startswith("fake:2"))
-        assert line.endswith(f"{node.node} (pinned)")
+        assert f"  {node.node} (pinned)  " in line
         takers = {each["model"]: each["takers"] for each in json.loads(models("--json").output)["models"]}
         assert takers["fake:2"] == [node.node]
         assert takers["qwen3-1.7b"] == [], "its budget has no room for this one"
@@ -347,7 +347,7 @@ class TestCommands:
             "takers": [],
         }
         title, first = models().output.splitlines()[:2]
-        assert re.split(r"  +", title) == ["model", "tier", "fits here", "on this disk", "source", "workers"]
+        assert re.split(r"  +", title) == ["model", "tier", "fits here", "on this disk", "workers", "source"]
         assert re.split(r"  +", first)[:3] == ["smollm2-135m", "<3B", "yes"]
         assert found["llama-3.3-70b"]["fits_here"] is False
 

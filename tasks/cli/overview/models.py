@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tasks.cli.diagnosis.models import folder_of
+from tasks.cli.overview.table import Column
 from tasks.cli.overview.words import NOTHING, gib, percent
 from tasks.errors import GenerationError
 from tasks.models.capabilities import capabilities
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from tasks.messages.registry import EngineState
     from worker_config.catalogue import ModelEntry
 
-COLUMNS = ("model", "tier", "fits here", "on this disk", "source", "workers")
+COLUMNS = (
+    Column("model", 0),
+    Column("tier", 5),
+    Column("fits here", 2),
+    Column("on this disk", 3),
+    Column("workers", 1, least=12),
+    Column("source", 9, least=20),
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,7 +79,7 @@ def model_row(line: Line) -> tuple[str, ...]:
     fits = {True: "yes", False: "no", None: NOTHING}[line.fits_here]
     nodes = dict.fromkeys([*line.workers, *line.takers])
     workers = ", ".join(f"{node} ({line.workers[node]})" if node in line.workers else node for node in nodes)
-    return line.model, line.tier, fits, disk, line.source, workers or NOTHING
+    return line.model, line.tier, fits, disk, workers or NOTHING, line.source
 
 
 def doing(engine: EngineState) -> str:

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def lines(state: FleetState, width: int | None = None) -> Iterator[str]:
     """The lines of the whole overview, at most ``width`` characters wide; without one nothing is cut."""
     if state.workers:
-        yield from _table_lines(fitted(WORKER_COLUMNS, [worker_row(worker) for worker in state.workers], width))
+        yield from table_lines(fitted(WORKER_COLUMNS, [worker_row(worker) for worker in state.workers], width))
         yield ""
     yield from (f"{clean(field.node)}  unreadable: {clean(field.why)}" for field in state.unreadable)
-    yield from _table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues_of_interest], width))
+    yield from table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues_of_interest], width))
     if state.warnings:
         yield ""
         yield from (f"warning: {clean(warning)}" for warning in state.warnings)
 
 
-def _table_lines(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
+    """The titles and the rows, as lines."""
     return ("".join(cells).rstrip() for cells in table.lines())

@@ -117,7 +117,7 @@ def _layout(kind: str, shape: tuple[int, int], record: Record, machine: str, lan
             load=round(load, 1),
         )
         record.add(measured)
-    logger.info("weights of %s", measured.says)
+    logger.debug("weights of %s", measured.says)
     return Layout(measured.width, measured.lanes)
 
 

@@ -1,0 +1,17 @@
+"""What standard output can show."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal; ``None`` where standard output is none, and nothing has to be cut."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for what standard output cannot encode: names and paths may have any letter."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
