@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.embedding.embedder import Embedder
-from tasks.engine.fake import FakeBackend, is_fake, parse_options
+from tasks.engine.fake import FakeBackend
+from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.intake import Intake, preparing
 from tasks.engine.link import Link
 from tasks.engine.loop import Engine

@@ -20,13 +20,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.backend import Draw, Facts, OutOfDeviceMemory
+from tasks.engine.backend import Draw, OutOfDeviceMemory
+from tasks.engine.fake_options import fake_facts, load_fake, parse_options
 from tasks.engine.text.piece import Piece
 from tasks.engine.text.prompt import Prompt
 from tasks.engine.text.stop import StopMatcher
-from tasks.errors import InvalidRequest, ModelLoadFailed
+from tasks.errors import InvalidRequest
 from tasks.messages.engine import TokenLogprob
-from tasks.messages.memory import KvSize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from tasks.messages.answer import Kind
     from tasks.messages.engine import EngineConfig, Submit
 
-PREFIX = "fake:"
 CRASH_EXITCODE = 70
-KV = KvSize(bytes_per_token=1024)
-WEIGHTS_BYTES = 1 << 20
 # fmt: off
 _WORDS = (
     "time", "river", "light", "stone", "cloud", "garden", "window", "letter", "summer", "winter", "morning", "evening",
@@ -60,11 +57,6 @@ _FAULT = re.compile(r"!(crash|crash-once|hang|hang-once|oom|break|nan)@(\d+)")
 _THINK = re.compile(r"!think@(\d+)")
 _SLOW = re.compile(r"!slow@(\d+(?:\.\d+)?)")
 _PIECE = re.compile(r"\s*\S+|\s+$")
-
-
-def is_fake(model: str) -> bool:
-    """Whether a model of this name is this module's."""
-    return model.startswith(PREFIX)
 
 
 def fake_text(prompt: str, seed: int | None, n: int) -> str:
@@ -89,77 +81,6 @@ def chat_prompt(messages: list[dict[str, Any]]) -> str:
 def _digest(prompt: str, seed: int | None, k: int) -> int:
     data = f"{seed}\0{k}\0{prompt}".encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class FakeOptions:
-    """What a fake model's name says: times in the units that their names end in."""
-
-    step_ms: float
-    load_s: float = 0.0
-    load_error: str = ""
-    load_exit: int = 0
-    context: int = 8192
-    weights_mb: int = 0
-    dimensions: int = 0
-
-
-_OPTIONS: dict[str, type[float | int | str]] = {
-    "load_s": float,
-    "load_error": str,
-    "load_exit": int,
-    "context": int,
-    "weights_mb": int,
-    "dimensions": int,
-}
-
-
-def parse_options(model: str) -> FakeOptions:
-    """The options in a name such as ``fake:10:load_s=2``; what follows an ``@`` is the tier, which is routing's business.
-
-    Raises:
-        ModelLoadFailed: the name does not have this form.
-    """
-    step_ms, *options = model.removeprefix(PREFIX).partition("@")[0].split(":")
-    try:
-        values: dict[str, Any] = {"step_ms": float(step_ms)}
-        for option in options:
-            name, value = option.split("=", 1)
-            values[name] = _OPTIONS[name](value)
-        return FakeOptions(**values)
-    except (ValueError, TypeError, KeyError):
-        raise ModelLoadFailed(
-            f"model {model!r}: expected fake:STEP_MS, with options {'=, '.join(_OPTIONS)}= behind more colons"
-        ) from None
-
-
-def load_fake(config: EngineConfig, options: FakeOptions, flush: Callable[[], None]) -> bytes:
-    """The weights of a fake model, after whatever its name asks for; ``flush`` empties the pipe before a made-up end.
-
-    Raises:
-        ModelLoadFailed: its name asks for that.
-    """
-    time.sleep(options.load_s)
-    if options.load_exit:
-        flush()
-        os._exit(options.load_exit)
-    if options.load_error:
-        raise ModelLoadFailed(f"model {config.model!r}: {options.load_error}")
-    # Of ones, since the system gives memory for zeros only when they are written.
-    return b"\1" * (options.weights_mb << 20 or WEIGHTS_BYTES)
-
-
-def fake_facts(config: EngineConfig, options: FakeOptions, weights_bytes: int) -> Facts:
-    """What is known of a fake model."""
-    return Facts(
-        revision="fake",
-        context_tokens=min(options.context, config.context_tokens or options.context),
-        weights_bytes=weights_bytes,
-        kv=KV,
-        accelerator="fake",
-        blas="",
-        end_ids=frozenset(),
-    )
 
 
 class FakeAssembler:

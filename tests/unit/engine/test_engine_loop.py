@@ -9,7 +9,8 @@ import pytest
 
 import tasks.engine.loop as engine_module
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.fake import KV, WEIGHTS_BYTES, FakeBackend, fake_text
+from tasks.engine.fake import FakeBackend, fake_text
+from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.intake import Intake, prepare, preparing
 from tasks.engine.loop import Engine
 from tasks.engine.model.memory import Budget
