@@ -61,7 +61,7 @@ lint: install ## look for mistakes and for formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: install ## mend the formatting
+format: install ## fix the formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -85,7 +85,7 @@ docs: install ## build the documentation into site/, and fail on a broken link
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-lock: install ## choose the versions of requirements*.lock anew
+lock: install ## update the versions in requirements*.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) --upgrade --extra dev --output-file requirements.lock
 	$(LOCK) --upgrade --extra mkl --constraint requirements.lock --output-file requirements-mkl.lock

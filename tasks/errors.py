@@ -1,6 +1,6 @@
 """Every error that a caller may want to tell apart, with the code it has on the wire.
 
-Celery stores an error as its class and arguments and makes it anew in the producer, so each class takes one message.
+Celery stores an error as its class and arguments and makes it again in the producer, so each class takes one message.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class NoWorker(GenerationError):
 class QueueFull(GenerationError):
     """So many requests wait in the tier's queue that no more are taken: try again after ``retry_after_s`` seconds.
 
-    ``depth`` and ``bound`` count requests; ``retry_after_s`` is ``None`` where nothing has been served of late.
+    ``depth`` and ``bound`` count requests; ``retry_after_s`` is ``None`` where nothing was served recently.
     """
 
     code = "queue_full"
@@ -133,7 +133,7 @@ class BrokerMisconfigured(BrokerUnavailable):
 
 
 class JournalFailed(GenerationError):
-    """Redis answered a write to a journal with an error that waiting does not mend."""
+    """Redis answered a write to a journal with an error that does not pass."""
 
     code = "journal_failed"
 

@@ -33,7 +33,7 @@ class Environment:
         return bool(self._values.get(name))
 
     def text(self, name: str) -> str:
-        """The value as it stands, without surrounding white space."""
+        """The value without surrounding white space."""
         return self._values[name].strip()
 
     def flag(self, name: str) -> bool:

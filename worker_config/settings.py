@@ -85,7 +85,7 @@ class Settings:
     load_timeout_s: float = setting(600.0, "A model that is not loaded by then has failed to load.", at_least=1)
     fair_wait_s: float = setting(
         30.0,
-        "A request whose model is not loaded waits so long, at the most, before models with work have to make room for it.",
+        "A request whose model is not loaded waits at most so long before models with work have to make room for it.",
         at_least=0,
     )
     download_timeout_s: float = setting(
@@ -99,7 +99,7 @@ class Settings:
     stall_timeout_s: float = setting(
         120.0, "An engine with work that makes no step for so long is replaced.", at_least=1
     )
-    prefill_step_tokens: int = setting(256, "Prompt tokens that one engine step prefills at the most.", at_least=1)
+    prefill_step_tokens: int = setting(256, "The most prompt tokens that one engine step prefills.", at_least=1)
     max_batch: int = setting(0, "Requests in one engine's batch; 0 means as many as the worker has slots.", at_least=0)
     prompt_cache_bytes: int = setting(
         0, "Bytes for cached prompts in each engine; 0 means a tenth of the budget.", at_least=0
@@ -189,7 +189,7 @@ def environment_with(**changes: str) -> dict[str, str]:
 
 
 def change_environment(**changes: str) -> None:
-    """Change variables of this process and of those that it starts from now on; settings are read anew."""
+    """Change variables of this process and of those that it starts from now on; settings are read again."""
     os.environ.update(changes)
     current_settings.cache_clear()
 

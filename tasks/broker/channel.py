@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
 FAIRNESS_PERIOD = 8
 
-#: After one message so many more of its list are taken at once, at the most; fewer leave more to others.
+#: After one message at most so many more of its list are taken at once; fewer leave more to others.
 MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class QueueLimit:
-    """One queue's bound in requests, and the requests per second that its workers have served of late."""
+    """One queue's bound in requests, and the requests per second that its workers served recently."""
 
     bound: int
     per_s: float

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, mended and extended in the eight places where this project needs more than it gives.
+"""Kombu's Redis transport, repaired and extended in the eight places where this project needs more than it gives.
 
 1. **A queue is asked for only while it has room** (:class:`.holding.Room`), so that a worker hoards nothing that an idle
    machine could run. The stock way, closing ``qos.can_consume``, may leave a message that BRPOP has already popped

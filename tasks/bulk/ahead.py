@@ -51,7 +51,7 @@ class Ahead:
         return [queue for queue, lines in self._ready.items() if lines]
 
     def take(self, queue: str, most: int) -> list[Line]:
-        """So many lines of a queue, at the most."""
+        """At most so many lines of a queue."""
         ready = self._ready[queue]
         return [ready.popleft() for _ in range(min(most, len(ready)))]
 
@@ -60,7 +60,7 @@ class Ahead:
         self._ready[self._queue_of(line)].appendleft(line)
 
     def rest(self, most: int) -> list[Line | BadLine]:
-        """So many, at the most, of the lines that are left and are not to be sent any more."""
+        """At most so many of the lines that are left and are not sent any more."""
         found: list[Line | BadLine] = [*self._bad, *(line for queue in self.queues for line in self.take(queue, most))]
         self._bad = []
         found += islice(self._lines, max(0, most - len(found)))

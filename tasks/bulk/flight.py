@@ -18,7 +18,7 @@ class Flight:
 
     Args:
         job_id: the job.
-        most_tries: how often a line is sent, at the most.
+        most_tries: how often a line is sent at most.
     """
 
     def __init__(self, job_id: str, most_tries: int) -> None:

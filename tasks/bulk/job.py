@@ -49,7 +49,7 @@ class Options:
 
     Args:
         deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
-        tries: how often a line is sent whose error is one of the fleet's, at the most.
+        tries: how often a line is sent at most, if its error is one of the fleet's.
         priority: that of its requests; 9 has everything else go first.
     """
 

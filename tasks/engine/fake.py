@@ -218,7 +218,7 @@ class FakeBackend:
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        # A step right after the last keeps the beat; after a pause the beat starts anew.
+        # A step right after the last keeps the beat; after a pause a new beat starts.
         if now - self._beat > self._step_s:
             self._beat = now
         self._beat += self._step_s

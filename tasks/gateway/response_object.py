@@ -78,7 +78,7 @@ class OpenItem:
         return {"id": self._id, "type": "reasoning", "status": "in_progress", "summary": [], "content": []}
 
     def whole(self) -> dict[str, Any]:
-        """The item as it stands."""
+        """The item in its current state."""
         if self.call is not None:
             return {**self.begun(), "status": "completed", "arguments": self.text}
         if not self.is_text:
@@ -98,7 +98,7 @@ def response_object(
     usage: Usage | None = None,
     error: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A response as it stands."""
+    """A response in its current state."""
     echo = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], **record.echo}
     return {
         "instructions": None,

@@ -33,7 +33,7 @@ class ResponseRoutes:
         self._access = access
 
     async def retrieve(self, request: Request) -> Response:
-        """A response as it stands, or its stream."""
+        """A response in its current state, or its stream."""
         ticket = await self._find(request)
         if request.query_params.get("stream") == "true":
             return EventStream(self._service, ticket, _after(request))  # type: ignore[return-value]

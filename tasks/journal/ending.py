@@ -21,7 +21,7 @@ def holder(entries: Sequence[Entry]) -> tuple[str, str]:
 
 
 def after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | Error:
-    """The entry as it stands after these: numbered, and counting what they hold."""
+    """The entry after these: numbered, and counting what they hold."""
     if isinstance(entry, Error):
         return replace(entry, attempt=attempt)
     prompt_tokens = next((earlier.prompt_tokens for earlier in entries if isinstance(earlier, Start)), 0)

@@ -47,7 +47,7 @@ class Registration(NamedTuple):
 class Beat(NamedTuple):
     """What a heartbeat found.
 
-    ``registered``: the record had vanished and was written anew. ``swept``: this worker was declared dead, and what it
+    ``registered``: the record had vanished and was written again. ``swept``: this worker was declared dead, and what it
     held was given to others; nothing was written. ``superseded``: another boot has the name; nothing was written.
     ``swept_at`` is when the last sweep was, ``None`` if there never was one.
     """
@@ -154,7 +154,7 @@ class Registry:
         loop_age_s: float = 0.0,
         client: redis.Redis | None = None,
     ) -> Beat:
-        """Refresh a worker's record and lease; write them anew where Redis has lost them.
+        """Refresh a worker's record and lease; write them again where Redis has lost them.
 
         Args:
             record: its ``started_at`` is kept (0: now), its other times are ignored.
@@ -181,7 +181,7 @@ class Registry:
         """Move the record of a worker that ends into the history. ``False`` if the name is another boot's."""
         return self._depart_as(record.node, record.boot, how="left", reason=record.reason, client=client)
 
-    def bury(self, node: str, boot: str, *, lease: str, reason: str) -> bool:
+    def declare_dead(self, node: str, boot: str, *, lease: str, reason: str) -> bool:
         """Declare a worker dead: its lease ends, its record goes into the history, and once it wakes up it is told.
 
         Args:
@@ -191,7 +191,7 @@ class Registry:
             reason: what was seen, for people.
 
         Returns:
-            ``False`` if it has shown a sign of life since, or somebody else has buried it.
+            ``False`` if it has shown a sign of life since, or somebody else has declared it dead.
         """
         return self._depart_as(node, boot, how="dead", lease=lease, reason=reason)
 

@@ -140,9 +140,9 @@ class Sweep(threading.Thread):
             self._watch = Watch(self._dead_after_s)
             return
         look = self._look()
-        buried = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._bury(verdict)}
+        dead = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._declare_dead(verdict)}
         if self._watch.believes_leases(look.at):
-            self._return_work({worker.identity for worker in look.workers} - buried)
+            self._return_work({worker.identity for worker in look.workers} - dead)
         if look.at >= self._ledger_at:
             self._ledger_at = look.at + LEDGER_INTERVAL_S
             self._send_again()
@@ -187,12 +187,12 @@ class Sweep(threading.Thread):
             return payload, None
         return payload, Seen(text(node), boot, beat_at, None)
 
-    def _bury(self, verdict: Verdict) -> bool:
+    def _declare_dead(self, verdict: Verdict) -> bool:
         worker = verdict.worker
-        buried = self._registry.bury(worker.node, worker.boot, lease=worker.lease or "", reason=verdict.reason)
-        if buried:
+        dead = self._registry.declare_dead(worker.node, worker.boot, lease=worker.lease or "", reason=verdict.reason)
+        if dead:
             logger.warning("sweep: worker %s is dead: %s", worker.identity, verdict.reason)
-        return buried
+        return dead
 
     def _return_work(self, living: set[str]) -> None:
         """Restore what every worker holds that is not there any more: dead, superseded, or gone without a word."""

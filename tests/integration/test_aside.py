@@ -124,7 +124,7 @@ class TestPlace:
         assert fetcher.asked[-1][:3] == [aside_list(QUEUE, 0, "loaded"), QUEUE, aside_list(QUEUE, 0, "cold")]
 
     def test_a_fetch_that_is_out_learns_of_it(self, fetcher: Fetcher, room: Room, producer_app: Celery) -> None:
-        """When other models are asked for, the fetch that is out comes back at once and asks anew."""
+        """When other models are asked for, the fetch that is out comes back at once and asks again."""
         send(producer_app, "t0", QUEUE)
         put_aside(fetcher)
         fetcher.channel._brpop_start(30)

@@ -385,7 +385,7 @@ class TestFailing:
         assert f"model {MODEL} is unknown to the hub: check the name" in error_of(fetch())
 
     def test_it_is_refused(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
-        """401, for want of a token."""
+        """401, because there is no token."""
         hub.token = "secret"
         assert f"model {MODEL} is refused by the hub (HTTP 401)" in error_of(fetch())
 

@@ -263,7 +263,7 @@ class TestLoss:
     def test_server_restarted(
         self, redis_server: EmbeddedServer, journal: Journal, client: Redis, where: Endpoint
     ) -> None:
-        """A reader whose server restarts empty goes on once the owner has written the journal anew."""
+        """A reader whose server restarts empty goes on once the owner has written the journal again."""
         reader = Reader(where)
         writer = Writer(journal)
         writer.say("a", "b")

@@ -237,7 +237,7 @@ class TestAppend:
         assert journal.append([]) == []
 
     def test_published(self, journal: Journal, client: Redis) -> None:
-        """What is appended is published as it stands, in order; what is refused is not."""
+        """What is appended is published unchanged, in order; what is refused is not."""
         with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]
             pubsub.subscribe(keys.stream(TASK))
             answer = journal.claim(TASK, A)
@@ -489,7 +489,7 @@ class TestEndUnclaimed:
         assert journal.end_unclaimed(TASK, end(reason="cancelled", attempt=0)) == "ended"
 
     def test_moved(self, journal: Journal, client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An end is worked out anew when something was appended since the journal was read, and not for ever."""
+        """An end is worked out again when something was appended since the journal was read, and not for ever."""
         read = journal._stored
         writes = iter(range(1_000))
 

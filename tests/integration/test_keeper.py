@@ -63,7 +63,7 @@ def make(redis_url: str) -> Iterator[Callable[..., Keeper]]:
 
 
 def stored(client: redis.Redis) -> dict[str, Any]:
-    """The record as it stands in Redis; empty if there is none."""
+    """The record that is in Redis; empty if there is none."""
     return dict(json.loads(client.hget(keys.WORKERS, "mac@lab") or b"{}"))
 
 
@@ -228,7 +228,7 @@ def test_who_slept_too_long_gives_up_its_work_first(client: redis.Redis, make: C
 
     make(on_lost=on_lost).start()
     lease = lease_of(client)
-    Registry(client).bury("mac@lab", "b1", lease=lease, reason="silent")
+    Registry(client).declare_dead("mac@lab", "b1", lease=lease, reason="silent")
     assert told.wait(10)
     assert not client.exists(keys.WORKERS, keys.alive(IDENTITY))
     free.set()
@@ -255,7 +255,7 @@ def test_who_slept_and_lost_its_name_is_superseded(client: redis.Redis, make: Ca
     each = make(on_lost=lost.append, interval_s=60.0)
     each.start()
     lease = lease_of(client)
-    Registry(client).bury("mac@lab", "b1", lease=lease, reason="silent")
+    Registry(client).declare_dead("mac@lab", "b1", lease=lease, reason="silent")
     make(lambda: record(boot="b2")).start()
     each.beat_soon()
     each.join(10)

@@ -100,7 +100,7 @@ def test_a_fleet_at_work(
 
 
 def test_redis_may_come_and_go(served: Callable[[], Samples], redis_server: EmbeddedServer) -> None:
-    """While it is away that is all that is said, and nothing has to be started anew."""
+    """While it is away that is all that is said, and nothing has to be started again."""
     assert value(served(), "redis_up") == 1
     redis_server.stop()
     assert served() == {("redis_up", ()): 0}

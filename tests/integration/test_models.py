@@ -237,7 +237,7 @@ class TestIdle:
 
 class TestElsewhere:
     def test_what_fits_another_worker_is_left_to_it(self, generate: GenerateTask, worker: StartWorker) -> None:
-        """A model too large for one worker is answered by the other; the first one takes each request once at the most."""
+        """A model too large for one worker is answered by the other; the first one takes each request at most once."""
         small = worker(env={**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_ONE})
         large = worker(env={**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_THREE})
         model = "fake:2:weights_mb=400"

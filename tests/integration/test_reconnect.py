@@ -154,7 +154,7 @@ def test_a_restart(durable_worker: StartWorker, durable_server: EmbeddedServer, 
 def test_a_restart_that_forgets(
     worker: StartWorker, redis_server: EmbeddedServer, producer_app: Celery, redis_client: redis.Redis
 ) -> None:
-    """A server that has forgotten everything is told anew what runs: its readers and results lack nothing."""
+    """A server that has forgotten everything is told again what runs: its readers and results lack nothing."""
     load = Load(worker("-c", "4", "-Q", QUEUE), redis_client)
     redis_server.restart()
     load.assert_answered(queued_too=False)

@@ -40,7 +40,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stored(client: redis.Redis, node: str = "mac@lab") -> dict[str, Any]:
-    """The record as it stands in Redis."""
+    """The record that is in Redis."""
     return dict(json.loads(client.hget(keys.WORKERS, node) or b"{}"))
 
 
@@ -75,7 +75,7 @@ def test_what_was_registered_is_read_back(client: redis.Redis) -> None:
 
 
 def test_a_vanished_record_is_registered_again(client: redis.Redis) -> None:
-    """A worker whose record Redis has lost writes it anew at its next beat, with the time it really started."""
+    """A worker whose record Redis has lost writes it again at its next beat, with the time it really started."""
     with Ghost(client) as ghost:
         assert ghost.beat() == "ok"
         client.flushall()
@@ -198,9 +198,9 @@ def test_a_worker_that_came_back_is_not_buried(client: redis.Redis) -> None:
         ghost.die()
         ghost.lifeline.connect()
         ghost.beat()
-        assert not ghost.registry.bury("mac@lab", "b1", lease=seen, reason="gone")
-        assert ghost.registry.bury("mac@lab", "b1", lease=ghost.lifeline.client_id, reason="gone")
-        assert not ghost.registry.bury("mac@lab", "b1", lease=ghost.lifeline.client_id, reason="gone")
+        assert not ghost.registry.declare_dead("mac@lab", "b1", lease=seen, reason="gone")
+        assert ghost.registry.declare_dead("mac@lab", "b1", lease=ghost.lifeline.client_id, reason="gone")
+        assert not ghost.registry.declare_dead("mac@lab", "b1", lease=ghost.lifeline.client_id, reason="gone")
         assert ghost.beat() == "swept"
 
 

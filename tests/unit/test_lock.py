@@ -38,7 +38,7 @@ def locked(name: str) -> dict[str, list[Version]]:
 
 @pytest.mark.parametrize(("extra", "name"), [("dev", "requirements.lock"), ("mkl", "requirements-mkl.lock")])
 def test_the_lock_has_all_that_is_asked_for(extra: str, name: str) -> None:
-    """Every requirement has a locked version that satisfies it; ``make lock`` mends what is missing."""
+    """Every requirement has a locked version that satisfies it; ``make lock`` adds what is missing."""
     versions = locked(name)
     missing = [
         str(each) for each in wanted(extra) if not any(map(each.specifier.contains, versions.get(each.name, [])))

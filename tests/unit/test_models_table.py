@@ -7,7 +7,7 @@ from benchmarks.models.report import BEGIN, END, PAGE, as_markdown, versions
 
 
 def test_the_table_is_of_the_installed_versions() -> None:
-    """Another mlx-lm may break an architecture, or mend one: the page says for which version it holds."""
+    """Another mlx-lm may break an architecture, or repair one: the page says for which version it holds."""
     page = PAGE.read_text(encoding="utf-8")
     assert f"With {versions()}, " in page.partition(BEGIN)[2].partition(END)[0], "run `make models`"
 

@@ -137,7 +137,7 @@ def test_the_page_has_every_chip_of_four_generations() -> None:
 
 
 def test_the_catalogue_on_the_page_is_valid(tmp_path: Path) -> None:
-    """The example can be copied as it stands."""
+    """The example can be copied unchanged."""
     match = re.search(r"```toml\n(.*?)```", (DOCS / "catalogue.md").read_text(encoding="utf-8"), re.DOTALL)
     assert match
     path = tmp_path / "catalogue.toml"

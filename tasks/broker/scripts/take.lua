@@ -1,5 +1,5 @@
 -- Takes further messages of a queue that a worker has just had one of, and notes that the worker holds them: both or neither.
--- At the most half of them, so that others who are idle find some, too.
+-- At most half of them, so that idle workers find some, too.
 --
 -- KEYS  unacked messages, their index, then the lists of the queue, most urgent first
 -- ARGV  the most messages, bytes after which no further one is looked at: Redis does nothing else meanwhile; the most bytes of

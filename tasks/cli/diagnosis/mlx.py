@@ -82,7 +82,7 @@ def hub_lines(answer: dict[str, Any] | Line) -> Iterator[Line]:
         return
     if answer["hub_error"]:
         says = f"{answer['hub']} does not answer ({answer['hub_error']}): only models on this disk can be served"
-        yield Line("warning", "hub", says, "fetch models beforehand, or set HF_ENDPOINT to a mirror")
+        yield Line("warning", "hub", says, "fetch models in advance, or set HF_ENDPOINT to a mirror")
     else:
         yield Line("ok", "hub", f"{answer['hub']} answers")
 

@@ -1,4 +1,4 @@
-"""The HTTP server of ``metrics``: one page at ``/metrics``, made anew for each scrape, one scrape at a time."""
+"""The HTTP server of ``metrics``: one page at ``/metrics``, made for each scrape, one scrape at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE_S = 30.0
 
 
 class MetricsServer(ThreadingMixIn, TCPServer):
-    """Serves a page that is made anew for each request.
+    """Serves a page that is made for each request.
 
     Args:
         address: the address to listen at; IPv4, IPv6 or a name.

@@ -71,7 +71,7 @@ class Program:
 
 
 def environment_lines(settings: Settings) -> list[str]:
-    """The environment file's lines: the settings in force where they are not the defaults, as sh and systemd read them.
+    """The environment file's lines: the settings where they are not the defaults, as sh and systemd read them.
 
     Raises:
         ValueError: a value has a line break, which no environment file can hold.

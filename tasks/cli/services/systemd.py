@@ -38,7 +38,7 @@ def text(program: Program) -> str:
         "WorkingDirectory=%S/celery-mlx",
         "Restart=on-failure",
         "RestartSec=5",
-        # A wrong configuration: starting it again mends nothing.
+        # A wrong configuration: a new start fixes nothing.
         f"RestartPreventExitStatus={os.EX_CONFIG}",
         "KillMode=mixed",
         # By default systemd stops the whole unit when the kernel kills one of its processes for its memory, such as an engine.

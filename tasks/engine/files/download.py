@@ -223,7 +223,7 @@ def _problem(error: Exception) -> str:
             return "is not a hub id: expected owner/name, or an existing folder"
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled():
             return (
-                "is not on this machine, and the hub may not be asked (HF_HUB_OFFLINE): fetch it beforehand with `celery -A "
+                "is not on this machine, and the hub may not be asked (HF_HUB_OFFLINE): fetch it in advance with `celery -A "
                 "tasks models pull`, or name a local folder"
             )
         case errors.HfHubHTTPError():

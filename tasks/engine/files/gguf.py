@@ -1,7 +1,7 @@
 """A GGUF file of a Llama-like model as a folder that mlx-lm loads: ``python -m tasks.engine.files.gguf FILE FOLDER``.
 
 MLX reads Q4_0, Q4_1 and Q8_0 tensors as its own quantised weights, so nothing is rounded twice. Rows of ``q`` and ``k``
-are in llama.cpp's order for rotary embedding, which mlx-lm calls ``rope_traditional``. The tokeniser is made anew from
+are in llama.cpp's order for rotary embedding, which mlx-lm calls ``rope_traditional``. The tokeniser is made from
 the file's tokens and merges; the one pre-tokeniser known here is SmolLM2's.
 """
 

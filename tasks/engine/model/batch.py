@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 HOLD_STEPS = 2
 #: While nobody decodes, a prefill step may be this many times as large.
 IDLE_FACTOR = 4
-#: A row that is waited for decodes so many tokens, at the most, before its cache is copied.
+#: A row that others wait for decodes at most so many tokens before its cache is copied.
 DONOR_STEPS = 16
 
 
@@ -215,7 +215,7 @@ class Batch:
         mx.clear_cache()
 
     def _bounds(self) -> tuple[int, int]:
-        """Tokens that a prefill step should compute, and may compute at the most, over all rows."""
+        """Tokens that a prefill step should compute, and may compute at most, over all rows."""
         if not self._has_begun:
             return IDLE_FACTOR * self._step_tokens, IDLE_FACTOR * self._step_tokens
         crowd = (len(self._queue) + len(self._prefilling.rows)) / len(self._decoding.rows)

@@ -1,4 +1,4 @@
-"""How soon a model gives a first token here, of late: for requests whose time may be up before it."""
+"""How soon a model recently gave a first token here: for requests whose time may be up before it."""
 
 from __future__ import annotations
 

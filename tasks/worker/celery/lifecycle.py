@@ -138,7 +138,7 @@ def _is_typed(option: str) -> bool:
 
 
 def _on_worker_ready(sender: Consumer, **_: Any) -> None:
-    """The consumer is connected, and about to fetch. Celery says this once; a lost connection is its own to mend."""
+    """The consumer is connected, and about to fetch. Celery says this once; a lost connection is repaired by Celery itself."""
     worker = active_worker()
     if worker is None:
         return

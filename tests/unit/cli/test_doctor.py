@@ -119,7 +119,7 @@ def test_output_that_is_no_file() -> None:
 
 
 def test_terminal_report() -> None:
-    """On a terminal there are marks, and remedies stand below what they mend."""
+    """On a terminal there are marks, and remedies stand below the findings."""
     out = io.StringIO()
     report = RichReport(Console(file=out, force_terminal=True, width=60, color_system=None))
     with report.busy("Machine"):

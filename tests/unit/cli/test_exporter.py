@@ -228,7 +228,7 @@ def test_an_undeclared_metric_is_a_mistake() -> None:
 
 
 def test_the_server_has_one_page() -> None:
-    """/metrics is made anew for each request; other paths are 404, HEAD has no body."""
+    """/metrics is made for each request; other paths are 404, HEAD has no body."""
     pages = iter([b"page 0\n", b"page 1\n", b"page 2\n"])
     with MetricsServer("127.0.0.1", 0, pages.__next__) as server:
         assert server.url == f"http://127.0.0.1:{server.server_address[1]!s}/metrics"

@@ -52,7 +52,7 @@ def test_a_worker_has_time_to_drain_and_only_it_is_told_to_stop() -> None:
 
 
 def test_it_is_started_again_when_it_fails_and_not_when_it_was_told_to_end() -> None:
-    """Nor, under systemd, when its configuration is wrong, which starting again does not mend."""
+    """Nor, under systemd, when its configuration is wrong, which a new start does not fix."""
     said = unit(program())
     assert (said["Restart"], said["RestartPreventExitStatus"]) == (["on-failure"], ["78"])
     assert plistlib.loads(launchd.text(program()).encode())["KeepAlive"] == {"SuccessfulExit": False}

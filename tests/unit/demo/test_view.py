@@ -27,7 +27,7 @@ LONG = "word " * 120 + "END"
 
 
 class FakeResult:
-    """A result whose stream is known beforehand."""
+    """A result whose stream is known in advance."""
 
     def __init__(self, words: list[str], error: Exception | None = None, wait_s: float = 0.0) -> None:
         self.words = words

@@ -238,7 +238,7 @@ def test_a_route_that_nobody_serves_warns() -> None:
 
 
 def test_an_unknown_model_is_refused_by_every_door(catalogue_in_use: Catalogue) -> None:
-    """The same error with what comes close, from delay's hook too, and each time anew."""
+    """The same error with what comes close, from delay's hook too, and each time a new one."""
     for _ in range(2):
         with pytest.raises(UnknownModel, match="qwen3-8b"):
             route_task("tasks.generate", (), {"model": "qwen3-8"}, {})

@@ -183,6 +183,6 @@ def test_trouble_in_a_pipeline() -> None:
     ],
 )
 def test_translated(error: Any, expected: type[Exception]) -> None:
-    """What waiting may mend is told apart from what it does not, and every message says what was being done."""
+    """Faults that may pass are told apart from those that do not, and every message says what was being done."""
     with pytest.raises(expected, match=f"claim of x: .*{error}"), translated("claim of x"):
         raise error

@@ -57,7 +57,7 @@ def test_nothing_to_take() -> None:
 
 
 def test_redis_away() -> None:
-    """Nobody receives anything while Redis is away, and time begins anew when it is back."""
+    """Nobody receives anything while Redis is away, and time begins again when it is back."""
     world = World()
     assert world.pass_s(25) == ""
     world.away = True

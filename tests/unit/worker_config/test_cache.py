@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings that are read anew, and again after the test."""
+    """Settings that are read again now, and once more after the test."""
     monkeypatch.delenv("CELERY_MLX_CACHE", raising=False)
     current_settings.cache_clear()
     yield

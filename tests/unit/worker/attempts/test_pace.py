@@ -1,4 +1,4 @@
-"""The soonest first token of late."""
+"""The soonest first token of the recent ones."""
 
 from __future__ import annotations
 
