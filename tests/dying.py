@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -17,6 +18,8 @@ from tasks.worker.attempts import publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tasks.journal.items import Append
 
 __all__ = ["app"]
 
@@ -45,6 +48,37 @@ def _after(call: Callable[..., Any], ends: Callable[[Any], bool] = lambda _: Tru
     return wrapped
 
 
+def _never(*_: Any, **__: Any) -> None:
+    """Wait for the end: what was left out of a journal must not be in a result."""
+    threading.Event().wait()
+
+
+class _Halves:
+    """Leaves out what follows the first half of a character, or of a stop string, in the answers of so many requests.
+
+    What has come of either is in the journal as a token without text, behind one with text.
+    """
+
+    def __init__(self, requests: int) -> None:
+        self._requests = requests
+        self._said: set[str] = set()
+        self._halved: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        return len(self._halved) == self._requests
+
+    def take(self, item: Append) -> bool:
+        entry = decode(item.payload)
+        if item.task_id in self._halved:
+            return False
+        if isinstance(entry, Token) and entry.kind == "content" and entry.text:
+            self._said.add(item.task_id)
+        elif isinstance(entry, Token) and entry.ids and not entry.text and item.task_id in self._said:
+            self._halved.add(item.task_id)
+        return True
+
+
 @signals.worker_init.connect
 def _prepare(**_: Any) -> None:
     if POINT == "claimed":
@@ -54,16 +88,15 @@ def _prepare(**_: Any) -> None:
     elif POINT == "answered":
         Backend._store_result = _after(Backend._store_result)  # type: ignore[method-assign]
     elif POINT == "half":
-        # What has come of a character, or of a stop string, is in the journal as a token without text.
-        append = Journal.append
+        append, halves = Journal.append, _Halves(int(os.environ.get("TEST_DIE_REQUESTS", "1")))
 
-        def die_halfway(self: Journal, batch: Any) -> Any:
-            entries = [decode(item.payload) for item in batch]
-            halves = [isinstance(each, Token) and bool(each.ids) and not each.text for each in entries]
-            if True not in halves:
-                return append(self, batch)
-            append(self, batch[: halves.index(True) + 1])
-            return _die()
+        def until_halves(self: Journal, batch: Any) -> Any:
+            taken = [halves.take(item) for item in batch]
+            statuses = iter(append(self, [item for item, is_taken in zip(batch, taken, strict=True) if is_taken]))
+            if halves.complete:
+                _die()
+            return [next(statuses) if is_taken else "ok" for is_taken in taken]
 
-        Journal.append = die_halfway  # type: ignore[method-assign]
+        Journal.append = until_halves  # type: ignore[method-assign]
+        Backend._store_result = _never  # type: ignore[method-assign]
         publisher._coalesce = lambda entries: entries  # on a busy machine the half would be joined with what follows it

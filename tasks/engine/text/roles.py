@@ -99,7 +99,9 @@ class Roles:
             try:
                 text = template(WAYS[number](marked))
             except Exception as error:  # noqa: BLE001 - templates fail in ways of their own; another way may not
-                refusal = refusal or error
+                # The last refusal says what is wrong beside the instructions, which each way puts elsewhere.
+                if isinstance(error, jinja2.TemplateError) or not isinstance(refusal, jinja2.TemplateError):
+                    refusal = error
                 continue
             if all(word in text for word in words):
                 return number

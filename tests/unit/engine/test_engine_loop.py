@@ -66,13 +66,9 @@ class Loop:
         )
 
     def submit(self, task_id: str, max_tokens: int = 4, **fields: Any) -> None:
-        prompt = fields.pop("prompt", task_id)
+        raw = {"messages": None, "prompt": task_id, "sampling": GREEDY}
         self.answers[task_id] = Answer()
-        self.intake.put(
-            Submit(
-                task_id=task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **{"sampling": GREEDY, **fields}
-            )
-        )
+        self.intake.put(Submit(**{"task_id": task_id, "max_tokens": max_tokens, **raw, **fields}))
 
     def abort(self, task_id: str) -> None:
         self.intake.items.append(Abort(task_id))

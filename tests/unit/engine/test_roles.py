@@ -124,6 +124,15 @@ def test_roles_that_do_not_alternate_are_named(told: str, says: str) -> None:
         render(ALTERNATES, *((roles[each], "x") for each in told))
 
 
+def test_the_roles_are_named_where_instructions_had_to_go_elsewhere_first() -> None:
+    """A template that takes no system message either: its last word is about what is left to do."""
+    template = "{% if messages[0]['role'] == 'system' %}" + _refuse("no system role") + ALTERNATES
+    with pytest.raises(
+        InvalidRequest, match=r"roles must alternate \(messages\[1\] and messages\[2\] are both from 'user'"
+    ):
+        render(template, ("system", "x"), ("user", "y"), ("user", "z"))
+
+
 def test_a_template_that_is_a_program_is_given_the_roles_as_they_are() -> None:
     """Nothing can be read from it; what it leaves out is found by trying."""
 

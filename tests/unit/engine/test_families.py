@@ -1,0 +1,128 @@
+"""The ten families that people download most: each one's prompts, answers, stops and resumes, by its own architecture, tokenizer,
+template and markers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.engine.model.mlx import load_model
+from tasks.errors import InvalidRequest
+from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit, Tokens
+from tests.engine_client import GREEDY
+from tests.families.family import CONVERSATIONS, families
+from tests.unit.engine.test_engine_loop import Loop
+
+if TYPE_CHECKING:
+    from tasks.engine.model.mlx import MlxBackend
+    from tasks.messages.answer import Kind
+    from tests.engine_client import Answer
+    from tests.families.family import Family
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+FAMILIES = families()
+ENOUGH_TOKENS = 60
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def backend(family: Family, tmp_path_factory: pytest.TempPathFactory) -> MlxBackend:
+    """Its model, loaded."""
+    folder = family.write(tmp_path_factory.mktemp("families") / family.name)
+    return load_model(EngineConfig(model=family.name, source=str(folder)), lambda *_: None, "")
+
+
+def submit(messages: list[dict[str, Any]], **fields: Any) -> Submit:
+    return Submit(
+        **{"task_id": "t", "messages": messages, "prompt": None, "max_tokens": 1, "sampling": GREEDY, **fields}
+    )
+
+
+def asked(
+    backend: MlxBackend, requests: dict[str, dict[str, Any]]
+) -> tuple[dict[str, Answer], dict[str, list[Tokens]]]:
+    """What comes back for these requests, all at the same time: answers, and the events of each."""
+    loop = Loop(backend=backend, max_batch=len(requests))
+    for name, fields in requests.items():
+        loop.submit(name, ENOUGH_TOKENS, **{"messages": CONVERSATIONS["chat"], "prompt": None, **fields})
+    loop.finish()
+    events: dict[str, list[Tokens]] = {name: [] for name in requests}
+    for output in loop.outputs:
+        for event in output.events:
+            if isinstance(event, Tokens):
+                events[event.task_id].append(event)
+    return loop.answers, events
+
+
+def said(events: list[Tokens]) -> dict[Kind, str]:
+    texts: dict[Kind, str] = {"reasoning": "", "content": ""}
+    for event in events:
+        texts[event.kind] += event.text
+    return texts
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+def test_a_conversation_becomes_the_tokens_that_its_authors_meant(
+    family: Family, backend: MlxBackend, conversation: str
+) -> None:
+    """Spaces, markers and one token for the beginning; instructions are where the family has a place for them."""
+    assert backend.encode(submit(CONVERSATIONS[conversation])).ids == family.prompt_ids(conversation)
+
+
+def test_answers_come_apart_and_end(family: Family, backend: MlxBackend) -> None:
+    """Rows of all conversations beside each other: what is thought, what is said, and a stop string in the midst of it."""
+    requests = {name: {"messages": messages} for name, messages in CONVERSATIONS.items()}
+    stop = family.content[-5:-1]
+    answers, events = asked(backend, {**requests, "stopped": {"stop": (stop,)}})
+    whole = {"reasoning": family.reasoning, "content": family.content}
+    for name in requests:
+        assert said(events[name]) == whole
+        assert (answers[name].ids, answers[name].reason) == (list(family.script.ids[:-1]), "stop")
+    assert said(events["stopped"]) == {**whole, "content": family.content.partition(stop)[0]}
+    assert answers["stopped"].reason == "stop"
+
+
+def test_a_resume_behind_a_token_that_said_nothing(family: Family, backend: MlxBackend) -> None:
+    """In mid-character, in a marker, in a header: text of each kind and log-probabilities are those of the whole answer."""
+    sampling = Sampling(temperature=0.0, logprobs=True)
+    answers, events = asked(backend, {"whole": {"sampling": sampling}})
+    whole, parts = answers["whole"], events["whole"]
+    assert whole.started is not None
+    silent = [event.index + 1 for event in parts if event.ids and not event.text]
+    assert len(silent) >= 4
+    before = {count: [event for event in parts if event.index < count] for count in silent}
+    requests = {
+        f"{count}": {
+            "sampling": sampling,
+            "resume": Resume(
+                ids=whole.ids[:count],
+                characters={kind: len(text) for kind, text in said(known).items()},
+                revision=whole.started.revision,
+                prompt_hash=whole.started.prompt_hash,
+                rendering=whole.started.rendering,
+            ),
+        }
+        for count, known in before.items()
+    }
+    answers, events = asked(backend, requests)
+    for count, known in before.items():
+        assert said([*known, *events[f"{count}"]]) == said(parts)
+        logprobs = [each.logprob for each in answers[f"{count}"].logprobs]
+        assert logprobs == pytest.approx([each.logprob for each in whole.logprobs[count:]], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "mistral"])
+def test_roles_that_have_to_alternate(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The template's own words, which two messages it is about, and what to do; instructions count for neither role."""
+    family = FAMILIES[name]
+    folder = family.write(tmp_path_factory.mktemp("alternating"))
+    backend = load_model(EngineConfig(model=name, source=str(folder)), lambda *_: None, "")
+    twice = [*CONVERSATIONS["system"][:2], {"role": "user", "content": "Well?"}]
+    with pytest.raises(InvalidRequest, match=r"must alternate.*messages\[1\] and messages\[2\] are both from 'user'"):
+        backend.encode(submit(twice))
