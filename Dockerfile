@@ -26,6 +26,8 @@ ENTRYPOINT ["celery", "-A", "celery_mlx"]
 FROM base AS celery
 COPY --from=celery-build /opt/venv /opt/venv
 COPY worker_config/flowerconfig.py ./
+RUN install --directory --owner 10001 /files
+ENV CELERY_MLX_GATEWAY_FILES=/files
 USER 10001
 
 FROM base AS worker

@@ -29,6 +29,8 @@ class GatewayProcess:
         self.log_path = log
         self._options, self._env, self._port = options, env or {}, port
         self._mark = uuid.uuid4().hex
+        #: Where it keeps files, unless its environment says otherwise.
+        self.files = str(log.with_suffix(".files"))
         self._clients: list[OpenAI] = []
 
     def __enter__(self) -> Self:
@@ -37,7 +39,7 @@ class GatewayProcess:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, MARK: self._mark, **self._env},
+                env={**os.environ, MARK: self._mark, "CELERY_MLX_GATEWAY_FILES": self.files, **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -139,6 +139,21 @@ class Settings:
         "How long a client of the gateway waits without a stream. OpenAI's SDKs send a request again after 600 s.",
         at_least=1,
     )
+    gateway_grace_s: float = setting(
+        3.0,
+        "A streamed answer whose client has left is cancelled after so long, unless the client has gone on with it.",
+        at_least=0,
+    )
+    gateway_files: str = setting(
+        "",
+        "The folder of files and batches, the same for all gateways; empty means celery-mlx/gateway in the user's data folder.",
+    )
+    gateway_file_mib: int = setting(200, "The largest file that the gateway takes (MiB).", at_least=1)
+    gateway_files_mib: int = setting(10_240, "All files of the gateway together (MiB).", at_least=1)
+    gateway_file_ttl_s: int = setting(2_592_000, "How long files and batches are kept.", at_least=60)
+    gateway_batch_lease_s: int = setting(
+        15, "A batch whose gateway was silent for so long goes on at another one.", at_least=1
+    )
 
     chip: str = setting("", "Overrides the detected chip, as in 'Apple M2 Pro'. For virtual machines and simulations.")
     gpu_cores: int = setting(0, "Overrides the detected number of GPU cores; 0 means detect.", at_least=0)

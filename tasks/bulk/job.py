@@ -51,11 +51,13 @@ class Options:
         deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
         tries: how often a line is sent at most, if its error is one of the fleet's.
         priority: that of its requests; 9 has everything else go first.
+        job_id: hexadecimal digits, for whoever may run one input twice at a time; by default it follows from the input.
     """
 
     deadline_s: float | None = None
     tries: int = 3
     priority: int = 9
+    job_id: str = ""
 
 
 class Job:
@@ -83,7 +85,7 @@ class Job:
         self._options = options or Options()
         self._source = Source(given, defaults or {})
         survey = self._source.survey()
-        self.job_id = survey.digest if survey is not None else uuid.uuid4().hex[:16]
+        self.job_id = self._options.job_id or (survey.digest if survey is not None else uuid.uuid4().hex[:16])
         self.done = Done()
         self._output = Output(output, self.job_id) if output is not None else None
         self._requests = Requests(app, self._options.priority)

@@ -89,8 +89,8 @@ def read_line(
         record = parsed(given) if isinstance(given, bytes) else dict(given)
         shape = shape_of(record)
         if shape == "openai":
-            line_id = _id(record.get("custom_id"), "custom_id", required=True)
-            url, values = _of_envelope(record)
+            line_id = custom_id_of(record)
+            url, values = envelope_of(record)
         else:
             line_id = _id(record.pop("id", None), "id", required=False) or str(number)
             values = record
@@ -153,8 +153,21 @@ def _id(value: Any, name: str, *, required: bool) -> str | None:
     return value
 
 
-def _of_envelope(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The path and the parameters of a line in OpenAI's shape."""
+def custom_id_of(record: Mapping[str, Any]) -> str:
+    """The id of a line in OpenAI's shape.
+
+    Raises:
+        InvalidRequest: it has none.
+    """
+    return str(_id(record.get("custom_id"), "custom_id", required=True))
+
+
+def envelope_of(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The path and the parameters of a line in OpenAI's shape.
+
+    Raises:
+        InvalidRequest: they are not there.
+    """
     method, url, body = record.get("method"), record.get("url"), record.get("body")
     if method != "POST":
         raise InvalidRequest(f'method={method!r:.60}: use "POST"')

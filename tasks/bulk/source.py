@@ -68,7 +68,7 @@ class Source:
         count, ids, twice = 0, dict[bytes, int](), list[str]()
         try:
             with self.path.open("rb") as file:
-                for number, text in _texts(file, digest):
+                for number, text in texts(file, digest):
                     count += 1
                     record = _record(text)
                     if record is None:
@@ -76,7 +76,7 @@ class Source:
                     if not ids:
                         self._shape = shape_of(record)
                     line_id = id_in(record) or str(number)
-                    first = ids.setdefault(_hash(line_id), number)
+                    first = ids.setdefault(hash_of(line_id), number)
                     if first != number:
                         twice.append(f"lines {first} and {number} ({line_id!r:.60})")
         except OSError as error:
@@ -94,7 +94,7 @@ class Source:
         """All lines; one that cannot be sent says why."""
         if self.path is not None:
             with self.path.open("rb") as file:
-                for number, text in _texts(file):
+                for number, text in texts(file):
                     yield self._line(number, text)
             return
         assert not isinstance(self._given, str | os.PathLike)
@@ -119,7 +119,7 @@ class Source:
     def _unless_twice(self, line: Line | BadLine) -> Line | BadLine:
         if line.id is None:
             return line
-        first = self._seen.setdefault(_hash(line.id), line.number)
+        first = self._seen.setdefault(hash_of(line.id), line.number)
         if first == line.number:
             return line
         error = InvalidRequest(f"line {line.number}: its id {line.id!r:.60} is that of line {first}: give it another")
@@ -133,19 +133,19 @@ def _record(text: bytes | None) -> dict[str, Any] | None:
         return None
 
 
-def _hash(line_id: str) -> bytes:
+def hash_of(line_id: str) -> bytes:
     """So that a hundred thousand long ids take little memory."""
     return hashlib.blake2b(line_id.encode(errors="surrogatepass"), digest_size=12).digest()
 
 
 def _numbered(given: Any) -> Iterator[tuple[int, Any]]:
     if hasattr(given, "readline"):
-        yield from _texts(given)
+        yield from texts(given)
     else:
         yield from enumerate(given, start=1)
 
 
-def _texts(file: IO[Any], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
+def texts(file: IO[Any], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
     """The lines of a file with their numbers, without empty ones; ``None`` for one that is too long."""
     number = 0
     while text := file.readline(MAX_LINE_BYTES + 1):

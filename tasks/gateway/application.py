@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tasks.gateway.access import Access
     from tasks.gateway.answering import Service
+    from tasks.gateway.batches.bulk import Bulk
     from tasks.gateway.order import Order
 
     Handler = Callable[[Request], Awaitable[Response]]
@@ -59,49 +60,62 @@ class Application:
     Args:
         service: gives answers.
         access: lets requests in.
+        bulk: has the files and batches.
         client: for looks at the fleet.
     """
 
-    def __init__(self, service: Service, access: Access, client: redis.Redis) -> None:
+    def __init__(self, service: Service, access: Access, bulk: Bulk, client: redis.Redis) -> None:
         self._service = service
+        self._bulk = bulk
         self._access = access
         self._client = client
 
     def starlette(self, origins: Sequence[str]) -> Starlette:
         """The ASGI application; pages of these other sites may use it."""
-        response_routes = ResponseRoutes(self._service, self._access)
-        posts = {
-            "/v1/chat/completions": self._taking(chat.parse, chat.PREFIX),
-            "/v1/completions": self._taking(completions.parse, completions.PREFIX),
-            "/v1/embeddings": self._embed,
-            "/v1/responses": self._taking(responses.parse, responses.PREFIX),
-            "/v1/responses/{id}/cancel": response_routes.cancel,
-        }
-        gets = {
-            "/v1/models": self._models,
-            "/v1/models/{model:path}": self._model,
-            "/v1/chat/completions/{id}": self._retrieve,
-            "/v1/responses/{id}": response_routes.retrieve,
-            "/fleet": self._fleet,
-            "/health": self._health,
-            "/metrics": self._metrics,
-            "/": self._page,
-        }
         return Starlette(
             routes=[
-                *(Route(path, self._guarded(path, handler), methods=["POST"]) for path, handler in posts.items()),
-                *(Route(path, self._guarded(path, handler), methods=["GET"]) for path, handler in gets.items()),
+                Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in self._routes()
             ],
             middleware=[_for_pages_of(origins)] if origins else [],
             exception_handlers={404: _not_here, 405: _not_here},
             lifespan=self._lifespan,
         )
 
+    def _routes(self) -> list[tuple[str, str, Handler]]:
+        made = ResponseRoutes(self._service, self._access)
+        files, batches = self._bulk.file_routes(self._access), self._bulk.batch_routes(self._access)
+        return [
+            ("POST", "/v1/chat/completions", self._taking(chat.parse, chat.PREFIX)),
+            ("GET", "/v1/chat/completions/{id}", self._retrieve),
+            ("POST", "/v1/completions", self._taking(completions.parse, completions.PREFIX)),
+            ("POST", "/v1/embeddings", self._embed),
+            ("POST", "/v1/responses", self._taking(responses.parse, responses.PREFIX)),
+            ("GET", "/v1/responses/{id}", made.retrieve),
+            ("POST", "/v1/responses/{id}/cancel", made.cancel),
+            ("POST", "/v1/files", files.create),
+            ("GET", "/v1/files", files.list),
+            ("GET", "/v1/files/{id}", files.retrieve),
+            ("DELETE", "/v1/files/{id}", files.delete),
+            ("GET", "/v1/files/{id}/content", files.content),
+            ("POST", "/v1/batches", batches.create),
+            ("GET", "/v1/batches", batches.list),
+            ("GET", "/v1/batches/{id}", batches.retrieve),
+            ("POST", "/v1/batches/{id}/cancel", batches.cancel),
+            ("GET", "/v1/models", self._models),
+            ("GET", "/v1/models/{model:path}", self._model),
+            ("GET", "/fleet", self._fleet),
+            ("GET", "/health", self._health),
+            ("GET", "/metrics", self._metrics),
+            ("GET", "/", self._page),
+        ]
+
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "celery-mlx-gateway"))
         renewing = asyncio.create_task(self._service.desk.keep_open(RENEW_S))
+        self._bulk.drivers.start()
         yield
+        await asyncio.to_thread(self._bulk.drivers.stop)
         renewing.cancel()
         with suppress(asyncio.CancelledError):
             await renewing
@@ -118,6 +132,9 @@ class Application:
                 response = self._refused(refusal)
             except GenerationError as error:
                 response = self._refused(refusal_of(error))
+            except OSError as error:  # of the folder of files
+                why = f"the gateway's files cannot be used ({error.strerror})"
+                response = self._refused(Refusal(503, why, "files_unavailable", should_retry=False))
             self._service.metrics.answer(path, getattr(response, "status_code", 200))
             return response
 

@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.gateway.refusal import Refusal
+from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from starlette.requests import Request
 
 MIB = 2**20
@@ -24,6 +27,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     body = await read_body(request, MAX_BODY_BYTES)
     try:
         found = json.loads(body, parse_constant=_refuse_constant)
+        if b"\\u" in body:
+            to_compact_json(found).encode()  # half of a character cannot be sent on
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"the body is no JSON ({type(error).__name__}): send an object", "invalid_json") from None
     if not isinstance(found, dict):
@@ -37,13 +42,21 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
     Raises:
         Refusal: it is too large.
     """
-    parts, size = [], 0
+    return b"".join([part async for part in bounded(request, most_bytes)])
+
+
+async def bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:
+    """A request's body, part by part.
+
+    Raises:
+        Refusal: it is too large.
+    """
+    size = 0
     async for part in request.stream():
         size += len(part)
         if size > most_bytes:
             raise Refusal(413, f"the body has more than {most_bytes // MIB} MiB: send less", "request_too_large")
-        parts.append(part)
-    return b"".join(parts)
+        yield part
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Kinds of requests whose journals are answers. Vectors and batches have none.
+READ_AGAIN = frozenset({"chat", "completion", "response"})
+
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Ticket:
@@ -101,7 +104,7 @@ class Desk:
             BrokerUnavailable: Redis cannot be reached.
         """
         record = await asyncio.to_thread(self._store.record, request_id)
-        if record is None or record.owner != key.id or record.kind == "embedding":
+        if record is None or record.owner != key.id or record.kind not in READ_AGAIN:
             raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
         return self._ticket(record, key, {})
 

@@ -9,6 +9,7 @@ from tasks.gateway.access import Access
 from tasks.gateway.answering import Service
 from tasks.gateway.application import Application
 from tasks.gateway.background import Background
+from tasks.gateway.batches.bulk import make_bulk
 from tasks.gateway.closing import Closing
 from tasks.gateway.desk import Desk
 from tasks.gateway.metrics import Metrics
@@ -37,4 +38,5 @@ def make_gateway(generate: GenerateTask, embed: EmbedTask, client: redis.Redis, 
     access = Access(store, doors)
     desk = Desk(generate, embed, store)
     service = Service(desk, Background(desk), closing, Metrics(), wait_s)
-    return Gateway(Application(service, access, client).starlette(doors.origins), closing)
+    bulk = make_bulk(generate.app, store)
+    return Gateway(Application(service, access, bulk, client).starlette(doors.origins), closing)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ADMIT = Script(scripts.source("admit"))
 SETTLE = Script(scripts.source("settle"))
+LEASE = Script(scripts.source("lease"))
 #: A request counts as open for so long after its gateway has last said so.
 LEASE_S = 60
 COUNTERS = ("requests", "refused", "prompt_tokens", "completion_tokens", "used_at")
@@ -77,6 +78,29 @@ class Store:
         arguments = (key.tokens_a_minute, record.reserved, record.id, prompt_tokens, completion_tokens)
         with translated(f"request {record.id}"):
             SETTLE(self._client, names, arguments)
+
+    def count(self, record: Record, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count what something has cost that was not admitted as a request; the second time it changes nothing.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        name = keys.gateway_request(record.id)
+        with translated(record.id):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hset(name, "record", record.encode())
+            pipeline.expire(name, current_settings().result_ttl_s)
+            pipeline.execute()
+        self.settle(record, AccessKey(id=record.owner, name=""), prompt_tokens, completion_tokens)
+
+    def lease(self, batch_id: str, holder: str, lease_s: int) -> bool:
+        """Take or keep a batch for so long; whether this holder has it now. With no time it is given up.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        with translated(f"batch {batch_id}"):
+            return bool(LEASE(self._client, [keys.gateway_batch(batch_id)], [holder, lease_s]))
 
     def renew(self, open_requests: Iterable[Record]) -> None:
         """Say that these requests are still open.

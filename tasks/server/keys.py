@@ -45,6 +45,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``gateway_request``
     A hash, what a gateway needs to go on with an answer, and whether its cost was counted; gateways write, for as long as results
     are kept.
+``gateway_batch``
+    A hash with the gateway that drives a batch; gateways write, for ``gateway_batch_lease_s``.
 ``gateway_usage``, ``gateway_allowance``, ``gateway_open``
     A hash, what was counted of a key's requests, for ever; a hash, what is left of its limits, for two minutes; a sorted set, its
     open requests → Unix time until which their gateway has said so. Gateways write.
@@ -147,3 +149,8 @@ def gateway_allowance(key_id: str) -> str:
 def gateway_open(key_id: str) -> str:
     """The open requests of an API key."""
     return f"{PREFIX}gateway:open:{key_id}"
+
+
+def gateway_batch(batch_id: str) -> str:
+    """Which gateway drives a batch."""
+    return f"{PREFIX}gateway:batch:{batch_id}"

@@ -161,6 +161,11 @@ def ask_a_gateway(users: Users, log: Path) -> None:
         with http.stream("POST", "/v1/completions", json={**body, "stream": True, "max_tokens": 5000}) as answer:
             next(answer.iter_lines())
         wait_until(lambda: "gateway_open_answers 0" in http.get("/metrics").text, about="the end of the stream")
+        line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}
+        file_id = http.post("/v1/files", data={"purpose": "batch"}, files={"file": json.dumps(line)}).json()["id"]
+        batch = {"input_file_id": file_id, "endpoint": "/v1/completions", "completion_window": "1h"}
+        batch_id = http.post("/v1/batches", json=batch).json()["id"]
+        wait_until(lambda: http.get(f"/v1/batches/{batch_id}").json()["status"] == "completed", about="a batch")
         for path in ("/v1/models", "/fleet", "/health"):
             assert http.get(path).status_code == 200, (path, users.denied())
     users.run("gateway", "-m", "celery", "-A", "tasks", "keys", "make", "somebody")

@@ -1,0 +1,50 @@
+"""Files and batches of one gateway, put together from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.gateway.batches.batch_routes import BatchRoutes
+from tasks.gateway.batches.batches import Batches
+from tasks.gateway.batches.drive import Office
+from tasks.gateway.batches.drivers import Drivers
+from tasks.gateway.batches.file_routes import FileRoutes
+from tasks.gateway.batches.files import Files
+from tasks.gateway.body import MIB
+from worker_config.data import data_folder
+from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from tasks.gateway.access import Access
+    from tasks.gateway.store import Store
+    from worker_config.settings import Settings
+
+
+@dataclass(slots=True, frozen=True)
+class Bulk:
+    """What answers the endpoints, and what does the work."""
+
+    office: Office
+    drivers: Drivers
+    settings: Settings
+
+    def file_routes(self, access: Access) -> FileRoutes:
+        """The handlers of ``/v1/files``."""
+        return FileRoutes(self.office, access, self.settings.gateway_file_mib, self.settings.gateway_file_ttl_s)
+
+    def batch_routes(self, access: Access) -> BatchRoutes:
+        """The handlers of ``/v1/batches``."""
+        return BatchRoutes(self.office, self.drivers, access, self.settings.gateway_file_ttl_s)
+
+
+def make_bulk(app: Celery, store: Store) -> Bulk:
+    """Files and batches in the folder of the settings, whose requests go to this application."""
+    settings = current_settings()
+    folder = Path(settings.gateway_files).expanduser() if settings.gateway_files else data_folder() / "gateway"
+    files = Files(folder / "files", settings.gateway_files_mib * MIB)
+    office = Office(app, files, Batches(folder / "batches", settings.gateway_file_ttl_s), store)
+    return Bulk(office, Drivers(office, settings.gateway_batch_lease_s), settings)
