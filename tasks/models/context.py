@@ -28,8 +28,18 @@ DEFAULTS = {
     "gemma3n_text": 32768,
     "gemma4": 131072,
     "gemma4_text": 131072,
+    "lfm2": 128000,
     "llama4_text": 131072,
+    "minimax_m3_vl_text": 524288,
+    "ministral3": 262144,
     "mistral": 131072,
+    "mistral4": 1048576,
+    "qwen2_5_vl_text": 32768,
+    "qwen2_vl_text": 32768,
+    "qwen3_5_moe_text": 32768,
+    "qwen3_5_text": 32768,
+    "qwen3_vl_moe_text": 128000,
+    "qwen3_vl_text": 128000,
 }
 #: Rotary scalings whose ``max_position_embeddings`` is the scaled length already.
 SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope", "proportional"})
@@ -108,7 +118,7 @@ def _scaling(text: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The rotary scaling: one for all layers, or in newer files one for each kind of layer."""
     for name in ("rope_scaling", "rope_parameters"):
         found = text.get(name)
-        if isinstance(found, dict):
+        if isinstance(found, dict) and found:
             full = found.get("full_attention")
             return name, full if isinstance(full, dict) else found
     return "rope_scaling", {}

@@ -84,7 +84,8 @@ def _ends(value: Any) -> tuple[int | str, ...]:
         if _is_number(entry) and entry >= 0 and entry == int(entry):
             found.append(int(entry))
         elif isinstance(entry, str) and entry:
-            found.append(entry)
+            # Digits are an id, as for mlx-lm: most vocabularies have a token of this text, which ends no answer.
+            found.append(int(entry) if entry.isdecimal() else entry)
     return tuple(dict.fromkeys(found))
 
 

@@ -17,6 +17,7 @@ from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.blas import blas_threads, describe_blas
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
+from tasks.engine.model.rotary import rotary_fields
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from worker_config.cache import cache_folder
 
@@ -82,7 +83,12 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
     """A model of mlx-lm with its weights in memory, with these options of :func:`mlx_lm.utils.load_model`."""
     model: Module
     with staged(folder.path) as loadable:
-        model, _ = utils.load_model(loadable, lazy=True, trust_remote_code=config.trust_remote_code, **options)
+        model, _ = utils.load_model(
+            *(loadable, True),
+            model_config=rotary_fields(folder.config),
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
         if folder.adapter is not None:
             apply_adapter(model, folder.adapter)
         if accelerator() == "cpu" and _fits_dense(model, config):

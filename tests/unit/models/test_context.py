@@ -6,13 +6,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from tasks.models.context import learned_positions, read_context
+from tasks.models.context import DEFAULTS, learned_positions, read_context
 from tasks.models.files import read_model_size
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Models whose own configuration has the part that this is a default of.
+PARENTS = ("gemma3", "gemma3n", "gemma4")
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
@@ -66,6 +69,10 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         ({"max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": None}}, 2048, "max"),
         ({"max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": 1e400}}, 2048, "max"),
         ({"max_position_embeddings": 2048, "rope_scaling": [1]}, 2048, "max"),
+        (
+            {"max_position_embeddings": 2048, "rope_scaling": {}, "rope_parameters": {"type": "linear", "factor": 2}},
+            *(4096, "rope_parameters.factor"),
+        ),
     ],
 )
 def test_config_json_says_it(tmp_path: Path, config: dict[str, Any], tokens: int, said_by: str) -> None:
@@ -74,6 +81,12 @@ def test_config_json_says_it(tmp_path: Path, config: dict[str, Any], tokens: int
     assert found is not None
     assert found.tokens == tokens
     assert said_by in found.said_by
+
+
+@pytest.mark.parametrize("model_type", [name for name in DEFAULTS if name.endswith("_text") or name not in PARENTS])
+def test_defaults_are_those_of_transformers(model_type: str) -> None:
+    """It leaves them out of what it writes for the part of a larger model."""
+    assert CONFIG_MAPPING[model_type]().max_position_embeddings == DEFAULTS[model_type]
 
 
 @pytest.mark.parametrize(("bound", "tokens"), [(2048, 2048), (2048.0, 2048), (1e30, None), (None, None), ("x", None)])

@@ -49,6 +49,7 @@ def test_sampling_defaults(tmp_path: Path, generation: dict[str, Any], sampling:
         ({"eos_token_id": 0}, {"eos_token_id": 6}, (0,), "generation_config.json"),
         ({"eos_token_id": [5, 7, 5]}, {}, (5, 7), "generation_config.json"),
         ({"eos_token_id": [None, "<|end|>", [8], -1, 9.0, 1.5, True, {}]}, {}, ("<|end|>", 8, 9), "generation_config"),
+        ({"eos_token_id": ["2", "<2>"]}, {}, (2, "<2>"), "generation_config.json"),
         ({}, {"eos_token_id": [6]}, (6,), "config.json"),
         ({"eos_token_id": None}, {"eos_token_id": 6}, (6,), "config.json"),
         ({"eos_token_id": []}, {"text_config": {"eos_token_id": 4}}, (4,), "text_config"),

@@ -1,0 +1,114 @@
+"""Rotary positions of models that transformers 5 has written, as mlx-lm's code gets them."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm import utils
+from transformers import AutoConfig
+
+from tasks.engine.files.folder import read_folder
+from tasks.engine.model.loading import load_weights
+from tasks.engine.model.rotary import rotary_fields
+from tasks.messages.engine import EngineConfig
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+LLAMA_3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}
+#: What authors wrote before transformers 5, by type.
+WRITTEN: dict[str, dict[str, Any]] = {
+    "llama": {"rope_theta": 500000.0, "rope_scaling": LLAMA_3},
+    "qwen2": {"rope_theta": 1234567.0, "rope_scaling": YARN},
+    "qwen3": {"rope_theta": 1234567.0},
+    "qwen3_moe": {"rope_theta": 1234567.0},
+    "gemma2": {"rope_theta": 54321.0},
+    "gemma3_text": {
+        "rope_theta": 54321.0,
+        "rope_local_base_freq": 4321.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "gpt_oss": {"rope_theta": 54321.0, "rope_scaling": YARN},
+    "mistral": {"rope_theta": 1234567.0},
+    "phi3": {"rope_theta": 54321.0, "original_max_position_embeddings": 2048, "rope_scaling": LONGROPE},
+    "smollm3": {"rope_theta": 1234567.0},
+    "gpt_neox": {"rotary_emb_base": 54321, "rotary_pct": 0.5},
+    "stablelm": {"rope_theta": 54321.0, "partial_rotary_factor": 0.5},
+    "lfm2": {"rope_theta": 54321.0},
+}
+
+
+def arguments(config: dict[str, Any]) -> Any:
+    """What mlx-lm's code for this model is given."""
+    _, made = utils._get_classes(config)
+    return made.from_dict({"num_experts": 4, "head_dim": 16, "block_dim": 64, **config})
+
+
+@pytest.mark.parametrize("model_type", WRITTEN)
+def test_what_transformers_has_moved_is_read(model_type: str) -> None:
+    """mlx-lm's module gets the same base, share and scaling from the file as it was and as transformers writes it now."""
+    written = WRITTEN[model_type]
+    moved = json.loads(AutoConfig.for_model(model_type, **deepcopy(written)).to_json_string())
+    assert "rope_theta" not in moved
+    wanted, found = (
+        arguments({**moved, **written, "rope_parameters": None}),
+        arguments({**moved, **rotary_fields(moved)}),
+    )
+    for name, value in written.items():
+        assert getattr(wanted, name) == value
+        if name == "rope_scaling":
+            assert value.items() <= found.rope_scaling.items()
+        else:
+            assert getattr(found, name) == value
+
+
+def test_a_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
+    """Of models that also see, the language model's part has them; all else in it stays."""
+    part = {"model_type": "gemma3_text", "vocab_size": 9, "rope_parameters": {"full_attention": {"rope_theta": 5.0}}}
+    config = {"model_type": "gemma3", "text_config": part}
+    assert rotary_fields(config) == {"text_config": {**part, "rope_theta": 5.0, "rotary_emb_base": 5.0}}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama"},
+        {"model_type": "llama", "rope_parameters": None},
+        {"model_type": "llama", "rope_theta": 1.0, "rotary_emb_base": 1.0, "rope_parameters": {"rope_theta": 2.0}},
+        {"model_type": "gemma4_text", "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.25}}},
+        {"model_type": "gemma3", "text_config": {"rope_parameters": []}},
+    ],
+)
+def test_nothing_is_added_where_nothing_is_missing(config: dict[str, Any]) -> None:
+    """Not over what the file says, and not for a module that reads the new field."""
+    assert rotary_fields(config) == {}
+
+
+def test_a_model_computes_the_same_from_either_file(tmp_path: Path) -> None:
+    """Loaded as an engine does: the logits are those of the older file, and not those of mlx-lm's default."""
+    logits = []
+    files: dict[str, dict[str, Any]] = {
+        "older": {"rope_theta": 700.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+        "newer": {"rope_theta": None, "rope_parameters": {"rope_theta": 700.0, "rope_type": "linear", "factor": 2.0}},
+        "default": {},
+    }
+    for name, rotary in files.items():
+        folder = make_tiny_model(tmp_path / name, **rotary)
+        described = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({key: v for key, v in described.items() if v is not None}))
+        config = EngineConfig(model=name, source=str(folder))
+        logits.append(load_weights(read_folder(config), config)(mx.array([[5, 60, 7, 80, 9] * 8])))
+    assert mx.array_equal(logits[0], logits[1])
+    assert not mx.allclose(logits[0], logits[2], atol=0.05)
