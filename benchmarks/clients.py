@@ -48,6 +48,7 @@ CLIENTS = (
     Client("llama_index_client.py", ("llama-index-llms-openai-like==0.8.1",)),
     Client("instructor_client.py", ("instructor==1.17",)),
     Client("llm_client.py", ("llm==0.36",)),
+    Client("schemathesis_client.py", ("schemathesis==4.32.5",)),
     Client("openai_node.mjs", ("openai@6",)),
     Client("ai_sdk.mjs", ("ai@6", "@ai-sdk/openai-compatible@2")),
 )

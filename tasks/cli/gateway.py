@@ -99,7 +99,7 @@ def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], 
             f"cannot listen at {address}, port {port} ({error.strerror or error}): choose others with --address and --port"
         ) from error
     import_module(f"{PACKAGE}.embed")  # shared tasks are every application's once their modules are loaded
-    made = make_gateway(app.tasks[GENERATE], app.tasks[EMBED], client, doors, current_settings().gateway_wait_s)
+    made = make_gateway(app.tasks[GENERATE], app.tasks[EMBED], client, doors, current_settings())
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"

@@ -42,19 +42,25 @@ _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @dataclass(slots=True, frozen=True)
 class Service:
-    """What every answer needs. ``wait_s`` is how long a client without a stream may wait."""
+    """What every answer needs. ``wait_s`` is how long a client without a stream may wait, ``grace_s`` how long one that has
+    a stream may be away.
+    """
 
     desk: Desk
     background: Background
     closing: Closing
     metrics: Metrics
     wait_s: float
+    grace_s: float
 
     @asynccontextmanager
     async def following(
-        self, ticket: Ticket, receive: Receive, after: Sequence[int] = ()
+        self, ticket: Ticket, receive: Receive, after: Sequence[int] = (), *, grace_s: float = 0.0
     ) -> AsyncIterator[tuple[Client, Following]]:
-        """Read an answer for a client. Whatever ends that early cancels the request, unless the gateway stops."""
+        """Read an answer for a client. Whatever ends that early cancels the request, unless the gateway stops.
+
+        A client that leaves may come back within ``grace_s``.
+        """
         async with Client(receive, self.closing) as client, Following(ticket.results, client.stirred, after) as found:
             self.desk.open.add(ticket)
             try:
@@ -62,6 +68,10 @@ class Service:
                     yield client, found
             except (GatewayCloses, asyncio.CancelledError):  # the server cancels what has not ended in time
                 self.desk.open.discard(ticket)
+                raise
+            except ClientGone:
+                if not ticket.record.background:
+                    self.background.linger(ticket, grace_s)
                 raise
             except BaseException:
                 if found.is_running and not ticket.record.background:
@@ -133,7 +143,9 @@ class EventStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         try:
-            async with self._service.following(self._ticket, receive, self._shape.reads_from) as (client, following):
+            async with self._service.following(
+                self._ticket, receive, self._shape.reads_from, grace_s=self._service.grace_s
+            ) as (client, following):
                 await self._stream(client, following, send)
         except ClientGone:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.gateway import chat, completions, embeddings, models, responses
 from tasks.gateway.answering import EventStream, answer_whole
 from tasks.gateway.body import read_json
 from tasks.gateway.client import ClientGone
+from tasks.gateway.description import describe
 from tasks.gateway.fleet import overview
 from tasks.gateway.priority import priority_of
 from tasks.gateway.refusal import Refusal, refusal_of
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from tasks.gateway.order import Order
 
     Handler = Callable[[Request], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
 
 #: Blocking calls of Redis at once.
 THREADS = 32
@@ -106,6 +110,7 @@ class Application:
             ("GET", "/fleet", self._fleet),
             ("GET", "/health", self._health),
             ("GET", "/metrics", self._metrics),
+            ("GET", "/openapi.json", self._description),
             ("GET", "/", self._page),
         ]
 
@@ -135,6 +140,9 @@ class Application:
             except OSError as error:  # of the folder of files
                 why = f"the gateway's files cannot be used ({error.strerror})"
                 response = self._refused(Refusal(503, why, "files_unavailable", should_retry=False))
+            except Exception:
+                logger.exception("%s %s has met an error of this program", request.method, path)
+                response = self._refused(Refusal(500, "an error of the gateway's: its log has it", "internal_error"))
             self._service.metrics.answer(path, getattr(response, "status_code", 200))
             return response
 
@@ -148,6 +156,7 @@ class Application:
         """What takes requests for an answer, or goes on with one of which the client names the last event."""
 
         async def take(request: Request) -> Response:
+            """Answer a request, whole or as a stream; the header Last-Event-ID goes on with a stream."""
             key = await self._access.key_of(request)
             body = await read_json(request)
             if request.headers.get("x-stainless-retry-count", "0") != "0":
@@ -191,17 +200,19 @@ class Application:
         return await answer_whole(self._service, ticket, request.receive)
 
     async def _resume(self, request: Request, request_id: str, places: list[int]) -> Response:
-        ticket = await self._service.desk.find(request_id, await self._access.key_of(request))
+        ticket = await self._service.desk.find_stream(request_id, await self._access.key_of(request))
         if places and len(places) != ticket.record.choices:
             raise Refusal(400, "Last-Event-ID: the answer has another number of choices", "wrong_event")
         return EventStream(self._service, ticket, places)  # type: ignore[return-value]
 
     async def _models(self, request: Request) -> Response:
+        """The models that there are."""
         key = await self._access.key_of(request)
         data = await asyncio.to_thread(models.list_models, self._client, key)
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
+        """One model."""
         name = request.path_params["model"]
         found = await asyncio.to_thread(models.find_model, self._client, name, await self._access.key_of(request))
         if found is None:
@@ -211,6 +222,7 @@ class Application:
         return JSONResponse(found)
 
     async def _fleet(self, request: Request) -> Response:
+        """Workers and queues."""
         await self._access.key_of(request)
         state = await asyncio.to_thread(read_state, self._client)
         return JSONResponse(overview(state))
@@ -224,9 +236,18 @@ class Application:
         return JSONResponse({"status": "ok"})
 
     async def _metrics(self, _: Request) -> Response:
+        """This gateway's metrics."""
         return Response(self._service.metrics.encode(), media_type=CONTENT_TYPE)
 
+    async def _description(self, _: Request) -> Response:
+        """This description."""
+        routes = [
+            (method, path, (handler.__doc__ or "").partition("\n")[0]) for method, path, handler in self._routes()
+        ]
+        return JSONResponse(describe(routes))
+
     async def _page(self, _: Request) -> Response:
+        """A page to try models."""
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"content-security-policy": PAGE_POLICY})
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError
 from tasks.gateway.following import Following
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from tasks.gateway.desk import Desk, Ticket
 
 logger = logging.getLogger(__name__)
@@ -28,18 +30,31 @@ class Background:
 
     def attend(self, ticket: Ticket) -> None:
         """Follow an answer."""
-        task = asyncio.create_task(self._follow(ticket))
+        self._begin(self._follow(ticket))
+
+    def linger(self, ticket: Ticket, grace_s: float) -> None:
+        """Follow an answer whose client has left; cancel it if nobody goes on with it within this time."""
+        self._begin(self._follow(ticket, grace_s))
+
+    def _begin(self, following: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(following)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _follow(self, ticket: Ticket) -> None:
+    async def _follow(self, ticket: Ticket, grace_s: float | None = None) -> None:
         stirred = asyncio.Event()
         self._desk.open.add(ticket)
         async with Following(ticket.results, stirred) as following:
             try:
-                while not following.is_over:
-                    await stirred.wait()
-                    following.take()
+                async with asyncio.timeout(grace_s):
+                    while not following.is_over:
+                        await stirred.wait()
+                        following.take()
+            except TimeoutError:
+                if await self._desk.is_read_elsewhere(ticket):  # whoever reads it now counts it
+                    self._desk.open.discard(ticket)
+                    return
+                await self._desk.cancel(ticket)
             except GenerationError as error:
                 logger.info("%s has failed: %s", ticket.record.id, error)
         await self._desk.close(ticket, following.choices)

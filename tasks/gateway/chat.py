@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.gateway.choice_shape import ChoiceShape, openai_reason
 from tasks.gateway.fields import CHAT, passed
-from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, several, wants_usage
+from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, service_tier_of, several, wants_usage
 from tasks.gateway.pieces import Finish
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def parse(body: Mapping[str, Any]) -> Order:
         values=several(values, number(body, "n", 1, 1, MAX_CHOICES)),
         stream=stream,
         include_usage=include_usage,
-        service_tier=body.get("service_tier") or "auto",
+        service_tier=service_tier_of(body),
     )
 
 

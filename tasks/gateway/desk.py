@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from celery import group
@@ -37,12 +37,16 @@ READ_AGAIN = frozenset({"chat", "completion", "response"})
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Ticket:
-    """A request that was sent, and whose answer this gateway gives. ``headers`` say what its key has left."""
+    """A request that was sent, and whose answer this gateway gives. ``headers`` say what its key has left.
+
+    ``reader`` counts those that have gone on with its stream; 0 is the client that has sent it.
+    """
 
     record: Record
     key: AccessKey
     results: Sequence[GenerateResult]
     headers: dict[str, str] = field(default_factory=dict)
+    reader: int = 0
 
 
 class Desk:
@@ -107,6 +111,23 @@ class Desk:
         if record is None or record.owner != key.id or record.kind not in READ_AGAIN:
             raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
         return self._ticket(record, key, {})
+
+    async def find_stream(self, request_id: str, key: AccessKey) -> Ticket:
+        """The same for a client that goes on with its stream: nobody who has left it before cancels it any more.
+
+        Raises:
+            Refusal: nobody knows it, or it is another key's.
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        found = await self.find(request_id, key)
+        return replace(found, reader=await asyncio.to_thread(self._store.add_reader, request_id))
+
+    async def is_read_elsewhere(self, ticket: Ticket) -> bool:
+        """Whether somebody has gone on with a stream since this ticket's reader."""
+        try:
+            return await asyncio.to_thread(self._store.readers, ticket.record.id) > ticket.reader
+        except GenerationError:
+            return False
 
     async def cancel(self, ticket: Ticket) -> None:
         """Free the places that a request has in its workers' batches."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.embed import EmbedTask
     from tasks.gateway.access import Doors
     from tasks.generate import GenerateTask
+    from worker_config.settings import Settings
 
 
 @dataclass(slots=True, frozen=True)
@@ -32,11 +33,13 @@ class Gateway:
     closing: Closing
 
 
-def make_gateway(generate: GenerateTask, embed: EmbedTask, client: redis.Redis, doors: Doors, wait_s: float) -> Gateway:
+def make_gateway(
+    generate: GenerateTask, embed: EmbedTask, client: redis.Redis, doors: Doors, settings: Settings
+) -> Gateway:
     """A gateway to these tasks, whose Redis this client reaches."""
     store, closing = Store(client), Closing()
     access = Access(store, doors)
     desk = Desk(generate, embed, store)
-    service = Service(desk, Background(desk), closing, Metrics(), wait_s)
-    bulk = make_bulk(generate.app, store)
+    service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
+    bulk = make_bulk(generate.app, store, settings)
     return Gateway(Application(service, access, bulk, client).starlette(doors.origins), closing)

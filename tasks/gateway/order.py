@@ -97,6 +97,18 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+def service_tier_of(body: Mapping[str, Any]) -> str:
+    """OpenAI's ``service_tier``; ``auto`` by default.
+
+    Raises:
+        InvalidRequest: it is no text.
+    """
+    tier = body.get("service_tier")
+    if tier is not None and not isinstance(tier, str):
+        raise InvalidRequest(f"service_tier={tier!r:.60}: use auto, default, flex or priority")
+    return tier or "auto"
+
+
 def wants_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
     """Whether the stream ends with a chunk that has the usage.
 

@@ -36,7 +36,9 @@ class ResponseRoutes:
         """A response in its current state, or its stream."""
         ticket = await self._find(request)
         if request.query_params.get("stream") == "true":
-            return EventStream(self._service, ticket, _after(request))  # type: ignore[return-value]
+            after = _after(request)
+            ticket = await self._service.desk.find_stream(ticket.record.id, ticket.key)
+            return EventStream(self._service, ticket, after)  # type: ignore[return-value]
         return await self._as_it_stands(ticket, request)
 
     async def cancel(self, request: Request) -> Response:

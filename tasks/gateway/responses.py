@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import InvalidRequest
 from tasks.gateway.fields import RESPONSES, passed
 from tasks.gateway.items import messages_of
-from tasks.gateway.order import Order, flag, model_of, number, wants_usage
+from tasks.gateway.order import Order, flag, model_of, number, service_tier_of, wants_usage
 from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def parse(body: Mapping[str, Any]) -> Order:
         values=[{name: value for name, value in values.items() if value is not None}],
         stream=stream,
         background=flag(body, "background"),
-        service_tier=body.get("service_tier") or "auto",
+        service_tier=service_tier_of(body),
         echo={name: body[name] for name in _ECHOED if _is_repeated(body.get(name))},
     )
 

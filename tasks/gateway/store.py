@@ -126,6 +126,29 @@ class Store:
             text: Any = self._client.hget(keys.gateway_request(request_id), "record")
         return Record.decode(text) if text else None
 
+    def add_reader(self, request_id: str) -> int:
+        """Count a client that goes on with a stream; how many there have been.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        name = keys.gateway_request(request_id)
+        with translated(f"request {request_id}"):
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.hincrby(name, "readers", 1)
+            pipeline.expire(name, current_settings().result_ttl_s)
+            return int(pipeline.execute()[0])
+
+    def readers(self, request_id: str) -> int:
+        """How many clients have gone on with a stream.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        with translated(f"request {request_id}"):
+            count: Any = self._client.hget(keys.gateway_request(request_id), "readers")
+        return int(count or 0)
+
     def key(self, secret: str) -> AccessKey | None:
         """The record of a key; ``None`` if nobody made it, or it was revoked.
 

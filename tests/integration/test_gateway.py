@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import httpx
 import openai
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
@@ -22,6 +24,7 @@ from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
+from tests.gateway_bodies import bodies
 from tests.support import wait_until, write_catalogue
 from tests.tiny_model import make_tiny_model
 
@@ -53,7 +56,7 @@ def gateway(
     """A gateway and a worker with a fast fake model, and a tiny real one that it loads at the first request."""
     folder = tmp_path_factory.mktemp("gateway")
     catalogue = write_catalogue(folder, {"tiny": make_tiny_model(folder / "tiny")})
-    env = {"CELERY_MLX_CATALOGUE": str(catalogue)}
+    env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_GATEWAY_GRACE_S": "0.5"}
     shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
     with GatewayProcess(folder / "log", "--allow-origin", INVITED, env=env) as made:
         yield made
@@ -231,6 +234,19 @@ def test_an_error_has_its_status_or_is_an_event(gateway: GatewayProcess) -> None
     assert not isinstance(raised.value, openai.APIStatusError)
 
 
+@settings(max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(asked=bodies())
+def test_whatever_is_sent_is_answered(gateway: GatewayProcess, asked: tuple[str, Any]) -> None:
+    """A body with anything in its fields is answered, or refused in OpenAI's shape; nothing is the server's fault."""
+    path, body = asked
+    sent = json.dumps(body).encode()
+    with gateway.http() as http:
+        answer = http.post(path, content=sent, headers={"content-type": "application/json"})
+    assert answer.status_code < 500, (body, answer.text)
+    if answer.status_code != 200:
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
 def test_who_leaves_frees_its_place(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
     """A client that closes its connection cancels its request, with a stream and without."""
     stream = gateway.openai().chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000, stream=True)
@@ -241,6 +257,26 @@ def test_who_leaves_frees_its_place(gateway: GatewayProcess, shared_redis: redis
     with pytest.raises(openai.APITimeoutError):
         gateway.openai(timeout=1.0).chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000)
     wait_until(lambda: set(shared_redis.scan_iter(keys.cancel("*"))) - before, about="the cancel of a waiting client")
+
+
+def test_who_comes_back_goes_on(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
+    """A client whose connection breaks, and that goes on with Last-Event-ID, has its whole answer: nobody cancels it."""
+    body = {"model": "fake:20", "messages": HELLO, "max_tokens": 150, "stream": True}
+    with gateway.http() as http, gateway.http() as again:
+        with http.stream("POST", "/v1/chat/completions", json=body) as broken:
+            had = list(islice(events(broken.iter_lines()), 12))
+            last = had[-1][0]
+            text = "".join(data["choices"][0]["delta"].get("content", "") for _, data in had)
+            answer = again.send(
+                again.build_request("POST", "/v1/chat/completions", json=body, headers={"last-event-id": last}),
+                stream=True,
+            )
+        # The grace has passed long before the answer is whole.
+        for _, data in events(answer.iter_lines()):
+            text += data["choices"][0]["delta"].get("content", "") if data != "[DONE]" else ""
+        answer.close()
+    assert text == text_of(HELLO, 150)
+    assert not shared_redis.exists(keys.cancel(last.partition(":")[0]))
 
 
 def stopped_in_the_middle(gateway: GatewayProcess) -> list[Any]:

@@ -14,7 +14,6 @@ from tasks.gateway.batches.file_routes import FileRoutes
 from tasks.gateway.batches.files import Files
 from tasks.gateway.body import MIB
 from worker_config.data import data_folder
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,9 +40,8 @@ class Bulk:
         return BatchRoutes(self.office, self.drivers, access, self.settings.gateway_file_ttl_s)
 
 
-def make_bulk(app: Celery, store: Store) -> Bulk:
+def make_bulk(app: Celery, store: Store, settings: Settings) -> Bulk:
     """Files and batches in the folder of the settings, whose requests go to this application."""
-    settings = current_settings()
     folder = Path(settings.gateway_files).expanduser() if settings.gateway_files else data_folder() / "gateway"
     files = Files(folder / "files", settings.gateway_files_mib * MIB)
     office = Office(app, files, Batches(folder / "batches", settings.gateway_file_ttl_s), store)
