@@ -191,8 +191,10 @@ class GenerateTask(Task):
         return bool(is_ours(before.name) or is_callback or _callback_publish_retry.get())
 
     def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
+        from tasks.client.followers import name_queues
         from tasks.client.redaction import redact
 
+        name_queues(self.app, options, *given[4:])
         if not current_settings().show_prompts:
             options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
         return cast("GenerateResult", super().apply_async(*given, **options))

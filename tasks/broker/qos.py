@@ -16,24 +16,34 @@ DROP = Script(scripts.source("drop"))
 
 
 class QoS(stock.QoS):
-    """Unacknowledged messages of one worker, which nobody but the sweep returns while their tasks run."""
+    """Unacknowledged messages of one worker, which nobody but the sweep returns while their tasks run.
+
+    An application's worker with a pool of Celery's has no record and no lease, so the sweep does not know it. Its messages are
+    counted by Celery's prefetch and return by kombu's visibility time-out.
+    """
 
     def can_consume(self) -> bool:
-        """Always: room is decided where the queues are named."""
-        return True
+        """Always for a worker of the fleet: room is decided where the queues are named."""
+        return self._is_fleets or bool(super().can_consume())
 
-    def restore_visible(self, *_args: Any, **_options: Any) -> None:
-        """Nothing is restored by age: a generation of an hour would run twice."""
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Nothing of a worker of the fleet is restored by age: a generation of an hour would run twice."""
+        if not self._is_fleets:
+            super().restore_visible(*args, **options)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Restore at the end of the worker; forget, without restoring, when a connection was lost."""
-        if self.channel.holding.stopping:
+        """Restore at the end of the worker; a worker of the fleet forgets, without restoring, when a connection was lost."""
+        if self.channel.holding.stopping or not self._is_fleets:
             super().restore_unacked_once(stderr)
             return
         self._on_collect.cancel()
         self._flush()
         self._delivered.clear()
         self._delivered.restored = True
+
+    @property
+    def _is_fleets(self) -> bool:
+        return bool(self.channel.holding.identity)
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Note a message that was fetched: in one call, where kombu makes a transaction of four."""

@@ -54,7 +54,7 @@ class Room:
 @pytest.fixture
 def holding() -> Holding:
     """The worker's side."""
-    return Holding()
+    return Holding("mac@lab#b1")
 
 
 @pytest.fixture
@@ -266,6 +266,37 @@ class TestHolding:
         fetcher.fetch()
         fetcher.channel.qos.restore_unacked_once()
         assert queued(redis_client, SMALL) == ["t1"]
+
+
+class TestAnotherPool:
+    """A worker of an application that has a pool of Celery's: what a dead one held is nobody's but its time-out's."""
+
+    @pytest.fixture
+    def holding(self) -> Holding:
+        return Holding()
+
+    def test_its_messages_are_counted(self, fetcher: Fetcher, producer_app: Celery) -> None:
+        """``worker_prefetch_multiplier`` holds: no more are asked for than Celery allows."""
+        qos = fetcher.channel.qos
+        qos.prefetch_count = 1
+        assert qos.can_consume()
+        send(producer_app, "t1", task="shop.word")
+        message = fetcher.fetch()
+        assert not qos.can_consume()
+        message.ack()
+        assert qos.can_consume()
+
+    def test_they_return(self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """At its end, and once the visibility time-out of one that was killed is over."""
+        send(producer_app, "t1", task="shop.word")
+        fetcher.fetch()
+        fetcher.channel.visibility_timeout = -1
+        fetcher.channel.qos.restore_visible()
+        assert queued(redis_client, SMALL) == ["t1"]
+        fetcher.fetch()
+        fetcher.channel.qos.restore_unacked_once()
+        assert queued(redis_client, SMALL) == ["t1"]
+        assert not redis_client.exists("held", "held-index")
 
 
 class TestMore:

@@ -203,11 +203,13 @@ def late():
         renamed("import tasks.errors\n")
 
 
-#: Names that are no modules to be imported: the task, its application, loggers, and the module of errors in older results.
+#: Names that are no modules to be imported: the task, its application, loggers, the module of errors in older results, and an
+#: argument of Celery's groups.
 NO_MODULES = {
     ("tasks/names.py", "tasks.generate"),
     ("tasks/names.py", "tasks.embed"),
     ("tasks/celery.py", "tasks"),
+    ("tasks/client/followers.py", "tasks"),
     ("tasks/client/groups.py", "tasks.generate"),
     ("tasks/bulk/job.py", "tasks.generate"),
     ("tasks/client/fleet_view.py", "tasks.generate"),

@@ -1,0 +1,62 @@
+"""The queues of what follows a request are named by the producer, whose application knows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from celery import Celery, chain, chord, group
+
+from tasks.client.followers import name_queues
+
+shop = Celery("shop", set_as_current=False, changes={"task_default_queue": "shop"})
+shop.conf.task_routes = {"print": {"queue": "printers"}}
+
+
+@shop.task(name="word")
+def word(text: str) -> str:
+    return text
+
+
+@shop.task(name="print")
+def write(text: str) -> str:
+    return text
+
+
+@pytest.fixture
+def app() -> Celery:
+    """The application of the request, which knows none of these tasks."""
+    return Celery("fleet", set_as_current=False)
+
+
+@pytest.mark.parametrize(
+    ("follower", "queue"),
+    [(word.s(), "shop"), (write.s(), "printers"), (word.s().set(queue="mine"), "mine")],
+    ids=["default", "routed", "named"],
+)
+def test_a_task_goes_where_its_application_sends_it(app: Celery, follower: Any, queue: str) -> None:
+    """By its application's default queue and its routes; a name that is there stays."""
+    for place in ("link", "link_error", "chain", "chord"):
+        signature = follower.clone()
+        name_queues(app, {place: [signature] if place != "chord" else signature})
+        assert signature.options["queue"] == queue
+
+
+def test_what_is_within(app: Celery) -> None:
+    """In groups, chords and chains, and what follows those that follow; also once they are plain data."""
+    body, within = word.s(), chain(write.s(), word.s())
+    first = write.s().on_error(word.s())
+    name_queues(app, {"chain": [first, chord(group(word.s(), within), body), group(write.s())]})
+    found = [first, first.options["link_error"][0], body, *within.tasks]
+    assert [task.options["queue"] for task in found] == ["printers", "shop", "shop", "printers", "shop"]
+    plain: dict[str, Any] = {"task": "word", "args": [], "kwargs": {}, "options": {}}
+    name_queues(shop, {"chain": [plain]})
+    assert plain["options"] == {"queue": "shop"}
+
+
+def test_what_is_left_alone(app: Celery) -> None:
+    """Requests, which have routes of their own, and tasks that this process does not know."""
+    request: dict[str, Any] = {"task": "tasks.generate", "args": [], "kwargs": {}, "options": {}}
+    other = {**request, "task": "other", "options": {}}
+    name_queues(app, {"link": [request], "chain": None, "task_id": "x"}, other, None)
+    assert request["options"] == other["options"] == {}
