@@ -34,8 +34,8 @@ def main() -> int:
         load = Load(options.requests, options.readers, options.seed, options.end_s)
         storm = Storm(fleet, load, options.pause_s, options.seed, options.only)
         load.start()
-        if options.sabotage:
-            Saboteur(fleet, load, options.sabotage).start()
+        saboteur = Saboteur(fleet, load, options.sabotage)
+        saboteur.start()
         begun = time.monotonic()
         while load.running:
             if len(storm.happened) < options.faults:
@@ -46,6 +46,8 @@ def main() -> int:
             _tell(load, storm, begun)
         load.audit()
         logs = {path.name: path.read_text(errors="replace") for path in Path(folder).glob("*.log")}
+    for task_id, kind in saboteur.damaged.items():
+        print(f"sabotage of a {kind}: {task_id}")
     return _report(load, storm, time.monotonic() - begun, logs)
 
 
@@ -62,7 +64,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=list(FAULTS), default=[], help="draw this fault; may be repeated (all)"
     )
-    parser.add_argument("--sabotage", choices=KINDS, help="damage one thing beyond repair: the run has to notice it")
+    parser.add_argument(
+        "--sabotage",
+        action="append",
+        choices=KINDS,
+        default=[],
+        help="damage one thing beyond repair: the run has to notice it; may be repeated",
+    )
     return parser.parse_args()
 
 
