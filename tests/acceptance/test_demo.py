@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+import redis
 
 from tests.support import MARK, ROOT, assert_gone, marked_processes, wait_until
 
@@ -119,16 +121,6 @@ def test_shows_several_answers_and_stops_everything(demo: StartDemo) -> None:
     run.nothing_left()
 
 
-def test_asks_your_own_question(demo: StartDemo) -> None:
-    """A question on the command line is the only one that is asked, as a chat."""
-    run = demo("What is 'gravity'?", "--max-tokens", "8")
-    assert run.wait() == 0, run.text()
-    assert "[1] What is 'gravity'?\n" in run.text()
-    assert "answered 1 of 1" in run.text()
-    assert "photosynthesis" not in run.text()
-    run.nothing_left()
-
-
 def test_a_kill_takes_everything_along(demo: StartDemo) -> None:
     """After kill -9 of the demo alone, worker, engine, beat and server end by themselves and remove their files."""
     run = demo()
@@ -189,9 +181,14 @@ def test_a_redis_that_does_not_answer_is_one_line(demo: StartDemo) -> None:
     run.nothing_left()
 
 
-def test_your_own_redis_is_used(demo: StartDemo, redis_url: str) -> None:
-    """With ``REDIS_URL`` set, that server carries the questions, and goes on afterwards."""
-    run = demo("Name three colors.", env={"REDIS_URL": redis_url})
+def test_your_own_question_and_your_own_redis(demo: StartDemo, redis_url: str) -> None:
+    """A question on the command line is the only one that is asked, as a chat; the server of ``REDIS_URL`` carries it, and
+    goes on afterwards."""
+    run = demo("What is 'gravity'?", "--max-tokens", "8", env={"REDIS_URL": redis_url})
     assert run.wait() == 0, run.text()
+    assert "[1] What is 'gravity'?\n" in run.text()
     assert "answered 1 of 1" in run.text()
+    assert "photosynthesis" not in run.text()
     run.nothing_left()
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        assert client.keys("celery-task-meta-*")

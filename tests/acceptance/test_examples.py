@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartWorker
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("examples")]
 MODEL = {"CELERY_MLX_MODELS": "smollm2-135m", "CELERY_MLX_ALLOW_FAKE": ""}
 
 
@@ -39,10 +39,10 @@ def example(name: str, *arguments: str) -> str:
     return run(sys.executable, f"examples/{name}.py", *arguments)
 
 
-@pytest.fixture
-def served(worker: StartWorker) -> None:
+@pytest.fixture(scope="module")
+def served(shared_worker: StartWorker) -> None:
     """One worker with the bundled model loaded."""
-    worker("-c", "8", env=MODEL)
+    shared_worker("-c", "8", env=MODEL)
 
 
 @pytest.mark.usefixtures("served")

@@ -12,12 +12,15 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from celery import Celery
+
     from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
+    from tasks.messages.registry import WorkerRecord
     from tests.conftest import StartWorker
     from tests.support import Worker
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("model")]
 MODEL = "smollm2-135m"
 QUEUE = "sixteen"
 WAIT_S = 200.0
@@ -43,12 +46,20 @@ GREEDY = {
 }
 
 
-@pytest.fixture
-def node(worker: StartWorker, bundled_model: Path) -> Worker:
+@pytest.fixture(scope="module")
+def generate(shared_app: Celery) -> GenerateTask:
+    """The task as a producer has it."""
+    from tasks import generate
+
+    return generate
+
+
+@pytest.fixture(scope="module")
+def node(shared_worker: StartWorker, bundled_model: Path) -> Worker:
     """A worker with the bundled model loaded and 16 slots."""
     assert bundled_model.is_dir()
     # A queue of its own: a tier's slots are those of the hardware, and a machine without a GPU has ten.
-    each = worker("-c", "16", "-Q", QUEUE, env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"})
+    each = shared_worker("-c", "16", "-Q", QUEUE, env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"})
     wait_until(lambda: (record := each.record()) and MODEL in record.models, timeout_s=60, about="the model")
     return each
 
@@ -97,22 +108,27 @@ def test_sixteen_run_as_one_batch(generate: GenerateTask, node: Worker) -> None:
     """Sixteen requests at once take hardly more decode steps than one of them, not sixteen times as many."""
     most = 24
 
-    def steps() -> int:
-        record = node.record()
-        assert record is not None
-        return record.engines[0].steps
+    def record() -> WorkerRecord:
+        found = node.record()
+        assert found is not None
+        return found
 
+    def steps() -> int:
+        return record().engines[0].steps
+
+    last = record().beat_at
+    wait_until(lambda: record().beat_at > last, about="a beat that counts the steps of the tests before")
     before = steps()
     results = [send(generate, prompt=f"The number {n} is", max_tokens=most) for n in range(16)]
     tokens = sum(each.get(timeout=WAIT_S)["usage"]["completion_tokens"] for each in results)
-    wait_until(lambda: (record := node.record()) and not any(record.busy.values()) and steps() > before, about="a beat")
+    wait_until(lambda: not any(record().busy.values()) and steps() > before, about="a beat")
     assert tokens > 10 * most
     assert steps() - before <= 3 * most
 
 
-def test_a_thousand_instant_requests(generate: GenerateTask, worker: StartWorker) -> None:
+def test_a_thousand_instant_requests(generate: GenerateTask, shared_worker: StartWorker) -> None:
     """With an engine that answers at once, no reader misses its first token."""
-    worker("-c", "16", env={"CELERY_MLX_MODELS": "fake:0"})
+    shared_worker("-c", "16", env={"CELERY_MLX_MODELS": "fake:0"})
     from tasks.engine.fake import fake_text
 
     for start in range(0, 1000, 50):
