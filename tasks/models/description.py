@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
 from tasks.models.embedding import MODULES, PROMPTS, read_recipe
@@ -14,14 +16,15 @@ from tasks.models.templates import read_templates
 from tasks.models.weights import INDEX, stray_files, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from tasks.models.embedding import EmbeddingRecipe
     from worker_config.catalogue import ModelEntry
 
 CATALOGUE = "catalogue"
 _OURS = "not set"
+#: Facts about bytes, which come first.
+_BYTES = ("weights", "parameters", "KV cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,21 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
         *_sampling(entry, folder),
         *_ends(folder),
         *_template(entry, folder),
+        *_adapters(entry),
     ]
+
+
+def in_brief(facts: Iterable[Fact]) -> str:
+    """The facts that decide what a model answers, as one sentence."""
+    said = (fact for fact in facts if not fact.name.startswith(_BYTES))
+    places = groupby(said, lambda fact: fact.said_by)
+    return "; ".join(f"{', '.join(f'{fact.name} {fact.value}' for fact in group)} ({place})" for place, group in places)
 
 
 def _size(folder: Path) -> Iterator[Fact]:
     files, size = weight_files(folder), read_model_size(folder)
     said_by = INDEX if (folder / INDEX).is_file() else ", ".join(path.name for path in files[:2])
-    yield Fact("weights", f"{size.weights_bytes or 0:,} bytes in {len(files)} files", said_by)
+    yield Fact("weights", f"{size.weights_bytes or 0:,} bytes in {len(files)} file{'s' * (len(files) != 1)}", said_by)
     if size.parameters_b is not None:
         yield Fact("parameters", f"{size.parameters_b:.3g} billion", "headers of the weights")
     for name in stray_files(folder):
@@ -96,14 +107,23 @@ def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
 
 def _ends(folder: Path) -> Iterator[Fact]:
     generation = read_generation(folder, read_object(folder / "config.json"))
-    if generation.ends:
-        yield Fact("end tokens", ", ".join(map(str, generation.ends)), generation.ends_said_by)
+    names = _added_tokens(folder)
+    texts = {f"{names[end]} ({end})" if end in names else f"{end}": names.get(end, end) for end in generation.ends}
+    if texts:
+        yield Fact("end tokens", ", ".join(texts), generation.ends_said_by)
     token = read_object_if_there(folder / "tokenizer_config.json").get("eos_token")
     token = token.get("content") if isinstance(token, dict) else token
-    if token:
+    if token and token not in texts.values():
         yield Fact("end token", str(token), "tokenizer_config.json")
-    elif not generation.ends:
+    elif not texts and not token:
         yield Fact("end tokens", "none: answers end by max_tokens and stop strings", _OURS)
+
+
+def _added_tokens(folder: Path) -> dict[int | str, str]:
+    """The texts of special tokens and their like, by their ids."""
+    added: Any = read_object_if_there(folder / "tokenizer.json").get("added_tokens")
+    entries = (entry for entry in added or () if isinstance(entry, dict)) if isinstance(added, list) else ()
+    return {entry["id"]: str(entry.get("content")) for entry in entries if isinstance(entry.get("id"), int)}
 
 
 def _template(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
@@ -111,9 +131,25 @@ def _template(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
     chosen = templates.choose(entry.chat_template)
     if chosen is not None:
         said_by = chosen.said_by if entry.chat_template is None else f"{chosen.said_by}, by the {CATALOGUE}"
-        yield Fact("chat template", f"{len(chosen.text):,} characters", said_by)
+        name = f"{entry.chat_template}, " if entry.chat_template is not None else ""
+        yield Fact("chat template", f"{name}{len(chosen.text):,} characters", said_by)
     else:
         yield Fact("chat template", "none for messages", _OURS)
     for name, template in sorted(templates.named.items()):
         if template is not chosen:
             yield Fact(f"chat template {name}", f"{len(template.text):,} characters", template.said_by)
+
+
+def _adapters(entry: ModelEntry) -> Iterator[Fact]:
+    """The adapter that the model is served with, or those that a request can name."""
+    if entry.adapter is None:
+        if entry.adapters:
+            yield Fact("adapters", ", ".join(sorted(entry.adapters)), CATALOGUE)
+        return
+    yield Fact("adapter", entry.adapter, CATALOGUE)
+    path = Path(entry.adapter).expanduser() / "adapter_config.json"
+    config = read_object_if_there(path)
+    lora = config.get("lora_parameters")
+    if isinstance(lora, dict):
+        values = f"rank {lora.get('rank')}, scale {lora.get('scale')}, on {config.get('num_layers')} layers"
+        yield Fact("adapter's size", values, path.name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.cli.diagnosis.line import Line, gib
 from tasks.errors import UnknownModel
 from tasks.models.capabilities import capabilities
+from tasks.models.description import describe, in_brief
 from tasks.models.files import read_model_size
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.routing import tier_of
@@ -40,9 +41,9 @@ def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:
     except SettingError as error:
         yield Line("failure", "catalogue", str(error), "correct the file that CELERY_MLX_CATALOGUE names")
         return
-    yield _named(catalogue, "default", settings.default_model, "CELERY_MLX_DEFAULT_MODEL")
+    yield from _named(catalogue, "default", settings.default_model, "CELERY_MLX_DEFAULT_MODEL")
     for name in settings.models:
-        yield _named(catalogue, "at start", name, "CELERY_MLX_MODELS")
+        yield from _named(catalogue, "at start", name, "CELERY_MLX_MODELS")
     served = {offer.tier.name for offer in capabilities(hardware).tiers}
     yield from _catalogue(catalogue.models.values(), served)
 
@@ -63,34 +64,44 @@ def disk_lines() -> Iterator[Line]:
             yield Line("ok", what, says)
 
 
-def _named(catalogue: Catalogue, what: str, name: str, setting: str) -> Line:
+def _named(catalogue: Catalogue, what: str, name: str, setting: str) -> Iterator[Line]:
     try:
         entry = catalogue.resolve(name)
         tier = tier_of(entry)
     except (ModelNotAllowed, UnknownModel) as error:
-        return Line("failure", what, str(error), f"or change {setting}")
-    return _entry(what, entry, tier)
+        yield Line("failure", what, str(error), f"or change {setting}")
+    else:
+        yield from _entry(what, entry, tier)
 
 
-def _entry(what: str, entry: ModelEntry, tier: Tier) -> Line:
+def _entry(what: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
+    """A model, and what decides how it is served."""
     says = f"{entry.name} ({tier.name})"
-    if entry.kind == "fake":
-        return Line("ok", what, f"{says}, computes nothing")
     folder = folder_of(entry)
     if folder is None or not folder.is_dir():
-        if entry.kind == "hub":
-            return Line("ok", what, f"{says}, comes from the hub at first use: {entry.source}")
-        remedy = FETCH_BUNDLED if entry.kind == "bundled" else "correct its source in the catalogue"
-        return Line("failure" if entry.kind == "path" else "warning", what, f"{says} is not here: {folder}", remedy)
+        yield _not_here(what, says, entry, folder)
+        return
     try:
         size = read_model_size(folder)
         weight_files(folder)
+        facts = in_brief(describe(entry, folder))
     except WeightsMissing as error:
-        return Line("failure", what, f"{says} is not whole: {error}", "fetch it again")
+        yield Line("failure", what, f"{says} is not whole: {error}", "fetch it again")
     except ModelFilesUnreadable as error:
-        return Line("failure", what, f"{says} is damaged: {error}", "remove the folder and fetch it again")
-    weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
-    return Line("ok", what, f"{says} is on this disk{weights}: {folder}")
+        yield Line("failure", what, f"{says} is damaged: {error}", "remove the folder and fetch it again")
+    else:
+        weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
+        yield Line("ok", what, f"{says} is on this disk{weights}: {folder}")
+        yield Line("ok", "served with", facts)
+
+
+def _not_here(what: str, says: str, entry: ModelEntry, folder: Path | None) -> Line:
+    if entry.kind == "fake":
+        return Line("ok", what, f"{says}, computes nothing")
+    if entry.kind == "hub":
+        return Line("ok", what, f"{says}, comes from the hub at first use: {entry.source}")
+    remedy = FETCH_BUNDLED if entry.kind == "bundled" else "correct its source in the catalogue"
+    return Line("failure" if entry.kind == "path" else "warning", what, f"{says} is not here: {folder}", remedy)
 
 
 def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line]:
@@ -105,7 +116,7 @@ def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line
             continue
         folder = folder_of(entry)
         if entry.kind == "path":
-            yield _entry(entry.name, entry, tier)
+            yield from _entry(entry.name, entry, tier)
         elif tier.name not in served:
             larger.append(entry.name)
         else:

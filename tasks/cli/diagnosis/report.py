@@ -48,12 +48,13 @@ class PlainReport:
     def section(self, title: str, lines: list[Line]) -> None:
         """Prints a heading and a line for each finding, with its remedy below it."""
         self._print(title)
+        width = max((PLAIN_WIDTH, *(len(line.what) for line in lines)))
         for line in lines:
             self._levels.append(line.level)
             source = f" [{line.source}]" if line.source else ""
-            self._print(f"  {line.level:<8} {line.what:<{PLAIN_WIDTH}} {line.says}{source}")
+            self._print(f"  {line.level:<8} {line.what:<{width}} {line.says}{source}")
             if line.remedy and line.level not in ("ok", "note"):
-                self._print(f"  {'':<8} {'':<{PLAIN_WIDTH}} -> {line.remedy}")
+                self._print(f"  {'':<8} {'':<{width}} -> {line.remedy}")
 
     def end(self, hardware: Hardware | None) -> None:
         """Prints the counts."""

@@ -81,6 +81,7 @@ def test_models_on_this_disk(empty_disk: Path) -> None:
     lines = lines_of(catalogue(empty_disk, text))
     assert lines["default"].level == lines["mine"].level == "ok"
     assert "is on this disk" in lines["default"].says
+    assert "context 4,096 tokens (assumed: no file says it)" in lines["served with"].says
     assert lines["on this disk"].says == "small, fetched"
     assert lines["to be fetched"].says == "none"
     assert "too large here" not in lines

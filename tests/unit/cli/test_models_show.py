@@ -45,6 +45,37 @@ def test_facts_and_the_files_that_say_them(tmp_path: Path) -> None:
     assert said["KV cache of 4,096 tokens"][0] == f"{4096 * 256:,} bytes in 16 bits"
 
 
+def test_end_tokens_have_names_where_the_tokenizer_has_some(tmp_path: Path) -> None:
+    """And the tokenizer's own has no row beside those of which it is one."""
+    folder = make_tiny_model(tmp_path / "tiny")
+    names = {
+        entry["content"]: entry["id"] for entry in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    }
+    ends = [names["<|im_end|>"], names["<|endoftext|>"], 7]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    said = _said(folder)
+    assert said["end tokens"][0] == f"<|im_end|> ({ends[0]}), <|endoftext|> ({ends[1]}), 7"
+    assert "end token" not in said
+
+
+def test_an_adapter_and_a_named_template(tmp_path: Path) -> None:
+    """The catalogue's choices, with what the adapter's own file says of it; a base model names its adapters."""
+    folder, adapter = make_tiny_model(tmp_path / "tiny", chat_template=False), tmp_path / "sql"
+    adapter.mkdir()
+    config = {"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 20.0}}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "brief.jinja").write_text("{{ messages }}")
+    said = _said(folder, adapter=str(adapter), chat_template="brief")
+    assert said["adapter"] == (str(adapter), "catalogue")
+    assert said["adapter's size"] == ("rank 8, scale 20.0, on 2 layers", "adapter_config.json")
+    assert said["chat template"] == (
+        "brief, 14 characters",
+        "additional_chat_templates/brief.jinja, by the catalogue",
+    )
+    assert _said(folder, adapters={"sql": str(adapter)})["adapters"] == ("sql", "catalogue")
+
+
 def test_how_a_model_makes_vectors(tmp_path: Path) -> None:
     """Its steps and its prompts, and nothing of answers that it never gives."""
     folder = make_tiny_encoder(tmp_path / "tiny", dense=8)
