@@ -19,6 +19,7 @@ from tasks.engine.embedding.embedder import Embedder
 from tasks.engine.fake import FakeBackend
 from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.intake import Intake, preparing
+from tasks.engine.library import import_mlx_lm
 from tasks.engine.link import Link
 from tasks.engine.loop import Engine
 from tasks.engine.model.blas import load_blas
@@ -167,6 +168,7 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
             return FakeEmbedder(config, flush)
         return FakeBackend(config, flush)
     blas = load_blas()  # before MLX is imported: afterwards it has no effect
+    import_mlx_lm()
     from tasks.engine.model.loading import open_folder
 
     def progress(fraction: float | None, about: str) -> None:

@@ -12,6 +12,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from tasks.engine.library import import_mlx_lm
 from tasks.engine.model.blas import ADVICE, describe_blas, load_blas
 from worker_config.cache import cache_folder
 
@@ -53,6 +54,7 @@ def _try_mlx(found: dict[str, Any]) -> None:
     if (ones @ ones).sum().item() != SIDE**3:
         raise ArithmeticError("a product of two matrices of ones came out wrong")
     found["stage"] = "mlx-lm"
+    import_mlx_lm()
     import mlx_lm.generate  # noqa: F401 -- that it can be imported is what is tried
 
     if found["blas"]:
