@@ -45,6 +45,7 @@ def _missing(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(windowed, dict) and "rope_theta" in windowed:
         found |= dict.fromkeys(_WINDOW_FIELDS, windowed["rope_theta"])
     kind = every.get("rope_type") or every.get("type") or "default"
+    found["rope_scaling"] = None  # llama4's code wants to be told
     if kind != "default":
         scaling = {name: value for name, value in every.items() if name not in ("rope_theta", "partial_rotary_factor")}
         found["rope_scaling"] = {**scaling, "type": kind, "rope_type": kind}

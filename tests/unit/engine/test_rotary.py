@@ -78,7 +78,9 @@ def test_a_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
     """Of models that also see, the language model's part has them; all else in it stays."""
     part = {"model_type": "gemma3_text", "vocab_size": 9, "rope_parameters": {"full_attention": {"rope_theta": 5.0}}}
     config = {"model_type": "gemma3", "text_config": part}
-    assert rotary_fields(config) == {"text_config": {**part, "rope_theta": 5.0, "rotary_emb_base": 5.0}}
+    assert rotary_fields(config) == {
+        "text_config": {**part, "rope_theta": 5.0, "rotary_emb_base": 5.0, "rope_scaling": None}
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,14 +88,25 @@ def test_a_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
     [
         {"model_type": "llama"},
         {"model_type": "llama", "rope_parameters": None},
-        {"model_type": "llama", "rope_theta": 1.0, "rotary_emb_base": 1.0, "rope_parameters": {"rope_theta": 2.0}},
         {"model_type": "gemma4_text", "rope_parameters": {"full_attention": {"partial_rotary_factor": 0.25}}},
         {"model_type": "gemma3", "text_config": {"rope_parameters": []}},
     ],
 )
 def test_nothing_is_added_where_nothing_is_missing(config: dict[str, Any]) -> None:
-    """Not over what the file says, and not for a module that reads the new field."""
+    """Not for a module that reads the new field, say."""
     assert rotary_fields(config) == {}
+
+
+def test_what_the_file_says_stays() -> None:
+    """A field of the older name goes before the new one."""
+    config = {"model_type": "llama", "rope_theta": 1.0, "rotary_emb_base": 1.0, "rope_parameters": {"rope_theta": 2.0}}
+    assert rotary_fields(config) == {"rope_scaling": None}
+
+
+def test_a_module_that_has_no_default_is_told_that_there_is_no_scaling() -> None:
+    """llama4's fails without."""
+    moved = json.loads(AutoConfig.for_model("llama4").to_json_string())
+    assert arguments({**moved, **rotary_fields(moved)}).text_config.rope_scaling is None
 
 
 def test_a_model_computes_the_same_from_either_file(tmp_path: Path) -> None:
