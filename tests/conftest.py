@@ -43,6 +43,34 @@ hypothesis_settings.load_profile("shared")
 
 PASSWORD = secrets.token_urlsafe(16)
 
+#: The variable that has a new Python process measure its own coverage (``patch = ["subprocess"]`` in pyproject.toml).
+COVERAGE_CONFIG = "COVERAGE_PROCESS_CONFIG"
+#: The modules whose workers, engines and commands do. Others would add little, and half as much again to the time of each
+#: of their processes. All modules are measured in pytest's own processes.
+TRACED = {
+    "acceptance.test_up",
+    *(
+        f"integration.test_{name}"
+        for name in (
+            "bulk_command",
+            "cancel",
+            "control",
+            "demo_worker",
+            "download",
+            "embed",
+            "engine_process",
+            "failover",
+            "fleet_command",
+            "gateway",
+            "gateway_batches",
+            "generate",
+            "gguf",
+            "metrics_command",
+            "shutdown",
+        )
+    ),
+}
+
 
 def _reserve_port() -> socket.socket:
     """A socket that keeps a free port from being given to others until the server takes it over."""
@@ -72,6 +100,15 @@ os.environ.update(
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as there are processors: most tests wait for processes to start."""
     return max(3, (os.cpu_count() or 2) * 3 // 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have coverage measure the module's processes, where it is one of ``TRACED``, and not otherwise."""
+    with pytest.MonkeyPatch.context() as environment:
+        if request.module.__name__.removeprefix("tests.") not in TRACED:
+            environment.delenv(COVERAGE_CONFIG, raising=False)
+        yield
 
 
 def pytest_unconfigure() -> None:

@@ -403,8 +403,12 @@ class TestFailing:
     def test_it_takes_too_long(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
         """A download that goes on and on ends in its time; what has come is kept."""
         hub.pause_s = 2.0
-        assert "was not fetched within 6 s: what has come is kept" in error_of(fetch(download_timeout_s=6.0))
-        assert any(name.endswith(".part") for name in blobs())
+        for limit_s in (6, 24, 96):  # how much of it the start takes depends on what else the machine does
+            error = error_of(fetch(download_timeout_s=float(limit_s)))
+            assert f"was not fetched within {limit_s} s: what has come is kept" in error
+            if any(name.endswith(".part") for name in blobs()):
+                return
+        pytest.fail("nothing was kept")
 
     def test_it_is_cut_off(self, hub: HubServer, fetch: Callable[..., Download]) -> None:
         """A server that breaks off again and again without ever sending more."""

@@ -44,8 +44,9 @@ def test_round_trips(generate: GenerateTask, redis_client: redis.Redis) -> None:
     generate.delay(prompt="first", model="fake:1")
     before = sends(redis_client)
     result = group(members(generate, count)).apply_async()
-    # Three pages, each a few reads of a socket's buffer long, and a connection for each; one by one it is more than 400.
-    assert sends(redis_client) - before < 100
+    # Three pages, and a connection for each. A page is read in some 15 pieces, on a busy machine in 30; one by one each member
+    # is read by itself.
+    assert sends(redis_client) - before < count / 2
     assert prompts(redis_client) == ["first", *(f"m{n}" for n in range(count))]
     assert {member.id for member in result.results} < set(redis_client.hkeys(keys.LEDGER))
 
