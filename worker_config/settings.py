@@ -125,6 +125,16 @@ class Settings:
         at_least=0,
     )
 
+    affinity: bool = setting(
+        True,
+        "Requests whose prompts begin alike go to the worker that has computed that beginning, if it takes them soon.",
+    )
+    affinity_wait_s: float = setting(
+        2.0,
+        "The longest that a request waits for that worker; half the time of computing the beginning again, at most.",
+        at_least=0,
+    )
+
     queue_per_slot: int = setting(
         100,
         "Requests that may wait in a tier's queue for each slot that serves it; above it delay() refuses.",

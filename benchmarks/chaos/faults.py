@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import redis
 
+from tasks.broker.queues import node_of
+from tasks.registry.values import text
+from tasks.server import keys
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,12 +25,26 @@ Fault: TypeAlias = "Callable[[Fleet, Load, random.Random], bool]"
 SLEEP_S = 17.0
 SILENCE_S = (2.0, 12.0)
 ROLLBACK_S = 1.0
+#: The longest wait for a request in a lane.
+LANE_S = 3.0
 
 
 def kill_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
     """``kill -9`` of a worker, which is started again a second later."""
     _in_background(fleet.kill_worker, chance.choice(fleet.nodes))
     return True
+
+
+def kill_lane_owner(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
+    """``kill -9`` of a worker in whose lane a request waits, once there is one."""
+    deadline = time.monotonic() + LANE_S
+    while time.monotonic() < deadline:
+        for name in map(text, fleet.client.zrange(keys.ASIDE, 0, -1)):
+            if node_of(name) in fleet.nodes and fleet.client.llen(name):
+                _in_background(fleet.kill_worker, node_of(name))
+                return True
+        time.sleep(0.01)
+    return False
 
 
 def restart_worker(fleet: Fleet, _load: Load, chance: random.Random) -> bool:
@@ -113,6 +131,7 @@ def roll_back(fleet: Fleet, _load: Load, _chance: random.Random) -> bool:
 #: How often each fault is drawn, in parts of the sum.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kill -9 of a worker": (kill_worker, 12),
+    "kill -9 of a worker with requests in its lane": (kill_lane_owner, 6),
     "restart of a worker": (restart_worker, 6),
     "kill -9 of an engine": (kill_engine, 12),
     "worker asleep for 17 s": (stop_worker, 2),

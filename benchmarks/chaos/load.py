@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 #: Slow to load, so that an engine can be killed while it does.
 MODEL = "fake:20:load_s=0.5"
 TOKENS = (20, 160)
+#: Half of the requests begin with one of these, and so wait in lanes.
+BEGINNINGS = tuple(f"Kind {kind}. " + "What all prompts of a kind begin with. " * 20 for kind in range(3))
 #: How often a request is read in each way, in parts of the sum.
 WAYS = {Way.STREAM: 70, Way.LATE: 10, Way.BESIDE: 10, Way.CANCELLED: 10}
+
+
+def prompt_of(reading: Reading) -> str:
+    """The prompt of a request."""
+    kind = reading.number % (2 * len(BEGINNINGS))
+    return f"{BEGINNINGS[kind] if kind < len(BEGINNINGS) else ''}chaos {reading.number}"
 
 
 class Load:
@@ -65,7 +73,7 @@ class Load:
         for reading in self.readings:
             if reading.verdict == "ok" and reading.way is not Way.CANCELLED:
                 stored = generate.AsyncResult(reading.task_id).get(timeout=self.end_s)["text"]
-                wanted = fake_text(f"chaos {reading.number}", reading.number, reading.tokens)
+                wanted = fake_text(prompt_of(reading), reading.number, reading.tokens)
                 if stored != wanted:
                     reading.verdict, reading.detail = "wrong", f"later its result is {stored!r} instead of {wanted!r}"
 
@@ -83,7 +91,7 @@ class Load:
             self._read(reading)
 
     def _read(self, reading: Reading) -> None:
-        prompt = f"chaos {reading.number}"
+        prompt = prompt_of(reading)
         wanted = fake_text(prompt, reading.number, reading.tokens)
         try:
             reading.verdict, reading.detail = judge(self._see(prompt, reading), wanted, reading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.rows import (
+    affinity,
     batching,
     faults,
     fleet,
@@ -25,5 +26,19 @@ if TYPE_CHECKING:
 #: In the order in which they run.
 ROWS: tuple[Row, ...] = tuple(
     module.ROW
-    for module in (throughput, overhead, tax, relay, scale, prefix, batching, step, structured, memory, fleet, faults)
+    for module in (
+        throughput,
+        overhead,
+        tax,
+        relay,
+        scale,
+        prefix,
+        affinity,
+        batching,
+        step,
+        structured,
+        memory,
+        fleet,
+        faults,
+    )
 )

@@ -31,7 +31,7 @@ class Aside:
 
 
 def read_aside(client: redis.Redis) -> list[Aside]:
-    """All that is set aside now; lists that were emptied are forgotten.
+    """All that is set aside now for models; lists that were emptied are forgotten.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
@@ -42,5 +42,6 @@ def read_aside(client: redis.Redis) -> list[Aside]:
     found = []
     for name, length, age_ms in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
         queue, model = queue_and_model(text(name))
-        found.append(Aside(queue, model, text(name), int(length), int(age_ms) / 1000))
+        if model:  # the others are the lanes of workers
+            found.append(Aside(queue, model, text(name), int(length), int(age_ms) / 1000))
     return found

@@ -102,7 +102,10 @@ class Channel(QueueingChannel):
             self._flush_brpop_reauth()
         if not answer:
             raise Empty
-        queue = answer[0].decode().rsplit(self.sep, 1)[0]
+        name = answer[0].decode()
+        if self.holding.lanes is not None:
+            self.holding.lanes.took(name)
+        queue = name.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         return queue, answer[1]
 
@@ -141,13 +144,15 @@ class Channel(QueueingChannel):
         most = min(room.free(queue), MOST_MORE)
         if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
             return
-        lists = [name for step in self.priority_steps for name in self._lists(queue, step)]
+        lists = [name for step in self.priority_steps for name in self._lists(queue, step, own=True)]
         assert self.holding.scripts is not None
         # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
         # its error ends the connection, and what this worker holds and does not run goes back to its queue.
         limits = (most, MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
         found = TAKE(self.holding.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), limits)
-        for tag, message in zip(found[::2], found[1::2], strict=True):
+        for tag, message, index in zip(found[::3], found[1::3], found[2::3], strict=True):
+            if self.holding.lanes is not None:
+                self.holding.lanes.took(lists[index])
             self._hand_on(tag.decode(), message, queue)
 
     def _hand_on(self, tag: str, message: bytes, queue: str) -> None:
@@ -162,15 +167,25 @@ class Channel(QueueingChannel):
         finally:
             taken.discard(tag)
 
-    def _lists(self, queue: str, step: int) -> list[str]:
-        """The Redis lists of a queue at one priority that are asked for now, in their order."""
-        own = str(self._q_for_pri(queue, step))
+    def _lists(self, queue: str, step: int, *, own: bool = False) -> list[str]:
+        """The Redis lists of a queue at one priority that are asked for now, in their order.
+
+        Args:
+            queue: the queue.
+            step: the priority.
+            own: whether the lanes of other workers are left out.
+        """
+        common = str(self._q_for_pri(queue, step))
         if self.holding.room is None:
-            return [own]
+            return [common]
         first, last = self.holding.room.lanes(queue)
+        lanes = self.holding.lanes
+        before, after = lanes.beside(queue, step, own=own) if lanes is not None else ((), ())
         return [
             *(aside_list(queue, step, model) for model in first),
-            own,
+            *before,
+            common,
+            *after,
             *(aside_list(queue, step, model) for model in last),
         ]
 

@@ -7,11 +7,8 @@ request, which is computed once; others are refused.
 from __future__ import annotations
 
 import hashlib
-import json
-from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.message import unpacked
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 from worker_config.settings import current_settings
@@ -35,21 +32,6 @@ def _said(previous: Any) -> Any:
     if isinstance(previous, list | tuple):
         return [_said(answer) for answer in previous]
     return previous.get("text") if isinstance(previous, dict) else previous
-
-
-def fingerprint_of(message: Mapping[str, Any]) -> str:
-    """The digits of a request's message; empty where it cannot be read, which its worker says."""
-    try:
-        body: Any = message["body"]
-        if message["properties"].get("body_encoding") == "base64":
-            body = b64decode(body)
-        compression = message["headers"].get("compression")
-        if compression is not None:
-            body = unpacked(body, compression)
-        args, values, _ = json.loads(body)
-        return fingerprint(args[0] if args else None, values)
-    except (InvalidRequest, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return ""
 
 
 def kept_s() -> int:

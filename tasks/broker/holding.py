@@ -36,6 +36,16 @@ class Room(Protocol):
         """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
 
 
+class Lanes(Protocol):
+    """Says from which lanes of workers requests are taken (:mod:`tasks.broker.lanes`)."""
+
+    def beside(self, queue: str, priority: int, *, own: bool = False) -> tuple[Sequence[str], Sequence[str]]:
+        """The lanes before and after a queue's own list of one priority; with ``own`` without those of other workers."""
+
+    def took(self, list_name: str) -> None:
+        """A request was taken from this list."""
+
+
 def log_refusal(task_id: str | None, why: str) -> None:
     """What a process without a worker does with a message that nobody can read."""
     logger.error("message %s was dropped: %s", task_id, why)
@@ -52,6 +62,8 @@ class Holding:
     identity: str = ""
     #: What the worker has room for; ``None``: everything.
     room: Room | None = None
+    #: The lanes that the worker takes from; ``None``: none.
+    lanes: Lanes | None = None
     #: Where the worker's threads call scripts together; ``None``: every call has its own connection.
     scripts: AutoPipeline | None = None
     #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
-from tasks.broker.queues import SEPARATOR
+from tasks.broker.queues import SEPARATOR, common_list
 from tasks.registry.values import json_object, text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -126,7 +126,10 @@ class Ledger:
         script = self.client.register_script(scripts.source("resend"))
         self._missing.discard(lost.task_id)
         with translated(f"sending {lost.task_id} again"):
-            return bool(script([keys.LEDGER, lost.queue], [lost.task_id, lost.entry, message, lost.resent + 1]))
+            # Not into the lane of a worker, which may be why the message is lost.
+            return bool(
+                script([keys.LEDGER, common_list(lost.queue)], [lost.task_id, lost.entry, message, lost.resent + 1])
+            )
 
     def _overdue(self) -> Iterator[tuple[str, str]]:
         """Task ids, and their lists as JSON strings, of the entries that are older than the grace."""

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps
 
 from tasks.broker import scripts
+from tasks.broker.asked import NOTHING, Asked
 from tasks.broker.fingerprint import kept_s, other_request
 from tasks.broker.limits import wait_s
-from tasks.broker.queues import SEPARATOR
+from tasks.broker.queues import SEPARATOR, lane_of
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.script import Script
+from worker_config.celeryconfig import PRIORITY_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.errors import GenerationError
 
-PUT = Script(scripts.source("put"))
+PUT = Script(scripts.source("place") + scripts.source("put"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Put:
 
     @classmethod
     def of(
-        cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, floor: str, asked: str = ""
+        cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, floor: str, asked: Asked = NOTHING
     ) -> Put:
         """The call that queues a message.
 
@@ -42,11 +44,16 @@ class Put:
             lists: the list to push to, then the queue's other lists.
             push: ``LPUSH`` for its end, ``RPUSH`` for its front.
             floor: the bound where no limit is known; empty for a request that was accepted before.
-            asked: the request's fingerprint; empty where any is taken.
+            asked: what the request asks for; without it any fingerprint is taken, and no worker is chosen.
         """
         task_id = message["headers"]["id"]
         names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists)
-        return cls(names, (dumps(message), task_id, push, queue, floor, SEPARATOR, asked, kept_s()))
+        priority = int(message["properties"].get("priority") or 0)
+        # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
+        cold = int(priority < PRIORITY_STEPS[-1])
+        place = (",".join(prefix.digest for prefix in asked.prefixes), lane_of(queue, priority), cold)
+        told = (asked.fingerprint, kept_s(), *place, keys.AFFINITY, keys.unacked(""))
+        return cls(names, (dumps(message), task_id, push, queue, floor, SEPARATOR, *told))
 
     @property
     def text(self) -> str:

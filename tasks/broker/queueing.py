@@ -9,8 +9,9 @@ from celery._state import get_current_app
 from kombu.utils.json import dumps
 
 from tasks.broker import scripts
+from tasks.broker.asked import NOTHING, Asked, asked_of
 from tasks.broker.connecting import ConnectingChannel
-from tasks.broker.fingerprint import fingerprint_of, kept_s
+from tasks.broker.fingerprint import kept_s
 from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
 from tasks.broker.put import PUT, Put, refusal
 from tasks.broker.qos import QoS
@@ -49,7 +50,7 @@ class QueueingChannel(ConnectingChannel):
             return
         floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
         delay_s = (due_at(headers) or 0.0) - time()
-        asked = fingerprint_of(message)
+        asked = asked_of(message)
         with self.conn_or_acquire() as client:
             if delay_s <= 0:
                 put = self._put_of(queue, message, "LPUSH", floor, asked)
@@ -59,7 +60,7 @@ class QueueingChannel(ConnectingChannel):
                 if error is None and self.holding.scripts is None:
                     SENT.note(put)
             else:
-                reply = self._schedule(client, queue, message, floor, delay_s, asked)
+                reply = self._schedule(client, queue, message, floor, delay_s, asked.fingerprint)
                 error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}")
         if error is not None:
             raise error
@@ -97,7 +98,7 @@ class QueueingChannel(ConnectingChannel):
         return bool(POSTPONE(self.evaluator, names, arguments))
 
     def _put_of(
-        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: str = "", aside: str = ""
+        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: Asked = NOTHING, aside: str = ""
     ) -> Put:
         """The call of put.lua; ``aside`` is the list of what was set aside, where the message goes there."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SEPARATOR = "\x06\x16"
 #: What stands between a priority and a model in the name of a list of requests that were set aside.
 FOR_MODEL = "@"
+#: What stands there before the node of a worker, in the name of its lane. No model's name begins with it.
+FOR_WORKER = f"{FOR_MODEL}>"
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,10 +56,28 @@ def aside_list(queue: str, priority: int, model: str) -> str:
     return f"{queue}{SEPARATOR}{step}{FOR_MODEL}{model}"
 
 
-def queue_and_model(list_name: str) -> tuple[str, str]:
-    """The queue of such a list, and its model."""
+def lane_of(queue: str, priority: int, node: str = "") -> str:
+    """The lane of a worker: the list of a queue's requests of one priority that wait for it (:mod:`tasks.broker.lanes`)."""
+    return aside_list(queue, priority, f"{FOR_WORKER.removeprefix(FOR_MODEL)}{node}")
+
+
+def node_of(list_name: str) -> str:
+    """The worker whose lane this list is; empty for every other list."""
+    return list_name.partition(SEPARATOR)[2].partition(FOR_WORKER)[2]
+
+
+def common_list(list_name: str) -> str:
+    """The list that every worker takes from, of the same queue and priority as a worker's lane; any other list is itself."""
+    if not node_of(list_name):
+        return list_name
     queue, _, rest = list_name.partition(SEPARATOR)
-    return queue, rest.partition(FOR_MODEL)[2]
+    return list_of(queue, int(rest.partition(FOR_WORKER)[0]))
+
+
+def queue_and_model(list_name: str) -> tuple[str, str]:
+    """The queue of a list, and the model that its requests were set aside for; empty where that is not why they are there."""
+    queue, _, rest = list_name.partition(SEPARATOR)
+    return queue, "" if node_of(list_name) else rest.partition(FOR_MODEL)[2]
 
 
 def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
@@ -112,13 +132,22 @@ def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
     return sum(more_urgent_in(client, queues, PRIORITY_STEPS[-1] + 1).values())
 
 
-def more_urgent_in(client: redis.Redis, queues: Iterable[str], priority: int) -> dict[str, int]:
+def more_urgent_in(client: redis.Redis, queues: Iterable[str], priority: int, node: str = "") -> dict[str, int]:
     """How many messages that are more urgent than this wait in each of these queues, without those that were set aside.
+
+    Args:
+        client: answers in bytes.
+        queues: the queues.
+        priority: of the messages that are not counted, nor are less urgent ones.
+        node: the worker whose lane is counted, too.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    names = [(queue, list_of(queue, step)) for queue in queues for step in PRIORITY_STEPS if step < priority]
+    steps = [step for step in PRIORITY_STEPS if step < priority]
+    names = [(queue, list_of(queue, step)) for queue in queues for step in steps]
+    if node:
+        names += [(queue, lane_of(queue, step, node)) for queue in queues for step in steps]
     found = dict.fromkeys((queue for queue, _ in names), 0)
     if not names:
         return found

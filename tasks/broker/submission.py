@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.serialization import dumps as serialize
 
-from tasks.broker.fingerprint import fingerprint_of
+from tasks.broker.asked import asked_of
 from tasks.broker.message import MAX_MESSAGE_BYTES, require_size
 from tasks.broker.put import PUT, Put
 from tasks.broker.queues import list_of, lists_of
@@ -65,7 +65,7 @@ class Submission:
         own = list_of(queue, properties["priority"])
         lists = [own, *(name for name in lists_of(queue) if name != own)]
         floor = "" if properties.get(ACCEPTED) else str(current_settings().queue_floor)
-        put = Put.of(message, queue, lists, "LPUSH", floor, fingerprint_of(message))
+        put = Put.of(message, queue, lists, "LPUSH", floor, asked_of(message))
         require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
         self._puts.append(put)
         self._bytes += len(put.text)

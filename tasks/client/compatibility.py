@@ -140,7 +140,7 @@ _WITHOUT_TOOLS: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True, False),
 }
 #: Hints for a service's caches and its watch on abuse.
-_HINTS = ("prompt_cache_key", "prompt_cache_retention", "safety_identifier")
+_HINTS = ("prompt_cache_retention", "safety_identifier")
 
 
 def without_neutral(values: dict[str, Any]) -> dict[str, Any]:

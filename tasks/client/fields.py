@@ -13,6 +13,7 @@ from tasks.names import COMMAND
 MAX_EXTRA_BYTES = 16 * 1024
 #: Unix seconds of 2001 and of 2286: below are seconds from now, above are milliseconds.
 FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
+MAX_CACHE_KEY_CHARACTERS = 1024
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
 
 
@@ -44,6 +45,10 @@ def small_json(value: dict[str, Any]) -> dict[str, Any]:
 ModelName = Annotated[
     Annotated[str, Field(min_length=1, max_length=256)] | None,
     Field(description=f"use a name of the catalogue, as {COMMAND} models lists them"),
+]
+CacheKey = Annotated[
+    Annotated[str, Field(max_length=MAX_CACHE_KEY_CHARACTERS)] | None,
+    Field(description=f"use a text of at most {MAX_CACHE_KEY_CHARACTERS} characters, or leave it out"),
 ]
 Deadline = Annotated[
     Annotated[float, Field(ge=FIRST_DEADLINE, le=LAST_DEADLINE)] | None,

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
 from tasks.client.explain import refuse_unknown, shown_name, validated
-from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, Penalty, no_number, no_truth
+from tasks.client.fields import CacheKey, Deadline, Extra, Flag, KeepAlive, ModelName, Penalty, no_number, no_truth
 from tasks.client.plain import plain
 from tasks.client.structure import (
     FIELDS,
@@ -120,6 +120,7 @@ class Parameters(BaseModel):
     deadline: Deadline = None
     keep_alive_s: KeepAlive = None
     require_worker: Flag = False
+    prompt_cache_key: CacheKey = None
     metadata: Extra = {}
 
     @field_validator(
@@ -262,6 +263,7 @@ class ParameterValues(TypedDict, total=False):
     deadline: float
     keep_alive_s: float
     require_worker: bool
+    prompt_cache_key: str
     metadata: dict[str, Any]
 
 

@@ -30,6 +30,13 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
 ``ASIDE``
     A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
     is empty. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`).
+    So are the lanes of workers (:func:`tasks.broker.queues.lane_of`); producers add those.
+``AFFINITY_WORKERS``
+    A hash, node name → when, by which boot and with how many slots it takes requests from its lanes; workers write, every two
+    seconds, the sweep deletes.
+``warm``
+    A hash, node name → when the worker computed a prompt that begins with this digest, and for how many ms a request is worth
+    waiting for it; workers write; five minutes.
 ``scheduled``
     A sorted set for each queue, messages that are not due yet (``countdown``, ``eta``) → Unix time at which they are. Producers
     and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
@@ -67,6 +74,8 @@ LEDGER = f"{PREFIX}ledger"
 OWNERS = f"{PREFIX}owners"
 LIMITS = f"{PREFIX}limits"
 ASIDE = f"{PREFIX}aside"
+AFFINITY = f"{PREFIX}affinity:"
+AFFINITY_WORKERS = f"{AFFINITY}workers"
 BULK_JOBS = f"{PREFIX}bulk-jobs"
 GATEWAY_KEYS = f"{PREFIX}gateway:keys"
 
@@ -74,6 +83,11 @@ GATEWAY_KEYS = f"{PREFIX}gateway:keys"
 def scheduled(queue: str) -> str:
     """The messages of a queue that are not due yet, by the time at which they are."""
     return f"{PREFIX}scheduled:{queue}"
+
+
+def warm(digest: str) -> str:
+    """Where a prompt that begins like this is warm."""
+    return f"{AFFINITY}warm:{digest}"
 
 
 def stream(task_id: str) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tasks.broker import unacked
+from tasks.broker import lanes, unacked
 from tasks.broker.ledger import RESENT_MAX, Ledger
 from tasks.broker.limits import limits_of, write_limits
 from tasks.broker.purge import end_purged
@@ -191,6 +191,7 @@ class Sweep(threading.Thread):
         worker = verdict.worker
         dead = self._registry.declare_dead(worker.node, worker.boot, lease=worker.lease or "", reason=verdict.reason)
         if dead:
+            lanes.leave(self._client, worker.node)
             logger.warning("sweep: worker %s is dead: %s", worker.identity, verdict.reason)
         return dead
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 class Room:
@@ -46,6 +46,10 @@ class Room:
         with self._lock:
             left = min(self.total - self._busy.total(), self.limits.get(queue, self.total) - self._busy[queue])
             return 0 if self._closed else max(0, left)
+
+    def slots(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many messages of each of these queues are run at once, at most."""
+        return {queue: self.limits.get(queue, self.total) for queue in queues}
 
     def in_use(self) -> int:
         """How many slots are in use, in all."""

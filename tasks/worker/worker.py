@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tasks import __version__
 from tasks.broker.aside import read_aside
 from tasks.broker.holding import Holding
+from tasks.broker.lanes import FleetLanes
 from tasks.broker.queues import more_urgent_in, waiting_in
 from tasks.broker.schedule import hasten, move_due
 from tasks.hardware import detect
@@ -28,6 +29,7 @@ from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.pace import Pace
 from tasks.worker.attempts.publisher import Publisher
 from tasks.worker.attempts.recovery import KEEP_S, Recovery
+from tasks.worker.attempts.warmth import Warmth
 from tasks.worker.changes import Changes
 from tasks.worker.drain import GIVE_BACK_S, Drain
 from tasks.worker.engines.backlog import Backlog
@@ -35,6 +37,7 @@ from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.keeper import Keeper
+from tasks.worker.lanes import Lanes
 from tasks.worker.preemption import BATCH, Preemption
 from tasks.worker.room import Room
 from tasks.worker.scheduler import Scheduler
@@ -127,11 +130,14 @@ class InferenceWorker:
             loop.refetch,
         )
         self.room = Room(limits, self.concurrency, self.engines.lanes, loop.refetch)
-        self.holding = Holding(self.identity, self.room, self.scripts, refuse_message)
+        self._consumed = app.amqp.queues
+        lanes = FleetLanes(client, self.identity, lambda: self.room.slots(list(self._consumed.consume_from)))
+        self.lanes = Lanes(node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch)
+        self.warmth = Warmth(settings.default_model, settings.affinity_wait_s, self.lanes.warm)
+        self.holding = Holding(self.identity, self.room, self.lanes, self.scripts, refuse_message)
         self.starvation = Starvation(
             settings.starved_after_s, self._waiting, lambda: self.holding.received, self._on_starved
         )
-        self._consumed = app.amqp.queues
         self.preemption = Preemption(
             settings.batch_share,
             lambda: list(self._consumed.consume_from),
@@ -173,6 +179,7 @@ class InferenceWorker:
         self.starvation.start()
         self.preemption.start()
         self.scheduler.start()
+        self.lanes.start()
         self.survey.start()
         for warning in self.warnings:
             logger.warning(warning)
@@ -196,8 +203,8 @@ class InferenceWorker:
         hasten(self.client, task_ids)
 
     def _urgent(self, queues: Sequence[str]) -> dict[str, int]:
-        """Requests in these queues that are no batch work."""
-        return more_urgent_in(self.client, queues, BATCH)
+        """Requests in these queues, and in this worker's lanes of them, that are no batch work."""
+        return more_urgent_in(self.client, queues, BATCH, self.node)
 
     def _waiting(self) -> int:
         """Messages in the queues that this worker consumes and has room for; not those that were set aside."""
@@ -225,6 +232,7 @@ class InferenceWorker:
         self.starvation.stop()
         self.preemption.stop()
         self.scheduler.stop()
+        self.lanes.stop()
         self.backlog.stop()
         self.engines.close()
         self.publisher.stop()
@@ -257,7 +265,7 @@ class InferenceWorker:
             room_bytes=self.engines.room_bytes,
             hardware=asdict(self.hardware),
             usage=asdict(self.usage.sample(self.engines.pids(), self.engines.last_steps())),
-            metrics=metrics,
+            metrics={**metrics, "lanes": self.lanes.counts()},
         )
 
     def _status(self) -> tuple[Status, str]:

@@ -121,6 +121,8 @@ assert unrouted.get(timeout=30)["text"]
 later = generate.apply_async(kwargs=dict(prompt="later", **short), countdown=1)
 assert later.position().wait_s
 assert later.get(timeout=30)["text"]
+shared = "All of them begin with this. " * 40
+assert all(generate.delay(prompt=shared + end, **short).get(timeout=30)["text"] for end in ("a", "b"))
 long = generate.delay(prompt="long", model="fake:20", max_tokens=5000, require_worker=True)
 chunks = long.stream(timeout=30)
 next(chunks)
@@ -263,7 +265,9 @@ RIGHTS: dict[str, tuple[set[str], set[str]]] = {
     "celery": (QUEUES, set()),
     "_kombu.binding.tier-3-7B": ({"exists", "sadd", "sismember", "smembers", "srem"}, set()),
     "celery-taskset-meta-x": (SETS | {"setex"}, set()),
-    keys.unacked("a@b#c"): (set(), set()),
+    keys.AFFINITY_WORKERS: (READS, set()),
+    keys.warm("x"): (READS, set()),
+    keys.unacked("a@b#c"): ({"hlen"}, set()),
     keys.OWNERS: (set(), set()),
     keys.HISTORY: (set(), set()),
     "x.reply.celery.pidbox": (set(), set()),

@@ -20,13 +20,15 @@ if not left then
   left, due_ms = -1, math.max(0, math.floor((at - clock[1]) * 1000 - clock[2] / 1000))
 end
 local ahead = redis.call('LLEN', record.queue) - left - 1
--- What was set aside for its model waits for those that were before it.
-if separator and string.find(record.queue, '@', separator, true) then
-  return {ahead, redis.call('HGET', KEYS[2], queue) or '', 0}
-end
+-- What was set aside for its model waits for those that were before it. What waits in a worker's lane ('@>') waits for those, and for
+-- what is more urgent, as in any list of its priority.
+local is_aside = separator and string.find(record.queue, '@', separator, true)
+local lane = is_aside and string.find(record.queue, '@>', separator, true)
+if is_aside and not lane then return {ahead, redis.call('HGET', KEYS[2], queue) or '', 0} end
+local own = lane and string.sub(record.queue, separator + #ARGV[2], lane - 1)
 for i = 4, #ARGV do
   local list = ARGV[i] == '0' and queue or queue .. ARGV[2] .. ARGV[i]
-  if list == record.queue then break end
+  if list == record.queue or ARGV[i] == own then break end
   ahead = ahead + redis.call('LLEN', list)
 end
 return {ahead, redis.call('HGET', KEYS[2], queue) or '', due_ms}

@@ -1,13 +1,16 @@
--- Queues a generation and writes it into the ledger, or refuses it because its queue is full, or because its id is another's.
+-- Queues a generation and writes it into the ledger, or refuses it because its queue is full, or because its id is another's. One
+-- whose prompt begins as others do goes into the lane of a worker (place.lua, which stands before this).
 --
 -- KEYS  ledger, limits, lists of requests set aside by time, fingerprint of the request with this id, the list to push to, then
 --       the other lists of the same queue
 -- ARGV  message, task id, LPUSH or RPUSH, name of the queue, bound where no limit is known ('' = not bounded, since it is not
---       new), what stands behind a queue's name in those of its further lists, fingerprint ('' = any), for how long it is kept (s)
+--       new), what stands behind a queue's name in those of its further lists, fingerprint ('' = any), for how long it is kept (s);
+--       digests of the prompt's beginnings ('' = any worker), what stands before a node in the name of its lane, 1 if a worker may
+--       be chosen by the hash alone, prefixes of the keys of affinity and of unacknowledged messages
 -- Reply {} if it was queued; {'other'} if the id is another request's; else depth, bound and the queue's limit as JSON ('' if
 --       unknown)
 local ledger, limits, aside, request, list = unpack(KEYS, 1, 5)
-local message, task_id, push, queue, floor, separator, fingerprint, kept_s = unpack(ARGV)
+local message, task_id, push, queue, floor, separator, fingerprint, kept_s, digests, lane, cold, affinity, unacked = unpack(ARGV)
 
 if fingerprint ~= '' then
   local known = redis.call('GET', request)
@@ -28,6 +31,11 @@ end
 if fingerprint ~= '' then redis.call('SET', request, fingerprint, 'EX', kept_s) end
 local clock = redis.call('TIME')
 local at = string.format('%d.%06d', clock[1], clock[2])
+local waits = ''
+if digests ~= '' then
+  local node, wait_ms = place(affinity, unacked, queue, lane, digests, cold == '1', tonumber(at))
+  if node then list, waits = lane .. node, ',"wait_ms":' .. wait_ms end
+end
 local _, last = string.find(list, queue .. separator, 1, true)
 if last and string.find(list, '@', last, true) then redis.call('ZADD', aside, 'NX', at, list) end
 if floor == '' then
@@ -36,6 +44,6 @@ if floor == '' then
   at = entry and string.match(entry, '"at": ?([%d.]+)') or at
 end
 redis.call('HSET', ledger, task_id,
-  '{"at":' .. at .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
+  '{"at":' .. at .. waits .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
 redis.call(push, list, message)
 return {}

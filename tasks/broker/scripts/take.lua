@@ -4,7 +4,8 @@
 -- KEYS  unacked messages, their index, then the lists of the queue, most urgent first
 -- ARGV  the most messages, bytes after which no further one is looked at: Redis does nothing else meanwhile; the most bytes of
 --       a message that anybody takes
--- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message)
+-- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
+--       was in, from 0)
 local unacked, index = KEYS[1], KEYS[2]
 local clock = redis.call('TIME')
 local now = string.format('%d.%06d', clock[1], clock[2])
@@ -34,6 +35,7 @@ for i = 3, #KEYS do
     if not message then break end
     found[#found + 1] = held(message)
     found[#found + 1] = message
+    found[#found + 1] = i - 3
     left, bytes = left - 1, bytes - #message
   end
 end

@@ -54,6 +54,9 @@ METRICS = (
     Metric("worker_gpu_ratio", "gauge", "worker", "Use of the worker's machine: GPU, 0 to 1."),
     Metric("worker_memory_used_bytes", "gauge", "worker", "Memory in use on the worker's machine."),
     Metric("worker_memory_total_bytes", "gauge", "worker", "Memory of the worker's machine."),
+    Metric("lane_hits_total", "counter", "worker", "Requests that a worker took from its own lanes."),
+    Metric("lane_steals_total", "counter", "worker", "Requests that it took from the lanes of other workers."),
+    Metric("lane_waiting", "gauge", "worker", "Requests that wait in its lanes."),
     Metric("engine_state", "gauge", "worker, model, state", f"1 for an engine's state: {', '.join(ENGINE_STATES)}."),
     Metric("engine_memory_bytes", "gauge", "worker, model", "Memory that MLX holds for an engine."),
     Metric("engine_restarts_total", "counter", "worker", "Engines that died or stalled and were replaced."),
@@ -77,6 +80,7 @@ METRICS = (
     Metric("e2e_request_latency_seconds", "histogram", "worker", "From submission to the end."),
 )
 
+LANES = {"lane_hits_total": "hits", "lane_steals_total": "steals", "lane_waiting": "waiting"}
 COUNTERS = {
     "request_attempts_total": "attempts",
     "prompt_tokens_total": "prompt_tokens",
@@ -163,6 +167,9 @@ def _add_worker(found: Exposition, view: WorkerView) -> None:
     found.add("worker_gpu_ratio", _ratio(usage.get("gpu_percent")), name)
     found.add("worker_memory_used_bytes", usage.get("memory_used_bytes"), name)
     found.add("worker_memory_total_bytes", usage.get("memory_total_bytes"), name)
+    lanes = mapping(record.metrics.get("lanes"))
+    for metric, counter in LANES.items():
+        found.add(metric, lanes.get(counter), name)
     _add_engines(found, record, name)
     _add_requests(found, record, name)
 

@@ -46,6 +46,9 @@ def worker_lines(worker: WorkerView) -> Iterator[str]:
     totals = metrics.get("totals")
     if isinstance(totals, dict):
         yield from _fields({"requests": _counts(totals)})
+    lanes = metrics.get("lanes")
+    if isinstance(lanes, dict):
+        yield from _fields({"lanes": _lanes(lanes)})
     for engine in record.engines:
         yield from _fields({"model": _engine(engine)})
 
@@ -95,6 +98,12 @@ def _percentiles(values: Mapping[str, Any]) -> str:
 
 def _counts(totals: Mapping[str, Any]) -> str:
     return ", ".join(f"{totals[name]} {name}" for name in ("succeeded", "failed", "cancelled") if name in totals)
+
+
+def _lanes(counts: Mapping[str, Any]) -> str:
+    """What was taken from the worker's own lanes and from those of others, and what waits in its own."""
+    taken = f"{counts.get('hits', NOTHING)} taken from its own, {counts.get('steals', NOTHING)} from others'"
+    return f"{taken}, {counts.get('waiting', NOTHING)} waiting"
 
 
 def _engine(engine: EngineState) -> str:

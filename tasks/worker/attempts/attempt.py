@@ -109,6 +109,11 @@ class Flight:
         return self._logprobs
 
     @property
+    def has_resumed(self) -> bool:
+        """Whether earlier attempts had tokens, which this one computes together with the prompt."""
+        return self._resumed_tokens > 0
+
+    @property
     def generated_here(self) -> int:
         """Tokens that this attempt generated."""
         return len(self.ids) - self._resumed_tokens

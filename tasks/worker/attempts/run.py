@@ -23,6 +23,7 @@ from worker_config.catalogue import ModelNotAllowed, current_catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.broker.prefix import Prefix
     from tasks.client.answer import Answer
     from tasks.client.form import Common
     from tasks.journal.items import Asks
@@ -61,6 +62,7 @@ class Run:
         self._delivery_tag = delivery_tag
         self._asks = asks
         self._work = work
+        self._prefixes: list[Prefix] = []
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
         """See :func:`tasks.worker.attempts.body.run`."""
@@ -68,6 +70,7 @@ class Run:
             entry, parameters = self._understand(previous, values)
         except GenerationError as error:
             self._refuse(error)
+        self._prefixes = self._worker.warmth.prefixes(previous, values)
         timer = self._deadline_timer(parameters)
         try:
             while True:
@@ -170,6 +173,7 @@ class Run:
             engine.stop(flight, reason, self._job.limit_s)
 
         self._note_start(flight)
+        self._worker.warmth.computing(flight.model, self._prefixes)
         try:
             engine.submit(flight, message)
             self._job.on_stop(stop)
@@ -180,6 +184,7 @@ class Run:
             self._worker.flying.pop(self._task_id, None)
         if flight.first_token_at is not None:
             self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)
+            self._worker.warmth.computed(flight, self._prefixes)
         self._worker.metrics.ended(
             self._task_id, _metric(outcome), prompt_tokens=flight.prompt_tokens, cached_tokens=flight.cached_tokens
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from tasks.broker.asked import Asked
 from tasks.broker.put import Put
 from tasks.broker.sent import Sent
 
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def put(task_id: str, padding: int = 0) -> Put:
-    message = {"headers": {"id": task_id}, "body": "x" * padding}
-    return Put.of(message, "q", ["q"], "LPUSH", "8", "asked")
+    message = {"headers": {"id": task_id}, "properties": {}, "body": "x" * padding}
+    return Put.of(message, "q", ["q"], "LPUSH", "8", Asked("asked"))
 
 
 class Client:

@@ -19,7 +19,7 @@ WORDS = ("leave", "send", "use ", "give", "not supported", "as a group")
         {"n": 1, "stream": False, "response_format": {"type": "text"}, "logit_bias": None},
         {"stream_options": {"include_usage": True}, "store": False, "service_tier": "auto"},
         {"stream_options": {}, "parallel_tool_calls": True, "tool_choice": "auto", "tools": []},
-        {"prompt_cache_key": "k", "safety_identifier": "s"},
+        {"prompt_cache_retention": "24h", "safety_identifier": "s"},
         {"best_of": 1, "ignore_eos": False, "skip_special_tokens": True, "min_tokens": 0, "length_penalty": 1.0},
         {"temperature": None, "user": None, "extra_body": {}},
     ],

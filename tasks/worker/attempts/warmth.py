@@ -1,0 +1,68 @@
+"""Which beginnings of prompts this worker computes, and for how long a request is worth waiting for it.
+
+A request that waits for the worker where its prompt is warm gains the time of a prefill, and loses its wait. So it waits for half
+of that time at most. The time is measured here, in seconds for a character, since producers count characters.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from tasks.broker.prefix import prefixes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from tasks.broker.prefix import Prefix
+    from tasks.worker.attempts.attempt import Flight
+
+#: Of so many prefills the quickest counts: the others waited for a batch as well.
+MOST_MEASURED = 32
+#: What is computed of a shorter prompt says more of the rest of a step.
+LEAST_TOKENS = 64
+#: What a prefill gains that a request does not wait for.
+SHARE = 0.5
+
+
+class Warmth:
+    """Says what is warm here. Every thread may call it.
+
+    Args:
+        default_model: the model of a request that names none.
+        most_wait_s: the longest that a request is worth waiting for.
+        note: told how many ms a request is worth waiting, by the digests of beginnings that are computed now.
+    """
+
+    def __init__(self, default_model: str, most_wait_s: float, note: Callable[[Mapping[str, int]], None]) -> None:
+        self._default_model = default_model
+        self._most_wait_s = most_wait_s
+        self._note = note
+        self._lock = threading.Lock()
+        self._costs_s: dict[str, deque[float]] = {}
+
+    def prefixes(self, previous: Any, values: Mapping[str, Any]) -> list[Prefix]:
+        """The beginnings of a request's prompt, the longest first; none where its producer did not look for them either."""
+        return [] if previous is not None else prefixes_of(values, self._default_model)
+
+    def computing(self, model: str, prefixes: Sequence[Prefix]) -> None:
+        """An engine computes this prompt now, or has it: who begins alike should come here."""
+        if prefixes:
+            self._note({prefix.digest: self._wait_ms(model, prefix.characters) for prefix in prefixes})
+
+    def computed(self, flight: Flight, prefixes: Sequence[Prefix]) -> None:
+        """An attempt has ended whose prompt begins like this."""
+        computed = flight.prompt_tokens - flight.cached_tokens
+        if not prefixes or flight.first_token_at is None or flight.has_resumed or computed < LEAST_TOKENS:
+            return
+        characters = prefixes[0].characters * computed / flight.prompt_tokens
+        with self._lock:
+            costs_s = self._costs_s.setdefault(flight.model, deque(maxlen=MOST_MEASURED))
+            costs_s.append((flight.first_token_at - flight.claimed_at) / characters)
+
+    def _wait_ms(self, model: str, characters: int) -> int:
+        """How long a request is worth waiting for so many characters; 0 as long as nothing was measured."""
+        with self._lock:
+            cost_s = min(self._costs_s.get(model, ()), default=0.0)
+        return int(min(self._most_wait_s, SHARE * cost_s * characters) * 1000)
