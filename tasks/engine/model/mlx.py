@@ -23,6 +23,7 @@ from tasks.engine.text.detokenizer import token_text
 from tasks.engine.text.prompt import Prompt, PromptEncoder
 from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
+from tasks.errors import InvalidRequest
 from tasks.messages.memory import margin_bytes
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class MlxBackend:
         blas: str,
     ) -> None:
         source = folder.template.text if folder.template is not None else ""
+        self._tokenizer = tokenizer
         template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
         self._answers = Answers(tokenizer, source)
         control = ControlTokens(tokenizer, source, self._answers.format.names)
@@ -126,9 +128,21 @@ class MlxBackend:
         return self._batch.prefilled_tokens
 
     def encode(self, submit: Submit) -> Prompt:
-        """The prompt, with the chat template applied to messages."""
+        """The prompt, with the chat template applied to messages.
+
+        Raises:
+            InvalidRequest: the model cannot take it.
+        """
         check_sampling(submit.sampling, self._vocabulary_tokens)
-        return self._prompts.encode(submit)
+        prompt = self._prompts.encode(submit)
+        # MLX reads whatever lies behind the embedding, where PyTorch has an error.
+        if prompt.ids and (last := max(prompt.ids)) >= self._vocabulary_tokens:
+            field = "messages" if submit.prompt is None else "prompt"
+            raise InvalidRequest(
+                f"{field}: the tokenizer has the token {token_text(self._tokenizer, last)!r} ({last}), and the model knows "
+                f"{self._vocabulary_tokens} tokens; leave it out, or take the tokenizer that the model was trained with"
+            )
+        return prompt
 
     def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> TextAssembler:
         """A new text assembler."""

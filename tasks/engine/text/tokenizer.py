@@ -35,6 +35,7 @@ PROBES = (
     " one space before",
     "two  spaces,   three, and one behind ",
     "a line\nand another\n\n\tindented",
+    "A title\n\nIts text\n\n\n1.",
     "12 345 6789 3.14",
     "it's we'll DON'T",
     "Grüße, 你好 и привет",

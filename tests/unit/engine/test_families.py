@@ -3,6 +3,7 @@ template and markers."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,8 @@ from tests.families.family import CONVERSATIONS, families
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tasks.engine.model.mlx import MlxBackend
     from tasks.messages.answer import Kind
     from tests.engine_client import Answer
@@ -126,3 +129,29 @@ def test_roles_that_have_to_alternate(name: str, tmp_path_factory: pytest.TempPa
     twice = [*CONVERSATIONS["system"][:2], {"role": "user", "content": "Well?"}]
     with pytest.raises(InvalidRequest, match=r"must alternate.*messages\[1\] and messages\[2\] are both from 'user'"):
         backend.encode(submit(twice))
+
+
+def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path) -> None:
+    """A tokenizer that has more tokens than the model: such a token is an error that names it, and not noise."""
+    folder = FAMILIES["qwen3"].write(tmp_path / "larger")
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    last = described["added_tokens"][-1]
+    described["added_tokens"].append({**last, "id": last["id"] + 1, "content": "<extra>"})
+    path.write_text(json.dumps(described))
+    backend = load_model(EngineConfig(model="larger", source=str(folder)), lambda *_: None, "")
+    assert backend.encode(submit(CONVERSATIONS["chat"])).ids == FAMILIES["qwen3"].prompt_ids("chat")
+    with pytest.raises(
+        InvalidRequest, match=r"messages: the tokenizer has the token '<extra>' .*the model knows 285 tokens"
+    ):
+        backend.encode(submit([{"role": "user", "content": "Say <extra>"}], allow_control_tokens=True))
+
+
+def test_a_class_that_cuts_texts_otherwise_gives_way_to_the_file(tmp_path: Path) -> None:
+    """Two line ends are one token of Llama 3, which GPT-2's rules take apart before a word."""
+    family = FAMILIES["llama"]
+    folder = family.write(tmp_path / "gpt2")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "GPT2TokenizerFast"}))
+    backend = load_model(EngineConfig(model="gpt2", source=str(folder)), lambda *_: None, "")
+    assert backend.encode(submit(CONVERSATIONS["chat"])).ids == family.prompt_ids("chat")
