@@ -34,7 +34,7 @@ class Facts:
 
 @dataclass(slots=True, frozen=True)
 class Draw:
-    """One row's token of one decode step.
+    """A row's token of one decode step.
 
     It is without meaning where ``sound`` says that the row's logits were no numbers, and where its grammar has a ``fault``.
     ``complete`` says that the grammar allows nothing after it.
@@ -105,7 +105,7 @@ class Backend(Protocol):
         ...
 
     def decode(self) -> Sequence[Draw]:
-        """One token for each row that is prefilled."""
+        """The tokens of one step: one for each row that is prefilled, or several, in order, for some of them."""
         ...
 
     def prefill(self) -> None:

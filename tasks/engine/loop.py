@@ -194,6 +194,8 @@ class Engine:
             self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
         for draw in drawn:
             request = self._running[draw.uid]
+            if request.done:
+                continue  # it ended with a token before this one of the same step
             if draw.fault:
                 self._events.append(request.fail(GenerationError.code, self._why_at_fault(request, draw.fault)))
             elif draw.sound:

@@ -68,6 +68,23 @@ class Matcher:
         """Go on by a token that was drawn. What the grammar does not allow is an error from then on."""
         self.state.consume_token(token_id)
 
+    def after(self, token_id: int) -> Matcher:
+        """Another one, gone on by this token."""
+        matcher = Matcher(self.state.deep_copy())
+        matcher.take(token_id)
+        return matcher
+
+    def forced(self) -> list[int]:
+        """The next tokens, where the grammar leaves no choice about the text, as the tokenizer would write it.
+
+        Other tokens may say the same text; a model may prefer those.
+        """
+        return [] if self.error else self.allowed(self.state.compute_ff_tokens())
+
+    def allowed(self, token_ids: list[int]) -> list[int]:
+        """As many of these tokens, from the first on, as may follow."""
+        return token_ids[: self.state.validate_tokens(token_ids)] if token_ids else []
+
     @property
     def error(self) -> str:
         """Why it cannot go on; empty while it can. Where it is not, all else here means nothing."""

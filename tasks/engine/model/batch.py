@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
+from tasks.engine.model.drafts import Drafts, Worth
 from tasks.engine.model.pace import GATHER_STEPS, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes, common_prefix
 from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows
+from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mlx.nn.layers.base import Module
 
@@ -54,6 +56,8 @@ class Batch:
         batching: how the model bears rows beside each other.
         ahead: whether the device works on its own. MLX's CPU backend does so for a few operations only: there, a step that
             is launched before the last one is read delays its tokens by nearly a whole step, and gains nothing.
+        slots: whether padded rows lie in slots (:mod:`tasks.engine.model.slots`).
+        make_worth: makes a judge of whether steps have drafts.
     """
 
     def __init__(
@@ -65,18 +69,21 @@ class Batch:
         prompt_cache_bytes: int,
         ahead: bool,
         batching: Batching = "padded",
+        slots: bool = False,
+        make_worth: Callable[[], Worth] = Worth,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._step_tokens = prefill_step_tokens
         self._prefixes = Prefixes(model, prompt_cache_bytes)
         self._equal = batching == "equal"
-        self._caches: type[Caches] = SeparateCaches if batching == "apart" else JointCaches
+        self._caches = _kind_of_caches(batching, slots)
         self._uids: set[int] = set()
         self._queue: list[tuple[Row, list[Any]]] = []
         self._prefilling = Prefilling([], None)
         self._ahead = ahead
-        self._decoding = Decoding(model, sampler, ahead=ahead)
+        self._drafts = Drafts(sampler, make_worth) if slots and not ahead else None
+        self._decoding = self._no_rows()
         self._pace = Pace()
         self._stepped_at: float | None = None
         self._since_join = 0
@@ -113,12 +120,23 @@ class Batch:
                 return []
             self._decoding.launch()
             self._has_begun, self._gathers_since = True, None
+        drafted = self._decoding.drafted
         draws = self._decoding.step()
         now = time.perf_counter()
         if self._stepped_at is not None and draws:
-            self._pace.stepped(len(draws), now - self._stepped_at)
+            self._stepped(draws, now - self._stepped_at, drafted=drafted)
         self._stepped_at = now
         return draws
+
+    def _stepped(self, draws: list[Draw], seconds: float, *, drafted: bool) -> None:
+        rows = len({draw.uid for draw in draws})
+        if not drafted:
+            self._pace.stepped(rows, seconds)
+        if self._drafts is not None:
+            self._drafts.stepped(rows, len(draws), seconds)
+
+    def _no_rows(self) -> Decoding:
+        return Decoding(self._model, self._sampler, ahead=self._ahead, drafts=self._drafts)
 
     def prefill(self) -> None:
         """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight.
@@ -209,7 +227,7 @@ class Batch:
         self._uids.clear()
         self._queue = []
         self._prefilling = Prefilling([], None)
-        self._decoding = Decoding(self._model, self._sampler, ahead=self._ahead)
+        self._decoding = self._no_rows()
         self._prefixes.clear()
         self._stepped_at, self._has_begun, self._gathers_since = None, False, None
         mx.clear_cache()
@@ -270,3 +288,9 @@ class Batch:
         if self._prefixes.make_room(group.row_bytes):
             row = group.rows[index]
             self._prefixes.store(row.tokens[: row.computed], group.extract(index))
+
+
+def _kind_of_caches(batching: Batching, slots: bool) -> type[Caches]:
+    if batching == "apart":
+        return SeparateCaches
+    return SlotCaches if slots and batching == "padded" else JointCaches

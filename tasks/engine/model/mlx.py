@@ -108,13 +108,15 @@ class MlxBackend:
             batching_why=bearing.why,
         )
         bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
+        ahead = self.facts.accelerator != "cpu"
         self._batch: Batch = Batch(
             model,
             BatchSampler(self._vocabulary_tokens, lambda token_id: token_text(tokenizer, token_id)),
             prefill_step_tokens=config.prefill_step_tokens,
             prompt_cache_bytes=config.prompt_cache_bytes,
-            ahead=self.facts.accelerator != "cpu",
+            ahead=ahead,
             batching=bearing.batching,
+            slots=bearing.slots and not ahead,  # what slots are for needs the last step read before the next one
         )
 
     @property

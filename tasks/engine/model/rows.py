@@ -1,4 +1,4 @@
-"""Groups of rows: those whose prompt is being computed, and those that get one token a step."""
+"""Groups of rows: those whose prompt is being computed, and those that get a token a step, or more by a draft."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from tasks.engine.model.slots import SlotCaches
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlx.nn.layers.base import Module
 
     from tasks.engine.backend import Draw
     from tasks.engine.model.caches import Caches
+    from tasks.engine.model.drafts import Drafts
     from tasks.engine.sampling.sampler import BatchSampler, Drawn
 
 
@@ -93,20 +98,24 @@ class Prefilling(Rows):
 
 
 class Decoding(Rows):
-    """Rows that get one token a step.
+    """Rows that get one token a step; those that are drafted for may get more.
 
     ``_drawn`` is what the device draws for ``_drawn_rows`` while the host does other things. Rows that joined since then
     go on from the last token of their prompt; they need no step of their own. With ``ahead`` the device gets its next
-    step before the host reads the last one.
+    step before the host reads the last one. ``drafts`` are for caches in slots, and not with ``ahead``: what may be drafted
+    follows from what was drawn last.
     """
 
-    def __init__(self, model: Module, sampler: BatchSampler, *, ahead: bool) -> None:
+    def __init__(self, model: Module, sampler: BatchSampler, *, ahead: bool, drafts: Drafts | None = None) -> None:
         super().__init__([], None)
         self._model = model
         self._sampler = sampler
         self._ahead = ahead
+        self._drafts = drafts
         self._drawn: Drawn | None = None
         self._drawn_rows: list[Row] = []
+        #: Whether the last step had drafts.
+        self.drafted = False
 
     @property
     def in_flight(self) -> bool:
@@ -129,14 +138,29 @@ class Decoding(Rows):
             draws = self.launch()
         else:
             self._drawn, self._drawn_rows = None, []
-        here = set(self.rows)
         draws = draws or self._sampler.read(drawn, uids)
-        return [self._take(row, draw) for row, draw in zip(rows, draws, strict=True) if row in here]
+        taken = self._take(dict(zip(uids, rows, strict=True)), draws)
+        if self._drafts is not None and taken:
+            self._count_drafted()
+        return taken
 
-    def _take(self, row: Row, draw: Draw) -> Draw:
-        row.tokens.append(draw.token)
-        row.left -= 1
-        return draw
+    def _take(self, drawn_for: dict[int, Row], draws: Sequence[Draw]) -> list[Draw]:
+        here = set(self.rows)
+        taken = [draw for draw in draws if drawn_for[draw.uid] in here]
+        for draw in taken:
+            row = drawn_for[draw.uid]
+            row.tokens.append(draw.token)
+            row.left -= 1
+        return taken
+
+    def _count_drafted(self) -> None:
+        """Have the caches keep what was computed of the tokens that rows drew beyond their first ones."""
+        for index, row in enumerate(self.rows):
+            more = len(row.tokens) - 1 - row.computed
+            if more:
+                assert isinstance(self.caches, SlotCaches)
+                self.caches.accept(index, more)
+                row.computed += more
 
     def launch(self) -> list[Draw] | None:
         """Give the device a step for all rows, without waiting for the one that it may be at.
@@ -146,18 +170,31 @@ class Decoding(Rows):
         """
         assert self.caches is not None
         uids = [row.uid for row in self.rows]
+        drafts = self._drafts.propose(self.rows) if self._drafts is not None else []
+        self.drafted = any(drafts)
+        if self.drafted:
+            self._launch_drafted(uids, drafts)
+            return None
         logits = self.caches.step(self._model, self._inputs())
         draws = None
         if self._sampler.is_constrained(uids):
             mx.async_eval(logits)  # type: ignore[no-untyped-call]  # mlx's own stub says so
             if self._drawn is not None:
                 draws = self._sampler.read(self._drawn, [row.uid for row in self._drawn_rows])
-        self._drawn = self._sampler.sample(uids, logits)
-        self._drawn_rows = self.rows
-        self._drawn.launch()
+        self._launched(self._sampler.sample(uids, logits))
+        return draws
+
+    def _launch_drafted(self, uids: list[int], drafts: list[list[int]]) -> None:
+        assert isinstance(self.caches, SlotCaches)
+        tokens = [[row.tokens[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]
+        logits = self.caches.step_drafted(self._model, tokens)
+        self._launched(self._sampler.sample_drafted(uids, drafts, logits))
+
+    def _launched(self, drawn: Drawn) -> None:
+        self._drawn, self._drawn_rows = drawn, self.rows
+        drawn.launch()
         for row in self.rows:
             row.computed += 1
-        return draws
 
     def _inputs(self) -> mx.array:
         """Each row's last token; those that were drawn by the step in flight are known to the device alone."""

@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.failure import first_line, ran_out_of_memory
+from tasks.engine.model import slots
 from tasks.engine.model.batch import Batch
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import Sampling
@@ -51,11 +52,15 @@ SMALLEST_SPREAD = 1e-12
 
 @dataclass(slots=True, frozen=True)
 class Bearing:
-    """How a model is to be served, why not in a quicker way (empty for the quickest), and the width of its logits."""
+    """How a model is to be served, why not in a quicker way (empty for the quickest), and the width of its logits.
+
+    ``slots`` says that its padded rows can lie in slots.
+    """
 
     batching: Batching
     why: str
     vocabulary_tokens: int
+    slots: bool = False
 
 
 def try_out(model: Module, why_apart: str = "") -> Bearing:
@@ -70,19 +75,22 @@ def try_out(model: Module, why_apart: str = "") -> Bearing:
     """
     trial = _Trial(model)
     why = why_apart or ("" if trial.can_merge else "its caches cannot be joined")
-    ways: tuple[Batching, ...] = () if why else ("padded", "equal")
-    for batching in ways:
+    ways: list[tuple[Batching, bool]] = [] if why else [("padded", False), ("equal", False)]
+    if ways and trial.fits_slots:
+        ways.insert(0, ("padded", True))
+    for batching, in_slots in ways:
         try:
-            difference = trial.difference(batching)
+            difference = trial.difference(batching, in_slots=in_slots)
         except Exception as error:
             if ran_out_of_memory(error):
                 raise
             logger.debug("rows of %s raise", batching, exc_info=True)
-            why = why or f"rows beside each other raise {first_line(error)}"
+            why = why or ("" if in_slots else f"rows beside each other raise {first_line(error)}")
             continue
         if difference <= trial.rounding(batching) or difference <= NOISE_FACTOR * trial.difference("apart"):
-            return Bearing(batching, why, trial.vocabulary_tokens)
-        why = why or f"rows beside each other differ from single ones by {difference:.2g} of the logits' deviation"
+            return Bearing(batching, why, trial.vocabulary_tokens, in_slots)
+        if not in_slots:
+            why = why or f"rows beside each other differ from single ones by {difference:.2g} of the logits' deviation"
     return Bearing("apart", why, trial.vocabulary_tokens)
 
 
@@ -95,6 +103,7 @@ class _Trial:
         self.vocabulary_tokens = int(width)
         cache = make_prompt_cache(model)
         self.can_merge = all(hasattr(layer, "merge") for layer in cache)
+        self.fits_slots = slots.fit(cache)
         self._has_state = not all(hasattr(layer, "keys") for layer in cache)
         self._sequence = [(7919 * n + 31) % self.vocabulary_tokens for n in range(SEQUENCE_TOKENS)]
         alone = model(mx.array([self._sequence]), cache=make_prompt_cache(model))
@@ -107,7 +116,7 @@ class _Trial:
         """What rounding explains. Padding in a state does little harm at first, and to do without it costs little."""
         return ROUNDING_16 if self._halved and not (self._has_state and batching == "padded") else ROUNDING
 
-    def difference(self, batching: Batching) -> float:
+    def difference(self, batching: Batching, *, in_slots: bool = False) -> float:
         """The largest difference to a row alone of any row and step, as a share of the logits' deviation."""
         follower = Follower()
         batch = Batch(
@@ -117,6 +126,7 @@ class _Trial:
             prompt_cache_bytes=0,
             ahead=False,
             batching=batching,
+            slots=in_slots,
         )
         rows = 0
         for lengths in ROWS_WITH_STATE if self._has_state else ROWS:
@@ -178,6 +188,14 @@ class Follower:
     def is_constrained(self, _uids: Sequence[int]) -> bool:
         """No row is."""
         return False
+
+    def forced(self, _uid: int) -> list[int]:
+        """Nothing."""
+        return []
+
+    def allowed(self, _uid: int, _token_ids: list[int]) -> list[int]:
+        """Nothing."""
+        return []
 
     def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
         """What the rows drew."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Matcher
     from tasks.messages.engine import Sampling
 
@@ -90,11 +91,23 @@ class Row:
         """Whether ``top_p`` looks at the whole vocabulary."""
         return self.sampling.top_p < 1 and not self.is_ranked
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether what it drew changes its logits: then it can be drafted for only by changing what it remembers of them."""
+        return self.counts is not None or self.seen is not None
+
     def take(self, token: Slot) -> None:
         """Note the token that was drawn."""
         self.latest = token
         self.has_drawn = True
         self.position += 1
+
+    def advanced(self, draw: Draw) -> Draw:
+        """A draw of this row that has been read, with its grammar gone on by it."""
+        if self.matcher is None:
+            return draw
+        self.matcher.take(draw.token)
+        return replace(draw, complete=self.matcher.complete, fault=self.matcher.error)
 
     def random_words(self, entropy: Random) -> npt.NDArray[np.uint32]:
         """The random bits of the next draw: of the seed and its number, else of ``entropy``."""

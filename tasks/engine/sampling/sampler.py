@@ -16,6 +16,7 @@ import mlx.core as mx
 from tasks.engine.backend import Draw
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repeating
+from tasks.engine.sampling.chain import Chain, places
 from tasks.engine.sampling.choice import Drawing
 from tasks.engine.sampling.row import Row, Slot
 from tasks.engine.sampling.scores import Asking
@@ -44,12 +45,14 @@ def check_sampling(sampling: Sampling, vocabulary_tokens: int) -> None:
 class Drawn:
     """One token for each row of a step, ``[rows]``, and log-probabilities where rows asked, all still on the device.
 
-    ``sound`` says of each row whether its logits were numbers: the token of another one means nothing.
+    ``sound`` says of each row whether its logits were numbers: the token of another one means nothing. Where rows were drafted
+    for, there is a chain for each, and a token for each row of each chain, in the order of :func:`places`.
     """
 
     tokens: mx.array
     sound: mx.array
     scores: Scores | None = None
+    chains: Sequence[Chain] = ()
 
     def launch(self) -> None:
         """Let the device begin."""
@@ -60,7 +63,10 @@ class Drawn:
         mx.eval(self._arrays())
         logprobs = {} if self.scores is None else dict(self.scores.read())
         tokens, sound = cast("list[int]", self.tokens.tolist()), cast("list[bool]", self.sound.tolist())
-        return [Draw(uid, token, ok, logprobs.get(uid)) for uid, token, ok in zip(uids, tokens, sound, strict=True)]
+        return [
+            Draw(uid, token, ok, logprobs.get(place))
+            for place, (uid, token, ok) in enumerate(zip(uids, tokens, sound, strict=True))
+        ]
 
     def _arrays(self) -> list[mx.array]:
         arrays = [self.tokens, self.sound]
@@ -110,19 +116,50 @@ class BatchSampler:
         return any(self._rows[uid].matcher is not None for uid in uids)
 
     def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
-        """What these rows drew, with their grammars gone on by it; waits for the device."""
-        return [self._advanced(draw) for draw in drawn.read(uids)]
+        """What these rows drew, with their grammars gone on by it: one or more tokens of each; waits for the device."""
+        if not drawn.chains:
+            return [self._advanced(draw) for draw in drawn.read(uids)]
+        order = places([len(chain.rows) for chain in drawn.chains])
+        draws: list[list[Draw]] = [[] for _ in uids]
+        for (row, _), draw in zip(order, drawn.read([uids[row] for row, _ in order]), strict=True):
+            draws[row].append(draw)
+        return [draw for chain, along in zip(drawn.chains, draws, strict=True) for draw in self._accepted(chain, along)]
+
+    def _accepted(self, chain: Chain, draws: list[Draw]) -> list[Draw]:
+        uid = draws[0].uid
+        if uid not in self._rows:
+            return draws[:1]
+        self._rows[uid], counted = chain.accept(draws)
+        return counted
 
     def _advanced(self, draw: Draw) -> Draw:
         row = self._rows.get(draw.uid)
-        if row is None or row.matcher is None:
-            return draw
-        row.matcher.take(draw.token)
-        return replace(draw, complete=row.matcher.complete, fault=row.matcher.error)
+        return draw if row is None else row.advanced(draw)
+
+    def forced(self, uid: int) -> list[int]:
+        """The row's next tokens, where its grammar leaves no choice."""
+        row = self._rows[uid]
+        return [] if row.matcher is None or row.is_penalised else row.matcher.forced()
+
+    def allowed(self, uid: int, token_ids: list[int]) -> list[int]:
+        """As many of these tokens, from the first on, as may be a draft for the row."""
+        row = self._rows[uid]
+        if row.is_penalised:
+            return []
+        return token_ids if row.matcher is None else row.matcher.allowed(token_ids)
 
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:
         """Draw the next token of these rows from their logits, ``[rows, vocabulary_tokens]`` in any precision."""
-        plan = self._plan_for([self._rows[uid] for uid in uids])
+        return self._sample([self._rows[uid] for uid in uids], logits)
+
+    def sample_drafted(self, uids: Sequence[int], drafts: Sequence[Sequence[int]], logits: mx.array) -> Drawn:
+        """The same after each of the first i tokens of each row's draft: logits are in the order of :func:`places`."""
+        chains = [Chain.of(self._rows[uid], draft) for uid, draft in zip(uids, drafts, strict=True)]
+        order = places([len(chain.rows) for chain in chains])
+        return replace(self._sample([chains[row].rows[depth] for row, depth in order], logits), chains=chains)
+
+    def _sample(self, rows: list[Row], logits: mx.array) -> Drawn:
+        plan = self._plan_for(rows)
         if not plan.is_argmax:
             logits = plan.adjust(logits.astype(mx.float32))
         tokens = best = mx.argmax(logits, axis=-1)

@@ -25,10 +25,10 @@ LOWEST_LOGPROB = -9999.0
 class Scores:
     """Ids and natural log-probabilities, ``[rows, 1 + most alternatives]``: the drawn token, then the likeliest ones.
 
-    Of a ``constrained`` row only tokens that its grammar allows are named.
+    ``places`` are those of the rows in the step. Of a ``constrained`` row only tokens that its grammar allows are named.
     """
 
-    uids: list[int]
+    places: list[int]
     alternatives: list[int]
     constrained: list[bool]
     ids: mx.array
@@ -36,17 +36,17 @@ class Scores:
     text: Callable[[int], str]
 
     def read(self) -> Iterator[tuple[int, TokenLogprob]]:
-        """What each row asked for, by its uid; waits for the device."""
+        """What each row asked for, by its place; waits for the device."""
         ids = cast("list[list[int]]", self.ids.tolist())
         values = cast("list[list[float]]", self.values.tolist())
-        for uid, count, constrained, row, scores in zip(
-            self.uids, self.alternatives, self.constrained, ids, values, strict=True
+        for place, count, constrained, row, scores in zip(
+            self.places, self.alternatives, self.constrained, ids, values, strict=True
         ):
             known = sum(score > -math.inf for score in scores) if constrained else len(scores)
             finite = [max(score, LOWEST_LOGPROB) for score in scores[: min(1 + count, known)]]
             (token_id, logprob), *likeliest = zip(row[: len(finite)], finite, strict=True)
             top = tuple((likely, self.text(likely), score) for likely, score in likeliest)
-            yield uid, TokenLogprob(token_id, self.text(token_id), logprob, top)
+            yield place, TokenLogprob(token_id, self.text(token_id), logprob, top)
 
 
 class Asking(Part):
@@ -54,6 +54,7 @@ class Asking(Part):
 
     def __init__(self, rows: list[Row], chosen: list[int]) -> None:
         super().__init__(rows, chosen)
+        self._places = chosen
         self._alternatives = [row.sampling.top_logprobs for row in self.rows]
         self._most = min(max(self._alternatives), self.rows[0].vocabulary)
 
@@ -74,5 +75,4 @@ class Asking(Part):
                 mx.concatenate([a, b[:, ::-1]], axis=-1) for a, b in zip((ids, values), likeliest, strict=True)
             )
         constrained = [row.matcher is not None for row in self.rows]
-        uids = [row.uid for row in self.rows]
-        return Scores(uids, self._alternatives, constrained, ids, drawing.logprobs(values, total), text)
+        return Scores(self._places, self._alternatives, constrained, ids, drawing.logprobs(values, total), text)

@@ -1,0 +1,118 @@
+"""What rows may draw next, for steps that check several tokens of a row at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.engine.model.rows import Row
+    from tasks.engine.sampling.sampler import BatchSampler
+
+#: The longest drafts. A step grows with each of its tokens, and a draft may end early.
+MOST_FORCED, MOST_COPIED = 16, 8
+#: While more rows run, what repeats itself is not looked for: a full batch pays for each token of a draft.
+MOST_COPYING = 2
+#: So many equal tokens are followed by what followed before; how far back is looked.
+COPIED_AFTER = (3, 2)
+LOOK_BACK_TOKENS = 4096
+#: Of each kind of step, so many of the latest are compared.
+WINDOW_STEPS = 16
+#: While drafts pay, one step of so many goes without, which says what one without costs now.
+PLAIN_EVERY = 32
+#: Where drafts do not pay, so many steps go without before they are tried again: more each time, up to a bound.
+PAUSE_STEPS, MOST_PAUSE_STEPS = 64, 1024
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The latest steps of one kind: tokens for each row, and seconds."""
+
+    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW_STEPS))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How quickly each row went on."""
+        return sum(tokens for tokens, _ in self.latest) / sum(seconds for _, seconds in self.latest)
+
+
+class Worth:
+    """Whether drafts pay here, by what steps took of late: rows go on more quickly with them than without."""
+
+    def __init__(self) -> None:
+        self._plain, self._drafted = _Steps(), _Steps()
+        self._since_plain = 0
+        self._pause = 0
+        self._next_pause = PAUSE_STEPS
+
+    @property
+    def pays(self) -> bool:
+        """Whether the next step had better have drafts."""
+        return not self._pause and self._since_plain < PLAIN_EVERY
+
+    def stepped(self, rows: int, tokens: int, seconds: float, *, drafted: bool) -> None:
+        """A step of so many rows brought so many tokens."""
+        self._since_plain = self._since_plain + 1 if drafted else 0
+        (self._drafted if drafted else self._plain).latest.append((tokens / rows, seconds))
+        if self._pause:
+            self._pause -= 1
+        elif len(self._drafted.latest) == WINDOW_STEPS and self._plain.latest:
+            if self._drafted.tokens_per_s < self._plain.tokens_per_s:
+                self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MOST_PAUSE_STEPS)
+                self._drafted.latest.clear()
+            else:
+                self._next_pause = PAUSE_STEPS
+
+
+class Drafts:
+    """Drafts for the rows of a batch: tokens that their grammars force, and for a few rows what followed before.
+
+    Args:
+        sampler: knows the rows' grammars.
+        make_worth: makes the judge of one kind of draft.
+    """
+
+    def __init__(self, sampler: BatchSampler, make_worth: Callable[[], Worth]) -> None:
+        self._sampler = sampler
+        self._forced, self._copied = make_worth(), make_worth()
+        self._judge: Worth | None = None
+
+    def propose(self, rows: list[Row]) -> list[list[int]]:
+        """A draft for each row; most are empty. With the token after it none is longer than what is left of its row."""
+        drafts, self._judge = [self._force(row) for row in rows], self._forced
+        if len(rows) <= MOST_COPYING and not any(drafts) and self._copied.pays:
+            drafts, self._judge = [self._copy(row) for row in rows], self._copied
+        if not any(drafts):
+            self._judge = None
+        return drafts
+
+    def stepped(self, rows: int, tokens: int, seconds: float) -> None:
+        """The step with the last drafts brought so many tokens for so many rows."""
+        if self._judge is not None:
+            self._judge.stepped(rows, tokens, seconds, drafted=True)
+            return
+        for worth in (self._forced, self._copied):
+            worth.stepped(rows, tokens, seconds, drafted=False)
+
+    def _force(self, row: Row) -> list[int]:
+        return self._sampler.forced(row.uid)[: _room(row, MOST_FORCED)] if self._forced.pays else []
+
+    def _copy(self, row: Row) -> list[int]:
+        return self._sampler.allowed(row.uid, continued(row.tokens)[: _room(row, MOST_COPIED)])
+
+
+def _room(row: Row, most: int) -> int:
+    return max(0, min(most, row.left - 1))
+
+
+def continued(tokens: list[int]) -> list[int]:
+    """What followed where the last few of these tokens stood before: the last such place, of as many tokens as can be found."""
+    for size in COPIED_AFTER:
+        tail = tokens[-size:]
+        for end in range(len(tokens) - 1, max(size, len(tokens) - LOOK_BACK_TOKENS) - 1, -1):
+            if tokens[end - 1] == tail[-1] and tokens[end - size : end] == tail:
+                return tokens[end : end + MOST_COPIED]
+    return []

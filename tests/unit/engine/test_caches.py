@@ -1,0 +1,105 @@
+"""The kinds of caches, by one contract: rows that come and go get the logits of a row alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
+from tasks.engine.model.slots import SlotCaches
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+LENGTHS = (5, 1, 12, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model with random weights."""
+    from mlx_lm.utils import load
+
+    folder: Path = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    return load(str(folder))[0]
+
+
+def _tokens(row: int, count: int) -> list[int]:
+    return [(31 * row + 7 * n) % 250 for n in range(count)]
+
+
+def _filled(model: Any, kind: type[Caches], rows: list[int]) -> Caches:
+    """Rows whose first tokens are computed, those of a prompt but for the last one."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    caches = kind.merge([make_prompt_cache(model) for _ in rows])
+    counts = [LENGTHS[row] - 1 for row in rows]
+    for done in range(0, max(counts), 4):  # in pieces, of which the last ones are shorter
+        chosen = [_tokens(row, count)[done : done + 4] for row, count in zip(rows, counts, strict=True)]
+        if all(chosen):
+            caches.prefill(model, chosen)
+        else:
+            rest = kind.merge([caches.extract(n) for n, piece in enumerate(chosen) if piece])
+            rest.prefill(model, [piece for piece in chosen if piece])
+            places = iter(range(len(rows)))
+            parts = [rest.extract(next(places)) if piece else caches.extract(n) for n, piece in enumerate(chosen)]
+            caches = kind.merge(parts)
+    return caches
+
+
+def _alone(model: Any, row: int, count: int) -> Any:
+    import mlx.core as mx
+
+    return model(mx.array([_tokens(row, count)]))[0, -1]
+
+
+@pytest.mark.parametrize("kind", [JointCaches, SeparateCaches, SlotCaches])
+def test_rows_that_come_and_go(model: Any, kind: type[Caches]) -> None:
+    """Rows are prefilled in pieces, join, step, leave and are copied out: each has the logits of its tokens alone."""
+    import mlx.core as mx
+
+    caches = _filled(model, kind, [0, 2])
+    caches.join(_filled(model, kind, [1, 3]))
+    rows, lengths = [0, 2, 1, 3], {row: LENGTHS[row] for row in range(4)}
+
+    def step() -> None:
+        logits = caches.step(model, mx.array([_tokens(row, lengths[row])[-1] for row in rows]))
+        for place, row in enumerate(rows):
+            assert mx.allclose(logits[place], _alone(model, row, lengths[row]), atol=1e-3)
+            lengths[row] += 1
+
+    step()
+    step()
+    other = caches.copy()
+    other.keep([3])
+    caches.keep([0, 2])
+    rows = [0, 1]
+    step()
+    caches.join(kind.merge([other.extract(0)]))
+    rows = [0, 1, 3]
+    step()
+    assert caches.nbytes > 0
+
+
+def test_several_tokens_of_some_rows_in_one_step(model: Any) -> None:
+    """Rows get one, three and two tokens in a step, of which some count: their logits, and those of the next step, are right."""
+    import mlx.core as mx
+
+    caches = _filled(model, SlotCaches, [0, 1, 2])
+    assert isinstance(caches, SlotCaches)
+    lengths = list(LENGTHS[:3])
+    for counts, accepted in (([1, 3, 2], [0, 1, 1]), ([2, 2, 2], [1, 0, 1])):
+        tokens = [_tokens(row, lengths[row] + counts[row] - 1)[lengths[row] - 1 :] for row in range(3)]
+        logits = caches.step_drafted(model, tokens)
+        order = [(row, depth) for depth in range(3) for row in range(3) if depth < counts[row]]
+        for place, (row, depth) in enumerate(order):
+            assert mx.allclose(logits[place], _alone(model, row, lengths[row] + depth), atol=1e-3)
+        for row, more in enumerate(accepted):
+            caches.accept(row, more)
+            lengths[row] += 1 + more
+    logits = caches.step(model, mx.array([_tokens(row, lengths[row])[-1] for row in range(3)]))
+    for row in range(3):
+        assert mx.allclose(logits[row], _alone(model, row, lengths[row]), atol=1e-3)

@@ -1,0 +1,199 @@
+"""Several tokens of a row in one step: that the answer is the one of single steps, and that it takes fewer."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.engine.model.batch import Batch
+from tasks.engine.model.drafts import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth, continued
+from tasks.engine.model.mlx import MlxBackend, load_model
+from tasks.messages.constraint import Constraint
+from tasks.messages.engine import EngineConfig, Sampling
+from tests.engine_client import resume_from
+from tests.tiny_model import make_tiny_model
+from tests.unit.engine.test_engine_loop import Loop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.engine_client import Answer
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+GREEDY = Sampling(temperature=0.0)
+INVOICE = Constraint(
+    kind="json_schema",
+    value=json.dumps(
+        {
+            "type": "object",
+            "properties": {
+                "customer": {"type": "string", "maxLength": 6},
+                "currency": {"enum": ["EUR", "USD"]},
+                "paid": {"type": "boolean"},
+            },
+            "required": ["customer", "currency", "paid"],
+            "additionalProperties": False,
+        }
+    ),
+)
+#: Rows beside each other: greedy, drawn, with log-probabilities, ended by a stop string and by their length within forced text.
+ROWS: dict[str, dict[str, Any]] = {
+    "greedy": {},
+    "drawn": {"sampling": Sampling(temperature=1.0, seed=3, top_p=0.9)},
+    "scored": {"sampling": Sampling(temperature=0.0, logprobs=True, top_logprobs=2)},
+    "stopped": {"stop": ("renc",)},
+    "short": {"length": 9},
+    "penalised": {"sampling": Sampling(temperature=0.0, frequency_penalty=0.5, repetition_penalty=1.1)},
+    "free": {"constraint": None, "length": 40},
+    "choice": {"constraint": Constraint(kind="choice", value=json.dumps(["an apple", "a banana"]))},
+}
+
+
+class Always(Worth):
+    """Has drafts whatever they cost."""
+
+    pays = True
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MlxBackend]:
+    """A model with random weights, with drafts and without."""
+    folder: Path = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+    config = EngineConfig(model="tiny", source=str(folder), prompt_cache_bytes=8 << 20, prefill_step_tokens=64)
+    made: dict[str, MlxBackend] = {}
+    kinds: dict[str, dict[str, Any]] = {"drafted": {"make_worth": Always}, "single": {"slots": False}}
+    for name, changes in kinds.items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tasks.engine.model.mlx.Batch", partial(_batch, changes))
+            made[name] = load_model(config, lambda *_: None, "")
+    return made
+
+
+def _batch(changes: dict[str, Any], *args: Any, **options: Any) -> Batch:
+    return Batch(*args, **{**options, **changes})
+
+
+def _answers(backend: MlxBackend, rows: dict[str, dict[str, Any]]) -> tuple[dict[str, Answer], int]:
+    """The rows' answers, all asked at once, and the steps that they took."""
+    loop = Loop(max_batch=16, backend=backend)
+    for name, fields in rows.items():
+        loop.submit(
+            *(name, fields.get("length", 200)),
+            **{"constraint": INVOICE, "sampling": GREEDY, **{key: fields[key] for key in fields if key != "length"}},
+        )
+    loop.finish()
+    return loop.answers, max(output.step for output in loop.outputs)
+
+
+@pytest.mark.parametrize("names", [[name] for name in ROWS if name != "free"] + [list(ROWS)], ids=",".join)
+def test_answers_are_those_of_single_steps(backends: dict[str, MlxBackend], names: list[str]) -> None:
+    """Forced tokens change nothing about an answer, alone and beside others: ids, text, end, usage and log-probabilities."""
+    rows = {name: ROWS[name] for name in names}
+    drafted, drafted_steps = _answers(backends["drafted"], rows)
+    single, single_steps = _answers(backends["single"], rows)
+    for name in names:
+        assert drafted[name].ids == single[name].ids
+        assert (drafted[name].text, drafted[name].reason) == (single[name].text, single[name].reason)
+        assert drafted[name].finished == single[name].finished
+        for mine, theirs in zip(drafted[name].logprobs, single[name].logprobs, strict=True):
+            assert mine.id == theirs.id
+            assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-3)
+            assert [token for token, _, _ in mine.top] == [token for token, _, _ in theirs.top]
+    if names == ["penalised"]:
+        assert drafted_steps == single_steps
+    else:
+        assert drafted_steps < single_steps
+
+
+#: The letter a, and the next one is b.
+A = ord("a") - ord("!")
+REPEATING = "one two three, one two three, one two "
+COPYING: dict[str, dict[str, Any]] = {
+    "greedy": {"length": 40, "sampling": Sampling(temperature=0.0, logit_bias={A: 90.0})},
+    "drawn": {"length": 60, "sampling": Sampling(temperature=1.0, seed=3, logit_bias={A: 90.0, A + 1: 90.0})},
+    "scored": {"length": 30, "sampling": Sampling(temperature=0.0, logprobs=True, top_logprobs=2)},
+    "pattern": {"constraint": Constraint(kind="regex", value="(ab){10}"), "length": 40},
+}
+
+
+@pytest.mark.parametrize("names", [["greedy"], ["drawn", "scored"], ["pattern"]], ids=",".join)
+def test_what_repeats_itself_is_said_as_by_single_steps(backends: dict[str, MlxBackend], names: list[str]) -> None:
+    """Where one or two rows run, what followed before is a draft: the answers are the same, and take fewer steps."""
+    rows = {name: {"prompt": REPEATING, "constraint": None, **COPYING[name]} for name in names}
+    drafted, drafted_steps = _answers(backends["drafted"], rows)
+    single, single_steps = _answers(backends["single"], rows)
+    assert drafted_steps < single_steps
+    for name in names:
+        assert drafted[name].ids == single[name].ids
+        assert drafted[name].finished == single[name].finished
+        assert [score.id for score in drafted[name].logprobs] == [score.id for score in single[name].logprobs]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([1, 2, 3, 4, 9, 2, 3, 4], [9, 2, 3, 4]),
+        ([1, 2, 8, 1, 2, 9, 7, 1, 2], [9, 7, 1, 2]),
+        ([5, 5, 5, 5], [5]),
+        ([1, 2, 3], []),
+        ([7], []),
+    ],
+)
+def test_what_followed_before(tokens: list[int], expected: list[int]) -> None:
+    """The last place at which the last three tokens stood, or else the last two, says what may follow."""
+    assert continued(tokens) == expected
+
+
+def test_an_answer_goes_on_within_forced_text(backends: dict[str, MlxBackend]) -> None:
+    """Whatever part of an answer an earlier attempt had generated, the whole is the same."""
+    backend = backends["drafted"]
+    whole = _answers(backend, {"drawn": ROWS["drawn"]})[0]["drawn"]
+    for count in range(1, len(whole.ids), 3):
+        assert whole.started is not None
+        resume = resume_from(whole, count, whole.started.revision)
+        rest = _answers(backend, {"rest": {**ROWS["drawn"], "prompt": "drawn", "resume": resume}})[0]["rest"]
+        assert whole.ids[:count] + rest.ids == whole.ids
+
+
+def test_an_abort_between_drafts_leaves_the_others_right(backends: dict[str, MlxBackend]) -> None:
+    """Rows that leave while a step with drafts is under way, and rows that join then, move nobody else's tokens."""
+    loop = Loop(max_batch=16, backend=backends["drafted"])
+    for number in range(6):
+        loop.submit(f"row {number}", 200, constraint=INVOICE)
+    loop.turn(5)
+    for number in (0, 3):
+        loop.abort(f"row {number}")
+    loop.submit("late", 200, constraint=INVOICE)
+    loop.finish()
+    names: dict[str, dict[str, Any]] = {name: {} for name in ("row 1", "row 2", "row 4", "row 5", "late")}
+    single = _answers(backends["single"], names)[0]
+    assert {name: loop.answers[name].ids for name in names} == {name: single[name].ids for name in names}
+
+
+def test_drafts_go_on_only_where_they_pay() -> None:
+    """Steps with drafts that bring less per second than those without are left out for a while, and tried again."""
+    worth = Worth()
+    worth.stepped(4, 4, 1.0, drafted=False)
+    assert _drafted_until_it_stops(worth, 8, 1.5) == PLAIN_EVERY  # one without, to compare with
+    worth.stepped(4, 4, 1.0, drafted=False)
+    assert _drafted_until_it_stops(worth, 8, 2.5) <= WINDOW_STEPS
+    pauses = []
+    for _ in range(2):
+        pauses.append(0)
+        while not worth.pays:
+            worth.stepped(4, 4, 1.0, drafted=False)
+            pauses[-1] += 1
+        assert _drafted_until_it_stops(worth, 8, 2.5) == WINDOW_STEPS
+    assert pauses == [PAUSE_STEPS, 2 * PAUSE_STEPS]
+
+
+def _drafted_until_it_stops(worth: Worth, tokens: int, seconds: float) -> int:
+    steps = 0
+    while worth.pays:
+        worth.stepped(4, tokens, seconds, drafted=True)
+        steps += 1
+    return steps
