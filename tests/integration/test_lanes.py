@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.simulated_affinity import TURNS, SimulatedWorker, Simulation
 from tasks.broker.holding import OPTION, Holding
 from tasks.broker.inventory import open_requests
 from tasks.broker.lanes import FleetLanes, leave
@@ -15,7 +16,7 @@ from tasks.broker.ledger import Ledger
 from tasks.broker.limits import QueueLimit, position, write_limits
 from tasks.broker.prefix import prefixes_of
 from tasks.broker.purge import purge_queue
-from tasks.broker.queues import depths, lane_of, list_of, more_urgent_in
+from tasks.broker.queues import depths, lane_of, list_of, lists_of, more_urgent_in
 from tasks.broker.search import is_mentioned
 from tasks.broker.withdraw import withdraw
 from tasks.errors import QueueFull
@@ -297,3 +298,13 @@ class TestKnowing:
         assert ledger.resend(lost)
         assert waiting.place(lost.task_id) == QUEUE
         assert queued(waiting.client, QUEUE) == [lost.task_id]
+
+
+def test_the_simulation(client: redis.Redis) -> None:
+    """Simulated workers answer every turn of every conversation, and most later turns are warm."""
+    workers = [SimulatedWorker(client, number, 1.0) for number in range(2)]
+    run = Simulation(client, workers, per_s=40.0, lanes=True)
+    run.run(0.2)
+    assert len(run.hits) % TURNS == 0
+    assert sum(run.hits) > len(run.hits) / 2
+    assert not client.exists(keys.LEDGER, *lists_of(QUEUE), *(lane_of(QUEUE, 0, worker.node) for worker in workers))
