@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Blocking calls of Redis at once.
-THREADS = 32
+#: Blocking calls of Redis at once. Each thread keeps connections and what belongs to them, half a MiB.
+THREADS = 8
 #: A third of the time for which an open request counts as such.
 RENEW_S = 20.0
 PAGE = Path(__file__).with_name("page.html")
