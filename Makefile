@@ -16,6 +16,9 @@ NO_BLAS := 'import ctypes.util as c, platform as p; raise SystemExit(c.find_libr
 # As it was typed: make must not read a $ in it as one of its own.
 override PROMPT := $(value PROMPT)
 export PROMPT
+# Containers often have this set. uv compiles nothing, so that every worker, engine and command would compile all that it
+# imports: four times the processor time of a start.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install model models clients demo test check chaos lint format types contracts coverage bench docs lock clean
