@@ -30,6 +30,14 @@ FIELDS: dict[ConstraintKind, str] = {
     "choice": "choice",
     "lark": "grammar",
 }
+#: What to do about one that does not compile.
+REMEDIES: dict[ConstraintKind, str] = {
+    "json_object": "ask for another format",
+    "json_schema": "make the schema smaller, or ask for its parts one by one",
+    "regex": "change it: look-around and back-references are not known",
+    "choice": "give fewer or shorter texts",
+    "lark": "write it in llguidance's variant of Lark, with a rule start",
+}
 NO_LEAD = Lead()
 #: The grammars that are kept, the last used ones: a task's requests have one schema, a fleet's users a few.
 MOST_GRAMMARS = 64
@@ -80,9 +88,17 @@ class Compiler:
         tried = root.deep_copy()
         tried.compute_bitmask()
         if tried.is_error():
-            field = FIELDS[constraint.kind] if constraint is not None else "thinking_budget"
-            raise InvalidRequest(f"{field}: {said(tried)}")
+            raise InvalidRequest(_refusal(constraint, tried))
         return Grammar(root, () if strict else tuple(found), constraint)
+
+
+def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:
+    """What is wrong with a constraint that does not compile: its field, its value, and what to do."""
+    if constraint is None:
+        return f"thinking_budget: {said(tried)}; leave it out"
+    # A schema is long, and its faults have places.
+    value = f"={constraint.value!r:.100}" if constraint.kind in ("regex", "lark") else ""
+    return f"{FIELDS[constraint.kind]}{value}: {said(tried)}; {REMEDIES[constraint.kind]}"
 
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:

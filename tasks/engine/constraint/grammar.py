@@ -26,8 +26,10 @@ LIMITS = LLParserLimits(
 
 
 def said(state: LLMatcher) -> str:
-    """What an llguidance matcher says of its error: the first line, since others show its inside."""
-    return str(state.get_error()).strip().partition("\n")[0]
+    """What an llguidance matcher says of its error: the first line, since others show its inside, or what ails an expression."""
+    first, *others = str(state.get_error()).strip().splitlines()
+    reason = next((line.removeprefix("error: ") for line in others if line.startswith("error: ")), "")
+    return f"cannot be read ({reason})" if reason and "regex parse error" in first else first
 
 
 class Grammar:

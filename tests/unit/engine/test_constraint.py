@@ -200,22 +200,30 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
 
 
 @pytest.mark.parametrize(
-    "constraint",
+    ("constraint", "message"),
     [
-        of_schema({"enum": []}),
-        of_schema(False),
-        of_schema({"type": "integer", "minimum": 3, "maximum": 2}),
-        of_schema({"$ref": "#/missing"}),
-        Constraint(kind="regex", value="("),
-        Constraint(kind="regex", value="(?=a)"),
-        Constraint(kind="lark", value="begin: /a/"),
+        (of_schema({"enum": []}), "response_format: #: no value is valid (anyOf is empty); change the schema"),
+        (of_schema(False), "response_format: #: no value is valid (schema is false); change the schema"),
+        (of_schema({"$ref": "#/missing"}), "response_format: #: Pointer '/missing' does not exist; change the schema"),
+        (Constraint(kind="regex", value="("), "regex='(': cannot be read (unclosed group); change it: look"),
+        (Constraint(kind="regex", value="(?=a)"), "regex='(?=a)': cannot be read (look-around, including"),
+        (
+            Constraint(kind="regex", value=r"(a)\1"),
+            r"regex='(a)\\1': cannot be read (backreferences are not supported); change",
+        ),
+        (
+            Constraint(kind="lark", value="begin: /a/"),
+            "grammar='begin: /a/': no start rule found; write it in",
+        ),
+        (Constraint(kind="lark", value="start: b"), "grammar='start: b': at 1(8): unknown name: \"b\"; write it in"),
     ],
     ids=str,
 )
-def test_what_cannot_be_compiled_is_one_error(compiler: Compiler, constraint: Constraint) -> None:
-    """It is refused before it joins a batch, in one line."""
+def test_what_cannot_be_compiled_is_one_error(compiler: Compiler, constraint: Constraint, message: str) -> None:
+    """It is refused before it joins a batch, in one line that names the field, its value or the place in it, and the remedy."""
     with pytest.raises(InvalidRequest) as caught:
         compiler.compile(constraint)
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,45 @@
+"""What a producer checks of tools: one error that names the field, its value and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.client.parameters import parse
+from tasks.client.tools import MAX_TOOLS, MAX_TOOLS_BYTES
+from tasks.errors import InvalidRequest
+
+ASK = [{"role": "user", "content": "?"}]
+
+
+def tool(name: str = "dip", **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **function}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"tool_choice": named("dive")}, "tool_choice names 'dive', and tools has 'dip': name one of them"),
+        ({"tool_choice": "always"}, 'tool_choice=\'always\': is no choice; use "auto", "none", "required" or'),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice='required' needs tools: give both"),
+        ({"tools": [tool(), tool("b"), tool()]}, "tools[2] and tools[0] are both called 'dip': give each its own name"),
+        ({"tools": [tool("a b")]}, "is no function's name; use 1 to 64 letters"),
+        ({"tools": [tool(parameters={"type": "array"})]}, "describe no object; use"),
+        ({"tools": [{"type": "retrieval"}]}, "tools[0]['type']='retrieval'"),
+        ({"tools": [tool(str(number)) for number in range(MAX_TOOLS + 1)]}, "give a list of"),
+        ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, f"the limit is {MAX_TOOLS_BYTES}: send less"),
+        ({"messages": None, "prompt": "?"}, "tools are for a chat template, and a prompt has none: send messages"),
+        ({"choice": ["a"]}, "tools"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_input_is_one_error_at_the_producer(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse({"messages": ASK, "tools": [tool()], **values})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
