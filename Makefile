@@ -51,8 +51,9 @@ test: model ## run the tests, on a real Valkey and real worker processes
 
 check: lint types contracts coverage ## everything that CI runs
 
-chaos: install ## kill, stop and restart everything under load; ten minutes, CHAOS="--requests 100000" for longer
+chaos: install ## kill, stop and restart everything under load; 20 minutes, CHAOS="--requests 100000" for longer
 	$(BIN)/python -m benchmarks.chaos $(CHAOS)
+	$(if $(CHAOS),,$(BIN)/python -m benchmarks.chaos --mix answers --requests 1000 --workers 2 --faults 40 --pause-s 8)
 
 models: install ## serve tiny models of every architecture that mlx-lm knows, and renew the table in docs/models.md
 	$(BIN)/python -m benchmarks.models --write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.chaos.answers import Answers, make_catalogue
 from benchmarks.chaos.faults import FAULTS, Storm
 from benchmarks.chaos.fleet import Fleet
+from benchmarks.chaos.mix import Texts
 from benchmarks.chaos.sabotage import KINDS, Saboteur
 
 if TYPE_CHECKING:
@@ -25,13 +28,17 @@ if TYPE_CHECKING:
 def main() -> int:
     """Run the storm and print what it did."""
     options = _options()
-    with (
-        tempfile.TemporaryDirectory(prefix="chaos-") as folder,
-        Fleet(Path(folder), options.workers, options.slots) as fleet,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
+        answers = options.mix == "answers"
+        environment = {"CELERY_MLX_CATALOGUE": str(make_catalogue(Path(folder)))} if answers else {}
+        fleet = stack.enter_context(Fleet(Path(folder), options.workers, options.slots, **environment))
         from benchmarks.chaos.load import Load  # its application reads the settings that the fleet has made
 
-        load = Load(options.requests, options.readers, options.seed, options.end_s)
+        mix = Answers() if answers else Texts()
+        if isinstance(mix, Answers):
+            mix.learn()
+        load = Load(mix, options.requests, options.readers, options.seed, options.end_s)
         storm = Storm(fleet, load, options.pause_s, options.seed, options.only)
         load.start()
         saboteur = Saboteur(fleet, load, options.sabotage)
@@ -53,6 +60,12 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument(
+        "--mix",
+        choices=("texts", "answers"),
+        default="texts",
+        help="free text of a fake engine, or schemas, tools and thoughts of a tiny model (texts)",
+    )
     parser.add_argument("--requests", type=int, default=4_000, help="requests in all (4000)")
     parser.add_argument("--faults", type=int, default=400, help="faults at most (400)")
     parser.add_argument("--readers", type=int, default=20, help="requests at once (20)")
@@ -103,7 +116,8 @@ def _report(load: Load, storm: Storm, took_s: float, logs: dict[str, str]) -> in
     console.print(table)
     console.print(
         f"{len(storm.happened)} faults, {len(load.readings)} requests in {took_s:.0f} s: {verdicts['lost']} lost, "
-        f"{verdicts['repeated']} repeated, {verdicts['wrong']} wrong, {verdicts['hung'] + verdicts['running']} hung"
+        f"{verdicts['repeated']} repeated, {verdicts['wrong']} wrong, {verdicts['hung'] + verdicts['running']} hung, "
+        f"{verdicts['invalid']} invalid"
     )
     bad = [reading for reading in load.readings if reading.verdict != "ok"]
     for reading in bad[:10]:

@@ -37,9 +37,11 @@ class Fleet:
         folder: for logs and Redis's data.
         workers: how many.
         slots: requests at once on each.
+        environment: variables beside those that every fleet has.
     """
 
-    def __init__(self, folder: Path, workers: int, slots: int) -> None:
+    def __init__(self, folder: Path, workers: int, slots: int, **environment: str) -> None:
+        self._environment = environment
         self._folder = folder
         self._slots = slots
         self._data = folder / "redis"
@@ -54,7 +56,11 @@ class Fleet:
         self.server.start()
         self._links = Links(self.server.port, 1 + len(self.nodes))
         change_environment(
-            REDIS_URL=self._url(0), CELERY_MLX_ALLOW_FAKE="1", CELERY_MLX_DRAIN_TIMEOUT_S="20", **MACHINE
+            REDIS_URL=self._url(0),
+            CELERY_MLX_ALLOW_FAKE="1",
+            CELERY_MLX_DRAIN_TIMEOUT_S="20",
+            **MACHINE,
+            **self._environment,
         )
         self.client = redis.Redis.from_url(self.server.url)
         for node in self.nodes:

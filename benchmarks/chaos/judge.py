@@ -15,6 +15,15 @@ class Way(StrEnum):
     CANCELLED = "cancelled"  # revoked in mid-stream
 
 
+@dataclass(slots=True, frozen=True)
+class Wanted:
+    """The undisturbed run: all that it says, in how many tokens, and its ``finish_reason``."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
 @dataclass(slots=True)
 class Reading:
     """What one reader saw: times of its chunks, and how it ended."""
@@ -45,8 +54,8 @@ class Seen:
     stored: str | None = None
 
 
-def judge(seen: Seen, wanted: str, reading: Reading) -> tuple[str, str]:
-    """``ok``, or what is wrong: each index once and in order, the undisturbed run's text, one end, and one result."""
+def judge(seen: Seen, wanted: Wanted | None, reading: Reading) -> tuple[str, str]:
+    """``ok``, or what is wrong: each index once and in order, the undisturbed run's text and end, and one result."""
     indices = seen.indices
     if len(set(indices)) < len(indices):
         return "repeated", f"indices {sorted(index for index in set(indices) if indices.count(index) > 1)}"
@@ -54,12 +63,14 @@ def judge(seen: Seen, wanted: str, reading: Reading) -> tuple[str, str]:
         missing = sorted(set(range(reading.tokens)) - set(indices))
         return "lost", f"ends {seen.finish_reasons} after {len(indices)} of {reading.tokens} tokens, without {missing}"
     (reason,) = seen.finish_reasons
+    if wanted is None:
+        return ("ok", "") if seen.text == seen.stored else ("wrong", f"{seen.text!r} is stored as {seen.stored!r}")
     if reason == "cancelled" and reading.way is Way.CANCELLED:
-        return _judge_cancelled(seen, wanted)
-    if reason != "length" or len(indices) != reading.tokens:
-        return "lost", f"{len(indices)} of {reading.tokens} tokens, then {reason}"
-    if seen.text != wanted or seen.stored != wanted:
-        return "wrong", f"{seen.text!r} and {seen.stored!r} instead of {wanted!r}"
+        return _judge_cancelled(seen, wanted.text)
+    if reason != wanted.finish_reason or len(indices) != wanted.tokens:
+        return "lost", f"{len(indices)} of {wanted.tokens} tokens, then {reason}"
+    if seen.text != wanted.text or seen.stored != wanted.text:
+        return "wrong", f"{seen.text!r} and {seen.stored!r} instead of {wanted.text!r}"
     return "ok", ""
 
 

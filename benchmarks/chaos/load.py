@@ -8,39 +8,28 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.chaos.judge import Reading, Seen, Way, judge
+from benchmarks.chaos.mix import Said, said
 from tasks import generate
-from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable, GenerationError, StreamTimeout
 
 if TYPE_CHECKING:
+    from benchmarks.chaos.mix import Mix
     from tasks.client.result import GenerateResult
-
-#: Slow to load, so that an engine can be killed while it does.
-MODEL = "fake:20:load_s=0.5"
-TOKENS = (20, 160)
-#: Half of the requests begin with one of these, and so wait in lanes.
-BEGINNINGS = tuple(f"Kind {kind}. " + "What all prompts of a kind begin with. " * 20 for kind in range(3))
-#: How often a request is read in each way, in parts of the sum.
-WAYS = {Way.STREAM: 70, Way.LATE: 10, Way.BESIDE: 10, Way.CANCELLED: 10}
-
-
-def prompt_of(reading: Reading) -> str:
-    """The prompt of a request."""
-    kind = reading.number % (2 * len(BEGINNINGS))
-    return f"{BEGINNINGS[kind] if kind < len(BEGINNINGS) else ''}chaos {reading.number}"
 
 
 class Load:
     """So many readers at once, each with one request after the other, until ``total`` were sent.
 
     Args:
+        mix: what is asked for.
         total: requests in all.
         readers: requests at once.
         seed: of the lengths of the answers and of the ways they are read.
         end_s: no way of reading may take longer, whatever happens to the fleet meanwhile.
     """
 
-    def __init__(self, total: int, readers: int, seed: int, end_s: float) -> None:
+    def __init__(self, mix: Mix, total: int, readers: int, seed: int, end_s: float) -> None:
+        self._mix = mix
         self.total = total
         self.end_s = end_s
         self.readings: list[Reading] = []
@@ -72,17 +61,19 @@ class Load:
         """Read every answer once more, by its id alone, as a program does that comes later."""
         for reading in self.readings:
             if reading.verdict == "ok" and reading.way is not Way.CANCELLED:
-                stored = generate.AsyncResult(reading.task_id).get(timeout=self.end_s)["text"]
-                wanted = fake_text(prompt_of(reading), reading.number, reading.tokens)
-                if stored != wanted:
-                    reading.verdict, reading.detail = "wrong", f"later its result is {stored!r} instead of {wanted!r}"
+                answer = generate.AsyncResult(reading.task_id).get(timeout=self.end_s)
+                wanted = self._mix.wanted(reading)
+                if wanted is not None and said(answer) != wanted.text:
+                    reading.verdict = "wrong"
+                    reading.detail = f"later its result is {said(answer)!r} instead of {wanted.text!r}"
+                elif fault := self._mix.fault(reading, answer):
+                    reading.verdict, reading.detail = "invalid", fault
 
     def _next(self) -> Reading | None:
         with self._lock:
             if len(self.readings) >= self.total:
                 return None
-            (way,) = self._random.choices(list(WAYS), list(WAYS.values()))
-            reading = Reading(len(self.readings), self._random.randint(*TOKENS), way)
+            reading = self._mix.reading(len(self.readings), self._random)
             self.readings.append(reading)
             return reading
 
@@ -91,10 +82,8 @@ class Load:
             self._read(reading)
 
     def _read(self, reading: Reading) -> None:
-        prompt = prompt_of(reading)
-        wanted = fake_text(prompt, reading.number, reading.tokens)
         try:
-            reading.verdict, reading.detail = judge(self._see(prompt, reading), wanted, reading)
+            reading.verdict, reading.detail = judge(self._see(reading), self._mix.wanted(reading), reading)
         except StreamTimeout as error:
             reading.verdict, reading.detail = "hung", str(error)
         except GenerationError as error:
@@ -103,17 +92,17 @@ class Load:
             kind = "hung" if "Timeout" in type(error).__name__ else "lost"
             reading.verdict, reading.detail = kind, repr(error)
 
-    def _see(self, prompt: str, reading: Reading) -> Seen:
-        result = self._submit(prompt, reading)
+    def _see(self, reading: Reading) -> Seen:
+        result = self._submit(reading)
         match reading.way:
             case Way.LATE:
-                stored = result.get(timeout=self.end_s)["text"]
+                stored = said(result.get(timeout=self.end_s))
                 seen = self._stream(result, reading)
                 seen.stored = stored
             case Way.BESIDE:
                 seen, answers = Seen([], "", []), []
                 waiter = threading.Thread(
-                    target=lambda: answers.append(result.get(timeout=self.end_s)["text"]), daemon=True
+                    target=lambda: answers.append(said(result.get(timeout=self.end_s))), daemon=True
                 )
                 waiter.start()
                 seen = self._stream(result, reading)
@@ -123,16 +112,16 @@ class Load:
                 seen = self._stream(result, reading, cancel_at=reading.tokens // 2)
                 seen.state = self._state(result)
                 if seen.state == "SUCCESS":
-                    seen.stored = result.get(timeout=self.end_s)["text"]
+                    seen.stored = said(result.get(timeout=self.end_s))
             case Way.STREAM:
                 seen = self._stream(result, reading)
-                seen.stored = result.get(timeout=self.end_s)["text"]
+                seen.stored = said(result.get(timeout=self.end_s))
         return seen
 
-    def _submit(self, prompt: str, reading: Reading) -> GenerateResult:
+    def _submit(self, reading: Reading) -> GenerateResult:
         while True:
             try:
-                result = generate.delay(prompt=prompt, model=MODEL, max_tokens=reading.tokens, seed=reading.number)
+                result = generate.delay(**self._mix.parameters(reading))
             except BrokerUnavailable:  # not accepted: the producer's to repeat
                 time.sleep(0.2)
             else:
@@ -142,11 +131,11 @@ class Load:
     def _stream(self, result: GenerateResult, reading: Reading, cancel_at: int | None = None) -> Seen:
         """Read to the end. A reader that is cut reads again from the beginning, as a page that was reloaded does."""
         while True:
-            seen = Seen([], "", [])
+            seen, heard = Seen([], "", []), Said()
             for chunk in generate.AsyncResult(result.id).stream(timeout=self.end_s):
                 reading.times.append(time.monotonic())
                 seen.indices.extend(range(chunk.index, chunk.index + len(chunk.ids)))
-                seen.text += chunk.text
+                heard.add(chunk)
                 if chunk.finish_reason is not None:
                     seen.finish_reasons.append(chunk.finish_reason)
                 if cancel_at is not None and len(seen.indices) >= cancel_at:
@@ -157,6 +146,7 @@ class Load:
                     reading.cuts += 1
                     break
             else:
+                seen.text = str(heard)
                 return seen
 
     @staticmethod
