@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.rows import (
     affinity,
     batching,
+    drafts,
     faults,
     fleet,
     memory,
@@ -37,6 +38,7 @@ ROWS: tuple[Row, ...] = tuple(
         batching,
         step,
         structured,
+        drafts,
         memory,
         fleet,
         faults,

@@ -33,6 +33,7 @@ class EngineConfig:
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
     and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.
+    Without ``drafts`` each row gets one token a step.
     """
 
     model: str
@@ -47,6 +48,7 @@ class EngineConfig:
     adapter: str | None = None
     trust_remote_code: bool = False
     log_level: str = "INFO"
+    drafts: bool = True
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
