@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from openai.types import Batch, FileObject
 
-from tasks.gateway.access_key import AccessKey, id_of, new_key
+from tasks.gateway.access_key import LOCAL, AccessKey, id_of, new_key
 from tasks.gateway.batches.batch import FINAL
+from tasks.gateway.batches.batch import Batch as StoredBatch
+from tasks.gateway.batches.batches import Batches
 from tasks.gateway.store import Store
 from tasks.server.connection import connect
 from tests.gateway import GatewayProcess
@@ -18,7 +23,6 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     import redis
     from celery import Celery
@@ -175,6 +179,27 @@ def test_a_batch_that_is_cancelled(gateway: GatewayProcess, shared_redis: redis.
     assert [each["custom_id"] for each in lines_of(client, cancelled.output_file_id)] == ["quick"]
     job = batch.id.removeprefix("batch_")
     wait_until(lambda: not shared_redis.keys(f"*bulk-{job}-*-meta"), about="its requests' end")
+
+
+def test_a_batch_whose_time_is_over(gateway: GatewayProcess) -> None:
+    """Lines that are left at the deadline are in the error file as ``batch_expired``; the batch is ``expired``."""
+    client = gateway.openai()
+    now = int(time.time())
+    late = StoredBatch(
+        id=f"batch_{uuid.uuid4().hex}",
+        owner=LOCAL.id,
+        endpoint=CHAT,
+        input_file_id=put(client, line("a"), line("b")),
+        completion_window="1m",
+        created_at=now - 61,
+        expires_at=now - 1,
+        output_ttl_s=3_600,
+    )
+    Batches(Path(gateway.files) / "batches", kept_s=3_600).write(late)
+    expired = ended(client, client.batches.retrieve(late.id))
+    assert (expired.status, expired.output_file_id) == ("expired", None)
+    errors = {each["custom_id"]: each["error"]["code"] for each in lines_of(client, expired.error_file_id)}
+    assert errors == {"a": "batch_expired", "b": "batch_expired"}
 
 
 def test_keys_see_their_own(gateway: GatewayProcess, shared_app: Celery) -> None:
