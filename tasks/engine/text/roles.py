@@ -8,6 +8,7 @@ taken. How a conversation is written down depends on its roles, so what was foun
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,6 +25,8 @@ Conversation: TypeAlias = list[Message]
 
 SYSTEM, DEVELOPER, USER = "system", "developer", "user"
 INSTRUCTIONS = (SYSTEM, DEVELOPER)
+#: As a role, and not as a word of the template's own text.
+_NAMES_DEVELOPER = re.compile(rf"""["']{DEVELOPER}["']""").search
 #: How many shapes of conversations are remembered.
 MOST_SHAPES = 1024
 
@@ -103,7 +106,7 @@ class Roles:
                 if isinstance(error, jinja2.TemplateError) or not isinstance(refusal, jinja2.TemplateError):
                     refusal = error
                 continue
-            if all(word in text for word in words):
+            if all(word in text.casefold() for word in words):
                 return number
         if isinstance(refusal, jinja2.TemplateError):
             raise _refused(refusal, messages) from refusal
@@ -116,10 +119,9 @@ class Roles:
 
     def _candidates(self, messages: Conversation) -> Iterator[int]:
         """The ways to try. A template that does not name ``developer`` would write it down for a model that never saw it."""
-        foreign = (
-            any(message["role"] == DEVELOPER for message in messages) and DEVELOPER not in self.source and self.source
-        )
-        yield from range(1 if foreign else 0, len(WAYS))
+        foreign = self.source and not _NAMES_DEVELOPER(self.source)
+        told = any(message["role"] == DEVELOPER for message in messages)
+        yield from range(1 if foreign and told else 0, len(WAYS))
 
 
 def _marked(messages: Conversation) -> tuple[list[str], Conversation]:

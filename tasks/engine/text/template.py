@@ -38,6 +38,8 @@ RESERVED = frozenset(
 
 #: The names of the variable that says whether the model is to think.
 _THINKING = ("enable_thinking", "thinking")
+#: No template has it in its own text.
+_WORD = "wordofnobody"
 _NO_TOOLS = (
     "the model's chat template leaves them out: take a model that was trained to call functions, or describe them in a message "
     "and read the answer's text"
@@ -68,6 +70,8 @@ class ChatTemplate:
         self._source = source
         self._variables = _variables(source)
         self._absent = absent
+        # Templates of models that also see may look for parts alone, and leave out a text without a word.
+        self._wants_parts = bool(source) and not self._shows(_WORD) and self._shows(_part(_WORD))
 
     def render(self, messages: list[dict[str, Any]], options: Options) -> str:
         """The conversation as one text, up to where the answer begins.
@@ -113,9 +117,29 @@ class ChatTemplate:
             options.setdefault(_THINKING[1], options[_THINKING[0]])  # DeepSeek's name for it
         return options
 
+    def _shows(self, content: Any) -> bool:
+        """Whether this, as a message of the user, comes out: as text, and not as a list written down."""
+        try:
+            text = self._applied([{"role": "user", "content": content}], {}).casefold()
+        except Exception:  # noqa: BLE001 - templates fail in ways of their own; with real messages it may not
+            return False
+        return _WORD in text and (isinstance(content, str) or not re.search(f"[\"']{_WORD}", text))
+
     def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+        if self._wants_parts:
+            messages = [
+                {**each, "content": _part(each["content"])} if isinstance(each.get("content"), str) else each
+                for each in messages
+            ]
+        return self._applied(messages, options)
+
+    def _applied(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         tokenizer = self._tokenizer
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+
+
+def _part(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _variables(source: str) -> frozenset[str]:

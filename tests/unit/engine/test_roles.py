@@ -29,6 +29,7 @@ TEMPLATES = {
     "refuses others": LOOP + "{% if not " + KNOWN + " %}" + _refuse("unknown role") + LINE + END,
     "fails at others": LOOP + "{% set n = {'system': 1, 'user': 2, 'assistant': 3}[m['role']] + 1 %}" + LINE + END,
     "knows developer": LOOP + "{% if m['role'] == 'developer' %}#{% endif %}" + LINE + END,
+    "speaks of developers": "Made by a developer.\n" + LOOP + LINE + END,
     "one system, first": (
         LOOP
         + "{% if m['role'] == 'system' and not loop.first %}"
@@ -100,6 +101,12 @@ def test_what_an_instruction_says_does_not_hide_that_it_is_left_out() -> None:
     """A word that the user says too is no sign of it."""
     said = render(TEMPLATES["leaves others out"], ("developer", "hi"), ("user", "hi"))
     assert said.count("hi") == 2
+
+
+def test_an_instruction_in_other_letters_is_not_lost() -> None:
+    """A template may write everything in capitals."""
+    template = LOOP + "[{{ m['role'] }}]{{ m['content'] | upper }}\n" + END
+    assert render(template, ("system", "be brief"), ("user", "hi")) == "[system]BE BRIEF\n[user]HI\n"
 
 
 def test_an_instruction_that_nothing_can_carry_is_an_error() -> None:

@@ -48,6 +48,23 @@ def test_how_much_to_think(source: str, options: dict[str, Any], effort: str | N
     assert template_of(source).render([USER], Options(options, effort)) == text
 
 
+#: Templates of models that also see: for parts alone, and for either form of a content.
+PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %};"
+    "{% endfor %}"
+)
+EITHER = (
+    "{% for m in messages %}{{ m.role }}:{% if m.content is string %}{{ m.content }}{% else %}?{% endif %};{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("source", [PARTS, EITHER])
+def test_a_template_for_parts_alone_is_given_parts(source: str) -> None:
+    """It would leave the text out without a word; one that takes text is given that."""
+    told = [{"role": "system", "content": "be brief"}, USER]
+    assert template_of(source).render(told, Options()) == "system:be brief;user:1+1?;"
+
+
 @pytest.mark.parametrize("source", ["hello", "{% broken", ""])
 def test_a_template_that_knows_no_such_thing(source: str) -> None:
     """It is refused, and not passed over without a word."""
