@@ -49,6 +49,14 @@ class Channel(QueueingChannel):
     _fetches = 0
     _taking = False
 
+    #: Whether a consumer acknowledges what it takes: a worker does, and what listens for replies or events does not.
+    acknowledges = False
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **options: Any) -> Any:
+        """Begin to consume a queue."""
+        self.acknowledges = self.acknowledges or not no_ack
+        return super().basic_consume(queue, no_ack, *args, **options)
+
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for one message of the queues that have room, by priority; for none where there is no room."""
         queues = self._queue_cycle.consume(len(self.active_queues))

@@ -27,8 +27,11 @@ class QoS(stock.QoS):
         return self._is_fleets or bool(super().can_consume())
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
-        """Nothing of a worker of the fleet is restored by age: a generation of an hour would run twice."""
-        if not self._is_fleets:
+        """Nothing of a worker of the fleet is restored by age: a generation of an hour would run twice.
+
+        Nor does `celery inspect` restore anything, which has no right to.
+        """
+        if self.channel.acknowledges and not self._is_fleets:
             super().restore_visible(*args, **options)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
