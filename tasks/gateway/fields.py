@@ -57,7 +57,6 @@ _REFUSED = "refused: "
 IGNORED: Mapping[str, str] = MappingProxyType(
     {
         "store": "every answer is kept for `result_ttl_s`",
-        "prompt_cache_key": "prompts are cached without it",
         "prompt_cache_retention": "prompts are cached without it",
         "safety_identifier": "nobody watches for abuse",
         "verbosity": "no model here knows it",

@@ -172,6 +172,7 @@ def test_models(gateway: GatewayProcess) -> None:
         ({"messages": HELLO, "audio": {"voice": "x"}}, 400, "audio", "invalid_request"),
         ({"messages": HELLO, "nothing_of_this_name": 1}, 400, "nothing_of_this_name", "invalid_request"),
         ({"messages": HELLO, "n": 0}, 400, "n", "invalid_request"),
+        ({"messages": HELLO, "prompt_cache_key": "k" * 1_025}, 400, "prompt_cache_key", "invalid_request"),
         ({"messages": HELLO, "stream_options": {"include_usage": True}}, 400, "stream_options", "invalid_request"),
         ({"messages": [{"role": "nobody", "content": ""}]}, 400, "messages", "invalid_request"),
         ({"messages": HELLO, "model": "acme/none"}, 404, None, "model_not_found"),
@@ -367,9 +368,11 @@ def test_responses(gateway: GatewayProcess) -> None:
         "instructions": "Be brief.",
         "input": "!think@4 hello",
         "max_output_tokens": 12,
+        "prompt_cache_key": "greetings",
     }
     answer = client.responses.create(**ask)
     Response.model_validate(answer.model_dump(), strict=True)
+    assert answer.prompt_cache_key == "greetings"
     assert [item.type for item in answer.output] == ["reasoning", "message"]
     thought = answer.output[0].content[0].text
     assert thought + answer.output_text == text_of(thinks, 12)

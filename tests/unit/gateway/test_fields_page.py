@@ -10,11 +10,14 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 
+from tasks.gateway import chat, completions, responses
 from tasks.gateway.fields import CHAT, COMPLETIONS, IGNORED, RESPONSES, passed, treatment
 from tasks.gateway.metrics import METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from tasks.gateway.order import Order
 
 PAGE = Path(__file__).parents[3] / "docs/openai.md"
 #: The fields of OpenAI's that each endpoint gets.
@@ -65,6 +68,20 @@ def test_the_page_is_what_the_code_gives() -> None:
     """Whoever changes a field renews the page: python -m tests.unit.gateway.test_fields_page."""
     text = PAGE.read_text(encoding="utf-8")
     assert text == renewed(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "asked"),
+    [
+        (chat.parse, {"messages": [{"role": "user", "content": "hello"}], "n": 2}),
+        (completions.parse, {"prompt": ["hello", "world"]}),
+        (responses.parse, {"input": "hello"}),
+    ],
+)
+def test_a_cache_key_is_passed_on(parse: Callable[[Mapping[str, Any]], Order], asked: Mapping[str, Any]) -> None:
+    """Every request that comes of a body has it, so that all of them look for the same worker."""
+    order = parse({"model": "fake:1", **asked, "prompt_cache_key": "conversation-17"})
+    assert {values["prompt_cache_key"] for values in order.values} == {"conversation-17"}
 
 
 @pytest.mark.parametrize("shaped", [CHAT, COMPLETIONS, RESPONSES])
