@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from tasks.gateway.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
 from tests.gateway_bodies import bodies
+from tests.line import Line
 from tests.support import wait_until, write_catalogue
 from tests.tiny_model import make_tiny_model
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.demo.embedded import EmbeddedServer
     from tests.conftest import StartWorker
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
@@ -50,15 +52,22 @@ def text_of(messages: list[Any], count: int, seed: int | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
+def line(session_server: EmbeddedServer) -> Iterator[Line]:
+    """The gateway's way to Redis, which tests may cut; the worker has its own."""
+    with Line(session_server.url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 def gateway(
-    shared_worker: StartWorker, shared_redis: redis.Redis, tmp_path_factory: pytest.TempPathFactory
+    shared_worker: StartWorker, line: Line, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayProcess]:
     """A gateway and a worker with a fast fake model, and a tiny real one that it loads at the first request."""
     folder = tmp_path_factory.mktemp("gateway")
     catalogue = write_catalogue(folder, {"tiny": make_tiny_model(folder / "tiny")})
     env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_GATEWAY_GRACE_S": "0.5"}
     shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
-    with GatewayProcess(folder / "log", "--allow-origin", INVITED, env=env) as made:
+    with GatewayProcess(folder / "log", "--allow-origin", INVITED, env={**env, "REDIS_URL": line.url}) as made:
         yield made
 
 
@@ -195,12 +204,56 @@ def test_what_is_no_request(gateway: GatewayProcess) -> None:
     with gateway.http() as http:
         assert http.post("/v1/chat/completions", content=b"{").json()["error"]["code"] == "invalid_json"
         assert http.post("/v1/chat/completions", content=b"[]").status_code == 400
-        assert http.post("/v1/chat/completions", content=b" " * (17 * 2**20)).status_code == 413
+        large = http.post("/v1/chat/completions", content=b" " * (17 * 2**20))
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
+        assert "16 MiB" in large.json()["error"]["message"]
         for answer in (http.post("/v1/nothing", json={}), http.get("/v1/chat/completions/unknown")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
         assert http.get("/health").json() == {"status": "ok"}
         metrics = http.get("/metrics").text
     assert 'gateway_requests_total{endpoint="/v1/chat/completions",status="413"} 1' in metrics
+
+
+def test_a_priority_that_is_none(gateway: GatewayProcess) -> None:
+    """It is refused, with the header's name and the bounds."""
+    with gateway.http() as http:
+        body = {"model": "fake:1", "messages": HELLO, "max_tokens": 1}
+        answer = http.post("/v1/chat/completions", json=body, headers={"x-priority": "10"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "x-priority: 10: use 0 (the most urgent) to 9"
+
+
+def test_redis_is_away(gateway: GatewayProcess, line: Line) -> None:
+    """Whatever needs Redis is 503 with Retry-After in OpenAI's shape; a stream that is open waits, and is whole in the end."""
+    client = gateway.openai()
+    stream = client.chat.completions.create(model="fake:40", messages=HELLO, max_tokens=60, stream=True)
+    text = next(iter(stream)).choices[0].delta.content or ""
+    body: dict[str, Any] = {"model": "fake:1", "messages": HELLO, "max_tokens": 1}
+    with gateway.http() as http:
+        line.refuse()
+        try:
+            answers: list[Any] = [
+                http.post("/v1/chat/completions", json=body),
+                http.post("/v1/chat/completions", json={**body, "stream": True}),
+                http.post("/v1/embeddings", json={"model": "fake:1", "input": "hello"}),
+                http.get("/v1/chat/completions/chatcmpl-0"),
+                http.get("/v1/models"),
+                http.get("/health"),
+            ]
+            with pytest.raises(openai.InternalServerError, match="Redis") as raised:
+                client.responses.create(model="fake:1", input="hello")
+        finally:
+            line.heal()
+    answers.append(raised.value.response)
+    for answer in answers:
+        assert answer.status_code == 503, answer.text
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.headers["x-should-retry"] == "true"
+        error = answer.json()["error"]
+        assert (error["type"], error["param"], error["code"]) == ("server_error", None, "broker_unavailable")
+    text += "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text == text_of(HELLO, 60)
+    assert client.chat.completions.create(**body).choices[0].message.content == text_of(HELLO, 1)
 
 
 def test_pages_of_others(gateway: GatewayProcess) -> None:
@@ -342,13 +395,32 @@ def test_a_stream_outlives_its_gateway(gateway: GatewayProcess, shared_redis: re
     assert texts == again == [choice["message"]["content"] for choice in whole["choices"]] == expected
 
 
+def waiting_places(gateway: GatewayProcess, *priorities: str) -> list[int]:
+    """The positions of streams of these priorities, which are opened one after the other and wait side by side."""
+    body = {"model": "fake:40", "messages": HELLO, "max_tokens": 3, "stream": True}
+    with ExitStack() as stack:
+        http = stack.enter_context(gateway.http())
+        opened = [
+            stack.enter_context(
+                http.stream("POST", "/v1/chat/completions", json=body, headers={"x-priority": priority})
+            )
+            for priority in priorities
+        ]
+        return [int(answer.headers["x-queue-position"]) for answer in opened]
+
+
 def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
-    """A stream that waits for a slot has its position in a header, and comments that OpenAI's client passes over."""
+    """A stream that waits for a slot has its position in a header, and comments that OpenAI's client passes over.
+
+    By the header ``x-priority`` it waits before those that are less urgent.
+    """
     client = gateway.openai()
     ahead = [
         client.chat.completions.create(model="fake:40", messages=HELLO, max_tokens=2000, stream=True) for _ in range(8)
     ]
     try:
+        batch_work, urgent, more_batch_work = waiting_places(gateway, "9", "5", "9")
+        assert (urgent, more_batch_work) == (batch_work, batch_work + 2)
         with gateway.http() as http:
             body = {"model": "fake:40", "messages": HELLO, "max_tokens": 3, "stream": True}
             with http.stream("POST", "/v1/chat/completions", json=body) as answer:

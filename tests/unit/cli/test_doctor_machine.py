@@ -112,6 +112,14 @@ def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["psutil"].remedy == "pip install 'celery-mlx[worker]'"
 
 
+def test_a_python_that_has_the_gateway() -> None:
+    """Doctor says with what to start it, and the versions of its server."""
+    line = by_what(package_lines(detect(Settings(), linux())))["gateway"]
+    assert line.level == "ok"
+    assert line.says.startswith("celery -A tasks gateway answers")
+    assert f"uvicorn {metadata.version('uvicorn')}" in line.says
+
+
 def test_python_under_rosetta() -> None:
     """A Python for Intel on a Mac with Apple's chip is a failure, because MLX does not exist for it."""
     apple = detect(Settings(), mac(recording("m4"), architecture="x86_64"))
