@@ -34,7 +34,20 @@ class GatewayProcess:
         self._clients: list[OpenAI] = []
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "celery", "-A", "tasks", "gateway", "--port", str(self._port), *self._options]
+        # With as few open files as macOS gives every program.
+        few = ("/bin/sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh")
+        command = [
+            *few,
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tasks",
+            "gateway",
+            "--port",
+            str(self._port),
+            *self._options,
+        ]
         with self.log_path.open("wb") as output:
             self.process = subprocess.Popen(
                 command,

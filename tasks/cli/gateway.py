@@ -18,6 +18,7 @@ from tasks.gateway.store import Store
 from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE
 from tasks.server.connection import connect
 from tasks.server.requirements import GATEWAY, require_server
+from worker_config.open_files import allow_open_files
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ def _require_safe(client: redis.Redis, doors: Doors, address: str, *, has_tls: b
 
 def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], certificate: tuple[str, str]) -> None:
     from tasks.gateway.gateway import make_gateway
-    from tasks.gateway.server import Server, listen
+    from tasks.gateway.server import OPEN_FILES, Server, listen
 
+    allow_open_files(OPEN_FILES)
     address, port = where
     try:
         listening = listen(address, port)

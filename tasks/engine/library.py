@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 
-#: Open files that a model in many parts may take; macOS allows 256 unless a process asks for more.
+from worker_config.open_files import allow_open_files
+
+#: Open files that a model in many parts may take.
 OPEN_FILES = 2048
 
 
@@ -20,7 +22,4 @@ def import_mlx_lm() -> None:
         import mlx_lm.utils  # noqa: F401
     finally:
         resource.setrlimit = set_limit
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        set_limit(resource.RLIMIT_NOFILE, (wanted, hard))
+    allow_open_files(OPEN_FILES)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STOP_S = 10
 #: Connections that wait to be accepted.
 BACKLOG = 2048
+#: An open stream takes a socket. The most that macOS lets every process have (OPEN_MAX).
+OPEN_FILES = 10_240
 
 
 class Server(uvicorn.Server):

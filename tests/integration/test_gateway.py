@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from contextlib import ExitStack, suppress
 from itertools import islice
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.access_key import id_of
+from tasks.gateway.server import OPEN_FILES
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events
 from tests.gateway_bodies import bodies
@@ -212,6 +214,13 @@ def test_what_is_no_request(gateway: GatewayProcess) -> None:
         assert http.get("/health").json() == {"status": "ok"}
         metrics = http.get("/metrics").text
     assert 'gateway_requests_total{endpoint="/v1/chat/completions",status="413"} 1' in metrics
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
+def test_it_may_have_many_connections(gateway: GatewayProcess) -> None:
+    """A gateway that is started with the 256 open files of macOS raises its limit: each open stream takes one."""
+    soft, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == (OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard))
 
 
 def test_a_priority_that_is_none(gateway: GatewayProcess) -> None:
