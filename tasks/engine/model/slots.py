@@ -138,7 +138,8 @@ class SlotCaches:
     @classmethod
     def merge(cls, caches: list[list[Any]]) -> Self:
         """See :meth:`tasks.engine.model.caches.Caches.merge`."""
-        lengths = [int(layers[0].offset) for layers in caches]
+        # A layer without attention, as nemotron-nas has them, writes nothing into its cache.
+        lengths = [max(int(layer.offset) for layer in layers) for layers in caches]
         return cls([_merged(list(layers), lengths) for layers in zip(*caches, strict=True)], lengths)
 
     @property
@@ -176,8 +177,8 @@ class SlotCaches:
         cache, tokens = [], self._lengths[index]
         for layer in self._layers:
             row = KVCache()
-            if tokens:
-                row.keys, row.values = (mx.contiguous(array[index : index + 1, :, :tokens]) for array in layer.arrays())
+            if tokens and (arrays := layer.arrays()):
+                row.keys, row.values = (mx.contiguous(array[index : index + 1, :, :tokens]) for array in arrays)
                 row.offset = tokens
             cache.append(row)
         mx.eval([(row.keys, row.values) for row in cache if row.keys is not None])

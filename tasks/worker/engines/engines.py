@@ -99,7 +99,7 @@ class Engines:
         self._admission = Admission(
             changes, self._loading, self._known, backlog, peers, slots, self._closing, self._announce
         )
-        self._preloads = Preloads(changes, self._loading, self.acquire, self.release)
+        self._preloads = Preloads(changes, self._loading, self.acquire, self.release, self._announce)
         self._watch = Watch(
             changes,
             self._loading,

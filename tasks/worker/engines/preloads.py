@@ -29,6 +29,7 @@ class Preloads:
         loading: the engines.
         acquire: waits for the engine of a model.
         release: gives it back.
+        announce: called once a load has ended.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Preloads:
         loading: Loading,
         acquire: Callable[[ModelEntry], Engine],
         release: Callable[[Engine], None],
+        announce: Callable[[], None],
     ) -> None:
         self._changes = changes
         self._loading = loading
         self._acquire = acquire
         self._release = release
+        self._announce = announce
         self._threads: dict[EngineKey, threading.Thread] = {}
 
     @property
@@ -80,3 +83,5 @@ class Preloads:
                 del self._threads[key_of(entry)]
                 if error is not None and self._loading.failures.error_of(entry.name) is None:
                     self._loading.fail(entry, error)
+            # The engine's own announcement came before: a worker says that it loads as long as there is a thread.
+            self._announce()
