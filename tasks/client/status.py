@@ -187,7 +187,7 @@ def _queued(status: RequestStatus) -> str:
     if status.ahead is None:
         return "no worker has claimed it"
     wait = f", for about {status.wait_s:g} s" if status.wait_s is not None else ""
-    return f"no worker has claimed it: {status.ahead} are ahead of it{wait}"
+    return f"no worker has claimed it: {status.ahead} {'is' if status.ahead == 1 else 'are'} ahead of it{wait}"
 
 
 def _while_loading(status: RequestStatus) -> str:

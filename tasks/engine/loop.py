@@ -122,7 +122,8 @@ class Engine:
             self._running[request.uid] = request
             cached_tokens = self._backend.insert(request)
             if not request.started:
-                request.cached_tokens = cached_tokens
+                # A request that resumes also finds tokens of its answer: they are no part of the prompt that usage counts.
+                request.cached_tokens = min(cached_tokens, len(request.prompt))
                 self._events.append(request.start())
         return len(self._events) > known
 

@@ -114,8 +114,8 @@ def test_a_queue(generate: GenerateTask, fleet: Callable[..., Result]) -> None:
     first, second = waiting(generate), waiting(generate)
     status = second.status()
     assert (status.state, status.ahead, status.worker) == ("queued", 1, None)
-    assert str(status) == "no worker has claimed it: 1 are ahead of it"
-    with pytest.raises(StreamTimeout, match="no worker has claimed it: 1 are ahead of it"):
+    assert str(status) == "no worker has claimed it: 1 is ahead of it"
+    with pytest.raises(StreamTimeout, match="no worker has claimed it: 1 is ahead of it"):
         second.get(timeout=0.1)
     lines = fleet("requests").output.splitlines()
     assert lines[0].split() == ["request", "state", "where", "model", "for", "tokens", "tok/s"]

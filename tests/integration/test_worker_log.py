@@ -136,7 +136,8 @@ def test_what_was_typed(redis_client: redis.Redis, tmp_path: Path) -> None:
         assert worker.end() == 0
         assert worker.log().splitlines()[-1].endswith("plain@here has stopped")
         said = [line for line in worker.log().splitlines() if not line.startswith("[")]
-        assert said == ["worker: draining; once more hands the requests back"], "no banner, no warning of Celery's"
+        assert len(said) == 1, "no banner, no warning of Celery's"
+        assert said[0].startswith("worker: draining: running requests go on")
     with running([*command, "-Q", "default"], tmp_path / "queue.log") as worker:
         wait_until(
             lambda: worker.alive() and "no request is routed to the queue 'default'" in worker.log(), timeout_s=45

@@ -233,7 +233,10 @@ def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder:
     resume = resume_from(whole, 6, loop.backend.facts.revision)
     loop.submit("resumed", 15, prompt="seeded", sampling=sampling, resume=resume)
     loop.finish()
-    assert whole.ids[:6] + loop.answers["resumed"].ids == whole.ids
+    resumed = loop.answers["resumed"]
+    assert whole.ids[:6] + resumed.ids == whole.ids
+    assert resumed.started is not None
+    assert resumed.started.cached_tokens <= resumed.started.prompt_tokens, "tokens of the answer are none of the prompt"
 
 
 def _batch(loop: Loop) -> Batch:
