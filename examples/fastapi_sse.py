@@ -1,6 +1,6 @@
-"""Server-sent events with FastAPI: pip install fastapi uvicorn; uvicorn examples.fastapi_sse:web
+"""Server-sent events with FastAPI: pip install fastapi uvicorn; uvicorn examples.fastapi_sse:web --port 8080
 
-curl -N "localhost:8000/chat?question=Why+is+the+sky+blue"
+curl -N "localhost:8080/chat?question=Why+is+the+sky+blue"
 """
 
 from __future__ import annotations

@@ -81,10 +81,10 @@ def _queue(name: str, busy: Mapping[str, int], slots: Mapping[str, int]) -> str:
 
 
 def _machine(hardware: Mapping[str, Any], usage: Mapping[str, Any]) -> dict[str, str]:
-    cores = hardware.get("gpu_cores")
+    cores = f", {hardware['gpu_cores']} GPU cores" if hardware.get("gpu_cores") else ""
     used, total = usage.get("memory_used_bytes"), usage.get("memory_total_bytes")
     return {
-        "chip": f"{hardware.get('chip') or NOTHING}, {NOTHING if cores is None else cores} GPU cores, "
+        "chip": f"{hardware.get('chip') or NOTHING}{cores}, "
         f"{hardware.get('accelerator') or NOTHING}{', simulated' if hardware.get('overridden') else ''}",
         "system": f"{hardware.get('os_name') or NOTHING} {hardware.get('os_version') or ''}",
         "CPU, GPU": f"{percent(usage.get('cpu_percent'))}, {percent(usage.get('gpu_percent'))}",

@@ -84,11 +84,12 @@ def _load(name: str, *, pin: bool) -> dict[str, str]:
         worker.engines.load(entry, pin=pin)
     except (ModelNotAllowed, GenerationError) as error:
         return {"error": str(error)}
-    return {"ok": f"{entry.name} is {worker.engines.state_of(entry.name)}", "reason": _held(worker)}
+    return {"ok": f"{entry.name} is {worker.engines.state_of(entry.name)}", "reason": _held(worker, but=entry.name)}
 
 
-def _held(worker: InferenceWorker) -> str:
-    return ", ".join(f"{state.model} {state.state}{' pinned' * state.pinned}" for state in worker.engines.states())
+def _held(worker: InferenceWorker, but: str = "") -> str:
+    states = (state for state in worker.engines.states() if state.model != but)
+    return ", ".join(f"{state.model} {state.state}{' pinned' * state.pinned}" for state in states)
 
 
 def _tell(tell: Callable[[Drain], None]) -> dict[str, str]:

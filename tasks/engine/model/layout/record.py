@@ -48,7 +48,7 @@ class Measured:
         panels = "transposed" if self.width < 0 else f"in panels of {self.width}"
         gains = ", ".join(f"{gain:g}" for gain in self.gains)
         rows = ", ".join(map(str, ROWS[: len(self.gains)]))
-        return f"{self.kind}: {panels}, products {gains} times as fast for {rows} rows"
+        return f"{self.kind}: {panels}, products of {rows} rows {gains} times as fast"
 
 
 class Record:
