@@ -178,7 +178,7 @@ def _on_term(*_: Any) -> None:
     # Standard output may be closed, full, or in the middle of a write that this signal has interrupted.
     with suppress(OSError):
         if select.select([], [STDOUT], [], 0)[1]:
-            os.write(STDOUT, b"worker: draining: running requests go on to their ends; a second signal gives them to other workers\n")
+            os.write(STDOUT, b"worker: draining: running requests go on; a second signal gives them to other workers\n")
 
 
 def _on_quit(*_: Any) -> None:
