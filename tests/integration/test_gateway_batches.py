@@ -174,7 +174,7 @@ def answered(client: openai.OpenAI, batch: Batch) -> int:
 def test_a_batch_that_is_cancelled(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
     """It ends as ``cancelled`` with what was answered, its file is in use until then, and nothing of it stays in Redis."""
     client = gateway.openai()
-    batch = begin(client, line("quick"), *(line(f"l{n}", model="fake:40", max_tokens=400) for n in range(30)))
+    batch = begin(client, line("quick"), *(line(f"l{n}", model="fake:40", max_tokens=4_000) for n in range(6)))
     wait_until(lambda: answered(client, batch), timeout_s=60, about="an answer")
     with pytest.raises(openai.BadRequestError, match="cancel that first"):
         client.files.delete(batch.input_file_id)
