@@ -173,7 +173,8 @@ def test_probe_of_a_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "mlx", ModuleType("mlx"))
     monkeypatch.setitem(sys.modules, "mlx.core", FakeMlx(64**3))
     monkeypatch.setitem(sys.modules, "mlx_lm", ModuleType("mlx_lm"))
-    monkeypatch.setitem(sys.modules, "mlx_lm.generate", ModuleType("mlx_lm.generate"))
+    for module in ("mlx_lm.generate", "mlx_lm.utils"):
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
     found = probe()
     assert (found["error"], found["device"], found["device_name"]) == ("", "gpu", "Apple M2")
     assert (found["recommended_bytes"], found["metal"], found["cuda"]) == (7, True, False)
