@@ -192,7 +192,7 @@ def _queued(status: RequestStatus) -> str:
 
 def _while_loading(status: RequestStatus) -> str:
     far = f" ({100 * status.fraction:.0f} %)" if status.fraction is not None else ""
-    return f"no worker has claimed it: {status.worker} loads {status.model}{far}"
+    return f"it waits while {status.worker} loads {status.model}{far}"
 
 
 def _running(status: RequestStatus) -> str:

@@ -82,7 +82,7 @@ def test_from_a_load_to_the_end(node: Worker, generate: GenerateTask, fleet: Cal
     wait_until(lambda: result.status().state == "loading", timeout_s=WAIT_S)
     loading = result.status()
     assert (loading.worker, loading.model) == (node.node, "fake:20:load_s=2")
-    assert str(loading) == f"no worker has claimed it: {node.node} loads fake:20:load_s=2"
+    assert str(loading) == f"it waits while {node.node} loads fake:20:load_s=2"
     assert result.state == result.status == states.PENDING
     assert (found := listed(fleet, result)) is not None
     assert (found["place"], found["worker"], found["model"]) == ("held", node.node, "fake:20:load_s=2")
