@@ -10,6 +10,7 @@ from benchmarks.rows import (
     drafts,
     faults,
     fleet,
+    gateway,
     memory,
     overhead,
     prefix,
@@ -30,6 +31,7 @@ ROWS: tuple[Row, ...] = tuple(
     for module in (
         throughput,
         overhead,
+        gateway,
         tax,
         relay,
         scale,
