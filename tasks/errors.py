@@ -177,8 +177,11 @@ def pointer(entry: str) -> str:
 def refuse(status: int, message: str, entry: str) -> NoReturn:
     """End a command before it has begun, with one line. Celery swallows any other exception of a signal's handler, and prints the
     traceback of any that loading an application raises."""
-    with suppress(OSError, ValueError):  # a closed standard error must not keep it from ending, with this status
-        print(f"celery-mlx: {message}{pointer(entry)}", file=sys.__stderr__, flush=True)
+    # A closed standard error must not keep it from ending with this status. What is printed and cannot be written stays in the
+    # stream's buffer, and the interpreter ends with 120 for it.
+    with suppress(OSError, ValueError):
+        if sys.__stderr__ is not None:
+            os.write(sys.__stderr__.fileno(), f"celery-mlx: {message}{pointer(entry)}\n".encode(errors="replace"))
     raise SystemExit(status)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,12 @@ PROGRAM = "import sys; {before}; from tasks.errors import refuse; refuse(78, 'no
 @pytest.mark.parametrize("before", ["pass", "sys.__stderr__.close()", "import os; os.close(2)"])
 def test_its_status(before: str) -> None:
     """A closed standard error does not turn the status into another one."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(before=before)], stderr=subprocess.DEVNULL, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        env=buffered,
+        stderr=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 78
