@@ -10,6 +10,7 @@ from kombu.utils.json import dumps
 from tasks.broker import scripts
 from tasks.broker.asked import NOTHING, Asked
 from tasks.broker.fingerprint import kept_s, other_request
+from tasks.broker.lanes import SILENT_S, WARM_S
 from tasks.broker.limits import wait_s
 from tasks.broker.queues import SEPARATOR, lane_of
 from tasks.errors import QueueFull
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from tasks.errors import GenerationError
 
-PUT = Script(scripts.source("place") + scripts.source("put"))
+_CONSTANTS = f"local LIVE_S, WARM_S = {SILENT_S:g}, {WARM_S}\n"
+PUT = Script(_CONSTANTS + scripts.source("place") + scripts.source("put"))
 
 
 @dataclass(frozen=True, slots=True)

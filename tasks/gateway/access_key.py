@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
 from tasks.client.options import LEAST_URGENT, MOST_URGENT
-from tasks.messages.encoding import to_compact_json
+from tasks.messages.encoding import known_fields, to_compact_json
 
 PREFIX = "cmlx-"
 SHOWN_CHARACTERS = 12
@@ -47,8 +47,7 @@ class AccessKey:
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
         """The record out of JSON; fields of later versions are left out."""
-        known = {field_.name for field_ in fields(cls)}
-        values = {name: value for name, value in json.loads(text).items() if name in known}
+        values = known_fields(cls, json.loads(text))
         return cls(**{**values, "models": tuple(values.get("models", ()))})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +79,14 @@ class Application:
         """The ASGI application; pages of these other sites may use it."""
         return Starlette(
             routes=[
-                Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in self._routes()
+                Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in self._routes
             ],
             middleware=[_for_pages_of(origins)] if origins else [],
             exception_handlers={404: _not_here, 405: _not_here},
             lifespan=self._lifespan,
         )
 
+    @cached_property
     def _routes(self) -> list[tuple[str, str, Handler]]:
         made = ResponseRoutes(self._service, self._access)
         files, batches = self._bulk.file_routes(self._access), self._bulk.batch_routes(self._access)
@@ -241,9 +243,7 @@ class Application:
 
     async def _description(self, _: Request) -> Response:
         """This description."""
-        routes = [
-            (method, path, (handler.__doc__ or "").partition("\n")[0]) for method, path, handler in self._routes()
-        ]
+        routes = [(method, path, (handler.__doc__ or "").partition("\n")[0]) for method, path, handler in self._routes]
         return JSONResponse(describe(routes))
 
     async def _page(self, _: Request) -> Response:

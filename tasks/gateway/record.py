@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from tasks.messages.encoding import to_compact_json
+from tasks.messages.encoding import known_fields, to_compact_json
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -39,5 +39,4 @@ class Record:
     @classmethod
     def decode(cls, text: str | bytes) -> Self:
         """The record out of JSON; fields of later versions are left out."""
-        known = {field_.name for field_ in fields(cls)}
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+        return cls(**known_fields(cls, json.loads(text)))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -17,6 +21,12 @@ def to_json(value: Any, **options: Any) -> str:
 def to_compact_json(value: Any) -> str:
     """The same without spaces and escapes, as records on the wire are written."""
     return _encode(_compact, value)
+
+
+def known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that a dataclass has fields for: what a later version has written may have others."""
+    names = {field.name for field in fields(record)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _encode(encoder: json.JSONEncoder, value: Any) -> str:

@@ -133,7 +133,7 @@ class InferenceWorker:
         self._consumed = app.amqp.queues
         lanes = FleetLanes(client, self.identity, lambda: self.room.slots(list(self._consumed.consume_from)))
         self.lanes = Lanes(node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch)
-        self.warmth = Warmth(settings.default_model, settings.affinity_wait_s, self.lanes.warm)
+        self.warmth = Warmth(settings, self.lanes.warm)
         self.holding = Holding(self.identity, self.room, self.lanes, self.scripts, refuse_message)
         self.starvation = Starvation(
             settings.starved_after_s, self._waiting, lambda: self.holding.received, self._on_starved

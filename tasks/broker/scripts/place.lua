@@ -3,11 +3,10 @@
 -- A worker where the longest known beginning of the prompt is warm, the least busy of several. Where it has far more to do than
 -- the others, or the beginning is warm nowhere, the first worker with room in the order that a hash of the shortest beginning gives
 -- (rendezvous hashing): requests that begin alike and come together meet there.
+--
+-- Before this stand LIVE_S, for how long a worker is believed that takes requests from its lane, and WARM_S, for how long a beginning
+-- counts as warm (tasks/broker/lanes.py).
 
--- A worker says every two seconds that it takes requests from its lane.
-local LIVE_S = 6
--- For how long a beginning counts as warm.
-local WARM_S = 300
 -- How long a request waits for a worker that is chosen by the hash alone; it had room when it was chosen.
 local COLD_WAIT_MS = 100
 -- Above the mean load a worker takes so many times as much, and so many requests more: of what is warm there, and of the rest.

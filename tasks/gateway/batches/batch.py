@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Self, TypeAlias, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
 Status: TypeAlias = Literal[
     "validating", "in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
@@ -45,12 +45,6 @@ class Batch:
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """The record out of JSON; fields of later versions are left out."""
-        known = {field_.name for field_ in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
 
     @property
     def is_over(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.gateway.batches.batch import Batch
 from tasks.gateway.batches.shelf import Shelf
 from tasks.gateway.refusal import Refusal
+from tasks.messages.encoding import known_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ class Batches:
         values = self._shelf.read(batch_id) if _ID.fullmatch(batch_id) else None
         if values is None or values["owner"] != owner:
             raise Refusal(404, f"there is no batch {batch_id!r:.80}, or no more", "not_found")
-        return Batch.of(values)
+        return Batch(**known_fields(Batch, values))
 
     def owned(self, owner: str) -> list[Batch]:
         """All batches of this owner, the newest first."""
@@ -90,4 +91,4 @@ class Batches:
 
     def _all(self, names: list[str]) -> list[Batch]:
         found = (self._shelf.read(name) for name in names)
-        return [Batch.of(values) for values in found if values is not None]
+        return [Batch(**known_fields(Batch, values)) for values in found if values is not None]

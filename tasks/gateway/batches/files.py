@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from tasks.gateway.batches.shelf import Shelf, place
 from tasks.gateway.refusal import Refusal
+from tasks.messages.encoding import known_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +30,6 @@ class StoredFile:
     bytes: int
     created_at: int
     expires_at: int
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """The record out of JSON; fields of later versions are left out."""
-        known = {field_.name for field_ in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
 
     def shown(self) -> dict[str, Any]:
         """OpenAI's file object."""
@@ -104,7 +99,7 @@ class Files:
         values = self._shelf.read(file_id) if _ID.fullmatch(file_id) else None
         if values is None or values["owner"] != owner or values["expires_at"] <= time.time():
             raise Refusal(404, f"there is no file {file_id!r:.80}, or no more", "not_found")
-        return StoredFile.of(values)
+        return StoredFile(**known_fields(StoredFile, values))
 
     def owned(self, owner: str) -> list[StoredFile]:
         """All files of this owner, the oldest first.
@@ -138,4 +133,4 @@ class Files:
 
     def _all(self) -> list[StoredFile]:
         found = (self._shelf.read(name) for name in self._shelf.names())
-        return [StoredFile.of(values) for values in found if values is not None]
+        return [StoredFile(**known_fields(StoredFile, values)) for values in found if values is not None]

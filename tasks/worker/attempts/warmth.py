@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.broker.prefix import Prefix
     from tasks.worker.attempts.attempt import Flight
+    from worker_config.settings import Settings
 
 #: Of so many prefills the quickest counts: the others waited for a batch as well.
 MOST_MEASURED = 32
@@ -30,21 +31,21 @@ class Warmth:
     """Says what is warm here. Every thread may call it.
 
     Args:
-        default_model: the model of a request that names none.
-        most_wait_s: the longest that a request is worth waiting for.
+        settings: the default model, the longest that a request is worth waiting for, and whether any is.
         note: told how many ms a request is worth waiting, by the digests of beginnings that are computed now.
     """
 
-    def __init__(self, default_model: str, most_wait_s: float, note: Callable[[Mapping[str, int]], None]) -> None:
-        self._default_model = default_model
-        self._most_wait_s = most_wait_s
+    def __init__(self, settings: Settings, note: Callable[[Mapping[str, int]], None]) -> None:
+        self._settings = settings
         self._note = note
         self._lock = threading.Lock()
         self._costs_s: dict[str, deque[float]] = {}
 
     def prefixes(self, previous: Any, values: Mapping[str, Any]) -> list[Prefix]:
         """The beginnings of a request's prompt, the longest first; none where its producer did not look for them either."""
-        return [] if previous is not None else prefixes_of(values, self._default_model)
+        if previous is not None or not self._settings.affinity:
+            return []
+        return prefixes_of(values, self._settings.default_model)
 
     def computing(self, model: str, prefixes: Sequence[Prefix]) -> None:
         """An engine computes this prompt now, or has it: who begins alike should come here."""
@@ -65,4 +66,4 @@ class Warmth:
         """How long a request is worth waiting for so many characters; 0 as long as nothing was measured."""
         with self._lock:
             cost_s = min(self._costs_s.get(model, ()), default=0.0)
-        return int(min(self._most_wait_s, SHARE * cost_s * characters) * 1000)
+        return int(min(self._settings.affinity_wait_s, SHARE * cost_s * characters) * 1000)

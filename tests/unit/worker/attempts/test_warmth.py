@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.worker.attempts.warmth import Warmth
+from worker_config.settings import Settings
 
 VALUES = {"prompt": "x" * 4_000, "model": "m"}
 
@@ -31,9 +32,10 @@ def flight(first_token_s: float | None = 2.0, cached_tokens: int = 0, **changes:
 class Notes:
     """What was noted last."""
 
-    def __init__(self, most_wait_s: float = 60.0) -> None:
+    def __init__(self, most_wait_s: float = 60.0, **changes: Any) -> None:
         self.waits_ms: list[int] = []
-        self.warmth = Warmth("m", most_wait_s, lambda waits: setattr(self, "waits_ms", list(waits.values())))
+        settings = Settings(default_model="m", affinity_wait_s=most_wait_s, **changes)
+        self.warmth = Warmth(settings, lambda waits: setattr(self, "waits_ms", list(waits.values())))
 
     def after(self, *flights: Any) -> list[int]:
         """The waits of the next request that begins like this."""
@@ -47,6 +49,13 @@ class Notes:
 def test_half_of_the_prefill() -> None:
     """4,000 characters in two seconds are worth one second; the first 1,024 of them are worth their part."""
     assert Notes().after(flight()) == [1_000, 256]
+
+
+def test_nothing_is_looked_for_where_it_is_off() -> None:
+    """Without affinity no prompt is hashed, and nothing noted."""
+    notes = Notes(affinity=False)
+    assert notes.warmth.prefixes(None, VALUES) == []
+    assert notes.after(flight()) == []
 
 
 def test_what_was_computed_counts() -> None:
