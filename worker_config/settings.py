@@ -83,6 +83,9 @@ class Settings:
     models: tuple[str, ...] = setting((), "Models to load at start and to keep loaded.")
     keep_alive_s: float = setting(600.0, "An engine that was idle for so long is ended; 0 means never.", at_least=0)
     load_timeout_s: float = setting(600.0, "A model that is not loaded by then has failed to load.", at_least=1)
+    try_each_load: bool = setting(
+        False, "Try a model out at every load, also where an earlier load of the same on this machine has done so."
+    )
     fair_wait_s: float = setting(
         30.0,
         "A request whose model is not loaded waits at most so long before models with work have to make room for it.",

@@ -27,10 +27,12 @@ class Steps:
 
         from tasks.engine.model.layout.dense import lay_out
         from tasks.engine.model.layout.record import Record
+        from tasks.engine.model.reference import Reference
 
         loaded: list[Any] = [load(str(folder)) for _ in range(2)]
         self._models = {"as they come": loaded[0][0], "laid out": loaded[1][0]}
-        lay_out(self._models["laid out"], Record(cache_folder()), describe_blas(blas), blas_threads(blas))
+        model, machine = self._models["laid out"], (describe_blas(blas), blas_threads(blas))
+        lay_out(model, Record(cache_folder()), *machine, Reference(model))
 
     def answer(self, question: dict[str, Any]) -> dict[str, float]:
         """Medians of some steps of so many rows, each of so many tokens: in time, and in processor time of all threads."""

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
+from benchmarks.models.drafter import Drafter
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
+from tasks.engine.model.drafts import Worth
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.model.selftest import Bearing
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Batching
 
@@ -73,7 +76,10 @@ SCENARIOS: dict[str, tuple[Arrival, ...]] = {
 
 @dataclass(slots=True)
 class Finding:
-    """How a model is served, why, and the largest difference in each scenario; ``error`` where something was raised."""
+    """How a model is served, why, and the largest difference in each scenario; ``error`` where something was raised.
+
+    ``slots`` says that it is served in slots where drafts are (:mod:`tasks.engine.model.slots`).
+    """
 
     name: str
     batching: Batching | None = None
@@ -81,6 +87,7 @@ class Finding:
     caches: str = ""
     differences: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    slots: bool = False
 
     @property
     def is_right(self) -> bool:
@@ -93,31 +100,47 @@ def examine(name: str, model: Module) -> Finding:
     finding = Finding(name)
     try:
         bearing = try_out(model, correct(model))
-        finding.batching, finding.why = bearing.batching, bearing.why
+        finding.batching, finding.why, finding.slots = bearing.batching, bearing.why, bearing.slots
         finding.caches = _caches(make_prompt_cache(model))
         for scenario, arrivals in SCENARIOS.items():
-            finding.differences[scenario] = difference(model, bearing.batching, arrivals, bearing.vocabulary_tokens)
-        finding.differences["ahead"] = difference(
-            model, bearing.batching, SCENARIOS["joins"], bearing.vocabulary_tokens, ahead=True
-        )
+            finding.differences[scenario] = difference(model, bearing, arrivals)
+            if bearing.slots:
+                finding.differences[f"{scenario} in slots"] = difference(model, bearing, arrivals, slots=True)
+        finding.differences["ahead"] = difference(model, bearing, SCENARIOS["joins"], ahead=True)
+        if bearing.slots:
+            for scenario in ("joins", "windows"):
+                finding.differences[f"{scenario} with drafts"] = difference(
+                    model, bearing, SCENARIOS[scenario], slots=True, drafts=True
+                )
     except Exception as error:  # noqa: BLE001 - what a model raises is what is found
         finding.error = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     return finding
 
 
 def difference(
-    model: Module, batching: Batching, arrivals: tuple[Arrival, ...], vocabulary: int, *, ahead: bool = False
+    model: Module,
+    bearing: Bearing,
+    arrivals: tuple[Arrival, ...],
+    *,
+    ahead: bool = False,
+    slots: bool = False,
+    drafts: bool = False,
 ) -> float:
-    """The largest difference between a row's logits in this company and alone."""
-    sequences = [_sequence(uid, arrival, vocabulary) for uid, arrival in enumerate(arrivals)]
-    follower = Follower()
+    """The largest difference between a row's logits in this company and alone.
+
+    ``drafts`` lets rows in slots have several tokens in a step, of which the last one may be another than the row's.
+    """
+    sequences = [_sequence(uid, arrival, bearing.vocabulary_tokens) for uid, arrival in enumerate(arrivals)]
+    follower = Drafter(bearing.vocabulary_tokens) if drafts else Follower()
     batch = Batch(
         model,
         cast("BatchSampler", follower),
         prefill_step_tokens=PIECE_TOKENS,
         prompt_cache_bytes=CACHE_BYTES,
         ahead=ahead,
-        batching=batching,
+        batching=bearing.batching,
+        slots=slots,
+        make_worth=_Always if drafts else _Never,
     )
     left = {uid: arrival.tokens for uid, arrival in enumerate(arrivals)}
     turn = 0
@@ -133,6 +156,18 @@ def difference(
         batch.prefill()
         turn += 1
     return _worst(model, follower, sequences)
+
+
+class _Always(Worth):
+    """Has drafts, whatever they cost."""
+
+    pays = True
+
+
+class _Never(Worth):
+    """Has none."""
+
+    pays = False
 
 
 def _insert(batch: Batch, follower: Follower, uid: int, arrival: Arrival, sequence: list[int]) -> None:

@@ -35,13 +35,15 @@ def as_markdown(findings: Sequence[Finding], left_out: dict[str, str]) -> str:
     right = [finding for finding in findings if finding.is_right]
     padded = [finding.name for finding in right if finding.batching == "padded"]
     others = [finding for finding in findings if finding.name not in padded]
+    in_slots = sum(finding.slots for finding in right)
     worst = max((max(finding.differences.values(), default=0.0) for finding in right), default=0.0)
     counts = ", ".join(
         f"{sum(finding.batching == batching for finding in right)} {served}" for batching, served in SERVED.items()
     )
     summary = (
         f"With {versions()}, in single precision on a CPU: of {len(findings) + len(left_out)} architectures and variants "
-        f"{len(right)} compute for rows in company what they compute for each alone ({counts}). The largest difference of "
+        f"{len(right)} compute for rows in company what they compute for each alone ({counts}; "
+        f"{in_slots} of the first also in slots, where a step may bring a row several tokens). The largest difference of "
         f"their logits is {worst:.1g}."
     )
     lines = [

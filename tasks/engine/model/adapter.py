@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx.utils import tree_unflatten
-from mlx_lm.tuner.utils import load_adapters
 
 from tasks.errors import ModelLoadFailed
 
@@ -22,6 +21,8 @@ def apply_adapter(model: Module, adapter: Adapter) -> None:
     Raises:
         ModelLoadFailed: it is of another model.
     """
+    from mlx_lm.tuner.utils import load_adapters  # takes a tenth of a second, and few models have adapters
+
     try:
         load_adapters(model, str(adapter.path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

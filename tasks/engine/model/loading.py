@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm import utils
 
 from tasks.engine.failure import first_line, ran_out_of_memory
@@ -15,9 +18,12 @@ from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.blas import blas_threads, describe_blas
+from tasks.engine.model.corrections import correct
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
+from tasks.engine.model.reference import Reference
 from tasks.engine.model.rotary import rotary_fields
+from tasks.engine.model.selftest import Bearing, try_out
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from worker_config.cache import cache_folder
 
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.files.folder import ModelFolder
+    from tasks.engine.model.verdicts import Verdicts
     from tasks.messages.engine import EngineConfig
 
 logger = logging.getLogger(__name__)
@@ -102,13 +109,59 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
     return model
 
 
-def load_laid_out(folder: ModelFolder, config: EngineConfig, blas: str) -> Module:
+@dataclass(slots=True, frozen=True)
+class Loaded:
+    """A model with its weights in memory, which compute what they are to compute.
+
+    Args:
+        model: of mlx-lm.
+        reference: what it computes for one row.
+        why_apart: why its rows have to be computed one by one, as far as is known without a trial.
+    """
+
+    model: Module
+    reference: Reference
+    why_apart: str
+
+
+def load_laid_out(folder: ModelFolder, config: EngineConfig, blas: str, verdicts: Verdicts | None = None) -> Loaded:
     """:func:`load_weights`, with dense weights in the layout that this machine's BLAS multiplies quickly."""
+    loaded = _load_corrected(folder, config)
+    if blas:
+        machine = (describe_blas(blas), blas_threads(blas))
+        if not lay_out(loaded.model, Record(cache_folder()), *machine, loaded.reference, verdicts):
+            logger.warning("%s: mlx-lm's code does not bear weights that lie otherwise: kept as they come", folder.path)
+            del loaded  # before its weights come again
+            loaded = _load_corrected(folder, config)
+    return loaded
+
+
+def _load_corrected(folder: ModelFolder, config: EngineConfig) -> Loaded:
     model = load_weights(folder, config)
-    if blas and not lay_out(model, Record(cache_folder()), describe_blas(blas), blas_threads(blas)):
-        logger.warning("%s: mlx-lm's code does not bear weights that lie otherwise: kept as they come", folder.path)
-        model = load_weights(folder, config)
-    return model
+    why_apart = correct(model)
+    return Loaded(model, Reference(model), why_apart)
+
+
+def find_bearing(loaded: Loaded, verdicts: Verdicts, *, warm_up: bool) -> Bearing:
+    """How a model bears rows beside each other: as an earlier load has found out, or by a trial.
+
+    With ``warm_up`` it is called once in any case: a GPU compiles its kernels then, and not at the first request.
+    """
+    about = ("rows", loaded.why_apart, _kinds(loaded.model))
+    if (known := Bearing.read(verdicts.find(about))) is not None:
+        if warm_up:
+            mx.eval(loaded.reference.logits)
+        return known
+    bearing = try_out(loaded.model, loaded.why_apart, loaded.reference)
+    verdicts.keep(about, asdict(bearing))
+    return bearing
+
+
+def _kinds(model: Module) -> str:
+    """A digest of the parameters' names, shapes and types: one folder may be computed with in several precisions."""
+    arrays = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
+    described = "".join(f"{name} {array.shape} {array.dtype}\n" for name, array in arrays)
+    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 
 def _fits_dense(model: Module, config: EngineConfig) -> bool:

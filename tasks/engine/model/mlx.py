@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
@@ -13,10 +14,16 @@ from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.batch import Batch
-from tasks.engine.model.corrections import correct
-from tasks.engine.model.loading import accelerator, bound_memory, clear_errors, load_laid_out, open_folder
+from tasks.engine.model.loading import (
+    accelerator,
+    bound_memory,
+    clear_errors,
+    find_bearing,
+    load_laid_out,
+    open_folder,
+)
 from tasks.engine.model.measure import measure_cache
-from tasks.engine.model.selftest import try_out
+from tasks.engine.model.verdicts import Verdicts
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens
 from tasks.engine.text.detokenizer import token_text
@@ -25,6 +32,8 @@ from tasks.engine.text.template import ChatTemplate
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import InvalidRequest
 from tasks.messages.memory import margin_bytes
+from worker_config.cache import cache_folder
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.model.loading import Progress
+    from tasks.engine.model.selftest import Bearing
     from tasks.engine.sequence import Request
     from tasks.engine.text.assembler import TextAssembler
     from tasks.messages.engine import EngineConfig, Submit
@@ -60,16 +70,27 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
         OutOfMemory: the weights alone are over the budget.
     """
     folder = folder or open_folder(config, progress)
-    with clear_errors(folder):
-        model = load_laid_out(folder, config, blas)
-        tokenizer = load_tokenizer(
+    # The weights keep one core busy, and its tokenizer another.
+    with clear_errors(folder), ThreadPoolExecutor(1, "tokenizer") as aside:
+        tokenizer = aside.submit(
+            load_tokenizer,
             folder.path,
             trust_remote_code=config.trust_remote_code,
             ends=folder.generation.ends,
             template=folder.template.text if folder.template is not None else None,
         )
+        verdicts = Verdicts(None if current_settings().try_each_load else cache_folder(), folder, blas)
+        loaded = load_laid_out(folder, config, blas, verdicts)
+        tokenizer.result()
         progress(0.9, "trying it out")
-        return MlxBackend(config, model, tokenizer, folder, blas)
+        return MlxBackend(
+            config,
+            loaded.model,
+            tokenizer.result(),
+            folder,
+            blas,
+            find_bearing(loaded, verdicts, warm_up=accelerator() != "cpu"),
+        )
 
 
 class MlxBackend:
@@ -82,6 +103,7 @@ class MlxBackend:
         tokenizer: TokenizerWrapper,
         folder: ModelFolder,
         blas: str,
+        bearing: Bearing,
     ) -> None:
         source = folder.template.text if folder.template is not None else ""
         self._tokenizer = tokenizer
@@ -89,8 +111,6 @@ class MlxBackend:
         self._answers = Answers(tokenizer, source)
         control = ControlTokens(tokenizer, source, self._answers.format.names)
         self._prompts = PromptEncoder(tokenizer, template, control, folder.context_tokens)
-        # The first steps of all compile kernels, too: not at the cost of the first request.
-        bearing = try_out(model, correct(model))
         self._vocabulary_tokens = bearing.vocabulary_tokens
         width, marks = bearing.vocabulary_tokens, self._answers.marks
         self._compiler = Compiler(lambda: Tokens(tokenizer, width, marks))

@@ -3,7 +3,8 @@
 A padded row may see its padding (recurrent states, windows), its neighbours' masks (attention that is computed by hand) or
 their positions; the answers are then wrong without an error, or a step raises. So a few rows go through the real batch, and
 their logits are compared with those of one row alone. All rows are beginnings of one sequence and are made to continue along
-it, so that one call for that sequence gives every logit to compare with. docs/models.md says what was found for which model.
+it, so that one call for that sequence (:mod:`tasks.engine.model.reference`) gives every logit to compare with.
+docs/models.md says what was found for which model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -20,11 +21,12 @@ from mlx_lm.models.cache import make_prompt_cache
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model import slots
 from tasks.engine.model.batch import Batch
+from tasks.engine.model.reference import SEQUENCE_TOKENS, Reference
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlx.nn.layers.base import Module
 
@@ -40,7 +42,6 @@ ROWS = ((9, 4, 1, 1),)
 #: Where a state is kept of the last few tokens, rows join others whose prompts are too short to fill it; this takes two steps
 #: more, for the few models that have one.
 ROWS_WITH_STATE = ((9, 4), (2, 1))
-SEQUENCE_TOKENS = 13
 #: A difference of logits, as a share of their own deviation, that rounding explains in single precision, and in 16 bits.
 ROUNDING, ROUNDING_16 = 2e-3, 0.03
 #: Where a difference is larger, how many times that of two right ways to compute one row it may be. Experts that are chosen
@@ -62,18 +63,32 @@ class Bearing:
     vocabulary_tokens: int
     slots: bool = False
 
+    @classmethod
+    def read(cls, written: Mapping[str, Any] | None) -> Bearing | None:
+        """What :func:`dataclasses.asdict` made of one; ``None`` for anything else."""
+        match written:
+            case {
+                "batching": "padded" | "equal" | "apart" as batching,
+                "why": str(why),
+                "vocabulary_tokens": int(tokens),
+                "slots": bool(slots_),
+            } if tokens > 0:
+                return cls(batching, why, tokens, slots_)
+        return None
 
-def try_out(model: Module, why_apart: str = "") -> Bearing:
+
+def try_out(model: Module, why_apart: str = "", reference: Reference | None = None) -> Bearing:
     """Find the quickest way to serve this model that computes what it computes for a row alone.
 
     Args:
         model: a model of mlx-lm.
         why_apart: why its rows have to be computed one by one, where short ones do not show it.
+        reference: what it computes for a row alone, where that is known.
 
     Raises:
         Exception: whatever the model raises for a row alone, and what means that memory ran out.
     """
-    trial = _Trial(model)
+    trial = _Trial(model, reference or Reference(model))
     why = why_apart or ("" if trial.can_merge else "its caches cannot be joined")
     ways: list[tuple[Batching, bool]] = [] if why else [("padded", False), ("equal", False)]
     if ways and trial.fits_slots:
@@ -97,18 +112,14 @@ def try_out(model: Module, why_apart: str = "") -> Bearing:
 class _Trial:
     """Rows of a model in a batch, beside the logits of their sequence alone."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Module, reference: Reference) -> None:
         self._model = model
-        width = model(mx.zeros((1, 1), mx.int32), cache=make_prompt_cache(model)).shape[-1]  # computes nothing
-        self.vocabulary_tokens = int(width)
+        self.vocabulary_tokens = reference.vocabulary_tokens
         cache = make_prompt_cache(model)
         self.can_merge = all(hasattr(layer, "merge") for layer in cache)
         self.fits_slots = slots.fit(cache)
         self._has_state = not all(hasattr(layer, "keys") for layer in cache)
-        self._sequence = [(7919 * n + 31) % self.vocabulary_tokens for n in range(SEQUENCE_TOKENS)]
-        alone = model(mx.array([self._sequence]), cache=make_prompt_cache(model))
-        self._alone = alone[0].astype(mx.float32)
-        mx.eval(self._alone)
+        self._sequence, self._alone = reference.sequence, reference.logits
         arrays = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
         self._halved = any(array.dtype in (mx.float16, mx.bfloat16) for _, array in arrays)
 

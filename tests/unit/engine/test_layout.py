@@ -17,6 +17,7 @@ from tasks.engine.model.layout.gated import GatedLayer
 from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, PanelEmbedding, PanelLinear, Panels, put_into_panels
 from tasks.engine.model.layout.record import ROWS, Measured, Record
 from tasks.engine.model.layout.trial import best, choose
+from tasks.engine.model.reference import Reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +77,7 @@ def test_a_model_computes_the_same_with_as_many_bytes(tied: bool) -> None:
     model = small(tied=tied)
     expected, held = logits(model), sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     mx.eval(expected)
-    assert apply(model, {"layers": PANELS}, Lanes(2))
+    assert apply(model, {"layers": PANELS}, Lanes(2), Reference(model))
     assert mx.allclose(logits(model), expected, atol=1e-4).item()
     assert sum(array.nbytes for _, array in tree_flatten(model.parameters())) == held
     kinds = [type(module) for _, module in model.named_modules()]
@@ -89,7 +90,7 @@ def test_other_architectures_bear_it(name: str) -> None:
     """Layers with biases, experts, states, latent attention: what can lie in panels does, and the logits are the same."""
     model = build(name)
     model.set_dtype(mx.float32)
-    assert apply(model, {"layers": Layout(8, TWO)}, Lanes(2))
+    assert apply(model, {"layers": Layout(8, TWO)}, Lanes(2), Reference(model))
     assert any(isinstance(module, PanelLinear) for _, module in model.named_modules())
 
 
@@ -98,7 +99,7 @@ def test_a_quantised_model_stays_as_it_is() -> None:
     model = small()
     nn.quantize(model, group_size=32)
     before = logits(model)
-    assert apply(model, {"layers": PANELS}, Lanes(1))
+    assert apply(model, {"layers": PANELS}, Lanes(1), Reference(model))
     assert not any(isinstance(module, PanelLinear | PanelEmbedding) for _, module in model.named_modules())
     assert mx.array_equal(logits(model), before).item()
 
@@ -118,7 +119,7 @@ def test_code_that_does_not_bear_it_is_noticed() -> None:
     head = Peculiar(1, 1)
     head.inner = model.lm_head
     model.lm_head = head
-    assert not apply(model, {"layers": PANELS}, Lanes(1))
+    assert not apply(model, {"layers": PANELS}, Lanes(1), Reference(model))
 
 
 def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     model = small(hidden_size=512, intermediate_size=512, vocab_size=32768, num_hidden_layers=1)
     expected = logits(model)
     mx.eval(expected)
-    assert lay_out(model, record, MACHINE, 2)
+    assert lay_out(model, record, MACHINE, 2, Reference(model))
     assert mx.allclose(logits(model), expected, atol=1e-3).item()
     assert model.model.embed_tokens.panels.shape == (1, 512, 32768)
     assert model.layers[0].mlp.up_proj.panels.shape == (8, 512, 64)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.messages.encoding import to_json
+from tasks.engine.model.kept import KeptFile
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-logger = logging.getLogger(__name__)
 
 FILE = "layouts-1.json"
 #: The numbers of rows that products are measured with.
@@ -52,16 +48,16 @@ class Measured:
 
 
 class Record:
-    """The file, in a folder for caches. Damaged or missing, it is empty; where it cannot be written, nothing is kept."""
+    """The file, in a folder for caches."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self._file = KeptFile(folder / FILE)
 
     def all(self) -> list[Measured]:
         """What was measured, the latest last."""
         try:
-            return [_measured(entry) for entry in json.loads(self._path.read_text())]
-        except (OSError, ValueError, TypeError, KeyError):
+            return [_measured(entry) for entry in self._file.read()]
+        except (TypeError, KeyError):
             return []
 
     def find(self, machine: str, kind: str, load: float) -> Measured | None:
@@ -75,13 +71,7 @@ class Record:
     def add(self, measured: Measured) -> None:
         """Keep it, in place of an earlier one."""
         others = [entry for entry in self.all() if (entry.machine, entry.kind) != (measured.machine, measured.kind)]
-        scratch = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(to_json([asdict(entry) for entry in [*others, measured]], indent=1))
-            scratch.replace(self._path)
-        except OSError as error:
-            logger.debug("%s cannot be written: %s", self._path, error)
+        self._file.write([asdict(entry) for entry in [*others, measured]])
 
 
 def _measured(entry: dict[str, Any]) -> Measured:
