@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from celery.bin.base import CeleryCommand
 
+from tasks.cli.flow import Flow
+from tasks.cli.overview.terminal import terminal_width
 from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.names import GENERATE
@@ -69,19 +71,25 @@ def ask(
 
 def _print_answer(result: GenerateResult, timeout: float | None) -> Chunk:
     """Print the chunks' text; what the model thinks goes to standard error. Returns the last chunk."""
-    kind, begun = "", Event()
+    kind, begun, flow = "", Event(), Flow(terminal_width())
     if sys.stderr.isatty():
         Thread(target=_say_where, args=(result, begun), daemon=True).start()
     for chunk in result.stream(timeout=timeout, cancel_on_close=True):
         begun.set()
         if chunk.text:
             if kind and chunk.kind != kind:
-                click.echo("\n", err=chunk.kind != "content")
+                _print(flow.end() + "\n\n", kind)
+                flow = Flow(terminal_width())
             kind = chunk.kind
-            thinks = kind != "content"
-            click.secho(chunk.text, nl=False, err=thinks, dim=thinks)
+            _print(flow.add(chunk.text), kind)
+    _print(flow.end(), kind)
     click.echo()
     return chunk
+
+
+def _print(text: str, kind: str) -> None:
+    thinks = kind not in ("", "content")
+    click.secho(text, nl=False, err=thinks, dim=thinks)
 
 
 def _say_where(result: GenerateResult, done: Event) -> None:
