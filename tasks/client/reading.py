@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.result_watch import LOST_AFTER_S, unknown
 from tasks.client.chunks import Chunk, call_chunk, changed
 from tasks.client.journal_watch import Quiet
+from tasks.client.said import Said
 from tasks.errors import AnswerChanged, Cancelled, GenerationError, StreamTimeout, UnknownRequest, error_for
 from tasks.messages.journal import Error
 
@@ -58,7 +60,7 @@ class Reading:
         self._timeout, self._idle_timeout = timeout, idle_timeout
         self._began_at = self._waiting_since = self._chunk_at = time.monotonic()
         self._has_passed = False
-        self._said: dict[Voice, list[str]] = {}
+        self._said: defaultdict[Voice, Said] = defaultdict(Said)
         self._next_index = 0
         self._state = ""
         self._problem = ""
@@ -166,7 +168,8 @@ class Reading:
                 yield call_chunk(number, call, self._next_index, said)
 
     def _said_of(self, kind: str, call: int | None = None) -> str:
-        return "".join(self._said.get((kind, call), ()))
+        said = self._said.get((kind, call))
+        return "" if said is None else str(said)
 
     def _note_absence(self, *, absent: bool, known: bool | None) -> None:
         self._was_known = self._was_known or bool(known)
@@ -205,7 +208,7 @@ class Reading:
         self._problem, self._has_passed = "", True
         self._chunk_at = time.monotonic()
         call = chunk.tool_call["index"] if chunk.tool_call is not None else None
-        self._said.setdefault((chunk.kind, call), []).append(chunk.text)
+        self._said[chunk.kind, call].add(chunk.text)
         self._next_index = chunk.index + len(chunk.ids)
         self.is_over = chunk.finish_reason is not None
         return chunk

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse
 from tasks.errors import Cancelled, GenerationError
 from tasks.gateway import frames
 from tasks.gateway.client import Client, ClientGone, GatewayCloses
-from tasks.gateway.following import Following
+from tasks.gateway.outermost import STREAM
 from tasks.gateway.pieces import Finish
 from tasks.gateway.refusal import Refusal, refusal_of
 from tasks.gateway.shape import shape_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tasks.gateway.background import Background
     from tasks.gateway.closing import Closing
     from tasks.gateway.desk import Desk, Ticket
+    from tasks.gateway.following import Following
     from tasks.gateway.metrics import Metrics
     from tasks.gateway.pieces import Piece
     from tasks.gateway.shape import Shape
@@ -61,10 +63,10 @@ class Service:
 
         A client that leaves may come back within ``grace_s``.
         """
-        async with Client(receive, self.closing) as client, Following(ticket.results, client.stirred, after) as found:
+        async with Client(receive, self.closing) as client:
             self.desk.open.add(ticket)
             try:
-                with self.metrics.open_answer():
+                with self.metrics.open_answer(), self.desk.follow(ticket, client.stirred, after) as found:
                     yield client, found
             except (GatewayCloses, asyncio.CancelledError):  # the server cancels what has not ended in time
                 self.desk.open.discard(ticket)
@@ -141,6 +143,10 @@ class EventStream:
         self._has_said = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave all of it to the outermost application: :class:`tasks.gateway.outermost.Outermost`."""
+        scope[STREAM] = partial(self.send_all, scope, receive, send)
+
+    async def send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         try:
             async with self._service.following(

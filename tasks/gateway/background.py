@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError
-from tasks.gateway.following import Following
+from tasks.gateway.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,9 +42,9 @@ class Background:
         task.add_done_callback(self._tasks.discard)
 
     async def _follow(self, ticket: Ticket, grace_s: float | None = None) -> None:
-        stirred = asyncio.Event()
+        stirred = Bell()
         self._desk.open.add(ticket)
-        async with Following(ticket.results, stirred) as following:
+        with self._desk.follow(ticket, stirred) as following:
             try:
                 async with asyncio.timeout(grace_s):
                     while not following.is_over:

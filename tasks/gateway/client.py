@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from tasks.gateway.bell import Bell
+
 if TYPE_CHECKING:
     from starlette.types import Receive
 
@@ -32,8 +34,8 @@ class Client:
         self._receive = receive
         self._closing = closing
         self._is_gone = False
-        #: Set when there is something to look at: news of the answer, or the end of the client or of the gateway.
-        self.stirred = asyncio.Event()
+        #: Rung when there is something to look at: news of the answer, or the end of the client or of the gateway.
+        self.stirred = Bell()
 
     async def __aenter__(self) -> Self:
         self._listener = asyncio.create_task(self._listen())
@@ -54,13 +56,9 @@ class Client:
             GatewayCloses: the gateway was told to stop.
         """
         self._require_both_ends()
-        try:
-            async with asyncio.timeout(patience_s):
-                await self.stirred.wait()
-        except TimeoutError:
-            return False
+        has_news = await self.stirred.wait(patience_s)
         self._require_both_ends()
-        return True
+        return has_news
 
     def _require_both_ends(self) -> None:
         if self._is_gone:
@@ -72,4 +70,4 @@ class Client:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._is_gone = True
-        self.stirred.set()
+        self.stirred.ring()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
+    from tasks.gateway.bell import Bell
 
 
 class Closing:
@@ -13,20 +13,20 @@ class Closing:
 
     def __init__(self) -> None:
         self.has_begun = False
-        self._listeners: set[asyncio.Event] = set()
+        self._listeners: set[Bell] = set()
 
-    def add(self, listener: asyncio.Event) -> None:
-        """Have this event be set when the end begins."""
+    def add(self, listener: Bell) -> None:
+        """Ring this bell when the end begins."""
         self._listeners.add(listener)
         if self.has_begun:
-            listener.set()
+            listener.ring()
 
-    def remove(self, listener: asyncio.Event) -> None:
-        """Forget the event."""
+    def remove(self, listener: Bell) -> None:
+        """Forget the bell."""
         self._listeners.discard(listener)
 
     def begin(self) -> None:
         """The gateway was told to stop."""
         self.has_begun = True
         for listener in self._listeners:
-            listener.set()
+            listener.ring()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from celery import group
 
+from tasks.client.mailbox import Mailbox
 from tasks.errors import GenerationError
+from tasks.gateway.following import Following
 from tasks.gateway.limits import headers_of, refuse_exceeded
 from tasks.gateway.record import Record
 from tasks.gateway.refusal import Refusal
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.client.status import RequestStatus
     from tasks.embed import EmbedTask
     from tasks.gateway.access_key import AccessKey
+    from tasks.gateway.bell import Bell
     from tasks.gateway.order import Order
     from tasks.gateway.pieces import Choice
     from tasks.gateway.store import Store
@@ -62,6 +65,7 @@ class Desk:
         self._generate = generate
         self._embed = embed
         self._store = store
+        self._mailbox = Mailbox()
         #: The answers that are being given.
         self.open: set[Ticket] = set()
 
@@ -121,6 +125,10 @@ class Desk:
         """
         found = await self.find(request_id, key)
         return replace(found, reader=await asyncio.to_thread(self._store.add_reader, request_id))
+
+    def follow(self, ticket: Ticket, stirred: Bell, after: Sequence[int] = ()) -> Following:
+        """Read a request's answer behind what its reader has of each choice; whenever there is news, the bell rings."""
+        return Following(ticket.results, stirred, self._mailbox, after)
 
     async def is_read_elsewhere(self, ticket: Ticket) -> bool:
         """Whether somebody has gone on with a stream since this ticket's reader."""

@@ -53,7 +53,7 @@ async def answer_vectors(service: Service, ticket: Ticket, receive: Receive) -> 
     try:
         async with Client(receive, service.closing) as client:
             service.desk.open.add(ticket)
-            waiting.add_done_callback(lambda _: client.stirred.set())
+            waiting.add_done_callback(lambda _: client.stirred.ring())
             with service.metrics.open_answer():
                 await _wait(client, waiting, service.wait_s)
                 answer = waiting.result()

@@ -2,52 +2,59 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from tasks.client.callback_reader import CallbackReader
 from tasks.errors import GenerationError
 from tasks.gateway.pieces import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.client.chunks import Chunk
+    from tasks.client.mailbox import Mailbox
     from tasks.client.result import GenerateResult
+    from tasks.gateway.bell import Bell
     from tasks.gateway.pieces import Finish, Piece
 
 
 class Following:
-    """Reads the journals of some requests until all have ended; an asynchronous context manager, which leaves them running.
+    """Reads the journals of some requests until all have ended; a context manager, which leaves them running.
 
     Args:
         results: one for each choice.
-        stirred: is set whenever there is news; others may set it too.
+        stirred: is rung whenever there is news; others may ring it too.
+        mailbox: brings the news to the event loop.
         after: how much of each the client has.
     """
 
-    def __init__(self, results: Sequence[GenerateResult], stirred: asyncio.Event, after: Sequence[int] = ()) -> None:
+    def __init__(
+        self, results: Sequence[GenerateResult], stirred: Bell, mailbox: Mailbox, after: Sequence[int] = ()
+    ) -> None:
         self.choices = [Choice(number, after[number] if number < len(after) else 0) for number in range(len(results))]
         self._results = results
-        self._news: deque[Piece | Finish | GenerationError] = deque()
+        self._news: list[Piece | Finish] = []
+        self._error: GenerationError | None = None
         self._stirred = stirred
-        self._readers: list[asyncio.Task[None]] = []
+        self._mailbox = mailbox
+        self._readers: list[CallbackReader] = []
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._readers = [
-            asyncio.create_task(self._read(result, choice))
+            CallbackReader(result, partial(self._take, choice), partial(self._fail, choice), self._mailbox)
             for result, choice in zip(self._results, self.choices, strict=True)
         ]
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+            reader.close()
 
     @property
     def is_over(self) -> bool:
         """Whether every choice has ended, and all of it was taken."""
-        return not self._news and all(choice.finish is not None for choice in self.choices)
+        return not self._news and self._error is None and all(choice.finish is not None for choice in self.choices)
 
     @property
     def is_running(self) -> bool:
@@ -55,34 +62,27 @@ class Following:
         return any(choice.finish is None and not choice.has_failed for choice in self.choices)
 
     def take(self) -> list[Piece | Finish]:
-        """All news so far.
+        """All news so far. What came before an error comes first; the bell rings on for the error.
 
         Raises:
             GenerationError: a choice has failed.
         """
-        self._stirred.clear()
-        taken: list[Piece | Finish] = []
-        while self._news:
-            if isinstance(self._news[0], GenerationError):
-                if taken:  # the text that came before it first
-                    self._stirred.set()
-                    return taken
-                raise self._news[0]
-            taken.append(self._news.popleft())  # type: ignore[arg-type]
+        taken, self._news = self._news, []
+        if not taken and self._error is not None:
+            raise self._error
+        if self._error is None:
+            self._stirred.clear()
         return taken
 
-    async def _read(self, result: GenerateResult, choice: Choice) -> None:
-        try:
-            async for chunk in result.astream():
-                self._put(choice.take(chunk))
-        except GenerationError as error:
-            choice.has_failed = True
-            self._put([error])
-        except Exception as error:  # noqa: BLE001 -- whatever Celery has stored of a task that failed
-            choice.has_failed = True
-            self._put([GenerationError(f"{type(error).__name__}: {error}")])
+    def _take(self, choice: Choice, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._news += choice.take(chunk)
+        if self._news:
+            self._stirred.ring()
 
-    def _put(self, news: Sequence[Piece | Finish | GenerationError]) -> None:
-        self._news.extend(news)
-        if news:
-            self._stirred.set()
+    def _fail(self, choice: Choice, error: Exception) -> None:
+        choice.has_failed = True
+        known = isinstance(error, GenerationError)
+        failed = error if known else GenerationError(f"{type(error).__name__}: {error}")
+        self._error = self._error or failed  # type: ignore[assignment]
+        self._stirred.ring()

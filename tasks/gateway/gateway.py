@@ -13,11 +13,11 @@ from tasks.gateway.batches.bulk import make_bulk
 from tasks.gateway.closing import Closing
 from tasks.gateway.desk import Desk
 from tasks.gateway.metrics import Metrics
+from tasks.gateway.outermost import Outermost
 from tasks.gateway.store import Store
 
 if TYPE_CHECKING:
     import redis
-    from starlette.applications import Starlette
 
     from tasks.embed import EmbedTask
     from tasks.gateway.access import Doors
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Gateway:
     """An application and what ends it."""
 
-    application: Starlette
+    application: Outermost
     closing: Closing
 
 
@@ -42,4 +42,4 @@ def make_gateway(
     desk = Desk(generate, embed, store)
     service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
     bulk = make_bulk(generate.app, store, settings)
-    return Gateway(Application(service, access, bulk, client).starlette(doors.origins), closing)
+    return Gateway(Outermost(Application(service, access, bulk, client).starlette(doors.origins)), closing)

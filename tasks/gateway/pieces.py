@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.said import Said
 from tasks.messages.tools import Calls, delta
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Choice:
 
     def __init__(self, number: int, after: int = 0) -> None:
         self.number = number
-        self._texts: dict[str, list[str]] = {}
+        self._texts: defaultdict[str, Said] = defaultdict(Said)
         self.calls = Calls()
         self.logprobs: list[dict[str, Any]] = []
         self.tokens = 0
@@ -63,7 +65,7 @@ class Choice:
 
     def text(self, kind: str) -> str:
         """All text of this kind so far."""
-        return "".join(self._texts.get(kind, ()))
+        return str(self._texts[kind])
 
     def take(self, chunk: Chunk) -> list[Piece | Finish]:
         """What a chunk says that the client has not got yet."""
@@ -83,7 +85,7 @@ class Choice:
         begin, self._place = self._place, self._place + len(chunk.text) + names
         if chunk.tool_call is not None:
             self.calls.add(chunk.tool_call)
-        self._texts.setdefault(chunk.kind, []).append(chunk.text)
+        self._texts[chunk.kind].add(chunk.text)
         logprobs = self._take_logprobs()
         seen = max(0, self._after - begin)
         unseen = chunk.text[max(0, seen - names) :]

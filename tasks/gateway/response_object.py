@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.said import Said
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,18 +34,18 @@ class OpenItem:
         self.is_text = kind not in _EVENTS
         self.is_closed = False
         self._id = f"{_PREFIXES.get(kind, 'msg')}_{response_id}_{number}"
-        self._texts: list[str] = []
+        self._said = Said()
         self._logprobs: list[Mapping[str, Any]] = []
 
     def add(self, text: str, logprobs: Sequence[Mapping[str, Any]]) -> None:
         """Take what comes next."""
-        self._texts.append(text)
+        self._said.add(text)
         self._logprobs.extend(logprobs)
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return "".join(self._texts)
+        return str(self._said)
 
     @property
     def delta_type(self) -> str:

@@ -11,9 +11,8 @@ import uvicorn
 if TYPE_CHECKING:
     from types import FrameType
 
-    from starlette.applications import Starlette
-
     from tasks.gateway.closing import Closing
+    from tasks.gateway.outermost import Outermost
 
 #: Answers that do not end within this time after the gateway was told to stop are cut.
 STOP_S = 10
@@ -32,7 +31,7 @@ class Server(uvicorn.Server):
         certificate: the files of TLS's certificate and key; empty without TLS.
     """
 
-    def __init__(self, application: Starlette, closing: Closing, certificate: tuple[str, str]) -> None:
+    def __init__(self, application: Outermost, closing: Closing, certificate: tuple[str, str]) -> None:
         self._closing = closing
         certfile, keyfile = certificate
         super().__init__(
