@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from tasks.gateway.refusal import Refusal, refusal_of
 from tasks.gateway.shape import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from tasks.gateway.metrics import Metrics
     from tasks.gateway.pieces import Piece
     from tasks.gateway.shape import Shape
+
+    #: Passes an answer on as it comes.
+    Give = Callable[[Client, Following], Awaitable[None]]
 
 #: What fails within this time is answered with a status of its own; then the stream begins, with nothing to say yet.
 HEAD_S = 0.5
@@ -55,19 +57,18 @@ class Service:
     wait_s: float
     grace_s: float
 
-    @asynccontextmanager
-    async def following(
-        self, ticket: Ticket, receive: Receive, after: Sequence[int] = (), *, grace_s: float = 0.0
-    ) -> AsyncIterator[tuple[Client, Following]]:
-        """Read an answer for a client. Whatever ends that early cancels the request, unless the gateway stops.
+    async def give(
+        self, ticket: Ticket, receive: Receive, give: Give, after: Sequence[int] = (), *, grace_s: float = 0.0
+    ) -> Following:
+        """Have ``give`` pass an answer on to a client. Whatever ends that early cancels the request, unless the gateway stops.
 
         A client that leaves may come back within ``grace_s``.
         """
         async with Client(receive, self.closing) as client:
             self.desk.open.add(ticket)
             try:
-                with self.metrics.open_answer(), self.desk.follow(ticket, client.stirred, after) as found:
-                    yield client, found
+                with self.metrics.open_answer, self.desk.follow(ticket, client.stirred, after) as found:
+                    await give(client, found)
             except (GatewayCloses, asyncio.CancelledError):  # the server cancels what has not ended in time
                 self.desk.open.discard(ticket)
                 raise
@@ -82,6 +83,7 @@ class Service:
                     await self.desk.close(ticket, found.choices)
                 raise
             await self.desk.close(ticket, found.choices)
+            return found
 
 
 async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Response:
@@ -94,21 +96,24 @@ async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Re
     """
     until = time.monotonic() + service.wait_s
     shape = shape_of(ticket.record)
+
+    async def gather(client: Client, following: Following) -> None:
+        while not following.is_over:
+            if not await client.wait(until - time.monotonic()):
+                # The client's own patience is near its end, and it would send the request once more.
+                raise Refusal(
+                    504,
+                    f"no whole answer within {service.wait_s:g} s: use stream=true, or fewer max_tokens",
+                    "timeout",
+                    should_retry=False,
+                )
+            news = refuse_cancelled(following.take())
+            service.metrics.count(news)
+            for said in news:
+                shape.note(said)
+
     try:
-        async with service.following(ticket, receive) as (client, following):
-            while not following.is_over:
-                if not await client.wait(until - time.monotonic()):
-                    # The client's own patience is near its end, and it would send the request once more.
-                    raise Refusal(
-                        504,
-                        f"no whole answer within {service.wait_s:g} s: use stream=true, or fewer max_tokens",
-                        "timeout",
-                        should_retry=False,
-                    )
-                news = refuse_cancelled(following.take())
-                service.metrics.count(news)
-                for said in news:
-                    shape.note(said)
+        following = await service.give(ticket, receive, gather)
     except GatewayCloses:
         await service.desk.cancel(ticket)
         raise Refusal(503, "this gateway stops: send the request again", "gateway_closing", retry_after_s=1) from None
@@ -149,10 +154,9 @@ class EventStream:
     async def send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all of it."""
         try:
-            async with self._service.following(
-                self._ticket, receive, self._shape.reads_from, grace_s=self._service.grace_s
-            ) as (client, following):
-                await self._stream(client, following, send)
+            give = partial(self._stream, send)
+            after, grace_s = self._shape.reads_from, self._service.grace_s
+            await self._service.give(self._ticket, receive, give, after, grace_s=grace_s)
         except ClientGone:
             return
         except GatewayCloses:
@@ -161,7 +165,7 @@ class EventStream:
         except GenerationError as error:
             await self._fail(refusal_of(error), scope, receive, send)
 
-    async def _stream(self, client: Client, following: Following, send: Send) -> None:
+    async def _stream(self, send: Send, client: Client, following: Following) -> None:
         patience_s = HEAD_S
         while not following.is_over:
             if await client.wait(patience_s):

@@ -147,7 +147,7 @@ class Desk:
     async def position(self, ticket: Ticket) -> Position | None:
         """Where a request waits; the first of its choices, if there are several."""
         try:
-            return await asyncio.to_thread(ticket.results[0].position)
+            return await asyncio.to_thread(self._store.position, ticket.record.id)
         except GenerationError:
             return None
 

@@ -54,7 +54,7 @@ async def answer_vectors(service: Service, ticket: Ticket, receive: Receive) -> 
         async with Client(receive, service.closing) as client:
             service.desk.open.add(ticket)
             waiting.add_done_callback(lambda _: client.stirred.ring())
-            with service.metrics.open_answer():
+            with service.metrics.open_answer:
                 await _wait(client, waiting, service.wait_s)
                 answer = waiting.result()
     except BaseException as error:

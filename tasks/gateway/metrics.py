@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tasks.cli.exporter.exposition import Exposition, Metric, labels
 from tasks.gateway.pieces import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from tasks.gateway.pieces import Finish
 
@@ -22,22 +21,28 @@ METRICS = (
 )
 
 
+class _Open:
+    """How many are within its block."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
 class Metrics:
     """One gateway's counters. Used on the event loop's thread."""
 
     def __init__(self) -> None:
         self._answered: dict[tuple[str, int], int] = {}
         self._refused: dict[int, int] = {}
-        self._open = self._pieces = self._resent = 0
-
-    @contextmanager
-    def open_answer(self) -> Iterator[None]:
-        """While an answer is being given."""
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
+        self._pieces = self._resent = 0
+        #: Entered while an answer is being given.
+        self.open_answer = _Open()
 
     def answer(self, endpoint: str, status: int) -> None:
         """Count a request that was answered, or whose stream has begun."""
@@ -62,7 +67,7 @@ class Metrics:
             found.add("gateway_requests_total", count, labels(endpoint=endpoint, status=status))
         for status, count in self._refused.items():
             found.add("gateway_refusals_total", count, labels(status=status))
-        found.add("gateway_open_answers", self._open)
+        found.add("gateway_open_answers", self.open_answer.count)
         found.add("gateway_pieces_total", self._pieces)
         found.add("gateway_resent_total", self._resent)
         return found.encode()

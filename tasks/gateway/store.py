@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.limits import position
 from tasks.gateway import scripts
 from tasks.gateway.access_key import AccessKey, digest_of
 from tasks.gateway.record import Record
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import redis
+
+    from tasks.broker.limits import Position
 
 ADMIT = Script(scripts.source("admit"))
 SETTLE = Script(scripts.source("settle"))
@@ -148,6 +151,14 @@ class Store:
         with translated(f"request {request_id}"):
             count: Any = self._client.hget(keys.gateway_request(request_id), "readers")
         return int(count or 0)
+
+    def position(self, request_id: str) -> Position | None:
+        """Where a request waits, over a connection that all requests share; ``None`` once it waits no more.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        return position(self._client, request_id)
 
     def key(self, secret: str) -> AccessKey | None:
         """The record of a key; ``None`` if nobody made it, or it was revoked.
