@@ -91,14 +91,9 @@ class GenerateTask(Task):
         Raises:
             InvalidRequest: a value is no data, or nested too deeply.
         """
-        from tasks.client.explain import shown_name
-        from tasks.client.plain import plain
-        from tasks.client.structure import as_response_format
+        from tasks.client.parameters import plain_field
 
-        given = {**(kwargs or {})}
-        if "response_format" in given:
-            given["response_format"] = as_response_format(given["response_format"])
-        values = {name: plain(value, shown_name(name)) for name, value in given.items()}
+        values = {name: plain_field(str(name), value) for name, value in (kwargs or {}).items()}
         return super().signature(args, values, *more, **options)
 
     subtask = signature
@@ -279,9 +274,13 @@ class GenerateTask(Task):
 
 
 def _model_of(values: dict[str, Any] | None) -> Any:
-    """The pydantic model that a request has as its ``response_format``, if that is what it has."""
+    """The type that a request has as its ``response_format``, if that is what it has."""
     asked = (values or {}).get("response_format")
-    return asked if isinstance(asked, type) else None
+    if asked is None or isinstance(asked, dict):
+        return None
+    from tasks.client.answer_type import is_type
+
+    return asked if is_type(asked) else None
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:

@@ -29,6 +29,10 @@ _MESSAGE_HINTS = {
     "tool_calls": 'send a list of {"id": …, "type": "function", "function": {"name": …, "arguments": …}}',
     "function": 'send {"name": …, "arguments": …}',
     "arguments": "send a JSON object, as text or as a dictionary",
+    "tool_call_id": "send the id of the call, as text; several results are several messages",
+    "id": "send the call's id, as text",
+    "name": "send a name, as text",
+    "reasoning_content": "send text",
 }
 
 

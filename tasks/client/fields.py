@@ -31,6 +31,27 @@ def no_number(value: Any) -> Any:
     return value
 
 
+def size_bytes(value: Any, about: str) -> int:
+    """The length of a value's JSON in UTF-8.
+
+    Args:
+        value: plain data.
+        about: begins the error: the value's name.
+
+    Raises:
+        PydanticCustomError: it is no JSON that can be sent.
+    """
+    try:
+        return len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise PydanticCustomError("json", f"{about} has {half!r}, one half of a character; send whole text") from None
+    except ValueError:
+        raise PydanticCustomError(
+            "json", f"{about} has a number that is none; JSON has no NaN and no infinity, so leave it out"
+        ) from None
+
+
 def small_json(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what is too large to be carried along, or no JSON."""
     try:

@@ -256,7 +256,7 @@ class ParameterValues(TypedDict, total=False):
     tool_choice: str | dict[str, Any]
     parallel_tool_calls: bool
     allow_control_tokens: bool
-    response_format: type | dict[str, Any]
+    response_format: Any
     regex: str
     choice: list[str]
     grammar: str
@@ -273,7 +273,7 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidRequest: a value is no data, or nested too deeply.
     """
-    given = {str(name): _plain(str(name), value) for name, value in values.items() if not is_left_out(value)}
+    given = {str(name): plain_field(str(name), value) for name, value in values.items() if not is_left_out(value)}
     kept = without_neutral(given)
     if isinstance(kept.get("messages"), list):
         kept["messages"] = [tidied(message, f"messages[{n}]") for n, message in enumerate(kept["messages"])]
@@ -285,7 +285,12 @@ def is_left_out(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NotGiven", "Omit")
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain_field(name: str, value: Any) -> Any:
+    """A field's value as it is sent; a type as ``response_format`` is its schema.
+
+    Raises:
+        InvalidRequest: it is no data, or nested too deeply.
+    """
     try:
         return plain(as_response_format(value) if name == "response_format" else value, shown_name(name))
     except InvalidRequest as error:

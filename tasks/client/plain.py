@@ -125,6 +125,8 @@ def _instead(value: Any) -> str:
     kind = type(value).__name__
     if isinstance(value, bytes | bytearray | memoryview):
         return f"bytes ({kind}) are not text: use .decode()"
+    if isinstance(value, type):
+        return f"the class {value.__name__} is no data: use a value, or .model_json_schema() of it"
     if isinstance(value, set | frozenset):
         return f"a {kind} has no order: use a list"
     if hasattr(value, "__next__") or hasattr(value, "__aiter__"):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.client.answer_type import is_type, name_of, schema_of
+from tasks.client.fields import size_bytes
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_compact_json
@@ -108,29 +110,28 @@ def check_text(text: str) -> str:
     return text
 
 
-def _bounded(value: Any, what: str) -> None:
-    size = len(to_compact_json(value).encode(errors="surrogatepass"))
+def _bounded(value: Any, about: str) -> None:
+    size = size_bytes(value, f"the {about}")
     if size > MAX_CONSTRAINT_BYTES:
         raise PydanticCustomError(
-            "size", f"the {what} has {size} bytes; the limit is {MAX_CONSTRAINT_BYTES}: send less"
+            "size", f"the {about} has {size} bytes; the limit is {MAX_CONSTRAINT_BYTES}: send less"
         )
 
 
 def as_response_format(value: Any) -> Any:
-    """A pydantic model, or any class with ``model_json_schema``, as a ``response_format``; anything else as it is.
+    """A type, such as a pydantic model, as a ``response_format``; anything else as it is.
 
-    Of what the model's author did not say, an answer gets nothing: objects have no other properties.
+    Of what the type's author did not say, an answer gets nothing: objects have no other properties.
+
+    Raises:
+        InvalidRequest: no schema says what the type is, or the value is an instance of a model.
     """
-    if not isinstance(value, type):
-        return value
-    describe = getattr(value, "model_json_schema", None)
-    if describe is None:
-        raise InvalidRequest(
-            f"response_format={value.__name__}: a class that is no pydantic model; give a model, or "
-            '{"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
-        )
-    schema = _closed(describe())
-    return {"type": "json_schema", "json_schema": {"name": value.__name__, "schema": schema, "strict": True}}
+    if is_type(value):
+        schema = _closed(schema_of(value))
+        return {"type": "json_schema", "json_schema": {"name": name_of(value), "schema": schema, "strict": True}}
+    if hasattr(type(value), "model_json_schema") and not hasattr(value, "type"):  # OpenAI's own models have a type
+        raise InvalidRequest(f"response_format is an instance of {type(value).__name__}: give the class")
+    return value
 
 
 def _closed(schema: Any) -> Any:

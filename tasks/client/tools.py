@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from tasks.messages.encoding import to_compact_json
+from tasks.client.fields import size_bytes
 from tasks.messages.tools import Function, Tools
 
 MAX_TOOLS = 128
@@ -108,7 +108,7 @@ def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> Non
         raise PydanticCustomError(
             "tools", f"tool_choice names {choice.only!r:.80}, and tools has {known}: name one of them"
         )
-    size = len(to_compact_json([tool.model_dump() for tool in tools]).encode())
+    size = size_bytes([tool.model_dump() for tool in tools], "tools:")
     if size > MAX_TOOLS_BYTES:
         raise PydanticCustomError("tools", f"tools are {size} bytes as JSON; the limit is {MAX_TOOLS_BYTES}: send less")
 

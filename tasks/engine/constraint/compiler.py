@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
 
+from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
 from tasks.engine.constraint.lead import Lead
 from tasks.engine.constraint.schema import adjusted, as_object, faults
@@ -79,9 +81,9 @@ class Compiler:
 
     def _compile(self, constraint: Constraint | None, lead: Lead) -> Grammar:
         strict = constraint is None or constraint.strict
-        found = _faults(constraint)
-        if strict and (fault := next(found, None)):
-            raise InvalidRequest(f"response_format: {fault}")
+        found = list(islice(_faults(constraint), 1 if strict else None))
+        if strict and found:
+            raise InvalidRequest(f"response_format: {found[0]}")
         text = source(constraint, lead=lead, trims=self.tokens.trims)
         root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)
         # The first mask is the slowest. What it brings into the lexer's memory is there for the step, and what it costs is known.
@@ -89,7 +91,7 @@ class Compiler:
         tried.compute_bitmask()
         if tried.is_error():
             raise InvalidRequest(_refusal(constraint, tried))
-        return Grammar(root, () if strict else tuple(found), constraint)
+        return Grammar(root, tuple(found), constraint)
 
 
 def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:
@@ -98,10 +100,14 @@ def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:
         return f"thinking_budget: {said(tried)}; leave it out"
     # A schema is long, and its faults have places.
     value = f"={constraint.value!r:.100}" if constraint.kind in ("regex", "lark") else ""
-    return f"{FIELDS[constraint.kind]}{value}: {said(tried)}; {REMEDIES[constraint.kind]}"
+    about = said(tried, places=constraint.kind == "lark")
+    return f"{FIELDS[constraint.kind]}{value}: {about}; {REMEDIES[constraint.kind]}"
 
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:
-    if constraint is not None and constraint.kind == "json_schema":
-        schema = adjusted(json.loads(constraint.value))
-        yield from faults(as_object(schema), strict=constraint.strict)
+    if constraint is None or constraint.kind != "json_schema":
+        return
+    schema = as_object(adjusted(json.loads(constraint.value)))
+    yield from faults(schema, strict=constraint.strict)
+    if pointer := endless(schema):
+        raise InvalidRequest(f"response_format: {pointer}: {ENDLESS}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import llguidance
@@ -25,11 +26,29 @@ LIMITS = LLParserLimits(
 )
 
 
-def said(state: LLMatcher) -> str:
-    """What an llguidance matcher says of its error: the first line, since others show its inside, or what ails an expression."""
-    first, *others = str(state.get_error()).strip().splitlines()
+#: How llguidance names a place in a grammar: line and column.
+_PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
+#: Its own name for a grammar of which no text can be shown to be complete.
+_ENDLESS = "NoExtensionBias"
+MOST_CHARACTERS = 300
+
+
+def said(state: LLMatcher, *, places: bool = True) -> str:
+    """What an llguidance matcher says of its error: the first line, since others show its inside, or what ails an expression.
+
+    Args:
+        state: the matcher.
+        places: whether its places are those of a text that the request has.
+    """
+    first, *others = str(state.get_error()).strip().splitlines() or [""]
+    place = _PLACE.match(first)
+    where = f"line {place[1]}, column {place[2]}: " if place and places else ""
     reason = next((line.removeprefix("error: ") for line in others if line.startswith("error: ")), "")
-    return f"cannot be read ({reason})" if reason and "regex parse error" in first else first
+    if reason and "regex parse error" in first:
+        return f"{where}an expression cannot be read ({reason})" if where else f"cannot be read ({reason})"
+    if first == _ENDLESS:
+        return "no text is ever complete: a rule needs itself before all else"
+    return f"{where}{first[place.end() if place else 0 :]:.{MOST_CHARACTERS}}"
 
 
 class Grammar:

@@ -24,7 +24,7 @@ _LISTS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
 _MAPS = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
 #: All other keywords of JSON Schema, drafts 4 to 2020-12, and OpenAPI's annotations.
 # fmt: off
-_KNOWN = frozenset({
+KNOWN = frozenset({
     *_ONE, *_LISTS, *_MAPS,
     "$anchor", "$comment", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef", "$ref", "$schema",
     "$vocabulary", "const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "deprecated",
@@ -42,6 +42,9 @@ _DATE = f"^([0-9]{{4}}-(0[13-9]|1[0-2])|[0-9]{{4}}-02-([01]|2[0-8])|{_LEAP}-02-2
 #: How llguidance's errors begin.
 _UNSATISFIABLE = "Unsatisfiable"
 _UNRESOLVED = ("Pointer", "Resource")
+_NO_PATTERN = "regex parse error"
+#: Formats of any text: OpenAPI and pydantic say by them what it is for.
+_ANY_TEXT = ("binary", "password", "path", "file-path", "directory-path")
 #: A schema with more parts has its faults named without a place.
 MOST_PARTS = 1_000
 FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and uuid"
@@ -54,15 +57,15 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
         schema: a JSON Schema.
         strict: whether the first is all that matters: else those that can be left out are all named.
     """
-    parts = list(_parts(schema, ""))[:MOST_PARTS]
-    for pointer, part in parts:
+    placed = list(parts(schema, ""))[:MOST_PARTS]
+    for pointer, part in placed:
         yield from (f"{pointer or '#'}: {said}" for said in _passed_over(part))
     whole = _refused(schema)
     if not whole:
         return
     shared = {name: schema[name] for name in _SHARED if isinstance(schema, dict) and name in schema}
     found: dict[str, str] = {}
-    for pointer, part in parts:
+    for pointer, part in placed:
         error = _refused({**shared, **part})
         if not error or not _matters(error, whole, strict=strict):
             continue
@@ -93,17 +96,39 @@ def as_object(schema: Any) -> dict[str, Any]:
 def adjusted(schema: Any) -> Any:
     """The schema, changed in place, as llguidance has to be told it.
 
-    By itself it takes a 29th of February in any year, and refuses a keyword that asks for nothing.
+    By itself it takes a 29th of February in any year, refuses a keyword that asks for nothing, and does not know that names
+    out of a list are properties.
     """
-    for _, part in list(_parts(schema, "")):
+    for _, part in list(parts(schema, "")):
         if part.get("uniqueItems") is False:
             del part["uniqueItems"]
+        if part.get("format") in _ANY_TEXT:
+            del part["format"]
+        if (names := _listed_names(part, schema)) is not None:
+            part["properties"] = dict.fromkeys(names, part.get("additionalProperties", True))
+            part["additionalProperties"] = False
+            del part["propertyNames"]
         if part.get("format") in ("date", "date-time") and isinstance(part.get("allOf", []), list):
             part["allOf"] = [*part.get("allOf", []), {"pattern": _DATE}]
     return schema
 
 
-def _parts(schema: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _listed_names(part: dict[str, Any], root: dict[str, Any]) -> list[str] | None:
+    """The names that an object's properties may have, where these are a list, and nothing else is said of any of them."""
+    asked = part.get("propertyNames")
+    if not isinstance(asked, dict) or "properties" in part or "patternProperties" in part:
+        return None
+    if isinstance(reference := asked.get("$ref"), str) and len(asked) == 1:
+        kind, _, name = reference.removeprefix("#/").partition("/")
+        shared = root.get(kind) if kind in _SHARED else None
+        asked = shared.get(name) if isinstance(shared, dict) else None
+    if not isinstance(asked, dict) or not asked.keys() <= {"enum", "const", "type", "title", "description"}:
+        return None
+    names = asked.get("enum", [asked.get("const")])
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def parts(schema: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each schema in a schema with its pointer, the innermost first."""
     if not isinstance(schema, dict):
         return
@@ -112,12 +137,12 @@ def _parts(schema: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
         here = f"{pointer or '#'}/{_escaped(name)}"
         if name in _MAPS and isinstance(value, dict):
             for key, inner in value.items():
-                yield from _parts(inner, f"{here}/{_escaped(key)}")
+                yield from parts(inner, f"{here}/{_escaped(key)}")
         elif name in _LISTS and isinstance(value, list):
             for place, inner in enumerate(value):
-                yield from _parts(inner, f"{here}/{place}")
+                yield from parts(inner, f"{here}/{place}")
         elif name in _ONE:
-            yield from _parts(value, here)
+            yield from parts(value, here)
     yield pointer, schema
 
 
@@ -138,8 +163,8 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
             continue
         if name == "nullable":
             yield 'nullable is OpenAPI\'s, and no keyword of JSON Schema; use {"type": ["string", "null"]}'
-        elif name not in _KNOWN and (not name.startswith("x-") or name == "x-guidance"):
-            yield f"{name} is no keyword of JSON Schema; leave it out"
+        elif name not in KNOWN and (not name.startswith("x-") or name == "x-guidance"):
+            yield f"{name} is no keyword of JSON Schema; leave it out, or have its name begin with x-"
 
 
 def _refused(schema: Any) -> str:
@@ -159,11 +184,24 @@ def _explained(error: str, part: Any) -> str:
         return f"format: {name!r} is not known; leave it out, or use pattern; the formats that can be kept to are {FORMATS}"
     if error.startswith("Unimplemented keys"):
         names = ", ".join(json.loads(error.partition(": ")[2]))
-        return f"{names}: cannot be enforced; leave it out, or use strict: false, which does that"
+        instead = "leave it out (have a list in the place of a set)" if "uniqueItems" in names else "leave it out"
+        return f"{names}: cannot be enforced; {instead}, or use strict: false, which does that"
     if error.startswith(_UNSATISFIABLE):
         return f"no value is valid ({error.partition(': ')[2]:.200}); change the schema"
-    if error.startswith("regex parse error"):
-        return (
-            f"pattern: {part.get('pattern')!r:.200} cannot be read; look-around and back-references are not known here"
-        )
+    if error.startswith(_NO_PATTERN) and (unread := _unread_pattern(part)):
+        return f"{unread} cannot be read; look-around and back-references are not known here"
+    if error.startswith(_NO_PATTERN):
+        return "its bounds are too large; use a smaller minLength or maxLength, or none"
+    if error.startswith("Resource"):
+        return f"$ref: {part.get('$ref')!r:.200} leads to another document; put what it names into $defs"
+    if error.startswith("Pointer"):
+        return f"$ref: {part.get('$ref')!r:.200} leads nowhere; put what it names into $defs"
     return f"{error:.300}; change the schema"
+
+
+def _unread_pattern(part: dict[str, Any]) -> str:
+    """The expression that is the fault: the schema's own, or one for the names of properties; empty where there is none."""
+    names = part.get("patternProperties", {})
+    if unread := next((name for name in names if _refused({"type": "string", "pattern": name})), None):
+        return f"patternProperties: {unread!r:.200}"
+    return f"pattern: {part['pattern']!r:.200}" if "pattern" in part else ""

@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.schema import adjusted, as_object, faults
 from tasks.engine.constraint.source import WHITESPACE
 from tasks.errors import InvalidRequest
@@ -96,7 +97,11 @@ def _term(part: str, term: Callable[[str], str]) -> str:
 @lru_cache(maxsize=256)
 def _fault(schema: str) -> str:
     """What of a schema cannot be enforced first; empty where all can be."""
-    return next(faults(json.loads(schema), strict=True), "")
+    described = json.loads(schema)
+    if fault := next(faults(described, strict=True), ""):
+        return fault
+    pointer = endless(described)
+    return f"{pointer}: {ENDLESS}" if pointer else ""
 
 
 def _schema(function: Function) -> dict[str, Any]:

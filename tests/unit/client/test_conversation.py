@@ -85,6 +85,8 @@ class TestRefused:
             ({"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}, "leave it out"),
             ({"role": "assistant", "tool_calls": [{"id": "c1"}]}, 'send {"name": …, "arguments": …}'),
             ({"role": "assistant", "tool_calls": "add"}, "send a list of"),
+            ({"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}, "send the call's id, as text"),
+            ({"role": "tool", "tool_call_id": ["c1", "c2"], "content": "4"}, "several results are several messages"),
             ({"type": "human", "content": "a", "additional_kwargs": {}}, "convert_to_openai_messages"),
             ({"id": "x", "choices": [], "model": "m"}, "send its choices[0].message"),
             ({"text": "4", "finish_reason": "stop"}, 'send {"role": "assistant", "content": …}'),

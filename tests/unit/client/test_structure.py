@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable  # noqa: TC003  (pydantic looks it up)
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from typing import Any, Literal
 
+import jsonschema
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
 
 from tasks.client.parameters import parse
 from tasks.client.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed
@@ -39,6 +44,56 @@ class Person(BaseModel):
         if len(value) > 3:
             raise ValueError("a long name")
         return value
+
+
+class Callback(BaseModel):
+    call: Callable[[], None]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    when: date | None = None
+
+
+class Exact(BaseModel):
+    """Takes no text for a date, but in JSON."""
+
+    model_config = ConfigDict(strict=True)
+
+    when: date
+    colour: Colour
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "value"),
+    [
+        (Person, {"name": "Ann"}, Person(name="Ann")),
+        (list[Person], [{"name": "Ann"}], [Person(name="Ann")]),
+        (Person | None, None, None),
+        (Person | int, 3, 3),
+        (Point, {"x": 1, "when": "2024-02-29"}, Point(1, date(2024, 2, 29))),
+        (Exact, {"when": "2024-02-29", "colour": "red"}, Exact(when=date(2024, 2, 29), colour=Colour.RED)),
+        (Colour, "red", Colour.RED),
+        (Literal["a", "b"], "a", "a"),
+        (dict[str, int], {"a": 1}, {"a": 1}),
+        (TypeAdapter(tuple[int, str]), [1, "a"], (1, "a")),
+    ],
+    ids=str,
+)
+def test_a_type_is_its_schema_and_answers_are_of_it(kind: Any, data: Any, value: Any) -> None:
+    """Models, dataclasses, lists, alternatives, enumerations: the data is valid by the schema that is sent."""
+    found = constraint(response_format=kind)
+    assert found is not None
+    jsonschema.validate(data, json.loads(found.value))
+    stored = StoredValue({"text": "", "parsed": data})
+    assert stored.parsed(kind) == value
+    stored.response_model = kind
+    assert stored.get()["parsed"] == stored.parsed() == value
 
 
 def test_constraints() -> None:
@@ -75,7 +130,19 @@ def test_a_pydantic_model_is_its_schema_and_closed() -> None:
         ({"response_format": {"type": "json_schema"}}, "has no json_schema; send"),
         ({"response_format": {"type": "json_object", "json_schema": {"schema": {}}}}, "has a json_schema; send"),
         ({"response_format": {"type": "xml"}}, "response_format['type']='xml'"),
-        ({"response_format": int}, "a class that is no pydantic model; give a model"),
+        ({"response_format": BaseModel}, "response_format=BaseModel: no JSON Schema says what it is"),
+        ({"response_format": Callback}, "response_format=Callback: no JSON Schema says what it is (Cannot generate"),
+        ({"response_format": Person(name="Ann")}, "response_format is an instance of Person: give the class; use a"),
+        (
+            {"response_format": schema_format(Person)},
+            "the class Person is no data: use a value, or .model_json_schema()",
+        ),
+        (
+            {"response_format": schema_format({"minimum": float("nan")})},
+            "the schema has a number that is none; JSON has",
+        ),
+        ({"choice": ["\ud800"]}, "the choice has '\\ud800', one half of a character; send whole text"),
+        ({"regex": "\ud800"}, "one half of a character; send whole text"),
         ({"response_format": schema_format({"enum": ["x" * 10_000_000]})}, f"the limit is {MAX_CONSTRAINT_BYTES}"),
         ({"regex": "a" * (MAX_CONSTRAINT_BYTES + 1)}, "send less"),
         ({"regex": ""}, "it is empty"),

@@ -30,6 +30,8 @@ def named(name: str) -> dict[str, Any]:
         ({"tools": [tool(), tool("b"), tool()]}, "tools[2] and tools[0] are both called 'dip': give each its own name"),
         ({"tools": [tool("a b")]}, "is no function's name; use 1 to 64 letters"),
         ({"tools": [tool(parameters={"type": "array"})]}, "describe no object; use"),
+        ({"tools": [tool(description="\ud800")]}, "tools: has '\\ud800', one half of a character; send whole text"),
+        ({"tools": [tool(parameters={"maximum": float("inf")})]}, "tools: has a number that is none; JSON has no NaN"),
         ({"tools": [{"type": "retrieval"}]}, "tools[0]['type']='retrieval'"),
         ({"tools": [tool(str(number)) for number in range(MAX_TOOLS + 1)]}, "give a list of"),
         ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, f"the limit is {MAX_TOOLS_BYTES}: send less"),

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from llguidance import LLParserLimits
 
-from benchmarks.structured import generate
+from benchmarks.structured.generated import generate
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.model.batch import Batch
@@ -204,7 +204,7 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
     [
         (of_schema({"enum": []}), "response_format: #: no value is valid (anyOf is empty); change the schema"),
         (of_schema(False), "response_format: #: no value is valid (schema is false); change the schema"),
-        (of_schema({"$ref": "#/missing"}), "response_format: #: Pointer '/missing' does not exist; change the schema"),
+        (of_schema({"$ref": "#/missing"}), "response_format: #: $ref: '#/missing' leads nowhere; put what it names"),
         (Constraint(kind="regex", value="("), "regex='(': cannot be read (unclosed group); change it: look"),
         (Constraint(kind="regex", value="(?=a)"), "regex='(?=a)': cannot be read (look-around, including"),
         (
@@ -215,7 +215,27 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
             Constraint(kind="lark", value="begin: /a/"),
             "grammar='begin: /a/': no start rule found; write it in",
         ),
-        (Constraint(kind="lark", value="start: b"), "grammar='start: b': at 1(8): unknown name: \"b\"; write it in"),
+        (
+            Constraint(kind="lark", value="start: b"),
+            "grammar='start: b': line 1, column 8: unknown name: \"b\"; write it in",
+        ),
+        (
+            Constraint(kind="lark", value="start: a\na: /[/"),
+            "grammar='start: a\\na: /[/': line 2, column 4: an expression",
+        ),
+        (
+            Constraint(kind="lark", value='start: start "a"'),
+            "grammar='start: start \"a\"': no text is ever complete: a rule",
+        ),
+        (Constraint(kind="regex", value="a$b"), "regex='a$b': invalid regex"),
+        (
+            of_schema({"$ref": "#"}),
+            "response_format: #: no value is valid (each has to have another of its kind in it); ch",
+        ),
+        (
+            of_schema({"$ref": "#"}, strict=False),
+            "response_format: #: no value is valid (each has to have another of its",
+        ),
     ],
     ids=str,
 )

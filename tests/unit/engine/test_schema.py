@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tasks.engine.constraint.endless import endless
 from tasks.engine.constraint.schema import adjusted, faults
 
 
@@ -17,13 +18,16 @@ def within(inner: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("inner", "said"),
     [
-        ({"wibble": 1}, "wibble is no keyword of JSON Schema; leave it out"),
+        ({"wibble": 1}, "wibble is no keyword of JSON Schema; leave it out, or have its name begin with x-"),
         ({"x-guidance": {}}, "x-guidance is no keyword"),
         ({"type": "string", "nullable": True}, 'use {"type": ["string", "null"]}'),
         ({"type": "string", "format": "phone"}, "format: 'phone' is not known; leave it out, or use pattern"),
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "oneOf: a value may be valid by two"),
         ({"not": {"type": "string"}}, "not: cannot be enforced; leave it out, or use strict: false"),
-        ({"type": "array", "uniqueItems": True}, "uniqueItems: cannot be enforced"),
+        (
+            {"type": "array", "uniqueItems": True},
+            "uniqueItems: cannot be enforced; leave it out (have a list in the place",
+        ),
         ({"if": {}, "then": {}}, "if, then: cannot be enforced"),
         ({"type": "object", "propertyNames": {}}, "propertyNames: cannot be enforced"),
         ({"type": "array", "contains": {"type": "null"}}, "contains: cannot be enforced"),
@@ -37,7 +41,11 @@ def within(inner: Any) -> dict[str, Any]:
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no value is valid"),
         ({"enum": []}, "no value is valid"),
         ({"type": "string", "pattern": "(?=a)"}, "pattern: '(?=a)' cannot be read"),
-        ({"$ref": "#/$defs/missing"}, "does not exist"),
+        ({"$ref": "#/$defs/missing"}, "$ref: '#/$defs/missing' leads nowhere; put what it names into $defs"),
+        ({"$ref": "other.json"}, "$ref: 'other.json' leads to another document; put what it names into $defs"),
+        ({"type": "object", "patternProperties": {"^(?!x)": {}}}, "patternProperties: '^(?!x)' cannot be read"),
+        ({"type": "string", "maxLength": 10**18}, "its bounds are too large; use a smaller minLength or maxLength"),
+        ({"type": "object", "propertyNames": {"enum": [1]}}, "propertyNames: cannot be enforced"),
         ({"type": "text"}, "Invalid type: text"),
         ({"type": "object", "minProperties": 2}, "minProperties: a name that comes twice counts once"),
     ],
@@ -61,6 +69,9 @@ def test_a_fault_is_named_with_its_place(inner: Any, said: str) -> None:
         {"type": "string", "nullable": False},
         {"type": "string", "format": "date", "pattern": "^20"},
         {"type": "object", "minProperties": 1},
+        {"type": "string", "format": "password"},
+        {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
+        {"type": "object", "propertyNames": {"const": "a"}},
     ],
     ids=str,
 )
@@ -88,3 +99,50 @@ def test_all_faults_are_named_where_none_is_an_error() -> None:
     }
     places = sorted(each.partition(": ")[0] for each in faults(schema, strict=False))
     assert places == ["#/properties/a", "#/properties/b", "#/properties/b"]
+
+
+def test_names_out_of_a_list_are_properties() -> None:
+    """Also where the list is a definition, as pydantic has it of a dictionary whose keys are an enumeration."""
+    schema = {
+        "type": "object",
+        "propertyNames": {"$ref": "#/$defs/Colour"},
+        "additionalProperties": {"type": "integer"},
+        "$defs": {"Colour": {"enum": ["red", "blue"]}},
+    }
+    told = adjusted(schema)
+    assert told["properties"] == {"red": {"type": "integer"}, "blue": {"type": "integer"}}
+    assert told["additionalProperties"] is False
+    assert not list(faults(told, strict=True))
+
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "required": ["next"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "pointer"),
+    [
+        ({"$ref": "#"}, "#"),
+        ({"allOf": [{"type": "null"}, {"$ref": "#"}]}, "#/allOf/1"),
+        ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "#/items"),
+        ({"type": "array", "items": [{"type": "null"}, {"$ref": "#"}], "minItems": 2}, "#/items/1"),
+        ({**NODE, "$defs": {"Node": NODE}}, "#/$defs/Node/properties/next"),
+        ({"type": "object", "required": ["a"], "additionalProperties": {"$ref": "#"}}, "#/additionalProperties"),
+        (
+            {"anyOf": [{"$ref": "#/$defs/A"}], "$defs": {"A": {"$ref": "#/$defs/B"}, "B": {"$ref": "#/$defs/A"}}},
+            "#/$defs/A",
+        ),
+        (
+            {"$ref": "#/$defs/Node", "$defs": {"Node": {**NODE, "properties": {"next": {"type": ["null", "object"]}}}}},
+            "",
+        ),
+        ({**NODE, "$defs": {"Node": {"anyOf": [NODE, {"type": "null"}]}}}, ""),
+        ({"properties": {"a": {"$ref": "#/$defs/Node"}}, "$defs": {"Node": NODE}}, ""),
+        ({"type": "array", "items": {"$ref": "#"}}, ""),
+        ({"type": "object", "required": ["a"], "properties": {"a": {"enum": [1]}, "b": {"$ref": "#"}}}, ""),
+        ({"$ref": "#there", "$defs": {"A": {"$anchor": "there"}}}, ""),
+    ],
+    ids=str,
+)
+def test_what_only_endless_values_would_satisfy(schema: dict[str, Any], pointer: str) -> None:
+    """A schema that always needs another of its kind is found; one with an end, or with one that may be left out, is none."""
+    assert endless(schema) == pointer
