@@ -2,7 +2,7 @@
 # jsonschema 4.26.0, pydantic 2.14.3, llguidance 1.9.1 (Python 3.11): a constrained answer is refused by the schema that constrained it.
 #
 # Guess: {"multipleOf": 0.01} takes amounts with two decimals, in each library: the number in the JSON text is decimal.
-# Seen: jsonschema divides the binary numbers, and 19.99 / 0.01 is 1998.9999999999998. About one of nine amounts below 10 is invalid.
+# Seen: jsonschema divides the binary numbers, and 19.99 / 0.01 is 1998.9999999999998. About one amount of six below 10 is invalid.
 # pydantic allows a tolerance and llguidance compares digits, so both take them. An answer that llguidance has held to the schema, and that
 # pydantic reads, fails a check with jsonschema, for some amounts only:
 #     amount  llguidance pydantic jsonschema
@@ -10,7 +10,7 @@
 #     19.99   True       True     False
 #     0.07    True       True     False
 #     0.005   False      False    False
-#     refused by jsonschema: 115 of 1000 amounts
+#     refused by jsonschema: 159 of 1000 amounts
 # Succeeds while that is so, and fails when it changes.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -66,5 +66,5 @@ amount  llguidance pydantic jsonschema
 19.99   True       True     False
 0.07    True       True     False
 0.005   False      False    False
-refused by jsonschema: 115 of 1000 amounts
+refused by jsonschema: 159 of 1000 amounts
 SEEN
