@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -31,10 +32,26 @@ def _additional(validator: Any, value: Any, instance: Any, schema: dict[str, Any
         yield from Draft202012Validator.VALIDATORS["additionalProperties"](validator, value, instance, schema)
 
 
+def _multiple(validator: Any, factor: Any, instance: Any, schema: dict[str, Any]) -> Iterator[Any]:
+    """``multipleOf`` of decimal numbers: as binary fractions, 19.99 is no multiple of 0.01."""
+    if not validator.is_type(instance, "number"):
+        return
+    try:
+        fits = Fraction(str(instance)) % Fraction(str(factor)) == 0
+    except ValueError:  # JSON's 1e999 is infinite in Python
+        fits = False
+    if not fits:
+        yield ValidationError(f"{instance!r} is not a multiple of {factor!r}")
+
+
 #: Regular expressions are not tried: Python's may take for ever, on the thread that decodes for everybody.
 _Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {**dict.fromkeys((*_PATTERNS, "unevaluatedProperties"), lambda *_: ()), "additionalProperties": _additional},
+    {
+        **dict.fromkeys((*_PATTERNS, "unevaluatedProperties"), lambda *_: ()),
+        "additionalProperties": _additional,
+        "multipleOf": _multiple,
+    },
 )
 
 
