@@ -8,7 +8,6 @@
 # drawn this way collide:
 #     below 2**20: 50 % odd,  1 % multiples of 64
 #     below 2**30:  1 % odd, 67 % multiples of 64
-# mx.random.bits is not affected.
 # Succeeds while that is so, and fails when it changes.
 set -euo pipefail
 folder=$(mktemp -d)
