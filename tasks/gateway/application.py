@@ -262,4 +262,4 @@ async def _not_here(request: Request, error: Exception) -> Response:
     """What no route answers, in OpenAI's shape."""
     status = getattr(error, "status_code", 404)
     about = f"{request.method} {request.url.path:.120}: there is nothing here; docs/openai.md lists what there is"
-    return JSONResponse(Refusal(status, about, "not_found").body, status)
+    return JSONResponse(Refusal(status, about, "not_found").body, status, getattr(error, "headers", None))

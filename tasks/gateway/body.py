@@ -22,8 +22,12 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The object in a request's body.
 
     Raises:
-        Refusal: it is too large, or is no JSON object.
+        Refusal: it is compressed or too large, or is no JSON object.
     """
+    coding = request.headers.get("content-encoding", "identity")
+    if coding != "identity":
+        why = f"content-encoding: {coding:.40}: send the body as it is, without compression"
+        raise Refusal(415, why, "unsupported_encoding")
     body = await read_body(request, MAX_BODY_BYTES)
     try:
         found = json.loads(body, parse_constant=_refuse_constant)

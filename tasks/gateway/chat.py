@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import InvalidRequest
 from tasks.gateway.choice_shape import ChoiceShape, openai_reason
-from tasks.gateway.fields import CHAT, passed
+from tasks.gateway.fields import CHAT, NOT_CHAT, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, service_tier_of, several, wants_usage
 from tasks.gateway.pieces import Finish
 
@@ -27,7 +28,9 @@ def parse(body: Mapping[str, Any]) -> Order:
     """
     stream = flag(body, "stream")
     include_usage = wants_usage(body, stream=stream)
-    values = passed(body, CHAT)
+    values = passed(body, CHAT, NOT_CHAT)
+    if values.get("messages") is None:
+        raise InvalidRequest("messages: missing; give a list with a message or more")
     values["model"] = model_of(body)
     return Order(
         kind="chat",

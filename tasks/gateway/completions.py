@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
 from tasks.gateway.choice_shape import ChoiceShape, openai_reason
-from tasks.gateway.fields import COMPLETIONS, passed
+from tasks.gateway.fields import COMPLETIONS, NOT_COMPLETIONS, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, several, wants_usage
 from tasks.gateway.pieces import Finish
 
@@ -26,7 +26,7 @@ def parse(body: Mapping[str, Any]) -> Order:
     """
     stream = flag(body, "stream")
     include_usage = wants_usage(body, stream=stream)
-    values = passed(body, COMPLETIONS)
+    values = passed(body, COMPLETIONS, NOT_COMPLETIONS)
     values["model"] = model_of(body)
     if body.get("logprobs") is not None:
         values |= {"logprobs": True, "top_logprobs": number(body, "logprobs", 0, 0, 20)}

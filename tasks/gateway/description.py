@@ -8,7 +8,7 @@ from tasks import __version__
 from tasks.bulk.line import PATHS
 from tasks.client.embedding import Parameters as EmbeddingParameters
 from tasks.client.parameters import Parameters
-from tasks.gateway.fields import IGNORED
+from tasks.gateway.fields import IGNORED, NOT_CHAT, NOT_COMPLETIONS, NOT_RESPONSES
 from tasks.gateway.order import MAX_CHOICES
 
 if TYPE_CHECKING:
@@ -73,10 +73,6 @@ _ERROR = {
     },
     "required": ["error"],
 }
-#: Fields of ``generate`` that an endpoint takes under another name, or not at all.
-_NOT_CHAT = ("prompt",)
-_NOT_COMPLETIONS = (*("messages", "logprobs", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
-_NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
 #: What paths answer with that is no JSON.
 _MEDIA = {"/": "text/html", "/metrics": "text/plain", "/v1/files/{id}/content": "application/octet-stream"}
 _QUERIES = {
@@ -119,9 +115,9 @@ def _bodies(schemas: dict[str, Any]) -> dict[str, Any]:
         return _json({**ignored, **rest, **own}, [required])
 
     return {
-        "/v1/chat/completions": fields(CHAT, _NOT_CHAT, "messages"),
-        "/v1/completions": fields(COMPLETIONS, _NOT_COMPLETIONS, "prompt"),
-        "/v1/responses": fields(RESPONSES, _NOT_RESPONSES, "input"),
+        "/v1/chat/completions": fields(CHAT, NOT_CHAT, "messages"),
+        "/v1/completions": fields(COMPLETIONS, NOT_COMPLETIONS, "prompt"),
+        "/v1/responses": fields(RESPONSES, NOT_RESPONSES, "input"),
         "/v1/embeddings": _json(embed, ["input"]),
         "/v1/batches": _json(BATCH, ["completion_window", "endpoint", "input_file_id"]),
         "/v1/files": {"multipart/form-data": {"schema": _FORM}},

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.client.compatibility import INSTEAD, NEUTRAL
 from tasks.client.parameters import Parameters
+from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 #: The fields that the gateway itself reads. All others go to ``generate``, which refuses those that it does not know.
 CHAT: Mapping[str, str] = MappingProxyType(
@@ -64,12 +65,23 @@ IGNORED: Mapping[str, str] = MappingProxyType(
 )
 
 
+#: Fields of ``generate`` that an endpoint takes under another name, or not at all.
+NOT_CHAT = ("prompt",)
+NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
+NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
 #: Among the fields above, those that ``generate`` knows under this name.
 _THROUGH = frozenset({"max_completion_tokens", "user"})
 
 
-def passed(body: Mapping[str, Any], shaped: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of a body that go to ``generate`` as they are."""
+def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Iterable[str]) -> dict[str, Any]:
+    """The fields of a body that go to ``generate`` as they are; ``others`` are another endpoint's.
+
+    Raises:
+        InvalidRequest: the body has a field of another endpoint.
+    """
+    for name in others:
+        if body.get(name) is not None:
+            raise InvalidRequest(f"{name}: this endpoint has no such field: leave it out")
     kept = (name for name in body if name in _THROUGH or not (name in shaped or name in IGNORED))
     return {name: body[name] for name in kept}
 

@@ -37,13 +37,24 @@ def _add(messages: list[dict[str, Any]], item: Any, where: str) -> None:
     elif kind == "function_call_output":
         messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
     elif kind == "reasoning":
-        texts = [part.get("text", "") for part in item.get("content") or () if isinstance(part, dict)]
-        if texts:
-            _continue(messages, {"role": "assistant", "reasoning_content": "".join(texts)})
+        if thought := _thought(item.get("content"), f"{where}.content"):
+            _continue(messages, {"role": "assistant", "reasoning_content": thought})
     else:
         raise InvalidRequest(
             f"{where}.type={kind!r:.60}: use message, function_call, function_call_output or reasoning"
         )
+
+
+def _thought(content: Any, where: str) -> str:
+    if content is None:
+        return ""
+    parts = content if isinstance(content, list) else [None]
+    texts: list[Any] = [part.get("text", "") if isinstance(part, dict) else None for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest(
+            f'{where}={content!r:.60}: use a list of parts, as {{"type": "reasoning_text", "text": "…"}}'
+        )
+    return "".join(texts)
 
 
 def _continue(messages: list[dict[str, Any]], message: dict[str, Any]) -> None:

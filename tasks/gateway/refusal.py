@@ -20,12 +20,14 @@ _TYPES = {
     405: "invalid_request_error",
     409: "invalid_request_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
     429: "rate_limit_error",
     499: "cancelled",
 }
 #: Seconds until the next try where nothing says how long it takes.
 RETRY_S = 2.0
 _FIELD = re.compile(r"[a-z_]+")
+_BEHIND_FIELD = ("=", ":", "[", ".", " names ", " is missing")
 
 
 class Refusal(Exception):
@@ -87,4 +89,4 @@ def refusal_of(error: GenerationError) -> Refusal:
 def _field_of(message: str) -> str | None:
     """The field that a message of :class:`tasks.errors.InvalidRequest` begins with."""
     found = _FIELD.match(message)
-    return found.group() if found and message[found.end() : found.end() + 1] in ("=", ":", "[", ".") else None
+    return found.group() if found and message.startswith(_BEHIND_FIELD, found.end()) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
-from tasks.gateway.fields import RESPONSES, passed
+from tasks.gateway.fields import NOT_RESPONSES, RESPONSES, passed
 from tasks.gateway.items import messages_of
 from tasks.gateway.order import Order, flag, model_of, number, service_tier_of, wants_usage
 from tasks.messages.encoding import to_compact_json
@@ -37,7 +37,7 @@ def parse(body: Mapping[str, Any]) -> Order:
             raise InvalidRequest(
                 f"{name}={body[name]!r:.60}: nothing is cut or kept here: send the whole conversation as input"
             )
-    values = passed(body, RESPONSES)
+    values = passed(body, RESPONSES, NOT_RESPONSES)
     values |= {
         "model": model_of(body),
         "messages": messages_of(body.get("input"), body.get("instructions")),

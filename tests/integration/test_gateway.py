@@ -46,6 +46,8 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
 #: A site whose pages may ask the gateway of these tests.
 INVITED = "https://chat.example.org"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "look_up"}}
+NO_TOOL = {"type": "function", "function": {"name": "nothing"}}
 
 
 def text_of(messages: list[Any], count: int, seed: int | None = None) -> str:
@@ -188,6 +190,9 @@ def test_models(gateway: GatewayProcess) -> None:
         ({"messages": [{"role": "nobody", "content": ""}]}, 400, "messages", "invalid_request"),
         ({"messages": HELLO, "model": "acme/none"}, 404, None, "model_not_found"),
         ({"messages": HELLO, "model": 5}, 400, "model", "invalid_request"),
+        ({}, 400, "messages", "invalid_request"),
+        ({"messages": HELLO, "prompt": "hello"}, 400, "prompt", "invalid_request"),
+        ({"messages": HELLO, "tools": [TOOL], "tool_choice": NO_TOOL}, 400, "tool_choice", "invalid_request"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -209,6 +214,9 @@ def test_what_is_no_request(gateway: GatewayProcess) -> None:
         large = http.post("/v1/chat/completions", content=b" " * (17 * 2**20))
         assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
         assert "16 MiB" in large.json()["error"]["message"]
+        packed = http.post("/v1/chat/completions", content=b"...", headers={"content-encoding": "gzip"})
+        assert (packed.status_code, packed.json()["error"]["code"]) == (415, "unsupported_encoding")
+        assert http.put("/v1/chat/completions").headers["allow"] == "POST"
         for answer in (http.post("/v1/nothing", json={}), http.get("/v1/chat/completions/unknown")):
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
         assert http.get("/health").json() == {"status": "ok"}

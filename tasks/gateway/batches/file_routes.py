@@ -62,7 +62,10 @@ class FileRoutes:
         files = await asyncio.to_thread(self._office.files.owned, key.id)
         purpose = request.query_params.get("purpose")
         shown = [file.shown() for file in files if purpose in (None, file.purpose)]
-        if request.query_params.get("order", "desc") != "asc":
+        order = request.query_params.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise Refusal(400, f"order={order!r:.40}: use asc or desc", "invalid_request", param="order")
+        if order == "desc":
             shown.reverse()
         return JSONResponse(page_of(shown, request.query_params, _MOST_LISTED, _MOST_LISTED))
 

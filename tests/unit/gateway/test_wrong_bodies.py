@@ -1,0 +1,47 @@
+"""Bodies whose fields are wrong, or another endpoint's: each is refused with the field's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.errors import GenerationError
+from tasks.gateway import chat, completions, responses
+from tasks.gateway.refusal import refusal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def reasoning(content: Any) -> dict[str, Any]:
+    """A conversation with what a model has thought."""
+    return {"input": [{"type": "reasoning", "summary": [], "content": content}, {"role": "user", "content": "hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("parse", "body", "param"),
+    [
+        (responses.parse, reasoning(5), "input"),
+        (responses.parse, reasoning("thought"), "input"),
+        (responses.parse, reasoning([{"text": 1}]), "input"),
+        (responses.parse, {"input": "hello", "max_tokens": 5}, "max_tokens"),
+        (responses.parse, {"input": "hello", "messages": []}, "messages"),
+        (completions.parse, {"prompt": "hello", "tools": []}, "tools"),
+        (chat.parse, {"messages": None}, "messages"),
+        (chat.parse, {"messages": [], "prompt": "hello"}, "prompt"),
+    ],
+)
+def test_it_is_refused_with_its_name(parse: Callable[[Any], Any], body: dict[str, Any], param: str) -> None:
+    """Nothing of a body is passed over, and nothing in it meets an error of the gateway's own."""
+    with pytest.raises(GenerationError) as refused:
+        parse({"model": "fake:1", **body})
+    refusal = refusal_of(refused.value)
+    assert (refusal.status, refusal.param) == (400, param)
+
+
+@pytest.mark.parametrize("content", [None, [], [{"type": "reasoning_text", "text": ""}]])
+def test_an_empty_thought_is_none(content: Any) -> None:
+    """Reasoning items of models that hide what they think are left out."""
+    (values,) = responses.parse({"model": "fake:1", **reasoning(content)}).values
+    assert values["messages"] == [{"role": "user", "content": "hello"}]
