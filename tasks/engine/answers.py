@@ -32,10 +32,12 @@ class Answers:
     Args:
         tokenizer: the model's.
         source: its chat template's text.
+        stops: texts that end an answer, whatever the request says.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, source: str) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, source: str, stops: tuple[str, ...] = ()) -> None:
         self.tokenizer = tokenizer
+        self._authors_stops = stops
         self.format = find_format(added_tokens(tokenizer), source)
         kind = tokenizer.init_kwargs.get("tool_parser_type")
         self.calls = find_form(kind, special_tokens(tokenizer), self.format.names)
@@ -80,7 +82,7 @@ class Answers:
             InvalidRequest: it has tools, and how the model writes calls is not known.
         """
         splitter = self._splitter(submit, grammar)
-        return TextAssembler(self.tokenizer, submit.stop, self.format, prompt.tail, splitter)
+        return TextAssembler(self.tokenizer, (*submit.stop, *self._authors_stops), self.format, prompt.tail, splitter)
 
     def _splitter(self, submit: Submit, grammar: Grammar | None) -> Splitter | None:
         if submit.tools is None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 
 def first_line(error: BaseException) -> str:
-    """The error's class and the first line of its text, which may be pages long."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    """The error's class and the first line of its text, which may be pages long; more where that line announces the others."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    said = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {said[:300]}"
 
 
 #: How MLX and the device's driver say that there is no memory left.

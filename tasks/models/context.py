@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.embedding import encoder_positions
-from tasks.models.reading import read_object_if_there, text_config, whole
+from tasks.models.reading import number_of, read_object_if_there, text_config, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,10 @@ DEFAULTS = {
 SCALED_ALREADY = frozenset({"default", "llama3", "longrope", "su", "mrope", "proportional"})
 #: Models that learned one vector for each position: there is nothing beyond the last one.
 LEARNED_POSITIONS = frozenset({"gpt2", "gpt_bigcode"})
-#: transformers' way to write "no bound" into ``tokenizer_config.json``.
+#: transformers' way to write "no bound" into ``tokenizer_config.json``; some authors write it into config.json as well.
 UNBOUNDED_TOKENS = 10**9
+#: What "no bound" is taken for: a million tokens is what long models are made for, and the memory bounds a request in any case.
+MOST_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,9 @@ def read_context(folder: Path, config: dict[str, Any]) -> Context | None:
     positions = encoder_positions(config)
     if positions is not None:
         return Context(min(positions[0], bound or positions[0]), f"config.json: {field}")
-    if tokens is None:
+    if tokens is not None and tokens >= UNBOUNDED_TOKENS and bound is None:
+        return Context(MOST_TOKENS, f"config.json: {field}, which sets no bound")
+    if tokens is None or tokens >= UNBOUNDED_TOKENS:
         return None if bound is None else Context(bound, "tokenizer_config.json: model_max_length")
     scaled, factor = _scaled(config, tokens, bound)
     return Context(scaled, f"config.json: {field}{f' and {factor}' if factor else ''}")
@@ -82,7 +86,8 @@ def _field(config: dict[str, Any]) -> tuple[str, int | None]:
     nested = config.get("text_config")
     for prefix, place in (("text_config.", nested if isinstance(nested, dict) else {}), ("", config)):
         for name in FIELDS:
-            tokens = whole(place.get(name))
+            number = number_of(place.get(name))
+            tokens = UNBOUNDED_TOKENS if number is not None and number >= UNBOUNDED_TOKENS else whole(number)
             if tokens is not None:
                 return f"{prefix}{name}", tokens
     model_type = text_config(config).get("model_type")

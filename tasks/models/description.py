@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
 from tasks.models.embedding import MODULES, PROMPTS, read_recipe
 from tasks.models.files import read_model_size
-from tasks.models.generation import FILE, read_generation
+from tasks.models.generation import FILE, WHOLE_CONTEXT, read_generation
 from tasks.models.reading import read_object, read_object_if_there
 from tasks.models.templates import read_templates
 from tasks.models.weights import INDEX, stray_files, weight_files
@@ -102,13 +102,15 @@ def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
         yield Fact(name, str(value), CATALOGUE)
     for name, value in generation.sampling.items():
         if name not in entry.defaults:
-            yield Fact(name, f"{value:g}", FILE)
+            yield Fact(name, "prompt and answer" if value == WHOLE_CONTEXT else f"{value:g}", FILE)
 
 
 def _ends(folder: Path) -> Iterator[Fact]:
     generation = read_generation(folder, read_object(folder / "config.json"))
     names = _added_tokens(folder)
     texts = {f"{names[end]} ({end})" if end in names else f"{end}": names.get(end, end) for end in generation.ends}
+    if generation.stops:
+        yield Fact("stop strings", ", ".join(map(repr, generation.stops)), FILE)
     if texts:
         yield Fact("end tokens", ", ".join(texts), generation.ends_said_by)
     token = read_object_if_there(folder / "tokenizer_config.json").get("eos_token")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FILE = "generation_config.json"
 #: No sampling value and no token id is larger; NaN and infinity are not smaller.
 MOST = 1e9
+#: A repetition_context_size that no sequence reaches.
+WHOLE_CONTEXT = 10**9
 
 _BOUNDS: dict[str, Callable[[float], bool]] = {
     "temperature": lambda value: value >= 0,
@@ -38,11 +40,13 @@ class Generation:
         sampling: fields of :class:`tasks.messages.engine.Sampling` that they set.
         ends: end tokens, by id or by text.
         ends_said_by: the file and field that has them; empty where none does.
+        stops: texts that end an answer.
     """
 
     sampling: Mapping[str, float] = field(default_factory=dict)
     ends: tuple[int | str, ...] = ()
     ends_said_by: str = ""
+    stops: tuple[str, ...] = ()
 
 
 def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
@@ -55,11 +59,12 @@ def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
     nested = config.get("text_config")
     # The same order as transformers and mlx-lm: generation_config.json replaces what config.json says.
     places = ((FILE, generation), ("config.json", config), ("config.json: text_config", nested))
+    sampling, stops = _sampling(generation), _stops(generation.get("stop_strings"))
     for where, place in places:
         ends = _ends(place.get("eos_token_id")) if isinstance(place, dict) else ()
         if ends:
-            return Generation(_sampling(generation), ends, where)
-    return Generation(_sampling(generation))
+            return Generation(sampling, ends, where, stops)
+    return Generation(sampling, stops=stops)
 
 
 def _sampling(values: Mapping[str, Any]) -> dict[str, float]:
@@ -70,7 +75,15 @@ def _sampling(values: Mapping[str, Any]) -> dict[str, float]:
             found[name] = int(value) if name == "top_k" else float(value)
     if values.get("do_sample") is False:
         found["temperature"] = 0.0
+    if found.get("repetition_penalty", 1.0) != 1.0:
+        # transformers looks at all of prompt and answer, where mlx-lm looks at the last few tokens.
+        found["repetition_context_size"] = WHOLE_CONTEXT
     return found
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    """Texts out of a text or a list of them; what is neither is left out."""
+    return tuple(dict.fromkeys(entry for entry in _flat(value) if isinstance(entry, str) and entry))
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

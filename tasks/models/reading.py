@@ -67,10 +67,19 @@ def is_pointer(path: Path) -> bool:
 
 
 def whole(value: object) -> int | None:
-    """A positive whole number, also one that is written as a float; else ``None``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**63:
-        return None
-    return int(value)
+    """A positive whole number, also one that is written as a float or as text; else ``None``."""
+    number = number_of(value)
+    return int(number) if number is not None and 0 < number < 2**63 else None
+
+
+def number_of(value: object) -> int | float | None:
+    """A number, also one that is written as text; else ``None``."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:

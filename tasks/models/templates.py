@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-DEFAULT = "default"
+DEFAULT, TOOL_USE = "default", "tool_use"
 #: Where files of further templates are, one for each name.
 FOLDER = "additional_chat_templates"
 
@@ -41,6 +41,10 @@ class Templates:
             "entry, or send the text as prompt"
         )
 
+    def choose_for_tools(self, name: str | None) -> Template | None:
+        """The template of conversations with tools, where it is another: as in transformers, one that is called ``tool_use``."""
+        return self.named.get(TOOL_USE) if name is None else None
+
     def choose(self, name: str | None) -> Template | None:
         """The template of this name, or the default; ``None`` where the model has no default.
 
@@ -63,7 +67,7 @@ def read_templates(folder: Path) -> Templates:
     Raises:
         ModelFilesUnreadable: a file is damaged.
     """
-    return Templates(dict(_found(folder)))
+    return Templates({name: template for name, template in _found(folder) if template.text.strip()})
 
 
 def _found(folder: Path) -> Iterator[tuple[str, Template]]:
@@ -97,6 +101,6 @@ def _file(path: Path, said_by: str) -> Template:
         content = path.read_bytes()
         if content.startswith(LFS_POINTER):
             raise ModelFilesUnreadable(pointer_message(str(path)))
-        return Template(content.decode(), said_by)
+        return Template(content.decode("utf-8-sig"), said_by)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelFilesUnreadable(f"{path}: cannot be read as text ({error}); fetch the file again") from None

@@ -36,6 +36,7 @@ class ModelFolder:
         generation: sampling defaults and end tokens.
         templates: all chat templates.
         template: the one for conversations; ``None`` where there is no such.
+        tool_template: the one for conversations with tools, where it is another.
         adapter: the LoRA adapter.
         recipe: how it makes a vector of a text; ``None`` for a model that generates.
     """
@@ -47,6 +48,7 @@ class ModelFolder:
     generation: Generation
     templates: Templates
     template: Template | None
+    tool_template: Template | None
     adapter: Adapter | None
     recipe: EmbeddingRecipe | None
 
@@ -72,6 +74,7 @@ def read_folder(config: EngineConfig) -> ModelFolder:
             generation=read_generation(path, description),
             templates=templates,
             template=templates.choose(config.chat_template),
+            tool_template=templates.choose_for_tools(config.chat_template),
             adapter=adapter,
             recipe=_recipe(path, description),
         )

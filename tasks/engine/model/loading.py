@@ -84,6 +84,10 @@ def clear_errors(folder: ModelFolder) -> Iterator[None]:
         if ran_out_of_memory(error):
             raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
         raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # how a library in Rust, such as tokenizers, says that it failed
+            raise
+        raise ModelLoadFailed(f"{folder.path}: its tokenizer cannot be used: {first_line(error)}") from error
 
 
 def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> Module:
@@ -92,7 +96,7 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
     with staged(folder.path) as loadable:
         model, _ = utils.load_model(
             *(loadable, True),
-            model_config=rotary_fields(folder.config),
+            model_config={**_without_nulls(folder.config), **rotary_fields(folder.config)},
             trust_remote_code=config.trust_remote_code,
             **options,
         )
@@ -107,6 +111,11 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
         mx.eval(model.parameters())
     mx.clear_cache()
     return model
+
+
+def _without_nulls(config: dict[str, Any]) -> dict[str, Any]:
+    """What mlx-lm's loader takes for an object without a look."""
+    return {"text_config": {}} if config.get("text_config", {}) is None else {}
 
 
 @dataclass(slots=True, frozen=True)

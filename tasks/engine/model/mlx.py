@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from tasks.engine.sequence import Request
     from tasks.engine.text.assembler import TextAssembler
     from tasks.messages.engine import EngineConfig, Submit
+    from tasks.models.templates import Template
 
 Result = TypeVar("Result")
 
@@ -77,7 +78,8 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
             folder.path,
             trust_remote_code=config.trust_remote_code,
             ends=folder.generation.ends,
-            template=folder.template.text if folder.template is not None else None,
+            template=_text(folder.template) or None,
+            tool_template=_text(folder.tool_template),
         )
         verdicts = Verdicts(None if current_settings().try_each_load else cache_folder(), folder, blas)
         loaded = load_laid_out(folder, config, blas, verdicts)
@@ -105,10 +107,12 @@ class MlxBackend:
         blas: str,
         bearing: Bearing,
     ) -> None:
-        source = folder.template.text if folder.template is not None else ""
+        template = ChatTemplate(
+            *(tokenizer, _text(folder.template), folder.templates.none_for_messages), _text(folder.tool_template)
+        )
         self._tokenizer = tokenizer
-        template = ChatTemplate(tokenizer, source, folder.templates.none_for_messages)
-        self._answers = Answers(tokenizer, source)
+        source = _text(folder.template) + _text(folder.tool_template)
+        self._answers = Answers(tokenizer, source, folder.generation.stops)
         control = ControlTokens(tokenizer, source, self._answers.format.names)
         self._prompts = PromptEncoder(tokenizer, template, control, folder.context_tokens)
         self._vocabulary_tokens = bearing.vocabulary_tokens
@@ -235,6 +239,10 @@ class MlxBackend:
     def memory(self) -> Memory:
         """MLX's own figures."""
         return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+
+def _text(template: Template | None) -> str:
+    return template.text if template is not None else ""
 
 
 def _translated(step: Callable[[], Result]) -> Result:

@@ -26,9 +26,11 @@ TOKENS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("◁think▷", "◁/think▷"),  # Kimi
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
 )
 #: Markers that are ordinary text where the vocabulary has no tokens for them.
-TEXTS = (*TOKENS[:6], TOKENS[-1])
+TEXTS = (*TOKENS[:6], *TOKENS[-3:])
 _GEMMA = ("<|channel>", "<channel|>")
 _XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
 _HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")

@@ -40,6 +40,10 @@ RESERVED = frozenset(
 _THINKING = ("enable_thinking", "thinking")
 #: No template has it in its own text.
 _WORD = "wordofnobody"
+_NO_WORDS = (
+    "the model's chat template leaves out all that they say: it is no template of conversations; name another as chat_template "
+    "in the model's catalogue entry, or send the text as prompt"
+)
 _NO_TOOLS = (
     "the model's chat template leaves them out: take a model that was trained to call functions, or describe them in a message "
     "and read the answer's text"
@@ -62,10 +66,12 @@ class ChatTemplate:
         tokenizer: renders it.
         source: its text; empty where it is a program, or where there is none.
         absent: what to say where the model has none.
+        tool_source: the text of the one for conversations with tools; empty where it is the same.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, source: str, absent: str) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, source: str, absent: str, tool_source: str = "") -> None:
         self._tokenizer = tokenizer
+        self._for_tools = _Other(tokenizer, tool_source, absent) if tool_source else None
         self._roles = Roles(source)
         self._source = source
         self._variables = _variables(source)
@@ -79,7 +85,9 @@ class ChatTemplate:
         Raises:
             InvalidRequest: the model has no template, or its template does not take these messages or options.
         """
-        if not self._tokenizer.has_chat_template:
+        if options.tools and self._for_tools is not None:
+            return self._for_tools.render(messages, options)
+        if not self._exists:
             raise InvalidRequest(f"messages: {self._absent}")
         reserved = sorted(RESERVED & options.given.keys())
         if reserved:
@@ -99,7 +107,13 @@ class ChatTemplate:
             raise InvalidRequest(f"messages: the model's chat template failed: {first_line(error)}") from error
         if not all(tool["function"]["name"] in text for tool in options.tools):
             raise InvalidRequest(f"tools: {_NO_TOOLS}")
+        if self._source and "messages" not in self._variables:
+            raise InvalidRequest(f"messages: {_NO_WORDS}")
         return text
+
+    @property
+    def _exists(self) -> bool:
+        return bool(self._tokenizer.has_chat_template)
 
     def _named(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
         """What the template is given, under the names that it has for it."""
@@ -136,6 +150,17 @@ class ChatTemplate:
     def _applied(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         tokenizer = self._tokenizer
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+
+
+class _Other(ChatTemplate):
+    """A template beside the tokenizer's own."""
+
+    @property
+    def _exists(self) -> bool:
+        return True
+
+    def _applied(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+        return super()._applied(messages, {**options, "chat_template": self._source})
 
 
 def _part(text: str) -> list[dict[str, str]]:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from mlx_lm import utils
 from mlx_lm.tokenizer_utils import TokenizerWrapper, _infer_tool_parser
 
+from tasks.engine.failure import first_line
 from tasks.engine.text.detokenizer import streamed_text
 from tasks.errors import ModelLoadFailed
-from tasks.models.reading import read_object_if_there
+from tasks.models.reading import ModelFilesUnreadable, read_object_if_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,12 @@ MARKS = ("\u0120", "\u010a", "\u2581", "<0x0A>")
 
 
 def load_tokenizer(
-    folder: Path, *, trust_remote_code: bool, ends: Sequence[int | str], template: str | None
+    folder: Path,
+    *,
+    trust_remote_code: bool,
+    ends: Sequence[int | str],
+    template: str | None,
+    tool_template: str = "",
 ) -> TokenizerWrapper:
     """The tokenizer in mlx-lm's wrapper.
 
@@ -56,16 +62,18 @@ def load_tokenizer(
         trust_remote_code: whether code in the folder may run.
         ends: the end tokens that the model's files name, by id or by text; the tokenizer's own is added.
         template: the chat template's source, from whichever file has it.
+        tool_template: that of the one for conversations with tools, where it is another.
 
     Raises:
         ModelLoadFailed: it says other text than it was given.
         Exception: transformers cannot load it, in whatever way.
     """
     hf = _with_decoder(_checked(_load(folder, trust_remote_code), folder))
-    hf.chat_template = template
+    hf.chat_template = f"{template or ''}{tool_template}" or None
     defaults = utils._tokenizer_defaults(folder) or {}
     ids = [end for end in ends if isinstance(end, int)] or defaults.get("eos_token_ids")
     hf.init_kwargs["tool_parser_type"] = _tool_syntax(hf, defaults)  # as mlx-lm leaves it there
+    hf.chat_template = template
     wrapped = TokenizerWrapper(hf, _NoDetokenizer, eos_token_ids=ids, **_template_module(hf, defaults))
     vocabulary = hf.get_vocab()
     wrapped.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
@@ -92,9 +100,18 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
     except Exception as error:
         found = _without_config(folder, trust_remote_code)
         if found is None:
-            raise
+            raise ModelLoadFailed(_why_unloadable(folder, error)) from error
         logger.warning("%s: loaded without its config.json, because transformers fails with: %s", folder, error)
         return found
+
+
+def _why_unloadable(folder: Path, error: Exception) -> str:
+    """Which file is damaged, where one is: transformers says which character of it."""
+    try:
+        read_object_if_there(folder / "tokenizer.json")
+    except ModelFilesUnreadable as damaged:
+        return str(damaged)
+    return f"{folder}: its tokenizer cannot be loaded: {first_line(error)}"
 
 
 def _by_class(folder: Path, trust_remote_code: bool, **more: Any) -> Any:
@@ -155,11 +172,15 @@ def _checked(hf: Any, folder: Path) -> Any:
 
 
 def _with_decoder(hf: Any) -> Any:
-    """The tokenizer with the decoder that belongs to its vocabulary, where its file has none."""
+    """The tokenizer with the decoder that belongs to its vocabulary, where its file has none, or one that leaves out bytes."""
     from tokenizers import decoders
 
     backend = getattr(hf, "backend_tokenizer", None)
-    if backend is None or backend.decoder is not None:
+    if backend is None:
+        return hf
+    if backend.decoder is not None:
+        if MARKS[3] in _said(hf, "a\nb"):
+            backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
         return hf
     tokens = "".join(hf.convert_ids_to_tokens(_ids(hf, " a b")))
     if MARKS[0] in tokens:

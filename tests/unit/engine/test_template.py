@@ -22,10 +22,10 @@ QWEN = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }};{% endf
 GPT_OSS = "{% for m in messages %}{{ m.thinking }}|{{ m.content }};{% endfor %}"
 
 
-def template_of(source: str) -> ChatTemplate:
+def template_of(source: str, tool_source: str = "") -> ChatTemplate:
     fast: Any = PreTrainedTokenizerFast
-    hf = fast(tokenizer_object=tiny_tokenizers.byte_level(), chat_template=source)
-    return ChatTemplate(TokenizerWrapper(hf), source, "")
+    hf = fast(tokenizer_object=tiny_tokenizers.byte_level(), chat_template=source or None)
+    return ChatTemplate(TokenizerWrapper(hf), source, "it has none", tool_source)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def template_of(source: str) -> ChatTemplate:
 )
 def test_how_much_to_think(source: str, options: dict[str, Any], effort: str | None, text: str) -> None:
     """By the template's own name for it; what the request says in the template's own words goes before."""
-    assert template_of(source).render([USER], Options(options, effort)) == text
+    assert template_of(f"{source}{{% if messages %}}{{% endif %}}").render([USER], Options(options, effort)) == text
 
 
 #: Templates of models that also see: for parts alone, and for either form of a content.
@@ -70,6 +70,28 @@ def test_a_template_that_knows_no_such_thing(source: str) -> None:
     """It is refused, and not passed over without a word."""
     with pytest.raises(InvalidRequest, match="reasoning_effort='low': the model's chat template knows no such thing"):
         template_of(source or "x").render([USER], Options(effort="low"))
+
+
+def test_a_template_that_leaves_out_the_conversation_is_refused() -> None:
+    """The model would answer to the template alone."""
+    with pytest.raises(InvalidRequest, match="leaves out all that they say: it is no template of conversations"):
+        template_of("hello").render([USER], Options())
+
+
+def test_conversations_with_tools_may_have_a_template_of_their_own() -> None:
+    """As in transformers: a ``tool_use`` template is for these, beside a default one that knows no tools, or alone."""
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    plain = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    with_tools = "{% for t in tools %}{{ t.function.name }};{% endfor %}" + plain
+    template = template_of(plain, with_tools)
+    assert template.render([USER], Options()) == "1+1?"
+    assert template.render([USER], Options(tools=tools)) == "add;1+1?"
+    alone = template_of("", with_tools)
+    assert alone.render([USER], Options(tools=tools)) == "add;1+1?"
+    with pytest.raises(InvalidRequest, match="messages: it has none"):
+        alone.render([USER], Options())
+    with pytest.raises(InvalidRequest, match="tools: the model's chat template leaves them out"):
+        template_of(plain).render([USER], Options(tools=tools))
 
 
 @pytest.mark.parametrize("source", [QWEN, GPT_OSS])

@@ -105,6 +105,27 @@ def test_a_file_without_a_decoder_is_given_the_one_of_its_vocabulary(tmp_path: P
     assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == "a b\n c"
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "version https://git-lfs.github.com/spec/v1"])
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: str) -> None:
+    """The error of transformers says which character or key, and not of which file."""
+    folder = save(byte_level(), tmp_path)
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelLoadFailed, match="tokenizer") as raised:
+        load(folder)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_a_decoder_that_leaves_out_bytes_is_given_that(tmp_path: Path) -> None:
+    """Files of unigram vocabularies have Metaspace's alone, and answers would say ``<0x0A>``."""
+    from tokenizers import decoders
+
+    made = sentencepiece(metaspace=True)
+    made.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer = load(save(made, tmp_path))
+    ids = tokenizer.encode("a b\n \u20ac", add_special_tokens=False)
+    assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == "a b\n \u20ac"
+
+
 def test_a_tokenizer_that_runs_words_together_is_refused(tmp_path: Path) -> None:
     """The error shows what becomes of a text, and says what to do."""
     from tokenizers import pre_tokenizers

@@ -33,7 +33,13 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         ({"text_config": {"max_position_embeddings": 70}}, 70, "text_config.max_position_embeddings"),
         ({"max_position_embeddings": 4096, "text_config": {"max_position_embeddings": 70}}, 70, "text_config"),
         ({"max_position_embeddings": True, "n_ctx": 60}, 60, "n_ctx"),
-        ({"max_position_embeddings": None, "n_ctx": "60", "seq_length": -5, "block_size": 8}, 8, "block_size"),
+        ({"max_position_embeddings": None, "n_ctx": "x", "seq_length": -5, "block_size": 8}, 8, "block_size"),
+        ({"max_position_embeddings": "32768"}, 32768, "max_position_embeddings"),
+        ({"max_position_embeddings": "1e5"}, 100_000, "max_position_embeddings"),
+        ({"max_position_embeddings": "nan", "n_ctx": 60}, 60, "n_ctx"),
+        ({"max_position_embeddings": 1e30}, 1 << 20, "max_position_embeddings, which sets no bound"),
+        ({"max_position_embeddings": 10**40, "rope_scaling": YARN}, 1 << 20, "which sets no bound"),
+        ({"model_max_length": 1000000000000000019884624838656}, 1 << 20, "model_max_length, which sets no bound"),
         ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, 131072, "model_type gemma3_text"),
         ({"max_position_embeddings": 32768, "rope_scaling": YARN}, 131072, "rope_scaling.factor"),
         ({"max_position_embeddings": 40960, "rope_scaling": YARN}, 131072, "rope_scaling.factor"),
@@ -107,6 +113,14 @@ def test_the_tokenizer_tells_whether_the_factor_is_in_the_field_already(
     found = read_context(tmp_path, config)
     assert found is not None
     assert found.tokens == tokens
+
+
+def test_a_field_without_a_bound_leaves_it_to_the_tokenizer(tmp_path: Path) -> None:
+    """Which says how long the authors' own prompts may be."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 2048}))
+    found = read_context(tmp_path, {"max_position_embeddings": 1e30})
+    assert found is not None
+    assert (found.tokens, found.said_by) == (2048, "tokenizer_config.json: model_max_length")
 
 
 def test_nothing_says_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.models.generation import read_generation
+from tasks.models.generation import WHOLE_CONTEXT, read_generation
 from tasks.models.reading import LFS_POINTER, ModelFilesUnreadable
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def _write(folder: Path, generation: object) -> None:
         ({"do_sample": False}, {"temperature": 0.0}),
         ({"do_sample": False, "temperature": 0.7}, {"temperature": 0.0}),
         ({"temperature": 0, "min_p": 0.05}, {"temperature": 0.0, "min_p": 0.05}),
-        ({"repetition_penalty": 1.05}, {"repetition_penalty": 1.05}),
+        ({"repetition_penalty": 1.05}, {"repetition_penalty": 1.05, "repetition_context_size": WHOLE_CONTEXT}),
+        ({"repetition_penalty": 1.0}, {"repetition_penalty": 1.0}),
         ({"top_k": 50.0}, {"top_k": 50}),
         ({"temperature": None, "top_p": 0, "top_k": -1, "min_p": 2, "repetition_penalty": 0}, {}),
         ({"temperature": "0.6", "top_p": True, "top_k": 1.5, "min_p": [0.1]}, {}),
@@ -65,6 +66,16 @@ def test_end_tokens(
     found = read_generation(tmp_path, config)
     assert found.ends == ends
     assert said_by in found.ends_said_by
+
+
+@pytest.mark.parametrize(
+    ("given", "stops"), [("END", ("END",)), (["a", "b", "a", "", None, 3], ("a", "b")), (None, ()), ({}, ())]
+)
+def test_stop_strings(tmp_path: Path, given: object, stops: tuple[str, ...]) -> None:
+    """Under transformers' name, one or several; with end tokens beside them and without."""
+    for more in ({}, {"eos_token_id": 5}):
+        _write(tmp_path, {"stop_strings": given, **more})
+        assert read_generation(tmp_path, {}).stops == stops
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ def _write(folder: Path, files: dict[str, Any]) -> None:
         ({"tokenizer_config.json": [None, "x", {"name": 1, "template": "b"}, {"name": "n"}]}, {}),
         ({"tokenizer_config.json": "a", "additional_chat_templates/rag.jinja": "b"}, {"default": "a", "rag": "b"}),
         ({"tokenizer_config.json": 5}, {}),
+        ({"tokenizer_config.json": "", "chat_template.json": "a"}, {"default": "a"}),
+        ({"tokenizer_config.json": "a", "chat_template.jinja": " \n"}, {"default": "a"}),
+        ({"chat_template.jinja": "\ufeffa"}, {"default": "a"}),
     ],
 )  # fmt: skip
 def test_templates_are_found_in_all_files(tmp_path: Path, files: dict[str, Any], named: dict[str, str]) -> None:
@@ -57,6 +60,16 @@ def test_a_template_is_chosen_by_name(tmp_path: Path) -> None:
         assert chosen.text == text
     with pytest.raises(ModelFilesUnreadable, match="it has default, rag"):
         templates.choose("tool_use")
+
+
+def test_the_template_of_tools_is_the_one_of_that_name(tmp_path: Path) -> None:
+    """Unless the catalogue has named one for all conversations."""
+    _write(tmp_path, {"tokenizer_config.json": {"default": "a", "tool_use": "b"}})
+    templates = read_templates(tmp_path)
+    chosen = templates.choose_for_tools(None)
+    assert chosen is not None
+    assert chosen.text == "b"
+    assert templates.choose_for_tools("default") is None
 
 
 def test_a_model_without_a_default_names_those_that_it_has(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""A folder that mlx-lm cannot load, or that it takes for another: the error says which part of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import pytest
+
+from tasks.engine.model.mlx import load_model
+from tasks.errors import ModelLoadFailed
+from tasks.messages.engine import EngineConfig, Submit
+from tests.tiny_model import make_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tasks.engine.model.mlx import MlxBackend
+
+pytestmark = pytest.mark.xdist_group("mlx")
+
+
+def load(folder: Path) -> MlxBackend:
+    return load_model(EngineConfig(model="tiny", source=str(folder)), lambda *_: None, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensors: tensors.pop("model.norm.weight"), r"Missing 1 parameters: model\.norm\.weight"),
+        (lambda tensors: tensors.update({"more.weight": mx.zeros((2,))}), r"1 parameters not in model: more\.weight"),
+    ],
+)
+def test_tensors_that_are_missing_or_too_many_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    """mlx-lm has their names in the lines behind the first one."""
+    weights = make_tiny_model(tmp_path) / "model.safetensors"
+    tensors: Any = mx.load(str(weights))
+    change(tensors)
+    mx.save_safetensors(str(weights), tensors)
+    with pytest.raises(ModelLoadFailed, match=says):
+        load(tmp_path)
+
+
+def test_a_part_that_is_null_is_none(tmp_path: Path) -> None:
+    """mlx-lm looks into ``text_config`` wherever there is one."""
+    path = make_tiny_model(tmp_path) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "text_config": None}))
+    assert load(tmp_path).facts.batching == "padded"
+
+
+def test_the_authors_stop_strings_end_an_answer(tmp_path: Path) -> None:
+    """Beside those of the request."""
+    (make_tiny_model(tmp_path) / "generation_config.json").write_text(json.dumps({"stop_strings": ["END"]}))
+    backend = load(tmp_path)
+    for stop in ((), ("DONE",)):
+        submit = Submit(task_id="t", messages=None, prompt="a", max_tokens=9, stop=stop)
+        prompt = backend.encode(submit)
+        assembler = backend.assembler(submit, prompt, None)
+        ids = [token_id for char in "It is ENDless" for token_id in backend.encode(replace(submit, prompt=char)).ids]
+        said = [piece.text for token_id in ids for piece in assembler.push(token_id)]
+        assert "".join(said) == "It is "
+        assert assembler.stopped
