@@ -120,6 +120,7 @@ class GenerateTask(Task):
         """
         # pydantic and redis are two thirds of the import's time.
         from tasks.broker.sending import sending
+        from tasks.client.followers import require_signatures
         from tasks.client.request import prepare
 
         options["shadow"] = shadow
@@ -128,6 +129,7 @@ class GenerateTask(Task):
                 return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
         with self.groups.member(options, producer) as member:
             request = prepare(args, kwargs, task_id, options, self.form)
+            require_signatures(link=link, link_error=link_error)
             self._meet_redis()
             self._look_at_fleet(request.parameters, request.options.get("queue"))
             given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import Signature
 
+from tasks.errors import InvalidRequest
 from tasks.names import is_ours
 
 if TYPE_CHECKING:
@@ -38,6 +39,25 @@ def name_queues(app: Celery, options: Mapping[str, Any], *more: Any) -> None:
     """
     for signature in _signatures([*more, *(options.get(name) for name in _OPTIONS)]):
         _name_queue(app, signature)
+
+
+def require_signatures(**given: Any) -> None:
+    """Check what was given as ``link`` or ``link_error``.
+
+    Raises:
+        InvalidRequest: it is a task, or something else that is no signature; Celery would say that it is no JSON.
+    """
+    for name, value in given.items():
+        for follower in value if isinstance(value, list | tuple) else [value]:
+            if follower is None or (isinstance(follower, dict) and follower.get("task")):
+                continue
+            shown = getattr(follower, "name", None) or type(follower).__name__
+            hint = (
+                f"use {shown}.s(...)"
+                if hasattr(follower, "apply_async")
+                else "give a signature, as task.s(...) makes one"
+            )
+            raise InvalidRequest(f"{name}: {shown} is no signature: {hint}")
 
 
 def _name_queue(app: Celery, signature: dict[str, Any]) -> None:

@@ -9,7 +9,11 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from kombu.utils.json import dumps
+
+from tasks.broker.message import UNPACKERS
 from tasks.errors import InvalidRequest
+from tasks.messages.depth import MAX_DEPTH, exceeds
 from tasks.messages.identifier import IDENTIFIER, is_identifier
 
 if TYPE_CHECKING:
@@ -25,6 +29,13 @@ OPTIONS = frozenset(
         "countdown", "eta", "expires", "time_limit", "soft_time_limit", "priority", "queue", "ignore_result", "task_id", "link",
         "link_error", "shadow", "headers", "retry", "retry_policy", "serializer", "compression", "exchange", "routing_key",
         "connection", "producer", "publisher", "add_to_parent", "argsrepr", "kwargsrepr", "delivery_mode", "stamped_headers",
+    }
+)  # fmt: skip
+#: Headers by which Celery knows a message: with another id or task it would reach nobody.
+_CELERYS_HEADERS = frozenset(
+    {
+        "lang", "task", "id", "root_id", "parent_id", "group", "group_index", "eta", "expires", "retries", "timelimit",
+        "argsrepr", "kwargsrepr", "origin", "ignore_result", "shadow", "replaced_task_nesting", "compression",
     }
 )  # fmt: skip
 #: What Celery itself sets: its canvas, its retries and its routes.
@@ -56,6 +67,11 @@ def checked(given: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         value = options.get(name)
         if value is not None and not is_right(value):
             raise InvalidRequest(f"{name}={_short(value)}: {hint}")
+    taken = sorted(_CELERYS_HEADERS.intersection(options.get("headers") or ()))
+    if taken:
+        raise InvalidRequest(
+            f"headers: {taken[0]} is one of Celery's own, by which a message is known: name yours differently"
+        )
     if options.get("countdown") is not None and options.get("eta") is not None:
         raise InvalidRequest("both countdown and eta are set: give one of them")
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
@@ -121,6 +137,21 @@ def _is_priority(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and MOST_URGENT <= value <= LEAST_URGENT
 
 
+def _is_queue(value: Any) -> bool:
+    """A queue's name, or an object of kombu's that has one."""
+    return (isinstance(value, str) or hasattr(value, "routing_key")) and bool(getattr(value, "name", value))
+
+
+def _are_headers(value: Any) -> bool:
+    if not isinstance(value, dict) or exceeds(value, MAX_DEPTH):
+        return False
+    try:
+        dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 #: Options whose wrong values would be passed over, or raise something unclear, or reach a worker that drops the message.
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "priority": (_is_priority, "use 0 (the most urgent, the default), 5, or 9 for batch work"),
@@ -131,11 +162,28 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "soft_time_limit": (_is_limit, "use a number of seconds above 0"),
     "ignore_result": (lambda value: isinstance(value, bool), "use True or False"),
     "serializer": (lambda value: value in ("json", "application/json"), "use json, which is all that workers read"),
-    "headers": (lambda value: isinstance(value, dict), "give a dictionary"),
+    "headers": (_are_headers, f"give a dictionary of text, numbers and lists, at most {MAX_DEPTH} levels deep"),
     "shadow": (lambda value: isinstance(value, str), "give a text"),
+    "queue": (_is_queue, "use the name of a queue, as in tier-3-7B, or leave it out"),
+    # Celery passes over a routing key, and has an exchange to which no queue belongs take messages that reach nobody.
+    "exchange": (lambda value: value == "", "leave it out, and say queue=… where the model's tier is not meant"),
+    "routing_key": (lambda _: False, "leave it out, and say queue=… where the model's tier is not meant"),
+    "compression": (
+        lambda value: isinstance(value, str) and value in UNPACKERS,
+        "use gzip, bzip2 or lzma, which workers unpack",
+    ),
+    "delivery_mode": (
+        lambda value: value in (1, 2, "transient", "persistent"),
+        "leave it out: nothing follows from it",
+    ),
+    "retry": (lambda value: isinstance(value, bool), "use True or False"),
+    "retry_policy": (lambda value: isinstance(value, dict), "give a dictionary, as in {'max_retries': 1}"),
 }
 
 
 def _short(value: Any) -> str:
-    text = f"{value!r}" if not isinstance(value, int) or value.bit_length() < 1024 else "<int>"
+    try:
+        text = f"{value!r}" if not isinstance(value, int) or value.bit_length() < 1024 else "<int>"
+    except RecursionError:
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 60 else f"{text[:57]}…"

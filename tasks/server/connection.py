@@ -150,6 +150,8 @@ def trouble(error: BaseException) -> Trouble:
     if says.startswith("unknown command"):
         remedy = "remove rename-command from its configuration, or use another server"
         return Trouble(says.partition(", with args")[0], remedy, "Redis lacks a command")
+    if says.startswith("WRONGTYPE"):
+        return Trouble(says, "another program has a key of this name: use a database of its own, as in /1", WRONG_URL)
     if isinstance(error, BusyLoadingError):
         return Trouble(says, "wait until Redis has read its data", "Redis is not there")
     if is_busy(error):

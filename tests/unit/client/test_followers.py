@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 
-from tasks.client.followers import name_queues
+from tasks.client.followers import name_queues, require_signatures
+from tasks.errors import InvalidRequest
 
 shop = Celery("shop", set_as_current=False, changes={"task_default_queue": "shop"})
 shop.conf.task_routes = {"print": {"queue": "printers"}}
@@ -60,3 +61,21 @@ def test_what_is_left_alone(app: Celery) -> None:
     other = {**request, "task": "other", "options": {}}
     name_queues(app, {"link": [request], "chain": None, "task_id": "x"}, other, None)
     assert request["options"] == other["options"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (word, "use word.s(...)"),
+        ([write.s(), write], "use print.s(...)"),
+        (print, "give a signature"),
+        ({}, "give a sig"),
+    ],
+    ids=["task", "task-in-a-list", "function", "nothing-in-it"],
+)
+def test_what_is_no_signature(given: Any, said: str) -> None:
+    """A task in the place of its signature is named, with what to write."""
+    require_signatures(link=[word.s(), dict(write.s())], link_error=None)
+    with pytest.raises(InvalidRequest, match=r"^link: .* is no signature: ") as caught:
+        require_signatures(link_error=word.s(), link=given)
+    assert said in str(caught.value)

@@ -9,11 +9,19 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from kombu import Queue
 
 from tasks.client.options import checked, checked_id
 from tasks.client.parameters import Parameters
 from tasks.client.request import prepare
 from tasks.errors import ContextExceeded, InvalidRequest
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def refused(**options: Any) -> str:
@@ -54,6 +62,21 @@ def refused(**options: Any) -> str:
         ({"ignore_result": "no"}, "ignore_result='no': use True or False"),
         ({"serializer": "pickle"}, "serializer='pickle': use json"),
         ({"headers": [1]}, "headers=[1]: give a dictionary"),
+        ({"headers": {"who": object()}}, "headers={'who': <object object at"),
+        ({"headers": {"deep": nested(3000)}}, "headers=<dict>: give a dictionary"),
+        (
+            {"headers": {"id": "mine"}},
+            "headers: id is one of Celery's own, by which a message is known: name yours diff",
+        ),
+        ({"queue": ""}, "queue='': use the name of a queue"),
+        ({"queue": 5}, "queue=5: use the name of a queue"),
+        ({"exchange": "mine"}, "exchange='mine': leave it out, and say queue=…"),
+        ({"routing_key": "tier-3-7B"}, "routing_key='tier-3-7B': leave it out, and say queue=…"),
+        ({"compression": "zstd"}, "compression='zstd': use gzip, bzip2 or lzma"),
+        ({"compression": ["gzip"]}, "compression=['gzip']: use gzip"),
+        ({"delivery_mode": "twice"}, "delivery_mode='twice': leave it out"),
+        ({"retry": 5}, "retry=5: use True or False"),
+        ({"retry_policy": 5}, "retry_policy=5: give a dictionary"),
         ({"shadow": 5}, "shadow=5: give a text"),
     ],
 )
@@ -68,6 +91,9 @@ def test_taken() -> None:
     assert checked(options, Parameters.model_fields) == options
     assert checked({"eta": "2030-01-31T12:00:00+00:00"}, ())
     assert checked({"stamped_headers": ["zzz"], "zzz": 5}, ())
+    assert checked(
+        {"compression": "bzip2", "headers": {"at": datetime(2030, 1, 1, tzinfo=UTC)}, "queue": Queue("q")}, ()
+    )
     found = checked({"priority": np.int64(5), "countdown": np.float32(0.5)}, ())
     assert found == {"priority": 5, "countdown": 0.5}
     assert [type(value) for value in found.values()] == [int, float]

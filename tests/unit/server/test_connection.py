@@ -148,6 +148,7 @@ def test_an_endpoint_keeps_its_password_to_itself() -> None:
         (redis.ReadOnlyError("You can't write"), "primary", "Redis is a replica"),
         (redis.BusyLoadingError("loading"), "wait until", "Redis is not there"),
         (redis.ResponseError("DB index is out of range"), "/0", "Redis is not there"),
+        (redis.ResponseError("WRONGTYPE Operation"), "a database of its own", "An address that cannot be used"),
         (redis.TimeoutError("slow"), "firewall", "Redis is not there"),
         (redis.ConnectionError("SSL wrong version number"), "ssl_ca_certs", "TLS at one end only"),
         (redis.ResponseError("unknown command 'CLIENT', with args"), "rename-command", "Redis lacks a command"),
