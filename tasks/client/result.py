@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import to_thread
 from contextlib import closing, suppress
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery.result import AsyncResult
+from celery import states
+from celery.result import AsyncResult, GroupResult
 from vine import barrier
 
 from tasks.client.values import ValueResult
+from tasks.names import PACKAGE
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
 from worker_config.tiers import QUEUES
@@ -211,12 +215,20 @@ class GenerateResult(ValueResult, AsyncResult):
         with closing(connect(self.app)) as client:
             return position(client, self.id)
 
+    def __reduce__(self) -> Any:
+        """For another process or thread, where this project's application need not be the current one."""
+        ours = sys.modules.get(f"{PACKAGE}.celery")
+        if ours is None or self.app is not ours.app:
+            return super().__reduce__()
+        return _of_this_project, (type(self), self.id, self.parent)
+
     def _cancel(self) -> None:
         self.revoke(terminate=True)
 
     def _stored(self) -> Stored:
         """What Celery has stored; an unknown state where it stores nothing or cannot be asked just now."""
         from celery.backends.base import DisabledBackend
+        from celery.backends.rpc import RPCBackend
 
         from tasks.client.reading import Stored, describe
         from tasks.errors import BrokerUnavailable
@@ -224,15 +236,27 @@ class GenerateResult(ValueResult, AsyncResult):
 
         if isinstance(self.backend, DisabledBackend):
             return Stored(absent=True)
+        if isinstance(self.backend, RPCBackend):  # whose results are messages, each for one look
+            return Stored()
         try:
             with translated(f"result of {self.id}"):
                 stored = describe(self.backend.get_task_meta(self.id, cache=False))
-                if stored.absent and self.parent is not None and not self.parent.ready():
-                    # It is sent once all before it has ended.
-                    return replace(stored, absent=False)
-                return stored
+                return self._follows_from(stored) if stored.absent and self.parent is not None else stored
         except BrokerUnavailable:
             return Stored()
+
+    def _follows_from(self, stored: Stored) -> Stored:
+        """What is known of a link of a chain that has no result, by those before it.
+
+        It is sent once all before it have ended. Where one was revoked, or is a chord's body that failed, it is never sent, and
+        Celery stores nothing for it. The members of a chord's header are passed over: their errors are stored for its body.
+        """
+        from tasks.client.reading import describe
+
+        for before in self._parents():
+            if not isinstance(before, GroupResult) and before.state in states.PROPAGATE_STATES:
+                return describe(before.backend.get_task_meta(before.id))
+        return stored if self.parent.ready() else replace(stored, absent=False)
 
 
 class EmbedResult(GenerateResult):
@@ -249,3 +273,8 @@ class EmbedResult(GenerateResult):
         raise InvalidRequest("vectors do not stream: use get(), or await the result")
 
     astream = stream
+
+
+def _of_this_project(kind: type[GenerateResult], task_id: str, parent: Any) -> GenerateResult:
+    """A result of this project's application, out of a pickle."""
+    return kind(task_id, app=import_module(f"{PACKAGE}.celery").app, parent=parent)

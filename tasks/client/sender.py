@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,7 +36,9 @@ class Sender:
 
     def __init__(self, take_back: Callable[[Any], None], threads: int = THREADS) -> None:
         self._take_back = take_back
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="celery-mlx-sender")
+        self._count = threads
+        self._threads = self._new_threads()
+        os.register_at_fork(after_in_child=self._forget)
 
     async def send(self, send: Callable[[], Sent]) -> Sent:
         """What ``send`` returns or raises. If the caller is cancelled meanwhile, what was sent is taken back."""
@@ -47,6 +50,13 @@ class Sender:
             if not future.cancelled():
                 self._threads.submit(self._undo, future)
             raise
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._count, thread_name_prefix="celery-mlx-sender")
+
+    def _forget(self) -> None:
+        """Threads do not survive a fork: without its own, a child would wait for those of its parent."""
+        self._threads = self._new_threads()
 
     def _undo(self, future: Future[Sent]) -> None:
         if future.exception() is not None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import multiprocessing
+import pickle
 import threading
 import uuid
 import weakref
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chain, chord, states
+from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, ResultSet
 
@@ -234,6 +236,34 @@ def test_after_a_fork(producer_app: Celery) -> None:
     child.join(WAIT_S)
     assert child.exitcode == 0
     assert answers.get() == {"text": task_id}
+
+
+def test_a_result_in_a_pickle(producer_app: Celery) -> None:
+    """It comes back with its application, on a thread where that is not the current one, as in another process."""
+    from tasks import generate
+
+    (task_id,) = new_ids(1)
+    store(producer_app, [task_id])
+    text = pickle.dumps(generate.AsyncResult(task_id))
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(pickle.loads, text).result()
+    assert found.app is producer_app
+    assert (found.get(timeout=WAIT_S), [chunk.text for chunk in found.stream(timeout=WAIT_S)]) == (
+        {"text": task_id},
+        [task_id],
+    )
+
+
+def test_a_link_that_is_never_sent(producer_app: Celery) -> None:
+    """A chain's first link was revoked: Celery stores nothing for the others, whose readers hear of it all the same."""
+    first, second, third = new_ids(3)
+    parent = GenerateResult(second, app=producer_app, parent=generate_result(first))
+    last = GenerateResult(third, app=producer_app, parent=parent)
+    producer_app.backend.mark_as_revoked(first, "revoked")
+    for link in (parent, last):
+        assert [chunk.finish_reason for chunk in link.stream(timeout=WAIT_S)] == ["cancelled"]
+    with pytest.raises(TaskRevokedError):
+        last.get(timeout=WAIT_S)
 
 
 class Impatient(GenerateResult):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from contextlib import suppress
 from contextvars import ContextVar
@@ -78,3 +79,20 @@ def test_what_a_cancelled_caller_has_sent_is_taken_back() -> None:
     asyncio.run(main())
     wait_until(lambda: taken == ["first"])
     assert line.sent == ["first"]
+
+
+def test_after_a_fork() -> None:
+    """A child sends on threads of its own; those of its parent are not there."""
+    sender = Sender(print)
+
+    async def main() -> str:
+        return await asyncio.wait_for(sender.send(lambda: "sent"), 10)
+
+    assert asyncio.run(main()) == "sent"
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
+    child = context.Process(target=lambda: answers.put(asyncio.run(main())))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert answers.get() == "sent"
