@@ -101,4 +101,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "task_queues": {name: {} for name in (*QUEUES, DEFAULT_QUEUE)},
         "task_routes": ("celery_mlx.models.routing.route_task",),
         "result_extended": False,
+        # The sweep needs no schedule, and Celery's own scheduler ends beat where its file cannot be written.
+        "beat_scheduler": "celery.beat:Scheduler",
     }

@@ -130,6 +130,9 @@ class TestSettings:
         code, message = start("-Q", "tier-3-8B,emails")
         assert code == EX_CONFIG
         assert message.startswith("-Q tier-3-8B,emails: no tier has the queue 'tier-3-8B'; they are tier-under-3B, ")
+        code, message = start("-Q", "tier-3-7B, emails")
+        assert code == EX_CONFIG
+        assert message == "-Q 'tier-3-7B, emails': ' emails' is no queue: write names, and commas without spaces"
 
 
 class OldRedis:
@@ -332,12 +335,13 @@ def test_the_address_of_redis(worker: StartWorker, redis_url: str) -> None:
 
 def test_settings_that_were_typed(worker: StartWorker) -> None:
     """What is typed behind the command is above the environment, in the worker and in what it starts."""
-    typed = ("--models", "fake:1,fake:2", "--chip", "M2 Pro", "--gpu-cores", "19", "--memory-gb", "32")
+    typed = ("--models", "fake:1,fake:2", "--chip", "M2 Pro", "--gpu-cores", "19", "--memory-gb", "32", "-c", "auto")
     each = worker(*typed, env={"CELERY_MLX_MODELS": "fake:3", "CELERY_MLX_MEMORY_GB": "8"})
     record = each.record()
     assert record is not None
     assert (record.hardware["chip"], record.hardware["gpu_cores"]) == ("Apple M2 Pro", 19)
     assert record.hardware["memory_bytes"] == 32 << 30
+    assert record.slots["tier-7-13B"] > (os.cpu_count() or 1)  # -c auto is no bound: slots follow from the hardware
     assert "tier-7-13B" in record.queues
     kept = {("fake:1", True), ("fake:2", True)}
     wait_until(

@@ -403,11 +403,11 @@ def test_a_sweep_that_cannot_reach_redis_says_so(no_results: NoResults) -> None:
 
 
 def test_the_real_beat_sweeps(client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
-    """``celery -A tasks beat`` has the sweep in its process, and ends when it is told to."""
+    """``celery -A tasks beat`` has the sweep in its process, writes no schedule anywhere, and ends when it is told to."""
     log = tmp_path / "beat.log"
     with log.open("wb") as output:
         beat = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-s", str(tmp_path / "schedule")],
+            [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-s", str(tmp_path / "no folder" / "schedule")],
             cwd=ROOT,
             env={**os.environ, "REDIS_URL": redis_url},
             stdin=subprocess.DEVNULL,

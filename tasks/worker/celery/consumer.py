@@ -92,7 +92,9 @@ class Consumer(CeleryConsumer):
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
         """A task that this worker does not have."""
         self._refuse(
-            message, f"no task {message.headers['task']!r:.100} here: this one has {' and '.join(sorted(OURS))}"
+            message,
+            f"no task {message.headers['task']!r:.100} here: this one has {' and '.join(sorted(OURS))}; a task of another "
+            f"application belongs into a queue of its own, other than {self.app.conf.task_default_queue} (task_default_queue)",
         )
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:

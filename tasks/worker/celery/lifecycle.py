@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import signal
+import warnings
 from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
+from celery.utils.sysinfo import is_auto_concurrency
 
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
@@ -48,6 +50,8 @@ TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 def prepare() -> None:
     """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
     import_module(".control", __package__)  # registers its commands
+    # At each lost connection Celery says, in eight lines, that what runs is redelivered. Here it is not.
+    warnings.filterwarnings("ignore", message=r"\s*In Celery 5\.1 we introduced an optional breaking change")
     logs.connect()
     signals.worker_init.connect(_on_worker_init)
     signals.worker_ready.connect(_on_worker_ready)
@@ -112,6 +116,13 @@ def _queues(app: Any) -> list[str]:
 
     typed = app.amqp.queues._consume_from
     if typed is not None:
+        odd = [name for name in typed if name != name.strip() or not name]
+        if odd:
+            refuse(
+                os.EX_CONFIG,
+                f"-Q {','.join(typed)!r}: {odd[0]!r} is no queue: write names, and commas without spaces",
+                "An unknown tier",
+            )
         unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]
         if unknown:
             refuse(
@@ -126,10 +137,10 @@ def _queues(app: Any) -> list[str]:
 
 
 def _typed_concurrency(sender: WorkController) -> int | None:
-    """``-c``, or the application's setting; Celery's own default is the number of CPUs, which says nothing here."""
-    if _is_typed("concurrency") or sender.app.conf.worker_concurrency:
-        return int(sender.concurrency)
-    return None
+    """``-c``, or the application's setting; Celery's default, 0 and ``auto`` are the number of CPUs, which says nothing here."""
+    typed = click.get_current_context().params["concurrency"] if _is_typed("concurrency") else None
+    asked = typed or sender.app.conf.worker_concurrency
+    return int(sender.concurrency) if asked and not is_auto_concurrency(asked) else None
 
 
 def _is_typed(option: str) -> bool:
