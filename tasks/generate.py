@@ -10,11 +10,12 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
-from celery import Task, shared_task, signals
+from celery import Task, shared_task
 from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 
+import tasks.roles  # noqa: F401  (connects the worker and the sweep to the processes that include this task)
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
@@ -120,6 +121,7 @@ class GenerateTask(Task):
         """
         # pydantic and redis are two thirds of the import's time.
         from tasks.broker.sending import sending
+        from tasks.client.answer_type import response_model
         from tasks.client.followers import require_signatures
         from tasks.client.request import prepare
 
@@ -136,7 +138,7 @@ class GenerateTask(Task):
             with sending(self.app):
                 result = self._send(given, request.options)
             member.task_ids.append(result.id)
-        result.response_model = _model_of(kwargs)
+        result.response_model = response_model(kwargs)
         return result
 
     def bulk(
@@ -259,13 +261,14 @@ class GenerateTask(Task):
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis: for people's own tests. The result streams too, as one chunk."""
+        from tasks.client.answer_type import response_model
         from tasks.client.options import checked
         from tasks.client.request import arguments
 
         checked(options, self.form.fields)
         args, kwargs = arguments(args, kwargs)
         return import_module(".worker.eager", __package__).eager_result(
-            super().apply(args, kwargs, **options), _model_of(kwargs)
+            super().apply(args, kwargs, **options), response_model(kwargs)
         )
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
@@ -273,16 +276,6 @@ class GenerateTask(Task):
         from tasks.client.result import GenerateResult
 
         return GenerateResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
-
-
-def _model_of(values: dict[str, Any] | None) -> Any:
-    """The type that a request has as its ``response_format``, if that is what it has."""
-    asked = (values or {}).get("response_format")
-    if asked is None or isinstance(asked, dict):
-        return None
-    from tasks.client.answer_type import is_type
-
-    return asked if is_type(asked) else None
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
@@ -298,18 +291,6 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
 
 
 run.__name__ = run.__qualname__ = "generate"  # what help() calls it
-
-
-@signals.celeryd_init.connect
-def _become_worker(**_: Any) -> None:
-    """A worker that includes this module starts in this process: connect its side of it."""
-    import_module(".worker.celery.lifecycle", __package__).prepare()
-
-
-@signals.beat_init.connect
-def _begin_sweep(sender: Any, **_: Any) -> None:
-    """Beat starts in this process: the sweep runs beside it."""
-    import_module(".sweep", __package__).start_sweep(sender.app)
 
 
 generate: GenerateTask = shared_task(run, name=GENERATE, base=GenerateTask, bind=True)

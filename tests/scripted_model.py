@@ -126,14 +126,19 @@ def _weights(steps: list[tuple[list[int], int]], first: int, size: int) -> tuple
         down[1 + WINDOW * size + following, at] = (1 + EARLY * (1 - at / len(steps))) / steepness
     output[token, 1 + WINDOW * size + token] = SHARPNESS
     output[first, 0] = SHARPNESS * START
-    return tensors, {
+    return tensors, _shape(hidden, units, head_dim, size)
+
+
+def _shape(hidden: int, units: int, head_dim: int, size: int) -> dict[str, Any]:
+    """The configuration of a llama with one layer, and a head for each place back."""
+    return {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": hidden,
         "num_hidden_layers": 1,
         "intermediate_size": units,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads,
+        "num_attention_heads": WINDOW - 1,
+        "num_key_value_heads": WINDOW - 1,
         "head_dim": head_dim,
         "rms_norm_eps": 1e-9,
         "vocab_size": size,

@@ -59,3 +59,9 @@ def instance(kind: Any, value: Any) -> Any:
 
 def _is_adapter(value: Any) -> bool:
     return type(value).__name__ == "TypeAdapter"
+
+
+def response_model(values: dict[str, Any] | None) -> Any:
+    """The type that a request has as its ``response_format``, if that is what it has."""
+    asked = (values or {}).get("response_format")
+    return asked if asked is not None and not isinstance(asked, dict) and is_type(asked) else None

@@ -11,8 +11,8 @@ from tasks.client.chaining import text_of
 from tasks.client.explain import refuse_unknown, shown_name, validated
 from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth
 from tasks.client.form import Form
-from tasks.client.parameters import MAX_COUNT, MAX_PROMPT_BYTES, is_left_out
-from tasks.client.plain import plain
+from tasks.client.parameters import MAX_COUNT, MAX_PROMPT_BYTES
+from tasks.client.plain import is_left_out, plain
 from tasks.errors import InvalidRequest
 
 #: As many inputs as OpenAI takes in one request.

@@ -15,6 +15,8 @@ MAX_EXTRA_BYTES = 16 * 1024
 FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
 MAX_CACHE_KEY_CHARACTERS = 1024
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
 
 
 def no_truth(value: Any) -> Any:
@@ -63,6 +65,23 @@ def small_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def as_texts(value: Any) -> Any:
+    """A stop string by itself is a list with that string; ``None`` is none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def bounded_stops(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse more or longer stop strings than an engine looks for, and empty ones."""
+    if len(value) > MAX_STOPS:
+        raise PydanticCustomError("stop", f"at most {MAX_STOPS} stop strings, got {len(value)}")
+    for text in value:
+        if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
+            raise PydanticCustomError("stop", f"each stop string has 1 to {MAX_STOP_CHARACTERS} characters")
+    return value
+
+
 ModelName = Annotated[
     Annotated[str, Field(min_length=1, max_length=256)] | None,
     Field(description=f"use a name of the catalogue, as {COMMAND} models lists them"),
@@ -89,4 +108,10 @@ Extra = Annotated[
 ]
 Penalty = Annotated[
     float, Field(ge=-2, le=2, allow_inf_nan=False, description="use a number from -2 to 2; 0 switches it off")
+]
+Stops = Annotated[
+    tuple[str, ...],
+    BeforeValidator(as_texts),
+    AfterValidator(bounded_stops),
+    Field(description=f"give up to {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters, or leave it out"),
 ]

@@ -11,8 +11,19 @@ from pydantic_core import PydanticCustomError
 from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
 from tasks.client.explain import refuse_unknown, shown_name, validated
-from tasks.client.fields import CacheKey, Deadline, Extra, Flag, KeepAlive, ModelName, Penalty, no_number, no_truth
-from tasks.client.plain import plain
+from tasks.client.fields import (
+    CacheKey,
+    Deadline,
+    Extra,
+    Flag,
+    KeepAlive,
+    ModelName,
+    Penalty,
+    Stops,
+    no_number,
+    no_truth,
+)
+from tasks.client.plain import is_left_out, plain
 from tasks.client.structure import (
     FIELDS,
     ResponseFormat,
@@ -34,8 +45,6 @@ if TYPE_CHECKING:
 
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
-MAX_STOPS = 16
-MAX_STOP_CHARACTERS = 256
 MAX_LOGIT_BIAS = 1024
 #: Whole numbers stay within what every machine word and every JSON reader takes.
 MAX_COUNT = 2**31 - 1
@@ -66,10 +75,7 @@ class Parameters(BaseModel):
     )
     top_k: Annotated[int, Field(ge=0, le=MAX_COUNT, description="use a whole number; 0 switches it off")] = 0
     min_p: Annotated[float, Field(ge=0, le=1, description="use a number from 0 to 1; 0 switches it off")] = 0.0
-    stop: Annotated[
-        tuple[str, ...],
-        Field(description=f"give up to {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters, or leave it out"),
-    ] = ()
+    stop: Stops = ()
     seed: Annotated[
         Annotated[int, Field(ge=-(2**63), lt=2**64)] | None,
         Field(description="use a 64-bit integer, or leave it out"),
@@ -136,23 +142,6 @@ class Parameters(BaseModel):
     @classmethod
     def _number_is_no_truth(cls, value: Any) -> Any:
         return no_number(value)
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _stop_may_be_one_string(cls, value: Any) -> Any:
-        if value is None:
-            return ()
-        return (value,) if isinstance(value, str) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _stop_is_bounded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(value) > MAX_STOPS:
-            raise PydanticCustomError("stop", f"at most {MAX_STOPS} stop strings, got {len(value)}")
-        for text in value:
-            if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
-                raise PydanticCustomError("stop", f"each stop string has 1 to {MAX_STOP_CHARACTERS} characters")
-        return value
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Parameters:
@@ -280,17 +269,8 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def is_left_out(value: Any) -> bool:
-    """Whether a value stands for none: OpenAI's SDK has two objects of its own for it."""
-    return value is None or type(value).__name__ in ("NotGiven", "Omit")
-
-
 def plain_field(name: str, value: Any) -> Any:
-    """A field's value as it is sent; a type as ``response_format`` is its schema.
-
-    Raises:
-        InvalidRequest: it is no data, or nested too deeply.
-    """
+    """A field's value as it is sent; a type as ``response_format`` is its schema. Raises InvalidRequest for what is no data."""
     try:
         return plain(as_response_format(value) if name == "response_format" else value, shown_name(name))
     except InvalidRequest as error:

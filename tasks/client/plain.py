@@ -120,6 +120,11 @@ def _opened(value: Any) -> Any:
     return None
 
 
+def is_left_out(value: Any) -> bool:
+    """Whether a value stands for none: OpenAI's SDK has two objects of its own for it."""
+    return value is None or type(value).__name__ in ("NotGiven", "Omit")
+
+
 def _instead(value: Any) -> str:
     """What to do about a value that is no data."""
     kind = type(value).__name__

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from tasks.engine.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
-from tasks.messages.engine import Abort, Embed, Failed, Resize, Submit
+from tasks.messages.embedding import Embed
+from tasks.messages.engine import Abort, Failed, Resize, Submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,8 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from tasks.messages.engine import Abort, Embed, Resize, Shutdown, Submit
+from tasks.messages.embedding import Embed
+from tasks.messages.engine import Abort, Resize, Shutdown, Submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tasks.messages.embedding import Embed, Embedded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -124,23 +126,6 @@ class Submit:
     def is_bounded(self) -> bool:
         """Whether a grammar says which tokens may come."""
         return self.constraint is not None or self.thinking_budget is not None
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Embed:
-    """Make one vector of each input, which is a text or the ids of its tokens.
-
-    ``prompt`` stands before each text; ``None`` has the model's own prompt of this ``input_type`` stand there. ``dimensions``
-    keeps the first numbers of each vector alone. ``isolate`` is as in :class:`Submit`.
-    """
-
-    task_id: str
-    inputs: tuple[str | tuple[int, ...], ...]
-    input_type: str | None = None
-    prompt: str | None = None
-    dimensions: int | None = None
-    isolate: Isolation = ""
-    op: Literal["embed"] = "embed"
 
 
 @dataclass(slots=True, frozen=True)
@@ -264,16 +249,6 @@ class Finished:
     cached_tokens: int
     completion_tokens: int
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(slots=True, frozen=True)
-class Embedded:
-    """The end of an :class:`Embed`: the vectors in the order of the inputs, as 32-bit floats of this machine."""
-
-    task_id: str
-    prompt_tokens: int
-    dimensions: int
-    vectors: bytes
 
 
 @dataclass(slots=True, frozen=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.client.result import GenerateResult
+
 CHROMIUM = find_chromium()
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: apt install chromium"),
@@ -77,20 +79,25 @@ def busy(client: redis.Redis) -> int:
     return -1 if found is None else sum(found.busy.values())
 
 
+def send_requests() -> tuple[GenerateResult, GenerateResult]:
+    """Send three requests: the first has succeeded. Returns one that has failed, and one that runs."""
+    assert generate.delay(prompt=SECRET, model="fake:1", max_tokens=40).get(timeout=30)
+    failed = generate.delay(prompt=SECRET, model="fake:1", max_tokens=9_000)
+    with pytest.raises(ContextExceeded):
+        failed.get(timeout=30)
+    messages = [{"role": "system", "content": SECRET}, {"role": "user", "content": SECRET}]
+    unfinished = generate.delay(messages=messages, model="fake:50", max_tokens=4_000)
+    next(iter(unfinished.stream(timeout=30)))
+    return failed, unfinished
+
+
 def test_flower_in_a_browser(
     flower: str, browser: Browser, producer_app: Celery, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     """The worker, its queues and its tasks are there, prompts are not, and Terminate ends a generation at once."""
     wait_until(lambda: (found := record(redis_client)) is not None and found.status == "online", timeout_s=60)
     pictures = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=40)
-    assert done.get(timeout=30)
-    failed = generate.delay(prompt=SECRET, model="fake:1", max_tokens=9_000)
-    with pytest.raises(ContextExceeded):
-        failed.get(timeout=30)
-    messages = [{"role": "system", "content": SECRET}, {"role": "user", "content": SECRET}]
-    running_one = generate.delay(messages=messages, model="fake:50", max_tokens=4_000)
-    next(iter(running_one.stream(timeout=30)))
+    failed, unfinished = send_requests()
     wait_until(lambda: busy(redis_client) == 1, about="one slot in use")
 
     browser.open(f"http://{LOGIN}@{flower}/workers")
@@ -117,7 +124,7 @@ def test_flower_in_a_browser(
 
     browser.open(f"http://{flower}/task/{failed.id}")
     assert "ContextExceeded" in browser.text()
-    browser.open(f"http://{flower}/task/{running_one.id}")
+    browser.open(f"http://{flower}/task/{unfinished.id}")
     text = browser.text()
     assert "fake:50" in text
     assert SECRET not in text
@@ -126,9 +133,9 @@ def test_flower_in_a_browser(
 
     browser.evaluate("document.getElementById('task-terminate').click()")
     with pytest.raises(TaskRevokedError):
-        running_one.get(timeout=10)
+        unfinished.get(timeout=10)
     wait_until(lambda: busy(redis_client) == 0, about="the slot being free")
-    assert [chunk.finish_reason for chunk in running_one.stream(timeout=10)][-1] == "cancelled"
-    browser.wait(f"fetch('/api/task/info/{running_one.id}').then(r => r.json()).then(t => t.state === 'REVOKED')")
-    browser.open(f"http://{flower}/task/{running_one.id}")
+    assert [chunk.finish_reason for chunk in unfinished.stream(timeout=10)][-1] == "cancelled"
+    browser.wait(f"fetch('/api/task/info/{unfinished.id}').then(r => r.json()).then(t => t.state === 'REVOKED')")
+    browser.open(f"http://{flower}/task/{unfinished.id}")
     assert "REVOKED" in browser.text()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.errors import GenerationError, InvalidRequest
-from tasks.messages.engine import Embed, Embedded, Failed, Finished, Started
+from tasks.messages.embedding import Embed, Embedded
+from tasks.messages.engine import Failed, Finished, Started
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

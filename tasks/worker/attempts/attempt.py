@@ -12,7 +12,8 @@ from tasks.client.structure import parsed
 from tasks.errors import error_for
 from tasks.journal.items import Append
 from tasks.messages.answer import usage_of
-from tasks.messages.engine import Embedded, Event, Failed, Finished, Resume, Started, Tokens
+from tasks.messages.embedding import Embedded
+from tasks.messages.engine import Event, Failed, Finished, Resume, Started, Tokens
 from tasks.messages.journal import End, Entry, Error, Release, Start, Token, contiguous
 from tasks.messages.tools import Calls, call_id, delta
 

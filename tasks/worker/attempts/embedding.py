@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.client.answer import Vectors
 from tasks.client.embedding import EMBEDDING
 from tasks.errors import DeadlineExceeded, EngineFailed
-from tasks.messages.engine import Embed, Embedded
+from tasks.messages.embedding import Embed, Embedded
 from tasks.messages.journal import End, Error, Release
 from tasks.worker.attempts.attempt import Flight
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from celery.exceptions import Ignore
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 StopReason: TypeAlias = Literal["cancelled", "soft_time_limit", "time_limit", "requeue"]
 
 _current = threading.local()
+
+
+class Stopped(Ignore):
+    """Raised by the task's body when a cancel has ended it: nothing is stored by the tracer, REVOKED is by the request."""
 
 
 class Job:

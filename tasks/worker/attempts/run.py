@@ -14,9 +14,9 @@ from tasks.broker.fingerprint import other_request
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, InvalidRequest, UnknownModel, error_for
 from tasks.journal.writer import new_nonce
 from tasks.messages.journal import End, Error, Release
+from tasks.worker.attempts import log
 from tasks.worker.attempts.attempt import Fenced
-from tasks.worker.celery import logs
-from tasks.worker.celery.request import Stopped
+from tasks.worker.attempts.job import Stopped
 from tasks.worker.engines.waiting import Interrupted, SetAside
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 
@@ -131,7 +131,7 @@ class Run:
             self._note_start(flight)
             self._worker.publisher.put([(flight, flight.late())])
             self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
-            logs.ended(flight, flight.wait())
+            log.ended(flight, flight.wait())
         return flight.wait(), flight
 
     def _claim(self, entry: ModelEntry) -> Flight:
@@ -190,7 +190,7 @@ class Run:
         )
         if isinstance(outcome, Error):
             self._note_failure(flight.model, outcome.code, outcome.message)
-        logs.ended(flight, outcome)
+        log.ended(flight, outcome)
 
     def _note_failure(self, model: str, code: str, message: str) -> None:
         # What is wrong with a request is said with its own words, which may be a part of a prompt.
@@ -236,7 +236,7 @@ class Run:
         self._worker.metrics.started(self._task_id, "(refused)", queue=self._job.queue)
         self._worker.metrics.ended(self._task_id, "failed")
         self._note_failure("", error.code, str(error))
-        logs.refused(self._task_id, error)
+        log.refused(self._task_id, error)
         raise error
 
     def _drop_other(self) -> NoReturn:
@@ -251,7 +251,7 @@ class Run:
         if reason == "cancelled":
             end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
             self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, end))
-            logs.log(self._task_id, "cancelled", why="before its model was loaded")
+            log.log(self._task_id, "cancelled", why="before its model was loaded")
             raise Stopped
         message = f"the time limit of {self._job.limit_s or 0:g} s passed before the model was loaded"
         self._refuse(error_for("deadline_exceeded")(message))

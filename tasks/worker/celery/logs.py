@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from celery import signals
 from celery.exceptions import Reject
 
-from tasks.errors import InvalidRequest, error_for
 from tasks.messages.encoding import to_json
-from tasks.messages.journal import End, Error, Release
 from tasks.names import is_ours
 from tasks.worker.attempts.job import current_job
 from tasks.worker.current import active_worker
 from worker_config.settings import current_settings
-
-if TYPE_CHECKING:
-    from tasks.errors import GenerationError
-    from tasks.worker.attempts.attempt import Flight, Outcome
 
 logger = logging.getLogger("tasks.requests")
 
@@ -30,8 +24,6 @@ CELERY_LINES = ("celery.worker.strategy", "celery.app.trace")
 CELERY_READY = "celery.apps.worker"
 #: Where Celery says where Redis is, with a password also where there is none.
 CELERY_CONNECTED = "celery.worker.consumer.connection"
-#: Counts that are nearly always zero, and left out of a line for people then.
-RARE = frozenset({"cached_tokens", "reasoning_tokens"})
 
 
 def connect() -> None:
@@ -54,56 +46,6 @@ def use_json_if_wanted(logger: logging.Logger) -> None:
     if current_settings().log_json:
         for handler in logger.handlers:
             handler.setFormatter(JsonFormatter())
-
-
-def ended(flight: Flight, outcome: Outcome) -> None:
-    """Log how an attempt at a request ended."""
-    fields: dict[str, Any] = {"model": flight.model, "attempt": flight.attempt}
-    usage = {
-        "prompt_tokens": flight.prompt_tokens,
-        "cached_tokens": flight.cached_tokens,
-        "completion_tokens": len(flight.ids),
-        "reasoning_tokens": flight.reasoning_tokens,
-    }
-    if isinstance(outcome, End):
-        how = "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
-        log(flight.task_id, how, **fields, finish_reason=outcome.finish_reason, **usage, **outcome.timing)
-    elif isinstance(outcome, Error):
-        log(flight.task_id, "failed", **fields, code=outcome.code, error=outcome.message, **usage, **flight.timing())
-    else:
-        how = "crashed" if isinstance(outcome, Release) and outcome.crashed else "released"
-        log(flight.task_id, how, **fields, **usage, **flight.timing())
-
-
-def refused(task_id: str, error: GenerationError) -> None:
-    """Log a request that cannot be run."""
-    log(task_id, "failed", code=error.code, error=str(error))
-
-
-def log(task_id: str, outcome: str, **fields: Any) -> None:
-    """Log one line about a request: at WARNING if it failed and its producer could not have known, else at INFO."""
-    kind = error_for(str(fields.get("code", "")))
-    if kind is InvalidRequest:
-        # Its message quotes what the producer sent, which may be a part of a prompt.
-        fields.pop("error", None)
-    level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
-    known = {name: value for name, value in fields.items() if value is not None}
-    said = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
-    logger.log(
-        level,
-        "request %s %s: %s",
-        task_id,
-        outcome,
-        said,
-        extra={"fields": {"task_id": task_id, "outcome": outcome, **known}},
-    )
-
-
-def _said(value: Any) -> str:
-    """A value for people: milliseconds without thousandths, texts with spaces in quotes."""
-    if isinstance(value, float):
-        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-    return repr(value) if " " in str(value) else str(value)
 
 
 class JsonFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.base import apply_target
@@ -73,13 +74,6 @@ class EnginePool(ThreadPool):
         self._jobs.add(job)
         self.room.enter(job.queue)
 
-        def run() -> None:
-            set_current_job(job)
-            try:
-                apply_target(target, args, kwargs, callback, accept_callback)
-            finally:
-                set_current_job(None)
-
         def let_go() -> None:
             self._time_limits.remove(job)
             self._jobs.discard(job)
@@ -93,7 +87,9 @@ class EnginePool(ThreadPool):
             let_go()
 
         try:
-            future = self.executor.submit(run)
+            future = self.executor.submit(
+                _run, job, partial(apply_target, target, args, kwargs, callback, accept_callback)
+            )
         except BaseException:
             let_go()
             raise
@@ -128,6 +124,15 @@ class EnginePool(ThreadPool):
         """Give everything back, and wait for that."""
         self.give_back()
         self.on_stop()
+
+
+def _run(job: Job, call: Callable[[], Any]) -> None:
+    """Run a request's body as this job's. On a thread of the pool."""
+    set_current_job(job)
+    try:
+        call()
+    finally:
+        set_current_job(None)
 
 
 def _call_later(after_s: float, call: Callable[[], None]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 from celery.worker import state as celery_state
 from celery.worker.request import Request
 
 from tasks.client.redaction import redact
+from tasks.worker.attempts.job import Stopped
 from tasks.worker.current import active_worker
 from tasks.worker.unstarted import end_unstarted
 from worker_config.settings import current_settings
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
 
 logger = get_logger(__name__)
-
-
-class Stopped(Ignore):
-    """Raised by the task's body when a cancel has ended it: nothing is stored by the tracer, REVOKED is by the request."""
 
 
 class GenerateRequest(Request):

@@ -6,7 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tasks.messages.engine import Embedded, Failed, Finished, Started, Tokens
+from tasks.messages.embedding import Embedded
+from tasks.messages.engine import Failed, Finished, Started, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

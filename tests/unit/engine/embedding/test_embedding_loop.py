@@ -16,18 +16,8 @@ from tasks.engine.embedding.loop import EmbeddingLoop
 from tasks.engine.embedding.texts import Texts, prepare_texts
 from tasks.engine.intake import Intake, preparing
 from tasks.errors import InvalidRequest
-from tasks.messages.engine import (
-    Abort,
-    Embed,
-    Embedded,
-    EngineConfig,
-    Failed,
-    Finished,
-    Resize,
-    Resized,
-    Started,
-    Submit,
-)
+from tasks.messages.embedding import Embed, Embedded
+from tasks.messages.engine import Abort, EngineConfig, Failed, Finished, Resize, Resized, Started, Submit
 from tests.support import wait_until
 
 if TYPE_CHECKING:

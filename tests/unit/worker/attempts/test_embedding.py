@@ -6,7 +6,8 @@ import struct
 
 from tasks.client.embedding import EMBEDDING
 from tasks.journal.writer import ClaimAnswer
-from tasks.messages.engine import Embedded, Finished, Started
+from tasks.messages.embedding import Embedded
+from tasks.messages.engine import Finished, Started
 from tasks.messages.journal import Claim, End, Error, Release
 from tasks.worker.attempts.embedding import Embedding, EmbedFlight
 from worker_config.model_entry import ModelEntry

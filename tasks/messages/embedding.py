@@ -1,0 +1,36 @@
+"""What a worker and an engine process say to each other about embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tasks.messages.engine import Isolation
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Embed:
+    """Make one vector of each input, which is a text or the ids of its tokens.
+
+    ``prompt`` stands before each text; ``None`` has the model's own prompt of this ``input_type`` stand there. ``dimensions``
+    keeps the first numbers of each vector alone. ``isolate`` is as in :class:`tasks.messages.engine.Submit`.
+    """
+
+    task_id: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    input_type: str | None = None
+    prompt: str | None = None
+    dimensions: int | None = None
+    isolate: Isolation = ""
+    op: Literal["embed"] = "embed"
+
+
+@dataclass(slots=True, frozen=True)
+class Embedded:
+    """The end of an :class:`Embed`: the vectors in the order of the inputs, as 32-bit floats of this machine."""
+
+    task_id: str
+    prompt_tokens: int
+    dimensions: int
+    vectors: bytes

@@ -1,0 +1,68 @@
+"""The line that the log gets about a request: how it, or an attempt at it, ended."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import InvalidRequest, error_for
+from tasks.messages.journal import End, Error, Release
+
+if TYPE_CHECKING:
+    from tasks.errors import GenerationError
+    from tasks.worker.attempts.attempt import Flight, Outcome
+
+logger = logging.getLogger("tasks.requests")
+
+#: Counts that are nearly always zero, and left out of a line for people then.
+RARE = frozenset({"cached_tokens", "reasoning_tokens"})
+
+
+def ended(flight: Flight, outcome: Outcome) -> None:
+    """Log how an attempt at a request ended."""
+    fields: dict[str, Any] = {"model": flight.model, "attempt": flight.attempt}
+    usage = {
+        "prompt_tokens": flight.prompt_tokens,
+        "cached_tokens": flight.cached_tokens,
+        "completion_tokens": len(flight.ids),
+        "reasoning_tokens": flight.reasoning_tokens,
+    }
+    if isinstance(outcome, End):
+        how = "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
+        log(flight.task_id, how, **fields, finish_reason=outcome.finish_reason, **usage, **outcome.timing)
+    elif isinstance(outcome, Error):
+        log(flight.task_id, "failed", **fields, code=outcome.code, error=outcome.message, **usage, **flight.timing())
+    else:
+        how = "crashed" if isinstance(outcome, Release) and outcome.crashed else "released"
+        log(flight.task_id, how, **fields, **usage, **flight.timing())
+
+
+def refused(task_id: str, error: GenerationError) -> None:
+    """Log a request that cannot be run."""
+    log(task_id, "failed", code=error.code, error=str(error))
+
+
+def log(task_id: str, outcome: str, **fields: Any) -> None:
+    """Log one line about a request: at WARNING if it failed and its producer could not have known, else at INFO."""
+    kind = error_for(str(fields.get("code", "")))
+    if kind is InvalidRequest:
+        # Its message quotes what the producer sent, which may be a part of a prompt.
+        fields.pop("error", None)
+    level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
+    known = {name: value for name, value in fields.items() if value is not None}
+    said = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
+    logger.log(
+        level,
+        "request %s %s: %s",
+        task_id,
+        outcome,
+        said,
+        extra={"fields": {"task_id": task_id, "outcome": outcome, **known}},
+    )
+
+
+def _said(value: Any) -> str:
+    """A value for people: milliseconds without thousandths, texts with spaces in quotes."""
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    return repr(value) if " " in str(value) else str(value)
