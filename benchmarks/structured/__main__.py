@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections import Counter
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
@@ -46,7 +47,7 @@ AT_ONCE = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; 1 if an answer that finished is invalid, or a request failed after it had begun."""
+    """Run, until all are answered or Ctrl-C; 1 if an answer that finished is invalid, or a request failed after it had begun."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.structured", description=__doc__)
     parser.add_argument("--schemas", type=Path, help="a folder of JSON files; schemas that are made up if left out")
     parser.add_argument("--known-only", action="store_true", help="drop keywords that JSON Schema does not have")
@@ -64,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     sampling = Sampling(temperature=options.temperature, seed=options.seed)
     folder = options.model or ensure_model(lambda _about, _fraction: None)
-    answer_all(folder, asked, options.max_tokens, sampling)
+    with suppress(KeyboardInterrupt):  # what has come is worth a report
+        answer_all(folder, asked, options.max_tokens, sampling)
+    ended = [request for request in asked if request.end is not None]
     tally = Tally(refused=left_out)
-    for request in asked:
+    for request in ended:
         tally.add(request)
     print(tally.report())
-    cost = measure(folder, [(request.constraint, request.ids) for request in asked if request.ids])
+    cost = measure(folder, [(request.constraint, request.ids) for request in ended if request.ids])
     print("\n".join(cost.report()))
     return 1 if tally.invalid or tally.failed else 0
 
@@ -118,7 +121,7 @@ class Tally:
         self.tokens += len(request.ids)
         if isinstance(request.end, Failed):
             (self.failed if request.started else self.refused)[_reason(request.end.message)] += 1
-        elif request.end is None or request.end.finish_reason != "stop":
+        elif request.end is not None and request.end.finish_reason != "stop":
             self.cut_off += 1
         else:
             self._judge(request)

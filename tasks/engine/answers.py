@@ -11,7 +11,7 @@ from tasks.engine.text.control import added_tokens, special_tokens
 from tasks.engine.text.formats import find_format
 from tasks.engine.tools.form import find_form
 from tasks.engine.tools.functions import Functions
-from tasks.engine.tools.grammar import constraint_of
+from tasks.engine.tools.grammar import check_parameters, constraint_of
 from tasks.engine.tools.splitter import Splitter
 from tasks.errors import InvalidRequest
 
@@ -64,6 +64,7 @@ class Answers:
         if tools is None or self.calls is None:
             return None
         Functions(tools)  # says what is wrong with a schema by its place in the request
+        check_parameters(tools)
         try:
             found = constraint_of(self.calls, tools, compiler.tokens.term)
             if found is None:

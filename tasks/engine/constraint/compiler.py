@@ -31,6 +31,7 @@ FIELDS: dict[ConstraintKind, str] = {
     "regex": "regex",
     "choice": "choice",
     "lark": "grammar",
+    "calls": "tools",
 }
 #: What to do about one that does not compile.
 REMEDIES: dict[ConstraintKind, str] = {
@@ -38,6 +39,7 @@ REMEDIES: dict[ConstraintKind, str] = {
     "json_schema": "make the schema smaller, or ask for its parts one by one",
     "regex": "change it: look-around and back-references are not known",
     "choice": "give fewer or shorter texts",
+    "calls": "send fewer functions or smaller schemas, or leave strict out",
     "lark": "write it in llguidance's variant of Lark, with a rule start",
 }
 NO_LEAD = Lead()

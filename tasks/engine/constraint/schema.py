@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher
 
+from tasks.engine.constraint.control import control_characters
 from tasks.engine.constraint.grammar import LIMITS
 from tasks.messages.encoding import to_json
 
@@ -45,6 +46,8 @@ _UNRESOLVED = ("Pointer", "Resource")
 _NO_PATTERN = "regex parse error"
 #: Formats of any text: OpenAPI and pydantic say by them what it is for.
 _ANY_TEXT = ("binary", "password", "path", "file-path", "directory-path")
+#: Faults of a schema that no answer can be made by, also where nothing else has to be enforced.
+NEVER = ("no value is valid (", "$ref: ")
 #: A schema with more parts has its faults named without a place.
 MOST_PARTS = 1_000
 FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and uuid"
@@ -116,7 +119,7 @@ def adjusted(schema: Any) -> Any:
 def _listed_names(part: dict[str, Any], root: dict[str, Any]) -> list[str] | None:
     """The names that an object's properties may have, where these are a list, and nothing else is said of any of them."""
     asked = part.get("propertyNames")
-    if not isinstance(asked, dict) or "properties" in part or "patternProperties" in part:
+    if not isinstance(asked, dict) or part.get("properties") or "patternProperties" in part:
         return None
     if isinstance(reference := asked.get("$ref"), str) and len(asked) == 1:
         kind, _, name = reference.removeprefix("#/").partition("/")
@@ -158,6 +161,7 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
         and part.get("additionalProperties") is not False
     ):
         yield "minProperties: a name that comes twice counts once; leave it out, or close the object: additionalProperties: false"
+    yield from control_characters(part)
     for name, value in part.items():
         if name == "nullable" and value is False:
             continue

@@ -44,7 +44,7 @@ def _answer(constraint: Constraint | None) -> dict[str, Any]:
     if constraint is None:
         return {"lark_grammar": "start: /(?s:.*)/"}
     value = constraint.value
-    if constraint.kind == "lark":
+    if constraint.kind in ("lark", "calls"):
         return {"lark_grammar": value}
     if constraint.kind == "regex":
         return {"lark_grammar": f"start: /{regex_to_lark(value, 'dw')}/"}

@@ -7,9 +7,9 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft4Validator, Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema.validators import extend
+from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -44,24 +44,37 @@ def _multiple(validator: Any, factor: Any, instance: Any, schema: dict[str, Any]
         yield ValidationError(f"{instance!r} is not a multiple of {factor!r}")
 
 
-#: Regular expressions are not tried: Python's may take for ever, on the thread that decodes for everybody.
-_Validator: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    {
-        **dict.fromkeys((*_PATTERNS, "unevaluatedProperties"), lambda *_: ()),
-        "additionalProperties": _additional,
-        "multipleOf": _multiple,
-    },
-)
+#: Dialects, the first of which that a schema is written in is its own, where it does not say.
+_DIALECTS = (Draft202012Validator, Draft7Validator, Draft4Validator)
+
+
+@lru_cache(maxsize=8)
+def _without_patterns(dialect: Any) -> Any:
+    """A dialect whose regular expressions are not tried: Python's may take for ever, on the thread that decodes for everybody."""
+    known = [name for name in (*_PATTERNS, "unevaluatedProperties") if name in dialect.VALIDATORS]
+    ours = {"additionalProperties": _additional, "multipleOf": _multiple}
+    return extend(dialect, {**dict.fromkeys(known, lambda *_: ()), **ours})  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
     """The validator of a schema, which is checked: that takes milliseconds, and an agent sends the same ones again and again."""
     described = json.loads(schema)
-    Draft202012Validator.check_schema(described)
+    dialect = validator_for(described, _dialect(described))
+    dialect.check_schema(described)
     # An empty registry: jsonschema's own fetches what a reference names from the network.
-    return _Validator(described, registry=Registry())
+    return _without_patterns(dialect)(described, registry=Registry())
+
+
+def _dialect(described: Any) -> Any:
+    """The dialect of a schema that names none."""
+    for dialect in _DIALECTS:
+        try:
+            dialect.check_schema(described)
+        except SchemaError:
+            continue
+        return dialect
+    return Draft202012Validator
 
 
 class Functions:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.constraint.endless import ENDLESS, endless
-from tasks.engine.constraint.schema import adjusted, as_object, faults
+from tasks.engine.constraint.schema import NEVER, adjusted, as_object, faults
 from tasks.engine.constraint.source import WHITESPACE
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
@@ -41,6 +41,18 @@ _ELSEWHERE = (
 )
 
 
+def check_parameters(tools: Tools) -> None:
+    """Check that each function can be called at all.
+
+    Raises:
+        InvalidRequest: no arguments are valid by a schema, or a reference in it leads nowhere.
+    """
+    for function in tools.functions:
+        for fault in _faults(to_json(_described(function))):
+            if any(reason in fault for reason in NEVER):
+                raise InvalidRequest(f"tools: the parameters of {function.name!r}: {fault}")
+
+
 def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> Constraint | None:
     """What an answer with these tools has to be; ``None`` for any answer.
 
@@ -67,7 +79,7 @@ def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> C
         schema = _schema(function)
         strict = strict and not schema["x-guidance"]["lenient"]
         rules.append(f"arguments_{number}: %json {to_json(schema)}")
-    return Constraint(kind="lark", value="\n".join(rules), strict=strict)
+    return Constraint(kind="calls", value="\n".join(rules), strict=strict)
 
 
 def _start(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> str:
@@ -95,21 +107,27 @@ def _term(part: str, term: Callable[[str], str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _fault(schema: str) -> str:
-    """What of a schema cannot be enforced first; empty where all can be."""
+def _faults(schema: str) -> tuple[str, ...]:
+    """What of a schema cannot be enforced."""
     described = json.loads(schema)
-    if fault := next(faults(described, strict=True), ""):
-        return fault
     pointer = endless(described)
-    return f"{pointer}: {ENDLESS}" if pointer else ""
+    return (*faults(described, strict=True), *([f"{pointer}: {ENDLESS}"] if pointer else ()))
+
+
+def _described(function: Function) -> dict[str, Any]:
+    """The schema of a function's arguments, in a copy."""
+    return as_object(adjusted(json.loads(to_json(function.parameters))))
 
 
 def _schema(function: Function) -> dict[str, Any]:
     """The schema of a function's arguments as llguidance has to be told it."""
-    schema = as_object(adjusted(json.loads(to_json(function.parameters))))
-    fault = _fault(to_json(schema))
-    if fault and function.strict:
-        raise InvalidRequest(f"tools: the parameters of {function.name!r}, which is strict: {fault}")
-    if not any(name in schema for name in _ELSEWHERE):
+    schema = _described(function)
+    if (
+        not any(name in schema for name in _ELSEWHERE)
+        and set(schema.get("required", ())) <= schema.get("properties", {}).keys()
+    ):
         schema["additionalProperties"] = False  # else a model may go on inventing arguments
-    return {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": bool(fault)}}
+    found = _faults(to_json(schema))
+    if found and function.strict:
+        raise InvalidRequest(f"tools: the parameters of {function.name!r}, which is strict: {found[0]}")
+    return {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": bool(found)}}

@@ -228,6 +228,7 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
             "grammar='start: start \"a\"': no text is ever complete: a rule",
         ),
         (Constraint(kind="regex", value="a$b"), "regex='a$b': invalid regex"),
+        (Constraint(kind="calls", value="begin: /a/"), "tools: no start rule found; send fewer functions or smaller"),
         (
             of_schema({"$ref": "#"}),
             "response_format: #: no value is valid (each has to have another of its kind in it); ch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,9 @@ from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.text.control import special_tokens
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.engine.tools.form import find_form
-from tasks.engine.tools.grammar import constraint_of
+from tasks.engine.tools.functions import Functions
+from tasks.engine.tools.grammar import check_parameters, constraint_of
+from tasks.engine.tools.region import Call
 from tasks.engine.tools.syntaxes import SYNTAXES
 from tasks.errors import InvalidRequest
 from tasks.messages.tools import Function, Tools
@@ -106,6 +108,64 @@ def test_what_cannot_be_enforced(model: Model) -> None:
     assert not constraint.strict
     with pytest.raises(InvalidRequest, match="tools: the parameters of 'weather', which is strict: #: not: cannot be"):
         constraint_of(model.form, Tools(functions=(replace(odd, strict=True),)), model.compiler.tokens.term)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}},
+            "#/properties/a: $ref: '#/$defs/b' leads nowhere",
+        ),
+        (
+            {"type": "object", "properties": {"a": False}, "required": ["a"]},
+            "#: no value is valid (required property 'a'",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            "#/properties/a: no value is valid (each",
+        ),
+    ],
+    ids=str,
+)
+def test_a_function_that_can_never_be_called(parameters: dict[str, Any], said: str) -> None:
+    """It is an error of the request, strict or not; every call would stay in the text."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_parameters(Tools(functions=(WEATHER, Function(name="odd", parameters=parameters))))
+    assert str(caught.value).startswith(f"tools: the parameters of 'odd': {said}")
+    check_parameters(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "right", "wrong"),
+    [
+        ({"type": "object", "properties": {}, "required": ["a"]}, '{"a": 1}', "{}"),
+        ({"type": "object", "propertyNames": {"enum": ["a"]}, "properties": {}}, '{"a": 1}', '{"b": 1}'),
+        (
+            {"type": "object", "properties": {"a": {"type": "array", "items": [{"const": 1}]}}},
+            '{"a": [1]}',
+            '{"a": [2]}',
+        ),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-04/schema#",
+                "type": "object",
+                "properties": {"a": {"type": "integer", "minimum": 1, "exclusiveMinimum": True}},
+            },
+            '{"a": 2}',
+            '{"a": 1}',
+        ),
+    ],
+    ids=str,
+)
+def test_schemas_of_older_dialects(model: Model, parameters: dict[str, Any], right: str, wrong: str) -> None:
+    """The grammar and the check agree, where names are required that no property describes, and for older drafts."""
+    function = Function(name="odd", parameters=parameters, strict=True)
+    tools, kind = Tools(functions=(function,)), model.form.syntax.name
+    check = Functions(tools)
+    for arguments in (right, wrong):
+        assert model.takes(tools, call(kind, "odd", arguments)) is (arguments == right)
+        assert bool(check.problem(Call("odd", arguments))) is (arguments == wrong)
 
 
 def test_other_syntaxes_are_free(tmp_path: Path) -> None:
