@@ -29,8 +29,10 @@ TOKENS = (
     ("<reasoning>", "</reasoning>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 )
-#: Markers that are ordinary text where the vocabulary has no tokens for them.
-TEXTS = (*TOKENS[:6], *TOKENS[-3:])
+#: Markers that are ordinary text where the vocabulary has no tokens for them; the last are Granite's.
+TEXTS = (*TOKENS[:6], *TOKENS[-3:], ("Here is my thought process:", "Here is my response:"))
+#: Tokens around the answer behind a thought, which say nothing: ERNIE's, Hunyuan's, Cohere's.
+AROUND_ANSWERS = ("<response>", "</response>", "<answer>", "</answer>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
 _GEMMA = ("<|channel>", "<channel|>")
 _XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
 _HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
@@ -80,7 +82,8 @@ def find_format(added: Mapping[str, int], template: str) -> Format:
     found = _of_tokens(added)
     if found is not None:
         return found
-    texts = [pair for pair in TEXTS if all(marker in template for marker in pair)]
+    # A template may open a thought and never write its end, or cut thoughts off behind their end.
+    texts = [pair for pair in TEXTS if any(marker in template for marker in pair)]
     if not texts:
         return Format({}, {}, lambda _tail, _stop, _calls: OneChannel())
     opens, closes = zip(*texts, strict=True)
@@ -120,6 +123,7 @@ def _of_tokens(added: Mapping[str, int]) -> Format | None:
     pairs = [pair for pair in TOKENS if all(name in added for name in pair)]
     if not pairs:
         return None
-    names = marks_of(*(name for pair in pairs for name in pair))
+    names = marks_of(*(name for pair in pairs for name in pair), *AROUND_ANSWERS)
     opens, closes = zip(*((names[first], names[last]) for first, last in pairs), strict=True)
-    return made(names, partial(Thoughts, Delimiters(opens, closes, (), "".join(names.values()))))
+    around = tuple(names[name] for name in AROUND_ANSWERS if name in names)
+    return made(names, partial(Thoughts, Delimiters(opens, closes, around, "".join(names.values()))))

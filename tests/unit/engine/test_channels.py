@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.engine.text.formats import TOKENS, Format, find_format
+from tasks.engine.text.formats import AROUND_ANSWERS, TOKENS, Format, find_format
 from tasks.engine.text.headers import MOST_CHARACTERS
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ CASES = [
     pytest.param((), "<think> </think>", "x\n<think>\n", "hm</think>YES", "hm", "YES", id="text, opened"),
     pytest.param((), "<think> </think>", "", " \n<think>hm</think>\nYES", "hm", "YES", id="text behind white space"),
     pytest.param((), "<think> </think>", "", "<think>a</think>\n<think>b</think>C", "ab", "C", id="text, two thoughts"),
+    pytest.param((), "<think>\n", "x\n<think>\n", "hm</think>YES", "hm", "YES", id="text, opened and never closed"),
+    pytest.param((), "split('</think>')", "", "<think>hm</think>YES", "hm", "YES", id="text that the template cuts off"),
+    pytest.param(
+        (), "Here is my thought process: Here is my response:", "",
+        "Here is my thought process:\nhm\nHere is my response:\nYES", "\nhm\n", "YES", id="sentences",
+    ),
+    pytest.param(
+        (*THINK, *AROUND_ANSWERS), "", "", "<think>hm</think>\n<response>\nYES</response>", "hm", "YES", id="around answers",
+    ),
+    pytest.param(AROUND_ANSWERS, "", "", "<answer>YES</answer>", "", "<answer>YES</answer>", id="tokens without thoughts"),
     pytest.param((), "<think> </think>", "", "Say <think>.", "", "Say <think>.", id="text in mid-answer is text"),
     pytest.param((), "<think> </think>", "", "<thin ice", "", "<thin ice", id="text that is none after all"),
     pytest.param((), "<think> </think>", "", "<thi", "", "<thi", id="half a marker of text at the end"),
