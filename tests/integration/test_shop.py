@@ -146,6 +146,17 @@ def test_a_request_of_a_task(shop: Celery, generate: GenerateTask) -> None:
     assert generate.AsyncResult(task_id).get(timeout=WAIT_S)["text"] == fake_text("x", None, 3)
 
 
+def test_a_request_in_a_queue_of_the_shop(shop: Celery, generate: GenerateTask, shared_redis: redis.Redis) -> None:
+    """A producer without the route sends it to its own application's worker, which has no engines: that sends it on."""
+    sent = shop.send_task("tasks.generate", kwargs={"prompt": "y", "model": MODEL, "max_tokens": 3}, queue="shop")
+    assert sent.get(timeout=WAIT_S)["text"] == fake_text("y", None, 3)
+    assert sum(len(chunk.ids) for chunk in generate.AsyncResult(sent.id).stream(timeout=WAIT_S)) == 3
+    wrong = shop.send_task("tasks.generate", kwargs={"prompt": "y", "model": "nobody's"}, queue="shop")
+    with pytest.raises(UnknownModel):
+        wrong.get(timeout=WAIT_S)
+    shared_redis.hdel(keys.LEDGER, wrong.id)  # as the sweep would
+
+
 @pytest.mark.parametrize("kind", ["signature", "group", "chain", "chord"])
 def test_a_wrong_request_of_a_task(shop: Celery, shared_redis: redis.Redis, kind: str) -> None:
     """It is checked in the task that makes it, in each form that Celery has, and nothing is sent."""

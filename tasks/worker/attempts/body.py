@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore
 
@@ -15,6 +15,7 @@ from tasks.worker.attempts.generation import Generation
 from tasks.worker.attempts.job import current_job
 from tasks.worker.attempts.run import Run
 from tasks.worker.current import current_worker
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
@@ -43,7 +44,8 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork
         Reject: this worker gives it back.
     """
     job = current_job()
-    assert job is not None, f"{task.name} runs in tasks.worker.celery.pool alone"
+    if job is None:
+        _leave_to_the_fleet(task, values)
     worker = current_worker()
     if job.queue == task.app.conf.task_default_queue:
         _forward(task, worker, values)
@@ -59,6 +61,20 @@ def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]
     except GenerationError:
         return  # whatever is wrong with it is said by this worker
     if queue not in worker.queues:
-        request = task.request
-        task.signature_from_request(request, request.args, request.kwargs, queue=queue).apply_async()
-        raise Ignore
+        _send_on(task, queue)
+
+
+def _leave_to_the_fleet(task: GenerateTask, values: dict[str, Any]) -> NoReturn:
+    """Send a request on that another application's worker has received, since that application has no route for it.
+
+    Raises:
+        GenerationError: nothing tells its tier.
+        Ignore: it was sent on.
+    """
+    _send_on(task, queue_for_model(str(values.get("model") or current_settings().default_model), task.fleet.tiers))
+
+
+def _send_on(task: GenerateTask, queue: str) -> NoReturn:
+    request = task.request
+    task.signature_from_request(request, request.args, request.kwargs, queue=queue).apply_async()
+    raise Ignore
