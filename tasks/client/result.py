@@ -173,9 +173,12 @@ class GenerateResult(ValueResult, AsyncResult):
     @property
     def status(self) -> CeleryState:
         """``result.status()`` is how far the request has come; without the call it is Celery's :attr:`state`, as ever."""
+        from celery.backends.base import DisabledBackend
+
         from tasks.client.status import CeleryState
 
-        return CeleryState(self.state, self._look)
+        state = states.PENDING if isinstance(self.backend, DisabledBackend) else self.state
+        return CeleryState(state, self._look)
 
     def _look(self) -> RequestStatus:
         from tasks.client.status import read_status

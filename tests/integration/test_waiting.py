@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chain, chord, states
+from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import GroupResult, ResultSet
@@ -236,6 +237,15 @@ def test_after_a_fork(producer_app: Celery) -> None:
     child.join(WAIT_S)
     assert child.exitcode == 0
     assert answers.get() == {"text": task_id}
+
+
+def test_how_far_without_a_backend(producer_app: Celery, redis_client: Redis) -> None:
+    """An application that stores no results sees by the journal and the ledger how far a request has come."""
+    result = GenerateResult("x", backend=DisabledBackend(app=producer_app), app=producer_app)
+    assert result.status().state == "unknown"
+    redis_client.lpush("tier-under-3B", json.dumps(message("x", "tier-under-3B")))
+    redis_client.hset(keys.LEDGER, "x", json.dumps({"at": 5.0, "queue": "tier-under-3B", "message": "{}"}))
+    assert result.status().state == "queued"
 
 
 def test_a_result_in_a_pickle(producer_app: Celery) -> None:
