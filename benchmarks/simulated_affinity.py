@@ -26,6 +26,7 @@ from tasks.broker.asked import NOTHING, asked_of
 from tasks.broker.lanes import FleetLanes
 from tasks.broker.put import PUT, Put
 from tasks.broker.queues import list_of, lists_of, node_of
+from tasks.broker.references import referred
 from tasks.broker.submission import written
 from tasks.demo.embedded import EmbeddedServer
 from tasks.names import GENERATE
@@ -82,7 +83,8 @@ class SimulatedWorker:
             if message is not None:
                 self.lanes.took(name)
                 self.busy += 1
-                task_id = str(json.loads(message)["headers"]["id"])
+                task_id = referred(message)
+                assert task_id is not None
                 self._client.hset(self._held, task_id, "")
                 return task_id
         return None

@@ -6,6 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
+from tasks.broker.references import REFERENCE
 from tasks.messages.registry import WorkerRecord
 from tasks.names import GENERATE
 from tasks.registry import Registry
@@ -77,4 +78,17 @@ def hold(client: redis.Redis, identity: str, messages: list[dict[str, Any]]) -> 
 def fetch_all(client: redis.Redis, name: str) -> list[str]:
     """The task ids in a list, in the order in which workers would take them."""
     found: Any = client.lrange(name, 0, -1)
-    return [json.loads(each)["headers"]["id"] for each in reversed(found)]
+    return [id_of(item) for item in reversed(found)]
+
+
+def id_of(item: bytes | str) -> str:
+    """The task id of an item of a list: of a reference to a message, or of a message."""
+    text = item.decode() if isinstance(item, bytes) else item
+    return text.removeprefix(REFERENCE) if text.startswith(REFERENCE) else str(json.loads(text)["headers"]["id"])
+
+
+def waiting_messages(client: redis.Redis, name: str) -> list[dict[str, Any]]:
+    """The messages to which the references in a list lead, the newest first."""
+    found: Any = client.lrange(name, 0, -1)
+    entries: Any = client.hmget(keys.LEDGER, [id_of(item) for item in found])
+    return [json.loads(json.loads(entry)["message"]) for entry in entries]

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chaos.judge import Way
+from tasks.broker.references import referred
 from tasks.server import keys
 from worker_config.tiers import QUEUES
 
@@ -61,9 +62,8 @@ class Saboteur(threading.Thread):
 
     def _take_request(self) -> str:
         for queue in QUEUES:
-            if message := self._fleet.client.rpop(queue):
-                assert isinstance(message, bytes)
-                task_id: str = json.loads(message)["headers"]["id"]
+            item: Any = self._fleet.client.rpop(queue)
+            if item and (task_id := referred(item)) is not None:
                 self._fleet.client.hdel(keys.LEDGER, task_id)
                 return task_id
         return ""

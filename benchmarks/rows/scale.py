@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import threading
@@ -19,6 +18,7 @@ from benchmarks.figures import at_least
 from benchmarks.load import Load, Request, closed_loop, greedy
 from benchmarks.processes import QUEUE, worker
 from benchmarks.simulated_fleet import SimulatedWorker
+from tasks.broker.references import referred
 from tasks.demo.bundled import MODEL
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
@@ -193,7 +193,7 @@ class _Fleet:
 
         for _ in range(STREAMS_EACH):
             send(Request(prompt="one two three", max_tokens=tokens), "fake:0")
-        fetched = [str(json.loads(self._pop())["headers"]["id"]) for _ in range(STREAMS_EACH)]
+        fetched = [str(referred(self._pop())) for _ in range(STREAMS_EACH)]
         claims = [(task_id, self._journal.claim(task_id, identity).nonce) for task_id in fetched]
         for n, entry in enumerate(_entries(tokens), start=1):
             self._journal.append([Append.of(task_id, n, entry, nonce) for task_id, nonce in claims])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from queue import Empty
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from tasks.broker import scripts
+from tasks.broker.contents import ledger_message
 from tasks.broker.message import (
     MAX_CONTROL_BYTES,
     MAX_MESSAGE_BYTES,
@@ -21,7 +22,9 @@ from tasks.broker.message import (
 from tasks.broker.qos import DROP
 from tasks.broker.queueing import QueueingChannel
 from tasks.broker.queues import aside_list
+from tasks.broker.references import referred, with_references
 from tasks.errors import InvalidRequest
+from tasks.server import keys
 from tasks.server.script import Script
 
 if TYPE_CHECKING:
@@ -37,7 +40,9 @@ FAIRNESS_PERIOD = 8
 MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 
-TAKE = Script(scripts.source("take"))
+_HOLDING = scripts.source("holding")
+FETCH = Script(_HOLDING + with_references("fetch"))
+TAKE = Script(_HOLDING + with_references("take"))
 
 
 class Channel(QueueingChannel):
@@ -83,9 +88,12 @@ class Channel(QueueingChannel):
         """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
         self._taking = True
         try:
-            queue, text = self._fetched(options)
-            self._receive_text(text, queue, MAX_MESSAGE_BYTES)
-            self.holding.received += 1
+            queue, item = self._fetched(options)
+            if referred(item) is None:
+                self._receive_text(item, queue, MAX_MESSAGE_BYTES)
+                self.holding.received += 1
+            else:
+                self._fetch_message(item, queue)
             if self.holding.scripts is not None and self.holding.room is not None:
                 # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
                 for last in self._queue_cycle.consume(len(self.active_queues))[-1:]:
@@ -95,7 +103,7 @@ class Channel(QueueingChannel):
             self._taking = False
 
     def _fetched(self, options: dict[str, Any]) -> tuple[str, bytes]:
-        """What the BRPOP that is out has brought: the queue, and the message's text.
+        """What the BRPOP that is out has brought: the queue, and the message's text, or a reference to it.
 
         Raises:
             Empty: nothing.
@@ -116,6 +124,32 @@ class Channel(QueueingChannel):
         queue = name.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         return queue, answer[1]
+
+    def _fetch_message(self, reference: bytes, queue: str) -> None:
+        """Hand on the message that a reference stands for, if its request has not been claimed meanwhile."""
+        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER)
+        found = FETCH(self.evaluator, names, (reference.decode(errors="replace"),))
+        if found:
+            self._hand_on(found[0].decode(), found[1], queue)
+        else:
+            self.holding.received += 1
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        """A message for ``basic_get``.
+
+        Raises:
+            Empty: there is none.
+        """
+        with self.conn_or_acquire() as client:
+            for step in self.priority_steps:
+                while item := client.rpop(self._q_for_pri(queue, step)):
+                    task_id = referred(item)
+                    message = (
+                        loads(item.decode()) if task_id is None else ledger_message(client.hget(keys.LEDGER, task_id))
+                    )
+                    if message:
+                        return cast("dict[str, Any]", message)
+        raise Empty
 
     def _receive_one(self, c: Any) -> bool | None:
         """Take one broadcast. Kombu lets JSON that is nested too deeply end the worker."""
@@ -157,7 +191,7 @@ class Channel(QueueingChannel):
         # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
         # its error ends the connection, and what this worker holds and does not run goes back to its queue.
         limits = (most, MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
-        found = TAKE(self.holding.scripts.once, (self.unacked_key, self.unacked_index_key, *lists), limits)
+        found = TAKE(self.holding.scripts.once, (self.unacked_key, self.unacked_index_key, keys.LEDGER, *lists), limits)
         for tag, message, index in zip(found[::3], found[1::3], found[2::3], strict=True):
             if self.holding.lanes is not None:
                 self.holding.lanes.took(lists[index])

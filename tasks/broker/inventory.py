@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.broker.contents import Contents, contents_of, held_message
 from tasks.broker.queues import queue_and_model
+from tasks.broker.references import reference
 from tasks.messages.journal import End, Error, Release, Token, decode
 from tasks.names import is_ours
 from tasks.registry.values import json_object, number, text
@@ -96,9 +97,9 @@ def _scheduled(client: redis.Redis, entries: dict[str, dict[str, Any]]) -> set[s
     for task_id, entry in entries.items():
         name = str(entry.get("queue", ""))
         queue, _ = queue_and_model(name)
-        if queue in busy:
+        for item in (reference(task_id), entry.get("message")) if queue in busy else ():
             asked.append(task_id)
-            pipeline.zscore(keys.scheduled(queue), f"{name}\n{entry.get('message')}")
+            pipeline.zscore(keys.scheduled(queue), f"{name}\n{item}")
     return {task_id for task_id, at in zip(asked, pipeline.execute(), strict=True) if at is not None}
 
 

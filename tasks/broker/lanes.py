@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR
+from tasks.broker.references import with_references
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     import redis
 
-LANES = Script(scripts.source("lanes"))
+LANES = Script(with_references("lanes"))
 SERVE = Script(scripts.source("serve"))
 WARM = Script(scripts.source("warm"))
 

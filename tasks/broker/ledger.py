@@ -6,9 +6,9 @@ message is nowhere tells of such a loss. An entry is JSON, field = task id::
 
     {"at": 1767225600.25, "queue": "tier-3-7B", "message": "{...}", "resent": 1}
 
-``at`` is when it was queued, by Redis's clock; ``queue`` the Redis list (queue and priority), ``message`` kombu's text
-as it was pushed there; ``resent`` how often it was sent again. ``purged`` says that the message was taken out of its queue for
-good, and that the request's journal has not ended yet (:mod:`tasks.broker.purge`).
+``at`` is when it was queued, by Redis's clock; ``queue`` the Redis list (queue and priority), which has a reference to the entry
+(:mod:`tasks.broker.references`); ``message`` kombu's text; ``resent`` how often it was sent again. ``purged`` says that the
+message was taken out of its queue for good, and that the request's journal has not ended yet (:mod:`tasks.broker.purge`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR, common_list
+from tasks.broker.references import referred, with_references
 from tasks.registry.values import json_object, text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -123,7 +124,7 @@ class Ledger:
         return self._settle(lost, "")
 
     def _settle(self, lost: Lost, message: str) -> bool:
-        script = self.client.register_script(scripts.source("resend"))
+        script = self.client.register_script(with_references("resend"))
         self._missing.discard(lost.task_id)
         with translated(f"sending {lost.task_id} again"):
             # Not into the lane of a worker, which may be why the message is lost.
@@ -149,7 +150,7 @@ class Ledger:
         for queue in {name.partition(SEPARATOR)[0] for name in lists}:
             start = 0
             while page := self._due(queue, now, start):
-                found.update(_task_ids(page))
+                found.update(_task_ids(item.partition(b"\n")[2] for item in page))
                 start += PAGE
         return found
 
@@ -217,7 +218,9 @@ def known(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
 def _task_ids(messages: Iterable[bytes]) -> Iterator[str]:
     for message in messages:
         match = _TASK_ID.search(message)
-        if match:
+        if (task_id := referred(message)) is not None:
+            yield task_id
+        elif match:
             yield text(match.group(1))
         else:
             # Written by another client, which need not say it twice.

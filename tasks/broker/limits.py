@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR
+from tasks.broker.references import with_references
 from tasks.messages.encoding import to_json
 from tasks.messages.registry import WorkerRecord
 from tasks.registry.values import json_object, number
@@ -87,7 +87,7 @@ def position(client: redis.Redis, task_id: str) -> Position | None:
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    script = client.register_script(scripts.source("position"))
+    script = client.register_script(with_references("position"))
     with translated(f"position of {task_id}"):
         reply: Any = script([keys.LEDGER, keys.LIMITS], [task_id, SEPARATOR, keys.scheduled(""), *PRIORITY_STEPS])
     if reply is None:

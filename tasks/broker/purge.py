@@ -19,6 +19,7 @@ from celery.exceptions import TaskRevokedError
 from tasks.broker import scripts
 from tasks.broker.contents import body_of
 from tasks.broker.queues import SEPARATOR, lists_of
+from tasks.broker.references import with_references
 from tasks.errors import GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Release
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PURGE = Script(scripts.source("purge"))
+PURGE = Script(with_references("purge"))
 FORGET = Script(scripts.source("forget"))
 #: The bounds of one call of the script.
 PAGE = 100

@@ -13,6 +13,7 @@ from tasks.broker.fingerprint import kept_s, other_request
 from tasks.broker.lanes import SILENT_S, WARM_S
 from tasks.broker.limits import wait_s
 from tasks.broker.queues import SEPARATOR, lane_of
+from tasks.broker.references import with_references
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.script import Script
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.errors import GenerationError
 
 _CONSTANTS = f"local LIVE_S, WARM_S = {SILENT_S:g}, {WARM_S}\n"
-PUT = Script(_CONSTANTS + scripts.source("place") + scripts.source("put"))
+PUT = Script(_CONSTANTS + scripts.source("place") + with_references("put"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_app
 from kombu.utils.json import dumps
 
-from tasks.broker import scripts
 from tasks.broker.asked import NOTHING, Asked, asked_of
 from tasks.broker.connecting import ConnectingChannel
 from tasks.broker.fingerprint import kept_s
@@ -16,6 +15,7 @@ from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
 from tasks.broker.put import PUT, Put, refusal
 from tasks.broker.qos import QoS
 from tasks.broker.queues import aside_list
+from tasks.broker.references import with_references
 from tasks.broker.schedule import POSTPONE, due_at
 from tasks.broker.sending import send_twice
 from tasks.broker.sent import SENT
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: The header of a message that was set aside before.
 ASIDE = "set_aside"
 
-SCHEDULE = Script(scripts.source("schedule"))
+SCHEDULE = Script(with_references("schedule"))
 
 
 class QueueingChannel(ConnectingChannel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.references import referred
 from tasks.registry.values import json_object, number, text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -107,7 +108,7 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
         # A key of another type answers with an error of its own, which must not hide the other queues.
         (seconds, microseconds), *answers = pipeline.execute(raise_on_error=False)
         found, scheduled = answers[: 2 * len(flat)], dict(zip(lists, answers[2 * len(flat) :], strict=True))
-        heads = [_headers(message) for message in found[1::2]]
+        heads = [_headers(item) for item in found[1::2]]
         submitted = dict(zip(flat, _submitted(client, heads), strict=True))
     now = seconds + microseconds / 1e6
     lengths = {name: count if isinstance(count, int) else 0 for name, count in zip(flat, found[::2], strict=True)}
@@ -170,6 +171,8 @@ def _submitted(client: redis.Redis, heads: list[dict[str, Any]]) -> list[float |
     ]
 
 
-def _headers(message: Any) -> dict[str, Any]:
-    headers = json_object(message).get("headers")
+def _headers(item: Any) -> dict[str, Any]:
+    if isinstance(item, bytes) and (task_id := referred(item)) is not None:
+        return {"id": task_id}
+    headers = json_object(item).get("headers")
     return headers if isinstance(headers, dict) else {}

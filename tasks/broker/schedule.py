@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR
+from tasks.broker.references import with_references
 from tasks.server import keys
 from tasks.server.connection import translated
 from tasks.server.script import Script
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from tasks.server.script import Evaluator
 
 DUE = Script(scripts.source("due"))
-HASTEN = Script(scripts.source("hasten"))
-POSTPONE = Script(scripts.source("postpone"))
+HASTEN = Script(with_references("hasten"))
+POSTPONE = Script(with_references("postpone"))
 #: The bounds of one call of a script.
 PAGE = 100
 

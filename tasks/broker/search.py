@@ -53,7 +53,9 @@ def is_mentioned(client: redis.Redis, task_id: str, queues: Iterable[str]) -> bo
 
 
 def _messages(client: redis.Redis, queues: list[str]) -> Iterator[bytes]:
-    """All messages, in the order in which they move, so that none moves past."""
+    """All messages, in the order in which they move, so that none moves past. Those of requests are in the ledger, or held."""
+    for _, entry in client.hscan_iter(keys.LEDGER, count=PAGE):
+        yield entry
     for queue in queues:
         yield from _members(client, keys.scheduled(queue))
     aside: Any = client.zrange(keys.ASIDE, 0, -1)

@@ -7,8 +7,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR, list_of
+from tasks.broker.references import with_references
 from tasks.names import is_ours
 from tasks.registry.values import text
 from tasks.server import keys
@@ -57,7 +57,7 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    script = client.register_script(scripts.source("restore"))
+    script = client.register_script(with_references("restore"))
     restored: list[str] = []
     # The front is the right end, so the oldest message is pushed last.
     waiting = held(client, identity)[::-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tasks.broker import scripts
 from tasks.broker.queues import SEPARATOR
+from tasks.broker.references import with_references
 from tasks.journal.writer import mark_cancelled
 from tasks.server import keys
 from tasks.server.connection import connect, translated
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-WITHDRAW = Script(scripts.source("withdraw"))
+WITHDRAW = Script(with_references("withdraw"))
 #: Ids in one call of the script, and in one broadcast.
 PAGE = 100
 

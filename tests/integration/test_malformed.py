@@ -240,6 +240,7 @@ def test_who_cannot_be_told(generate: GenerateTask, node: Worker, shared_redis: 
         if number % 10 == 0:
             assert serves(generate, f"among {number}")
     shared_redis.lpush(QUEUE, b"\xff\xfe\x00")
+    shared_redis.lpush(QUEUE, b"=\xff", b"=", b"=nobody")  # references to nothing
     wait_until(lambda: holds_nothing(shared_redis), about="an end of all messages")
     wait_until(lambda: node.log().count("without an id was dropped") == before + len(sent) + 1)
     assert serves(generate, "after")

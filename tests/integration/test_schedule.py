@@ -18,6 +18,7 @@ from tasks.engine.fake import fake_text
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.connection import connect
+from tests.fleet import waiting_messages
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def test_another_clients_message_and_another_task(
 ) -> None:
     """A message with a time that was put into the queue itself goes to the schedule with the worker's first look at it."""
     result = send(generate)
-    taken: Any = client.rpop(QUEUE)
-    message = json.loads(taken)
+    (message,) = waiting_messages(client, QUEUE)
+    client.rpop(QUEUE)
     message["headers"]["eta"] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     client.delete(keys.LEDGER)
     client.lpush(QUEUE, json.dumps(message))

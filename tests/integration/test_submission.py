@@ -11,6 +11,7 @@ from celery import group, signals
 
 from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS
 from tasks.server import keys
+from tests.fleet import waiting_messages
 
 if TYPE_CHECKING:
     import redis
@@ -33,8 +34,7 @@ def sends(client: redis.Redis) -> int:
 
 def prompts(client: redis.Redis) -> list[str]:
     """The prompts in the queue, the oldest first."""
-    texts: Any = client.lrange(QUEUE, 0, -1)
-    bodies = [json.loads(base64.b64decode(json.loads(text)["body"])) for text in reversed(texts)]
+    bodies = [json.loads(base64.b64decode(message["body"])) for message in reversed(waiting_messages(client, QUEUE))]
     return [body[1]["prompt"] for body in bodies]
 
 
@@ -65,13 +65,21 @@ def test_long_members(generate: GenerateTask, redis_client: redis.Redis) -> None
     assert redis_client.llen(QUEUE) == 3
 
 
+def test_a_request_alone(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """``delay`` sends once, and waits for one reply."""
+    generate.delay(prompt="the connection", model="fake:1")
+    before = sends(redis_client)
+    for number in range(10):
+        generate.delay(prompt=str(number), model="fake:1")
+    assert sends(redis_client) - before == 10 + 1  # and what counts
+
+
 def test_the_same_message(generate: GenerateTask, redis_client: redis.Redis) -> None:
     """What a group sends has the fields and the values of what ``apply_async`` sends, but for its ids."""
     options: dict[str, Any] = {"priority": 9, "expires": 60, "headers": {"mine": "1"}, "time_limit": 5}
     generate.apply_async(kwargs={"prompt": "m0", "model": "fake:1", "max_tokens": 1}, **options)
     group([members(generate, 1)[0].set(**options)]).apply_async()
-    texts: Any = redis_client.lrange(f"{QUEUE}\x06\x169", 0, -1)
-    together, alone = (json.loads(text) for text in texts)
+    together, alone = waiting_messages(redis_client, f"{QUEUE}\x06\x169")
     assert together["body"] == alone["body"]
     assert {name: value for name, value in together.items() if name not in ("headers", "properties")} == {
         name: value for name, value in alone.items() if name not in ("headers", "properties")

@@ -14,9 +14,14 @@ from kombu.utils.json import loads
 
 from tasks.broker.channel import FAIRNESS_PERIOD
 from tasks.broker.holding import OPTION, Holding
+from tasks.broker.references import reference
 from tasks.broker.transport import Transport
+from tasks.journal.writer import Journal
+from tasks.messages.journal import End
 from tasks.server import keys
+from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
+from tests.fleet import id_of
 from tests.support import wait_until
 from worker_config.celeryconfig import PRIORITY_STEPS
 
@@ -116,7 +121,7 @@ def send(app: Celery, task_id: str, queue: str = SMALL, task: str = "tasks.gener
 def queued(client: redis.Redis, name: str) -> list[str]:
     """The ids in a list, the next to be taken first."""
     messages: Any = client.lrange(name, 0, -1)
-    return [json.loads(message)["headers"]["id"] for message in reversed(messages)]
+    return [id_of(item) for item in reversed(messages)]
 
 
 class TestAsking:
@@ -368,14 +373,65 @@ class TestMore:
         assert scripts.calls <= 3  # hold, and two more where the server does not know the script
 
 
+class TestReferences:
+    def test_a_prompt_that_waits_is_there_once(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """Of a long prompt Redis holds its base64 and a little more."""
+        values = {"prompt": "x" * 30_000, "model": "fake:1"}
+        before: Any = redis_client.info("memory")
+        for number in range(20):
+            producer_app.send_task(
+                "tasks.generate", kwargs=values, task_id=f"t{number}", queue=SMALL, ignore_result=True
+            )
+        after: Any = redis_client.info("memory")
+        assert after["used_memory"] - before["used_memory"] < 20 * 1.6 * 30_000
+
+    def test_what_was_claimed_meanwhile_is_nothing(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis, redis_url: str
+    ) -> None:
+        """A request that was sent twice is delivered once where the first delivery was claimed before the second is taken."""
+        room.queues = {SMALL}
+        for _ in range(2):
+            send(producer_app, "t1")
+        message = fetcher.fetch()
+        with closing(connect(redis_url)) as client:
+            Journal(client).claim("t1", "mac@lab#b1")
+        send(producer_app, "t2")
+        assert queued(redis_client, SMALL) == ["t1", "t2"]
+        assert fetcher.fetch() is message
+        assert fetcher.fetch().headers["id"] == "t2"
+        assert redis_client.hlen("held") == 2
+
+    def test_what_has_ended_while_it_waits_is_delivered(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis, redis_url: str
+    ) -> None:
+        """The worker that takes it tells its chord; with its claim the entry goes."""
+        room.queues = {SMALL}
+        send(producer_app, "t1")
+        with closing(connect(redis_url)) as client:
+            journal = Journal(client)
+            end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+            assert journal.end_unclaimed("t1", end) == "ended"
+            assert fetcher.fetch().headers["id"] == "t1"
+            assert journal.claim("t1", "mac@lab#b1").kind == "ended"
+        assert not redis_client.exists(keys.LEDGER)
+
+    def test_it_is_fetched_by_others_too(self, fetcher: Fetcher, producer_app: Celery) -> None:
+        """``basic_get`` of a client that uses the transport gets the message."""
+        send(producer_app, "t1")
+        message = fetcher.channel.basic_get(SMALL)
+        assert message.headers["id"] == "t1"
+        assert fetcher.channel.basic_get(SMALL) is None
+
+
 class TestLedger:
     def test_is_written_with_the_message(self, producer_app: Celery, redis_client: redis.Redis) -> None:
-        """The entry of a generation has the very message and list, and the server's own time."""
+        """The entry of a generation has its message, its list, which has a reference alone, and the server's own time."""
         before = time.time()
         send(producer_app, "t1", priority=5)
         entry = json.loads(redis_client.hget(keys.LEDGER, "t1") or "{}")
         assert entry["queue"] == f"{SMALL}{SEPARATOR}5"
-        assert entry["message"] == redis_client.lindex(entry["queue"], 0)
+        assert json.loads(entry["message"])["headers"]["id"] == "t1"
+        assert redis_client.lindex(entry["queue"], 0) == reference("t1")
         assert before - 1 < entry["at"] < time.time() + 1
 
     def test_is_for_generations(self, producer_app: Celery, redis_client: redis.Redis) -> None:

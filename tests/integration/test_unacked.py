@@ -12,9 +12,10 @@ import pytest
 from tasks.broker import unacked
 from tasks.broker.holding import Holding
 from tasks.broker.queues import list_of
+from tasks.broker.references import reference
 from tasks.server import keys
 from tasks.server.connection import connect
-from tests.fleet import fetch_all, hold, message
+from tests.fleet import fetch_all, hold, message, waiting_messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def test_a_message_keeps_its_priority_and_says_that_it_was_delivered(client: red
     """A batch request stays one, marked as delivered before."""
     hold(client, OWNER, [message("batch", priority=9)])
     unacked.restore(client, OWNER)
-    restored = json.loads(client.lindex("tier-3-7B\x06\x169", 0) or b"")
+    (restored,) = waiting_messages(client, "tier-3-7B\x06\x169")
     assert restored["headers"]["redelivered"] is True
     assert restored["properties"]["delivery_info"]["redelivered"] is True
 
@@ -56,7 +57,8 @@ def test_a_restored_generation_is_in_the_ledger_again(client: redis.Redis) -> No
     unacked.restore(client, OWNER)
     entry = json.loads(client.hget(keys.LEDGER, "mine") or b"")
     assert entry["queue"] == "tier-3-7B"
-    assert entry["message"].encode() in client.lrange("tier-3-7B", 0, -1)
+    assert json.loads(entry["message"])["headers"]["id"] == "mine"
+    assert reference("mine").encode() in client.lrange("tier-3-7B", 0, -1)
     assert abs(entry["at"] - client.time()[0]) < 5
     assert client.hkeys(keys.LEDGER) == [b"mine"]
 

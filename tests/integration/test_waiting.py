@@ -23,7 +23,7 @@ from celery.result import GroupResult, ResultSet
 from tasks.client.result import GenerateResult
 from tasks.errors import EngineFailed, StreamTimeout, UnknownRequest
 from tasks.server import keys
-from tests.fleet import hold, message
+from tests.fleet import hold, message, waiting_messages
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -352,8 +352,8 @@ class TestUnknown:
         last = generate.s(prompt="{previous}", model="fake:1")
         sent = chain(*parts, last).apply_async() if shape == "chain" else chord(parts)(last)
         still_waits(Impatient(sent.id, app=producer_app))
-        messages = [json.loads(text) for text in redis_client.lrange("tier-under-3B", 0, -1)]
-        redis_client.delete("tier-under-3B")
+        messages = waiting_messages(redis_client, "tier-under-3B")
+        redis_client.delete("tier-under-3B", keys.LEDGER)
         redis_client.sadd(keys.OWNERS, "node#boot")
         hold(redis_client, "node#boot", messages)
         still_waits(Impatient(sent.id, app=producer_app))

@@ -1,5 +1,5 @@
 -- Queues the messages whose time has come, in the order of their times. An item of a schedule is the message's list in Redis, a line
--- break, and the message.
+-- break, and what goes into the list.
 --
 -- KEYS  the schedules of queues
 -- ARGV  messages in one call

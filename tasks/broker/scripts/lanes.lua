@@ -1,5 +1,5 @@
 -- Reads how long the next request of each list has waited: of the workers' lanes, and of the queues' own lists where a queue has such
--- a lane. Lanes that are empty are left out.
+-- a lane. Lanes that are empty are left out. Stands behind reference.lua.
 --
 -- KEYS  lists beside those of the queues, ledger, hash of the workers that have lanes
 -- ARGV  what stands behind a queue's name in those of its further lists, seconds after which a worker is silent, the priorities with
@@ -13,10 +13,10 @@ local now = clock[1] + clock[2] / 1e6
 local found, queues = {}, {}
 
 local function add(list, node, only_ms)
-  local message = redis.call('LINDEX', list, -1)
-  if not message then return end
-  -- Kombu writes the id at the end; quotes inside of texts are escaped.
-  local id = string.match(message, '.*"correlation_id": ?"([^"\\]+)"')
+  local item = redis.call('LINDEX', list, -1)
+  if not item then return end
+  -- In another client's message kombu would write the id at the end; quotes inside of texts are escaped.
+  local id = referred(item) or string.match(item, '.*"correlation_id": ?"([^"\\]+)"')
   local entry = id and redis.call('HGET', ledger, id)
   local at = entry and string.match(entry, '"at": ?([%d.]+)')
   local wait_ms = entry and string.match(entry, '^{"at":[%d.]+,"wait_ms":(%d+)')

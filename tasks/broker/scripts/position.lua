@@ -1,4 +1,4 @@
--- How many requests will be taken before this one: those ahead in its list, and all that are more urgent.
+-- How many requests will be taken before this one: those ahead in its list, and all that are more urgent. Stands behind reference.lua.
 --
 -- KEYS  ledger, limits
 -- ARGV  task id, what stands between a queue's name and a priority, prefix of the schedules' keys, then the priorities, most urgent
@@ -12,9 +12,12 @@ if not ok or type(record) ~= 'table' or type(record.queue) ~= 'string' or type(r
 
 local separator = string.find(record.queue, ARGV[2], 1, true)
 local queue = separator and string.sub(record.queue, 1, separator - 1) or record.queue
-local left, due_ms = redis.call('LPOS', record.queue, record.message), 0
+-- Another client's message is in the list itself.
+local item, due_ms = reference(ARGV[1]), 0
+local left = redis.call('LPOS', record.queue, item)
+local at = not left and redis.call('ZSCORE', ARGV[3] .. queue, record.queue .. '\n' .. item)
+if not (left or at) then left = redis.call('LPOS', record.queue, record.message) end
 if not left then
-  local at = redis.call('ZSCORE', ARGV[3] .. queue, record.queue .. '\n' .. record.message)
   if not at then return false end
   local clock = redis.call('TIME')
   left, due_ms = -1, math.max(0, math.floor((at - clock[1]) * 1000 - clock[2] / 1000))

@@ -1,5 +1,5 @@
 -- Takes messages out of a queue for good. The ledger says of each request that it was purged, until its journal has ended, so that
--- nobody sends it again, and whoever finds the entry can end the journal.
+-- nobody sends it again, and whoever finds the entry can end the journal. Stands behind reference.lua.
 --
 -- KEYS  ledger, lists of requests set aside by time, schedule of the queue, then its lists
 -- ARGV  the name of the queue and what stands behind it in the names of further lists, messages in one call, bytes after which no
@@ -19,8 +19,11 @@ for _, list in ipairs(redis.call('ZRANGE', aside, 0, -1)) do
 end
 
 local count, requests = 0, {}
-local function note(list, message)
-  count, bytes = count + 1, bytes - #message
+local function note(list, item)
+  count = count + 1
+  local message = message_of(ledger, item)
+  if not message then return end
+  bytes = bytes - #message
   local ok, decoded = pcall(cjson.decode, message)
   local headers = ok and type(decoded) == 'table' and decoded.headers
   if type(headers) == 'table' and type(headers.task) == 'string' and ours[headers.task] and type(headers.id) == 'string' then
@@ -32,9 +35,9 @@ end
 
 for _, list in ipairs(lists) do
   while count < most and bytes > 0 do
-    local message = redis.call('RPOP', list)
-    if not message then break end
-    note(list, message)
+    local item = redis.call('RPOP', list)
+    if not item then break end
+    note(list, item)
   end
 end
 while count < most and bytes > 0 do

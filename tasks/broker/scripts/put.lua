@@ -1,5 +1,6 @@
 -- Queues a generation and writes it into the ledger, or refuses it because its queue is full, or because its id is another's. One
--- whose prompt begins as others do goes into the lane of a worker (place.lua, which stands before this).
+-- whose prompt begins as others do goes into the lane of a worker (place.lua). The message itself is
+-- in the ledger alone (reference.lua). Both stand before this.
 --
 -- KEYS  ledger, limits, lists of requests set aside by time, fingerprint of the request with this id, the list to push to, then
 --       the other lists of the same queue
@@ -45,5 +46,5 @@ if floor == '' then
 end
 redis.call('HSET', ledger, task_id,
   '{"at":' .. at .. waits .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
-redis.call(push, list, message)
+redis.call(push, list, reference(task_id))
 return {}

@@ -1,5 +1,6 @@
 -- Gives messages of a dead worker back to the front of their queues (consumers pop from the right), each exactly once,
 -- whoever else is at it. What is a generation goes into the ledger again: its next worker, too, may die while fetching it.
+-- Stands behind reference.lua.
 --
 -- KEYS  unacked messages, their index, ledger
 -- ARGV  for each message: delivery tag, list ('' drops it), message, task id of a generation ('' for other tasks)
@@ -13,7 +14,7 @@ for i = 1, #ARGV, 4 do
   local mine = redis.call('HDEL', unacked, tag)
   redis.call('ZREM', index, tag)
   if mine == 1 and list ~= '' then
-    redis.call('RPUSH', list, message)
+    redis.call('RPUSH', list, task_id ~= '' and reference(task_id) or message)
     if task_id ~= '' then
       redis.call('HSET', ledger, task_id, cjson.encode({at = at, queue = list, message = message}))
     end

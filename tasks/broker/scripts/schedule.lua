@@ -1,5 +1,5 @@
 -- Schedules a generation and writes it into the ledger, or refuses it because too many are scheduled for its queue, or because its
--- id is another's.
+-- id is another's. Stands behind reference.lua.
 --
 -- KEYS  ledger, limits, schedule of the queue, fingerprint of the request with this id
 -- ARGV  message, task id, list of the message, name of the queue, bound where no limit is known ('' = not bounded, since it is not
@@ -22,5 +22,5 @@ local clock = redis.call('TIME')
 local at = string.format('%.6f', clock[1] + clock[2] / 1e6 + delay_s)
 redis.call('HSET', ledger, task_id,
   '{"at":' .. at .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
-redis.call('ZADD', schedule, at, list .. '\n' .. message)
+redis.call('ZADD', schedule, at, list .. '\n' .. reference(task_id))
 return {}

@@ -1,4 +1,4 @@
--- Takes requests back that wait, as if they had never been sent.
+-- Takes requests back that wait, as if they had never been sent. Stands behind reference.lua.
 --
 -- KEYS  ledger
 -- ARGV  prefix of the schedules' keys, what stands behind a queue's name in those of its further lists, prefix of the requests'
@@ -10,11 +10,11 @@ for i = 4, #ARGV do
   local ok, record = pcall(cjson.decode, entry or '')
   local taken = 0
   if ok and type(record) == 'table' and type(record.queue) == 'string' and type(record.message) == 'string' then
-    taken = redis.call('LREM', record.queue, 1, record.message)
-    if taken == 0 then
-      local separator = string.find(record.queue, ARGV[2], 1, true)
-      local schedule = ARGV[1] .. (separator and string.sub(record.queue, 1, separator - 1) or record.queue)
-      taken = redis.call('ZREM', schedule, record.queue .. '\n' .. record.message)
+    local separator = string.find(record.queue, ARGV[2], 1, true)
+    local schedule = ARGV[1] .. (separator and string.sub(record.queue, 1, separator - 1) or record.queue)
+    for _, item in ipairs({reference(ARGV[i]), record.message}) do
+      if taken == 0 then taken = redis.call('LREM', record.queue, 1, item) end
+      if taken == 0 then taken = redis.call('ZREM', schedule, record.queue .. '\n' .. item) end
     end
   end
   if taken > 0 then

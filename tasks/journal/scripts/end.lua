@@ -13,5 +13,9 @@ redis.call('XADD', stream, ARGV[3], 'd', ARGV[4])
 redis.call('PUBLISH', ARGV[7] .. stream, ARGV[4])
 redis.call('XSETID', stream, SEALED .. '-' .. SEALED)
 redis.call('PEXPIRE', stream, ARGV[5])
-redis.call('HDEL', ledger, ARGV[1])
+-- A message that waits is needed: its worker stores the result, if nobody has, and tells the request's chord.
+local entry = redis.call('HGET', ledger, ARGV[1]) or ''
+if string.match(entry, '^{"at":[%d.]+,"purged":true') or not string.find(entry, '"message"', 1, true) then
+  redis.call('HDEL', ledger, ARGV[1])
+end
 return 'ended'

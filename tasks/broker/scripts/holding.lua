@@ -1,0 +1,18 @@
+-- Noting that a worker holds a message. Loaded before the scripts that do (fetch.lua, take.lua).
+
+-- The delivery tag of a message that is noted now, as kombu notes it; '' if it cannot be, since it is not one of kombu's. Of the messages
+-- of one call ``number`` says which this is, because the sweep returns them in the order of their times.
+local function hold(unacked, index, message, number)
+  local ok, decoded = pcall(cjson.decode, message)
+  local properties = ok and type(decoded) == 'table' and decoded.properties
+  local info = type(properties) == 'table' and properties.delivery_info
+  if type(info) ~= 'table' then return '' end
+  local tag, exchange, routing_key = properties.delivery_tag, info.exchange, info.routing_key
+  if type(tag) ~= 'string' or type(exchange) ~= 'string' or type(routing_key) ~= 'string' then return '' end
+  if string.find(tag, '[\128-\255]') then return '' end -- which may be no text
+  local clock = redis.call('TIME')
+  redis.call('ZADD', index, string.format('%.6f', clock[1] + (clock[2] + number) / 1e6), tag)
+  redis.call('HSET', unacked, tag, '[' .. message .. ',' .. cjson.encode(exchange) .. ',' .. cjson.encode(routing_key) .. ']')
+  return tag
+end
+
