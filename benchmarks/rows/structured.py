@@ -1,4 +1,4 @@
-"""Structured output: what masks cost the rows that have them, and the rows beside them."""
+"""Structured output: what masks cost the rows that have them, the rows beside them, and what ``mlx_lm.server`` does without."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Row
+from benchmarks.contenders.dense import ensure_dense_model
+from benchmarks.contenders.peer import peer
 from benchmarks.figures import at_least, at_most
-from benchmarks.load import endless
+from benchmarks.load import closed_loop, endless, greedy
 from benchmarks.processes import BenchmarkError
 from tasks.demo.bundled import MODEL
 from tasks.messages.constraint import Constraint
@@ -33,16 +35,18 @@ from worker_config.cache import bundled_folder
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
+    from benchmarks.load import Load
 
 #: An end token of the model, which would end free rows early; 2 is <|im_end|>, 0 <|endoftext|>.
 ENDS = {0: -100.0, 2: -100.0}
+PROMPT_TOKENS = 40
 
 
 def measure(bench: Bench, found: Findings) -> None:
-    """On the bundled model's engine alone."""
+    """On the bundled model's engine alone, beside the peer's rows, which are free: it knows no constraints."""
     rows, tokens = bench.size(16, 4), bench.size(96, 24)
     config = EngineConfig(model=MODEL, source=str(bundled_folder(MODEL)), max_batch=rows)
-    with EngineProcess.start(config) as engine:
+    with peer(bench, ensure_dense_model(bench.say)) as ask_peer, EngineProcess.start(config) as engine:
         while not isinstance(loaded := engine.receive(), Ready):
             if isinstance(loaded, LoadFailed):
                 raise BenchmarkError(loaded.message)
@@ -52,17 +56,30 @@ def measure(bench: Bench, found: Findings) -> None:
         def run(name: str, number: int) -> Metrics:
             return _run(engine, f"{name}-{number}", rows, parts[name], tokens)
 
-        samples = bench.in_turns("structured", {name: partial(run, name) for name in parts})
+        def run_peer(number: int) -> Metrics:
+            return _decoding(closed_loop(ask_peer, greedy(rows, PROMPT_TOKENS, tokens, "peer", number), rows))
+
+        closed_loop(ask_peer, greedy(rows, PROMPT_TOKENS, 4, "warm"), rows)
+        samples = bench.in_turns("structured", {**{name: partial(run, name) for name in parts}, "peer, free": run_peer})
     ratio = samples.ratio("constrained", "free", "tokens_per_s")
     found.figure(f"tokens/s, {rows} rows with a schema each / the same rows free", ratio, target=at_least(0.95))
+    beside = samples.ratio("constrained", "peer, free", "tokens_per_s")
+    found.figure(f"tokens/s, {rows} rows with a schema each / mlx_lm.server, free", beside, target=at_least(1.1))
     gaps = samples.ratio("half constrained", "free", "free_gap_ms")
     found.figure(
         f"gaps of {rows - rows // 2} free rows beside {rows // 2} constrained ones / beside free ones",
         gaps,
         target=at_most(1.03),
     )
-    for name in parts:
+    for name in (*parts, "peer, free"):
         found.measured(f"{rows} rows, {name}", samples.values(name, "tokens_per_s"), "tokens/s")
+
+
+def _decoding(load: Load) -> Metrics:
+    """Tokens per second from the first token on, as of our own rows."""
+    arrivals = [arrival for reading in load.readings for arrival in reading.arrivals]
+    tokens = sum(reading.tokens for reading in load.readings)
+    return {"tokens_per_s": tokens / (max(arrivals) - min(arrivals))}
 
 
 def _schema(number: int) -> Constraint:
@@ -103,7 +120,7 @@ def _run(engine: EngineProcess, name: str, rows: int, constrained: int, tokens: 
             Submit(
                 task_id=f"{name}-{row}",
                 messages=None,
-                prompt=endless(40, name, row),
+                prompt=endless(PROMPT_TOKENS, name, row),
                 max_tokens=tokens,
                 sampling=Sampling(temperature=0.0, logit_bias=ENDS),
                 constraint=_schema(row) if row < constrained else None,
@@ -127,4 +144,8 @@ def _run(engine: EngineProcess, name: str, rows: int, constrained: int, tokens: 
     return times.metrics()
 
 
-ROW = Row("structured", "Structured output: rows with a JSON schema each beside the same rows free.", measure)
+ROW = Row(
+    "structured",
+    "Structured output: rows with a JSON schema each beside the same rows free, and mlx_lm.server.",
+    measure,
+)

@@ -23,8 +23,11 @@ def read(text: str) -> list[Call] | None:
     Raises:
         BrokenCall: it is no call.
     """
-    if re.search("[\"']", _TEXTS.sub("", text)):
+    code = _TEXTS.sub("", text)
+    if re.search("[\"']", code):
         return None
+    if not code.rstrip().endswith("]"):  # which mlx-lm's parser finds in a text, too
+        raise BrokenCall("its calls do not end where it does")
     if len(text) > MOST_CHARACTERS:
         raise BrokenCall(f"it has more than {MOST_CHARACTERS} characters")
     try:

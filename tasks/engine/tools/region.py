@@ -74,13 +74,15 @@ class Delimited:
         end: the end marker.
         read: reads the calls in the text before an end marker. It gives ``None`` where the text ends inside of an argument,
             which the marker is a part of, then, and raises :class:`BrokenCall` for what is no call.
+        closes_calls: whether the end marker alone says that a call is whole. Without it more arguments might have come.
     """
 
     begun = None
 
-    def __init__(self, end: str, read: Callable[[str], list[Call] | None]) -> None:
+    def __init__(self, end: str, read: Callable[[str], list[Call] | None], *, closes_calls: bool = False) -> None:
         self.calls: list[Call] = []
         self._end = end
+        self._closes_calls = closes_calls
         self._read = read
         self._body = ""
         self._seen = 0
@@ -114,8 +116,8 @@ class Delimited:
         return None
 
     def finish(self) -> None:
-        """See :meth:`Region.finish`. A model may end its answer in the place of the marker."""
-        calls = self._read(self._body)
+        """See :meth:`Region.finish`. A model may end its answer in the place of the marker, where calls end before it."""
+        calls = None if self._closes_calls else self._read(self._body)
         if calls is None:
             raise BrokenCall("it was cut off")
         self.calls, self._body = calls, ""

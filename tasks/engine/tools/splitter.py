@@ -61,7 +61,7 @@ class Splitter:
             try:
                 self._region.finish()
                 self._take(pieces)
-                self._say(pieces, self._region.rest)
+                self._say(pieces, self.form.shown(self._region.rest))
                 self._region = None
             except BrokenCall as error:
                 self._take(pieces)

@@ -109,7 +109,7 @@ def _tags(
 
     names = ("call", "argument", "close", "close_call", "json", "close_json")
     changed: dict[str, Any] = {name: with_marks(getattr(syntax, name)) for name in names}
-    return Delimited(marked(end), Tags(replace(syntax, **changed), functions))
+    return Delimited(marked(end), Tags(replace(syntax, **changed), functions), closes_calls=not syntax.close_call)
 
 
 def _glm(tag: str) -> TagSyntax:

@@ -45,11 +45,10 @@ TOOLS = Tools(
         Function(name="ping"),
     )
 )
-CASES = [
-    pytest.param(path.stem, case, id=f"{path.stem}: {case['case']}")
-    for path in sorted(GOLDEN.glob("*.json"))
-    for case in json.loads(path.read_text(encoding="utf-8"))
+ANSWERS: list[tuple[str, dict[str, Any]]] = [
+    (path.stem, case) for path in sorted(GOLDEN.glob("*.json")) for case in json.loads(path.read_text(encoding="utf-8"))
 ]
+CASES = [pytest.param(kind, case, id=f"{kind}: {case['case']}") for kind, case in ANSWERS]
 
 
 def form_of(kind: str, *, tokens: bool = True) -> ToolForm:
@@ -134,3 +133,45 @@ def test_mlx_lm_says_the_same(kind: str) -> None:
     parsed = parser.parse_tool_call(body, functions)
     found = parsed if isinstance(parsed, list) else [parsed]
     assert [{"name": call["name"], "arguments": call["arguments"]} for call in found] == case["calls"]
+
+
+SOUND = [
+    pytest.param(kind, case, id=f"{kind}: {case['case']}")
+    for kind, case in ANSWERS
+    if kind in ("json_tools", "mistral", "kimi_k2") and not case.get("warnings")
+]
+
+
+@pytest.mark.parametrize(("kind", "case"), SOUND)
+def test_every_split_and_every_cut_of_streamed_arguments(kind: str, case: dict[str, Any]) -> None:
+    """Where a grammar makes sure of calls, arguments come in parts that joined are the whole; a cut-off call is a beginning."""
+    form = form_of(kind)
+    text = form.marked(case["text"])
+    whole, splitter = split(form, [text], sound=True)
+    assert calls_of(whole) == case["calls"]
+    assert content_of(whole) == case.get("content", "")
+    assert splitter.warnings == []
+    streaming = Splitter(form, FUNCTIONS, sound=True)
+    parts = [piece for character in text for piece in streaming.push(character) if piece.call is not None]
+    assert len(parts) >= 2 * len(case["calls"])
+    for at in range(1, len(text)):
+        assert split(form, [text[:at], text[at:]], sound=True)[0] == whole
+        begun, _ = split(form, list(text[:at]), sound=True)
+        said = ["".join(piece.text for piece in pieces if piece.call is not None) for pieces in (whole, begun)]
+        assert said[0].startswith(said[1])
+        shown = content_of(begun)
+        assert not any(
+            marker in shown for marker in (SYNTAXES[kind].start, SYNTAXES[kind].end, *form.names.values()) if marker
+        )
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES)
+def test_every_cut(kind: str, case: dict[str, Any]) -> None:
+    """Wherever an answer is cut off, its calls are the first of the whole answer's, as they are there, and no marker is shown."""
+    form = form_of(kind, tokens=kind == "harmony")
+    text = form.marked(case["text"])
+    for at in range(1, len(text)):
+        pieces, _ = split(form, [text[:at]])
+        calls, shown = calls_of(pieces), content_of(pieces)
+        assert calls == case["calls"][: len(calls)]
+        assert not any(marker in shown for marker in (SYNTAXES[kind].start, SYNTAXES[kind].end) if marker)
