@@ -50,8 +50,6 @@ TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 def prepare() -> None:
     """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
     import_module(".control", __package__)  # registers its commands
-    # At each lost connection Celery says, in eight lines, that what runs is redelivered. Here it is not.
-    warnings.filterwarnings("ignore", message=r"\s*In Celery 5\.1 we introduced an optional breaking change")
     logs.connect()
     signals.worker_init.connect(_on_worker_init)
     signals.worker_ready.connect(_on_worker_ready)
@@ -153,6 +151,9 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     worker = active_worker()
     if worker is None:
         return
+    # At each lost connection Celery says, in eight lines, that what runs is redelivered. Here it is not. Celery's own filter for
+    # such warnings is set with the log.
+    warnings.filterwarnings("ignore", message=r"\s*In Celery 5\.1 we introduced an optional breaking change")
     worker.loop.attach(sender, worker.holding)
     _settle()
     # Celery's loop subscribes to remote control at the end of its first turn, and commands of before are lost. So nobody sees the
