@@ -5,6 +5,7 @@ Each script of ``clients/`` runs in an installation of its own, in a temporary f
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer, free_port
 from tasks.demo.process import GuardedProcess
+from tests.support import write_catalogue
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "clients"
 MODEL = "smollm2-135m"
+TOOLS_MODEL = "smollm2-tools"
 INSTALL_S, RUN_S = 600, 300
 
 
@@ -48,6 +51,8 @@ CLIENTS = (
     Client("llama_index_client.py", ("llama-index-llms-openai-like==0.8.1",)),
     Client("instructor_client.py", ("instructor==1.17",)),
     Client("llm_client.py", ("llm==0.36",)),
+    Client("pydantic_ai_client.py", ("pydantic-ai-slim[openai]",)),
+    Client("openai_agents_client.py", ("openai-agents",)),
     Client("schemathesis_client.py", ("schemathesis==4.32.5",)),
     Client("openai_node.mjs", ("openai@6",)),
     Client("ai_sdk.mjs", ("ai@6", "@ai-sdk/openai-compatible@2")),
@@ -57,11 +62,11 @@ CLIENTS = (
 def main(names: Sequence[str]) -> int:
     """Run all, or those whose scripts begin with one of these names; the number that failed."""
     chosen = [each for each in CLIENTS if not names or each.script.startswith(tuple(names))]
-    ensure_model(lambda *_: None)
+    source = ensure_model(lambda *_: None)
     failed = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clients-")))
-        url = serve(stack, folder)
+        url = serve(stack, folder, write_catalogue(folder, {TOOLS_MODEL: with_tools(source, folder / TOOLS_MODEL)}))
         for client in chosen:
             said = _try(client, folder / client.script.replace(".", "-"), url)
             print(f"{client.script:24} {'ok' if said is None else 'FAILED'}", flush=True)
@@ -71,11 +76,23 @@ def main(names: Sequence[str]) -> int:
     return failed
 
 
-def serve(stack: ExitStack, folder: Path) -> str:
+def with_tools(source: Path, folder: Path) -> Path:
+    """The bundled model with a chat template that has tools, which its own leaves out."""
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.name not in ("tokenizer_config.json", "chat_template.jinja"):
+            (folder / path.name).symlink_to(path)
+    described = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    described["chat_template"] = (SCRIPTS / "tools.jinja").read_text(encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+    return folder
+
+
+def serve(stack: ExitStack, folder: Path, catalogue: Path) -> str:
     """Redis, a worker with the bundled model and a gateway, until the stack ends; the gateway's address."""
     server = stack.enter_context(EmbeddedServer())
     port = free_port()
-    environment = environment_with(REDIS_URL=server.url, CELERY_MLX_MODELS=MODEL)
+    environment = environment_with(REDIS_URL=server.url, CELERY_MLX_MODELS=MODEL, CELERY_MLX_CATALOGUE=str(catalogue))
     for name, options in (("worker", ("-c", "4")), ("gateway", ("--port", str(port)))):
         process = GuardedProcess(
             [sys.executable, "-m", "celery", "-A", "tasks", name, *options],
@@ -100,7 +117,7 @@ def _try(client: Client, folder: Path, url: str) -> str | None:
         subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "BASE_URL": url, "MODEL": MODEL},
+            env={**os.environ, "BASE_URL": url, "MODEL": MODEL, "TOOLS_MODEL": TOOLS_MODEL},
             check=True,
             capture_output=True,
             text=True,

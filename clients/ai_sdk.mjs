@@ -1,6 +1,6 @@
-// The AI SDK with its provider for OpenAI's interface: a chat, a stream, and an error.
+// The AI SDK with its provider for OpenAI's interface: a chat, a stream, a tool, and an error.
 import assert from "node:assert";
-import { generateText, streamText } from "ai";
+import { generateText, jsonSchema, streamText, tool } from "ai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 
 const provider = createOpenAICompatible({ name: "fleet", baseURL: process.env.BASE_URL, apiKey: "none", includeUsage: true });
@@ -12,4 +12,8 @@ let streamed = "";
 for await (const part of stream.textStream) streamed += part;
 assert.equal(streamed, answer.text);
 assert((await stream.usage).outputTokens > 0);
+const judge = tool({ inputSchema: jsonSchema({ type: "object", properties: { is_warm: { type: "boolean" } }, required: ["is_warm"] }) });
+const question = { ...ask, model: provider(process.env.TOOLS_MODEL), prompt: "Is red warm?", maxOutputTokens: 60 };
+const called = await generateText({ ...question, tools: { judge }, toolChoice: "required" });
+assert.equal(typeof called.toolCalls[0].input.is_warm, "boolean");
 await assert.rejects(generateText({ ...ask, model: provider("acme/none") }), (error) => error.statusCode === 404);

@@ -14,6 +14,7 @@ assert list(chat.stream_chat(question))[-1].message.content == text
 try:
     OpenAILike(model="acme/none", **options).chat(question)
 except Exception as error:
-    assert "model_not_found" in str(error), error
+    assert "404" in str(error), error
+    assert "acme/none" in str(error), error
 else:
     raise AssertionError("no error")

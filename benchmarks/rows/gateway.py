@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import Row
-from benchmarks.contenders import completions, ours
+from benchmarks.contenders import ours
+from benchmarks.contenders.gateway import gateway
 from benchmarks.figures import at_most
 from benchmarks.load import Request, arrivals, closed_loop
-from benchmarks.processes import start, wait_for, worker
-from tasks.demo.embedded import free_port
+from benchmarks.processes import worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.bench import Bench, Measure
     from benchmarks.figures import Findings
     from benchmarks.load import Ask
@@ -29,7 +25,7 @@ ALONE, ARRIVING = "1 in flight", f"{ARRIVALS_PER_S}/s arrive"
 
 def measure(bench: Bench, found: Findings) -> None:
     """The same requests by ``.stream()`` and over HTTP."""
-    with worker(bench, MODEL, IN_FLIGHT), _gateway(bench) as http:
+    with worker(bench, MODEL, IN_FLIGHT), gateway(bench, MODEL) as http:
         asks = {"stream": ours.asker(MODEL), "HTTP": http}
         contenders: dict[str, Measure] = {}
         for name, ask in asks.items():
@@ -53,21 +49,6 @@ def _loads(bench: Bench, name: str, ask: Ask) -> dict[str, Measure]:
         f"{name}, {ALONE}": lambda _: closed_loop(ask, [REQUEST] * bench.size(500, 60), 1).metrics(),
         f"{name}, {ARRIVING}": lambda _: arrivals(ask, [REQUEST] * bench.size(750, 100), ARRIVALS_PER_S).metrics(),
     }
-
-
-@contextmanager
-def _gateway(bench: Bench) -> Iterator[Ask]:
-    """A gateway for as long as the block runs."""
-    port = free_port()
-    env = {"CELERY_MLX_GATEWAY_FILES": str(bench.folder / "files")}
-    process = start(
-        bench, "gateway", [sys.executable, "-m", "celery", "-A", "tasks", "gateway", "--port", str(port)], env
-    )
-    try:
-        wait_for(lambda: completions.answers(port), "the gateway", process)
-        yield completions.asker(port, MODEL)
-    finally:
-        process.stop()
 
 
 ROW = Row("gateway", "What HTTP adds to a stream's first chunk: a fake engine whose steps take no time.", measure)
