@@ -19,6 +19,7 @@ from tasks.engine.files.staging import staged
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.blas import blas_threads, describe_blas
 from tasks.engine.model.corrections import correct
+from tasks.engine.model.dequantise import dequantise
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
@@ -104,7 +105,7 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
             apply_adapter(model, folder.adapter)
         if accelerator() == "cpu" and _fits_dense(model, config):
             # Quantised and 16-bit products are slower than dense float32 ones on a CPU (docs/performance.md).
-            model = utils.dequantize_model(model)
+            model = dequantise(model)
             model.set_dtype(mx.float32)
         if folder.adapter is not None:
             fuse_adapter(model)
