@@ -196,6 +196,9 @@ def _explained(error: str, part: Any) -> str:
         return f"{unread} cannot be read; look-around and back-references are not known here"
     if error.startswith(_NO_PATTERN):
         return "its bounds are too large; use a smaller minLength or maxLength, or none"
+    if error.startswith("Resource") and "$ref" not in part:
+        name = error.split("'")[1]
+        return f"$schema: {name!r:.200} is no dialect that is known; use draft 4, 6, 7, 2019-09 or 2020-12"
     if error.startswith("Resource"):
         return f"$ref: {part.get('$ref')!r:.200} leads to another document; put what it names into $defs"
     if error.startswith("Pointer"):

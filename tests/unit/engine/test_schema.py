@@ -42,6 +42,10 @@ def within(inner: Any) -> dict[str, Any]:
         ({"enum": []}, "no value is valid"),
         ({"type": "string", "pattern": "(?=a)"}, "pattern: '(?=a)' cannot be read"),
         ({"$ref": "#/$defs/missing"}, "$ref: '#/$defs/missing' leads nowhere; put what it names into $defs"),
+        (
+            {"$schema": "https://a.example/b.json"},
+            "$schema: 'https://a.example/b.json' is no dialect that is known; use",
+        ),
         ({"$ref": "other.json"}, "$ref: 'other.json' leads to another document; put what it names into $defs"),
         ({"type": "object", "patternProperties": {"^(?!x)": {}}}, "patternProperties: '^(?!x)' cannot be read"),
         ({"type": "string", "maxLength": 10**18}, "its bounds are too large; use a smaller minLength or maxLength"),
