@@ -35,7 +35,7 @@ MARK = "TEST_PROCESS_MARK"
 Answer = TypeVar("Answer")
 
 
-def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 15.0, about: str = "the condition") -> Answer:
+def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 30.0, about: str = "the condition") -> Answer:
     """The first true answer of ``condition``; an assertion fails when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (answer := condition()):
@@ -184,7 +184,7 @@ class Worker:
         record = decode_record(self.node, payload)
         return record if isinstance(record, WorkerRecord) else None
 
-    def wait_until_online(self, timeout_s: float = 45.0) -> None:
+    def wait_until_online(self, timeout_s: float = 90.0) -> None:
         """Return once the registry says ``online``; fail with the log if the worker ends or takes too long."""
         deadline = time.monotonic() + timeout_s
         while (record := self.record()) is None or record.status != "online" or record.pid != self.pid:
@@ -192,7 +192,7 @@ class Worker:
             assert time.monotonic() < deadline, f"worker not online after {timeout_s:g} s:\n{self.log()}"
             time.sleep(0.02)
 
-    def wait(self, timeout_s: float = 20.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         """The exit status, once the worker has ended."""
         return self.process.wait(timeout_s)
 
