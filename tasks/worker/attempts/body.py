@@ -57,10 +57,10 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
     """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
     try:
-        queue = queue_for_model(str(values.get("model") or worker.settings.default_model), worker.tiers())
+        queue = queue_for_model(str(values.get("model") or worker.profile.settings.default_model), worker.tiers())
     except GenerationError:
         return  # whatever is wrong with it is said by this worker
-    if queue not in worker.queues:
+    if queue not in worker.profile.queues:
         _send_on(task, queue)
 
 

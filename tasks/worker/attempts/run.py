@@ -18,7 +18,7 @@ from tasks.worker.attempts import log
 from tasks.worker.attempts.attempt import Fenced
 from tasks.worker.attempts.job import Stopped
 from tasks.worker.engines.waiting import Interrupted, SetAside
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,9 +92,9 @@ class Run:
 
     def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Common]:
         """The model and the parameters, with the model's own defaults."""
-        name = values.get("model") or self._worker.settings.default_model
+        name = values.get("model") or self._worker.profile.settings.default_model
         try:
-            entry = current_catalogue().resolve(str(name))
+            entry = self._worker.profile.catalogue.resolve(str(name))
         except ModelNotAllowed as error:
             raise UnknownModel(str(error)) from None
         return entry, self._work.form.parse(previous, values, entry.defaults)
@@ -129,16 +129,16 @@ class Run:
         """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
         if flight.outcome is None:
             self._note_start(flight)
-            self._worker.publisher.put([(flight, flight.late())])
+            self._worker.links.publisher.put([(flight, flight.late())])
             self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
             log.ended(flight, flight.wait())
         return flight.wait(), flight
 
     def _claim(self, entry: ModelEntry) -> Flight:
         """Take the request; a flight that has already landed is one that is not to fly."""
-        identity, nonce = self._worker.identity, new_nonce()
+        identity, nonce = self._worker.profile.identity, new_nonce()
         claim = self._patiently(
-            lambda: self._worker.journal.claim(
+            lambda: self._worker.links.journal.claim(
                 self._task_id, identity, nonce, delivery=self._delivery_tag, asks=self._asks
             )
         )
@@ -148,18 +148,18 @@ class Run:
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
         flight: Flight = self._work.flight(self._task_id, claim, entry.name, self._job.held)
-        self._worker.publisher.open(flight, instead_of=self._job.flight)
+        self._worker.links.publisher.open(flight, instead_of=self._job.flight)
         self._job.flight = flight
         engine_crashes = sum(isinstance(earlier, Release) and earlier.crashed for earlier in claim.entries)
         if claim.kind == "ended":
             flight.found(_last_outcome(claim))
         elif claim.kind == "cancelled":
             self._job.stop("cancelled")
-            self._worker.publisher.put([(flight, flight.end("cancelled"))])
+            self._worker.links.publisher.put([(flight, flight.end("cancelled"))])
             flight.wait()
         elif engine_crashes >= MOST_ENGINE_CRASHES or claim.crashes >= MOST_CRASHES:
             message = f"{claim.crashes} engines or workers died while they ran this request; it is not tried again"
-            self._worker.publisher.put([(flight, flight.error(EngineFailed.code, message))])
+            self._worker.links.publisher.put([(flight, flight.error(EngineFailed.code, message))])
             flight.wait()
         else:
             flight.isolate = ISOLATION[engine_crashes]
@@ -203,13 +203,13 @@ class Run:
 
     def _is_late(self, parameters: Common, first_token_s: float = 0.0) -> bool:
         """Whether the deadline passes within so many seconds. It is the producer's; this machine's clock may be far from that."""
-        return parameters.deadline is not None and parameters.deadline <= self._worker.clock.now() + first_token_s
+        return parameters.deadline is not None and parameters.deadline <= self._worker.links.clock.now() + first_token_s
 
     def _deadline_timer(self, parameters: Common) -> threading.Timer | None:
         if parameters.deadline is None:
             return None
         timer = threading.Timer(
-            max(0.0, parameters.deadline - self._worker.clock.now()), self._job.stop, ("soft_time_limit",)
+            max(0.0, parameters.deadline - self._worker.links.clock.now()), self._job.stop, ("soft_time_limit",)
         )
         timer.daemon = True
         timer.start()
@@ -219,7 +219,7 @@ class Run:
         """The request's result, or the cancel that ended it."""
         if end.finish_reason == "cancelled":
             raise Stopped
-        answer: Answer = self._work.answer(flight, parameters, end, self._worker.node)
+        answer: Answer = self._work.answer(flight, parameters, end, self._worker.profile.node)
         return answer
 
     def _fail(self, error: Error) -> NoReturn:
@@ -229,10 +229,10 @@ class Run:
 
     def _refuse(self, error: GenerationError) -> NoReturn:
         """End a request that cannot be run: on its stream, then as its result."""
-        if self._patiently(lambda: self._worker.journal.is_other(self._task_id, self._asks)):
+        if self._patiently(lambda: self._worker.links.journal.is_other(self._task_id, self._asks)):
             self._drop_other()
         entry = Error(attempt=0, code=error.code, message=str(error), retryable=error.retryable)
-        self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, entry))
+        self._patiently(lambda: self._worker.links.journal.end_unclaimed(self._task_id, entry))
         self._worker.metrics.started(self._task_id, "(refused)", queue=self._job.queue)
         self._worker.metrics.ended(self._task_id, "failed")
         self._note_failure("", error.code, str(error))
@@ -250,7 +250,7 @@ class Run:
             raise Reject(requeue=True)
         if reason == "cancelled":
             end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
-            self._patiently(lambda: self._worker.journal.end_unclaimed(self._task_id, end))
+            self._patiently(lambda: self._worker.links.journal.end_unclaimed(self._task_id, end))
             log.log(self._task_id, "cancelled", why="before its model was loaded")
             raise Stopped
         message = f"the time limit of {self._job.limit_s or 0:g} s passed before the model was loaded"

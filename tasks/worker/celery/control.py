@@ -69,7 +69,7 @@ def unload_model(state: Any, name: str, **_: Any) -> dict[str, str]:
     if worker is None:
         return NO_MODELS
     try:
-        found = worker.engines.unload(key_of(worker.catalogue.resolve(name)))
+        found = worker.engines.unload(key_of(worker.profile.catalogue.resolve(name)))
     except ModelNotAllowed as error:
         return {"error": str(error)}
     return {"ok": f"{name} ends", "reason": _held(worker)} if found else {"error": f"{name} is not loaded"}
@@ -80,7 +80,7 @@ def _load(name: str, *, pin: bool) -> dict[str, str]:
     if worker is None:
         return NO_MODELS
     try:
-        entry = worker.catalogue.resolve(name)
+        entry = worker.profile.catalogue.resolve(name)
         worker.engines.load(entry, pin=pin)
     except (ModelNotAllowed, GenerationError) as error:
         return {"error": str(error)}

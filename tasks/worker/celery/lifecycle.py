@@ -29,7 +29,9 @@ from tasks.worker.celery.pool_choice import refusal
 from tasks.worker.celery.ready_line import ready_line
 from tasks.worker.current import active_worker, current_worker, set_worker
 from tasks.worker.equipment import Unequipped, require_equipment
+from tasks.worker.profile import Profile
 from tasks.worker.worker import InferenceWorker
+from worker_config.catalogue import current_catalogue
 from worker_config.environment import SettingError
 from worker_config.settings import Settings, change_environment, current_settings, variable_name
 from worker_config.tiers import QUEUES
@@ -79,7 +81,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         logger.exception("the worker cannot be set up; please report this")
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
-    sender.concurrency = worker.concurrency
+    sender.concurrency = worker.profile.slots.total
     # Celery's banner is 25 lines. Our line of a worker that is ready says what matters of them, except which other tasks it has.
     sender.quiet = sender.quiet or not has_others(sender.app.tasks)
     if not _is_typed("loglevel"):
@@ -103,8 +105,9 @@ def _make_worker(sender: WorkController) -> InferenceWorker:
     app, settings = sender.app, current_settings()
     require_server(app, WORKER)
     require_equipment(settings, detect(settings))
-    worker = InferenceWorker(app, sender.hostname, _queues(app), _typed_concurrency(sender), settings, CeleryLoop())
-    app.amqp.queues.select(worker.queues)
+    profile = Profile.of(settings, current_catalogue(), sender.hostname, _queues(app), _typed_concurrency(sender))
+    worker = InferenceWorker(app, profile, CeleryLoop())
+    app.amqp.queues.select(profile.queues)
     return worker
 
 
@@ -171,7 +174,7 @@ def _begin(worker: InferenceWorker) -> None:
         set_worker(None)
         worker.stop()
         refuse(os.EX_CONFIG, str(error), "A name that is taken")
-    said, values = ready_line(worker)
+    said, values = ready_line(worker.profile)
     logger.info(said, extra={"fields": values})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
@@ -209,4 +212,4 @@ def _on_worker_shutdown(**_: Any) -> None:
     if worker is not None:
         set_worker(None)
         worker.stop()
-        logger.info("%s has stopped", worker.node)
+        logger.info("%s has stopped", worker.profile.node)

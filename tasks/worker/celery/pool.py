@@ -78,7 +78,7 @@ class EnginePool(ThreadPool):
             self._time_limits.remove(job)
             self._jobs.discard(job)
             if self._worker is not None:
-                self._worker.recovery.remember(job)
+                self._worker.links.recovery.remember(job)
             self.room.leave(job.queue)
 
         def done(future: Any) -> None:
@@ -112,7 +112,7 @@ class EnginePool(ThreadPool):
         keys. On the consumer's thread, before anything was fetched on the new connection.
         """
         if self._worker is not None:
-            self._worker.recovery.reconnect(channel, list(self._jobs))
+            self._worker.links.recovery.reconnect(channel, list(self._jobs))
 
     def on_stop(self) -> None:
         """Wait for the threads while the loop's timers and callbacks, and with them the heartbeat, go on."""

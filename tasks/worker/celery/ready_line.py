@@ -15,27 +15,27 @@ from worker_config.tiers import TIERS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tasks.worker.worker import InferenceWorker
+    from tasks.worker.profile import Profile
     from worker_config.catalogue import ModelEntry
 
 #: More names than these are counted.
 MOST_NAMES = 4
 
 
-def ready_line(worker: InferenceWorker) -> tuple[str, dict[str, Any]]:
+def ready_line(profile: Profile) -> tuple[str, dict[str, Any]]:
     """The line, and its fields for a log in JSON."""
-    tiers = [tier.name for tier in TIERS if tier.queue in worker.queues]
-    here, elsewhere = served_models(worker.catalogue.models.values(), worker.queues)
+    tiers = [tier.name for tier in TIERS if tier.queue in profile.queues]
+    here, elsewhere = served_models(profile.catalogue.models.values(), profile.queues)
     elsewhere = [] if hub_is_offline() else elsewhere
     fields = {
-        "node": worker.node,
-        "slots": worker.concurrency,
+        "node": profile.node,
+        "slots": profile.slots.total,
         "tiers": tiers,
         "models_here": here,
         "models_on_hub": elsewhere,
-        "models_kept": list(worker.settings.models),
+        "models_kept": list(profile.settings.models),
     }
-    return _sentence(fields, _example(here, worker)), fields
+    return _sentence(fields, _example(here, profile)), fields
 
 
 def served_models(entries: Iterable[ModelEntry], queues: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -50,10 +50,10 @@ def served_models(entries: Iterable[ModelEntry], queues: Sequence[str]) -> tuple
     return here, elsewhere
 
 
-def _example(here: Sequence[str], worker: InferenceWorker) -> str:
-    """A command that this worker can answer; the model is named where the default one is not here."""
-    default = worker.settings.default_model
-    names = [*worker.settings.models, *here]
+def _example(here: Sequence[str], profile: Profile) -> str:
+    """A command that the worker can answer; the model is named where the default one is not here."""
+    default = profile.settings.default_model
+    names = [*profile.settings.models, *here]
     option = "" if default in names or not names else f"--model {names[0]} "
     return f'{COMMAND} ask {option}"Why is the sky blue?"'
 

@@ -51,7 +51,7 @@ class GenerateRequest(Request):
         worker = active_worker()
         if worker is None or self.expires is None:
             return bool(super().maybe_expire())
-        if worker.clock.now() <= self.expires.timestamp():
+        if worker.links.clock.now() <= self.expires.timestamp():
             return False
         celery_state.revoked.add(self.id)
         return True

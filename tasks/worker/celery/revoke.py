@@ -51,7 +51,7 @@ def _requests(task_ids: list[str]) -> set[str]:
     if worker is None or not task_ids:
         return set()
     try:
-        return known(worker.client, task_ids)
+        return known(worker.links.client, task_ids)
     except GenerationError as error:
         logger.warning("whether %s are requests cannot be seen: %s", ", ".join(task_ids), error)
         return set(task_ids)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.hardware import detect
 from tasks.worker.celery.ready_line import ready_line, served_models
+from tasks.worker.profile import Profile
+from tasks.worker.slots import Slots
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.worker.worker import InferenceWorker
 
-
-def worker(*models: str, queues: tuple[str, ...] = ("tier-under-3B",), slots: int = 10) -> InferenceWorker:
-    """What the line needs of a worker."""
+def worker(*models: str, queues: tuple[str, ...] = ("tier-under-3B",), slots: int = 10) -> Profile:
+    """A worker's profile."""
     settings = Settings(models=models)
     catalogue = load_catalogue(settings)
-    values: Any = SimpleNamespace(
-        settings=settings, catalogue=catalogue, queues=list(queues), concurrency=slots, node="celery@mac"
-    )
-    return cast("InferenceWorker", values)
+    return Profile(settings, catalogue, "celery@mac", list(queues), detect(settings), Slots({}, slots))
 
 
 @pytest.fixture(autouse=True)

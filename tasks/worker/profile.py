@@ -1,0 +1,62 @@
+"""What a worker is from its start to its end: its name, its machine, and what it was configured to serve."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tasks.hardware import detect
+from tasks.models.capabilities import memory_budget_bytes
+from tasks.worker.slots import slots_of
+
+if TYPE_CHECKING:
+    from tasks.hardware import Hardware
+    from tasks.worker.slots import Slots
+    from worker_config.catalogue import Catalogue
+    from worker_config.settings import Settings
+
+
+def _new_boot() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A worker's name, machine and configuration.
+
+    Args:
+        settings: the project's settings.
+        catalogue: the models that the project may use.
+        node: the worker's node name.
+        queues: what it consumes.
+        hardware: the machine.
+        slots: how many requests it runs at once.
+        boot: differs at each start of a worker of this name.
+    """
+
+    settings: Settings
+    catalogue: Catalogue
+    node: str
+    queues: list[str]
+    hardware: Hardware
+    slots: Slots
+    boot: str = field(default_factory=_new_boot)
+
+    @classmethod
+    def of(
+        cls, settings: Settings, catalogue: Catalogue, node: str, queues: list[str], concurrency: int | None
+    ) -> Profile:
+        """The profile on this machine; ``concurrency`` is the operator's bound on requests at once, if there is one."""
+        hardware = detect(settings)
+        return cls(settings, catalogue, node, queues, hardware, slots_of(hardware, queues, concurrency))
+
+    @property
+    def identity(self) -> str:
+        """``node#boot``."""
+        return f"{self.node}#{self.boot}"
+
+    @property
+    def budget_bytes(self) -> int:
+        """Memory for models."""
+        return memory_budget_bytes(self.hardware)
