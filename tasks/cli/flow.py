@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
-
-from rich.cells import cell_len
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +45,7 @@ class Flow:
                 self._column, self._indented = 0, False
                 yield part
                 continue
-            columns = cell_len(part)
+            columns = _columns(part)
             if part.isspace():
                 self._indented = self._indented or self._column == 0
             elif not self._indented and 0 < self._column <= self._width < self._column + columns:
@@ -54,3 +53,10 @@ class Flow:
                 yield "\n"
             self._column += columns
             yield part
+
+
+def _columns(word: str) -> int:
+    """How wide a terminal shows it. ``rich`` knows more kinds of letters, and a producer need not have it."""
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in word
+    )
