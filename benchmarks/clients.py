@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.parts.catalogue import write_catalogue
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer, free_port
 from tasks.demo.process import GuardedProcess
-from tests.support import write_catalogue
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -73,17 +72,6 @@ def forget_connections() -> None:
     if celery is not None:
         pools.reset()
         celery.app._pool = celery.app.amqp._producer_pool = None
-
-
-def write_catalogue(folder: Path, models: Mapping[str, Path]) -> Path:
-    """A catalogue in this folder that has these models, all of the smallest tier; the file."""
-    path = folder / "catalogue.toml"
-    tables = (
-        f'[[models]]\nname = {json.dumps(name)}\nsource = {json.dumps(str(source))}\ntier = "<3B"\n'
-        for name, source in models.items()
-    )
-    path.write_text("".join(tables))
-    return path
 
 
 def send_unchecked(task: GenerateTask, queue: str, **values: Any) -> GenerateResult:

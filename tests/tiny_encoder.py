@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from tests.tiny_model import make_tiny_model, write_safetensors
+from benchmarks.parts.tiny_model import make_tiny_model, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,9 +10,9 @@ import jsonschema
 
 from benchmarks.chaos.judge import Reading, Wanted, Way
 from benchmarks.chaos.mix import said
-from tests.scripted_model import byte_tokenizer
-from tests.support import write_catalogue
-from tests.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS, make_tiny_model
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.scripted_model import byte_tokenizer
+from benchmarks.parts.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS, make_tiny_model
 
 if TYPE_CHECKING:
     import random

@@ -8,6 +8,8 @@ import sys
 import time
 
 from tasks.messages.engine import EngineConfig
+
+# This file also runs before an older checkout, whose tests have the client of its engine. No other benchmark imports tests.
 from tests.engine_client import EngineClient
 
 ROWS, TOKENS = 16, 96

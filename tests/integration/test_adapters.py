@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.files.adapter import WEIGHTS
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import EngineClient
-from tests.tiny_model import end_id, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

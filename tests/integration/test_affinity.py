@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.server import keys
-from tests.support import send_unchecked, wait_until, write_catalogue
-from tests.tiny_model import make_tiny_model
+from tests.support import send_unchecked, wait_until
 
 if TYPE_CHECKING:
     import redis

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.scripted_model import make_scripted_model
 from tests.integration.test_tools import TOOLED_TEMPLATE
 from tests.processes import running
-from tests.scripted_model import make_scripted_model
-from tests.support import ROOT, wait_until, write_catalogue
+from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_architecture
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import EngineClient
-from tests.tiny_model import make_tiny_architecture
 
 if TYPE_CHECKING:
     from pathlib import Path

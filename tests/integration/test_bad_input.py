@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.fake import fake_text
 from tasks.errors import ContextExceeded, GenerationError, InvalidRequest, ModelLoadFailed, UnknownModel
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

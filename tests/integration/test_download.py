@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.errors import ModelLoadFailed
 from tasks.worker.attempts.publisher import Publisher
 from tasks.worker.engines.download import Download
 from tests.engines import engines_with
 from tests.hub_server import BLOCK_BYTES, COMMIT, HubServer
 from tests.support import wait_until
-from tests.tiny_model import make_tiny_model
 from worker_config.hub import fetched_snapshot, repository_folder
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings

@@ -15,6 +15,8 @@ import pytest
 from celery import chain, group
 from celery.exceptions import TaskRevokedError
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.embedding.fake import FakeEmbedder
 from tasks.engine.embedding.tokens import TextTokens
 from tasks.errors import DeadlineExceeded, EngineFailed, InvalidRequest, ModelLoadFailed
@@ -24,9 +26,8 @@ from tasks.models.embedding import read_recipe
 from tasks.server import keys
 from tests.gateway import GatewayProcess
 from tests.reference_encoder import ReferenceEncoder
-from tests.support import wait_until, write_catalogue
+from tests.support import wait_until
 from tests.tiny_encoder import POSITIONS, make_tiny_encoder
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

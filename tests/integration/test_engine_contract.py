@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.model.memory import Budget
 from tasks.messages.engine import EngineConfig, Resize, Resume, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
-from tests.tiny_model import end_id, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

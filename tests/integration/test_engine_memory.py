@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 import psutil
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.models.key import key_of
 from tests.engines import engines_with
 from tests.support import wait_until
-from tests.tiny_model import make_tiny_model
 from worker_config.model_entry import ModelEntry
 
 if TYPE_CHECKING:

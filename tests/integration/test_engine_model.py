@@ -12,11 +12,11 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from benchmarks.parts.tiny_model import end_id, make_tiny_model, write_safetensors
 from tasks.engine.model.memory import Budget
 from tasks.messages.engine import EngineConfig, Sampling
 from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, EngineClient, resume_from
-from tests.tiny_model import end_id, make_tiny_model, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

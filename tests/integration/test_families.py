@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.catalogue import write_catalogue
 from tasks.messages.journal import Token, decode
 from tasks.server import keys
 from tests.families.family import CONVERSATIONS, families
-from tests.support import Reader, send_unchecked, write_catalogue
+from tests.support import Reader, send_unchecked
 
 if TYPE_CHECKING:
     import redis

@@ -19,6 +19,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
 from tasks.engine.fake import chat_prompt, fake_text
@@ -28,8 +30,7 @@ from tasks.server import keys
 from tests.gateway import GatewayProcess, events
 from tests.gateway_bodies import bodies
 from tests.line import Line
-from tests.support import wait_until, write_catalogue
-from tests.tiny_model import make_tiny_model
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.fake import fake_text
 from tasks.messages.journal import Claim, End, Start, Token, decode
 from tasks.server import keys
-from tests.support import Reader, wait_until, write_catalogue
-from tests.tiny_model import make_tiny_model
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

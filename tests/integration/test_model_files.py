@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, make_tiny_model
+from benchmarks.parts.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, make_tiny_model
 
 if TYPE_CHECKING:
     from celery import Celery

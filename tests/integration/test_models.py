@@ -21,6 +21,7 @@ import pytest
 from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli import models as command
 from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed, OutOfMemory
@@ -31,7 +32,6 @@ from tasks.server.connection import connect
 from tests.fleet import LEASE_MS, record
 from tests.hub_server import BLOCK_BYTES, HubServer
 from tests.support import ROOT, wait_until
-from tests.tiny_model import make_tiny_model
 from worker_config.hub import fetched_snapshot
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tests.processes import running
 from tests.support import ROOT, wait_until
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

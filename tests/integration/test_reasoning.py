@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.catalogue import write_catalogue
+from benchmarks.parts.scripted_model import make_scripted_model
+from benchmarks.parts.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tests.engine_client import EngineClient
-from tests.scripted_model import make_scripted_model
-from tests.support import Reader, send_unchecked, write_catalogue
-from tests.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS
+from tests.support import Reader, send_unchecked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.demo.embedded import EmbeddedServer
 from tasks.errors import BrokerUnavailable
 from tests.refusals import EX_CONFIG, EX_UNAVAILABLE, explained, refused, start
 from tests.support import ROOT, wait_until
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 50
+#: The benchmarks that import tests, with the reason in each.
+IMPORTERS_OF_TESTS = {"benchmarks/contenders/engine.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -48,6 +50,13 @@ def test_no_function_is_long() -> None:
         pair for path in modules("tasks", "worker_config", "benchmarks", "tests") for pair in long_functions(path)
     )
     assert found == {}
+
+
+def test_tests_import_benchmarks_and_not_the_other_way_round() -> None:
+    """What both need is in benchmarks/parts."""
+    imported = re.compile(r"^\s*(from|import) tests\b", re.MULTILINE)
+    found = {str(path.relative_to(ROOT)) for path in modules("benchmarks") if imported.search(path.read_text())}
+    assert found == IMPORTERS_OF_TESTS
 
 
 def places(path: Path, name: str) -> Iterator[Path]:

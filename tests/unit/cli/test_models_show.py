@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli import models as command
 from tasks.models.description import describe
 from tests.tiny_encoder import make_tiny_encoder
-from tests.tiny_model import make_tiny_model
 from worker_config.catalogue import Catalogue
 from worker_config.model_entry import ModelEntry
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model, write_safetensors
 from tasks.engine.files.adapter import CONFIG, PEFT_WEIGHTS, WEIGHTS, find_adapter
 from tasks.engine.files.folder import read_folder
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig
 from tasks.models.reading import ModelFilesUnreadable
-from tests.tiny_model import make_tiny_model, write_safetensors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.loop import Engine
 from tasks.engine.model.batch import HOLD_STEPS, Batch
@@ -16,7 +17,6 @@ from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
-from tests.tiny_model import end_id, make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:

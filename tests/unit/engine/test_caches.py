@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
 from tasks.engine.model.slots import SlotCaches
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

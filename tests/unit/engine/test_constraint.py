@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from llguidance import LLParserLimits
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from benchmarks.structured.generated import generate
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
@@ -22,7 +23,6 @@ from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import CannotResume, InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit
-from tests.tiny_model import make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.drafts import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth, continued
 from tasks.engine.model.mlx import MlxBackend, load_model
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
-from tests.tiny_model import make_tiny_model
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.scripted_model import byte_tokenizer
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.lead import lead_of
 from tasks.engine.constraint.tokens import Tokens
@@ -15,7 +16,6 @@ from tasks.engine.text.formats import find_format
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
-from tests.scripted_model import byte_tokenizer
 from tests.tiny_tokenizers import save
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

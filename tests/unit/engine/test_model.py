@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.parts.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
 from tasks.client.parameters import parse
 from tasks.engine.failure import ran_out_of_memory
 from tasks.engine.files.folder import context_tokens
@@ -22,7 +23,6 @@ from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tasks.messages.memory import KvSize
 from tasks.models.weights import read_tensors
 from tests.garbage import EXAMPLES
-from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ from mlx import nn
 from mlx_lm import convert
 from mlx_lm.utils import get_total_parameters, load_model
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.model.dequantise import dequantise, unpacked
 from tasks.engine.model.loading import load_weights
 from tasks.messages.engine import EngineConfig
 from tasks.models.routing import size_of
-from tests.tiny_model import make_tiny_model
 from worker_config.catalogue import ModelEntry
 
 if TYPE_CHECKING:

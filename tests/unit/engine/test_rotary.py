@@ -11,11 +11,11 @@ import pytest
 from mlx_lm import utils
 from transformers import AutoConfig
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.model.loading import load_weights
 from tasks.engine.model.rotary import rotary_fields
 from tasks.messages.engine import EngineConfig
-from tests.tiny_model import make_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path

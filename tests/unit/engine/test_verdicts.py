@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_architecture, make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.panels import PanelLinear
@@ -19,7 +20,6 @@ from tasks.engine.model.loading import find_bearing, load_laid_out
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.verdicts import FILE, MOST, Verdicts, running_code
 from tasks.messages.engine import EngineConfig
-from tests.tiny_model import make_tiny_architecture, make_tiny_model
 from tests.unit.engine.test_layout import MACHINE, small
 
 if TYPE_CHECKING:

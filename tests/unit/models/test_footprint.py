@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import mlx.core as mx
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.errors import ModelLoadFailed, UnknownModel
 from tasks.messages.engine import Ready
 from tasks.messages.memory import MARGIN_BYTES, KvSize, KvWindow
@@ -21,7 +22,6 @@ from tasks.models.footprint import (
     measured,
 )
 from tasks.models.routing import KV_ROOM_BYTES
-from tests.tiny_model import make_tiny_model
 from worker_config.hub import complete_mark, repository_folder
 from worker_config.model_entry import ModelEntry
 

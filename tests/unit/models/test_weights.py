@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from benchmarks.parts.tiny_model import write_safetensors
 from tasks.models.files import read_model_size
 from tasks.models.reading import LFS_POINTER, ModelFilesUnreadable
 from tasks.models.weights import INDEX, WeightsMissing, check_weights, stray_files, weight_files
-from tests.tiny_model import write_safetensors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.hardware import detect
 from tasks.worker import equipment
 from tasks.worker.equipment import Unequipped, require_equipment
-from tests.tiny_model import make_tiny_model
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parts.scripted_model import byte_tokenizer
+from benchmarks.parts.tiny_model import SPECIAL_TOKENS
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.text.control import special_tokens
@@ -18,8 +20,6 @@ from tasks.engine.tools.region import Call
 from tasks.engine.tools.syntaxes import SYNTAXES
 from tasks.errors import InvalidRequest
 from tasks.messages.tools import Function, Tools
-from tests.scripted_model import byte_tokenizer
-from tests.tiny_model import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.broker.aside import Aside
 from tasks.engine.fake import fake_text
 from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, OutOfMemory
@@ -31,7 +32,6 @@ from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
 from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside
 from tests.engines import engines_with
 from tests.support import wait_until
-from tests.tiny_model import make_tiny_model
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 from worker_config.tiers import TIERS

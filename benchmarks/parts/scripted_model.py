@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from tests.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, SPECIAL_TOKENS, write_safetensors
+from benchmarks.parts.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, SPECIAL_TOKENS, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

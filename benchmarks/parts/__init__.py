@@ -1,0 +1,1 @@
+"""What both benchmarks and tests make: small models, and catalogues that have them."""
