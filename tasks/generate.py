@@ -15,7 +15,7 @@ from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 
-import tasks.roles  # noqa: F401  (connects the worker and the sweep to the processes that include this task)
+from tasks import roles as _roles  # noqa: F401  (connects the worker and the sweep to the processes that include this task)
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
