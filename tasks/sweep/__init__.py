@@ -25,13 +25,14 @@ def start_sweep(app: Celery) -> Sweep:
     from billiard import current_process
 
     from tasks.errors import BrokerUnavailable, refuse
+    from tasks.logs import write_json
     from tasks.server.requirements import SWEEP, require_server
     from tasks.sweep.sweep import Sweep
-    from tasks.worker.celery.logs import use_json_if_wanted
     from worker_config.settings import current_settings
 
     settings = current_settings()
-    use_json_if_wanted(logging.getLogger())
+    if settings.log_json:
+        write_json(logging.getLogger())
     embedded = (
         current_process().name == "Beat"
     )  # Celery's name for the child of a worker with -B, which has looked itself

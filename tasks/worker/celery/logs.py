@@ -1,16 +1,15 @@
-"""A worker's log: one line for each request at INFO, nothing for a token, and JSON where the settings want it."""
+"""A worker's log: one line for each request at INFO, and nothing for a token."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery import signals
 from celery.exceptions import Reject
 
-from tasks.messages.encoding import to_json
+from tasks.logs import write_json
 from tasks.names import is_ours
 from tasks.worker.attempts.job import current_job
 from tasks.worker.current import active_worker
@@ -38,33 +37,13 @@ def set_up(logger: logging.Logger, **_: Any) -> None:
         logging.getLogger(name).addFilter(_not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)
     logging.getLogger(CELERY_CONNECTED).addFilter(_true_address)
-    use_json_if_wanted(logger)
-
-
-def use_json_if_wanted(logger: logging.Logger) -> None:
-    """Have this logger's handlers write JSON, if the settings say so."""
     if current_settings().log_json:
-        for handler in logger.handlers:
-            handler.setFormatter(JsonFormatter())
+        write_json(logger, _current_task_id)
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``logger``, ``message``; ``task_id`` and more where a request is meant."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of this record."""
-        job = current_job()
-        values = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **({"task_id": job.task_id} if job is not None else {}),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            values["exception"] = self.formatException(record.exc_info)
-        return to_json(values, default=str)
+def _current_task_id() -> str | None:
+    job = current_job()
+    return job.task_id if job is not None else None
 
 
 def _not_of_a_generation(record: logging.LogRecord) -> bool:

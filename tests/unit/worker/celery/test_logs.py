@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tasks.logs import JsonFormatter
 from tasks.names import GENERATE
 from tasks.worker.attempts.job import Job, set_current_job
 from tasks.worker.celery import logs
@@ -22,7 +23,7 @@ def record(message: str, *args: Any, level: int = logging.INFO, exc_info: Any = 
 
 def test_json_is_one_line_with_the_request_and_the_traceback() -> None:
     """Whatever is logged on a request's thread has its id; line breaks are inside strings."""
-    formatter = logs.JsonFormatter()
+    formatter = JsonFormatter(logs._current_task_id)
     try:
         int("a\nb \ud800")
     except ValueError:
@@ -46,11 +47,13 @@ def test_json_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = logging.StreamHandler()
     logger = logging.getLogger("tests.of-json")
     monkeypatch.setattr(logger, "handlers", [handler])
-    logs.use_json_if_wanted(logger)
+    for name in (*logs.CELERY_LINES, logs.CELERY_READY, logs.CELERY_CONNECTED):
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+    logs.set_up(logger)
     assert handler.formatter is None
     monkeypatch.setattr(logs, "current_settings", lambda: Settings(log_json=True))
-    logs.use_json_if_wanted(logger)
-    assert isinstance(handler.formatter, logs.JsonFormatter)
+    logs.set_up(logger)
+    assert isinstance(handler.formatter, JsonFormatter)
 
 
 def test_celerys_two_lines_for_a_generation_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
