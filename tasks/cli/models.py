@@ -56,8 +56,12 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
         entry = _resolved(name)
         if entry is not None:
             entries.setdefault(name, entry)
-    hardware = detect(current_settings())
-    lines = [model_line(entry, hardware, live, loaded.get(name, {})) for name, entry in entries.items()]
+    settings = current_settings()
+    hardware = detect(settings)
+    lines = [
+        model_line(entry, hardware, live, loaded.get(name, {}), settings.prefill_step_tokens)
+        for name, entry in entries.items()
+    ]
     if as_json:
         click.echo(to_json({"models": [asdict(line) for line in lines], "problem": problem}))
         return

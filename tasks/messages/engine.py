@@ -35,7 +35,7 @@ class EngineConfig:
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
     and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.
-    Without ``drafts`` each row gets one token a step.
+    Without ``drafts`` each row gets one token a step. With ``try_each_load`` findings of earlier loads are not used.
     """
 
     model: str
@@ -51,6 +51,7 @@ class EngineConfig:
     trust_remote_code: bool = False
     log_level: str = "INFO"
     drafts: bool = True
+    try_each_load: bool = False
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from tasks.models.routing import KV_ROOM_BYTES, KV_ROOM_TOKENS, size_of
 from tasks.names import PACKAGE
 from worker_config.cache import bundled_folder
 from worker_config.hub import fetched_snapshot
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.messages.engine import Ready
@@ -88,12 +87,13 @@ def local_source(entry: ModelEntry) -> Source | None:
     return Source(str(folder))
 
 
-def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None) -> Footprint:
+def expected(entry: ModelEntry, accelerator: str, step_tokens: int, most_bytes: int | None = None) -> Footprint:
     """What the engine will need, by the headers of the model's files, else by its name; nothing for a fake one.
 
     Args:
         entry: the model.
         accelerator: ``metal``, ``cuda`` or ``cpu``.
+        step_tokens: prompt tokens that one step of the engine computes.
         most_bytes: what there is. A model whose dense weights do not fit into that is kept on a CPU as its files have it.
 
     Raises:
@@ -104,34 +104,32 @@ def expected(entry: ModelEntry, accelerator: str, most_bytes: int | None = None)
         if weights is None:
             return NOTHING
         fake_bytes = int(weights.group(1)) << 20
-        return Footprint(fake_bytes, FAKE_KV_BYTES, _margin(fake_bytes, KvSize()))
+        return Footprint(fake_bytes, FAKE_KV_BYTES, margin_bytes(fake_bytes, KvSize(), step_tokens))
     size = size_of(entry)
     if size.parameters_b is None:
         raise UnknownModel(
             f"model {entry.name!r}: nothing tells its size; add parameters_b to its entry in the catalogue"
         )
     # Weights whose files are not here and whose name tells no quantisation have 16 bits.
-    stored = _footprint(size, size.weights_bytes or int(size.parameters_b * 2e9), 2 if size.single_precision else 1)
+    stored = _footprint(
+        size, size.weights_bytes or int(size.parameters_b * 2e9), 2 if size.single_precision else 1, step_tokens
+    )
     if accelerator != "cpu" and not size.encoder:
         return stored
-    dense = _footprint(size, int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), CPU_KV_FACTOR)
+    dense = _footprint(size, int(size.parameters_b * 1e9 * CPU_BYTES_PER_PARAMETER), CPU_KV_FACTOR, step_tokens)
     return stored if most_bytes is not None and dense.floor_bytes > most_bytes else dense
 
 
-def _footprint(size: ModelSize, weights_bytes: int, kv_factor: int) -> Footprint:
+def _footprint(size: ModelSize, weights_bytes: int, kv_factor: int, step_tokens: int) -> Footprint:
     """With a KV cache of so many times the width of 16-bit values."""
     kv = size.kv.times(kv_factor) if size.kv is not None else KvSize()
     tokens = min(KV_ROOM_TOKENS, size.context_tokens or KV_ROOM_TOKENS)
     kv_bytes = kv.row_bytes(tokens) if size.kv is not None else KV_ROOM_BYTES * kv_factor
-    return Footprint(weights_bytes, kv_bytes, _margin(weights_bytes, kv))
+    return Footprint(weights_bytes, kv_bytes, margin_bytes(weights_bytes, kv, step_tokens))
 
 
-def _margin(weights_bytes: int, kv: KvSize) -> int:
-    return margin_bytes(weights_bytes, kv, current_settings().prefill_step_tokens)
-
-
-def measured(ready: Ready, before: Footprint) -> Footprint:
+def measured(ready: Ready, before: Footprint, step_tokens: int) -> Footprint:
     """What an engine that has loaded needs at the least."""
     kv_bytes = ready.kv.row_bytes(min(KV_ROOM_TOKENS, ready.context_tokens))
-    margin = _margin(ready.weights_bytes, ready.kv) if ready.weights_bytes else 0
+    margin = margin_bytes(ready.weights_bytes, ready.kv, step_tokens) if ready.weights_bytes else 0
     return Footprint(ready.weights_bytes, kv_bytes, margin, before.process_bytes)

@@ -137,6 +137,7 @@ def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
             chat_template=entry.chat_template,
             adapter=entry.adapter,
             trust_remote_code=entry.trust_remote_code,
+            try_each_load=current_settings().try_each_load,
         )
         process = EngineProcess.start(config)
         atexit.register(process.close)

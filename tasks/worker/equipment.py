@@ -55,12 +55,12 @@ def require_equipment(settings: Settings, hardware: Hardware) -> None:
     catalogue = current_catalogue()
     kept = list({entry.name: entry for entry in (_kept(catalogue, name) for name in settings.models)}.values())
     if settings.allow_fake and all(entry.kind == "fake" for entry in kept):
-        _require_memory(kept, hardware)
+        _require_memory(kept, hardware, settings.prefill_step_tokens)
         return
     _require_mlx()
     for entry in kept:
         _require_files(entry)
-    _require_memory(kept, hardware)
+    _require_memory(kept, hardware, settings.prefill_step_tokens)
     if not kept:
         _require_any(catalogue, settings)
 
@@ -91,11 +91,14 @@ def _require_files(entry: ModelEntry) -> None:
         _require_way(f"CELERY_MLX_MODELS: model {entry.name!r} is not on this machine, and")
 
 
-def _require_memory(kept: list[ModelEntry], hardware: Hardware) -> None:
+def _require_memory(kept: list[ModelEntry], hardware: Hardware, step_tokens: int) -> None:
     """Models that are kept do not give way to one another, so all have to fit at once."""
     budget_bytes = memory_budget_bytes(hardware)
     try:
-        needs = [(entry.name, expected(entry, hardware.engine_accelerator, budget_bytes).floor_bytes) for entry in kept]
+        needs = [
+            (entry.name, expected(entry, hardware.engine_accelerator, step_tokens, budget_bytes).floor_bytes)
+            for entry in kept
+        ]
     except GenerationError as error:
         raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
     if sum(need for _, need in needs) > budget_bytes:

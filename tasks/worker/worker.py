@@ -72,7 +72,7 @@ class InferenceWorker:
         self.flying: dict[str, Job] = {}
         self._backend = app.backend
         self._consumed = app.amqp.queues
-        peers = RegistryPeers(self.links.registry, profile.identity)
+        peers = RegistryPeers(self.links.registry, profile.identity, settings.prefill_step_tokens)
         changes = Changes()
         self.backlog = Backlog(lambda: read_aside(self.links.client), profile.queues, peers, changes)
         self.engines = self._make_engines(changes, peers)

@@ -27,6 +27,7 @@ from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send
 from tests.support import wait_until
 from worker_config.model_entry import ModelEntry
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 QUEUE = "tier-under-3B"
 MODEL = EngineKey("fake:1")
 GB = 10**9
+STEP_TOKENS = Settings().prefill_step_tokens
 
 
 class Room:
@@ -252,7 +254,7 @@ class TestPeers:
             for ghost, room_gb in ((large, 8), (small, 1), (me, 8)):
                 ghost.record.queues, ghost.record.room_bytes = [QUEUE], room_gb * GB
                 ghost.beat()
-            peers = RegistryPeers(registry, me.identity)
+            peers = RegistryPeers(registry, me.identity, STEP_TOKENS)
             assert not peers.could_load(QUEUE, self.ENTRY)  # it has not looked yet
             peers.look()
             assert peers.could_load(QUEUE, self.ENTRY)
@@ -266,7 +268,7 @@ class TestPeers:
             small.beat()
             peers.look()
             assert not peers.have_loaded(QUEUE, MODEL), "the registry was read again at once"
-            fresh = RegistryPeers(registry, me.identity)
+            fresh = RegistryPeers(registry, me.identity, STEP_TOKENS)
             fresh.look()
             assert fresh.have_loaded(QUEUE, MODEL)
             assert not fresh.could_load(QUEUE, self.ENTRY)
@@ -278,7 +280,7 @@ class TestPeers:
             for ghost, room_gb in ((large, 8), (small, 1)):
                 ghost.record.queues, ghost.record.room_bytes = [QUEUE], room_gb * GB
             large.record.unknown_models = [self.ENTRY.name]
-            peers = RegistryPeers(Registry(client), "me@lab#1")
+            peers = RegistryPeers(Registry(client), "me@lab#1", STEP_TOKENS)
             large.beat()
             small.beat()
             peers.look()
@@ -286,7 +288,7 @@ class TestPeers:
             assert peers.may_know(QUEUE, key_of(self.ENTRY))
             small.record.unknown_models = [self.ENTRY.name]
             small.beat()
-            fresh = RegistryPeers(Registry(client), "me@lab#1")
+            fresh = RegistryPeers(Registry(client), "me@lab#1", STEP_TOKENS)
             fresh.look()
             assert not fresh.may_know(QUEUE, key_of(self.ENTRY))
 
@@ -296,13 +298,13 @@ class TestPeers:
             dead.record.queues, dead.record.models = [QUEUE], [MODEL]
             dead.beat()
             client.delete(keys.alive(dead.identity))
-            peers = RegistryPeers(Registry(client), "me@lab#1")
+            peers = RegistryPeers(Registry(client), "me@lab#1", STEP_TOKENS)
             peers.look()
             assert not peers.have_loaded(QUEUE, MODEL)
 
     def test_without_redis(self, client: redis.Redis, redis_server: EmbeddedServer) -> None:
         """What was known stays known, and nothing is raised."""
         redis_server.stop()
-        peers = RegistryPeers(Registry(client), "me@lab#1")
+        peers = RegistryPeers(Registry(client), "me@lab#1", STEP_TOKENS)
         peers.look()
         assert peers.room(QUEUE) == ""

@@ -53,9 +53,13 @@ class Line:
 
 
 def model_line(
-    entry: ModelEntry, hardware: Hardware | None, live: Sequence[WorkerView], loaded: Mapping[str, str]
+    entry: ModelEntry,
+    hardware: Hardware | None,
+    live: Sequence[WorkerView],
+    loaded: Mapping[str, str],
+    step_tokens: int,
 ) -> Line:
-    """What is known of one model."""
+    """What is known of one model; an engine computes so many prompt tokens in a step."""
     tier, queue = "", ""
     with suppress(GenerationError):
         found = tier_of(entry)
@@ -68,8 +72,8 @@ def model_line(
         disk=disk,
         bytes=weights_bytes,
         workers=dict(loaded),
-        fits_here=None if hardware is None or not queue else _fits(entry, hardware, queue),
-        takers=[worker.record.node for worker in live if worker.serves(queue) and _takes(entry, worker)],
+        fits_here=None if hardware is None or not queue else _fits(entry, hardware, queue, step_tokens),
+        takers=[worker.record.node for worker in live if worker.serves(queue) and _takes(entry, worker, step_tokens)],
     )
 
 
@@ -89,25 +93,25 @@ def doing(engine: EngineState) -> str:
     return "pinned" if engine.pinned and engine.state == "ready" else engine.state
 
 
-def _fits(entry: ModelEntry, hardware: Hardware, queue: str) -> bool | None:
+def _fits(entry: ModelEntry, hardware: Hardware, queue: str, step_tokens: int) -> bool | None:
     offer = capabilities(hardware)
     if queue not in offer.slots_by_queue:
         return False
     try:
         budget = offer.memory_budget_bytes
-        return expected(entry, hardware.engine_accelerator, budget).floor_bytes <= budget
+        return expected(entry, hardware.engine_accelerator, step_tokens, budget).floor_bytes <= budget
     except GenerationError:
         return None
 
 
-def _takes(entry: ModelEntry, worker: WorkerView) -> bool:
+def _takes(entry: ModelEntry, worker: WorkerView, step_tokens: int) -> bool:
     """Whether a worker's budget has room for it at all, and its catalogue knows it."""
     record = worker.record
     if entry.name in record.unknown_models:
         return False
     accelerator = str(record.hardware.get("accelerator") or "")
     with suppress(GenerationError):
-        return expected(entry, accelerator, record.budget_bytes).floor_bytes <= record.budget_bytes
+        return expected(entry, accelerator, step_tokens, record.budget_bytes).floor_bytes <= record.budget_bytes
     return True
 
 

@@ -33,7 +33,6 @@ from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import InvalidRequest
 from tasks.messages.memory import margin_bytes
 from worker_config.cache import cache_folder
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +80,7 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
             template=_text(folder.template) or None,
             tool_template=_text(folder.tool_template),
         )
-        verdicts = Verdicts(None if current_settings().try_each_load else cache_folder(), folder, blas)
+        verdicts = Verdicts(None if config.try_each_load else cache_folder(), folder, blas)
         loaded = load_laid_out(folder, config, blas, verdicts)
         tokenizer.result()
         progress(0.9, "trying it out")

@@ -89,7 +89,7 @@ class Engines:
         self._backlog = backlog
         self._on_step = on_step
         self._announce = on_change
-        self._known = KnownModels(accelerator, budget_bytes)
+        self._known = KnownModels(accelerator, budget_bytes, settings.prefill_step_tokens)
         self._closing = threading.Event()
         budget = Budget(budget_bytes)
         turns = Turns(budget, settings.fair_wait_s)

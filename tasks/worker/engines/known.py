@@ -28,11 +28,13 @@ class KnownModels:
     Args:
         accelerator: ``metal``, ``cuda`` or ``cpu``.
         budget_bytes: what all engines of this worker may take together.
+        step_tokens: prompt tokens that one step of an engine computes.
     """
 
-    def __init__(self, accelerator: str, budget_bytes: int) -> None:
+    def __init__(self, accelerator: str, budget_bytes: int, step_tokens: int) -> None:
         self._accelerator = accelerator
         self._budget_bytes = budget_bytes
+        self._step_tokens = step_tokens
         self._footprints: dict[EngineKey, Footprint] = {}
         self._sources: dict[EngineKey, Source] = {}
         self._queues: dict[EngineKey, str] = {}
@@ -47,7 +49,7 @@ class KnownModels:
         source = self._sources.get(key) or local_source(entry)
         if key not in self._footprints:
             # A measurement that comes meanwhile stands.
-            self._footprints.setdefault(key, expected(entry, self._accelerator, self._budget_bytes))
+            self._footprints.setdefault(key, expected(entry, self._accelerator, self._step_tokens, self._budget_bytes))
         if key not in self._queues:
             self._queues[key] = _queue_of(entry)
         return Known(self._footprints[key], source)

@@ -230,6 +230,7 @@ class Loading:
             chat_template=entry.chat_template,
             adapter=entry.adapter,
             trust_remote_code=entry.trust_remote_code,
+            try_each_load=settings.try_each_load,
         )
         logger.info("loading model %s, %s reserved", entry.name, gb(size_bytes))
         engine = self.engines[key] = self._new_engine(entry, config, reservation, footprint)
@@ -257,7 +258,7 @@ class Loading:
         name, reservation, ready = engine.entry.name, engine.reservation, engine.ready
         assert ready is not None
         if reservation.sizable:
-            engine.footprint = measured(ready, engine.footprint)
+            engine.footprint = measured(ready, engine.footprint, self._settings.prefill_step_tokens)
             self._known.measured(key_of(engine.entry), engine.footprint)
             if ready.weights_bytes > reservation.held_bytes - engine.footprint.process_bytes:
                 error = OutOfMemory(

@@ -72,11 +72,13 @@ class RegistryPeers:
     Args:
         registry: where the records are.
         identity: this worker, which is not one of them.
+        step_tokens: prompt tokens that one step of an engine computes.
     """
 
-    def __init__(self, registry: Registry, identity: str) -> None:
+    def __init__(self, registry: Registry, identity: str, step_tokens: int) -> None:
         self._registry = registry
         self._identity = identity
+        self._step_tokens = step_tokens
         self._records: list[WorkerRecord] = []
         self._looked_at = float("-inf")
         self._lock = threading.Lock()
@@ -108,7 +110,7 @@ class RegistryPeers:
 
     def could_load(self, queue: str, entry: ModelEntry) -> bool:
         """See :class:`Peers`."""
-        return any(_fits(entry, record) for record in self._knowing(queue, key_of(entry)))
+        return any(self._fits(entry, record) for record in self._knowing(queue, key_of(entry)))
 
     def may_know(self, queue: str, key: EngineKey) -> bool:
         """See :class:`Peers`."""
@@ -124,11 +126,10 @@ class RegistryPeers:
     def _serving(self, queue: str) -> Iterator[WorkerRecord]:
         return (record for record in self._records if queue in record.queues)
 
-
-def _fits(entry: ModelEntry, record: WorkerRecord) -> bool:
-    hardware = record.hardware
-    accelerator = str(hardware.get("engine_accelerator") or hardware.get("accelerator") or "")
-    try:
-        return expected(entry, accelerator, record.room_bytes).floor_bytes <= record.room_bytes
-    except GenerationError:
-        return False
+    def _fits(self, entry: ModelEntry, record: WorkerRecord) -> bool:
+        hardware = record.hardware
+        accelerator = str(hardware.get("engine_accelerator") or hardware.get("accelerator") or "")
+        try:
+            return expected(entry, accelerator, self._step_tokens, record.room_bytes).floor_bytes <= record.room_bytes
+        except GenerationError:
+            return False

@@ -24,10 +24,12 @@ from tasks.models.footprint import (
 from tasks.models.routing import KV_ROOM_BYTES
 from worker_config.hub import complete_mark, repository_folder
 from worker_config.model_entry import ModelEntry
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+STEP_TOKENS = Settings().prefill_step_tokens
 HUB = ModelEntry(name="m", kind="hub", source="acme/Model-7B-4bit", parameters_b=7.0)
 
 
@@ -39,7 +41,7 @@ class TestExpected:
     def test_by_the_headers_of_its_files(self, tmp_path: Path) -> None:
         """Weights as their files' headers say, the KV cache of its whole context where that is short, and margins."""
         folder = make_tiny_model(tmp_path / "tiny")
-        found = expected(path_entry(folder), "metal")
+        found = expected(path_entry(folder), "metal", STEP_TOKENS)
         header = 8 + int.from_bytes((folder / "model.safetensors").read_bytes()[:8], "little")
         assert found.weights_bytes == (folder / "model.safetensors").stat().st_size - header
         # 2 layers × 2 heads × 16 × keys and values × 2 bytes, for 2,048 tokens.
@@ -52,7 +54,7 @@ class TestExpected:
         folder = make_tiny_model(
             tmp_path / "tiny", layer_types=["sliding_attention", "full_attention"], sliding_window=64
         )
-        found = expected(path_entry(folder), "metal")
+        found = expected(path_entry(folder), "metal", STEP_TOKENS)
         layer = 2 * 16 * 2 * 2
         assert found.kv_bytes == layer * 2048 + layer * 64
         assert found.margin_bytes == MARGIN_BYTES + found.weights_bytes // 32 + layer * 1024
@@ -68,7 +70,7 @@ class TestExpected:
     )
     def test_the_width_of_values(self, tmp_path: Path, config: dict[str, Any], accelerator: str, width: int) -> None:
         """16 bits, where the files or the processor have no more."""
-        found = expected(path_entry(make_tiny_model(tmp_path / "tiny", **config)), accelerator)
+        found = expected(path_entry(make_tiny_model(tmp_path / "tiny", **config)), accelerator, STEP_TOKENS)
         assert found.kv_bytes == 2 * 2 * 16 * 2 * width * 2048
 
     @pytest.mark.parametrize(("model_type", "bytes_per_parameter"), [("bert", 4), ("llama", 2)])
@@ -81,33 +83,37 @@ class TestExpected:
         halved = {name: array.astype(mx.float16) for name, array in weights.items()}
         mx.save_safetensors(str(folder / "model.safetensors"), halved)
         count = sum(array.size for array in weights.values())
-        assert expected(path_entry(folder), "metal").weights_bytes == pytest.approx(count * bytes_per_parameter)
+        assert expected(path_entry(folder), "metal", STEP_TOKENS).weights_bytes == pytest.approx(
+            count * bytes_per_parameter
+        )
 
     def test_by_its_name(self) -> None:
         """What is not here yet is as large as its name says: 7 billion parameters in 4 bits, with their scales."""
-        assert expected(HUB, "metal") == Footprint(3_937_500_000, KV_ROOM_BYTES, MARGIN_BYTES + 3_937_500_000 // 32)
+        assert expected(HUB, "metal", STEP_TOKENS) == Footprint(
+            3_937_500_000, KV_ROOM_BYTES, MARGIN_BYTES + 3_937_500_000 // 32
+        )
 
     def test_dense_on_a_cpu(self) -> None:
         """On a CPU weights are float32, unless that is more than there is."""
-        assert expected(HUB, "cpu").weights_bytes == 28_000_000_000
-        assert expected(HUB, "cpu").kv_bytes == 2 * KV_ROOM_BYTES
-        assert expected(HUB, "cpu", most_bytes=16 << 30) == expected(HUB, "metal")
+        assert expected(HUB, "cpu", STEP_TOKENS).weights_bytes == 28_000_000_000
+        assert expected(HUB, "cpu", STEP_TOKENS).kv_bytes == 2 * KV_ROOM_BYTES
+        assert expected(HUB, "cpu", STEP_TOKENS, most_bytes=16 << 30) == expected(HUB, "metal", STEP_TOKENS)
 
     def test_where_bits_are_unknown(self, tmp_path: Path) -> None:
         """A model of which only the number of parameters is known counts in 16 bits."""
         entry = ModelEntry(name="m", kind="path", source=str(tmp_path / "nothing"), parameters_b=2.0)
-        assert expected(entry, "metal").weights_bytes == 4_000_000_000
+        assert expected(entry, "metal", STEP_TOKENS).weights_bytes == 4_000_000_000
 
     def test_where_nothing_is_known(self, tmp_path: Path) -> None:
         """A model that nothing tells the size of cannot be reserved for."""
         with pytest.raises(UnknownModel, match="tell its size"):
-            expected(path_entry(tmp_path / "house"), "metal")
+            expected(path_entry(tmp_path / "house"), "metal", STEP_TOKENS)
 
     def test_fake_ones(self) -> None:
         """A fake model counts for what its name says, which may be nothing."""
-        assert expected(ModelEntry(name="fake:1", kind="fake", source="1"), "cpu") is NOTHING
+        assert expected(ModelEntry(name="fake:1", kind="fake", source="1"), "cpu", STEP_TOKENS) is NOTHING
         assert NOTHING.floor_bytes == 0
-        sized = expected(ModelEntry(name="fake:1:weights_mb=8", kind="fake", source="1"), "cpu")
+        sized = expected(ModelEntry(name="fake:1:weights_mb=8", kind="fake", source="1"), "cpu", STEP_TOKENS)
         assert sized == Footprint(8 << 20, FAKE_KV_BYTES, MARGIN_BYTES + (8 << 20) // 32)
 
     def test_measured(self) -> None:
@@ -123,7 +129,9 @@ class TestExpected:
             load_s=1.0,
             pid=1,
         )
-        assert measured(ready, Footprint(7, 7, 7, 3)) == Footprint(5, 40_960 + 3 + 200, MARGIN_BYTES + 1024 * 2, 3)
+        assert measured(ready, Footprint(7, 7, 7, 3), STEP_TOKENS) == Footprint(
+            5, 40_960 + 3 + 200, MARGIN_BYTES + 1024 * 2, 3
+        )
 
 
 class TestSource:

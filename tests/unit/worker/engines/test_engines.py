@@ -274,7 +274,7 @@ def sized(options: str = "0", weights_mb: int = 8, **fields: Any) -> ModelEntry:
     return fake(f"{options}:weights_mb={weights_mb}", **fields)
 
 
-FLOOR = expected(sized(), "cpu").floor_bytes
+FLOOR = expected(sized(), "cpu", Settings().prefill_step_tokens).floor_bytes
 MIB = 1 << 20
 
 
@@ -863,7 +863,12 @@ def test_nothing_is_read_or_started_with_the_lock_held(make: Callable[..., Engin
         ModelEntry(name=f"tiny-{number}", kind="path", source=str(make_tiny_model(tmp_path / str(number))))
         for number in range(2)
     ]
-    engines = make(expected(entries[0], "cpu").floor_bytes, backlog=backlog, peers=peers, changes=changes)
+    engines = make(
+        expected(entries[0], "cpu", Settings().prefill_step_tokens).floor_bytes,
+        backlog=backlog,
+        peers=peers,
+        changes=changes,
+    )
     for entry in entries:
         engines.release(engines.acquire(entry))
     engines.load(entries[0], pin=True)
