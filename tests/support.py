@@ -34,6 +34,11 @@ MARK = "TEST_PROCESS_MARK"
 Answer = TypeVar("Answer")
 
 
+def left_of_bulk(client: Any, job_id: str = "*") -> list[str]:
+    """Keys of bulk jobs' requests, without the marks that expire in a minute."""
+    return [key for key in client.keys(f"*bulk-{job_id}-*") if not key.startswith(keys.collected(""))]
+
+
 def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 30.0, about: str = "the condition") -> Answer:
     """The first true answer of ``condition``; an assertion fails when there is none in time."""
     deadline = time.monotonic() + timeout_s

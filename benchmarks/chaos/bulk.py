@@ -14,23 +14,27 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 from redis.exceptions import RedisError
 
 from benchmarks.chaos.fleet import Fleet
 from tasks.demo.process import GuardedProcess
+from tasks.registry.values import text
+from tasks.server import keys
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MODEL = "fake:0"
 TOKENS = 5
 MIB = 2**20
 #: A run that is not through by then hangs.
 END_S = 3_000.0
+#: What is killed, or restarted.
+KINDS = ("driver", "worker", "engine", "beat", "redis")
 
 
 class Memory(threading.Thread):
@@ -110,7 +114,7 @@ def main() -> int:
         took_s = time.monotonic() - begun
         memory.stop()
         wrong = _wrong(target, options.lines)
-        left: Any = fleet.client.keys("*bulk-*-*")
+        left = [key for key in map(text, fleet.client.keys("*bulk-*-*")) if not key.startswith(keys.collected(""))]
         log = (folder / "driver.log").read_text(errors="replace")
     redis_mib, driver_mib = (memory.redis_peak - memory.idle) / MIB, [each / MIB for each in memory.driver]
     print(
@@ -132,6 +136,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=3, help="workers (3)")
     parser.add_argument("--slots", type=int, default=16, help="slots of each worker (16)")
     parser.add_argument("--seed", type=int, default=1, help="of who is killed (1)")
+    parser.add_argument("--only", action="append", choices=KINDS, default=[], help="kill these; may be repeated (all)")
     return parser.parse_args()
 
 
@@ -151,13 +156,18 @@ def _disturb(fleet: Fleet, driver: Driver, target: Path, options: argparse.Names
         assert time.monotonic() < deadline, f"not through after {END_S:g} s"
         done = target.read_bytes().count(b"\n") if target.exists() else 0
         if killed.total() < options.kills and done >= options.lines * (killed.total() + 1) / (options.kills + 1):
-            # Each kind in turn, the driver every second time.
-            name = "driver" if killed.total() % 2 == 0 else chance.choice([kind for kind in kills if kind != "driver"])
+            name = _next_kind(options.only or KINDS, killed.total(), chance)
             kills[name]()
             killed[name] += 1
         fleet.supervise()
         time.sleep(0.2)
     return killed
+
+
+def _next_kind(kinds: Sequence[str], killed: int, chance: random.Random) -> str:
+    """The driver every second time, and one of the others else."""
+    others = [kind for kind in kinds if kind != "driver"]
+    return "driver" if not others or ("driver" in kinds and killed % 2 == 0) else chance.choice(others)
 
 
 def _wrong(target: Path, lines: int) -> list[str]:
@@ -166,11 +176,11 @@ def _wrong(target: Path, lines: int) -> list[str]:
 
     found: Counter[str] = Counter()
     wrong = []
-    for text in target.read_text().splitlines():
-        record = json.loads(text)
+    for line in target.read_text().splitlines():
+        record = json.loads(line)
         found[record["id"]] += 1
         if record.get("text") != fake_text(f"bulk {record['id'][1:]}", None, TOKENS):
-            wrong.append(text[:300])
+            wrong.append(line[:300])
     wrong += [f"{line_id}: {count} times" for line_id, count in found.items() if count > 1]
     return wrong + [f"l{number}: not there" for number in range(lines) if f"l{number}" not in found]
 

@@ -116,6 +116,8 @@ class Job:
         if earlier is not None and self.done.numbers:
             record.started_at, record.deadline = earlier.started_at, earlier.deadline or record.deadline
         self._may_be_known = earlier is not None
+        if self._output is not None:
+            self._requests.forget(self._output.last_ids)
         self._note(force=True)
         return self
 
@@ -148,8 +150,8 @@ class Job:
             return
         self._record.status = "cancelled" if self._cancelled else "completed"
         if not self._cancelled and self._may_be_known:
-            # Workers write what they believe that Redis has lost: after a restart also what was deleted here.
-            self._requests.forget(self._flight.task_id(number) for number in sorted(self.done.numbers))
+            # Where Redis has lost its last writes, it has lost deletions, too.
+            self._requests.forget((self._flight.task_id(number) for number in self.done.numbers), mark=False)
 
     def stop(self) -> None:
         """Have the iteration end after the step that it is at. From any thread."""

@@ -124,7 +124,8 @@ def parsed(text: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"byte {error.start + 1} is not UTF-8: convert the file to UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON ({error}): write one JSON object in each line") from None
+        remedy = "remove the comma at its end" if text.rstrip().endswith(b",") else "write one JSON object in each line"
+        raise InvalidRequest(f"not JSON ({error}): {remedy}") from None
     if not isinstance(record, dict):
         raise InvalidRequest(f"a JSON {type(record).__name__}: write one JSON object in each line")
     return record

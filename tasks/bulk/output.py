@@ -6,17 +6,21 @@ import fcntl
 import json
 import os
 import re
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tasks.bulk.numbers import Numbers
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+#: More lines than a driver writes at a time: one that was killed may not have deleted what Redis had of them.
+LAST_IDS = 5_000
 #: Where a line of the output has its job and its number.
 _TASK_ID = re.compile(r"^(?:batch_req_)?bulk-([0-9a-f]+)-(\d+)(?:-r\d+)?$")
 
@@ -31,7 +35,7 @@ class OutputFailed(GenerationError):
 class Done:
     """What an output has already: the numbers of its lines, and the sums over them."""
 
-    numbers: set[int] = field(default_factory=set)
+    numbers: Numbers = field(default_factory=Numbers)
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -59,6 +63,8 @@ class Output:
         self.path = Path(target) if isinstance(target, str | os.PathLike) else None
         self._stream = None if isinstance(target, str | os.PathLike) else target
         self._descriptor = -1
+        #: The requests of the last lines that it had when it was opened: their journals may still be there.
+        self.last_ids: deque[str] = deque(maxlen=LAST_IDS)
 
     def open(self, done: Done) -> None:
         """Take the file for this job, add to ``done`` what it has, and cut off a last line that was torn.
@@ -134,6 +140,7 @@ class Output:
                         f"{self._job_id}): {_REMEDY}"
                     )
                 done.add(int(found[2]), record)
+                self.last_ids.append(found[0].removeprefix("batch_req_"))
                 end += len(text)
         return end
 

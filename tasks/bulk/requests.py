@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery import states
 
 from tasks.broker.ledger import known
 from tasks.broker.results import Backend
+from tasks.broker.sent import SENT
 from tasks.broker.submission import Refused, Submission, written
 from tasks.broker.withdraw import withdraw
 from tasks.client.answer import Answer
@@ -22,7 +24,7 @@ from tasks.server.connection import connect, translated
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from celery import Celery
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Keys in one command.
 PAGE = 500
+#: Longer than a worker remembers what has ended (:data:`tasks.worker.attempts.recovery.KEEP_S`).
+COLLECTED_S = 60
 
 
 class Ended(NamedTuple):
@@ -105,7 +109,7 @@ class Requests:
             BrokerUnavailable: Redis cannot be reached.
         """
         found = []
-        for page in _pages(list(task_ids)):
+        for page in _pages(task_ids):
             with translated(f"reading {len(page)} results"):
                 payloads: Any = self._results.mget([self._backend.get_key_for_task(task_id) for task_id in page])
             found += [
@@ -125,18 +129,29 @@ class Requests:
         unknown = asked - known(self._client, asked)
         return unknown - {ended.task_id for ended in self.ended(unknown)}
 
-    def forget(self, task_ids: Iterable[str]) -> None:
+    def forget(self, task_ids: Iterable[str], *, mark: bool = True) -> None:
         """Delete what is left of requests that have ended. What this client may not delete expires.
+
+        A worker that finds journals missing when Redis was restarted writes those of the last 30 s again. The marks tell it
+        which ones were deleted on purpose.
+
+        Args:
+            task_ids: the requests.
+            mark: whether they have just ended.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached.
         """
-        for page in _pages(list(task_ids)):
+        for page in _pages(task_ids):
+            for task_id in page:
+                SENT.forget(task_id)
             with suppress(GenerationError), translated(f"forgetting {len(page)} requests"):
+                pipeline = self._client.pipeline(transaction=False)
+                for task_id in page if mark else ():
+                    pipeline.set(keys.collected(task_id), "", ex=COLLECTED_S)
+                pipeline.delete(*(key(task_id) for task_id in page for key in (keys.stream, keys.request, keys.cancel)))
+                pipeline.execute()
                 self._results.delete(*(self._backend.get_key_for_task(task_id) for task_id in page))
-                self._client.delete(
-                    *(key(task_id) for task_id in page for key in (keys.stream, keys.request, keys.cancel))
-                )
 
     def withdraw(self, task_ids: Sequence[str]) -> None:
         """Take requests back: those that wait have never been, those that run are cancelled.
@@ -179,5 +194,7 @@ class Requests:
         return Ended(task_id, None, error)
 
 
-def _pages(task_ids: list[str]) -> Iterable[list[str]]:
-    return (task_ids[start : start + PAGE] for start in range(0, len(task_ids), PAGE))
+def _pages(task_ids: Iterable[str]) -> Iterator[list[str]]:
+    ids = iter(task_ids)
+    while page := list(islice(ids, PAGE)):
+        yield page

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from tasks.bulk.line import MAX_LINE_BYTES, BadLine, Line, id_in, parsed, read_line, shape_of
+from tasks.bulk.ids import Ids
+from tasks.bulk.line import MAX_LINE_BYTES, BadLine, Line, read_line
+from tasks.bulk.survey import refuse_format, survey
+from tasks.bulk.texts import texts
 from tasks.errors import InvalidRequest
-from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.bulk.line import Shape
+    from tasks.bulk.survey import Survey
 
 #: What ``generate.bulk`` takes.
 Given: TypeAlias = "str | os.PathLike[str] | IO[bytes] | Iterable[Any]"
-#: So many pairs of lines with one id are named in the error.
-MOST_NAMED = 3
-_CHUNK_BYTES = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a file is: a digest of its bytes and of the defaults, and how many lines it has."""
-
-    digest: str
-    count: int
 
 
 class Source:
@@ -52,7 +42,7 @@ class Source:
         self._given = given
         self._defaults = dict(defaults)
         self.path = Path(given) if isinstance(given, str | os.PathLike) else None
-        self._seen: dict[bytes, int] = {}
+        self._ids = Ids()
         #: That of the last line which had one: a line that cannot be read is answered in the shape of its file.
         self._shape: Shape = "plain"
 
@@ -60,35 +50,13 @@ class Source:
         """Read a file once before anything is sent; ``None`` for what can be read only once.
 
         Raises:
-            InvalidRequest: it cannot be read, is empty, or two lines have one id.
+            InvalidRequest: it cannot be read or used.
         """
         if self.path is None:
             return None
-        digest = hashlib.blake2b(to_json(self._defaults, sort_keys=True).encode(), digest_size=8)
-        count, ids, twice = 0, dict[bytes, int](), list[str]()
-        try:
-            with self.path.open("rb") as file:
-                for number, text in texts(file, digest):
-                    count += 1
-                    record = _record(text)
-                    if record is None:
-                        continue
-                    if not ids:
-                        self._shape = shape_of(record)
-                    line_id = id_in(record) or str(number)
-                    first = ids.setdefault(hash_of(line_id), number)
-                    if first != number:
-                        twice.append(f"lines {first} and {number} ({line_id!r:.60})")
-        except OSError as error:
-            raise InvalidRequest(f"{self.path}: cannot be read ({error.strerror})") from None
-        if twice:
-            more = f", and {len(twice) - MOST_NAMED} more" if len(twice) > MOST_NAMED else ""
-            raise InvalidRequest(
-                f"{self.path}: the same id twice: {', '.join(twice[:MOST_NAMED])}{more}: give each line an id of its own"
-            )
-        if not count:
-            raise InvalidRequest(f"{self.path}: is empty: write one JSON object in each line")
-        return Survey(digest.hexdigest(), count)
+        found = survey(self.path, self._defaults)
+        self._shape = found.shape
+        return found
 
     def lines(self) -> Iterator[Line | BadLine]:
         """All lines; one that cannot be sent says why."""
@@ -119,47 +87,18 @@ class Source:
     def _unless_twice(self, line: Line | BadLine) -> Line | BadLine:
         if line.id is None:
             return line
-        first = self._seen.setdefault(hash_of(line.id), line.number)
+        first = self._ids.first(line.id, line.number)
         if first == line.number:
             return line
         error = InvalidRequest(f"line {line.number}: its id {line.id!r:.60} is that of line {first}: give it another")
         return BadLine(line.number, line.id, line.shape, error, line.url)
 
 
-def _record(text: bytes | None) -> dict[str, Any] | None:
-    try:
-        return None if text is None else parsed(text)
-    except InvalidRequest:
-        return None
-
-
-def hash_of(line_id: str) -> bytes:
-    """So that a hundred thousand long ids take little memory."""
-    return hashlib.blake2b(line_id.encode(errors="surrogatepass"), digest_size=12).digest()
-
-
 def _numbered(given: Any) -> Iterator[tuple[int, Any]]:
     if hasattr(given, "readline"):
-        yield from texts(given)
+        for place, (number, text) in enumerate(texts(given)):
+            if not place:
+                refuse_format(text, "the input")
+            yield number, text
     else:
         yield from enumerate(given, start=1)
-
-
-def texts(file: IO[Any], digest: Any = None) -> Iterator[tuple[int, bytes | None]]:
-    """The lines of a file with their numbers, without empty ones; ``None`` for one that is too long."""
-    number = 0
-    while text := file.readline(MAX_LINE_BYTES + 1):
-        number += 1
-        if isinstance(text, str):  # of a stream that was opened as text
-            text = text.encode(errors="surrogatepass")
-        if digest is not None:
-            digest.update(text)
-        is_whole = len(text) <= MAX_LINE_BYTES
-        rest = text
-        while not is_whole and not rest.endswith(b"\n") and (rest := file.readline(_CHUNK_BYTES)):
-            if digest is not None:
-                digest.update(rest)
-        if not is_whole:
-            yield number, None
-        elif text.strip():
-            yield number, text

@@ -211,6 +211,16 @@ class Journal:
             found += [reply[0][0].decode() if reply else "" for reply in replies]
         return found
 
+    def collected(self, task_ids: Sequence[str]) -> set[str]:
+        """Those of these requests whose answers somebody has for good, and whose journals were deleted for that reason."""
+        found: set[str] = set()
+        for start in range(0, len(task_ids), PAGE):
+            page = task_ids[start : start + PAGE]
+            with translated("looking for what was collected"):
+                marks: Any = self._client.mget([keys.collected(task_id) for task_id in page])
+            found.update(task_id for task_id, mark in zip(page, marks, strict=True) if mark is not None)
+        return found
+
     def mark_cancelled(self, task_id: str, *, running: bool = True) -> None:
         """Leave a mark that every later claim reports, for a day: a worker started later heard no broadcast.
 

@@ -25,6 +25,9 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
 ``request``
     A string, a few digits of what a request asks for; its producer and its claims write, for a day longer than results are kept.
+``collected``
+    A string, the mark that somebody has the answer of a request for good and has deleted its journal; a bulk job's driver
+    writes, for a minute.
 ``LEDGER``
     A hash, task id → what was submitted where and when; producers write, a claim, the journal's end and the sweep delete.
 ``ASIDE``
@@ -108,6 +111,11 @@ def cancel(task_id: str) -> str:
 def request(task_id: str) -> str:
     """What the request of this id asks for: no other may have its id."""
     return f"{PREFIX}request:{task_id}"
+
+
+def collected(task_id: str) -> str:
+    """The mark that nobody needs the journal of this request any more. Producers have no rights beyond those to ``request``."""
+    return f"{PREFIX}request:collected:{task_id}"
 
 
 def bulk(job_id: str) -> str:

@@ -18,7 +18,7 @@ from tasks.bulk.requests import Requests
 from tasks.bulk.window import LEAST
 from tasks.errors import EngineFailed, Expired, InvalidRequest
 from tasks.server import keys
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, left_of_bulk, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,11 +66,6 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def left(client: redis.Redis) -> list[str]:
-    """Keys of bulk requests."""
-    return [str(key) for key in client.keys("*bulk-*-*")]
-
-
 def test_lines_of_vectors(generate: GenerateTask, node: Worker, tmp_path: Path) -> None:
     """Lines of ``/v1/embeddings`` beside others come back in OpenAI's shape; one whose model generates fails alone."""
     assert node
@@ -98,7 +93,7 @@ def test_a_batch_file(generate: GenerateTask, node: Worker, shared_redis: redis.
     assert sorted(record["custom_id"] for record in records(target)) == sorted(f"c{n}" for n in range(100))
     assert all(record["response"]["body"]["usage"]["completion_tokens"] == 3 for record in records(target))
     assert len(finished) == 100
-    assert left(shared_redis) == []
+    assert left_of_bulk(shared_redis) == []
     record = Records(shared_redis).read(job.job_id)
     assert record is not None
     assert (record.state, record.total, record.done, record.completion_tokens) == ("completed", 100, 100, 300)
@@ -117,7 +112,7 @@ def test_an_iterable(generate: GenerateTask, node: Worker, shared_redis: redis.R
     assert found["mine"].answer["usage"]["completion_tokens"] == 2
     assert isinstance(found["3"].error, InvalidRequest)
     assert "asked the fake engine to fail" in str(found["4"].error)
-    assert left(shared_redis) == []
+    assert left_of_bulk(shared_redis) == []
 
 
 def test_asyncio(generate: GenerateTask, node: Worker) -> None:
@@ -181,7 +176,17 @@ def test_killed_and_started_again(
     list(generate.bulk(source, target))
     assert target.read_bytes().splitlines()[: len(written)] == written
     assert sorted(record["custom_id"] for record in records(target)) == sorted(f"c{n}" for n in range(count))
-    assert left(shared_redis) == []
+    assert left_of_bulk(shared_redis) == []
+
+
+def test_connected_again(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """A worker that looks for what Redis may have lost does not write again what the job has deleted."""
+    assert len(list(generate.bulk([f"p{n}" for n in range(20)], model=MODEL, max_tokens=2))) == 20
+    assert all(0 < shared_redis.ttl(key) <= 60 for key in shared_redis.keys(keys.collected("*")))
+    shared_redis.client_kill_filter(_type="normal", skipme=True)
+    # It looks before it fetches.
+    assert len(list(generate.bulk(["again"], model=MODEL, max_tokens=2))) == 1
+    assert left_of_bulk(shared_redis) == []
 
 
 def test_lost_by_redis(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
@@ -272,7 +277,7 @@ def test_round_trips(generate: GenerateTask, shared_redis: redis.Redis) -> None:
     assert shared_redis.llen("tier-3-7B\x06\x169") == 200
     requests.withdraw(ids)
     requests.close()
-    assert left(shared_redis) == []
+    assert left_of_bulk(shared_redis) == []
 
 
 def reads(client: redis.Redis) -> int:

@@ -19,7 +19,7 @@ from tasks.gateway.batches.batches import Batches
 from tasks.gateway.store import Store
 from tasks.server.connection import connect
 from tests.gateway import GatewayProcess
-from tests.support import wait_until
+from tests.support import left_of_bulk, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,4 +256,4 @@ def test_a_batch_outlives_its_gateways(gateway: GatewayProcess, shared_redis: re
         done = ended(client, batch)
         assert sorted(each["custom_id"] for each in lines_of(client, done.output_file_id)) == sorted(ids)
     assert (done.status, done.error_file_id) == ("completed", None)
-    assert not shared_redis.keys(f"*bulk-{batch.id.removeprefix('batch_')}-*")
+    assert left_of_bulk(shared_redis, batch.id.removeprefix("batch_")) == []

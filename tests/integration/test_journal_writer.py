@@ -445,6 +445,12 @@ class TestRolledBack:
         assert journal.last_ids([TASK, "none"]) == [items[-1].entry_id, ""]
         assert journal.last_ids([]) == []
 
+    def test_collected(self, journal: Journal, client: Redis) -> None:
+        """What was deleted on purpose can be asked for many at once."""
+        client.set(keys.collected(TASK), "")
+        assert journal.collected([TASK, "none"]) == {TASK}
+        assert journal.collected([]) == set()
+
 
 class TestEndUnclaimed:
     def test_never_claimed(self, journal: Journal, client: Redis) -> None:

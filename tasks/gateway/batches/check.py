@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.bulk.ids import Ids
 from tasks.bulk.line import MAX_LINE_BYTES, custom_id_of, envelope_of, parsed
-from tasks.bulk.source import hash_of, texts
+from tasks.bulk.texts import texts
 from tasks.errors import InvalidRequest
 from tasks.gateway.order import model_of
 
@@ -46,14 +47,14 @@ def check(path: Path, endpoint: str, allows: Callable[[str], bool]) -> Check:
         OSError: the file cannot be read.
     """
     found = Check()
-    seen: dict[bytes, int] = {}
+    ids = Ids()
     with path.open("rb") as file:
         for number, text in texts(file):
             found.count += 1
             if text is None:
                 found.refuse("line_too_long", f"more than {MAX_LINE_BYTES} bytes: make it shorter", number)
             else:
-                _check_line(found, number, text, endpoint, allows, seen)
+                _check_line(found, number, text, endpoint, allows, ids)
     if not found.count:
         found.refuse("empty_file", "the input file is empty: write one JSON object in each line")
     if found.count > MAX_LINES:
@@ -61,9 +62,7 @@ def check(path: Path, endpoint: str, allows: Callable[[str], bool]) -> Check:
     return found
 
 
-def _check_line(
-    found: Check, number: int, text: bytes, endpoint: str, allows: Callable[[str], bool], seen: dict[bytes, int]
-) -> None:
+def _check_line(found: Check, number: int, text: bytes, endpoint: str, allows: Callable[[str], bool], ids: Ids) -> None:
     try:
         record = parsed(text)
     except InvalidRequest as error:
@@ -77,7 +76,7 @@ def _check_line(
         name = str(error).partition("=")[0].partition(":")[0]
         found.refuse("invalid_request", str(error), number, name)
         return
-    first = seen.setdefault(hash_of(line_id), number)
+    first = ids.first(line_id, number)
     if first != number:
         found.refuse("duplicate_custom_id", f"custom_id={line_id!r:.80}: line {first} has it too", number, "custom_id")
     if url != endpoint:

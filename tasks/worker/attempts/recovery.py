@@ -125,8 +125,13 @@ class Recovery:
             self._forget()
             flights = [ending.flight for ending in self._ended]
         last_ids = self._journal.last_ids([flight.task_id for flight in flights])
-        for flight, last_id in zip(flights, last_ids, strict=True):
-            if last_id == flight.items[-1].entry_id:
+        lacking = [
+            flight for flight, last_id in zip(flights, last_ids, strict=True) if last_id != flight.items[-1].entry_id
+        ]
+        # The mark is written before the journal is deleted. A server that has lost the one has lost the other, too.
+        collected = self._journal.collected([flight.task_id for flight in lacking])
+        for flight in lacking:
+            if flight.task_id in collected:
                 continue
             try:
                 if self._journal.fill(flight.task_id, flight.items, self._identity, flight.held):

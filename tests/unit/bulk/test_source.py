@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,31 @@ def test_no_lines(tmp_path: Path, text: bytes | None, says: str) -> None:
         path.write_bytes(text)
     with pytest.raises(InvalidRequest, match=says):
         Source(path, {}).survey()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (gzip.compress(b'{"prompt": "a"}\n'), r"is compressed \(gzip\): decompress it, as by gunzip -c .* > NEW.jsonl"),
+        ('{"prompt": "a"}\n'.encode("utf-16"), "is UTF-16: save it as UTF-8"),
+        (b'[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n', r"is one JSON array: .* jq -c '.\[\]' .* > NEW.jsonl"),
+        (b'\xef\xbb\xbf [{"prompt": "a"}]', "is one JSON array"),
+        (b'{\n"prompt": "a"\n}\n', "none of its 3 lines is a JSON object; line 1: not JSON .*: write one JSON object"),
+        (b'{"prompt": "a"},\n', "line 1: not JSON .*: remove the comma at its end"),
+    ],
+)
+def test_another_format(tmp_path: Path, text: bytes, says: str) -> None:
+    """A file of which no line could be sent is refused as a whole, with what to do."""
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(InvalidRequest, match=says):
+        Source(path, {}).survey()
+
+
+def test_a_stream_of_another_format() -> None:
+    """It is refused at its first line, before anything of it is sent."""
+    with pytest.raises(InvalidRequest, match=r"the input: is compressed \(gzip\)"):
+        next(Source(io.BytesIO(gzip.compress(b"{}")), {}).lines())
 
 
 def test_what_is_read_once() -> None:

@@ -28,11 +28,15 @@ class FakeJournal:
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
+        self.marked: set[str] = set()
         self.filled: list[str] = []
         self.error: dict[str, Exception] = {}
 
     def last_ids(self, task_ids: Sequence[str]) -> list[str]:
         return [self.known.get(task_id, "") for task_id in task_ids]
+
+    def collected(self, task_ids: Sequence[str]) -> set[str]:
+        return self.marked.intersection(task_ids)
 
     def fill(self, task_id: str, *_: Any) -> bool:
         if task_id in self.error:
@@ -119,6 +123,16 @@ def test_what_redis_lacks_is_written() -> None:
     assert parts.journal.filled == ["short", "gone"]
     assert parts.publisher.doubts == 1
     assert len(parts.publisher.closed) == 3
+
+
+def test_what_was_deleted_on_purpose() -> None:
+    """A journal whose answer a bulk job has written is not written again."""
+    parts = Parts()
+    for task_id in ("deleted", "gone"):
+        parts.remember(task_id)
+    parts.journal.marked = {"deleted"}
+    parts.reconnect()
+    assert parts.journal.filled == ["gone"]
 
 
 def test_what_was_not_ended_here_is_not_remembered() -> None:
