@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 from redis.exceptions import RedisError
 
+from benchmarks.chaos.bulk_lines import Texts, Vectors
 from benchmarks.chaos.fleet import Fleet
 from tasks.demo.process import GuardedProcess
 from tasks.registry.values import text
@@ -28,8 +29,8 @@ from worker_config.settings import environment_with
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MODEL = "fake:0"
-TOKENS = 5
+    from benchmarks.chaos.bulk_lines import Lines
+
 MIB = 2**20
 #: A run that is not through by then hangs.
 END_S = 3_000.0
@@ -96,16 +97,17 @@ class Driver:
 def main() -> int:
     """Run the job, and judge its output."""
     options = _options()
+    lines: Lines = Vectors() if options.embed else Texts()
     with (
         tempfile.TemporaryDirectory(prefix="bulk-") as name,
-        Fleet(Path(name), options.workers, options.slots) as fleet,
+        Fleet(Path(name), options.workers, options.slots, **lines.environment(Path(name))) as fleet,
     ):
         folder = Path(name)
         source, target = folder / "input.jsonl", folder / "output.jsonl"
         with source.open("w") as file:
             for number in range(options.lines):
-                line = {"id": f"l{number}", "prompt": f"bulk {number}", "model": MODEL, "max_tokens": TOKENS}
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(lines.line(number)) + "\n")
+        lines.learn(options.lines)
         driver = Driver(folder, source, target)
         memory = Memory(fleet, lambda: driver.process.pid)
         memory.start()
@@ -113,7 +115,7 @@ def main() -> int:
         killed = _disturb(fleet, driver, target, options)
         took_s = time.monotonic() - begun
         memory.stop()
-        wrong = _wrong(target, options.lines)
+        wrong = _wrong(target, options.lines, lines)
         left = [key for key in map(text, fleet.client.keys("*bulk-*-*")) if not key.startswith(keys.collected(""))]
         log = (folder / "driver.log").read_text(errors="replace")
     redis_mib, driver_mib = (memory.redis_peak - memory.idle) / MIB, [each / MIB for each in memory.driver]
@@ -136,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=3, help="workers (3)")
     parser.add_argument("--slots", type=int, default=16, help="slots of each worker (16)")
     parser.add_argument("--seed", type=int, default=1, help="of who is killed (1)")
+    parser.add_argument("--embed", action="store_true", help="vectors of a real model instead of a fake engine's texts")
     parser.add_argument("--only", action="append", choices=KINDS, default=[], help="kill these; may be repeated (all)")
     return parser.parse_args()
 
@@ -170,19 +173,18 @@ def _next_kind(kinds: Sequence[str], killed: int, chance: random.Random) -> str:
     return "driver" if not others or ("driver" in kinds and killed % 2 == 0) else chance.choice(others)
 
 
-def _wrong(target: Path, lines: int) -> list[str]:
+def _wrong(target: Path, count: int, lines: Lines) -> list[str]:
     """What is wrong with the output."""
-    from tasks.engine.fake import fake_text
-
     found: Counter[str] = Counter()
     wrong = []
     for line in target.read_text().splitlines():
         record = json.loads(line)
-        found[record["id"]] += 1
-        if record.get("text") != fake_text(f"bulk {record['id'][1:]}", None, TOKENS):
+        line_id = record.get("custom_id") or record["id"]
+        found[line_id] += 1
+        if not lines.is_right(int(line_id[1:]), record):
             wrong.append(line[:300])
-    wrong += [f"{line_id}: {count} times" for line_id, count in found.items() if count > 1]
-    return wrong + [f"l{number}: not there" for number in range(lines) if f"l{number}" not in found]
+    wrong += [f"{line_id}: {times} times" for line_id, times in found.items() if times > 1]
+    return wrong + [f"l{number}: not there" for number in range(count) if f"l{number}" not in found]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from benchmarks.rows import (
     affinity,
     batching,
+    bulk,
+    by_hand,
     drafts,
     faults,
     fleet,
@@ -44,6 +46,8 @@ ROWS: tuple[Row, ...] = tuple(
         structured,
         drafts,
         memory,
+        bulk,
+        by_hand,
         fleet,
         faults,
     )

@@ -87,6 +87,8 @@ class Job:
         survey = self._source.survey()
         self.job_id = self._options.job_id or (survey.digest if survey is not None else uuid.uuid4().hex[:16])
         self.done = Done()
+        #: Lines that the output had when the job started.
+        self.written_before = 0
         self._output = Output(output, self.job_id) if output is not None else None
         self._requests = Requests(app, self._options.priority)
         self._window = Window(reader(app))
@@ -105,6 +107,7 @@ class Job:
     def __enter__(self) -> Self:
         if self._output is not None:
             self._output.open(self.done)
+            self.written_before = len(self.done.numbers)
         earlier = self._records.read(self.job_id) if self._source.path is not None else None
         record = self._record
         record.source, record.output = (

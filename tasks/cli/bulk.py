@@ -97,7 +97,10 @@ def run(
     except GenerationError as error:
         raise click.ClickException(str(error)) from error
     passed_s = time.monotonic() - began_at
-    click.echo(to_json(asdict(job.record)) if as_json else summary(job.record, passed_s), err=True)
+    if as_json:
+        click.echo(to_json({**asdict(job.record), "written_before": job.written_before}), err=True)
+    else:
+        click.echo(summary(job.record, passed_s, job.written_before), err=True)
     ctx.exit(status)
 
 

@@ -97,10 +97,17 @@ def screen_lines(progress: Progress, columns: int) -> list[str]:
     return [cut(line, columns) for line in (f"{bar(progress)} {progress.counts}".strip(), progress.details)]
 
 
-def summary(record: JobRecord, passed_s: float) -> str:
-    """The last line of a job."""
+def summary(record: JobRecord, passed_s: float, written_before: int = 0) -> str:
+    """The last line of a job, of which so many lines were in the output when it started."""
+    if written_before and written_before == record.done and record.status == "completed":
+        head = (
+            f"completed: nothing to do, all {record.done:,} lines were written before, {record.failed:,} of them failed"
+        )
+    else:
+        before = f" ({written_before:,} of them before)" if written_before else ""
+        head = f"{record.status}: {record.done:,} done{before}, {record.failed:,} failed"
     tokens = f"{record.prompt_tokens:,} prompt and {record.completion_tokens:,} completion tokens"
-    return f"{record.status}: {record.done:,} done, {record.failed:,} failed; {tokens}; {age(passed_s)}"
+    return f"{head}; {tokens}; {age(passed_s)}"
 
 
 @contextmanager

@@ -69,7 +69,10 @@ def test_files(bulk: Callable[..., Result], node: Worker, tmp_path: Path) -> Non
     (job,) = [each for each in json.loads(bulk("status", "--json").output)["jobs"] if each["output"] == str(target)]
     assert (job["state"], job["done"]) == ("completed", 21)
     again = bulk("run", str(source), str(target), "--model", MODEL, "--json")
-    assert json.loads(again.stderr.splitlines()[-1])["done"] == 21
+    counts = json.loads(again.stderr.splitlines()[-1])
+    assert (counts["done"], counts["written_before"]) == (21, 21)
+    again = bulk("run", str(source), str(target), "--model", MODEL)
+    assert "completed: nothing to do, all 21 lines were written before, 1 of them failed" in again.stderr
     # Another default is another job.
     other = bulk("run", str(source), str(target), "--model", MODEL, "--max-tokens", "3")
     assert other.exit_code == 1
