@@ -76,6 +76,10 @@ class Output:
         if self.path is None:
             return
         try:
+            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
+                # A device or a named pipe has nothing to go on from, and may be read for ever.
+                self._stream = self.path.open("wb")
+                return
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -107,6 +111,9 @@ class Output:
 
     def close(self) -> None:
         """Let go of the file."""
+        if self.path is not None and self._stream is not None:
+            with suppress(OSError):  # what could not be written was said
+                self._stream.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -98,7 +98,7 @@ def _numbered(given: Any) -> Iterator[tuple[int, Any]]:
     if hasattr(given, "readline"):
         for place, (number, text) in enumerate(texts(given)):
             if not place:
-                refuse_format(text, "the input")
+                refuse_format(text, "-")
             yield number, text
     else:
         yield from enumerate(given, start=1)

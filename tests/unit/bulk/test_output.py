@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,6 @@ from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 JOB = "0123456789abcdef"
 
@@ -115,6 +116,17 @@ def test_no_room(tmp_path: Path, request: pytest.FixtureRequest) -> None:
         output.write([plain(2), plain(3)])
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["1"]
     output.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_device() -> None:
+    """It is written and never read: a full one says so, and one that takes everything has nothing to go on from."""
+    done, output = Done(), Output("/dev/full", JOB)
+    output.open(done)
+    with pytest.raises(OutputFailed, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        output.write([plain(1)])
+    output.close()
+    assert list(written(Path("/dev/null"), plain(1)).numbers) == []
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
