@@ -93,9 +93,7 @@ class Job:
         self._requests = Requests(app, self._options.priority)
         self._window = Window(reader(app))
         self._flight = Flight(self.job_id, self._options.tries)
-        self._ahead = Ahead(
-            self._lines(), self._queue_of, FILE_AHEAD if self._source.path is not None else STREAM_AHEAD
-        )
+        self._ahead = Ahead(self._lines(), self._queue_of, FILE_AHEAD if self._source.path else STREAM_AHEAD)
         self._records = Records(connect(app))
         self._record = JobRecord(job_id=self.job_id, total=survey.count if survey is not None else 0)
         #: Whether Redis may have more of this job than this driver has sent: an earlier one was killed, or Redis was away.
@@ -189,20 +187,21 @@ class Job:
     def _queue_of(self, line: Line) -> str:
         return self._requests.queue_of(str(line.values.get("model") or current_settings().default_model))
 
-    def _step(self) -> list[Finished]:
-        """Send what there is room for, and take what has ended."""
+    def _step(self, finished: list[Finished]) -> None:
+        """Send what there is room for, and take what has ended: it is in ``finished`` then, also where a later part fails."""
         self._note()
         if self._cancelled:
-            return []
+            return
         if self._record.deadline and time.time() >= self._record.deadline:
-            return self._expire()
+            finished += self._expire()
+            return
         self._window.look()
-        finished = [self._finished(bad, error=bad.error) for bad in self._ahead.read()]
+        finished += [self._finished(bad, error=bad.error) for bad in self._ahead.read()]
         for queue in self._ahead.queues:
             self._send(queue)
-        finished += [answer for ended in self._requests.ended(self._flight.task_ids) for answer in self._take(ended)]
+        for ended in self._requests.ended(self._flight.task_ids):
+            finished += self._take(ended)
         self._look_for_lost()
-        return finished
 
     def _send(self, queue: str) -> None:
         lines = self._ahead.take(queue, self._window.of(queue) - self._flight.in_queue(queue))
@@ -246,13 +245,14 @@ class Job:
         return Finished(line, self._flight.task_id(line.number), None, error)
 
     def _step_patiently(self) -> list[Finished]:
+        finished: list[Finished] = []
         try:
-            return self._step()
+            self._step(finished)
         except BrokerUnavailable as error:
             logger.warning("%s; the job goes on once Redis is back", error)
             self._may_be_known = True
             time.sleep(AWAY_S)
-            return []
+        return finished
 
     def _write(self, finished: list[Finished]) -> None:
         records = [answer.record() for answer in finished]

@@ -16,11 +16,12 @@ from tasks.bulk.line import Line
 from tasks.bulk.record import Records
 from tasks.bulk.requests import Requests
 from tasks.bulk.window import LEAST
-from tasks.errors import EngineFailed, Expired, InvalidRequest
+from tasks.errors import BrokerUnavailable, EngineFailed, Expired, InvalidRequest
 from tasks.server import keys
 from tests.support import ROOT, left_of_bulk, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import redis
@@ -100,6 +101,28 @@ def test_a_batch_file(generate: GenerateTask, node: Worker, shared_redis: redis.
     # The same call again has nothing to do.
     assert list(generate.bulk(source, target)) == []
     assert len(records(target)) == 100
+
+
+def test_redis_that_leaves_within_a_look(
+    generate: GenerateTask, node: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a look had found already is written, whatever fails behind it."""
+    assert node
+    source, target = batch(tmp_path, 2), tmp_path / "output.jsonl"
+    source.write_text('{"custom_id": "odd", "body": {"top_p": 7}}\n' + source.read_text())
+    job = Job(generate.app, source, target)
+    away = iter([BrokerUnavailable("Redis cannot be reached")])
+    asked = job._requests.unknown
+
+    def unknown(task_ids: Iterable[str]) -> set[str]:
+        for error in away:
+            raise error
+        return asked(task_ids)
+
+    monkeypatch.setattr(job._requests, "unknown", unknown)
+    with job:
+        list(job)
+    assert {record["custom_id"] for record in records(target)} == {"odd", "c0", "c1"}
 
 
 def test_an_iterable(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
@@ -244,7 +267,7 @@ class TestWithoutWorker:
         write_limits(shared_redis, {"tier-3-7B": QueueLimit(bound=8, per_s=1.0)})
         job = Job(generate.app, [f"p{n}" for n in range(50)], defaults={"model": "fake:1@3-7B"})
         with job:
-            job._step()
+            job._step([])
             assert shared_redis.llen(queue) == job.in_flight == 4
         assert not shared_redis.llen(queue)
         shared_redis.delete(keys.LIMITS)
@@ -254,7 +277,7 @@ class TestWithoutWorker:
         source, target = batch(tmp_path, 50, model="fake:1@3-7B"), tmp_path / "output.jsonl"
         job = Job(generate.app, source, target)
         with job:
-            job._step()
+            job._step([])
             assert shared_redis.llen(queue) == LEAST
             Records(shared_redis).cancel(job.job_id)
             assert list(job) == []
