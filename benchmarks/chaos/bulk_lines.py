@@ -58,14 +58,14 @@ class Texts:
 
 
 class Vectors:
-    """A vector each of all-MiniLM-L6-v2, a real model (``tests/minilm.py`` fetches it)."""
+    """A vector each of all-MiniLM-L6-v2, a real model (:mod:`benchmarks.parts.minilm` fetches it)."""
 
     def __init__(self) -> None:
         self._known: dict[int, Sequence[float]] = {}
 
     def environment(self, folder: Path) -> dict[str, str]:
         """A catalogue with the model."""
-        from tests.minilm import fetched_minilm
+        from benchmarks.parts.minilm import fetched_minilm
 
         catalogue = folder / "catalogue.toml"
         source = json.dumps(str(fetched_minilm()))

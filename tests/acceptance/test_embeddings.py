@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from benchmarks.parts.minilm import fetched_minilm
 from tasks.engine.embedding.tokens import TextTokens
 from tasks.models.embedding import read_recipe
-from tests.minilm import fetched_minilm
 from tests.reference_encoder import ReferenceEncoder, cosines
 from tests.support import ROOT
 

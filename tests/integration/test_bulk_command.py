@@ -142,7 +142,7 @@ def test_cancel_of_a_dead_one(
     source.write_bytes(lines(30, model="fake:1@3-7B"))
     job = Job(shared_app, source, tmp_path / "output.jsonl")
     job.__enter__()
-    job._step()
+    job._step([])
     records = Records(shared_redis)
     shared_redis.hset(f"celery-mlx:bulk:{job.job_id}", "updated_at", "1")
     assert bulk("cancel", job.job_id[:8]).output.endswith("interrupted; 16 of its requests were taken back\n")
