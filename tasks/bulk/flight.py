@@ -6,8 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tasks.bulk.line import Line
 
 
@@ -69,7 +67,3 @@ class Flight:
     def task_ids(self) -> list[str]:
         """The requests' ids, the oldest first."""
         return list(self._lines)
-
-    def lines_of(self, task_ids: Iterable[str]) -> dict[str, tuple[str, Line]]:
-        """Queue and line of each of these requests."""
-        return {task_id: self._lines[task_id] for task_id in task_ids}

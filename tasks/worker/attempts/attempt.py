@@ -114,11 +114,6 @@ class Flight:
         """Whether earlier attempts had tokens, which this one computes together with the prompt."""
         return self._resumed_tokens > 0
 
-    @property
-    def generated_here(self) -> int:
-        """Tokens that this attempt generated."""
-        return len(self.ids) - self._resumed_tokens
-
     def resume(self) -> Resume | None:
         """Where the engine is to go on; ``None`` for a request that nobody has started."""
         if self._first is None:

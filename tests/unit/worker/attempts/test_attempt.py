@@ -101,7 +101,7 @@ def test_reasoning_is_no_part_of_the_answer(flight: Flight) -> None:
 def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
     """The engine begins at the beginning."""
     assert flight.resume() is None
-    assert flight.generated_here == 0
+    assert not flight.has_resumed
 
 
 def test_a_second_attempt_goes_on(second: Flight) -> None:
@@ -116,7 +116,7 @@ def test_a_second_attempt_goes_on(second: Flight) -> None:
     assert (second.reasoning, second.text) == ("One ", "two three")
     assert end.usage["completion_tokens_details"] == {"reasoning_tokens": 1}
     assert second.ids == [7, 8, 9]
-    assert second.generated_here == 1
+    assert second.has_resumed
     assert second.logprobs == [{"id": 8}]
 
 
