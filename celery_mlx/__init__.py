@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from tasks import app as app
     from tasks.embed import EmbedTask
     from tasks.generate import GenerateTask
+    from tasks.rerank import RerankTask
 
     # Of the same names there are modules, which mypy may take an import for.
     embed: EmbedTask
     generate: GenerateTask
+    rerank: RerankTask
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: The folders of the code, which are its names in a checkout, and its names everywhere else; the longer name first.
@@ -145,13 +147,13 @@ _BUILTINS = {**vars(builtins), "__import__": _import}
 def lend_tasks() -> None:
     """Have ``include=["tasks.generate"]`` lead to the task beside a project's own ``tasks``, unless that has a ``generate``.
 
-    The same with ``tasks.embed``.
+    The same with ``tasks.embed`` and ``tasks.rerank``.
     """
     spec = PathFinder.find_spec("tasks")
     if spec is None or _is_ours(spec, "tasks"):
         return
     inside = spec.submodule_search_locations
-    for name in ("generate", "embed"):
+    for name in ("generate", "embed", "rerank"):
         if inside is None or PathFinder.find_spec(f"tasks.{name}", inside) is None:
             sys.modules.setdefault(f"tasks.{name}", importlib.import_module(f"celery_mlx.{name}"))
 

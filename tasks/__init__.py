@@ -1,7 +1,7 @@
 """celery-mlx: LLM inference on MLX, as Celery tasks.
 
-``app`` is the Celery application (``celery -A tasks worker``), ``generate`` and ``embed`` are its tasks. They are made at
-first use, so that the engine's process, which is a part of this package, never imports Celery.
+``app`` is the Celery application (``celery -A tasks worker``), ``generate``, ``embed`` and ``rerank`` are its tasks. They are
+made at first use, so that the engine's process, which is a part of this package, never imports Celery.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
     from tasks.embed import EmbedTask
     from tasks.generate import GenerateTask
+    from tasks.rerank import RerankTask
 
     app: Celery
     generate: GenerateTask
     embed: EmbedTask
+    rerank: RerankTask
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "app", "embed", "generate"]
+__all__ = ["__version__", "app", "embed", "generate", "rerank"]
 
 
 class _Package(ModuleType):
-    """This module's class: ``tasks.generate`` and ``tasks.embed`` are tasks, although submodules have the same names.
+    """This module's class: ``tasks.generate`` and its like are tasks, although submodules have the same names.
 
     The import system binds a submodule to its parent when it loads it, and Celery loads ``tasks.generate`` by that name;
     a property keeps ``from tasks import generate`` the task, whatever was imported first.
@@ -54,6 +56,15 @@ class _Package(ModuleType):
 
     @embed.setter
     def embed(self, _submodule: ModuleType) -> None:
+        """The same."""
+
+    @property
+    def rerank(self) -> Any:
+        """The task that scores documents, bound to :attr:`app`."""
+        return self._task("rerank")
+
+    @rerank.setter
+    def rerank(self, _submodule: ModuleType) -> None:
         """The same."""
 
     def _task(self, name: str) -> Any:

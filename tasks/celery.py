@@ -49,7 +49,7 @@ if click.get_current_context(silent=True) is not None:
     # Celery warns root of unpickling, which this application never does; its six lines hide the line that matters.
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = Celery("tasks", include=[f"{PACKAGE}.generate", f"{PACKAGE}.embed"])
+app = Celery("tasks", include=[f"{PACKAGE}.generate", f"{PACKAGE}.embed", f"{PACKAGE}.rerank"])
 app.config_from_object(_options())
 app.user_options["worker"] = _worker_options()
 

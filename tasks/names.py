@@ -15,8 +15,9 @@ COMMAND = f"celery -A {PACKAGE}"
 #: The inference tasks, as Celery knows them.
 GENERATE = "tasks.generate"
 EMBED = "tasks.embed"
+RERANK = "tasks.rerank"
 #: All tasks of this project that a worker answers with an engine.
-OURS = frozenset({GENERATE, EMBED})
+OURS = frozenset({GENERATE, EMBED, RERANK})
 #: The property of a message that a worker sends on after a task: it was accepted with that task, and no queue is too full for it.
 ACCEPTED = "accepted"
 

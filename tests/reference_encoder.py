@@ -43,11 +43,13 @@ class ReferenceEncoder:
             name.removeprefix(prefix): each for name, each in read_safetensors(folder / "model.safetensors").items()
         }
 
-    def hidden(self, ids: list[int]) -> Array:
-        """The vectors of one text's tokens."""
+    def hidden(self, ids: list[int], types: list[int] | None = None) -> Array:
+        """The vectors of one text's tokens, or of a pair's, whose tokens have types."""
         first = 0 if self._config["model_type"] == "bert" else self._config["pad_token_id"] + 1
         tables = [self._weights[f"embeddings.{kind}_embeddings.weight"] for kind in ("word", "position", "token_type")]
-        x = self._norm("embeddings.LayerNorm", tables[0][ids] + tables[1][first : first + len(ids)] + tables[2][0])
+        x = self._norm(
+            "embeddings.LayerNorm", tables[0][ids] + tables[1][first : first + len(ids)] + tables[2][types or 0]
+        )
         for number in range(self._config["num_hidden_layers"]):
             name = f"encoder.layer.{number}"
             x = self._norm(f"{name}.attention.output.LayerNorm", x + self._attention(name, x))
@@ -55,6 +57,14 @@ class ReferenceEncoder:
             wide = wide * 0.5 * (1 + _erf(wide / math.sqrt(2)))
             x = self._norm(f"{name}.output.LayerNorm", x + self._linear(f"{name}.output.dense", wide))
         return x
+
+    def logit(self, ids: list[int], types: list[int] | None = None) -> float:
+        """The one logit of a pair: the first token's vector through the head."""
+        is_bert = self._config["model_type"] == "bert"
+        first = self.hidden(ids, types)[:1]
+        if is_bert:
+            return float(self._linear("classifier", np.tanh(self._linear("pooler.dense", first)))[0, 0])
+        return float(self._linear("classifier.out_proj", np.tanh(self._linear("classifier.dense", first)))[0, 0])
 
     def _attention(self, name: str, x: Array) -> Array:
         q, k, v = (self._linear(f"{name}.attention.self.{part}", x) for part in ("query", "key", "value"))

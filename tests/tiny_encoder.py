@@ -57,6 +57,38 @@ def make_tiny_encoder(
     return folder
 
 
+def make_tiny_cross_encoder(folder: Path, *, labels: int = 1, **options: Any) -> Path:
+    """Write a random encoder with a classifier of so many labels, as transformers' classes save it; ``options`` as above."""
+    import numpy as np
+
+    is_bert = options.get("model_type", "bert") == "bert"
+    make_tiny_encoder(folder, prefix="bert." if is_bert else "roberta.", **options)
+    (folder / "modules.json").unlink()
+    path = folder / "config.json"
+    name = {"bert": "Bert", "xlm-roberta": "XLMRoberta"}[options.get("model_type", "bert")]
+    head = {"architectures": [f"{name}ForSequenceClassification"], "id2label": {n: f"L{n}" for n in range(labels)}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **head}))
+    draw = np.random.default_rng(9)
+    layer = "classifier" if is_bert else "classifier.out_proj"
+    shapes = {f"{layer}.weight": (labels, 32), f"{layer}.bias": (labels,)}
+    dense = "bert.pooler.dense" if is_bert else "classifier.dense"
+    shapes |= {f"{dense}.weight": (32, 32), f"{dense}.bias": (32,)}
+    weights = read_weights(folder) | {
+        key: draw.normal(0, 0.3, shape).astype(np.float32) for key, shape in shapes.items()
+    }
+    write_safetensors(folder / "model.safetensors", weights)
+    return folder
+
+
+def read_weights(folder: Path) -> dict[str, Any]:
+    """The tensors of a folder's weights, as numpy's."""
+    import mlx.core as mx
+    import numpy as np
+
+    stored = cast("dict[str, mx.array]", mx.load(str(folder / "model.safetensors")))
+    return {name: np.array(array) for name, array in stored.items()}
+
+
 def make_tiny_embedding_decoder(folder: Path, *, headless: bool = False, **options: Any) -> Path:
     """Write a random decoder with last-token pooling; ``headless`` names its weights as a body alone is saved."""
     make_tiny_model(folder, **options)
@@ -126,7 +158,9 @@ def _write_word_pieces(folder: Path, special: Sequence[str]) -> int:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}", special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])]
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1" if begin == "[CLS]" else f"{begin} $A {end} {end} $B {end}",
+        special_tokens=[(begin, vocabulary[begin]), (end, vocabulary[end])],
     )
     tokenizer.add_special_tokens(list(special))
     tokenizer.enable_truncation(8)

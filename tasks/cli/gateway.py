@@ -15,7 +15,7 @@ from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable
 from tasks.gateway.access import Doors, is_loopback
 from tasks.gateway.store import Store
-from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE
+from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE, RERANK
 from tasks.server.connection import connect
 from tasks.server.requirements import GATEWAY, require_server
 from worker_config.open_files import allow_open_files
@@ -100,8 +100,11 @@ def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], 
         raise click.ClickException(
             f"cannot listen at {address}, port {port} ({error.strerror or error}): choose others with --address and --port"
         ) from error
-    import_module(f"{PACKAGE}.embed")  # shared tasks are every application's once their modules are loaded
-    made = make_gateway(app.tasks[GENERATE], app.tasks[EMBED], client, doors, current_settings())
+    import_module(
+        f"{PACKAGE}.rerank"
+    )  # shared tasks are every application's once their modules are loaded, as embed's is then
+    others = {"embedding": app.tasks[EMBED], "rerank": app.tasks[RERANK]}
+    made = make_gateway(app.tasks[GENERATE], others, client, doors, current_settings())
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"

@@ -39,3 +39,15 @@ class Vectors(Answer):
 
     def __repr__(self) -> str:
         return f"<{len(self.data.get('data', ()))} vectors of {self.data.get('model')}>"
+
+
+class Ranking(Answer):
+    """The answer of ``rerank``, in the shape that Cohere, Jina and vLLM share.
+
+    Keys: ``model``, ``results`` (a list of ``index`` and ``relevance_score``, the best first, and of ``document`` where that was
+    asked for), ``usage`` (``prompt_tokens``, ``total_tokens``), ``timing``, ``worker``, ``attempt``; ``warnings`` where a
+    document lost its end.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self.data.get('results', ()))} scores of {self.data.get('model')}>"

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from tasks.client.chaining import text_of
 from tasks.client.explain import refuse_unknown, shown_name, validated
-from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth
+from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
 from tasks.client.form import Form
 from tasks.client.parameters import MAX_COUNT, MAX_PROMPT_BYTES
 from tasks.client.plain import is_left_out, plain
@@ -62,14 +62,7 @@ def _inputs(value: Any) -> tuple[Input, ...]:
 
 def _input(place: int, value: Any) -> Input:
     if isinstance(value, str) and value:
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            half = value[error.start]
-            raise PydanticCustomError(
-                "input", f"input[{place}] has {half!r}, one half of a character, at {error.start}; send whole text"
-            ) from None
-        return value
+        return whole_text(value, f"input[{place}]")
     if isinstance(value, list | tuple) and value and all(map(_is_token, value)):
         return tuple(value)
     what = "is empty" if value in ("", [], ()) else f"is a {type(value).__name__}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 
 #: Fields with people's words in them.
-_PRIVATE = ("messages", "prompt", "input", "tools")
+_PRIVATE = ("messages", "prompt", "input", "query", "documents", "tools")
 #: What to do about a part of a message, by the name of the part.
 _MESSAGE_HINTS = {
     "role": "use system, developer, user, assistant or tool",

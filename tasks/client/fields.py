@@ -26,6 +26,18 @@ def no_truth(value: Any) -> Any:
     return value
 
 
+def whole_text(value: str, about: str) -> str:
+    """Refuse a text that has one half of a character; ``about`` begins the error: the text's name."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start]
+        raise PydanticCustomError(
+            "text", f"{about} has {half!r}, one half of a character, at {error.start}; send whole text"
+        ) from None
+    return value
+
+
 def no_number(value: Any) -> Any:
     """Refuse a number where a truth value is meant: ``logprobs=5`` is how an older interface asks for alternatives."""
     if isinstance(value, int) and not isinstance(value, bool):

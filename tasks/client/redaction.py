@@ -18,6 +18,20 @@ def redact(values: dict[str, Any]) -> str:
         elif name == "input":
             count = len(value) if isinstance(value, list) else 1
             shown.append(f"input=<{count} inputs, {len(str(value))} characters>")
-        elif name in ("model", "max_tokens", "temperature", "seed", "dimensions", "encoding_format", "input_type"):
+        elif name == "query":
+            shown.append(f"query=<{len(str(value))} characters>")
+        elif name == "documents":
+            count = len(value) if isinstance(value, list) else 1
+            shown.append(f"documents=<{count} documents, {len(str(value))} characters>")
+        elif name in (
+            "model",
+            "max_tokens",
+            "temperature",
+            "seed",
+            "dimensions",
+            "encoding_format",
+            "input_type",
+            "top_n",
+        ):
             shown.append(f"{name}={value!r}")
     return f"{{{', '.join(shown)}}}"

@@ -265,6 +265,8 @@ class GenerateResult(ValueResult, AsyncResult):
 class EmbedResult(GenerateResult):
     """The result of ``embed.delay()``: all vectors, or one error."""
 
+    made = "vectors"
+
     def stream(self, *_: Any, **__: Any) -> NoReturn:
         """Nothing streams.
 
@@ -273,9 +275,15 @@ class EmbedResult(GenerateResult):
         """
         from tasks.errors import InvalidRequest
 
-        raise InvalidRequest("vectors do not stream: use get(), or await the result")
+        raise InvalidRequest(f"{self.made} do not stream: use get(), or await the result")
 
     astream = stream
+
+
+class RerankResult(EmbedResult):
+    """The result of ``rerank.delay()``: all scores, or one error."""
+
+    made = "scores"
 
 
 def _of_this_project(kind: type[GenerateResult], task_id: str, parent: Any) -> GenerateResult:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.embedding.embedder import Embedder
+from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.fake import FakeBackend
 from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.intake import Intake, preparing
@@ -25,6 +25,7 @@ from tasks.engine.loop import Engine
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
+from tasks.models.reranking import RerankingRecipe
 from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def answer_once(options: argparse.Namespace) -> int:
     except GenerationError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - this is the command's answer
         return 1
-    if isinstance(backend, Embedder):
-        print(f"{options.model}: it makes vectors of texts and says nothing", file=sys.stderr)  # noqa: T201
+    if isinstance(backend, TextModel):
+        print(f"{options.model}: it makes vectors or scores of texts and says nothing", file=sys.stderr)  # noqa: T201
         return 1
     from tasks.engine.terminal import answer
 
@@ -124,14 +125,14 @@ def serve(fd: int) -> int:
 
 
 def _engine(
-    backend: Backend | Embedder, config: EngineConfig, link: Link, intake: Intake[Any]
+    backend: Backend | TextModel, config: EngineConfig, link: Link, intake: Intake[Any]
 ) -> Engine | EmbeddingLoop:
     """What steps this kind of model; its requests are tokenised from now on."""
-    if isinstance(backend, Embedder):
+    if isinstance(backend, TextModel):
         from tasks.engine.embedding.loop import EmbeddingLoop
         from tasks.engine.embedding.texts import prepare_texts
 
-        intake.start(partial(prepare_texts, embedder=backend))
+        intake.start(partial(prepare_texts, model=backend))
         return EmbeddingLoop(
             backend, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
         )
@@ -154,7 +155,7 @@ def _offer_to_oom_killer() -> None:
         OOM_SCORE.write_text(str(min(score, OOM_SCORE_MOST)))
 
 
-def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend | Embedder:
+def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend | TextModel:
     """The model that the configuration names.
 
     Raises:
@@ -175,6 +176,10 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
         send(Loading(fraction, about))
 
     folder = open_folder(config, progress)
+    if isinstance(folder.recipe, RerankingRecipe):
+        from tasks.engine.embedding.reranker import load_reranker
+
+        return load_reranker(config, progress, blas, folder)
     if folder.recipe is not None:
         from tasks.engine.embedding.model import load_embedder
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from tasks.engine.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
-from tasks.messages.embedding import Embed
+from tasks.messages.embedding import Embed, Rerank
 from tasks.messages.engine import Abort, Failed, Resize, Submit
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Intake(Generic[Prepared]):
     def receive(self, message: Work | Abort | Resize) -> None:
         """Take a message in; only requests queue behind other requests' tokenising."""
         with self._changed:
-            if isinstance(message, Submit | Embed):
+            if isinstance(message, Submit | Embed | Rerank):
                 self._pending[message.task_id] = None
                 self._lane(message).put(message)
             elif isinstance(message, Abort) and message.task_id in self._pending:
@@ -114,6 +114,8 @@ def _characters(work: Work) -> int:
     """How long a prompt is, about."""
     if isinstance(work, Embed):
         return sum(map(len, work.inputs))
+    if isinstance(work, Rerank):
+        return len(work.query) * len(work.documents) + sum(map(len, work.documents))
     if work.prompt is not None:
         return len(work.prompt)
     return sum(len(str(message.get("content"))) for message in work.messages or ())
@@ -137,6 +139,10 @@ def preparing(backend: Backend) -> Callable[[int, Work], Request]:
             raise InvalidRequest(
                 "model: it generates text, and no file of its folder says how a text becomes one vector (modules.json): use "
                 "generate, or a model that was trained for embeddings"
+            )
+        if isinstance(work, Rerank):
+            raise InvalidRequest(
+                "model: it generates text, and its config.json names no head with one label: use generate, or a cross-encoder"
             )
         return prepare(uid, work, backend)
 

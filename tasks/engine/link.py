@@ -8,7 +8,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from tasks.messages.embedding import Embed
+from tasks.messages.embedding import Embed, Rerank
 from tasks.messages.engine import Abort, Resize, Shutdown, Submit
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Link:
     def _read(self, receive: Callable[[Work | Abort | Resize], None]) -> None:
         try:
             while not isinstance(message := self._connection.recv(), Shutdown):
-                if not isinstance(message, Submit | Embed | Abort | Resize):
+                if not isinstance(message, Submit | Embed | Rerank | Abort | Resize):
                     raise TypeError(f"{type(message).__name__} is no message to an engine")  # noqa: TRY301
                 receive(message)
         except (EOFError, OSError):

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tasks.cli.exporter.exposition import CONTENT_TYPE
 from tasks.cli.overview.state import read_state
 from tasks.errors import GenerationError
-from tasks.gateway import chat, completions, embeddings, models, responses
+from tasks.gateway import chat, completions, embeddings, models, reranking, responses
 from tasks.gateway.answering import EventStream, answer_whole
 from tasks.gateway.body import read_json
 from tasks.gateway.client import ClientGone
@@ -30,6 +30,7 @@ from tasks.gateway.refusal import Refusal, refusal_of
 from tasks.gateway.response_object import response_object
 from tasks.gateway.response_routes import ResponseRoutes
 from tasks.gateway.resumption import places_of
+from tasks.gateway.whole_result import answer_result
 from tasks.server.connection import translated
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Application:
             ("GET", "/v1/chat/completions/{id}", self._retrieve),
             ("POST", "/v1/completions", self._taking(completions.parse, completions.PREFIX)),
             ("POST", "/v1/embeddings", self._embed),
+            ("POST", "/v1/rerank", self._rerank),
             ("POST", "/v1/responses", self._taking(responses.parse, responses.PREFIX)),
             ("GET", "/v1/responses/{id}", made.retrieve),
             ("POST", "/v1/responses/{id}/cancel", made.cancel),
@@ -180,12 +182,21 @@ class Application:
 
     async def _embed(self, request: Request) -> Response:
         """Vectors of texts."""
+        return await self._answer_result(request, embeddings.parse, embeddings.PREFIX, embeddings.FIELDS)
+
+    async def _rerank(self, request: Request) -> Response:
+        """Documents by their relevance to a query."""
+        return await self._answer_result(request, reranking.parse, reranking.PREFIX, reranking.FIELDS)
+
+    async def _answer_result(
+        self, request: Request, parse: Callable[[Mapping[str, Any]], Order], prefix: str, fields: Sequence[str]
+    ) -> Response:
         key = await self._access.key_of(request)
-        order = embeddings.parse(await read_json(request))
+        order = parse(await read_json(request))
         if request.headers.get("x-stainless-retry-count", "0") != "0":
             self._service.metrics.resend()
-        ticket = await self._service.desk.take(order, key, embeddings.PREFIX, priority_of(request, order))
-        return await embeddings.answer_vectors(self._service, ticket, request.receive)
+        ticket = await self._service.desk.take(order, key, prefix, priority_of(request, order))
+        return await answer_result(self._service, ticket, request.receive, fields)
 
     async def _retrieve(self, request: Request) -> Response:
         """An answer that was begun before: whole, or as a stream."""

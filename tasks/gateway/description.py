@@ -8,6 +8,7 @@ from tasks import __version__
 from tasks.bulk.line import PATHS
 from tasks.client.embedding import Parameters as EmbeddingParameters
 from tasks.client.parameters import Parameters
+from tasks.client.reranking import Parameters as RerankingParameters
 from tasks.gateway.fields import IGNORED, NOT_CHAT, NOT_COMPLETIONS, NOT_RESPONSES
 from tasks.gateway.order import MAX_CHOICES
 
@@ -119,6 +120,7 @@ def _bodies(schemas: dict[str, Any]) -> dict[str, Any]:
         "/v1/completions": fields(COMPLETIONS, NOT_COMPLETIONS, "prompt"),
         "/v1/responses": fields(RESPONSES, NOT_RESPONSES, "input"),
         "/v1/embeddings": _json(embed, ["input"]),
+        "/v1/rerank": _json(_properties(RerankingParameters, schemas), ["documents", "query"]),
         "/v1/batches": _json(BATCH, ["completion_window", "endpoint", "input_file_id"]),
         "/v1/files": {"multipart/form-data": {"schema": _FORM}},
     }
@@ -154,6 +156,6 @@ def _parameters(method: str, path: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in named]
     if method == "GET":
         found += [{"name": name, "in": "query", "schema": _TEXT} for name in _QUERIES.get(path, ())]
-    if method == "POST" and path in PATHS:
+    if method == "POST" and (path in PATHS or path == "/v1/rerank"):
         found.append({"name": "x-priority", "in": "header", "schema": {"enum": [*map(str, range(10))]}})
     return found

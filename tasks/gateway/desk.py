@@ -19,12 +19,11 @@ from tasks.gateway.record import Record
 from tasks.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tasks.broker.limits import Position
     from tasks.client.result import GenerateResult
     from tasks.client.status import RequestStatus
-    from tasks.embed import EmbedTask
     from tasks.gateway.access_key import AccessKey
     from tasks.gateway.bell import Bell
     from tasks.gateway.order import Order
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Kinds of requests whose journals are answers. Vectors and batches have none.
+#: Kinds of requests whose journals are answers. Vectors, scores and batches have none.
 READ_AGAIN = frozenset({"chat", "completion", "response"})
 
 
@@ -57,13 +56,13 @@ class Desk:
 
     Args:
         generate: the task that makes text.
-        embed: the one that makes vectors.
+        others: the tasks of other kinds of orders.
         store: what gateways keep in Redis.
     """
 
-    def __init__(self, generate: GenerateTask, embed: EmbedTask, store: Store) -> None:
+    def __init__(self, generate: GenerateTask, others: Mapping[str, GenerateTask], store: Store) -> None:
         self._generate = generate
-        self._embed = embed
+        self._others = others
         self._store = store
         self._mailbox = Mailbox()
         #: The answers that are being given.
@@ -188,7 +187,7 @@ class Desk:
         return Ticket(record, key, [task.AsyncResult(id_) for id_ in record.task_ids], headers)
 
     def _task(self, kind: str) -> GenerateTask:
-        return self._embed if kind == "embedding" else self._generate
+        return self._others.get(kind, self._generate)
 
     async def _send(self, order: Order, record: Record, priority: int) -> None:
         if len(order.values) == 1:

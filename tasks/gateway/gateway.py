@@ -17,9 +17,10 @@ from tasks.gateway.outermost import Outermost
 from tasks.gateway.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import redis
 
-    from tasks.embed import EmbedTask
     from tasks.gateway.access import Doors
     from tasks.generate import GenerateTask
     from worker_config.settings import Settings
@@ -34,12 +35,12 @@ class Gateway:
 
 
 def make_gateway(
-    generate: GenerateTask, embed: EmbedTask, client: redis.Redis, doors: Doors, settings: Settings
+    generate: GenerateTask, others: Mapping[str, GenerateTask], client: redis.Redis, doors: Doors, settings: Settings
 ) -> Gateway:
-    """A gateway to these tasks, whose Redis this client reaches."""
+    """A gateway to ``generate`` and the tasks of other kinds of orders, whose Redis this client reaches."""
     store, closing = Store(client), Closing()
     access = Access(store, doors)
-    desk = Desk(generate, embed, store)
+    desk = Desk(generate, others, store)
     service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
     bulk = make_bulk(generate.app, store, settings)
     return Gateway(Outermost(Application(service, access, bulk, client).starlette(doors.origins)), closing)

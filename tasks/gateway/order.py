@@ -12,7 +12,7 @@ from worker_config.settings import current_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind: TypeAlias = Literal["chat", "completion", "response", "embedding"]
+Kind: TypeAlias = Literal["chat", "completion", "response", "embedding", "rerank"]
 
 #: As many choices as OpenAI takes.
 MAX_CHOICES = 128
@@ -39,7 +39,7 @@ class Order:
     @property
     def tokens(self) -> int:
         """How many tokens it may cost, by its length and ``max_tokens``."""
-        if self.kind == "embedding":
+        if self.kind in ("embedding", "rerank"):
             return self.prompt_bytes // BYTES_A_TOKEN
         most = [values.get("max_tokens") for values in self.values]
         return self.prompt_bytes // BYTES_A_TOKEN + sum(
@@ -49,6 +49,10 @@ class Order:
     @property
     def prompt_bytes(self) -> int:
         """About how long the prompts are."""
+        if self.kind == "rerank":
+            (values,) = self.values
+            query, documents = str(values.get("query")), values.get("documents")
+            return len(str(documents)) + len(query) * (len(documents) if isinstance(documents, list) else 1)
         return sum(
             len(str(values.get("messages") or values.get("prompt") or values.get("input") or ""))
             for values in self.values

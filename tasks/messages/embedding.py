@@ -1,4 +1,4 @@
-"""What a worker and an engine process say to each other about embeddings."""
+"""What a worker and an engine process say to each other about vectors and scores."""
 
 from __future__ import annotations
 
@@ -26,9 +26,23 @@ class Embed:
     op: Literal["embed"] = "embed"
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Rerank:
+    """Make one score of the query and each document. ``isolate`` is as in :class:`tasks.messages.engine.Submit`."""
+
+    task_id: str
+    query: str
+    documents: tuple[str, ...]
+    isolate: Isolation = ""
+    op: Literal["rerank"] = "rerank"
+
+
 @dataclass(slots=True, frozen=True)
 class Embedded:
-    """The end of an :class:`Embed`: the vectors in the order of the inputs, as 32-bit floats of this machine."""
+    """The end of an :class:`Embed`: the vectors in the order of the inputs, as 32-bit floats of this machine.
+
+    Of a :class:`Rerank` each is one number, the score of a document.
+    """
 
     task_id: str
     prompt_tokens: int

@@ -1,8 +1,9 @@
 """What a worker and an engine process say to each other, over one private pipe.
 
-A worker sends :class:`EngineConfig` once, then work (:class:`Submit` or :class:`Embed`), :class:`Abort`, :class:`Resize` and
-:class:`Shutdown`; an engine answers :class:`Loading` while it loads, then :class:`Ready` or :class:`LoadFailed` once, and after
-that one :class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once it keeps to a new bound.
+A worker sends :class:`EngineConfig` once, then work (:class:`Submit`, :class:`Embed` or :class:`Rerank`), :class:`Abort`,
+:class:`Resize` and :class:`Shutdown`; an engine answers :class:`Loading` while it loads, then :class:`Ready` or
+:class:`LoadFailed` once, and after that one :class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once
+it keeps to a new bound.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tasks.messages.embedding import Embed, Embedded
+from tasks.messages.embedding import Embed, Embedded, Rerank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -290,6 +291,6 @@ class StepOutput:
 
 
 #: What an engine can be asked to do; each model does one of them.
-Work: TypeAlias = Submit | Embed
+Work: TypeAlias = Submit | Embed | Rerank
 ToEngine: TypeAlias = EngineConfig | Work | Abort | Resize | Shutdown
 FromEngine: TypeAlias = Loading | Ready | LoadFailed | StepOutput | Resized

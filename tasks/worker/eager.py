@@ -18,6 +18,7 @@ from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source
 from tasks.worker.attempts.embedding import Embedding
 from tasks.worker.attempts.generation import Generation
+from tasks.worker.attempts.reranking import Reranking
 from tasks.worker.engines.process import EngineGone, EngineProcess
 from worker_config.catalogue import ModelNotAllowed, current_catalogue
 from worker_config.settings import current_settings
@@ -76,6 +77,11 @@ def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answ
 def embed(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """The body of ``embed``; see :func:`run`."""
     return run(previous, values, Embedding())
+
+
+def rerank(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``rerank``; see :func:`run`."""
+    return run(previous, values, Reranking())
 
 
 def run(previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from celery.exceptions import TaskRevokedError
 from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.embedding.fake import FakeEmbedder
+from tasks.engine.embedding.pairs import PairTokens
 from tasks.engine.embedding.tokens import TextTokens
 from tasks.errors import DeadlineExceeded, EngineFailed, InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import EngineConfig
@@ -27,7 +29,7 @@ from tasks.server import keys
 from tests.gateway import GatewayProcess
 from tests.reference_encoder import ReferenceEncoder
 from tests.support import wait_until
-from tests.tiny_encoder import POSITIONS, make_tiny_encoder
+from tests.tiny_encoder import POSITIONS, make_tiny_cross_encoder, make_tiny_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,13 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny_encoder(root / "encoder")
     (make_tiny_encoder(root / "bare") / "modules.json").unlink()
     make_tiny_model(root / "decoder")
+    make_tiny_cross_encoder(root / "cross")
     return root
 
 
 @pytest.fixture(scope="module", autouse=True)
 def node(shared_worker: StartWorker, folder: Path) -> Worker:
     """One worker for them all."""
-    catalogue = write_catalogue(folder, {name: folder / name for name in ("bare", "decoder", "encoder")})
+    catalogue = write_catalogue(folder, {name: folder / name for name in ("bare", "cross", "decoder", "encoder")})
     with catalogue.open("a") as file:
         file.write('prompts = { query = "query : " }\n')
     env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": FAKE, "CELERY_MLX_HEARTBEAT_S": "0.2"}
@@ -175,6 +178,41 @@ def test_an_encoder_generates_nothing(embed: EmbedTask) -> None:
         ask(generate, prompt="a", model="encoder").get(timeout=WAIT_S)
 
 
+def score(folder: Path, query: str, document: str) -> float:
+    pair = PairTokens(folder / "cross", POSITIONS).rows(query, [document])[0]
+    return 1 / (1 + math.exp(-ReferenceEncoder(folder / "cross", "bert.").logit(pair.ids, pair.types)))
+
+
+def test_a_cross_encoder_ranks_documents(folder: Path) -> None:
+    """The best documents come first with the scores that numpy computes; one that is cut is named in a warning."""
+    from tasks import rerank
+
+    texts = ["dog", "the cat sat", "a mat", "far " * 70]
+    documents = [texts[0], {"text": texts[1]}, *texts[2:]]
+    asked = ask(rerank, query="cat", documents=documents, model="cross", top_n=3, return_documents=True)
+    answer = asked.get(timeout=WAIT_S)
+    scores = [score(folder, "cat", text) for text in texts]
+    best = sorted(range(4), key=lambda place: -scores[place])[:3]
+    assert [each["index"] for each in answer["results"]] == best
+    assert [each["document"] for each in answer["results"]] == [{"text": texts[place]} for place in best]
+    found = [each["relevance_score"] for each in answer["results"]]
+    np.testing.assert_allclose(found, [scores[place] for place in best], atol=1e-5)
+    tokens = 5 + 7 + 6 + POSITIONS
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert [warning.partition(":")[0] for warning in answer["warnings"]] == ["documents[3]"]
+
+
+def test_each_kind_of_model_does_its_own_work(embed: EmbedTask) -> None:
+    """Vectors of a cross-encoder, and a ranking by any other model, are one error with the remedy."""
+    from tasks import rerank
+
+    with pytest.raises(InvalidRequest, match="makes no vectors: use rerank"):
+        ask(embed, input="a", model="cross").get(timeout=WAIT_S)
+    for model, said in (("encoder", "ranks nothing: use embed"), ("decoder", "use generate, or a cross-encoder")):
+        with pytest.raises(InvalidRequest, match=said):
+            ask(rerank, query="a", documents=["b"], model=model).get(timeout=WAIT_S)
+
+
 def test_in_chains_in_groups_and_with_asyncio(embed: EmbedTask) -> None:
     """An answer of ``generate`` becomes an input; a group has a result for each; ``await`` gives the answer."""
     from tasks import generate
@@ -257,10 +295,10 @@ def test_it_is_counted(embed: EmbedTask, node: Worker) -> None:
     assert counted()["prompt_tokens"] == 3
 
 
-def test_openais_client_through_the_gateway(embed: EmbedTask, node: Worker, tmp_path: Path) -> None:
-    """It gets vectors of several texts in its own types, errors as its own classes, and a client that leaves cancels."""
+def test_clients_through_the_gateway(embed: EmbedTask, node: Worker, folder: Path, tmp_path: Path) -> None:
+    """OpenAI's gets vectors and errors in its own types, and is cancelled when it leaves; ``/v1/rerank`` ranks documents."""
     assert node
-    with GatewayProcess(tmp_path / "log") as gateway:
+    with GatewayProcess(tmp_path / "log", env={"CELERY_MLX_CATALOGUE": str(folder / "catalogue.toml")}) as gateway:
         client = gateway.openai()
         answer = client.embeddings.create(input=["a b", "c"], model=FAKE, dimensions=4, user="me")
         assert answer.usage.prompt_tokens == 3
@@ -269,6 +307,18 @@ def test_openais_client_through_the_gateway(embed: EmbedTask, node: Worker, tmp_
             client.embeddings.create(input=["a", ""], model=FAKE)
         with pytest.raises(openai.BadRequestError, match=r"use generate"):
             client.embeddings.create(input="a", model="fake:1")
+        ranked: Any = client.post(
+            "/rerank",
+            cast_to=object,
+            body={"model": "cross", "query": "cat", "documents": ["dog", "a mat"], "top_n": 1},
+        )
+        assert {*ranked} == {"id", "model", "results", "usage"}
+        scores = [score(folder, "cat", text) for text in ("dog", "a mat")]
+        (result,) = ranked["results"]
+        assert result["index"] == int(np.argmax(scores))
+        assert result["relevance_score"] == pytest.approx(max(scores), abs=1e-5)
+        with pytest.raises(openai.BadRequestError, match="query is missing"):
+            client.post("/rerank", cast_to=object, body={"model": "cross", "documents": ["a"]})
         with pytest.raises(openai.APITimeoutError):
             gateway.openai(timeout=1.5).embeddings.create(input=["w"] * 600, model=SLOW)
         wait_until(lambda: running(node) is None)

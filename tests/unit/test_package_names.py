@@ -208,6 +208,7 @@ def late():
 NO_MODULES = {
     ("tasks/names.py", "tasks.generate"),
     ("tasks/names.py", "tasks.embed"),
+    ("tasks/names.py", "tasks.rerank"),
     ("tasks/celery.py", "tasks"),
     ("tasks/client/followers.py", "tasks"),
     ("tasks/client/groups.py", "tasks.generate"),

@@ -54,7 +54,7 @@ class Decoder:
         """What the weights take in memory."""
         return int(tree_reduce(lambda total, array: total + array.nbytes, self._model.parameters(), 0))
 
-    def __call__(self, ids: mx.array, _lengths: list[int]) -> mx.array:
+    def __call__(self, ids: mx.array, _lengths: list[int], _types: mx.array | None = None) -> mx.array:
         """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing."""
         if ids.shape[1] <= self._piece_tokens:
             whole: mx.array = self._body(ids).astype(mx.float32)

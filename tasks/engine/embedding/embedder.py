@@ -1,10 +1,13 @@
-"""What the embedding loop needs of a model: a real one (:mod:`tasks.engine.embedding.model`) or the fake one."""
+"""What the embedding loop needs of a model: an embedder, real or fake, or a cross-encoder."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tasks.errors import InvalidRequest
+from tasks.messages.embedding import Embed, Rerank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,18 +16,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tasks.engine.backend import Facts, Memory
+    from tasks.messages.engine import Work
 
 
 @dataclass(slots=True, frozen=True)
 class Row:
-    """One input's tokens, of which the first ``prompt_tokens`` are no part of what is pooled."""
+    """One input's tokens, of which the first ``prompt_tokens`` are no part of what is pooled.
+
+    ``types`` say which of two texts a token belongs to, where the row is a pair. ``warning`` says what was left out.
+    """
 
     ids: list[int]
     prompt_tokens: int = 0
+    types: list[int] = field(default_factory=list)
+    warning: str = ""
 
 
-class Embedder(ABC):
-    """A loaded model that makes one vector of each row. ``rows`` runs on any thread, the rest on the stepping one.
+class TextModel(ABC):
+    """A loaded model that makes one vector of each row. ``prepare`` runs on any thread, the rest on the stepping one.
 
     Args:
         facts: what is known of the model.
@@ -38,11 +47,11 @@ class Embedder(ABC):
         self.normalised = normalised
 
     @abstractmethod
-    def rows(self, inputs: Sequence[str | tuple[int, ...]], input_type: str | None, prompt: str | None) -> list[Row]:
-        """The inputs' tokens, with the prompt of their type, or this one, before each text.
+    def prepare(self, work: Work) -> list[Row]:
+        """The tokens of what is asked for, a row for each vector.
 
         Raises:
-            tasks.errors.InvalidRequest: the model cannot take one of them.
+            tasks.errors.InvalidRequest: the model cannot take one of them, or is made for other work.
         """
 
     @abstractmethod
@@ -60,3 +69,30 @@ class Embedder(ABC):
     @abstractmethod
     def memory(self) -> Memory | None:
         """What MLX holds; ``None`` where there is no MLX."""
+
+
+class Embedder(TextModel):
+    """A model that makes vectors of texts."""
+
+    @abstractmethod
+    def rows(self, inputs: Sequence[str | tuple[int, ...]], input_type: str | None, prompt: str | None) -> list[Row]:
+        """The inputs' tokens, with the prompt of their type, or this one, before each text.
+
+        Raises:
+            tasks.errors.InvalidRequest: the model cannot take one of them.
+        """
+
+    def prepare(self, work: Work) -> list[Row]:
+        """The tokens of each input.
+
+        Raises:
+            InvalidRequest: the model cannot take one of them, makes shorter vectors, or is asked for something else.
+        """
+        if not isinstance(work, Embed):
+            lacks = "ranks nothing" if isinstance(work, Rerank) else "generates nothing"
+            raise InvalidRequest(f"model: it makes vectors of texts and {lacks}: use embed, or another model")
+        if work.dimensions is not None and work.dimensions > self.dimensions:
+            raise InvalidRequest(
+                f"dimensions={work.dimensions}: the model's vectors have {self.dimensions}: ask for at most that, or leave it out"
+            )
+        return self.rows(work.inputs, work.input_type, work.prompt)

@@ -67,14 +67,19 @@ class Encoder:
         """What the weights take in memory."""
         return sum(array.nbytes for array in self._weights.values())
 
-    def __call__(self, ids: mx.array, lengths: list[int]) -> mx.array:
-        """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing."""
+    def __call__(self, ids: mx.array, lengths: list[int], types: mx.array | None = None) -> mx.array:
+        """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing.
+
+        ``types`` say which of two texts each token belongs to. A RoBERTa has learned no difference.
+        """
         rows, tokens = ids.shape
         mask = None
         if min(lengths) < tokens:
             mask = (mx.arange(tokens)[None] < mx.array(lengths)[:, None])[:, None, None]
         positions = mx.arange(self._first_position, self._first_position + tokens)
-        hidden = self._table("word")[ids] + self._table("position")[positions] + self._table("token_type")[0]
+        table = self._table("token_type")
+        typed = table[0] if types is None or len(table) == 1 else table[types]
+        hidden = self._table("word")[ids] + self._table("position")[positions] + typed
         hidden = self._norm("embeddings.LayerNorm", hidden.reshape(rows * tokens, -1))
         for number in range(self._layers):
             hidden = self._layer(f"encoder.layer.{number}", hidden, rows, mask)

@@ -14,7 +14,7 @@ from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.engine.embedding.embedder import Embedder
+    from tasks.engine.embedding.embedder import TextModel
     from tasks.engine.embedding.texts import Texts
     from tasks.engine.intake import Intake
     from tasks.messages.engine import Event
@@ -29,7 +29,7 @@ class EmbeddingLoop:
     """Owns the requests. Everything here happens on the thread that calls :meth:`run`.
 
     Args:
-        embedder: the model.
+        model: makes the vectors.
         intake: where requests come from.
         send: where a step's outputs go.
         memory_budget_bytes: what the engine may hold; ``None`` means no bound.
@@ -38,18 +38,18 @@ class EmbeddingLoop:
 
     def __init__(
         self,
-        embedder: Embedder,
+        model: TextModel,
         intake: Intake[Texts],
         send: Callable[[StepOutput | Resized], None],
         *,
         memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
     ) -> None:
-        self._embedder = embedder
+        self._model = model
         self._intake = intake
         self._send_out = send
         self._flush = flush
-        self._most_tokens = embedder.step_tokens(memory_budget_bytes)
+        self._most_tokens = model.step_tokens(memory_budget_bytes)
         self._waiting: deque[Texts] = deque()
         self._running: deque[Texts] = deque()
         self._events: list[Event] = []
@@ -79,7 +79,7 @@ class EmbeddingLoop:
             if isinstance(item, Abort):
                 self._abort(item)
             elif isinstance(item, Resize):
-                self._most_tokens = self._embedder.step_tokens(item.memory_budget_bytes)
+                self._most_tokens = self._model.step_tokens(item.memory_budget_bytes)
                 self._send_out(Resized(item.memory_budget_bytes))
             elif isinstance(item, Failed):
                 self._events.append(item)
@@ -111,7 +111,7 @@ class EmbeddingLoop:
         batch = take_batch(self._running, self._most_tokens)
         rows = [request.rows[place] for request, place in batch]
         try:
-            vectors = self._embedder.embed(rows)
+            vectors = self._model.embed(rows)
         except OutOfDeviceMemory as error:
             self._retreat(batch, error)
             return
@@ -137,7 +137,7 @@ class EmbeddingLoop:
         """After a step ran out of memory: put its rows back and take half as many, or give the one row up."""
         request, place = batch[0]
         if len(batch) == 1:
-            why = f"input[{place}]: {request.length(place)} tokens do not fit into the device's memory: {error}"
+            why = f"{request.named(place)}: {request.length(place)} tokens do not fit into the device's memory: {error}"
             self._end(request, request.fail(OutOfMemory.code, why))
             return
         self._most_tokens = request.length(place) * (len(batch) // 2)
@@ -149,7 +149,7 @@ class EmbeddingLoop:
         """Send what has happened since the last message, if anything has."""
         if not self._events and not self._computed_tokens:
             return
-        memory = self._embedder.memory()
+        memory = self._model.memory()
         self._send_out(
             StepOutput(
                 step=self._steps,

@@ -1,4 +1,4 @@
-"""One embedding request inside the engine: its rows, its vectors, and where it ends."""
+"""One request for vectors or scores inside the engine: its rows, its vectors, and where it ends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.errors import GenerationError, InvalidRequest
-from tasks.messages.embedding import Embed, Embedded
-from tasks.messages.engine import Failed, Finished, Started
+from tasks.errors import GenerationError
+from tasks.messages.embedding import Embed, Embedded, Rerank
+from tasks.messages.engine import Failed, Finished, Started, Submit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tasks.engine.embedding.embedder import Embedder, Row
+    from tasks.engine.embedding.embedder import Row, TextModel
     from tasks.messages.answer import FinishReason
     from tasks.messages.engine import Event, Work
 
@@ -28,7 +28,7 @@ class Texts:
     """A tokenised request. ``pending`` are the places of rows that have no vector yet, the shortest first."""
 
     uid: int
-    work: Embed
+    work: Embed | Rerank
     rows: list[Row]
     dimensions: int
     normalised: bool
@@ -55,10 +55,15 @@ class Texts:
         """The length of a row, in tokens."""
         return len(self.rows[place].ids)
 
+    def named(self, place: int) -> str:
+        """The field that a row was made of, as errors name it."""
+        return f"{'input' if isinstance(self.work, Embed) else 'documents'}[{place}]"
+
     def start(self) -> Event:
         """Announce the request, once."""
         self.started = True
-        return Started(self.task_id, self.prompt_tokens, 0, "", revision=self.revision)
+        warnings = tuple(row.warning for row in self.rows if row.warning)
+        return Started(self.task_id, self.prompt_tokens, 0, "", revision=self.revision, warnings=warnings)
 
     def take(self, place: int, vector: NDArray[np.float32]) -> None:
         """Note a row's vector, shortened to what was asked for.
@@ -68,7 +73,7 @@ class Texts:
         """
         if not np.isfinite(vector).all():
             raise GenerationError(
-                f"input[{place}]: the model computed numbers that are not finite: its weights are damaged; fetch them again"
+                f"{self.named(place)}: the model computed numbers that are not finite: its weights are damaged; fetch them again"
             )
         kept = vector[: self.dimensions]
         if self.normalised and len(kept) < len(vector):
@@ -92,25 +97,19 @@ class Texts:
         return Failed(self.task_id, code, message)
 
 
-def prepare_texts(uid: int, work: Work, embedder: Embedder) -> Texts:
+def prepare_texts(uid: int, work: Work, model: TextModel) -> Texts:
     """A request with its inputs tokenised.
 
     Raises:
-        InvalidRequest: the model cannot take one of them, makes shorter vectors, or is asked to generate.
+        InvalidRequest: the model cannot take one of them, or is made for other work.
     """
-    if not isinstance(work, Embed):
-        raise InvalidRequest(
-            "model: it makes vectors of texts and generates nothing: use embed, or a model that generates"
-        )
-    if work.dimensions is not None and work.dimensions > embedder.dimensions:
-        raise InvalidRequest(
-            f"dimensions={work.dimensions}: the model's vectors have {embedder.dimensions}: ask for at most that, or leave it out"
-        )
+    rows = model.prepare(work)
+    assert not isinstance(work, Submit)
     return Texts(
         uid=uid,
         work=work,
-        rows=embedder.rows(work.inputs, work.input_type, work.prompt),
-        dimensions=work.dimensions or embedder.dimensions,
-        normalised=embedder.normalised,
-        revision=embedder.facts.revision,
+        rows=rows,
+        dimensions=(work.dimensions if isinstance(work, Embed) else None) or model.dimensions,
+        normalised=model.normalised,
+        revision=model.facts.revision,
     )

@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from tasks.models.embedding import EmbeddingRecipe
 
 
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of the model in this folder, which neither cuts nor pads.
+
+    Raises:
+        ModelLoadFailed: there is no ``tokenizer.json``.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelLoadFailed(f"{folder}: has no tokenizer.json; save the tokenizer again with transformers' fast one")
+    tokenizer = Tokenizer.from_file(str(path))
+    # Files of sentence-transformers' have both in tokenizer.json: long texts would lose their end without a word, and short
+    # ones be padded.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 class TextTokens:
     """A model's tokenizer, its prompts and its context.
 
@@ -30,16 +47,7 @@ class TextTokens:
     """
 
     def __init__(self, folder: Path, recipe: EmbeddingRecipe, context_tokens: int) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelLoadFailed(
-                f"{folder}: has no tokenizer.json; save the tokenizer again with transformers' fast one"
-            )
-        self._tokenizer = Tokenizer.from_file(str(path))
-        # Files of sentence-transformers' have both in tokenizer.json: long texts would lose their end without a word, and short
-        # ones be padded.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(folder)
         self._recipe = recipe
         self._context_tokens = context_tokens
         self._end = self._missing_end(folder)

@@ -13,6 +13,7 @@ from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read
 from tasks.models.embedding import ENCODERS, MODULES, EmbeddingRecipe, read_recipe
 from tasks.models.generation import Generation, read_generation
 from tasks.models.reading import ModelFilesUnreadable
+from tasks.models.reranking import RerankingRecipe, read_reranking
 from tasks.models.templates import Template, Templates, read_templates
 from tasks.models.weights import stray_files
 
@@ -38,7 +39,7 @@ class ModelFolder:
         template: the one for conversations; ``None`` where there is no such.
         tool_template: the one for conversations with tools, where it is another.
         adapter: the LoRA adapter.
-        recipe: how it makes a vector of a text; ``None`` for a model that generates.
+        recipe: how it makes a vector of a text, or a score of a pair; ``None`` for a model that generates.
     """
 
     path: Path
@@ -50,7 +51,7 @@ class ModelFolder:
     template: Template | None
     tool_template: Template | None
     adapter: Adapter | None
-    recipe: EmbeddingRecipe | None
+    recipe: EmbeddingRecipe | RerankingRecipe | None
 
 
 def read_folder(config: EngineConfig) -> ModelFolder:
@@ -105,8 +106,8 @@ def context_tokens(path: Path, description: dict[str, Any], config: EngineConfig
     return config.context_tokens
 
 
-def _recipe(path: Path, description: dict[str, Any]) -> EmbeddingRecipe | None:
-    recipe = read_recipe(path)
+def _recipe(path: Path, description: dict[str, Any]) -> EmbeddingRecipe | RerankingRecipe | None:
+    recipe = read_reranking(path, description) or read_recipe(path)
     if recipe is None and description["model_type"] in ENCODERS:
         raise ModelFilesUnreadable(
             f"{path}: a model of type {description['model_type']!r} generates nothing, and no file says how the vectors of "

@@ -13,6 +13,7 @@ from tasks.models.routing import queue_for_model
 from tasks.worker.attempts.embedding import Embedding
 from tasks.worker.attempts.generation import Generation
 from tasks.worker.attempts.job import current_job
+from tasks.worker.attempts.reranking import Reranking
 from tasks.worker.attempts.run import Run
 from tasks.worker.current import current_worker
 from worker_config.settings import current_settings
@@ -32,6 +33,11 @@ def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answe
 def embed(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """The body of ``embed``; see :func:`run`."""
     return run(task, previous, values, Embedding())
+
+
+def rerank(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+    """The body of ``rerank``; see :func:`run`."""
+    return run(task, previous, values, Reranking())
 
 
 def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:

@@ -29,6 +29,8 @@ ITEM_BYTES = 4
 class EmbedFlight(Flight):
     """An attempt at vectors."""
 
+    #: What it makes, in errors.
+    made = "vectors"
     embedded: Embedded | None = None
 
     @property
@@ -45,7 +47,9 @@ class EmbedFlight(Flight):
 
     def late(self) -> Error:
         """The entry that ends the request because its time is over: a part of the vectors is of no use."""
-        return self.error(DeadlineExceeded.code, "the time for the request passed before all vectors were computed")
+        return self.error(
+            DeadlineExceeded.code, f"the time for the request passed before all {self.made} were computed"
+        )
 
     def found(self, outcome: Outcome) -> None:
         """The journal had this end before. Where that was a success, its worker died before it stored the vectors."""
@@ -58,7 +62,7 @@ class EmbedFlight(Flight):
         """End a computation that no journal counts the crashes of."""
         if isinstance(entry, Release) and entry.crashed:
             entry = self.error(
-                EngineFailed.code, "the engine died while the vectors were computed once more; send it again"
+                EngineFailed.code, f"the engine died while the {self.made} were computed once more; send it again"
             )
         super().settle(entry)
 
@@ -101,4 +105,9 @@ def _encoded(embedded: Embedded, encoding_format: str) -> list[Any]:
     pieces = [embedded.vectors[at : at + size] for at in range(0, len(embedded.vectors), size)]
     if encoding_format == "base64":
         return [base64.b64encode(piece).decode() for piece in pieces]
-    return [[float(f"{number:.{DIGITS}g}") for number in array("f", piece)] for piece in pieces]
+    return [numbers(piece) for piece in pieces]
+
+
+def numbers(floats: bytes) -> list[float]:
+    """32-bit floats as numbers whose text is as short as it can be."""
+    return [float(f"{number:.{DIGITS}g}") for number in array("f", floats)]

@@ -54,7 +54,7 @@ class Loop:
     def __init__(self, embedder: Rows | None = None) -> None:
         self.embedder = embedder or Rows()
         self.intake: Intake[Texts] = Intake()
-        self.intake.start(partial(prepare_texts, embedder=self.embedder))
+        self.intake.start(partial(prepare_texts, model=self.embedder))
         self.events: list[Event] = []
         self.resized: list[int] = []
         self.loop = EmbeddingLoop(self.embedder, self.intake, self._take)

@@ -1,0 +1,60 @@
+"""Tokens of a query and documents for a cross-encoder, by its ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.engine.embedding.embedder import Row
+from tasks.engine.embedding.tokens import open_tokenizer
+from tasks.errors import ContextExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tokenizers import Encoding
+
+
+class PairTokens:
+    """A model's tokenizer, whose post-processor puts a pair together, and its context.
+
+    Args:
+        folder: the model's.
+        context_tokens: the most tokens of a pair, what the tokenizer adds included.
+
+    Raises:
+        ModelLoadFailed: there is no ``tokenizer.json``.
+    """
+
+    def __init__(self, folder: Path, context_tokens: int) -> None:
+        self._tokenizer = open_tokenizer(folder)
+        self._context_tokens = context_tokens
+
+    def rows(self, query: str, documents: Sequence[str]) -> list[Row]:
+        """The query with each document. A document loses its end where the pair is longer than the context.
+
+        Raises:
+            ContextExceeded: the query leaves no room for a document.
+        """
+        pairs = self._tokenizer.encode_batch([(query, document) for document in documents])
+        return [self._row(place, pair) for place, pair in enumerate(pairs)]
+
+    def _row(self, place: int, pair: Encoding) -> Row:
+        ids, types = list(pair.ids), list(pair.type_ids)
+        excess = len(ids) - self._context_tokens
+        if excess <= 0:
+            return Row(ids, types=types)
+        document = [n for n, text in enumerate(pair.sequence_ids) if text == 1]
+        if excess >= len(document):
+            raise ContextExceeded(
+                f"query: has {pair.sequence_ids.count(0)} tokens, and the model takes {self._context_tokens}, a document's "
+                "among them: send a shorter query"
+            )
+        left_out = {*document[-excess:]}
+        kept = [n for n in range(len(ids)) if n not in left_out]
+        return Row(
+            [ids[n] for n in kept],
+            types=[types[n] for n in kept],
+            warning=f"documents[{place}]: {excess} of its {len(document)} tokens, at its end, were left out: the model takes "
+            f"{self._context_tokens} with the query; send shorter pieces",
+        )

@@ -1,0 +1,57 @@
+"""The work of ``rerank`` on a worker: an ``embed`` whose vectors are one number long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.answer import Ranking
+from tasks.client.reranking import RERANKING
+from tasks.messages.embedding import Rerank
+from tasks.worker.attempts.embedding import EmbedFlight, numbers
+
+if TYPE_CHECKING:
+    from tasks.client.reranking import Parameters
+    from tasks.messages.engine import Ready
+    from tasks.messages.journal import End
+    from worker_config.catalogue import ModelEntry
+
+
+class RerankFlight(EmbedFlight):
+    """An attempt at scores."""
+
+    made = "scores"
+
+
+class Reranking:
+    """See :class:`tasks.worker.attempts.work.Work`."""
+
+    form = RERANKING
+    flight = RerankFlight
+
+    def message(self, flight: RerankFlight, given: Parameters, _entry: ModelEntry, _ready: Ready | None) -> Rerank:
+        """The query and the documents."""
+        return Rerank(task_id=flight.task_id, query=given.query, documents=given.documents, isolate=flight.isolate)
+
+    def answer(self, flight: RerankFlight, given: Parameters, end: End, worker: str) -> Ranking:
+        """The best documents, in the shape of other rerankers, with what every answer here has."""
+        assert flight.embedded is not None
+        scores = numbers(flight.embedded.vectors)
+        best = sorted(range(len(scores)), key=lambda place: -scores[place])[: given.top_n]
+        answer = Ranking(
+            model=flight.model,
+            results=[_result(place, scores[place], given) for place in best],
+            usage=end.usage,
+            timing=end.timing,
+            worker=worker,
+            attempt=end.attempt,
+        )
+        if end.warnings:
+            answer["warnings"] = end.warnings
+        return answer
+
+
+def _result(place: int, score: float, given: Parameters) -> dict[str, Any]:
+    result: dict[str, Any] = {"index": place, "relevance_score": score}
+    if given.return_documents:
+        result["document"] = {"text": given.documents[place]}
+    return result
