@@ -271,6 +271,7 @@ def test_a_deadline_that_passes_is_an_error(embed: EmbedTask) -> None:
 def test_an_engine_that_is_killed_costs_an_attempt(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
     """The vectors are computed again from the first one on, by the engine that takes its place."""
     texts = [f"w{n}" for n in range(20)]
+    wait_until(lambda: running(node) is None)  # an earlier test's request, as the worker last said
     result = embed.delay(input=texts, model=SLOW)
     pid = wait_until(lambda: running(node))
     assert pid is not None
