@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error.name} is not installed: pip install 'celery-mlx[demo]'\n")
         return 1
     except KeyboardInterrupt:
+        # All of it has stopped: one more must not change the status while the interpreter ends.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.stderr.write("stopped\n")
         return INTERRUPTED
 

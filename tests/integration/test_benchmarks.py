@@ -106,4 +106,4 @@ def test_an_unknown_row_is_named_with_those_there_are(mark: str) -> None:
         timeout=60,
     )
     assert done.returncode == 2
-    assert "unknown row 'overheat'; the rows are throughput, overhead, gateway, tax" in done.stderr
+    assert "unknown row 'overheat'; the rows are throughput, overhead, gateway, http, tax" in done.stderr

@@ -41,7 +41,7 @@ def test_one_before_a_request_is_sent(generate: GenerateTask, redis_url: str) ->
         store = Store(client)
         store.add_key("secret", AccessKey(id="k", name="editor", requests_a_minute=9, tokens_a_minute=9_000, at_once=9))
         access = Access(store, Doors(is_local=False, needs_no_key=False))
-        desk = Desk(generate, embed, store)
+        desk = Desk(generate, {"embedding": embed}, store)
 
         async def ask() -> None:
             await desk.take(order, await access.key_of(request), chat.PREFIX, None)
