@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import llama
 from benchmarks.contenders.dense import ensure_dense_model
 from benchmarks.load import words
+from benchmarks.parts.engine import loaded_engine
 from tasks.demo.bundled import MODEL
 from tasks.messages.engine import (
     EngineConfig,
     Failed,
     Finished,
-    LoadFailed,
-    Ready,
     Sampling,
     StepOutput,
     Submit,
     Tokens,
 )
-from tasks.worker.engines.process import EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from tasks.worker.engines.process import EngineProcess
 
     #: Answers a prompt; tokens/s behind the first token, and seconds to the first one.
     Ask = Callable[[str], dict[str, float]]
@@ -70,13 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextmanager
 def _ours() -> Iterator[Ask]:
     model = ensure_dense_model(partial(print, flush=True))
-    engine = EngineProcess.start(EngineConfig(model=MODEL, source=str(model), drafts=False))
-    try:
-        while not isinstance(loaded := engine.receive(), Ready):
-            assert not isinstance(loaded, LoadFailed), loaded.message
+    with loaded_engine(EngineConfig(model=MODEL, source=str(model), drafts=False)) as engine:
         yield partial(_stream, engine)
-    finally:
-        engine.close()
 
 
 def _stream(engine: EngineProcess, prompt: str) -> dict[str, float]:

@@ -8,19 +8,16 @@ from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
-from benchmarks.processes import BenchmarkError
+from benchmarks.parts.engine import loaded_engine
 from tasks.messages.engine import (
     Abort,
     EngineConfig,
     Finished,
-    LoadFailed,
-    Ready,
     Sampling,
     StepOutput,
     Submit,
     Tokens,
 )
-from tasks.worker.engines.process import EngineProcess
 from worker_config.cache import bundled_folder
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ class BareEngine:
     """
 
     def __init__(self, model: str, max_batch: int, prompt_cache_bytes: int) -> None:
-        self._engine = EngineProcess.start(
+        self._engine = loaded_engine(
             EngineConfig(
                 model=model,
                 source=str(bundled_folder(model)),
@@ -51,9 +48,6 @@ class BareEngine:
         self._count = 0
 
     def __enter__(self) -> Self:
-        while not isinstance(message := self._engine.receive(), Ready):
-            if isinstance(message, LoadFailed):
-                raise BenchmarkError(message.message)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,15 +12,16 @@ from benchmarks.bench import Row
 from benchmarks.contenders.ours import asker, read, send
 from benchmarks.figures import at_least, at_most
 from benchmarks.load import Reading, Request, closed_loop, endless, greedy, words
+from benchmarks.parts.engine import loaded_engine
 from benchmarks.processes import BenchmarkError, worker
 from tasks.demo.bundled import MODEL
-from tasks.messages.engine import EngineConfig, Finished, LoadFailed, Ready, Sampling, StepOutput, Submit, Tokens
-from tasks.worker.engines.process import EngineProcess
+from tasks.messages.engine import EngineConfig, Finished, Sampling, StepOutput, Submit, Tokens
 from worker_config.cache import bundled_folder
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
+    from tasks.worker.engines.process import EngineProcess
 
 PROMPT_CACHE_BYTES = 1 << 28
 PATIENCE_S = 120.0
@@ -107,10 +108,7 @@ def _measure_finish(bench: Bench, found: Findings) -> None:
     config = EngineConfig(
         model=MODEL, source=str(bundled_folder(MODEL)), max_batch=rows, prompt_cache_bytes=PROMPT_CACHE_BYTES
     )
-    with EngineProcess.start(config) as engine:
-        while not isinstance(loaded := engine.receive(), Ready):
-            if isinstance(loaded, LoadFailed):
-                raise BenchmarkError(loaded.message)
+    with loaded_engine(config) as engine:
         samples = bench.in_turns("batching, a row ends", {"engine": lambda number: _finish_one(engine, rows, number)})
     about = f"one of {rows} rows ends: the engine's step after it / before it"
     found.figure(about, samples.ratio("engine", "engine", "after_ms", "before_ms"), target=at_most(1.5, 1.0))

@@ -12,12 +12,12 @@ import psutil
 from benchmarks.bench import Row
 from benchmarks.figures import at_least
 from benchmarks.load import words
+from benchmarks.parts.engine import loaded_engine
 from benchmarks.processes import BenchmarkError
 from tasks.demo.bundled import MODEL
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_json
-from tasks.messages.engine import EngineConfig, Failed, Finished, LoadFailed, Ready, Sampling, StepOutput, Submit
-from tasks.worker.engines.process import EngineProcess
+from tasks.messages.engine import EngineConfig, Failed, Finished, Sampling, StepOutput, Submit
 from worker_config.cache import bundled_folder
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
+    from tasks.worker.engines.process import EngineProcess
 
 ROWS = 16
 #: Compact JSON of which a good quarter of the tokens is forced: the names of its fields, but for their first tokens.
@@ -87,11 +88,7 @@ def measure(bench: Bench, found: Findings) -> None:
 
 def _engine(*, drafts: bool) -> EngineProcess:
     config = EngineConfig(model=MODEL, source=str(bundled_folder(MODEL)), max_batch=ROWS, drafts=drafts)
-    engine = EngineProcess.start(config)
-    while not isinstance(loaded := engine.receive(), Ready):
-        if isinstance(loaded, LoadFailed):
-            raise BenchmarkError(loaded.message)
-    return engine
+    return loaded_engine(config)
 
 
 def _extraction(name: str) -> Submit:

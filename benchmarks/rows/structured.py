@@ -14,6 +14,7 @@ from benchmarks.contenders.dense import ensure_dense_model
 from benchmarks.contenders.peer import peer
 from benchmarks.figures import at_least, at_most
 from benchmarks.load import closed_loop, endless, greedy
+from benchmarks.parts.engine import loaded_engine
 from benchmarks.processes import BenchmarkError
 from tasks.demo.bundled import MODEL
 from tasks.messages.constraint import Constraint
@@ -22,20 +23,18 @@ from tasks.messages.engine import (
     EngineConfig,
     Failed,
     Finished,
-    LoadFailed,
-    Ready,
     Sampling,
     StepOutput,
     Submit,
     Tokens,
 )
-from tasks.worker.engines.process import EngineProcess
 from worker_config.cache import bundled_folder
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.figures import Findings, Metrics
     from benchmarks.load import Load
+    from tasks.worker.engines.process import EngineProcess
 
 #: An end token of the model, which would end free rows early; 2 is <|im_end|>, 0 <|endoftext|>.
 ENDS = {0: -100.0, 2: -100.0}
@@ -46,10 +45,7 @@ def measure(bench: Bench, found: Findings) -> None:
     """On the bundled model's engine alone, beside the peer's rows, which are free: it knows no constraints."""
     rows, tokens = bench.size(16, 4), bench.size(96, 24)
     config = EngineConfig(model=MODEL, source=str(bundled_folder(MODEL)), max_batch=rows)
-    with peer(bench, ensure_dense_model(bench.say)) as ask_peer, EngineProcess.start(config) as engine:
-        while not isinstance(loaded := engine.receive(), Ready):
-            if isinstance(loaded, LoadFailed):
-                raise BenchmarkError(loaded.message)
+    with peer(bench, ensure_dense_model(bench.say)) as ask_peer, loaded_engine(config) as engine:
         _run(engine, "warm", rows, rows, 4)
         parts = {"free": 0, "half constrained": rows // 2, "constrained": rows}
 

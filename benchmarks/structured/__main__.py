@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 
+from benchmarks.parts.engine import loaded_engine
 from benchmarks.structured.cost import measure
 from benchmarks.structured.folder import of_json_schema, read
 from benchmarks.structured.generated import generate
@@ -30,15 +31,12 @@ from tasks.messages.engine import (
     EngineConfig,
     Failed,
     Finished,
-    LoadFailed,
-    Ready,
     Sampling,
     Started,
     StepOutput,
     Submit,
     Tokens,
 )
-from tasks.worker.engines.process import EngineProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,10 +151,7 @@ class Tally:
 
 def answer_all(folder: Path, asked: list[Asked], max_tokens: int, sampling: Sampling) -> None:
     """Have the model answer all of them, 16 at once."""
-    with EngineProcess.start(EngineConfig(model=folder.name, source=str(folder), max_batch=AT_ONCE)) as engine:
-        while not isinstance(loaded := engine.receive(), Ready):
-            if isinstance(loaded, LoadFailed):
-                raise SystemExit(loaded.message)
+    with loaded_engine(EngineConfig(model=folder.name, source=str(folder), max_batch=AT_ONCE)) as engine:
         sent = ended = 0
         while ended < len(asked):
             while sent < len(asked) and sent - ended < AT_ONCE:
