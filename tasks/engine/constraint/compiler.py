@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,9 @@ class Compiler:
         Raises:
             InvalidRequest: it cannot be enforced, or no answer satisfies it.
         """
-        return self._compiled(constraint, lead)
+        grammar = self._compiled(constraint, lead)
+        grammar.renew()
+        return grammar
 
     def _compile(self, constraint: Constraint | None, lead: Lead) -> Grammar:
         strict = constraint is None or constraint.strict
@@ -87,13 +89,16 @@ class Compiler:
         if strict and found:
             raise InvalidRequest(f"response_format: {found[0]}")
         text = source(constraint, lead=lead, trims=self.tokens.trims)
-        root = LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)
+        grammar = Grammar(partial(self._matcher, text), tuple(found), constraint)
         # The first mask is the slowest. What it brings into the lexer's memory is there for the step, and what it costs is known.
-        tried = root.deep_copy()
+        tried = grammar.root.deep_copy()
         tried.compute_bitmask()
         if tried.is_error():
             raise InvalidRequest(_refusal(constraint, tried))
-        return Grammar(root, tuple(found), constraint)
+        return grammar
+
+    def _matcher(self, text: str) -> LLMatcher:
+        return LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)
 
 
 def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:

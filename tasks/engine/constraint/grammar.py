@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import llguidance
 from llguidance import LLMatcher, LLParserLimits
+from llguidance.numpy import fill_next_token_bitmask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from tasks.messages.constraint import Constraint
 
@@ -30,6 +34,8 @@ LIMITS = LLParserLimits(
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 #: Its own name for a grammar of which no text can be shown to be complete.
 _ENDLESS = "NoExtensionBias"
+#: How it says that one mask needs more than ``step_lexer_fuel``.
+_TOO_COSTLY = "too many expressions constructed"
 MOST_CHARACTERS = 300
 
 
@@ -52,46 +58,78 @@ def said(state: LLMatcher, *, places: bool = True) -> str:
 
 
 class Grammar:
-    """A grammar that compiled; immutable, and shared by all requests that have it.
+    """A grammar that compiled, shared by all requests that have it.
 
-    ``engine`` is the program and version that reads it.
+    llguidance gives all copies of a matcher one lexer, which remembers the states that it has been in. A mask that costs too
+    much, or one state too many, ends that lexer, for every copy. Then the same text is compiled once more.
+
+    ``engine`` is the program and version that reads it. Any thread may call it.
 
     Args:
-        root: a matcher that has taken no token.
+        make: compiles it. It was tried before, so there is no error.
         warnings: what of the constraint is not enforced.
         constraint: what it was made of; ``None`` for any text.
     """
 
     engine = ENGINE
 
-    def __init__(self, root: LLMatcher, warnings: tuple[str, ...] = (), constraint: Constraint | None = None) -> None:
-        self._root = root
+    def __init__(
+        self, make: Callable[[], LLMatcher], warnings: tuple[str, ...] = (), constraint: Constraint | None = None
+    ) -> None:
+        self._make = make
+        #: A matcher that has taken no token, and whether its lexer has come to its end.
+        self.root, self.spent = make(), False
         self.warnings = warnings
         self.constraint = constraint
 
+    def renew(self) -> None:
+        """Compile it again, if its lexer has come to its end."""
+        if self.spent:
+            self.root, self.spent = self._make(), False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its lexer still works."""
+        tried = self.root.deep_copy()
+        tried.compute_bitmask()
+        return not tried.is_error()
+
     def matcher(self, ids: Sequence[int] = ()) -> Matcher:
         """The state after these tokens of the answer, which earlier attempts may have generated."""
-        matcher = Matcher(self._root.deep_copy())
+        matcher = Matcher(self, self.root, self.root.deep_copy(), [])
         for token_id in ids:
             matcher.take(token_id)
         return matcher
 
 
 class Matcher:
-    """One answer's state."""
+    """One answer's state: llguidance's, and what it follows from."""
 
-    __slots__ = ("state",)
+    __slots__ = ("_grammar", "_root", "_taken", "state")
 
-    def __init__(self, state: LLMatcher) -> None:
+    def __init__(self, grammar: Grammar, root: LLMatcher, state: LLMatcher, taken: list[int]) -> None:
+        self._grammar = grammar
+        self._root = root
+        self._taken = taken
         self.state = state
 
     def take(self, token_id: int) -> None:
         """Go on by a token that was drawn. What the grammar does not allow is an error from then on."""
+        self._taken.append(token_id)
         self.state.consume_token(token_id)
+        if self.state.is_error():
+            self._restore()
+
+    def fill(self, masks: npt.NDArray[np.int32], row: int) -> None:
+        """Write what may follow into a row of ``masks``: one bit for each token."""
+        fill_next_token_bitmask(self.state, masks, row)
+        if self.state.is_error() and self._restore():
+            fill_next_token_bitmask(self.state, masks, row)
+            self._grammar.spent = self.state.is_error()
 
     def after(self, token_id: int) -> Matcher:
         """Another one, gone on by this token."""
-        matcher = Matcher(self.state.deep_copy())
+        matcher = Matcher(self._grammar, self._root, self.state.deep_copy(), list(self._taken))
         matcher.take(token_id)
         return matcher
 
@@ -115,3 +153,20 @@ class Matcher:
     def complete(self) -> bool:
         """Whether nothing but an end token can follow."""
         return bool(self.state.is_stopped()) and not self.state.is_error()
+
+    def _restore(self) -> bool:
+        """Go on in another lexer, if it is the shared one that failed; whether that was possible.
+
+        Nobody goes on whose own mask costs too much: it would in any lexer.
+        """
+        grammar = self._grammar
+        if self._root is grammar.root:
+            if not grammar.spent:
+                if grammar.is_sound:
+                    return False
+                grammar.spent = True
+                if _TOO_COSTLY in str(self.state.get_error()):
+                    return False
+            grammar.renew()
+        self._root, self.state = grammar.root, grammar.root.deep_copy()
+        return bool(self.state.consume_tokens(self._taken))

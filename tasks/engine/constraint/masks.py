@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
-from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from llguidance.numpy import allocate_token_bitmask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ def fill(matchers: Sequence[Matcher], vocabulary_tokens: int) -> npt.NDArray[np.
     """One bit for each token, ``[rows, words]``; all are set for a matcher that has failed, whose draw means nothing."""
     masks = allocate_token_bitmask(len(matchers), vocabulary_tokens)
     for row, matcher in enumerate(matchers):
-        fill_next_token_bitmask(matcher.state, masks, row)
+        matcher.fill(masks, row)
         if matcher.error:
             masks[row] = -1
     return masks

@@ -15,6 +15,7 @@ from llguidance import LLParserLimits
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from benchmarks.structured.generated import generate
+from tasks.engine.constraint import masks
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.model.batch import Batch
@@ -268,6 +269,46 @@ def test_a_grammar_that_is_too_large_for_a_step_fails_alone(loop: Loop) -> None:
     assert loop.answers["beside"].ids == loop.answers["alone"].ids
 
 
+def test_a_mask_that_costs_too_much_fails_one_answer_alone(compiler: Compiler) -> None:
+    """Answers of the same grammar go on, those that run and those that come, though llguidance gives them all one lexer."""
+    expression = "a[a-z]{1,100}|b(x|[a-z]{1,300}([0-9]{1,300}-|[a-f]+)){1,300}"
+    bounded = Compiler(lambda: compiler.tokens, limits=LLParserLimits(step_lexer_fuel=60))
+    constraint = Constraint(kind="regex", value=expression)
+    grammar = bounded.compile(constraint)
+    before, costly, after = (grammar.matcher([id_of(text)]) for text in "aba")
+    masks.fill([before, costly, after], 266)
+    before.take(id_of("c"))
+    masks.fill([before, costly], 266)
+    assert "too many expressions" in costly.error
+    assert not before.error
+    assert not after.error
+    assert bounded.compile(constraint) is grammar
+    assert (
+        masks.fill([grammar.matcher()], 266).tolist()
+        == masks.fill([compiler.compile(constraint).matcher()], 266).tolist()
+    )
+
+
+def test_what_a_lexer_remembers_of_others_fails_nobody(compiler: Compiler) -> None:
+    """A grammar whose answers were in more states than a lexer may have goes on in another lexer, from where each answer is."""
+    bounded = Compiler(lambda: compiler.tokens, limits=LLParserLimits(max_lexer_states=300))
+    grammar = bounded.compile(Constraint(kind="regex", value="a[a-z]{150}|1[0-9]{150}|2[A-Z]{150}"))
+    first = grammar.root
+    matchers = [grammar.matcher() for _ in range(3)]
+    for texts in zip("a" * 151, "1" * 151, "2" + "B" * 150, strict=True):
+        masks.fill(matchers, 266)
+        for matcher, text in zip(matchers, texts, strict=True):
+            matcher.take(id_of(text))
+    assert [matcher.error for matcher in matchers] == ["", "", ""]
+    assert all(matcher.complete for matcher in matchers)
+    assert grammar.root is not first
+
+
+def id_of(character: str) -> int:
+    """The id of a character's token: the first ones are the byte-level alphabet."""
+    return ord(character) - ord("!")
+
+
 def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
     """Where the grammar leaves two tokens, these two share all probability, and no other is listed."""
     sampling = Sampling(temperature=0.0, logprobs=True, top_logprobs=5)
@@ -279,7 +320,7 @@ def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
 
 def test_bias_and_penalties_choose_among_what_is_allowed(loop: Loop) -> None:
     """A bias decides between allowed tokens and brings in no other; a penalty moves the answer off what it has said."""
-    a, b, x = (ord(character) - ord("!") for character in "abx")  # the first tokens of the byte-level alphabet
+    a, b, x = map(id_of, "abx")
     letters = Constraint(kind="regex", value="[ab]{6}")
     for favoured, text in ((a, "a" * 6), (b, "b" * 6)):
         sampling = Sampling(temperature=0.0, logit_bias={favoured: 50.0, x: 100.0})
