@@ -7,125 +7,22 @@ mlx-lm's plain ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.models.cache import KVCache
 
+from tasks.engine.model.slot_layer import GROW_TOKENS, Call, SlotLayer, grown
 from tasks.engine.sampling.chain import places
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-#: Slots grow by so many tokens and so many rows at a time: growing copies everything.
-GROW_TOKENS = 256
-GROW_ROWS = 4
-
 
 def fit(cache: list[Any]) -> bool:
     """Whether rows with such caches can be kept in slots."""
     return all(type(layer) is KVCache for layer in cache)
-
-
-@dataclass(slots=True, frozen=True)
-class _Call:
-    """One call of the model for so many inputs: input i has ``count`` tokens from position ``offsets[i]`` on.
-
-    Its token ``sources[n]`` goes into ``slots[n]`` at ``targets[n]``; without sources input i goes into slot i.
-    ``masked`` says that some inputs see less than others.
-    """
-
-    inputs: int
-    offsets: mx.array
-    count: int
-    longest: int
-    masked: bool
-    sources: mx.array | None = None
-    slots: mx.array | None = None
-    targets: mx.array | None = None
-
-    def places(self) -> mx.array:
-        """Where each token goes, ``[inputs, count]``."""
-        return self.offsets[:, None] + mx.arange(self.count)[None]
-
-
-class SlotLayer:
-    """One layer's slots, as a model sees them: a cache of mlx-lm's."""
-
-    def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
-        self.keys, self.values = keys, values
-        self.call: _Call | None = None
-
-    def arrays(self) -> list[mx.array]:
-        """Keys and values, ``[slots, heads, tokens, width]``; nothing before the first call."""
-        return [] if self.keys is None or self.values is None else [self.keys, self.values]
-
-    def put(self, first: int, arrays: list[mx.array]) -> None:
-        """Write rows of keys and values into the slots from ``first`` on, from position 0 on."""
-        if arrays:
-            self.keys, self.values = (
-                _put(array, first, new) for array, new in zip((self.keys, self.values), arrays, strict=True)
-            )
-
-    @property
-    def offset(self) -> mx.array:
-        """The position of each input's first token, ``[inputs]``."""
-        assert self.call is not None
-        return self.call.offsets
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Take in the call's keys and values, ``[inputs, heads, count, width]``, and return all that its inputs see."""
-        call = self.call
-        assert call is not None
-        self.keys = self._taken(_grown(self.keys, call.inputs, call.longest, keys), keys, call)
-        self.values = self._taken(_grown(self.values, call.inputs, call.longest, values), values, call)
-        return self.keys[: call.inputs, :, : call.longest], self.values[: call.inputs, :, : call.longest]
-
-    def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> mx.array | None:
-        """What each token sees, ``[inputs, 1, count, longest]``; ``None`` where that is all."""
-        call = self.call
-        assert call is not None
-        if count == 1 and not call.masked and window_size is None and not return_array:
-            return None
-        seen, places = mx.arange(call.longest)[None, None], call.places()[:, :, None]
-        mask = seen <= places
-        if window_size is not None:
-            mask = mask & (places < seen + window_size)
-        return mask[:, None]
-
-    @staticmethod
-    def _taken(array: mx.array, new: mx.array, call: _Call) -> mx.array:
-        if call.sources is not None:
-            array[call.slots, :, call.targets] = new[call.sources, :, 0]
-        elif call.count == 1:
-            array[mx.arange(call.inputs), :, call.offsets] = new[:, :, 0]
-        else:
-            array[mx.arange(call.inputs)[:, None], :, call.places()] = new.transpose(0, 2, 1, 3)
-        return array
-
-
-def _grown(array: mx.array | None, rows: int, tokens: int, like: mx.array) -> mx.array:
-    """An array with room for so many rows and tokens, and what was there."""
-    old_rows, old_tokens = (0, 0) if array is None else (array.shape[0], array.shape[2])
-    if array is not None and old_rows >= rows and old_tokens >= tokens:
-        return array
-    if rows > max(old_rows, 1):
-        rows = -(-rows // GROW_ROWS) * GROW_ROWS
-    if tokens > old_tokens:
-        tokens = -(-tokens // GROW_TOKENS) * GROW_TOKENS
-    shape = (max(rows, old_rows), like.shape[1], max(tokens, old_tokens), like.shape[3])
-    grown = mx.zeros(shape, like.dtype)
-    if array is not None:
-        grown[:old_rows, :, :old_tokens] = array
-    return grown
-
-
-def _put(array: mx.array | None, first: int, new: mx.array) -> mx.array:
-    rows, tokens = first + new.shape[0], new.shape[2]
-    array = _grown(array, rows, tokens, new)
-    array[first:rows, :, :tokens] = new
-    return array
 
 
 class SlotCaches:
@@ -187,15 +84,17 @@ class SlotCaches:
     def prefill(self, model: Module, tokens: list[list[int]]) -> None:
         """See :meth:`tasks.engine.model.caches.Caches.prefill`. What pads a row is written behind it, and overwritten."""
         count = max(map(len, tokens))
-        self._compute(model, mx.array([row + [0] * (count - len(row)) for row in tokens]))
+        self._compute(model, mx.array([row + [0] * (count - len(row)) for row in tokens]), mx)
         self._lengths = [length + len(row) for length, row in zip(self._lengths, tokens, strict=True)]
         mx.eval(self._arrays())
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
         """See :meth:`tasks.engine.model.caches.Caches.step`."""
-        logits = self._compute(model, inputs[:, None])[:, -1, :]
+        numbers = _numbers(model, len(self._lengths))
+        given = inputs if numbers is mx else np.asarray(inputs)
+        logits = self._compute(model, given[:, None], numbers)[:, -1, :]
         self._lengths = [length + 1 for length in self._lengths]
-        return logits
+        return _of_mlx(logits)
 
     def step_drafted(self, model: Module, tokens: list[list[int]]) -> mx.array:
         """The logits after each of these tokens, ``[tokens in all, vocabulary]``, in the order of :func:`places`.
@@ -203,30 +102,32 @@ class SlotCaches:
         Only the first token of each row counts, until :meth:`accept` says more.
         """
         rows, count = len(tokens), max(map(len, tokens))
+        numbers = _numbers(model, sum(map(len, tokens)))
         if all(len(row) == count for row in tokens):
-            logits = self._compute(model, mx.array(tokens)).swapaxes(0, 1).reshape(rows * count, -1)
+            logits = self._compute(model, numbers.array(tokens), numbers).swapaxes(0, 1).reshape(rows * count, -1)
         else:
-            logits = self._compute_apart(model, tokens)
+            logits = self._compute_apart(model, tokens, numbers)
         self._lengths = [length + 1 for length in self._lengths]
-        return logits
+        return _of_mlx(logits)
 
     def accept(self, index: int, tokens: int) -> None:
         """So many more tokens of the last step count for a row."""
         self._lengths[index] += tokens
 
-    def _compute(self, model: Module, tokens: mx.array) -> mx.array:
+    def _compute(self, model: Module, tokens: Any, numbers: Any) -> Any:
         rows, count = tokens.shape
         longest = max(self._lengths)
-        call = _Call(
+        call = Call(
+            numbers=numbers,
             inputs=rows,
-            offsets=mx.array(self._lengths, mx.int32),
+            offsets=numbers.array(self._lengths, numbers.int32),
             count=count,
             longest=longest + count,
             masked=min(self._lengths) < longest,
         )
         return self._call(model, tokens, call)
 
-    def _compute_apart(self, model: Module, tokens: list[list[int]]) -> mx.array:
+    def _compute_apart(self, model: Module, tokens: list[list[int]], numbers: Any) -> Any:
         """As if each token were a row of its own: so a row's second token costs no padding of the others.
 
         Such an input looks at a copy of its row's slot, behind the last slot, which gets the row's tokens before it, too.
@@ -240,10 +141,11 @@ class SlotCaches:
             for source, (of, number) in enumerate(order)
             if of == row and (number <= depth or not depth)
         ]
-        sources, slots, targets = (mx.array(list(column)) for column in zip(*writes, strict=True))
-        call = _Call(
+        sources, slots, targets = (numbers.array(list(column)) for column in zip(*writes, strict=True))
+        call = Call(
+            numbers=numbers,
             inputs=len(order),
-            offsets=mx.array(offsets, mx.int32),
+            offsets=numbers.array(offsets, numbers.int32),
             count=1,
             longest=max(offsets) + 1,
             masked=True,
@@ -251,7 +153,7 @@ class SlotCaches:
             slots=slots,
             targets=targets,
         )
-        return self._call(model, mx.array([[tokens[row][depth]] for row, depth in order]), call)[:, -1, :]
+        return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]), call)[:, -1, :]
 
     def _copy_behind(self, rows: list[int]) -> None:
         """Copy these rows' slots behind the last one. What is copied is evaluated first: MLX writes in place into what nobody
@@ -263,14 +165,23 @@ class SlotCaches:
         for layer, arrays in zip(self._layers, copies, strict=True):
             layer.put(first, arrays)
 
-    def _call(self, model: Module, tokens: mx.array, call: _Call) -> mx.array:
+    def _call(self, model: Module, tokens: Any, call: Call) -> Any:
         for layer in self._layers:
             layer.call = call
-        logits: mx.array = model(tokens, cache=self._layers)
-        return logits
+        with np.errstate(over="ignore"):  # an exponential of a large number is divided by
+            return model(tokens, cache=self._layers)
 
     def _arrays(self) -> list[mx.array]:
         return [array for layer in self._layers for array in layer.arrays()]
+
+
+def _numbers(model: Module, tokens: int) -> Any:
+    """What computes so many tokens quicker, numpy or MLX."""
+    return np if tokens <= getattr(model, "host_tokens", 0) else mx
+
+
+def _of_mlx(logits: Any) -> mx.array:
+    return logits if isinstance(logits, mx.array) else mx.array(logits)
 
 
 def _merged(caches: list[Any], lengths: list[int]) -> SlotLayer:
@@ -278,8 +189,8 @@ def _merged(caches: list[Any], lengths: list[int]) -> SlotLayer:
     filled = next((cache for cache in caches if cache.keys is not None), None)
     if filled is None:
         return layer
-    layer.keys = _grown(None, len(caches), max(lengths), filled.keys)
-    layer.values = _grown(None, len(caches), max(lengths), filled.values)
+    layer.keys = grown(None, len(caches), max(lengths), filled.keys)
+    layer.values = grown(None, len(caches), max(lengths), filled.values)
     for row, (cache, length) in enumerate(zip(caches, lengths, strict=True)):
         if length:
             layer.put(row, [cache.keys[:, :, :length], cache.values[:, :, :length]])

@@ -18,13 +18,22 @@ pytestmark = pytest.mark.xdist_group("mlx")
 LENGTHS = (5, 1, 12, 3)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model with random weights."""
+@pytest.fixture(scope="module", params=[0, 99], ids=["MLX", "numpy"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model with random weights, whose steps in slots are computed by MLX or by numpy."""
     from mlx_lm.utils import load
 
+    from tasks.engine.model.layout.dense import apply
+    from tasks.engine.model.layout.host import prepare
+    from tasks.engine.model.layout.panels import Lanes
+    from tasks.engine.model.reference import Reference
+
     folder: Path = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-    return load(str(folder))[0]
+    model = load(str(folder))[0]
+    apply(model, {}, Lanes(1), Reference(model))
+    prepare(model)
+    model.host_tokens = request.param
+    return model
 
 
 def _tokens(row: int, count: int) -> list[int]:

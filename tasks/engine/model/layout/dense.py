@@ -12,6 +12,7 @@ from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.model.layout.gated import GatedLayer, is_gated
+from tasks.engine.model.layout.host_trial import compute_on_host
 from tasks.engine.model.layout.panels import Lanes, Layout, put_into_panels
 from tasks.engine.model.layout.record import ROWS, Measured
 from tasks.engine.model.layout.trial import choose
@@ -56,14 +57,18 @@ def lay_out(
     }
     about = ("layouts", layouts)
     known = verdicts.find(about) if verdicts is not None else None
-    if known is not None:
-        if known.get("bears") is True:
-            _give(model, layouts, lanes)
+    if known is None:
+        bears = apply(model, layouts, lanes, reference)
+        if verdicts is not None:
+            verdicts.keep(about, {"bears": bears})
+        if not bears:
+            return False
+    elif known.get("bears") is True:
+        _give(model, layouts, lanes)
+    else:
         return True
-    bears = apply(model, layouts, lanes, reference)
-    if verdicts is not None:
-        verdicts.keep(about, {"bears": bears})
-    return bears
+    compute_on_host(model, reference, verdicts, layouts)
+    return True
 
 
 def apply(model: Module, layouts: Mapping[str, Layout], lanes: Lanes, reference: Reference) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
 from tasks.engine.model.layout.panels import PanelLinear, joined
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from mlx.nn.layers.base import Module
 
 #: What the code of such a layer in mlx-lm names, and nothing else.
@@ -34,12 +36,22 @@ def swiglu(gate: mx.array, up: mx.array, stream: mx.Stream | None = None) -> mx.
     return mx.multiply(silu, up, stream=stream)
 
 
+def _host_swiglu(gate: npt.NDArray[np.float32], up: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    power = np.exp(-gate)
+    power += 1.0
+    gate /= power
+    gate *= up
+    return gate
+
+
 class GatedLayer(nn.Module):
     """Takes the place of a module for which :func:`is_gated` holds, by its class alone."""
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: Any) -> Any:
         """As the layer whose place it takes."""
         gate, up = self.gate_proj, self.up_proj
+        if isinstance(x, np.ndarray):
+            return self.down_proj(_host_swiglu(gate(x), up(x)))
         if not isinstance(gate, PanelLinear) or not isinstance(up, PanelLinear) or "bias" in gate or "bias" in up:
             gated = swiglu(gate(x), up(x))
         else:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
 from tasks.engine.model.layout.record import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
 #: The last number of rows that each of ``ROWS`` stands for; there is none after the last.
 _LAST_ROWS = (1, 8, 64)
@@ -72,6 +75,7 @@ class Panels:
 
     def __init__(self, array: mx.array, layout: Layout, lanes: Lanes) -> None:
         self.array = array
+        self.on_host = np.array(array, copy=False)  # the same memory, as numpy's
         self._lanes = lanes
         most = len(array) if array.nbytes >= SHARED_BYTES else 1
         self._counts = [min(count, most) for count in layout.lanes]
@@ -91,9 +95,11 @@ class Panels:
         """The weight as it came, ``[out, in]``. A copy: for code that reads a layer's weight itself."""
         return self.array.transpose(0, 2, 1).reshape(-1, self.array.shape[1])
 
-    def rows(self, ids: mx.array) -> mx.array:
-        """The weight's rows of these numbers."""
+    def rows(self, ids: Any) -> Any:
+        """The weight's rows of these numbers, of numpy or of MLX."""
         width = self.array.shape[2]
+        if isinstance(ids, np.ndarray):
+            return self.on_host[ids // width, :, ids % width]
         return self.array[ids // width, :, ids % width]
 
     def streams(self, rows: int) -> list[mx.Stream]:
@@ -108,9 +114,22 @@ class Panels:
         parts = self._parts[len(streams)]
         return [_multiply(x, part, most, stream) for part, stream in zip(parts, streams, strict=True)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """``x``, ``[..., in]``, times the weight, ``[..., out]``."""
+    def __call__(self, x: Any) -> Any:
+        """``x``, ``[..., in]``, times the weight, ``[..., out]``; of numpy or of MLX."""
+        if isinstance(x, np.ndarray):
+            return self._host_product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         return joined(self.parts(x.reshape(-1, x.shape[-1])), x.shape[:-1])
+
+    def _host_product(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        rows = len(x)
+        if rows == 1:  # numpy has another call for that, which takes half as long again
+            x = np.concatenate([x, x])
+        _, inputs, width = self.array.shape
+        most = max(1, MOST_MULTIPLICATIONS // (len(x) * width))
+        products: npt.NDArray[np.float32] = np.matmul(x[:, :most], self.on_host[:, :most])
+        for start in range(most, inputs, most):
+            products += np.matmul(x[:, start : start + most], self.on_host[:, start : start + most])
+        return products[:, 0] if rows == 1 else products.swapaxes(0, 1)
 
 
 def joined(parts: Sequence[mx.array], shape: Sequence[int]) -> mx.array:
@@ -158,10 +177,12 @@ class PanelLinear(nn.Linear):
         """See :meth:`Panels.streams`."""
         return self._panels.streams(rows)
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: Any) -> Any:
         """As :class:`mlx.nn.Linear`."""
         product = self._panels(x)
-        return product + self.bias if "bias" in self else product
+        if "bias" not in self:
+            return product
+        return product + (np.asarray(self.bias) if isinstance(x, np.ndarray) else self.bias)
 
 
 class PanelEmbedding(nn.Embedding):
@@ -174,11 +195,11 @@ class PanelEmbedding(nn.Embedding):
         """See :meth:`Panels.weight`."""
         return self._panels.weight()
 
-    def __call__(self, ids: mx.array) -> mx.array:
+    def __call__(self, ids: Any) -> Any:
         """As :class:`mlx.nn.Embedding`."""
         return self._panels.rows(ids)
 
-    def as_linear(self, x: mx.array) -> mx.array:
+    def as_linear(self, x: Any) -> Any:
         """As :class:`mlx.nn.Embedding`."""
         return self._panels(x)
 

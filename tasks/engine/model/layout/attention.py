@@ -1,0 +1,47 @@
+"""Attention on numpy, for a few tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mlx_lm.models.base import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_LOWEST = np.finfo(np.float32).min
+
+
+def attend(queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None) -> Any:
+    """mlx-lm's function of this name, and the same for numpy's arrays.
+
+    Raises:
+        TypeError: numpy's arrays came with sinks, of which nothing is known here.
+    """
+    if not isinstance(queries, np.ndarray):
+        return scaled_dot_product_attention(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
+    if sinks is not None:
+        raise TypeError("attention with sinks on numpy's arrays")
+    return _attend(queries, keys, values, scale, mask)
+
+
+def _attend(
+    queries: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32],
+    scale: float,
+    mask: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[np.float32]:
+    rows, heads, count, width = queries.shape
+    groups = keys.shape[1]
+    grouped = (queries * np.float32(scale)).reshape(rows, groups, -1, width)  # those that share their keys
+    scores = np.matmul(grouped, keys.swapaxes(-1, -2))
+    if mask is not None:
+        several = scores.reshape(rows, groups, heads // groups, count, -1)
+        np.copyto(several, _LOWEST, where=~mask[:, :, None])
+    scores -= scores.max(-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(-1, keepdims=True)
+    attended: npt.NDArray[np.float32] = np.matmul(scores, values).reshape(rows, heads, count, -1)
+    return attended

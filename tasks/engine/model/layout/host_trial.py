@@ -1,0 +1,111 @@
+"""Whether a model bears numpy's arrays, and up to how many tokens of a step they are quicker here."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from tasks.engine.model.layout.host import prepare
+from tasks.engine.model.slots import SlotCaches, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlx.nn.layers.base import Module
+
+    from tasks.engine.model.reference import Reference
+    from tasks.engine.model.verdicts import Verdicts
+
+logger = logging.getLogger(__name__)
+
+#: Steps of so many tokens are tried, the next only if numpy has gained with the one before.
+TOKENS = (1, 4, 8, 16, 32)
+#: Each step is timed so often, in turns with MLX's, and its least time counts; less often where that takes too long.
+ROUNDS = 3
+MOST_S = 0.6
+LEAST_GAIN = 1.1
+#: A difference of logits, as a share of their largest one, that another order of summing explains.
+ROUNDING = 1e-3
+
+
+def compute_on_host(
+    model: Module, reference: Reference, verdicts: Verdicts | None = None, about: object = None
+) -> None:
+    """Have steps of few tokens computed by numpy, in place, where the model bears that and it is quicker.
+
+    A verdict on the same ``about`` spares the trial.
+    """
+    if not fit(make_prompt_cache(model)):
+        return
+    about = ("host", about, np.__version__)
+    known = verdicts.find(about) if verdicts is not None else None
+    tokens = known.get("tokens") if known is not None else None
+    if tokens != 0:
+        prepare(model)
+    if not isinstance(tokens, int):
+        tokens = quick_tokens(partial(_least_seconds, model)) if bears(model, reference) else 0
+        if verdicts is not None:
+            verdicts.keep(about, {"tokens": tokens})
+    logger.debug("numpy computes steps of at most %d tokens", tokens)
+    model.host_tokens = tokens
+
+
+def bears(model: Module, reference: Reference) -> bool:
+    """Whether prepared code computes the same of numpy's arrays: for rows of unequal lengths, of one and of two tokens."""
+    given = reference.sequence
+    model.host_tokens = TOKENS[-1]
+    try:
+        caches = SlotCaches.merge([make_prompt_cache(model) for _ in range(2)])
+        caches.prefill(model, [given[:2], given[:4]])
+        logits = mx.concatenate(
+            [
+                caches.step(model, mx.array([given[2], given[4]])),
+                caches.step_drafted(model, [given[3:5], given[5:7]]),
+            ]
+        )
+        expected = reference.logits[mx.array([2, 4, 3, 5, 4, 6])]
+        difference = mx.where(mx.isfinite(expected), mx.abs(logits - expected), 0.0).max()
+        bound = ROUNDING * mx.where(mx.isfinite(expected), mx.abs(expected), 0.0).max()
+        return bool((difference <= bound).item())
+    except (ValueError, AttributeError, TypeError, LookupError, RuntimeError):
+        logger.debug("the model does not bear numpy's arrays", exc_info=True)
+        return False
+    finally:
+        model.host_tokens = 0
+
+
+def quick_tokens(least_seconds: Callable[[int], tuple[float, float]], tried: Sequence[int] = TOKENS) -> int:
+    """Up to how many tokens of a step numpy is quicker; 0 where it is with none of those tried.
+
+    Args:
+        least_seconds: of a step of so many tokens, by MLX and by numpy.
+        tried: numbers of tokens.
+    """
+    quick, end = 0, time.perf_counter() + MOST_S
+    for tokens in tried:
+        by_mlx, by_numpy = least_seconds(tokens)
+        if by_mlx < LEAST_GAIN * by_numpy:
+            break
+        quick = tokens
+        if time.perf_counter() > end:
+            break
+    return quick
+
+
+def _least_seconds(model: Module, tokens: int) -> tuple[float, float]:
+    caches = SlotCaches.merge([make_prompt_cache(model) for _ in range(tokens)])
+    least = dict.fromkeys((0, tokens), math.inf)  # by how many tokens numpy computes at most
+    for _ in range(ROUNDS):
+        for most in least:
+            model.host_tokens = most
+            start = time.perf_counter()
+            mx.eval(caches.step(model, mx.array([0] * tokens)))
+            least[most] = min(least[most], time.perf_counter() - start)
+    return least[0], least[tokens]

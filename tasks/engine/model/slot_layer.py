@@ -1,0 +1,129 @@
+"""One layer's slots, as a model sees them.
+
+A model computes MLX's arrays or numpy's (:mod:`tasks.engine.model.layout.host`); a layer takes in both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+#: Slots grow by so many tokens and so many rows at a time: growing copies everything.
+GROW_TOKENS = 256
+GROW_ROWS = 4
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """One call of the model for so many inputs: input i has ``count`` tokens from position ``offsets[i]`` on.
+
+    Its token ``sources[n]`` goes into ``slots[n]`` at ``targets[n]``; without sources input i goes into slot i.
+    ``masked`` says that some inputs see less than others. Arrays are those of ``numbers``: of numpy or of MLX.
+    """
+
+    numbers: Any
+    inputs: int
+    offsets: Any
+    count: int
+    longest: int
+    masked: bool
+    sources: Any = None
+    slots: Any = None
+    targets: Any = None
+
+    def places(self) -> Any:
+        """Where each token goes, ``[inputs, count]``."""
+        return self.offsets[:, None] + self.numbers.arange(self.count)[None]
+
+
+class SlotLayer:
+    """One layer's slots, as a model sees them: a cache of mlx-lm's."""
+
+    def __init__(self, keys: mx.array | None = None, values: mx.array | None = None) -> None:
+        self.keys, self.values = keys, values
+        self.call: Call | None = None
+
+    def arrays(self) -> list[mx.array]:
+        """Keys and values, ``[slots, heads, tokens, width]``; nothing before the first call."""
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+
+    def put(self, first: int, arrays: list[mx.array]) -> None:
+        """Write rows of keys and values into the slots from ``first`` on, from position 0 on."""
+        if arrays:
+            self.keys, self.values = (
+                _put(array, first, new) for array, new in zip((self.keys, self.values), arrays, strict=True)
+            )
+
+    @property
+    def offset(self) -> Any:
+        """The position of each input's first token, ``[inputs]``."""
+        assert self.call is not None
+        return self.call.offsets
+
+    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        """Take in the call's keys and values, ``[inputs, heads, count, width]``, and return all that its inputs see.
+
+        numpy's arrays are written into the memory of MLX's. What others may still read of that is behind no row's length.
+        """
+        call = self.call
+        assert call is not None
+        self.keys = grown(self.keys, call.inputs, call.longest, keys)
+        self.values = grown(self.values, call.inputs, call.longest, values)
+        if call.numbers is mx:
+            self.keys, self.values = self._taken(self.keys, keys, call), self._taken(self.values, values, call)
+            both = self.keys, self.values
+        else:
+            both = np.asarray(self.keys), np.asarray(self.values)
+            for array, new in zip(both, (keys, values), strict=True):
+                self._taken(array, new, call)
+        seen, seen_values = (array[: call.inputs, :, : call.longest] for array in both)
+        return seen, seen_values
+
+    def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        """What each token sees, ``[inputs, 1, count, longest]``; ``None`` where that is all."""
+        call = self.call
+        assert call is not None
+        if count == 1 and not call.masked and window_size is None and not return_array:
+            return None
+        seen, places = call.numbers.arange(call.longest)[None, None], call.places()[:, :, None]
+        mask = seen <= places
+        if window_size is not None:
+            mask = mask & (places < seen + window_size)
+        return mask[:, None]
+
+    @staticmethod
+    def _taken(array: Any, new: Any, call: Call) -> Any:
+        rows = call.numbers.arange(call.inputs)
+        if call.sources is not None:
+            array[call.slots, :, call.targets] = new[call.sources, :, 0]
+        elif call.count == 1:
+            array[rows, :, call.offsets] = new[:, :, 0]
+        else:
+            array[rows[:, None], :, call.places()] = new.transpose(0, 2, 1, 3)
+        return array
+
+
+def grown(array: mx.array | None, rows: int, tokens: int, like: Any) -> mx.array:
+    """An array with room for so many rows and tokens, and what was there."""
+    old_rows, old_tokens = (0, 0) if array is None else (array.shape[0], array.shape[2])
+    if array is not None and old_rows >= rows and old_tokens >= tokens:
+        return array
+    if rows > max(old_rows, 1):
+        rows = -(-rows // GROW_ROWS) * GROW_ROWS
+    if tokens > old_tokens:
+        tokens = -(-tokens // GROW_TOKENS) * GROW_TOKENS
+    shape = (max(rows, old_rows), like.shape[1], max(tokens, old_tokens), like.shape[3])
+    grown = mx.zeros(shape, like.dtype if isinstance(like, mx.array) else mx.float32)
+    if array is not None:
+        grown[:old_rows, :, :old_tokens] = array
+    return grown
+
+
+def _put(array: mx.array | None, first: int, new: mx.array) -> mx.array:
+    rows, tokens = first + new.shape[0], new.shape[2]
+    array = grown(array, rows, tokens, new)
+    array[first:rows, :, :tokens] = new
+    return array
