@@ -38,6 +38,9 @@ _CELERYS_HEADERS = frozenset(
         "argsrepr", "kwargsrepr", "origin", "ignore_result", "shadow", "replaced_task_nesting", "compression",
     }
 )  # fmt: skip
+#: Of a retry policy: numbers, and what kombu calls or catches.
+_RETRY_NUMBERS = frozenset({"max_retries", "interval_start", "interval_step", "interval_max"})
+_RETRY_CALLS = frozenset({"errback", "callback", "on_revive", "retry_errors"})
 #: What Celery itself sets: its canvas, its retries and its routes.
 _CELERYS = frozenset(
     {
@@ -59,7 +62,7 @@ def checked(given: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         InvalidRequest: names the option, its value and the remedy.
     """
     options = {name: _number(value) if name in _VALUES else value for name, value in given.items()}
-    stamps = options.get("stamped_headers") or ()
+    stamps = _stamps(options)
     for name in options:
         if name not in OPTIONS and name not in _CELERYS and name not in stamps:
             raise InvalidRequest(_unknown(name, fields))
@@ -93,6 +96,25 @@ def checked_id(task_id: Any) -> str | None:
     if not is_identifier(task_id):
         raise InvalidRequest(f"task_id={_short(task_id)}: use {IDENTIFIER}, or leave it out for a new one")
     return str(task_id)
+
+
+def _stamps(options: dict[str, Any]) -> Iterable[str]:
+    """The names of the options that are stamps.
+
+    Raises:
+        InvalidRequest: a stamp is missing, or cannot be a part of a message.
+    """
+    stamps = options.get("stamped_headers") or ()
+    if not isinstance(stamps, list | tuple | set | frozenset):
+        raise InvalidRequest(f"stamped_headers={_short(stamps)}: give a list of the stamps' names")
+    for name in stamps:
+        if not isinstance(name, str) or name not in options:
+            raise InvalidRequest(
+                f"stamped_headers has {_short(name)}: give its value beside it, as in apply_async(…, {name}=…)"
+            )
+        if not _are_headers({name: options[name]}):
+            raise InvalidRequest(f"{name}={_short(options[name])}: a stamp is text, a number or a list of them")
+    return stamps
 
 
 def _unknown(name: str, fields: Iterable[str]) -> str:
@@ -138,8 +160,18 @@ def _is_priority(value: Any) -> bool:
 
 
 def _is_queue(value: Any) -> bool:
-    """A queue's name, or an object of kombu's that has one."""
-    return (isinstance(value, str) or hasattr(value, "routing_key")) and bool(getattr(value, "name", value))
+    """A queue's name, or an object of kombu's that has one. It becomes a key, and a word in lines of a log."""
+    return (isinstance(value, str) or hasattr(value, "routing_key")) and is_identifier(getattr(value, "name", value))
+
+
+def _is_retry_policy(value: Any) -> bool:
+    """Celery's, whose numbers kombu adds up; a name that it does not know is a ``TypeError`` of kombu's."""
+    if not isinstance(value, dict):
+        return False
+    return all(
+        setting is None or (_is_number(setting) if name in _RETRY_NUMBERS else name in _RETRY_CALLS)
+        for name, setting in value.items()
+    )
 
 
 def _are_headers(value: Any) -> bool:
@@ -177,7 +209,11 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "leave it out: nothing follows from it",
     ),
     "retry": (lambda value: isinstance(value, bool), "use True or False"),
-    "retry_policy": (lambda value: isinstance(value, dict), "give a dictionary, as in {'max_retries': 1}"),
+    "retry_policy": (
+        _is_retry_policy,
+        "give a dictionary of max_retries, interval_start, interval_step and interval_max, as in {'max_retries': 1}",
+    ),
+    "expiration": (lambda value: _is_number(value) and 0 <= value <= MAX_TIME_S, "use expires=…, in seconds"),
 }
 
 

@@ -90,7 +90,9 @@ class Parameters(BaseModel):
     ] = {}
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, description="use a number above 0; 1 switches it off")] = 1.0
+    repetition_penalty: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="use a number above 0; 1 switches it off")
+    ] = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
     chat_template_kwargs: Extra = {}
     reasoning_effort: Annotated[

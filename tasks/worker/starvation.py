@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 10
 LONGEST_LOOK_S = 3.0
+#: A look that comes later than this says nothing of the time before it, on a machine that is busy too.
+SHORTEST_GAP_S = 1.0
 
 
 class Starvation(threading.Thread):
@@ -79,9 +81,9 @@ class Starvation(threading.Thread):
             logger.debug("the queues could not be read: %s", error)
             waiting = 0
         now, received = self._clock(), self._received()
-        # A worker that was asleep has not waited all the while.
-        slept = now - self._looked_at > self._after_s / 2
-        if not waiting or received != self._seen or slept:
+        # Nobody fetches while the worker is asleep, nor while Redis answers only now and then, behind somebody's slow commands.
+        is_late = now - self._looked_at > max(2 * self._look_s, SHORTEST_GAP_S)
+        if not waiting or received != self._seen or is_late:
             self._since = None
         self._seen, self._looked_at = received, now
         if not waiting:

@@ -70,6 +70,8 @@ def refused(**options: Any) -> str:
         ),
         ({"queue": ""}, "queue='': use the name of a queue"),
         ({"queue": 5}, "queue=5: use the name of a queue"),
+        ({"queue": "tier\ud800"}, "queue='tier\\ud800': use the name of a queue"),
+        ({"queue": Queue("a\nb")}, "queue=<unbound Queue a"),
         ({"exchange": "mine"}, "exchange='mine': leave it out, and say queue=…"),
         ({"routing_key": "tier-3-7B"}, "routing_key='tier-3-7B': leave it out, and say queue=…"),
         ({"compression": "zstd"}, "compression='zstd': use gzip, bzip2 or lzma"),
@@ -77,6 +79,12 @@ def refused(**options: Any) -> str:
         ({"delivery_mode": "twice"}, "delivery_mode='twice': leave it out"),
         ({"retry": 5}, "retry=5: use True or False"),
         ({"retry_policy": 5}, "retry_policy=5: give a dictionary"),
+        ({"retry_policy": {"retries": 3}}, "retry_policy={'retries': 3}: give a dictionary of max_retries,"),
+        ({"retry_policy": {"interval_start": "1"}}, "retry_policy={'interval_start': '1'}: give a dictionary of"),
+        ({"expiration": "soon"}, "expiration='soon': use expires=…"),
+        ({"stamped_headers": "team"}, "stamped_headers='team': give a list"),
+        ({"stamped_headers": ["team"]}, "stamped_headers has 'team': give its value beside it"),
+        ({"stamped_headers": ["team"], "team": object()}, "team=<object object at"),
         ({"shadow": 5}, "shadow=5: give a text"),
     ],
 )
@@ -91,6 +99,7 @@ def test_taken() -> None:
     assert checked(options, Parameters.model_fields) == options
     assert checked({"eta": "2030-01-31T12:00:00+00:00"}, ())
     assert checked({"stamped_headers": ["zzz"], "zzz": 5}, ())
+    assert checked({"retry_policy": {"max_retries": None, "interval_start": 0.2, "errback": print}}, ())
     assert checked(
         {"compression": "bzip2", "headers": {"at": datetime(2030, 1, 1, tzinfo=UTC)}, "queue": Queue("q")}, ()
     )

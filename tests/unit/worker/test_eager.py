@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -64,6 +65,8 @@ def test_an_answer(generate: GenerateTask) -> None:
     result = apply(generate, prompt="hello", max_tokens=5, seed=3)
     assert result.successful()
     answer = result.get()
+    assert type(answer) is dict
+    assert json.loads(json.dumps(answer)) == answer
     assert answer["text"] == fake_text("hello", 3, 5)
     assert answer["finish_reason"] == "length"
     assert answer["usage"] == usage_of(1, 0, 5, 0)
@@ -107,6 +110,24 @@ def test_it_streams_its_reasoning_first(generate: GenerateTask) -> None:
         ("reasoning", fake_text("!think@3 hello", None, 3)),
         ("content", answer["text"]),
     ]
+
+
+@pytest.mark.usefixtures("always_eager")
+def test_what_else_a_result_has(generate: GenerateTask) -> None:
+    """Code under test may await a result, and ask how far it is, as it does beside a fleet."""
+
+    async def ask() -> Any:
+        result = await generate.adelay(prompt="hello", model=MODEL, max_tokens=5)
+        return result, await result
+
+    result, answer = asyncio.run(ask())
+    assert answer == result.get()
+    assert [chunk.text for chunk in result.stream(5.0)] == [answer["text"]]
+    assert (result.status, result.position()) == ("SUCCESS", None)
+    status = result.status()
+    assert (status.state, status.tokens, status.finish_reason) == ("ended", 5, "length")
+    failed = apply(generate, prompt="hello", model="fake:0:load_error=gone").status()
+    assert (failed.state, failed.error_code) == ("ended", "model_load_failed")
 
 
 @pytest.mark.usefixtures("always_eager")

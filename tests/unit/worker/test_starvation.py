@@ -74,6 +74,15 @@ def test_asleep() -> None:
     assert world.pass_s(25) == ""
 
 
+def test_slow_answers() -> None:
+    """Where Redis answers a look after seconds only, another start of the worker would change nothing."""
+    world = World()
+    for _ in range(20):
+        world.now += 7
+        assert world.pass_s(1) == ""
+    assert world.pass_s(40) != ""
+
+
 def test_switched_off() -> None:
     """With 0 the thread ends at once."""
     watch = Starvation(0, lambda: 1, lambda: 0, lambda _: None)
