@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, get_origin
+from inspect import Parameter, signature
+from typing import Any, NewType, get_origin
 
+from tasks.client.answer_schema import generator
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
 
 def is_type(value: Any) -> bool:
-    """Whether it is a type, and no data: a class, ``list[Ticket]``, ``Ticket | None``, a ``Literal``, or a ``TypeAdapter``."""
-    return isinstance(value, type) or get_origin(value) is not None or _is_adapter(value)
+    """Whether it is a type, and no data: a class, ``list[Ticket]``, ``Ticket | None``, a name for one, or a ``TypeAdapter``."""
+    return (
+        isinstance(value, type | NewType)
+        or get_origin(value) is not None
+        or type(value).__name__ in ("TypeAdapter", "TypeAliasType")
+    )
 
 
 def name_of(kind: Any) -> str:
@@ -29,9 +35,14 @@ def schema_of(kind: Any) -> Any:
 
     describe = getattr(kind, "model_json_schema", None)
     try:
-        if describe is not None:
-            return describe()
-        return (kind if _is_adapter(kind) else TypeAdapter(kind)).json_schema()
+        if describe is None:
+            describe = (kind if _is_adapter(kind) else TypeAdapter(kind)).json_schema
+        # A model may have a model_json_schema of its own.
+        known = signature(describe).parameters.values()
+        takes = any(
+            parameter.name == "schema_generator" or parameter.kind is Parameter.VAR_KEYWORD for parameter in known
+        )
+        return describe(schema_generator=generator()) if takes else describe()
     except (
         PydanticUserError,
         AttributeError,

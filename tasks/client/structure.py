@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.client.answer_schema import narrowed
 from tasks.client.answer_type import is_type, name_of, schema_of
 from tasks.client.fields import size_bytes
 from tasks.errors import InvalidRequest
@@ -127,29 +128,11 @@ def as_response_format(value: Any) -> Any:
         InvalidRequest: no schema says what the type is, or the value is an instance of a model.
     """
     if is_type(value):
-        schema = _closed(schema_of(value))
+        schema = narrowed(schema_of(value))
         return {"type": "json_schema", "json_schema": {"name": name_of(value), "schema": schema, "strict": True}}
     if hasattr(type(value), "model_json_schema") and not hasattr(value, "type"):  # OpenAI's own models have a type
         raise InvalidRequest(f"response_format is an instance of {type(value).__name__}: give the class")
     return value
-
-
-def _closed(schema: Any) -> Any:
-    """The schema with each object that has properties closed to others, unless it says what others may be."""
-    if isinstance(schema, list):
-        return [_closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {name: _closed(value) for name, value in schema.items()}
-    for name in ("$defs", "properties"):  # whose keys are anybody's names
-        if isinstance(schema.get(name), dict):
-            closed[name] = {key: _closed(inner) for key, inner in schema[name].items()}
-    for name in ("const", "default", "enum", "examples"):
-        if name in schema:
-            closed[name] = schema[name]
-    if schema.get("type") == "object" and "properties" in schema:
-        closed.setdefault("additionalProperties", False)
-    return closed
 
 
 def constraint_of(given: Mapping[str, Any]) -> Constraint | None:

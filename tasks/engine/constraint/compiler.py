@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
 from tasks.engine.constraint.lead import Lead
-from tasks.engine.constraint.schema import adjusted, as_object, faults
+from tasks.engine.constraint.schema import as_object, faults
 from tasks.engine.constraint.source import source
 from tasks.errors import InvalidRequest
 
@@ -114,7 +114,7 @@ def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:
 def _faults(constraint: Constraint | None) -> Iterator[str]:
     if constraint is None or constraint.kind != "json_schema":
         return
-    schema = as_object(adjusted(json.loads(constraint.value)))
+    schema = as_object(json.loads(constraint.value))
     yield from faults(schema, strict=constraint.strict)
     if pointer := endless(schema):
         raise InvalidRequest(f"response_format: {pointer}: {ENDLESS}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.engine.constraint.schema import parts
+from tasks.engine.constraint.parts import parts
 
 #: What is wrong with one.
 ENDLESS = "no value is valid (each has to have another of its kind in it); change the schema"

@@ -8,25 +8,18 @@ from typing import TYPE_CHECKING, Any
 from llguidance import LLMatcher
 
 from tasks.engine.constraint.control import control_characters
+from tasks.engine.constraint.equivalent import adjusted
 from tasks.engine.constraint.grammar import LIMITS
+from tasks.engine.constraint.parts import LISTS, MAPS, ONE, SHARED, parts
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Keywords whose value is a schema, a list of schemas, or an object of schemas.
-# fmt: off
-_ONE = (
-    "additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not", "propertyNames",
-    "then", "unevaluatedItems", "unevaluatedProperties",
-)
-# fmt: on
-_LISTS = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
-_MAPS = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
 #: All other keywords of JSON Schema, drafts 4 to 2020-12, and OpenAPI's annotations.
 # fmt: off
 KNOWN = frozenset({
-    *_ONE, *_LISTS, *_MAPS,
+    *ONE, *LISTS, *MAPS,
     "$anchor", "$comment", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef", "$ref", "$schema",
     "$vocabulary", "const", "contentEncoding", "contentMediaType", "default", "dependentRequired", "deprecated",
     "description", "enum", "examples", "exclusiveMaximum", "exclusiveMinimum", "format", "id", "maxContains", "maxItems",
@@ -35,17 +28,10 @@ KNOWN = frozenset({
     "discriminator", "example", "externalDocs", "xml",
 })
 # fmt: on
-#: Where references lead, as a rule.
-_SHARED = ("$schema", "$defs", "definitions")
-#: How a date begins that is none of the 29th of February, or of a leap year.
-_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
-_DATE = f"^([0-9]{{4}}-(0[13-9]|1[0-2])|[0-9]{{4}}-02-([01]|2[0-8])|{_LEAP}-02-29)"
 #: How llguidance's errors begin.
 _UNSATISFIABLE = "Unsatisfiable"
 _UNRESOLVED = ("Pointer", "Resource")
 _NO_PATTERN = "regex parse error"
-#: Formats of any text: OpenAPI and pydantic say by them what it is for.
-_ANY_TEXT = ("binary", "password", "path", "file-path", "directory-path")
 #: Faults of a schema that no answer can be made by, also where nothing else has to be enforced.
 NEVER = ("no value is valid (", "$ref: ")
 #: A schema with more parts has its faults named without a place.
@@ -57,16 +43,17 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
     """What cannot be enforced, each with its pointer and what to do about it.
 
     Args:
-        schema: a JSON Schema.
+        schema: a JSON Schema, which is :func:`adjusted`. Pointers are of what it was before.
         strict: whether the first is all that matters: else those that can be left out are all named.
     """
     placed = list(parts(schema, ""))[:MOST_PARTS]
+    adjusted(schema)
     for pointer, part in placed:
         yield from (f"{pointer or '#'}: {said}" for said in _passed_over(part))
     whole = _refused(schema)
     if not whole:
         return
-    shared = {name: schema[name] for name in _SHARED if isinstance(schema, dict) and name in schema}
+    shared = {name: schema[name] for name in SHARED if isinstance(schema, dict) and name in schema}
     found: dict[str, str] = {}
     for pointer, part in placed:
         error = _refused({**shared, **part})
@@ -94,63 +81,6 @@ def as_object(schema: Any) -> dict[str, Any]:
     if isinstance(schema, dict):
         return schema
     return {} if schema else {"allOf": [False]}
-
-
-def adjusted(schema: Any) -> Any:
-    """The schema, changed in place, as llguidance has to be told it.
-
-    By itself it takes a 29th of February in any year, refuses a keyword that asks for nothing, and does not know that names
-    out of a list are properties.
-    """
-    for _, part in list(parts(schema, "")):
-        if part.get("uniqueItems") is False:
-            del part["uniqueItems"]
-        if part.get("format") in _ANY_TEXT:
-            del part["format"]
-        if (names := _listed_names(part, schema)) is not None:
-            part["properties"] = dict.fromkeys(names, part.get("additionalProperties", True))
-            part["additionalProperties"] = False
-            del part["propertyNames"]
-        if part.get("format") in ("date", "date-time") and isinstance(part.get("allOf", []), list):
-            part["allOf"] = [*part.get("allOf", []), {"pattern": _DATE}]
-    return schema
-
-
-def _listed_names(part: dict[str, Any], root: dict[str, Any]) -> list[str] | None:
-    """The names that an object's properties may have, where these are a list, and nothing else is said of any of them."""
-    asked = part.get("propertyNames")
-    if not isinstance(asked, dict) or part.get("properties") or "patternProperties" in part:
-        return None
-    if isinstance(reference := asked.get("$ref"), str) and len(asked) == 1:
-        kind, _, name = reference.removeprefix("#/").partition("/")
-        shared = root.get(kind) if kind in _SHARED else None
-        asked = shared.get(name) if isinstance(shared, dict) else None
-    if not isinstance(asked, dict) or not asked.keys() <= {"enum", "const", "type", "title", "description"}:
-        return None
-    names = asked.get("enum", [asked.get("const")])
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
-
-
-def parts(schema: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each schema in a schema with its pointer, the innermost first."""
-    if not isinstance(schema, dict):
-        return
-    # What others refer to comes first: a fault in it is theirs too.
-    for name, value in sorted(schema.items(), key=lambda item: item[0] not in _SHARED):
-        here = f"{pointer or '#'}/{_escaped(name)}"
-        if name in _MAPS and isinstance(value, dict):
-            for key, inner in value.items():
-                yield from parts(inner, f"{here}/{_escaped(key)}")
-        elif name in _LISTS and isinstance(value, list):
-            for place, inner in enumerate(value):
-                yield from parts(inner, f"{here}/{place}")
-        elif name in _ONE:
-            yield from parts(value, here)
-    yield pointer, schema
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _passed_over(part: dict[str, Any]) -> Iterator[str]:

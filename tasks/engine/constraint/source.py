@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llguidance import regex_to_lark
 
-from tasks.engine.constraint.schema import adjusted, as_object
+from tasks.engine.constraint.equivalent import adjusted
+from tasks.engine.constraint.schema import as_object
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:

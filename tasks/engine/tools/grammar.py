@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.constraint.endless import ENDLESS, endless
-from tasks.engine.constraint.schema import NEVER, adjusted, as_object, faults
+from tasks.engine.constraint.equivalent import adjusted
+from tasks.engine.constraint.schema import NEVER, as_object, faults
 from tasks.engine.constraint.source import WHITESPACE
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable  # noqa: TC003  (pydantic looks it up)
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import jsonschema
 import pytest
-from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError, field_validator
 
 from tasks.client.parameters import parse
 from tasks.client.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed
@@ -60,6 +61,41 @@ class Point:
     when: date | None = None
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    name: str
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    name: str
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Invoice(BaseModel):
+    total: Annotated[Decimal, Field(max_digits=5, decimal_places=2)]
+    link: HttpUrl
+    tags: set[str] = set()
+    numbers: dict[int, str] = {}
+    words: dict[Annotated[str, Field(pattern="^[a-z]+$")], int] = {}
+
+
+class Described(BaseModel):
+    """Says itself what it is."""
+
+    a: int
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:  # type: ignore[override]
+        return {"type": "object"}
+
+
+AccountId = NewType("AccountId", int)
+BILL = {"total": "19.99", "link": "https://a.example/b?c"}
+
+
 class Exact(BaseModel):
     """Takes no text for a date, but in JSON."""
 
@@ -82,6 +118,11 @@ class Exact(BaseModel):
         (Literal["a", "b"], "a", "a"),
         (dict[str, int], {"a": 1}, {"a": 1}),
         (TypeAdapter(tuple[int, str]), [1, "a"], (1, "a")),
+        (AccountId, 3, 3),
+        (list[Pet], [{"kind": "dog", "name": "Rex"}], [Dog(name="Rex")]),
+        (set[str], ["a", "b", "a"], {"a", "b"}),
+        (Invoice, BILL, Invoice.model_validate_json(json.dumps(BILL))),
+        (Described, {"a": 1}, Described(a=1)),
     ],
     ids=str,
 )
@@ -94,6 +135,30 @@ def test_a_type_is_its_schema_and_answers_are_of_it(kind: Any, data: Any, value:
     assert stored.parsed(kind) == value
     stored.response_model = kind
     assert stored.get()["parsed"] == stored.parsed() == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (Pet, {"name": "Rex"}),
+        (Decimal, "much"),
+        (Annotated[Decimal, Field(ge=Decimal("1.5"))], 1),
+        (Invoice, {**BILL, "total": "19.999"}),
+        (Invoice, {**BILL, "total": "1000"}),
+        (Invoice, {**BILL, "link": "mailto:a@b.example"}),
+        (Invoice, {**BILL, "numbers": {"one": "a"}}),
+        (Invoice, {**BILL, "words": {"A": 1}}),
+    ],
+    ids=str,
+)
+def test_what_a_type_does_not_take_is_invalid_by_its_schema(kind: Any, data: Any) -> None:
+    """Also where pydantic's own schema says less than pydantic checks."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_json(json.dumps(data))
+    found = constraint(response_format=kind)
+    assert found is not None
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, json.loads(found.value))
 
 
 def test_constraints() -> None:

@@ -397,6 +397,11 @@ def test_noise_by_generated_schemas_is_valid(simple: Loop) -> None:
         ({"type": "string", "format": "date"}, '"2023-12-31"', True),
         ({"type": "string", "format": "date-time"}, '"1900-02-29T00:00:00Z"', False),
         ({"type": "string", "format": "date-time"}, '"2000-02-29T00:00:00Z"', True),
+        ({"type": "string", "format": "date-time"}, '"2024-02-29T10:59:60Z"', False),
+        ({"type": "string", "format": "date-time"}, '"2024-02-29T10:59:59.123456+01:00"', True),
+        ({"type": "string", "format": "time"}, '"10:59:60Z"', False),
+        ({"type": "string", "format": "date"}, '"0000-01-01"', False),
+        ({"type": "string", "format": "uuid4"}, '"9f2c52f4-9d0c-4c2e-8a3f-0d9b7f1f4a11"', True),
         ({"type": "string"}, '"line\\n\\"quoted\\" \\\\ \\t"', True),
     ],
     ids=str,
@@ -409,5 +414,5 @@ def test_the_language_is_that_of_the_schema(
     matcher = compiler.compile(of_schema(schema)).matcher(ids)
     assert bool(matcher.error) is not valid
     checker = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
-    if schema.get("format") != "date-time":  # which jsonschema alone does not check
+    if schema.get("format") not in ("date-time", "time", "uuid4"):  # which jsonschema alone does not check
         assert checker.is_valid(json.loads(text)) is valid

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from tasks.engine.constraint.endless import endless
-from tasks.engine.constraint.schema import adjusted, faults
+from tasks.engine.constraint.equivalent import adjusted
+from tasks.engine.constraint.schema import faults
 
 
 def within(inner: Any) -> dict[str, Any]:
@@ -157,3 +159,50 @@ NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "req
 def test_what_only_endless_values_would_satisfy(schema: dict[str, Any], pointer: str) -> None:
     """A schema that always needs another of its kind is found; one with an end, or with one that may be left out, is none."""
     assert endless(schema) == pointer
+
+
+def entry(kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {"kind": {"const": kind}, **more}, "required": ["kind"]}
+
+
+EXPRESSION = {"oneOf": [{"$ref": "#/$defs/sum"}, {"$ref": "#/$defs/number"}], "discriminator": {"propertyName": "kind"}}
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "exclusive"),
+    [
+        ([{"$ref": "#/$defs/sum"}, {"$ref": "#/$defs/number"}], True),
+        ([{"$ref": "#/$defs/text"}, {"$ref": "#/$defs/amount"}, {"type": "null"}], True),
+        ([{"const": 1}, {"const": 2}, {"const": True}], True),
+        ([{"$ref": "#/$defs/sum"}, {"anyOf": [{"$ref": "#/$defs/number"}, {"type": "string"}]}], True),
+        ([{"allOf": [entry("a"), {"type": "object"}]}, entry("b")], True),
+        ([{**entry("a"), "required": []}, entry("b")], True),
+        ([entry("a", own={}), {"type": "object", "properties": {}, "additionalProperties": False}], True),
+        ([{"$ref": "#/$defs/sum"}, {"$ref": "#/$defs/sum"}], False),
+        ([{"const": 1}, {"const": 1.0}], False),
+        ([{"type": "integer"}, {"type": "number"}], False),
+        ([{**entry("a"), "required": []}, {**entry("b"), "required": []}], False),
+        ([{"properties": {"kind": {"const": kind}}, "required": ["kind"]} for kind in "ab"], False),
+        ([{"$ref": "other.json"}, {"type": "null"}], False),
+    ],
+)
+def test_alternatives_that_exclude_each_other(alternatives: list[Any], exclusive: bool) -> None:
+    """``oneOf`` of them is ``anyOf``, also where references lead to them; of others it stays what it is."""
+    schema = {
+        "oneOf": alternatives,
+        "$defs": {
+            "sum": entry("sum", left=EXPRESSION, right=EXPRESSION),
+            "number": entry("number"),
+            "text": {"type": "string"},
+            "amount": {"type": "number"},
+        },
+    }
+    told = adjusted(deepcopy(schema))
+    assert ("anyOf" in told) is exclusive
+    assert bool(list(faults(schema, strict=True))) is not exclusive
+
+
+def test_a_fault_within_alternatives_has_the_place_that_the_author_knows() -> None:
+    """Its pointer names ``oneOf``, whatever becomes of it."""
+    found = list(faults({"oneOf": [{"type": "null"}, {"type": "string", "format": "phone"}]}, strict=True))
+    assert found[0].startswith("#/oneOf/1: format: 'phone'")

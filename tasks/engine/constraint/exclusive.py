@@ -1,0 +1,144 @@
+"""Which schemas no value is valid by both of: then ``oneOf`` says what ``anyOf`` says.
+
+llguidance knows that of some schemas, and never of references, which is what pydantic and OpenAPI have in a ``oneOf``.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_KINDS = frozenset({"array", "boolean", "null", "number", "object", "string"})
+#: So many references and properties deep is looked.
+_MOST_DEPTH = 8
+#: Each alternative is compared with each other one.
+_MOST_ALTERNATIVES = 200
+
+
+def exclude_each_other(alternatives: list[Any], root: dict[str, Any]) -> bool:
+    """Whether every value is valid by one of them at most, as far as can be told.
+
+    Args:
+        alternatives: schemas.
+        root: the schema that references lead into.
+    """
+    return len(alternatives) <= _MOST_ALTERNATIVES and all(
+        _disjoint([one], [other], root, _MOST_DEPTH) for one, other in combinations(alternatives, 2)
+    )
+
+
+def _disjoint(some: list[Any], others: list[Any], root: dict[str, Any], depth: int) -> bool:
+    """Whether no value is valid by all of these schemas."""
+    if not depth:
+        return False
+    left, right = _Said(some, root, depth), _Said(others, root, depth)
+    if not left.kinds & right.kinds or not left.may_be(right) or not right.may_be(left):
+        return True
+    if any(choices and all(_disjoint([one], others, root, depth - 1) for one in choices) for choices in left.choices):
+        return True
+    if any(choices and all(_disjoint(some, [one], root, depth - 1) for one in choices) for choices in right.choices):
+        return True
+    if left.kinds & right.kinds != {"object"}:
+        return False
+    return any(
+        left.bars(name)
+        or right.bars(name)
+        or _disjoint(left.properties.get(name, []), right.properties.get(name, []), root, depth - 1)
+        for name in left.required | right.required
+    )
+
+
+class _Said:
+    """What a value has to be to be valid by some schemas, which references lead to others."""
+
+    def __init__(self, schemas: list[Any], root: dict[str, Any], depth: int) -> None:
+        self.kinds = _KINDS
+        #: The values that it may be, if these are listed; names; lists of which it has to be valid by one.
+        self.values: frozenset[Any] | None = None
+        self.required: set[str] = set()
+        self.properties: dict[str, list[Any]] = {}
+        self.choices: list[list[Any]] = []
+        self._names: list[frozenset[str]] = []
+        for schema in schemas:
+            for part in _together(schema, root, depth):
+                self._add(part)
+
+    def may_be(self, other: _Said) -> bool:
+        """Whether one of its values is one of the other's, or of its kinds."""
+        if self.values is None:
+            return True
+        return any(value[0] in other.kinds and (other.values is None or value in other.values) for value in self.values)
+
+    def bars(self, name: str) -> bool:
+        """Whether an object may not have a property of this name."""
+        return any(name not in names for names in self._names)
+
+    def _add(self, part: Any) -> None:
+        if not isinstance(part, dict):
+            self.kinds = self.kinds if part is True else frozenset()
+            return
+        if "type" in part:
+            given = part["type"] if isinstance(part["type"], list) else [part["type"]]
+            self.kinds &= {"number" if kind == "integer" else kind for kind in given}
+        for listed in ([part["const"]] if "const" in part else None, part.get("enum")):
+            if isinstance(listed, list):
+                values = frozenset(map(_key, listed))
+                self.values = values if self.values is None else self.values & values
+        self.choices += [part[name] for name in ("anyOf", "oneOf") if isinstance(part.get(name), list)]
+        self.required |= {name for name in _list(part.get("required")) if isinstance(name, str)}
+        properties = part.get("properties", {})
+        if isinstance(properties, dict):
+            for name, inner in properties.items():
+                self.properties.setdefault(name, []).append(inner)
+            if part.get("additionalProperties") is False and "patternProperties" not in part:
+                self._names.append(frozenset(properties))
+
+
+def _together(schema: Any, root: dict[str, Any], depth: int) -> Iterator[Any]:
+    """The schemas that a value has to be valid by, all of them, to be valid by this one."""
+    if not isinstance(schema, dict) or not depth:
+        if isinstance(schema, bool):
+            yield schema
+        return
+    if "$ref" in schema:  # what stands beside it means nothing in older drafts
+        yield from _together(_target(schema["$ref"], root), root, depth - 1)
+        return
+    yield schema
+    for inner in _list(schema.get("allOf")):
+        yield from _together(inner, root, depth - 1)
+
+
+def _target(reference: Any, root: dict[str, Any]) -> Any:
+    """What a reference leads to; ``True`` where that is not to be seen from here."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return True
+    found: Any = root
+    for name in reference.split("/")[1:]:
+        key = name.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, dict) or key not in found:
+            return True
+        found = found[key]
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _key(value: Any) -> tuple[str, Any]:
+    """A value as JSON tells values apart, with its kind: 1 is 1.0, and not true."""
+    match value:
+        case None:
+            return "null", None
+        case bool():
+            return "boolean", value
+        case int() | float():
+            return "number", value
+        case str():
+            return "string", value
+        case list():
+            return "array", tuple(map(_key, value))
+    return "object", frozenset((name, _key(inner)) for name, inner in value.items())
