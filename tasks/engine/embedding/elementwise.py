@@ -19,7 +19,7 @@ _A = tuple(np.float32(a) for a in (1.061405429, -1.453152027, 1.421413741, -0.28
 _ONE, _HALF, _ROOT_HALF = np.float32(1), np.float32(0.5), np.float32(math.sqrt(0.5))
 
 
-def gelu(x: mx.array) -> mx.array:
+def gelu(x: mx.array | np.ndarray) -> mx.array:
     """The exact GELU, ``x * Φ(x)``."""
     values = np.array(x, np.float32)  # a copy, which becomes the result
     flat = values.reshape(-1)

@@ -37,9 +37,14 @@ def laid_out(name: str) -> tuple[Module, Reference]:
     return model, reference
 
 
-@pytest.mark.parametrize("name", ["llama, traditional rope", "llama, one kv head", "qwen2", "qwen3, tied", "olmo2"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama, traditional rope", "llama, one kv head", "qwen2", "qwen3, tied", "phi3", "gemma", "gpt2", "openelm"],
+)
 def test_a_model_computes_the_same(name: str) -> None:
-    """Rows of unequal lengths, with biases, norms of heads, shared keys and either kind of pairs; and MLX's arrays as before."""
+    """Rows of unequal lengths: with biases, norms of heads, shared keys, either kind of pairs, merged products, and what
+    their code calls of MLX; and MLX's arrays as before.
+    """
     model, reference = laid_out(name)
     prepare(model)
     assert bears(model, reference)

@@ -9,10 +9,10 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from tasks.engine.model.layout import functions
 from tasks.engine.model.layout.panels import PanelLinear, joined
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from mlx.nn.layers.base import Module
 
 #: What the code of such a layer in mlx-lm names, and nothing else.
@@ -36,14 +36,6 @@ def swiglu(gate: mx.array, up: mx.array, stream: mx.Stream | None = None) -> mx.
     return mx.multiply(silu, up, stream=stream)
 
 
-def _host_swiglu(gate: npt.NDArray[np.float32], up: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    power = np.exp(-gate)
-    power += 1.0
-    gate /= power
-    gate *= up
-    return gate
-
-
 class GatedLayer(nn.Module):
     """Takes the place of a module for which :func:`is_gated` holds, by its class alone."""
 
@@ -51,7 +43,7 @@ class GatedLayer(nn.Module):
         """As the layer whose place it takes."""
         gate, up = self.gate_proj, self.up_proj
         if isinstance(x, np.ndarray):
-            return self.down_proj(_host_swiglu(gate(x), up(x)))
+            return self.down_proj(functions.swiglu(gate(x), up(x)))
         if not isinstance(gate, PanelLinear) or not isinstance(up, PanelLinear) or "bias" in gate or "bias" in up:
             gated = swiglu(gate(x), up(x))
         else:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx_lm.models import base, rope_utils
+from mlx_lm.models import rope_utils
 
-from tasks.engine.model.layout.attention import attend
+from tasks.engine.model.layout.functions import EITHER, layer_norm, rms_norm
 from tasks.engine.model.layout.rotation import Rotation
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-_ATTEND = "scaled_dot_product_attention"
+#: Whose code is called with numpy's arrays.
+_MODELS = "mlx_lm.models."
 #: Modules that rotate each position by fixed angles.
 _ROPES = (nn.RoPE, rope_utils.Llama3RoPE, rope_utils.SuScaledRoPE, rope_utils.YarnRoPE)
 
@@ -38,8 +39,8 @@ def prepare(model: Module) -> None:
         elif kind in _ROPES:
             module._rotation = rotations.setdefault(_describe(module), _make_rotation(module))
             module.__class__ = _rotating(kind)
-        elif (attentive := _attentive(kind)) is not None:
-            module.__class__ = attentive
+        elif (rebound := _rebound(kind)) is not None:
+            module.__class__ = rebound
 
 
 class HostNorm(nn.RMSNorm):
@@ -49,10 +50,17 @@ class HostNorm(nn.RMSNorm):
         """As :class:`mlx.nn.RMSNorm`."""
         if not isinstance(x, np.ndarray):
             return super().__call__(x)
-        squares = np.vecdot(x, x)[..., None]
-        squares /= x.shape[-1]
-        squares += self.eps
-        return x / np.sqrt(squares, out=squares) * np.asarray(self.weight)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class HostLayerNorm(nn.LayerNorm):
+    """Layer normalisation."""
+
+    def __call__(self, x: Any) -> Any:
+        """As :class:`mlx.nn.LayerNorm`."""
+        if not isinstance(x, np.ndarray):
+            return super().__call__(x)
+        return layer_norm(x, self.get("weight"), self.get("bias"), self.eps)
 
 
 class HostLinear(nn.Linear):
@@ -78,7 +86,12 @@ class HostEmbedding(nn.Embedding):
 
 
 #: What takes the place of these modules.
-_HOST: dict[type, type] = {nn.RMSNorm: HostNorm, nn.Linear: HostLinear, nn.Embedding: HostEmbedding}
+_HOST: dict[type, type] = {
+    nn.RMSNorm: HostNorm,
+    nn.LayerNorm: HostLayerNorm,
+    nn.Linear: HostLinear,
+    nn.Embedding: HostEmbedding,
+}
 
 
 class _Rotating(nn.Module):
@@ -108,14 +121,17 @@ def _describe(rope: Module) -> str:
 
 
 @cache
-def _attentive(kind: type[Module]) -> type[Module] | None:
-    """This class with :func:`attend` where its code says mlx-lm's own function; ``None`` where it does not."""
+def _rebound(kind: type[Module]) -> type[Module] | None:
+    """This class of mlx-lm's with functions for either kind of arrays where its code names others; ``None`` where it does not."""
     call = kind.__call__
-    if not isinstance(call, FunctionType) or call.__globals__.get(_ATTEND) is not base.scaled_dot_product_attention:
+    if not isinstance(call, FunctionType) or not kind.__module__.startswith(_MODELS):
         return None
-    if _ATTEND not in call.__code__.co_names:
+    usual = {name: call.__globals__.get(name) for name in call.__code__.co_names}
+    either = {name: ours for name, value in usual.items() for theirs, ours in EITHER if value is theirs}
+    if not either:
         return None
-    names = {**call.__globals__, _ATTEND: attend}
-    changed = FunctionType(call.__code__, names, call.__name__, call.__defaults__, call.__closure__)
+    changed = FunctionType(
+        call.__code__, {**call.__globals__, **either}, call.__name__, call.__defaults__, call.__closure__
+    )
     changed.__kwdefaults__ = call.__kwdefaults__
     return type(kind.__name__, (kind,), {"__call__": changed})
