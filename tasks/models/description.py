@@ -103,6 +103,11 @@ def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
     for name, value in generation.sampling.items():
         if name not in entry.defaults:
             yield Fact(name, "prompt and answer" if value == WHOLE_CONTEXT else f"{value:g}", FILE)
+    for name, ids in (("never said", generation.barred), ("never said first", generation.barred_first)):
+        if ids:
+            yield Fact(name, f"{len(ids)} token{'s' * (len(ids) != 1)}", FILE)
+    for field in generation.not_done:
+        yield Fact("without effect", field, FILE)
 
 
 def _ends(folder: Path) -> Iterator[Fact]:

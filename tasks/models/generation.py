@@ -1,6 +1,6 @@
-"""What a model's authors say of generating with it: sampling defaults and end tokens.
+"""What a model's authors say of generating with it: sampling defaults, end tokens, and tokens that are never to come.
 
-``generation_config.json`` has both. A field of it that is out of bounds is left out rather than refused: other programs
+``generation_config.json`` has all of them. A field of it that is out of bounds is left out rather than refused: other programs
 ignore it too, and the request can name its own.
 """
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FILE = "generation_config.json"
 #: No sampling value and no token id is larger; NaN and infinity are not smaller.
 MOST = 1e9
+#: So much of a value is shown.
+MOST_CHARACTERS = 40
 #: A repetition_context_size that no sequence reaches.
 WHOLE_CONTEXT = 10**9
 
@@ -30,6 +32,24 @@ _BOUNDS: dict[str, Callable[[float], bool]] = {
     "presence_penalty": lambda value: -2 <= value <= 2,
     "frequency_penalty": lambda value: -2 <= value <= 2,
 }
+#: Fields that change what transformers generates, and nothing here, with the values that ask for nothing.
+_NOT_DONE: dict[str, tuple[object, ...]] = {
+    "num_beams": (1,),
+    "penalty_alpha": (0,),
+    "typical_p": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "top_h": (),
+    "no_repeat_ngram_size": (0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "max_new_tokens": (),
+    "forced_eos_token_id": (),
+    "sequence_bias": ({}, []),
+    "exponential_decay_length_penalty": (),
+    "guidance_scale": (1,),
+    "watermarking_config": ({},),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +61,22 @@ class Generation:
         ends: end tokens, by id or by text.
         ends_said_by: the file and field that has them; empty where none does.
         stops: texts that end an answer.
+        barred: ids of tokens that never come.
+        barred_first: ids of tokens that no answer begins with.
+        not_done: fields that ask for what is not done here, with their values.
     """
 
     sampling: Mapping[str, float] = field(default_factory=dict)
     ends: tuple[int | str, ...] = ()
     ends_said_by: str = ""
     stops: tuple[str, ...] = ()
+    barred: tuple[int, ...] = ()
+    barred_first: tuple[int, ...] = ()
+    not_done: tuple[str, ...] = ()
 
 
 def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
-    """Sampling defaults and end tokens.
+    """Sampling defaults, end tokens and barred tokens.
 
     Raises:
         ModelFilesUnreadable: generation_config.json is damaged.
@@ -59,12 +85,34 @@ def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
     nested = config.get("text_config")
     # The same order as transformers and mlx-lm: generation_config.json replaces what config.json says.
     places = ((FILE, generation), ("config.json", config), ("config.json: text_config", nested))
-    sampling, stops = _sampling(generation), _stops(generation.get("stop_strings"))
-    for where, place in places:
-        ends = _ends(place.get("eos_token_id")) if isinstance(place, dict) else ()
-        if ends:
-            return Generation(sampling, ends, where, stops)
-    return Generation(sampling, stops=stops)
+    ends = ((_ends(place.get("eos_token_id")), where) for where, place in places if isinstance(place, dict))
+    found, said_by = next((said for said in ends if said[0]), ((), ""))
+    words = _bad_words(generation.get("bad_words_ids"))
+    # As in transformers, where an end token among the bad words is none of them.
+    single = (word[0] for word in words if len(word) == 1 and word[0] not in found)
+    return Generation(
+        sampling=_sampling(generation),
+        ends=found,
+        ends_said_by=said_by,
+        stops=_stops(generation.get("stop_strings")),
+        barred=tuple(dict.fromkeys((*_ids(generation.get("suppress_tokens")), *single))),
+        barred_first=_ids(generation.get("begin_suppress_tokens")),
+        not_done=tuple(_not_done(generation, [word for word in words if len(word) > 1])),
+    )
+
+
+def _not_done(values: Mapping[str, Any], words: list[tuple[int, ...]]) -> Iterator[str]:
+    for name, neutral in _NOT_DONE.items():
+        if (value := values.get(name)) is not None and value not in neutral:
+            yield f"{name} {str(value)[:MOST_CHARACTERS]}"
+    if words:
+        yield f"bad_words_ids of several tokens ({len(words)})"
+
+
+def _bad_words(value: Any) -> list[tuple[int, ...]]:
+    """Words as ids; what is none is left out."""
+    words = value if isinstance(value, list) else []
+    return [ids for word in words if (ids := _ids(word)) and isinstance(word, list) and len(ids) == len(word)]
 
 
 def _sampling(values: Mapping[str, Any]) -> dict[str, float]:
@@ -100,6 +148,11 @@ def _ends(value: Any) -> tuple[int | str, ...]:
             # Digits are an id, as for mlx-lm: most vocabularies have a token of this text, which ends no answer.
             found.append(int(entry) if entry.isdecimal() else entry)
     return tuple(dict.fromkeys(found))
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    """Token ids out of a number or a list of them."""
+    return tuple(entry for entry in _ends(value) if isinstance(entry, int))
 
 
 def _flat(value: Any) -> Iterator[Any]:

@@ -65,6 +65,12 @@ def read_folder(config: EngineConfig) -> ModelFolder:
         description = check_model(path)
         if strays := stray_files(path):
             logger.warning("%s: %s are no part of the model by its index, and are not loaded", path, ", ".join(strays))
+        generation = read_generation(path, description)
+        if generation.not_done:
+            logger.warning(
+                "%s: generation_config.json asks for %s, which changes nothing here (docs/models.md)",
+                *(path, ", ".join(generation.not_done)),
+            )
         templates = read_templates(path)
         adapter = find_adapter(config.adapter) if config.adapter else None
         return ModelFolder(
@@ -72,7 +78,7 @@ def read_folder(config: EngineConfig) -> ModelFolder:
             revision=f"{revision}+{adapter.revision}" if adapter is not None else revision,
             config=description,
             context_tokens=context_tokens(path, description, config),
-            generation=read_generation(path, description),
+            generation=generation,
             templates=templates,
             template=templates.choose(config.chat_template),
             tool_template=templates.choose_for_tools(config.chat_template),

@@ -24,6 +24,7 @@ from tasks.engine.model.loading import (
 )
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.verdicts import Verdicts
+from tasks.engine.sampling.barred import Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens
 from tasks.engine.text.detokenizer import token_text
@@ -134,7 +135,11 @@ class MlxBackend:
         ahead = self.facts.accelerator != "cpu"
         self._batch: Batch = Batch(
             model,
-            BatchSampler(self._vocabulary_tokens, lambda token_id: token_text(tokenizer, token_id)),
+            BatchSampler(
+                self._vocabulary_tokens,
+                lambda token_id: token_text(tokenizer, token_id),
+                barred=Barred(folder.generation.barred, folder.generation.barred_first),
+            ),
             prefill_step_tokens=config.prefill_step_tokens,
             prompt_cache_bytes=config.prompt_cache_bytes,
             ahead=ahead,

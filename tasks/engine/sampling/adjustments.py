@@ -19,11 +19,11 @@ MOST_REPETITION_PENALTY = 1e6
 
 
 class Biased(Part):
-    """Rows with ``logit_bias``."""
+    """Rows with ``logit_bias``, or with barred tokens."""
 
     def __init__(self, rows: list[Row], chosen: list[int]) -> None:
         super().__init__(rows, chosen)
-        biases = [(n, *bias) for n, row in enumerate(self.rows) for bias in row.sampling.logit_bias.items()]
+        biases = [(n, *bias) for n, row in enumerate(self.rows) for bias in row.bias.items()]
         places, ids, values = zip(*biases, strict=True)
         self._places = mx.array(places)
         self._ids = mx.array(ids)
@@ -32,7 +32,7 @@ class Biased(Part):
     @staticmethod
     def takes(row: Row) -> bool:
         """See :class:`Part`."""
-        return bool(row.sampling.logit_bias)
+        return bool(row.bias)
 
     def adjust(self, logits: mx.array) -> mx.array:
         """These rows\' logits, changed, ``[rows, vocabulary]``."""

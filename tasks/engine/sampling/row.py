@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from tasks.engine.sampling import drawing
+from tasks.engine.sampling.barred import NONE_BARRED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
     import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Matcher
+    from tasks.engine.sampling.barred import Barred
     from tasks.messages.engine import Sampling
 
 #: Below this a temperature is 0: it tells logits apart that single precision does not.
@@ -50,11 +53,31 @@ class Row:
     """
 
     __slots__ = (
-        *("counts", "has_drawn", "latest", "matcher", "position", "prompt_tokens", "sampling", "seen", "uid"),
+        *(
+            "_barred",
+            "counts",
+            "has_drawn",
+            "latest",
+            "matcher",
+            "position",
+            "prompt_tokens",
+            "sampling",
+            "seen",
+            "uid",
+        ),
         "vocabulary",
     )
 
-    def __init__(self, uid: int, sampling: Sampling, prompt: list[int], generated: list[int], vocabulary: int) -> None:
+    def __init__(
+        self,
+        uid: int,
+        sampling: Sampling,
+        prompt: list[int],
+        generated: list[int],
+        vocabulary: int,
+        barred: Barred = NONE_BARRED,
+    ) -> None:
+        self._barred = barred
         self.uid = uid
         self.sampling = sampling
         self.vocabulary = vocabulary
@@ -75,6 +98,16 @@ class Row:
     def context_tokens(self) -> int:
         """Tokens of prompt and answer so far."""
         return self.prompt_tokens + self.position
+
+    @property
+    def bias(self) -> Mapping[int, float]:
+        """What is added to its logits in the next draw, by token."""
+        return self._barred.bias(self.sampling.logit_bias, first=self.position == 0)
+
+    @property
+    def begins_otherwise(self) -> bool:
+        """Whether the draw behind the next one has another bias."""
+        return self.position == 0 and bool(self._barred.first)
 
     @property
     def is_random(self) -> bool:

@@ -16,6 +16,7 @@ import mlx.core as mx
 from tasks.engine.backend import Draw
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repeating
+from tasks.engine.sampling.barred import NONE_BARRED
 from tasks.engine.sampling.chain import Chain, places
 from tasks.engine.sampling.choice import Drawing
 from tasks.engine.sampling.row import Row, Slot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.engine.constraint.grammar import Grammar
+    from tasks.engine.sampling.barred import Barred
     from tasks.engine.sampling.scores import Scores
     from tasks.messages.engine import Sampling
 
@@ -78,7 +80,7 @@ class BatchSampler:
 
     ``vocabulary_tokens`` is the width of the model's logits, and ``text`` names a token in log-probabilities. A seeded
     row's draw k depends on (seed, k) and its logits alone, on every machine; other rows draw from ``entropy``. A batch of
-    greedy rows costs one argmax.
+    greedy rows costs one argmax. ``barred`` are the tokens that the model's authors let it not say.
 
     Presence and frequency penalties count the tokens generated so far and not the prompt, as OpenAI's. The repetition
     penalty looks at the last ``repetition_context_size`` tokens of prompt and answer, as mlx-lm's. Tokens that tie with
@@ -86,8 +88,16 @@ class BatchSampler:
     filters, as mlx-lm's.
     """
 
-    def __init__(self, vocabulary_tokens: int, text: Callable[[int], str], *, entropy: Random | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary_tokens: int,
+        text: Callable[[int], str],
+        *,
+        entropy: Random | None = None,
+        barred: Barred = NONE_BARRED,
+    ) -> None:
         self._vocabulary_tokens = vocabulary_tokens
+        self._barred = barred.within(vocabulary_tokens)
         self._text = text
         self._entropy = entropy or Random()
         self._rows: dict[int, Row] = {}
@@ -103,7 +113,7 @@ class BatchSampler:
             InvalidRequest: see :func:`check_sampling`.
         """
         check_sampling(sampling, self._vocabulary_tokens)
-        row = self._rows[uid] = Row(uid, sampling, prompt, generated, self._vocabulary_tokens)
+        row = self._rows[uid] = Row(uid, sampling, prompt, generated, self._vocabulary_tokens, self._barred)
         row.matcher = grammar.matcher(generated) if grammar is not None else None
 
     def remove(self, uid: int) -> None:
@@ -173,7 +183,7 @@ class BatchSampler:
         return Drawn(tokens, sound, plan.asking.score(logits, best, tokens, self._text))
 
     def _plan_for(self, rows: list[Row]) -> _Plan:
-        if self._plan.rows != rows:
+        if self._plan.begins or self._plan.rows != rows:
             self._plan = _Plan(rows)
         return self._plan
 
@@ -183,6 +193,7 @@ class _Plan:
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
+        self.begins = any(row.begins_otherwise for row in rows)
         adjusting = (Biased.where(rows), Repeating.where(rows), Counted.where(rows), Constrained.where(rows))
         self.adjustments = [part for part in adjusting if part is not None]
         self.random = Drawing.where(rows)

@@ -13,6 +13,7 @@ from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit
+from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,3 +66,16 @@ def test_the_authors_stop_strings_end_an_answer(tmp_path: Path) -> None:
         said = [piece.text for token_id in ids for piece in assembler.push(token_id)]
         assert "".join(said) == "It is "
         assert assembler.stopped
+
+
+def test_tokens_that_the_authors_bar_do_not_come(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Never, or not at the beginning; what cannot be done is named once in the log."""
+    folder = make_tiny_model(tmp_path, script="abcde")
+    a, c = (json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"][letter] for letter in "ac")
+    for generation, said in (({"begin_suppress_tokens": [a]}, "!abcde"), ({"bad_words_ids": [[c]]}, "ab!ab!ab")):
+        (folder / "generation_config.json").write_text(json.dumps({**generation, "num_beams": 2}))
+        loop = Loop(backend=load(folder))
+        loop.submit("ask", 8)
+        loop.finish()
+        assert loop.answers["ask"].text == said
+    assert caplog.text.count("asks for num_beams 2, which changes nothing here") == 2

@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
+from tasks.engine.sampling.barred import Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.sampling.scores import LOWEST_LOGPROB
 from tasks.errors import InvalidRequest
@@ -240,6 +241,39 @@ def test_rows_without_a_seed_differ() -> None:
     assert len(set(tokens)) > 25
     assert tokens_of(same, uids, logits) == tokens
     assert tokens_of(other, uids, logits) != tokens
+
+
+def test_barred_tokens_never_come() -> None:
+    """One token never, another not at the beginning of an answer, drawn and greedy, along drafts too, and not where the request
+    itself has a word on it."""
+    best, second, third = 400, 401, 402
+    bonus = 40.0 * (mx.arange(VOCABULARY) == best) + 30.0 * (mx.arange(VOCABULARY) == second)
+    logits = normal(1) + bonus + 20.0 * (mx.arange(VOCABULARY) == third)
+    sampler = BatchSampler(VOCABULARY, str, barred=Barred(always=(best, VOCABULARY), first=(second,)))
+    for uid, (sampling, generated) in enumerate(
+        [
+            (GREEDY, []),
+            (Sampling(top_p=0.9), []),
+            (GREEDY, [5]),
+            (replace(GREEDY, logit_bias={best: 1.0, second: -9.0}), []),
+        ]
+    ):
+        sampler.add(uid, sampling, [1], generated)
+    rows = mx.broadcast_to(logits, (4, VOCABULARY))
+    assert tokens_of(sampler, [0, 1, 2, 3], rows) == [third, third, second, best]
+    assert tokens_of(sampler, [0, 1, 2, 3], rows) == [second, second, second, best]
+    sampler.add(4, GREEDY, [1], [])
+    drawn = sampler.sample_drafted([4], [[third, second]], mx.broadcast_to(logits, (3, VOCABULARY)))
+    assert [draw.token for draw in sampler.read(drawn, [4])] == [third, second, second]
+
+
+def test_a_grammar_goes_before_barred_tokens() -> None:
+    """What is barred has the least finite weight, so a row that may draw nothing else draws it, and its logits are numbers."""
+    logits = mx.where(mx.arange(VOCABULARY) == 7, 0.0, -math.inf)[None]
+    sampler = BatchSampler(VOCABULARY, str, barred=Barred(always=(7,)))
+    sampler.add(0, Sampling(), [1], [])
+    drawn = sampler.sample([0], logits).read([0])
+    assert [(draw.token, draw.sound) for draw in drawn] == [(7, True)]
 
 
 PENALISED = [

@@ -79,6 +79,38 @@ def test_stop_strings(tmp_path: Path, given: object, stops: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
+    ("generation", "barred", "first", "not_done"),
+    [
+        ({"suppress_tokens": [7, 9], "begin_suppress_tokens": [3]}, (7, 9), (3,), ()),
+        ({"suppress_tokens": [7, -1, None, 7], "bad_words_ids": [[7], [8], [5]], "eos_token_id": 5}, (7, 8), (), ()),
+        ({"bad_words_ids": [[7, 8], [], [9], 4]}, (9,), (), ("bad_words_ids of several tokens (1)",)),
+        ({"suppress_tokens": None, "begin_suppress_tokens": 4, "bad_words_ids": {}}, (), (4,), ()),
+        (
+            {"num_beams": 4, "no_repeat_ngram_size": 3, "max_new_tokens": 512, "typical_p": 1.0, "min_length": 0},
+            *((), (), ("num_beams 4", "no_repeat_ngram_size 3", "max_new_tokens 512")),
+        ),
+        (
+            {"max_length": 4096, "pad_token_id": 0, "bos_token_id": 1, "num_beams": 1, "guidance_scale": None},
+            (),
+            (),
+            (),
+        ),
+    ],
+)
+def test_barred_tokens_and_what_is_not_done(
+    tmp_path: Path,
+    generation: dict[str, Any],
+    barred: tuple[int, ...],
+    first: tuple[int, ...],
+    not_done: tuple[str, ...],
+) -> None:
+    """Single tokens that are never to come are found under each of their names; what has no effect here is named."""
+    _write(tmp_path, generation)
+    found = read_generation(tmp_path, {})
+    assert (found.barred, found.barred_first, found.not_done) == (barred, first, not_done)
+
+
+@pytest.mark.parametrize(
     ("content", "says"), [(b"{", "not valid JSON"), (b"[]", "JSON object"), (LFS_POINTER + b"v1\n", "git lfs pull")]
 )
 def test_a_damaged_file_is_an_error(tmp_path: Path, content: bytes, says: str) -> None:

@@ -1,0 +1,35 @@
+"""Tokens that a model's authors let it never say, or not at the beginning of an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Added to the logit of a barred token. It is finite, so that a grammar that allows nothing else still has it.
+BARRED = -1e9
+
+
+@dataclass(slots=True, frozen=True)
+class Barred:
+    """Ids that never come, and ids that no answer begins with."""
+
+    always: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+    def within(self, vocabulary_tokens: int) -> Barred:
+        """Those of them that the model has."""
+        return Barred(
+            *(tuple(token for token in ids if token < vocabulary_tokens) for ids in (self.always, self.first))
+        )
+
+    def bias(self, asked: Mapping[int, float], *, first: bool) -> Mapping[int, float]:
+        """What is added to logits in an answer's first draw, or a later one; a request's own word on a token goes before."""
+        ids = self.always + self.first if first else self.always
+        return {**dict.fromkeys(ids, BARRED), **asked} if ids else asked
+
+
+#: For most models.
+NONE_BARRED = Barred()
