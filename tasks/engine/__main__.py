@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.engine.allocator import bound_heap, trim_heap
 from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.fake import FakeBackend
 from tasks.engine.fake_options import is_fake, parse_options
@@ -89,6 +90,7 @@ def answer_once(options: argparse.Namespace) -> int:
 def serve(fd: int) -> int:
     """Load the model that the first message names and serve it until the worker goes."""
     started = time.monotonic()
+    bound_heap()
     _offer_to_oom_killer()
     os.set_inheritable(fd, False)
     connection = Connection(fd)
@@ -115,6 +117,7 @@ def serve(fd: int) -> int:
     # A full garbage collection over what the libraries and the model are made of would stop all streams at once.
     gc.collect()
     gc.freeze()
+    trim_heap()
     link.send(ready)
     try:
         engine.run()

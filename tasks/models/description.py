@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
 from tasks.models.embedding import MODULES, PROMPTS, read_recipe
 from tasks.models.files import read_model_size
+from tasks.models.foreign import read_config
 from tasks.models.generation import FILE, WHOLE_CONTEXT, read_generation
-from tasks.models.reading import read_object, read_object_if_there
+from tasks.models.reading import read_object_if_there
 from tasks.models.templates import read_templates
 from tasks.models.weights import INDEX, stray_files, weight_files
 
@@ -78,7 +79,7 @@ def _size(folder: Path) -> Iterator[Fact]:
 
 
 def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
-    found = read_context(folder, read_object(folder / "config.json"))
+    found = read_context(folder, read_config(folder))
     if entry.context_tokens is not None:
         yield Fact("context", f"{entry.context_tokens:,} tokens", CATALOGUE)
     elif found is not None:
@@ -97,7 +98,7 @@ def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
 
 
 def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
-    generation = read_generation(folder, read_object(folder / "config.json"))
+    generation = read_generation(folder, read_config(folder))
     for name, value in entry.defaults.items():
         yield Fact(name, str(value), CATALOGUE)
     for name, value in generation.sampling.items():
@@ -111,7 +112,7 @@ def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
 
 
 def _ends(folder: Path) -> Iterator[Fact]:
-    generation = read_generation(folder, read_object(folder / "config.json"))
+    generation = read_generation(folder, read_config(folder))
     names = _added_tokens(folder)
     texts = {f"{names[end]} ({end})" if end in names else f"{end}": names.get(end, end) for end in generation.ends}
     if generation.stops:

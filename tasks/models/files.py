@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.models.context import read_context
 from tasks.models.embedding import ENCODERS
+from tasks.models.foreign import read_config
 from tasks.models.kv_cache import kv_size
-from tasks.models.reading import ModelFilesUnreadable, read_object, read_object_if_there, text_config, whole
+from tasks.models.reading import ModelFilesUnreadable, read_object_if_there, text_config, whole
 from tasks.models.weights import INDEX, WeightsMissing, read_tensors, weight_files
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def read_model_size(folder: Path) -> ModelSize:
     Raises:
         ModelFilesUnreadable: config.json is missing, or a file is damaged.
     """
-    config = read_object(folder / "config.json")
+    config = read_config(folder)
     try:
         parameters, weights_bytes = _from_weights(folder, config) or _from_index(folder) or (None, None)
         text = text_config(config)

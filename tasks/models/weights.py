@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from tasks.models.foreign import instead_of_weights
 from tasks.models.reading import ModelFilesUnreadable, is_pointer, parse_object, pointer_message, read_object
-from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
@@ -59,7 +59,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if shards:
         return _shards(folder, shards)
     if not found:
-        raise WeightsMissing(f"{folder}: has no weights ({PATTERN}); {_other_weights(folder)}")
+        raise WeightsMissing(f"{folder}: has no weights ({PATTERN}); {instead_of_weights(folder)}")
     return tuple(found)
 
 
@@ -195,19 +195,3 @@ def _shards(folder: Path, shards: dict[str, re.Match[str]]) -> tuple[Path, ...]:
     if missing:
         raise WeightsMissing(f"{folder}: of {counts[0]} shards, number {missing[0]} is missing; fetch the model again")
     return tuple(folder / name for name in sorted(shards))
-
-
-def _other_weights(folder: Path) -> str:
-    """What to do about a folder whose weights are of another kind."""
-    kinds: Sequence[tuple[str, str]] = (
-        (
-            "*.gguf",
-            f"it has a GGUF file: convert that with python -m {PACKAGE}.engine.files.gguf, or take the model's repository",
-        ),
-        ("adapters.safetensors", "it is an adapter, which needs its base model"),
-        ("*.safetensors", "it has weights under another name: convert the model with mlx_lm.convert"),
-        ("*.bin", "it has weights of PyTorch: convert the model with mlx_lm.convert"),
-    )
-    return next(
-        (remedy for pattern, remedy in kinds if any(folder.glob(pattern))), "convert the model with mlx_lm.convert"
-    )

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.files.download import fetch
 from tasks.errors import ModelLoadFailed
-from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message, read_object
+from tasks.models.foreign import read_config
+from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message
 from tasks.models.weights import INDEX, check_weights, read_header, read_tensors, weight_files
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "*.tiktoken")
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+    "vocab.txt",
+    "*.tiktoken",
+    "tiktoken.model",
+)
 #: Beside the weights, the files that decide what a model says; others, such as a README, may differ between copies.
 _DECIDING = (
     "*.json",
@@ -48,7 +58,10 @@ def find_model(source: str, revision: str | None) -> tuple[Path, str]:
     if path.is_dir():
         return path, revision or folder_revision(path)
     if path.is_file():
-        raise ModelLoadFailed(f"{source}: is a file; name the folder with config.json and the .safetensors files")
+        remedy = f"convert it with python -m {PACKAGE}.engine.files.gguf, and " if path.suffix == ".gguf" else ""
+        raise ModelLoadFailed(
+            f"{source}: is a file; {remedy}name the folder with config.json and the .safetensors files"
+        )
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise ModelLoadFailed(f"{source}: no such folder; name an existing folder, or a hub id such as owner/name")
     folder = fetch(source, revision)
@@ -61,7 +74,7 @@ def check_model(folder: Path) -> dict[str, Any]:
     Raises:
         ModelFilesUnreadable: a file is missing, cut off or unreadable; the message names it.
     """
-    config = read_object(folder / "config.json")
+    config = read_config(folder)
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesUnreadable(
             f"{folder / 'config.json'}: has no model_type; it is not a language model's configuration"

@@ -23,8 +23,10 @@ from tasks.engine.model.dequantise import dequantise
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
-from tasks.engine.model.rotary import rotary_fields
+from tasks.engine.model.rotary import exact_ramps, rotary_fields
 from tasks.engine.model.selftest import Bearing, try_out
+from tasks.engine.model.tied import tied_fields
+from tasks.engine.model.unloadable import why_unloadable
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from worker_config.cache import cache_folder
 
@@ -84,7 +86,7 @@ def clear_errors(folder: ModelFolder) -> Iterator[None]:
     except Exception as error:
         if ran_out_of_memory(error):
             raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
-        raise ModelLoadFailed(f"{folder.path}: {first_line(error)}") from error
+        raise ModelLoadFailed(why_unloadable(folder, error)) from error
     except BaseException as error:
         if type(error).__module__ != "pyo3_runtime":  # how a library in Rust, such as tokenizers, says that it failed
             raise
@@ -94,13 +96,15 @@ def clear_errors(folder: ModelFolder) -> Iterator[None]:
 def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> Module:
     """A model of mlx-lm with its weights in memory, with these options of :func:`mlx_lm.utils.load_model`."""
     model: Module
+    described = _config_for_mlx_lm(folder)
     with staged(folder.path) as loadable:
         model, _ = utils.load_model(
             *(loadable, True),
-            model_config={**_without_nulls(folder.config), **rotary_fields(folder.config)},
+            model_config=described,
             trust_remote_code=config.trust_remote_code,
             **options,
         )
+        exact_ramps(model, described)
         if folder.adapter is not None:
             apply_adapter(model, folder.adapter)
         if accelerator() == "cpu" and _fits_dense(model, config):
@@ -114,9 +118,13 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
     return model
 
 
-def _without_nulls(config: dict[str, Any]) -> dict[str, Any]:
-    """What mlx-lm's loader takes for an object without a look."""
-    return {"text_config": {}} if config.get("text_config", {}) is None else {}
+def _config_for_mlx_lm(folder: ModelFolder) -> dict[str, Any]:
+    """``config.json`` as mlx-lm's code reads it rightly."""
+    config = dict(folder.config)
+    if config.get("text_config", {}) is None:
+        config["text_config"] = {}  # mlx-lm's loader takes it for an object without a look
+    config |= tied_fields(folder.path, config)
+    return config | rotary_fields(config)
 
 
 @dataclass(slots=True, frozen=True)

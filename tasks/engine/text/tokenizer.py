@@ -106,11 +106,13 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _why_unloadable(folder: Path, error: Exception) -> str:
-    """Which file is damaged, where one is: transformers says which character of it."""
+    """Which file is damaged, where one is: transformers says which character of it; or whose code would have to run."""
     try:
         read_object_if_there(folder / "tokenizer.json")
     except ModelFilesUnreadable as damaged:
         return str(damaged)
+    if "custom code" in str(error):
+        return _own_code(folder)
     return f"{folder}: its tokenizer cannot be loaded: {first_line(error)}"
 
 
@@ -137,10 +139,12 @@ def _by_file(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     if "auto_map" in read_object_if_there(folder / "tokenizer_config.json"):
-        raise ModelLoadFailed(
-            f"{folder}: its tokenizer is code of its own; trust_remote_code in the catalogue allows it"
-        )
+        raise ModelLoadFailed(_own_code(folder))
     return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _own_code(folder: Path) -> str:
+    return f"{folder}: its tokenizer is code of its own; trust_remote_code in the catalogue allows it"
 
 
 def _checked(hf: Any, folder: Path) -> Any:
@@ -249,10 +253,12 @@ def check_round_trip(tokenizer: TokenizerWrapper, folder: Path) -> None:
     """Try the tokenizer with text of the kinds that break.
 
     Raises:
-        ModelLoadFailed: words run together or marks of the vocabulary show in decoded text, or a stream would say
-            other text than ``decode``.
+        ModelLoadFailed: it has no vocabulary, words run together or marks of the vocabulary show in decoded text, or a
+            stream would say other text than ``decode``.
     """
     hf = tokenizer._tokenizer
+    if not any(_ids(hf, text) for text in PROBES):
+        raise ModelLoadFailed(f"{folder}: its tokenizer's vocabulary is empty; copy the original model's files")
     remedy = (
         "its tokenizer files do not fit its tokenizer_class; set that to PreTrainedTokenizerFast in tokenizer_config.json, "
         "or save the tokenizer again with the version of transformers that made it"

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
-from benchmarks.parts.tiny_model import make_tiny_model
+from benchmarks.parts.tiny_model import make_tiny_model, write_safetensors
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit
@@ -45,6 +46,55 @@ def test_tensors_that_are_missing_or_too_many_are_named(
     mx.save_safetensors(str(weights), tensors)
     with pytest.raises(ModelLoadFailed, match=says):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "foo"}, r"config\.json: model_type is 'foo', which mlx-lm \S+ does not know: take"),
+        ({"model_type": "foo", "auto_map": {}}, "code that comes with a model is not run"),
+        ({"num_attention_heads": ...}, r"config\.json: lacks 'num_attention_heads', which mlx-lm"),
+        (
+            {"tie_word_embeddings": False},
+            "tie_word_embeddings is false, and the files have no lm_head.weight: make it true",
+        ),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "cannot compute rope_scaling {'type': 'ntk'"),
+        ({"rope_scaling": [1]}, r"cannot compute rope_scaling \[1\]"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "quantised by 'gptq', and mlx-lm .* take the model's",
+        ),
+        ({"quantization_config": {"bits": 4}}, "quantization is {'bits': 4}, and mlx-lm"),
+        ({"quantization": {"group_size": 64}}, "quantization is {'group_size': 64}, and mlx-lm"),
+    ],
+)
+def test_fields_that_cannot_be_served(tmp_path: Path, config: dict[str, Any], says: str) -> None:
+    """One error with the file, the field, its value and what to do, where mlx-lm has the name of a Python class."""
+    path = make_tiny_model(tmp_path) / "config.json"
+    described = {**json.loads(path.read_text()), **config}
+    path.write_text(json.dumps({name: value for name, value in described.items() if value is not ...}))
+    with pytest.raises(ModelLoadFailed, match=says) as raised:
+        load(tmp_path)
+    assert str(path) in str(raised.value)
+
+
+def test_numbers_that_mlx_does_not_read(tmp_path: Path) -> None:
+    """The error names a tensor of this type, and its file."""
+    path = make_tiny_model(tmp_path) / "model.safetensors"
+    tensors: Any = mx.load(str(path))
+    write_safetensors(path, {name: np.array(array) for name, array in tensors.items()})
+    path.write_bytes(
+        path.read_bytes().replace(b'{"dtype": "F32", "shape": [266,', b'{"dtype": "F64", "shape": [133,', 1)
+    )
+    with pytest.raises(
+        ModelLoadFailed, match=r"model\.safetensors: model\.embed_tokens\.weight has numbers of type F64"
+    ):
+        load(tmp_path)
+
+
+def test_a_folder_whose_path_means_something_in_a_pattern(tmp_path: Path) -> None:
+    """mlx-lm looks for weights by a pattern."""
+    assert load(make_tiny_model(tmp_path / "a [4 bits]")).facts.batching == "padded"
 
 
 def test_a_part_that_is_null_is_none(tmp_path: Path) -> None:

@@ -7,14 +7,17 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
+from mlx import nn
 from mlx_lm import utils
+from mlx_lm.models.rope_utils import initialize_rope
 from transformers import AutoConfig
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.model.loading import load_weights
-from tasks.engine.model.rotary import rotary_fields
+from tasks.engine.model.rotary import exact_ramps, rotary_fields
 from tasks.messages.engine import EngineConfig
 
 if TYPE_CHECKING:
@@ -95,6 +98,36 @@ def test_a_part_of_a_larger_model_is_read(tmp_path: Path) -> None:
 def test_nothing_is_added_where_nothing_is_missing(config: dict[str, Any]) -> None:
     """Not for a module that reads the new field, say."""
     assert rotary_fields(config) == {}
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_the_length_that_yarn_scales_is_the_context_where_the_file_leaves_it_out(name: str) -> None:
+    """As in transformers; mlx-lm would take 4,096."""
+    config = {"model_type": "llama", "max_position_embeddings": 32768, name: {"rope_type": "yarn", "factor": 4.0}}
+    assert rotary_fields(config)["rope_scaling"]["original_max_position_embeddings"] == 32768
+    config["max_position_embeddings"] = None
+    assert "original_max_position_embeddings" not in (rotary_fields(config).get("rope_scaling") or {})
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_the_frequencies_of_gpt_oss(truncate: bool) -> None:
+    """Those of its authors' own code, and mlx-lm's for a file that has the range rounded."""
+    scaling = {
+        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": truncate,
+        "original_max_position_embeddings": 4096,
+    }  # fmt: skip
+    model = nn.Module()
+    model.rope = initialize_rope(64, 150000, False, scaling)
+    mlx_lms = np.array(model.rope._freqs)
+    exact_ramps(model, {"rope_theta": 150000, "rope_scaling": scaling})
+    ours = np.array(model.rope._freqs)
+    lengths = 150000 ** (np.arange(0, 64, 2) / 64)
+    low, high = (32 * np.log(4096 / (turns * 2 * np.pi)) / np.log(150000) for turns in (32, 1))
+    mask = 1 - np.clip((np.arange(32) - low) / (high - low), 0, 1)
+    authors = 1 / (lengths * 32) * (1 - mask) + 1 / lengths * mask
+    assert np.allclose(1 / ours, authors, rtol=1e-5) is not truncate
+    assert np.array_equal(ours, mlx_lms) is truncate
+    assert np.abs(authors * mlx_lms - 1).max() > 0.4
 
 
 def test_what_the_file_says_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,31 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: str) -> N
     folder = save(byte_level(), tmp_path)
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ModelLoadFailed, match="tokenizer") as raised:
+        load(folder)
+    assert str(tmp_path) in str(raised.value)
+
+
+EMPTY = {
+    "config": {"pattern": ".", "num_vocab_tokens": 3, "default_vocab_size": 3, "default_num_special_tokens": 3},
+    "vocab": [],
+    "special_tokens": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "config", "says"),
+    [
+        ("tekken.json", {}, "vocabulary is empty; copy the original model's files"),
+        ("tiktoken.model", {"auto_map": {"AutoTokenizer": ["own.Own", None]}}, "is code of its own; trust_remote_code"),
+    ],
+)
+def test_vocabularies_that_are_not_read(tmp_path: Path, file: str, config: dict[str, Any], says: str) -> None:
+    """One has nothing in it, and would turn every prompt into none; the other, Kimi's, is read by the model's own code."""
+    folder = save(byte_level(), tmp_path, **config)
+    (folder / "tokenizer.json").unlink()
+    (folder / file).write_text(json.dumps(EMPTY))
+    (folder / "own.py").write_text("raise SystemExit('executed')")
+    with pytest.raises(ModelLoadFailed, match=says) as raised:
         load(folder)
     assert str(tmp_path) in str(raised.value)
 

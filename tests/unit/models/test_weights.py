@@ -22,6 +22,7 @@ FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safete
 def _write(folder: Path, files: dict[str, list[str]], index: dict[str, str] | None = None) -> None:
     """Files with these tensors, and an index."""
     for file, names in files.items():
+        (folder / file).parent.mkdir(exist_ok=True)
         write_safetensors(folder / file, {name: np.zeros(4, np.float32) for name in names})
     if index is not None:
         (folder / INDEX).write_text(json.dumps({"weight_map": index}))
@@ -59,10 +60,14 @@ def test_what_belongs_to_the_model(
     ("files", "index", "says"),
     [
         ({}, None, "has no weights"),
-        ({"pytorch_model.bin": []}, None, "PyTorch"),
+        ({"pytorch_model.bin": []}, None, "PyTorch: save them as safetensors"),
+        ({"weights.npz": []}, None, "older MLX"),
+        ({"onnx/model.onnx": []}, None, "ONNX"),
+        ({"weights.safetensors": ["a"]}, None, "another name: call them model.safetensors"),
         ({"model.gguf": []}, None, "GGUF"),
         ({"adapters.safetensors": ["lora"]}, None, "adapter"),
-        ({"consolidated.safetensors": ["a"]}, None, "another name"),
+        ({"consolidated.safetensors": ["a"]}, None, "authors' own format"),
+        ({"consolidated.00.pth": []}, None, "authors' own format"),
         ({FIRST: ["a"]}, None, "of 2 shards, number 2 is missing"),
         ({FIRST: ["a"]}, {"a": FIRST, "b": SECOND}, f"names {SECOND}, which is missing"),
         ({"model.safetensors": ["a"]}, {"a": FIRST}, r"index\.json is stale: it names"),
@@ -77,6 +82,27 @@ def test_weights_that_are_missing(
     with pytest.raises(WeightsMissing, match=says) as raised:
         weight_files(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ([], "is this a model's folder"),
+        (["model.gguf"], "convert that with python -m"),
+        (["params.json", "consolidated.safetensors"], "authors' own format"),
+        (["adapter_config.json", "adapter_model.safetensors"], "name the folder of its base model"),
+        (["model_index.json", "unet/config.json"], "writes no text"),
+        (["model/config.json"], "its folder model has one: name that"),
+    ],
+)
+def test_folders_without_a_configuration(tmp_path: Path, files: list[str], says: str) -> None:
+    """Other programs' models are called what they are, with the remedy."""
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelFilesUnreadable, match=says) as raised:
+        read_model_size(tmp_path)
+    assert str(tmp_path / "config.json") in str(raised.value)
 
 
 @pytest.mark.parametrize(

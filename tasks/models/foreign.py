@@ -1,0 +1,61 @@
+"""Folders in formats that are not loaded here: what they hold, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.models.reading import ModelFilesUnreadable, read_object
+from tasks.names import PACKAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CONFIG = "config.json"
+_NATIVE = "take the model in the format of transformers, with config.json and model*.safetensors"
+_SAVE = "save them as safetensors with transformers (from_pretrained, then save_pretrained)"
+_GGUF = f"it has a GGUF file: convert that with python -m {PACKAGE}.engine.files.gguf, or take the model's repository"
+_ADAPTER = "it is an adapter: name the folder of its base model, and this one as the entry's adapter in the catalogue"
+#: What a folder without config.json may be, by a file in it.
+_WITHOUT_CONFIG: Sequence[tuple[str, str]] = (
+    ("*.gguf", _GGUF),
+    ("params.json", f"it has a model in its authors' own format (params.json): {_NATIVE}"),
+    ("adapter_config.json", _ADAPTER),
+    ("model_index.json", "it has a pipeline of diffusers, which writes no text"),
+)
+#: What a folder without weights may have in their place.
+_OTHER_WEIGHTS: Sequence[tuple[str, str]] = (
+    ("*.gguf", _GGUF),
+    ("adapter*.safetensors", _ADAPTER),
+    ("consolidated*", f"it has weights in their authors' own format (consolidated): {_NATIVE}"),
+    ("*.safetensors", "it has weights under another name: call them model.safetensors if they are the whole model"),
+    ("*.bin", f"it has weights of PyTorch: {_SAVE}, or take a repository that has them"),
+    ("*.npz", "it has weights of an older MLX: convert the original model with mlx_lm.convert"),
+    ("**/*.onnx", f"it has weights of ONNX: {_NATIVE}"),
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The object in the folder's ``config.json``.
+
+    Raises:
+        ModelFilesUnreadable: it is missing or damaged; the message says what the folder is instead.
+    """
+    path = folder / CONFIG
+    if not path.is_file() and (known := _found(folder, _WITHOUT_CONFIG) or _in_subfolder(folder)):
+        raise ModelFilesUnreadable(f"{path}: missing; {known}")
+    return read_object(path)
+
+
+def instead_of_weights(folder: Path) -> str:
+    """What to do about a folder that has a ``config.json`` and no weights."""
+    return _found(folder, _OTHER_WEIGHTS) or "fetch them, or convert the original model with mlx_lm.convert"
+
+
+def _found(folder: Path, kinds: Sequence[tuple[str, str]]) -> str:
+    return next((remedy for pattern, remedy in kinds if any(folder.glob(pattern))), "")
+
+
+def _in_subfolder(folder: Path) -> str:
+    places = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    return f"its folder {places[0]} has one: name that" if len(places) == 1 else ""
