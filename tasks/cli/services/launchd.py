@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tasks.cli.services.program import Program
 
+#: launchd gives a service 256 open files, sockets included: too few for Flower with many browsers, or a worker of 60 slots.
+#: It is macOS's OPEN_MAX, the most that a process may ask for. The list's own SoftResourceLimits would, in a daemon, set
+#: the limit of the whole system as well.
+OPEN_FILES = 10_240
+
 
 def path(program: Program) -> Path:
     """Where the list belongs: a daemon starts with the Mac, an agent when its user logs in."""
@@ -34,7 +39,7 @@ def log(program: Program) -> Path:
 
 def text(program: Program) -> str:
     """The list. launchd knows no environment files, so a shell reads it and then becomes the program."""
-    start = f'set -a; . "$0"; exec {shlex.join(program.command)}'
+    start = f'ulimit -S -n {OPEN_FILES}; set -a; . "$0"; exec {shlex.join(program.command)}'
     values: dict[str, Any] = {
         "Label": name(program),
         "ProgramArguments": ["/bin/sh", "-c", start, str(program.environment)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import plistlib
+import resource
 import shlex
 import shutil
 import subprocess
@@ -61,6 +62,24 @@ def test_it_is_started_again_when_it_fails_and_not_when_it_was_told_to_end() -> 
 def test_a_worker_outlives_an_engine_that_the_kernel_kills_for_its_memory() -> None:
     """systemd's default would stop the worker, and all its engines, with the engine that was killed."""
     assert unit(program())["OOMPolicy"] == ["continue"]
+
+
+@pytest.mark.parametrize(("most", "given"), [(20_000, 10_240), (1_000, 256)])
+def test_a_service_of_a_mac_has_more_open_files_than_launchd_gives(most: int, given: int, tmp_path: Path) -> None:
+    """The shell raises the 256 of launchd; where the system allows less, the program starts all the same."""
+    (tmp_path / "environment").touch()
+    values = plistlib.loads(launchd.text(program(home=tmp_path)).encode())["ProgramArguments"]
+    before = values[2].partition("exec ")[0]
+    done = subprocess.run(
+        [*values[:2], f"{before}exec /bin/sh -c 'ulimit -n'", values[3]],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, most)),
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert done.stdout.split() == [str(given)]
+    assert unit(program())["LimitNOFILE"] == ["65536"]
 
 
 def test_the_log_is_where_people_look() -> None:
