@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.cli.overview.table import QUEUE_COLUMNS, WORKER_COLUMNS, fitted, queue_row, worker_row
+from tasks.cli.overview.table import (
+    FAILURES_SHOWN,
+    QUEUE_COLUMNS,
+    WORKER_COLUMNS,
+    failure_line,
+    fitted,
+    queue_row,
+    worker_row,
+)
 from tasks.cli.overview.words import clean
 
 if TYPE_CHECKING:
@@ -21,6 +29,10 @@ def lines(state: FleetState, width: int | None = None) -> Iterator[str]:
         yield ""
     yield from (f"{clean(field.node)}  unreadable: {clean(field.why)}" for field in state.unreadable)
     yield from table_lines(fitted(QUEUE_COLUMNS, [queue_row(queue) for queue in state.queues_of_interest], width))
+    if state.failures:
+        yield ""
+        yield "recent failures"
+        yield from (failure_line(failure) for failure in state.failures[:FAILURES_SHOWN])
     if state.warnings:
         yield ""
         yield from (f"warning: {clean(warning)}" for warning in state.warnings)

@@ -9,8 +9,16 @@ from rich.console import Group
 from rich.text import Text
 
 from tasks.cli.overview.requests import REQUEST_COLUMNS, request_row
-from tasks.cli.overview.table import QUEUE_COLUMNS, WORKER_COLUMNS, fitted, queue_row, worker_row
-from tasks.cli.overview.words import FULL, NOTHING, age, clean, counted, cut, size
+from tasks.cli.overview.table import (
+    FAILURES_SHOWN,
+    QUEUE_COLUMNS,
+    WORKER_COLUMNS,
+    failure_line,
+    fitted,
+    queue_row,
+    worker_row,
+)
+from tasks.cli.overview.words import FULL, NOTHING, clean, counted, cut, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +45,10 @@ STYLES = {
 WAITING = ("waiting", "oldest")
 #: The fewest workers that a low terminal shows.
 ROWS_AT_LEAST = 3
-FAILURES_SHOWN = 3
+#: A failure's reason takes the lines that it needs, but for a very long one.
+FAILURE_LINES = 4
+#: Its further lines begin below the worker's name.
+FAILURE_INDENT = 10
 
 
 def overview(
@@ -53,7 +64,7 @@ def overview(
         hint: which keys there are, as the last line.
     """
     notes = _notes(state, stale)
-    failures = [_failure(failure, width) for failure in state.failures[:FAILURES_SHOWN]]
+    failures = [line for failure in state.failures[:FAILURES_SHOWN] for line in _failure(failure, width)]
     tail = [Text(), Text("recent failures", style="bold dim"), *failures] if failures else []
     tail += [Text(), Text(cut(hint, width), style="dim")] if hint else []
     queues = _rich(fitted(QUEUE_COLUMNS, [queue_row(queue, bars=True) for queue in state.queues_of_interest], width))
@@ -104,12 +115,12 @@ def _notes(state: FleetState, stale: str) -> list[Text]:
     ]
 
 
-def _failure(failure: Failure, width: int) -> Text:
-    """One line: when, where, which model, why."""
-    where = " ".join(clean(part) for part in (failure.node, failure.model) if part)
-    reason = f": {clean(failure.reason)}" if failure.reason else ""
-    line = f"{age(failure.age_s):>4} ago  {where}  {clean(failure.code)}{reason}"
-    return Text(cut(line, width), style="red", no_wrap=True)
+def _failure(failure: Failure, width: int) -> list[Text]:
+    """When, where, which model, why: one line, or as many as a narrow terminal needs for them."""
+    lines = wrap(
+        failure_line(failure), width, subsequent_indent=" " * FAILURE_INDENT, max_lines=FAILURE_LINES, placeholder="…"
+    )
+    return [Text(cut(part, width), style="red", no_wrap=True) for part in lines]
 
 
 def _headline(state: FleetState) -> Text:

@@ -1,4 +1,4 @@
-"""The two tables of ``fleet`` as rows of text, and which columns fit into a width."""
+"""The tables of ``fleet`` as rows of text, and which columns fit into a width."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from tasks.cli.overview.words import NOTHING, age, bar, clean, cut, gib, millise
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tasks.cli.overview.state import QueueView, WorkerView
+    from tasks.cli.overview.state import Failure, QueueView, WorkerView
 
 GAP = 2
+#: The recent failures that are shown.
+FAILURES_SHOWN = 3
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,6 +99,13 @@ def queue_row(queue: QueueView, *, bars: bool = False) -> tuple[str, ...]:
         str(queue.workers),
         _slots(queue.busy, queue.slots, bars=bars) if queue.slots else NOTHING,
     )
+
+
+def failure_line(failure: Failure) -> str:
+    """A failure as one line: when, where, which model, why."""
+    where = " ".join(clean(part) for part in (failure.node, failure.model) if part)
+    reason = f": {clean(failure.reason)}" if failure.reason else ""
+    return f"{age(failure.age_s):>4} ago  {where}  {clean(failure.code)}{reason}"
 
 
 def fitted(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]], limit: int | None) -> Table:

@@ -303,6 +303,19 @@ def test_redis_and_recent_failures() -> None:
     assert [each["code"] for each in fleet.as_json()["failures"]] == ["invalid_request", "engine_failed"]
 
 
+def test_a_narrow_terminal_shows_the_whole_reason_of_a_failure() -> None:
+    """Its lines are folded, and counted where a low terminal has to leave workers out; a pipe gets one line."""
+    reason = "the model needs 13.5 GB and this machine gives 6.4 GB to all models: use a smaller one, or another quantisation"
+    kept = [{"age_s": 2.0, "model": "qwen3-4b", "code": "out_of_memory", "reason": reason}]
+    fleet = state(*(view(f"mac-{n}@lab", metrics={"failures": kept}) for n in range(30)))
+    shown = rendered(fleet, 80, 24)
+    failures = shown[shown.index("recent failures") + 1 :]
+    assert " ".join(" ".join(failures).split()).count(f"out_of_memory: {reason}") == 3
+    assert max(len(line) for line in failures) <= 80
+    assert len(shown) <= 24
+    assert f"  5s ago  mac-0@lab qwen3-4b  out_of_memory: {reason}" in list(plain.lines(fleet))
+
+
 def test_many_requests_fit_a_low_terminal() -> None:
     """Those that do not fit are counted."""
     found = [OpenRequest(f"id-{n}", "waiting", None, "tier-3-7B", None, 1.0, 0) for n in range(100)]
