@@ -7,10 +7,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" pyproject.toml
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# uv shows a bar and takes a fraction of pip's time. pip does it where uv cannot be had, or knows another index than pip does.
+# uv takes a fraction of pip's time; without --quiet it ends with a line for each package. pip does it where uv cannot be
+# had, or knows another index than pip does.
 UV_WHEEL := uv==0.13.9
-get = { PATH="$(PATH):$(BIN)" uv pip install --python $(BIN)/python $1 || { \
-	echo "uv cannot install: pip does, without a bar, in a few minutes"; $(PIP) $1; }; }
+get = { PATH="$(PATH):$(BIN)" uv pip install --quiet --python $(BIN)/python $1 || { \
+	echo "uv cannot install, so pip does: a few minutes ..."; $(PIP) $1; }; }
 # Linux has no BLAS of its own that is worth its name, and the CPU build of MLX is 13 to 30 times faster with one.
 NO_BLAS := 'import ctypes.util as c, platform as p; raise SystemExit(c.find_library("openblas") is not None or (p.system(), p.machine()) != ("Linux", "x86_64"))'
 # As it was typed: make must not read a $ in it as one of its own.
@@ -31,11 +32,12 @@ install: $(INSTALLED) ## make .venv with everything in it
 $(INSTALLED): pyproject.toml setup.py requirements.lock requirements-mkl.lock
 	@$(or $(PYTHON),python3) -c $(RECENT) || { echo "error: celery-mlx needs Python 3.11 or later: install it, or name it: make install PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv
+	@echo "installing $$(grep -c '^[a-z].*==' requirements.lock) packages into .venv: about a minute ..."
 	@command -v uv >/dev/null || $(PIP) $(UV_WHEEL) || true
 	@$(call get,--require-hashes -r requirements.lock)
 	@$(call get,--no-deps -e .)
 	@if $(BIN)/python -c $(NO_BLAS); then \
-		echo "no OpenBLAS in this system: installing the mkl wheel (220 MB) instead; apt install libopenblas0-pthread is smaller"; \
+		echo "no OpenBLAS in this system: installing the mkl wheel (220 MB) instead ... (apt install libopenblas0-pthread is smaller)"; \
 		$(call get,--require-hashes -r requirements-mkl.lock); \
 	fi
 	@touch $@
