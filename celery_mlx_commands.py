@@ -52,24 +52,13 @@ class _Lazy(click.Command):
         return command.make_context(info_name, args, parent, **extra)
 
 
-ask = _Lazy(
-    "ask",
-    help="Ask QUESTION, or what standard input has, and print the answer as it comes. Ctrl-C cancels the request.",
-)
+ask = _Lazy("ask", help="Ask a model, and print its answer as it comes.")
 bulk = _Lazy("bulk", help="Answer a file of requests into a file, on idle slots.")
-doctor = _Lazy(
-    "doctor", help="Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space."
-)
-fleet = _Lazy("fleet", help="Show workers and queues, renewed every second on a terminal.")
+doctor = _Lazy("doctor", help="Check this machine, Redis, MLX, models and disk.")
+fleet = _Lazy("fleet", help="Show workers and queues.")
 gateway = _Lazy("gateway", help="Answer OpenAI's clients over HTTP. Any number of gateways may run side by side.")
 keys = _Lazy("keys", help="Make, list and revoke the API keys of the gateway.")
 metrics = _Lazy("metrics", help="Serve the fleet's metrics to Prometheus, at /metrics. One is enough for the fleet.")
-models = _Lazy(
-    "models",
-    help="List the models that may be asked for: which fit this machine, are on its disk, and which workers take them.",
-)
-service = _Lazy("service", help="Run a worker, or what stands beside it, as a service of this machine.")
-up = _Lazy(
-    "up",
-    help="Run all parts of a fleet on this machine, for development; Ctrl-C ends them. What follows -- goes to the worker.",
-)
+models = _Lazy("models", help="List models, and where they fit and run.")
+service = _Lazy("service", help="Run a part of the fleet as a service.")
+up = _Lazy("up", help="Run a whole fleet here, for development.")

@@ -34,10 +34,10 @@ def _worker_options() -> list[Any]:
     from celery.bin.base import CeleryOption
 
     options = {
-        "--models": ("NAMES", "Load these models at the start and keep them; separated by commas."),
-        "--chip": ("NAME", "Be a Mac with this chip, as in 'Apple M2 Pro': for virtual machines and simulations."),
-        "--gpu-cores": ("N", "Have so many GPU cores."),
-        "--memory-gb": ("N", "Have so much memory (GiB)."),
+        "--models": ("NAMES", "Models to load at the start and to keep loaded, separated by commas."),
+        "--chip": ("NAME", "Chip to assume in place of the detected one, such as 'Apple M2 Pro'; for simulations."),
+        "--gpu-cores": ("N", "Number of GPU cores to assume."),
+        "--memory-gb": ("N", "Memory to assume, in GiB."),
     }
     return [
         CeleryOption([name], metavar=metavar, help=about, help_group="Models and hardware")

@@ -44,7 +44,7 @@ class EmbedTask(GenerateTask):
         return cast("EmbedResult", await self.aapply_async(previous, dict(parameters)))
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
-        """Run here and now, without Redis: for people's own tests."""
+        """Run here and now, without Redis, as a program's tests want it."""
         from tasks.client.options import checked
         from tasks.client.request import arguments
 

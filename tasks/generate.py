@@ -48,8 +48,8 @@ class GenerateTask(Task):
     _has_met_redis = False
     #: What is said to whoever calls the task as a function, and to whoever makes several calls in one task of Celery's.
     instead_of_call = (
-        "generate is no function to call, for map, starmap and chunks neither: use generate.delay(...), and its result's "
-        ".stream() or .get(); generate.bulk([...]) for many; generate.apply(kwargs={...}) in tests without Redis"
+        "generate is no function to call: use generate.delay(...) and its result's .stream() or .get(), "
+        "generate.bulk([...]) for many requests, or generate.apply(kwargs={...}) in tests without Redis"
     )
     instead_of_sequence = (
         "map, starmap and chunks make their calls one after another, in one task: use generate.bulk([...]) or a group, whose "
@@ -260,7 +260,7 @@ class GenerateTask(Task):
             self.fleet.warn(model)
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
-        """Run here and now, without Redis: for people's own tests. The result streams too, as one chunk."""
+        """Run here and now, without Redis, as a program's tests want it. The result streams too, as one chunk."""
         from tasks.client.answer_type import response_model
         from tasks.client.options import checked
         from tasks.client.request import arguments

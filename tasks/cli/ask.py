@@ -28,11 +28,16 @@ LOOK_EVERY_S = 1.5
 
 @click.command(cls=CeleryCommand)
 @click.argument("question", required=False)
-@click.option("--model", "-m", help="The model; without it the default one.")
-@click.option("--system", help="Instructions that stand before the question.")
-@click.option("--max-tokens", type=int, default=512, show_default=True, help="The longest answer.")
-@click.option("--temperature", type=float, help="0 gives the same answer each time.")
-@click.option("--timeout", type=float, help="Seconds to wait for the end.")
+@click.option("--model", "-m", show_default="the setting default_model", help="Model to ask.")
+@click.option("--system", help="Instructions for the model, as a system message.")
+@click.option("--max-tokens", type=int, default=512, show_default=True, help="Most tokens in the answer.")
+@click.option(
+    "--temperature",
+    type=float,
+    show_default="the model's own",
+    help="0 or more; 0 takes the likeliest token each time.",
+)
+@click.option("--timeout", type=float, metavar="SECONDS", show_default="no limit", help="Longest wait for the answer.")
 @click.pass_context
 def ask(
     ctx: click.Context,
@@ -45,7 +50,10 @@ def ask(
     timeout: float | None,
     **_: Any,
 ) -> None:
-    """Ask QUESTION, or what standard input has, and print the answer as it comes. Ctrl-C cancels the request."""
+    """Ask a model, and print its answer as it comes.
+
+    Without a QUESTION it reads standard input. Ctrl-C cancels the request.
+    """
     words = question or ("" if sys.stdin.isatty() else sys.stdin.read())
     if not words.strip():
         raise click.UsageError("give a question, or pipe one into this command")

@@ -18,6 +18,9 @@ from tasks.bulk.job import Job, Options
 from tasks.bulk.record import Records
 from tasks.bulk.requests import Requests
 from tasks.cli.job_progress import shown, summary
+from tasks.cli.overview.plain import table_lines
+from tasks.cli.overview.table import Column, fitted
+from tasks.cli.overview.terminal import printable, terminal_width
 from tasks.cli.overview.words import NOTHING, age, clean
 from tasks.cli.remote import client_of, refusal
 from tasks.errors import BrokerUnavailable, GenerationError
@@ -30,6 +33,16 @@ if TYPE_CHECKING:
     from tasks.bulk.record import JobRecord
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "": 1}
+COLUMNS = (
+    Column("job", 0),
+    Column("state", 1),
+    Column("done", 2, justify="right"),
+    Column("failed", 3, justify="right"),
+    Column("tokens", 5, justify="right"),
+    Column("seen", 6, justify="right"),
+    Column("output", 4, least=12),
+    Column("input", 7, least=12),
+)
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -54,12 +67,15 @@ def bulk(**_: Any) -> None:
 @bulk.command()
 @click.argument("source", metavar="INPUT")
 @click.argument("output")
-@click.option("--model", "-m", help="The model of lines that name none.")
-@click.option("--max-tokens", type=int, help="The longest answer to lines that do not say.")
-@click.option("--deadline", type=Seconds(), help="After so long (24h) the lines that are left end as expired.")
+@click.option("--model", "-m", show_default="the setting default_model", help="Model for lines that name none.")
+@click.option("--max-tokens", type=int, help="Most tokens in an answer, for lines that set no limit.")
 @click.option(
-    "--tries", type=click.IntRange(1), default=3, show_default=True, help="How often a line is sent, at most."
+    "--deadline",
+    type=Seconds(),
+    show_default="none",
+    help="Time such as 30m or 24h, after which unanswered lines expire.",
 )
+@click.option("--tries", type=click.IntRange(1), default=3, show_default=True, help="Attempts for each line.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard error.")
 @click.pass_context
@@ -76,9 +92,10 @@ def run(
     as_json: bool,
     **_: Any,
 ) -> None:
-    """Answer the lines of INPUT into OUTPUT; - is a pipe. Killed at any time, the same command goes on.
+    """Answer the lines of INPUT into OUTPUT.
 
-    INPUT is a file of OpenAI's batch interface, or has parameters of generate in each line.
+    INPUT is a JSONL file: lines of OpenAI's batch interface, or parameters of generate. "-" stands for a pipe. If the
+    command is killed, the same command continues the job.
     """
     defaults = {"model": model, "max_tokens": max_tokens}
     began_at = time.monotonic()
@@ -109,7 +126,10 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def status(ctx: click.Context, /, job: str | None, as_json: bool, **_: Any) -> None:
-    """Show bulk jobs of the last week, or one JOB: its id, or its output."""
+    """Show the jobs of the last week.
+
+    JOB shows one of them: its id, the beginning of its id, or its output.
+    """
     with client_of(ctx.obj) as client:
         try:
             records = Records(client).all()
@@ -121,15 +141,19 @@ def status(ctx: click.Context, /, job: str | None, as_json: bool, **_: Any) -> N
         return
     if not found:
         click.echo("no bulk jobs")
-    for record in found:
-        click.echo(_line(record))
+    else:
+        for line in table_lines(fitted(COLUMNS, [_row(record) for record in found], terminal_width())):
+            click.echo(printable(line))
 
 
 @bulk.command()
 @click.argument("job")
 @click.pass_context
 def cancel(ctx: click.Context, /, job: str, **_: Any) -> None:
-    """Have a JOB stop, named by its id or its output; what it has written stays, and its command goes on from there."""
+    """Stop a job.
+
+    JOB is its id, the beginning of its id, or its output. Written answers stay, and the same `bulk run` continues it.
+    """
     with client_of(ctx.obj) as client:
         try:
             records = Records(client)
@@ -179,14 +203,25 @@ def _find(records: list[JobRecord], name: str) -> JobRecord:
             return record
     known = ", ".join(record.job_id for record in records[:3])
     raise click.ClickException(
-        f"no bulk job is called {name!r}" + (f": there are {known}" if known else ": there is none")
+        f"no bulk job is called {name!r}" + (f"; the latest are {known}" if known else ": there is none")
     )
 
 
-def _line(record: JobRecord) -> str:
-    total = f" of {record.total:,}" if record.total else ""
-    ago = age(max(0.0, time.time() - record.updated_at)) if record.updated_at else NOTHING
-    return clean(
-        f"{record.job_id}  {record.state}  {record.done:,}{total} done, {record.failed:,} failed  "
-        f"{record.completion_tokens:,} tokens  {record.source} -> {record.output}  ({ago} ago)"
+def _row(record: JobRecord) -> tuple[str, ...]:
+    """Its cells, in the order of :data:`COLUMNS`."""
+    return (
+        record.job_id,
+        record.state,
+        f"{record.done:,} of {record.total:,}" if record.total else f"{record.done:,}",
+        f"{record.failed:,}",
+        f"{record.completion_tokens:,}",
+        age(max(0.0, time.time() - record.updated_at)) if record.updated_at else NOTHING,
+        _short(record.output),
+        _short(record.source),
     )
+
+
+def _short(path: str) -> str:
+    """A path as it is typed here."""
+    here = Path(path)
+    return clean(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else path)

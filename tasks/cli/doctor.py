@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def doctor(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
-    """Say what this machine is and which tiers it gets, and check Redis, MLX, models and disk space.
+    """Check this machine, Redis, MLX, models and disk.
 
-    Exit status 1 if anything failed.
+    It names the tiers that a worker takes here, and what is missing. The exit status is 1 if a check failed.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A path or a model's name may have letters that the terminal's encoding has not.

@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--once", is_flag=True, help="Show it once instead of every second.")
+@click.option("--once", is_flag=True, help="Show it once, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def fleet(ctx: click.Context, /, once: bool, as_json: bool, **_: Any) -> None:
-    """Show workers and queues, renewed every second on a terminal."""
+    """Show workers and queues.
+
+    On a terminal the view is renewed every second.
+    """
     if ctx.invoked_subcommand is not None:
         return
     with client_of(ctx.obj) as client:
@@ -48,7 +51,7 @@ def fleet(ctx: click.Context, /, once: bool, as_json: bool, **_: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def show(ctx: click.Context, /, worker: str, as_json: bool, **_: Any) -> None:
-    """Show all that one WORKER says of itself, or its last words."""
+    """Show one WORKER in full, also after its end."""
     with client_of(ctx.obj) as client:
         state = state_of(client)
         found = find(state, worker)
@@ -66,7 +69,7 @@ def show(ctx: click.Context, /, worker: str, as_json: bool, **_: Any) -> None:
 @click.argument("worker")
 @click.pass_context
 def drain(ctx: click.Context, /, worker: str, **_: Any) -> None:
-    """Have a WORKER take no more requests; those that run go on."""
+    """Let a WORKER finish, and take no more requests."""
     click.echo(tell(ctx.obj, worker, "drain"))
 
 
@@ -74,7 +77,7 @@ def drain(ctx: click.Context, /, worker: str, **_: Any) -> None:
 @click.argument("worker")
 @click.pass_context
 def resume(ctx: click.Context, /, worker: str, **_: Any) -> None:
-    """Have a WORKER that was drained take requests again."""
+    """Let a drained WORKER take requests again."""
     click.echo(tell(ctx.obj, worker, "resume"))
 
 

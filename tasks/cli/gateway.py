@@ -26,15 +26,29 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=CeleryCommand)
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 means any free one.")
-@click.option("--tls-cert", default="", metavar="FILE", help="The certificate of TLS, with those it was signed by.")
-@click.option("--tls-key", default="", metavar="FILE", help="The certificate's private key.")
-@click.option("--plain-http", is_flag=True, help="Listen beyond this machine without TLS: where a proxy has it.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
-    "--allow-origin", "origins", multiple=True, metavar="URL", help="Pages of this site may ask; may be repeated."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen at; 0 takes a free one.",
 )
-@click.option("--no-keys", is_flag=True, help="Answer whoever asks, without API keys.")
+@click.option("--tls-cert", default="", metavar="FILE", help="TLS certificate, followed by those that signed it.")
+@click.option("--tls-key", default="", metavar="FILE", help="The certificate's private key.")
+@click.option(
+    "--plain-http",
+    is_flag=True,
+    help="Listen at other addresses than loopback without TLS, behind a proxy that has it.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Site whose pages may send requests; may be repeated.",
+)
+@click.option("--no-keys", is_flag=True, help="Answer everybody, without API keys.")
 @click.pass_context
 def gateway(
     ctx: click.Context,

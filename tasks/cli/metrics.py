@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=CeleryCommand)
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen; there is no password.")
-@click.option("--port", default=9808, show_default=True, type=click.IntRange(0, 65535), help="0 means any free one.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address to listen at; there is no password.")
+@click.option(
+    "--port",
+    default=9808,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen at; 0 takes a free one.",
+)
 @click.option("--once", is_flag=True, help="Print the metrics once, instead of serving them.")
 @click.pass_context
 def metrics(ctx: click.Context, /, address: str, port: int, once: bool, **_: Any) -> None:

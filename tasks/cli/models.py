@@ -46,7 +46,10 @@ LOOK_S = 0.2
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
-    """List the models that may be asked for: which fit this machine, are on its disk, and which workers take them."""
+    """List models, and where they fit and run.
+
+    For each model: whether it fits this machine, is on its disk, and which workers take its requests.
+    """
     if ctx.invoked_subcommand is not None:
         return
     live, problem = _live_workers(ctx.obj)
@@ -76,7 +79,10 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def show(ctx: click.Context, /, model: str, as_json: bool, **_: Any) -> None:
-    """Show what decides how a MODEL is served (context, sampling, templates, end tokens), and which file says so."""
+    """Show how a MODEL is served, and why.
+
+    Context, sampling defaults, templates and end tokens, each with the file that decides it.
+    """
     del ctx
     try:
         entry = _catalogue().resolve(model)
@@ -98,7 +104,10 @@ def show(ctx: click.Context, /, model: str, as_json: bool, **_: Any) -> None:
 @click.argument("model")
 @click.pass_context
 def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
-    """Fetch a MODEL to this machine, or what of it is missing, and ask the hub for news of it."""
+    """Fetch a MODEL, or update it.
+
+    Files that are here already are not fetched again.
+    """
     try:
         entry = _catalogue().resolve(model)
         if entry.kind != "hub":
@@ -126,7 +135,10 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @click.pass_context
 def remove(ctx: click.Context, /, model: str, force: bool, **_: Any) -> None:
-    """Remove a MODEL's files from this machine. A hub model is fetched again when it is asked for."""
+    """Remove a MODEL from this disk.
+
+    A hub model is fetched again at the next request for it.
+    """
     live, _ignored = _live_workers(ctx.obj)
     try:
         entry = _catalogue().resolve(model)
@@ -151,9 +163,9 @@ def _add_order(name: str, about: str) -> None:
         click.echo(tell(ctx.obj, worker, f"{name}_model", name=model))
 
 
-_add_order("load", "Have a WORKER load a MODEL, which stays as long as others do.")
-_add_order("unload", "Have a WORKER end a MODEL once its requests are done, pinned or not.")
-_add_order("pin", "Have a WORKER load a MODEL and keep it, whatever else is asked for.")
+_add_order("load", "Load a MODEL on a WORKER.")
+_add_order("unload", "Unload a MODEL from a WORKER once its requests are done.")
+_add_order("pin", "Load a MODEL on a WORKER and keep it loaded.")
 
 
 def _live_workers(cli: CLIContext) -> tuple[list[WorkerView], str]:

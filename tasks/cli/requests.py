@@ -32,11 +32,14 @@ SHOWN = 50
 
 
 @click.command()
-@click.option("--limit", default=SHOWN, show_default=True, type=click.IntRange(1), help="The most that are listed.")
+@click.option("--limit", default=SHOWN, show_default=True, type=click.IntRange(1), help="Most requests to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all of them.")
 @click.pass_context
 def requests(ctx: click.Context, /, limit: int, as_json: bool, **_: Any) -> None:
-    """List the requests that run or wait: where, since when, and how many tokens there are."""
+    """List the requests that run or wait.
+
+    For each: where it is, since when, and how many tokens it has.
+    """
     with client_of(ctx.obj) as client:
         try:
             found = open_requests(client)
@@ -64,7 +67,10 @@ def request_lines(found: Sequence[OpenRequest], limit: int, width: int | None) -
 @click.argument("task_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_context
 def cancel(ctx: click.Context, /, task_ids: tuple[str, ...], **_: Any) -> None:
-    """Cancel the requests of these IDs, whether they wait or run; the beginning of an id will do."""
+    """Cancel requests that wait or run.
+
+    ID may be the beginning of an id.
+    """
     with client_of(ctx.obj) as client:
         try:
             known = [request.task_id for request in open_requests(client)]
@@ -97,7 +103,10 @@ def _cancel(app: Celery, task_id: str) -> bool:
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @click.pass_context
 def purge(ctx: click.Context, /, queue: str, force: bool, **_: Any) -> None:
-    """Empty a QUEUE or a tier for good: its waiting requests end as cancelled, for whoever reads them."""
+    """Cancel all that waits in a QUEUE.
+
+    QUEUE is a queue or a tier. The requests end as cancelled for all who read them. This cannot be undone.
+    """
     name = next((tier.queue for tier in TIERS if queue in (tier.name, tier.queue)), queue)
     known = {*QUEUES, DEFAULT_QUEUE, *ctx.obj.app.amqp.queues}
     if name not in known:

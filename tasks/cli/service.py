@@ -26,7 +26,7 @@ ENVIRONMENT = ".config/celery-mlx/environment"
 
 @click.group()
 def service(**_: Any) -> None:
-    """Run a worker, or what stands beside it, as a service of this machine."""
+    """Run a part of the fleet as a service."""
 
 
 def _described(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,13 +35,15 @@ def _described(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.argument("role", type=click.Choice(ROLES), default="worker"),
             click.argument("options", nargs=-1, type=click.UNPROCESSED),
-            click.option("--kind", type=click.Choice(list(KINDS)), default=_native(), show_default=True),
+            click.option(
+                "--kind", type=click.Choice(list(KINDS)), default=_native(), show_default=True, help="Service manager."
+            ),
             click.option(
                 "--system",
                 "user",
                 default="",
                 metavar="USER",
-                help="Start it with the machine, as this user; else it is yours and starts when you log in.",
+                help="Start it with the machine, as this user. Without it, it is yours and starts when you log in.",
             ),
         )
     ):
@@ -56,15 +58,22 @@ def _native() -> str:
 @service.command("print")
 @_described
 def print_(role: Role, options: tuple[str, ...], kind: str, user: str, **_: Any) -> None:
-    """Print the service file of a ROLE (worker, beat, flower, metrics, gateway); its OPTIONS follow after --."""
+    """Print the service file of a part.
+
+    Options for the part follow after --, as in: service print worker -- -Q tier-7-13B
+    """
     click.echo(KINDS[kind].text(_program(role, options, user)), nl=False)
 
 
 @service.command()
 @_described
-@click.option("--force", is_flag=True, help="Write over a service file that is there already.")
+@click.option("--force", is_flag=True, help="Replace an existing service file.")
 def install(role: Role, options: tuple[str, ...], kind: str, user: str, force: bool, **_: Any) -> None:
-    """Write the service file of a ROLE and, if there is none, its environment file; say how to start it."""
+    """Write the service file of a part.
+
+    It also writes an environment file with the settings, unless there is one, and prints how to start the service.
+    Options for the part follow after --, as in: service install worker -- -Q tier-7-13B
+    """
     program = _program(role, options, user)
     maker = KINDS[kind]
     target: Path = maker.path(program)

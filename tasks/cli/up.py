@@ -31,11 +31,16 @@ NAMES = ("worker", "beat", "gateway", "flower")
 
 
 @click.command(cls=CeleryCommand)
-@click.option("--without", multiple=True, type=click.Choice(NAMES), help="Leave a part out; may be repeated.")
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Where data and logs are kept.")
-@click.option("--redis-port", default=6379, show_default=True, help="Where a Redis is looked for, or started.")
-@click.option("--gateway-port", default=8000, show_default=True, help="Where the gateway listens.")
-@click.option("--flower-port", default=5555, show_default=True, help="Where Flower listens.")
+@click.option("--without", multiple=True, type=click.Choice(NAMES), help="Leave this part out; may be repeated.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    show_default="up in the user's data folder",
+    help="Folder for data and logs.",
+)
+@click.option("--redis-port", default=6379, show_default=True, help="Port at which to find a Redis, or to start one.")
+@click.option("--gateway-port", default=8000, show_default=True, help="Port of the gateway.")
+@click.option("--flower-port", default=5555, show_default=True, help="Port of Flower.")
 @click.argument("worker_arguments", nargs=-1)
 @click.pass_context
 def up(
@@ -49,9 +54,11 @@ def up(
     worker_arguments: tuple[str, ...],
     **_: Any,
 ) -> None:
-    """Run all parts of a fleet on this machine, for development; Ctrl-C ends them. What follows -- goes to the worker.
+    """Run a whole fleet here, for development.
 
-    Redis is the one that REDIS_URL names, or one that answers at its usual port, or one of its own, which keeps its data.
+    It starts a worker, beat, the gateway and Flower, and ends them at Ctrl-C. Arguments after -- go to the worker.
+
+    It uses the Redis that REDIS_URL names, or one at --redis-port, or else starts one, which keeps its data.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = (data or data_folder() / "up").expanduser().absolute()
@@ -93,8 +100,8 @@ def _next_steps(stack: Stack, url: str, folder: Path) -> Iterator[str]:
     yield f'  {COMMAND} ask "Why is the sky blue?"'
     yield f"  {COMMAND} fleet"
     for part in stack.parts:
-        if part.about:
-            yield f"  {part.name:<{NAME_COLUMNS}}  {part.about}"
+        for number, line in enumerate(part.about):
+            yield f"  {'' if number else part.name:<{NAME_COLUMNS}}  {line}"
     yield f"  {'logs':<{NAME_COLUMNS}}  {folder / 'logs'}"
     yield ""
 

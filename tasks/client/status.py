@@ -191,7 +191,7 @@ def _queued(status: RequestStatus) -> str:
 
 
 def _while_loading(status: RequestStatus) -> str:
-    far = f" ({100 * status.fraction:.0f} %)" if status.fraction is not None else ""
+    far = f": {100 * status.fraction:.0f}%" if status.fraction is not None else ""
     return f"it waits while {status.worker} loads {status.model}{far}"
 
 

@@ -66,6 +66,10 @@ class Choice:
     mode: Literal["auto", "none", "required"] = "auto"
     only: str | None = None
 
+    def __repr__(self) -> str:
+        """As a request says it: ``help(generate)`` shows the default."""
+        return repr({"type": "function", "function": {"name": self.only}} if self.only else self.mode)
+
 
 def _read(value: Any) -> Choice:
     """The choice that a value stands for."""

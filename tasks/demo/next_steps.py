@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def next_steps() -> Iterator[str]:
     """Lines of commands, each with what it does."""
     steps = {
-        f"{COMMAND} up": "Redis, a worker, the gateway and Flower, until Ctrl-C",
+        f"{COMMAND} up": "a whole fleet here, until Ctrl-C",
         f'{COMMAND} ask "Why is the sky blue?"': "a request, from a second terminal",
         f"{COMMAND} fleet": "who is up, what runs, what waits",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_files(bulk: Callable[..., Result], node: Worker, tmp_path: Path) -> Non
     assert "completed: 21 done, 1 failed; 20 prompt and 40 completion tokens" in result.stderr
     assert len(target.read_bytes().splitlines()) == 21
     shown = bulk("status", str(target))
-    assert "completed  21 of 21 done, 1 failed" in shown.output
+    assert re.search(r" completed +21 of 21 +1 +40 +\d+s +.*output.jsonl", shown.output)
     (job,) = [each for each in json.loads(bulk("status", "--json").output)["jobs"] if each["output"] == str(target)]
     assert (job["state"], job["done"]) == ("completed", 21)
     again = bulk("run", str(source), str(target), "--model", MODEL, "--json")

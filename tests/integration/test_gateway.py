@@ -530,7 +530,7 @@ def keyed(gateway: GatewayProcess, shared_app: Celery) -> Iterator[Callable[...,
     def keys_command(*arguments: str) -> str:
         ended = CliRunner().invoke(keys_cli, arguments, obj=SimpleNamespace(app=shared_app))
         assert ended.exit_code == 0, ended.output
-        return ended.output.strip()
+        return ended.stdout.strip()
 
     def make(*options: str) -> str:
         made.append(keys_command("make", f"test-{len(made)}", *options))

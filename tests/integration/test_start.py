@@ -62,7 +62,7 @@ class TestPools:
         """The number of slots is no number of threads that could be grown and shrunk."""
         code, message = start("--autoscale", "4,2")
         assert code == EX_CONFIG
-        assert message == "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
+        assert message == "--autoscale cannot be used: slots follow from the hardware, and -c caps them; leave it out"
 
     @pytest.mark.parametrize("name", ["eventlet", "gevent"])
     def test_green_threads_are_refused(self, name: str, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ from tasks.generate import generate as shared
 for task in (generate, shared):
     signature = inspect.signature(task)
     assert signature.parameters["max_tokens"].default == 512, signature
+    assert repr(signature.parameters["tool_choice"].default) == "'auto'", signature
     assert signature.parameters["messages"].annotation == "list[dict[str, Any]]", signature
 shown = pydoc.plain(pydoc.render_doc(generate))
 assert "generate(previous=None, /, *, messages:" in shown, shown

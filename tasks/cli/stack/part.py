@@ -23,13 +23,13 @@ class Part:
         name: what its lines begin with.
         command: the program and its arguments.
         vital: without it the others are of no use: its end ends everything.
-        about: how a person reaches it; empty where nobody does.
+        about: how a person reaches it, in lines; empty where nobody does.
     """
 
     name: str
     command: tuple[str, ...]
     vital: bool = True
-    about: str = ""
+    about: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,11 +53,11 @@ def parts_for(folder: Path, ports: Ports, left_out: Sequence[str], worker_argume
     found = [Part("worker", _celery("worker", *worker_arguments)), Part("beat", _celery(*beat))]
     if has_gateway():
         url = f"http://localhost:{ports.gateway}"
-        about = f"{url} (a page to try models); OpenAI's clients: {url}/v1"
+        about = (f"{url} (a page to try models)", f"{url}/v1 (for OpenAI's clients)")
         found.append(Part("gateway", _celery("gateway", "--port", str(ports.gateway)), vital=False, about=about))
     if find_spec("flower") is not None:
         flower = _celery("flower", f"--port={ports.flower}", "--logging=error")
-        found.append(Part("flower", flower, vital=False, about=f"http://localhost:{ports.flower}"))
+        found.append(Part("flower", flower, vital=False, about=(f"http://localhost:{ports.flower}",)))
     return (part for part in found if part.name not in left_out)
 
 

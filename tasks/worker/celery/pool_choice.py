@@ -43,7 +43,7 @@ def refusal(sender: WorkController) -> str | None:
             f"this worker consumes {consumed[0]} with the pool {_path_of(sender.pool_cls)}: set worker_pool={OURS[0]!r}"
         )
     if sender.options.get("autoscale"):
-        return "--autoscale cannot be: slots follow from the hardware, and -c caps them; leave it out"
+        return "--autoscale cannot be used: slots follow from the hardware, and -c caps them; leave it out"
     return ""
 
 

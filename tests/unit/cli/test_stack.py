@@ -60,7 +60,7 @@ def test_which_parts(tmp_path: Path) -> None:
     assert next(iter(found)) == "worker"
     assert "beat" not in found
     assert found["worker"].command[-3:] == ("worker", "--models", "a")
-    assert found["flower"].about == "http://localhost:5555"
+    assert found["flower"].about == ("http://localhost:5555",)
     assert not found["flower"].vital
 
 

@@ -155,6 +155,9 @@ def test_what_batching_is_worth() -> None:
         "one after another  20 tokens in 6.0 s: 3 tokens/s",
     ]
     assert "as fast" not in comparison(together, [make("a", "", follow=False)])[0]
+    busy = comparison(alone, together)
+    assert "as fast" not in busy[0]
+    assert busy[2].startswith("Other programs use this machine (load ")
 
 
 def test_questions_one_after_another() -> None:
@@ -182,6 +185,7 @@ def test_what_to_type_next(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\n".join(lines)
     assert "celery -A tasks up " in text
     assert 'celery -A tasks ask "Why is the sky blue?"' in text
+    assert max(map(len, lines)) <= 80
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     assert "activate" not in "\n".join(next_steps())
 

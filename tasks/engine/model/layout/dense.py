@@ -133,7 +133,7 @@ def _largest(shapes: Counter[tuple[int, int]]) -> dict[str, tuple[int, int]]:
 
 
 def _layout(kind: str, shape: tuple[int, int], record: Record, machine: str, lanes: Lanes, threads: int) -> Layout:
-    name, load = f"{kind} {shape[0]}x{shape[1]}, {threads} threads", os.getloadavg()[0]
+    name, load = f"{kind} {shape[0]}x{shape[1]}, {threads} thread{'' if threads == 1 else 's'}", os.getloadavg()[0]
     measured = record.find(machine, name, load)
     if measured is None:
         choice = choose(shape, lanes, threads, ROWS[:-1] if kind == "head" else ROWS)

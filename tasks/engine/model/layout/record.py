@@ -44,7 +44,7 @@ class Measured:
         panels = "transposed" if self.width < 0 else f"in panels of {self.width}"
         gains = ", ".join(f"{gain:g}" for gain in self.gains)
         rows = ", ".join(map(str, ROWS[: len(self.gains)]))
-        return f"{self.kind}: {panels}, products of {rows} rows {gains} times as fast"
+        return f"{self.kind}: {panels}, {gains} times as fast for {rows} rows"
 
 
 class Record:
