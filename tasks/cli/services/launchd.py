@@ -39,7 +39,8 @@ def log(program: Program) -> Path:
 
 def text(program: Program) -> str:
     """The list. launchd knows no environment files, so a shell reads it and then becomes the program."""
-    start = f'ulimit -S -n {OPEN_FILES}; set -a; . "$0"; exec {shlex.join(program.command)}'
+    files = f'ulimit -S -n {OPEN_FILES} 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"'
+    start = f'{files}; set -a; . "$0"; exec {shlex.join(program.command)}'
     values: dict[str, Any] = {
         "Label": name(program),
         "ProgramArguments": ["/bin/sh", "-c", start, str(program.environment)],
