@@ -57,6 +57,7 @@ class Batch:
         ahead: whether the device works on its own. MLX's CPU backend does so for a few operations only: there, a step that
             is launched before the last one is read delays its tokens by nearly a whole step, and gains nothing.
         slots: whether padded rows lie in slots (:mod:`tasks.engine.model.slots`).
+        drafts: whether a step may have several tokens of a row. That needs slots, and the last step read before the next one.
         make_worth: makes a judge of whether steps have drafts.
     """
 
@@ -70,6 +71,7 @@ class Batch:
         ahead: bool,
         batching: Batching = "padded",
         slots: bool = False,
+        drafts: bool = True,
         make_worth: Callable[[], Worth] = Worth,
     ) -> None:
         self._model = model
@@ -82,7 +84,7 @@ class Batch:
         self._queue: list[tuple[Row, list[Any]]] = []
         self._prefilling = Prefilling([], None)
         self._ahead = ahead
-        self._drafts = Drafts(sampler, make_worth) if slots and not ahead else None
+        self._drafts = Drafts(sampler, make_worth) if slots and drafts and not ahead else None
         self._decoding = self._no_rows()
         self._pace = Pace()
         self._stepped_at: float | None = None

@@ -144,9 +144,8 @@ class MlxBackend:
             prompt_cache_bytes=config.prompt_cache_bytes,
             ahead=ahead,
             batching=bearing.batching,
-            slots=bearing.slots
-            and config.drafts
-            and not ahead,  # what slots are for needs the last step read before the next one
+            slots=bearing.slots and not ahead,  # on a GPU nothing gains by them
+            drafts=config.drafts,
         )
 
     @property
