@@ -148,12 +148,12 @@ def difference(
         for uid, arrival in enumerate(arrivals):
             if arrival.turn == turn:
                 _insert(batch, follower, uid, arrival, sequences[uid])
-        for draw in batch.decode():
-            left[draw.uid] -= 1
-            if not left[draw.uid]:
-                batch.remove([draw.uid], keep=True)
-                del left[draw.uid]
-        batch.prefill()
+        for step in (batch.decode, batch.prefill):
+            for draw in step():
+                left[draw.uid] -= 1
+                if not left[draw.uid]:
+                    batch.remove([draw.uid], keep=True)
+                    del left[draw.uid]
         turn += 1
     return _worst(model, follower, sequences)
 

@@ -34,7 +34,7 @@ class Facts:
 
 @dataclass(slots=True, frozen=True)
 class Draw:
-    """A row's token of one decode step.
+    """A row's token of one step.
 
     It is without meaning where ``sound`` says that the row's logits were no numbers, and where its grammar has a ``fault``.
     ``complete`` says that the grammar allows nothing after it.
@@ -108,8 +108,11 @@ class Backend(Protocol):
         """The tokens of one step: one for each row that is prefilled, or several, in order, for some of them."""
         ...
 
-    def prefill(self) -> None:
-        """Compute a bounded number of prompt tokens. Rows whose prompt is complete decode next."""
+    def prefill(self) -> Sequence[Draw]:
+        """Compute a bounded number of prompt tokens; returns the first tokens of rows whose prompt is complete now.
+
+        A row may go without one here. All rows whose prompt is complete decode next.
+        """
         ...
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:

@@ -197,8 +197,9 @@ class FakeBackend:
             self._keep_time()
         return [self._draw(row) for row in self._rows.values()]
 
-    def prefill(self) -> None:
+    def prefill(self) -> list[Draw]:
         """Nothing to do: rows count as prefilled when they are added."""
+        return []
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """Take rows out."""

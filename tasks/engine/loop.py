@@ -71,17 +71,17 @@ class Engine:
             self.turn()
 
     def turn(self) -> None:
-        """One turn of the loop: what has come, one decode step, its outputs, one prefill step."""
+        """One turn of the loop: what has come, one decode step and one prefill step, each with its outputs."""
         try:
             self._receive()
             if self._admit():
                 # A request that kills the engine in its first step must be known to have been in the batch.
                 self.send()
                 self._flush()
-            ended = self._take(self._backend.decode())
-            self.send()  # before anything that takes time; a GPU is at work on the next step already
-            self._release(ended)
-            self._backend.prefill()
+            for step in (self._backend.decode, self._backend.prefill):
+                ended = self._take(step())
+                self.send()  # before anything that takes time; a GPU is at work on the next step already
+                self._release(ended)
         except OutOfDeviceMemory as error:
             self._retreat(error)
 

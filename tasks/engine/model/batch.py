@@ -5,6 +5,7 @@ prompt is complete move to another, and on a GPU a decode step is launched befor
 that the host works while the device does. What is different, and what that gained, is in docs/performance.md:
 
 - decoding and prefill are two calls, so that decoded tokens leave before a prefill and not after it;
+- the prefill step that completes a prompt draws its first token, which mlx-lm leaves to the next decode step;
 - one prefill step is bounded over all its rows, and by the time that running streams can wait;
 - the cache of a row that ends is copied out and evaluated, or dropped, before the next step: a lazy copy keeps the old
   batch alive, and the step after it then copies everything (7 times as long);
@@ -20,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
 from tasks.engine.model.drafts import Drafts, Worth
+from tasks.engine.model.head import Head
 from tasks.engine.model.pace import GATHER_STEPS, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes, common_prefix
-from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows
-from tasks.engine.model.slots import SlotCaches
+from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows, kind_of_caches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -79,10 +79,11 @@ class Batch:
         self._step_tokens = prefill_step_tokens
         self._prefixes = Prefixes(model, prompt_cache_bytes)
         self._equal = batching == "equal"
-        self._caches = _kind_of_caches(batching, slots)
+        self._caches = kind_of_caches(batching, slots)
         self._uids: set[int] = set()
         self._queue: list[tuple[Row, list[Any]]] = []
-        self._prefilling = Prefilling([], None)
+        self._head = Head(model)
+        self._prefilling = self._no_prompts()
         self._ahead = ahead
         self._drafts = Drafts(sampler, make_worth) if slots and drafts and not ahead else None
         self._decoding = self._no_rows()
@@ -120,8 +121,9 @@ class Batch:
                 return []
             if self._gathers():
                 return []
-            self._decoding.launch()
             self._has_begun, self._gathers_since = True, None
+        if not self._decoding.in_flight:
+            self._decoding.launch()
         drafted = self._decoding.drafted
         draws = self._decoding.step()
         now = time.perf_counter()
@@ -137,42 +139,49 @@ class Batch:
         if self._drafts is not None:
             self._drafts.stepped(rows, len(draws), seconds)
 
+    def _no_prompts(self) -> Prefilling:
+        return Prefilling(self._head, self._sampler)
+
     def _no_rows(self) -> Decoding:
         return Decoding(self._model, self._sampler, ahead=self._ahead, drafts=self._drafts)
 
-    def prefill(self) -> None:
-        """Compute one bounded step of the prompts that are not complete, then launch a decode step if none is in flight.
+    def prefill(self) -> list[Draw]:
+        """Compute one bounded step of the prompts that are not complete; returns the first tokens of those that it completes.
 
-        The first decode step of all is launched by :meth:`decode`, which knows what came during this one.
+        Without any, a decode step is launched if none is in flight. :meth:`decode` launches the others: it knows what came since,
+        and which rows ended with their first token.
         """
+        draws: list[Draw] = []
         self._since_join += 1
         if not self._holds():
             self._fill_lanes(self._bounds()[0])
         self._promote()
         if self._prefilling.rows:
-            self._compute_prompts()
+            draws = self._compute_prompts()
             self._promote()
-        if self._has_begun and self._decoding.rows and not self._decoding.in_flight:
+        if self._has_begun and self._decoding.rows and not self._decoding.in_flight and not draws:
             self._decoding.launch()
+        return draws
 
     def _gathers(self) -> bool:
         """Whether rows whose prompt is complete wait for others of their burst, before any of them has a token."""
         if self._gathers_since is None:
             self._gathers_since = self.prefilled_tokens
         most_tokens = GATHER_STEPS * self._step_tokens - (self.prefilled_tokens - self._gathers_since)
-        todo = [*self._prefilling.todo(), *(len(row.tokens) - 1 - row.computed for row, _ in self._queue)]
+        todo = [*self._prefilling.todo(), *(self._prefilling.todo_of(row) for row, _ in self._queue)]
         done_tokens = sum(len(row.tokens) for row in self._decoding.rows)
         return worth_gathering(done_tokens, len(self._decoding.rows), todo, most_tokens)
 
-    def _compute_prompts(self) -> None:
+    def _compute_prompts(self) -> list[Draw]:
         started = time.perf_counter()
         counts = plan(self._prefilling.todo(), *self._bounds(), equal=self._equal)
-        self._prefilling.compute(self._model, counts)
+        draws = self._prefilling.compute(counts)
         self.prefilled_tokens += sum(counts)
         self._pace.prefilled(
             max(counts) * len(counts), time.perf_counter() - started, beside_a_step=self._decoding.in_flight
         )
         self._stepped_at = None
+        return draws
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """Take rows out, in any state; ``keep`` puts what was computed of them into the prompt cache."""
@@ -228,7 +237,7 @@ class Batch:
             self._sampler.remove(uid)
         self._uids.clear()
         self._queue = []
-        self._prefilling = Prefilling([], None)
+        self._prefilling = self._no_prompts()
         self._decoding = self._no_rows()
         self._prefixes.clear()
         self._stepped_at, self._has_begun, self._gathers_since = None, False, None
@@ -252,7 +261,7 @@ class Batch:
         longest = max(self._prefilling.todo(), default=0)
         count = 0
         for row, _ in self._queue:
-            longest = max(longest, len(row.tokens) - 1 - row.computed)
+            longest = max(longest, self._prefilling.todo_of(row))
             if lanes and (lanes + 1) * min(longest, LANE_TOKENS) > tokens:
                 break
             lanes, count = lanes + 1, count + 1
@@ -290,9 +299,3 @@ class Batch:
         if self._prefixes.make_room(group.row_bytes):
             row = group.rows[index]
             self._prefixes.store(row.tokens[: row.computed], group.extract(index))
-
-
-def _kind_of_caches(batching: Batching, slots: bool) -> type[Caches]:
-    if batching == "apart":
-        return SeparateCaches
-    return SlotCaches if slots and batching == "padded" else JointCaches

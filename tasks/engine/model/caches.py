@@ -11,6 +11,8 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.model.head import Head
+
 
 class Caches(Protocol):
     """The caches of some rows, in order."""
@@ -41,8 +43,8 @@ class Caches(Protocol):
         """A copy of one row's, evaluated: a lazy one would keep the whole group's arrays alive."""
         ...
 
-    def prefill(self, model: Module, tokens: list[list[int]]) -> None:
-        """Compute so many tokens of each row."""
+    def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
+        """Compute so many tokens of each row; returns logits, ``[ends, vocabulary]``, after the last token of these rows."""
         ...
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
@@ -90,19 +92,21 @@ class JointCaches:
         _evaluate(cache)
         return cache
 
-    def prefill(self, model: Module, tokens: list[list[int]]) -> None:
+    def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
         """See :meth:`Caches.prefill`."""
         counts = [len(row) for row in tokens]
         padding = [max(counts) - count for count in counts]
         if any(padding):
             for layer in self._layers:
                 layer.prepare(lengths=counts, right_padding=padding)
-        model(mx.array([row + [0] * pad for row, pad in zip(tokens, padding, strict=True)]), cache=self._layers)
+        padded = mx.array([row + [0] * pad for row, pad in zip(tokens, padding, strict=True)])
+        logits = head.compute(padded, self._layers, last_places(tokens, ends))
         if any(padding):
             for layer in self._layers:
                 if not _is_unused(layer):
                     layer.finalize()
-        _evaluate(self._layers)
+        _evaluate(self._layers, logits)
+        return logits
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
         """See :meth:`Caches.step`."""
@@ -144,11 +148,15 @@ class SeparateCaches:
         _evaluate(cache)
         return cache
 
-    def prefill(self, model: Module, tokens: list[list[int]]) -> None:
+    def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
         """See :meth:`Caches.prefill`."""
-        for row, cache in zip(tokens, self._rows, strict=True):
-            model(mx.array([row]), cache=cache)
-            _evaluate(cache)
+        last = []
+        for index, (row, cache) in enumerate(zip(tokens, self._rows, strict=True)):
+            logits = head.compute(mx.array([row]), cache, [(0, len(row) - 1)] if index in ends else [])
+            _evaluate(cache, logits)
+            if logits is not None:
+                last.append(logits)
+        return mx.concatenate(last) if last else None
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
         """See :meth:`Caches.step`."""
@@ -166,5 +174,10 @@ def _unused(layer: Any) -> Any:
     return RotatingKVCache(layer.max_size) if hasattr(layer, "max_size") else KVCache()
 
 
-def _evaluate(layers: list[Any]) -> None:
-    mx.eval([layer.state for layer in layers])
+def last_places(tokens: list[list[int]], ends: list[int]) -> list[tuple[int, int]]:
+    """Where the last tokens of these rows are, in a call whose rows are padded on the right."""
+    return [(row, len(tokens[row]) - 1) for row in ends]
+
+
+def _evaluate(layers: list[Any], logits: mx.array | None = None) -> None:
+    mx.eval([layer.state for layer in layers], [] if logits is None else logits)

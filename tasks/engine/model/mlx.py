@@ -215,13 +215,13 @@ class MlxBackend:
         """
         return _translated(self._batch.decode)
 
-    def prefill(self) -> None:
+    def prefill(self) -> Sequence[Draw]:
         """See :meth:`Batch.prefill`.
 
         Raises:
             OutOfDeviceMemory: the batch is lost.
         """
-        _translated(self._batch.prefill)
+        return _translated(self._batch.prefill)
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """See :meth:`Batch.remove`.

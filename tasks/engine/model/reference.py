@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
 #: Enough for a prompt of nine tokens in a batch, and a few steps behind it.
-SEQUENCE_TOKENS = 13
+SEQUENCE_TOKENS = 16
 
 
 class Reference:

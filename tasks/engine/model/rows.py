@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from tasks.engine.model.caches import JointCaches, SeparateCaches
 from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from tasks.engine.backend import Draw
     from tasks.engine.model.caches import Caches
     from tasks.engine.model.drafts import Drafts
+    from tasks.engine.model.head import Head
     from tasks.engine.sampling.sampler import BatchSampler, Drawn
+    from tasks.messages.engine import Batching
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +31,18 @@ class Row:
     tokens: list[int]
     left: int
     computed: int
+
+    def take(self, token: int) -> None:
+        """Go on with a token that was drawn."""
+        self.tokens.append(token)
+        self.left -= 1
+
+
+def kind_of_caches(batching: Batching, slots: bool) -> type[Caches]:
+    """The caches of rows that bear each other like this."""
+    if batching == "apart":
+        return SeparateCaches
+    return SlotCaches if slots and batching == "padded" else JointCaches
 
 
 class Rows:
@@ -65,20 +80,43 @@ class Rows:
 
 
 class Prefilling(Rows):
-    """Rows whose prompt is being computed, up to its last token, which is the first decode step's input."""
+    """Rows whose prompt is being computed. The step that computes its last token draws the first one of the answer.
+
+    A row of which one token is left needs no step of its own, which would cost as much as a decode step of all rows: it decodes
+    next. So does each row whose model does not choose what it computes logits for, once one token is left.
+    """
+
+    def __init__(self, head: Head, sampler: BatchSampler) -> None:
+        super().__init__([], None)
+        self._head = head
+        self._sampler = sampler
+
+    def todo_of(self, row: Row) -> int:
+        """How many tokens of a row prefill steps have to compute."""
+        left = len(row.tokens) - row.computed
+        return left if left > 1 and self._head.chooses else left - 1
 
     def todo(self) -> list[int]:
-        """How many tokens of each row are left."""
-        return [len(row.tokens) - 1 - row.computed for row in self.rows]
+        """The same for all rows."""
+        return [self.todo_of(row) for row in self.rows]
 
-    def compute(self, model: Module, counts: list[int]) -> None:
-        """Compute the next ``counts[i]`` tokens of row i."""
+    def compute(self, counts: list[int]) -> list[Draw]:
+        """Compute the next ``counts[i]`` tokens of row i; returns the first tokens of those whose prompt that completes."""
         assert self.caches is not None
         tokens = []
         for row, count in zip(self.rows, counts, strict=True):
             tokens.append(row.tokens[row.computed : row.computed + count])
             row.computed += count
-        self.caches.prefill(model, tokens)
+        ends = [index for index, row in enumerate(self.rows) if row.computed == len(row.tokens)]
+        logits = self.caches.prefill(self._head, tokens, ends)
+        return [] if logits is None else self._draw([self.rows[index] for index in ends], logits)
+
+    def _draw(self, rows: list[Row], logits: mx.array) -> list[Draw]:
+        uids = [row.uid for row in rows]
+        draws = self._sampler.read(self._sampler.sample(uids, logits), uids)
+        for row, draw in zip(rows, draws, strict=True):
+            row.take(draw.token)
+        return draws
 
     def split_ready(self) -> Rows:
         """Take out the rows whose prompt is complete."""
@@ -148,9 +186,7 @@ class Decoding(Rows):
         here = set(self.rows)
         taken = [draw for draw in draws if drawn_for[draw.uid] in here]
         for draw in taken:
-            row = drawn_for[draw.uid]
-            row.tokens.append(draw.token)
-            row.left -= 1
+            drawn_for[draw.uid].take(draw.token)
         return taken
 
     def _count_drafted(self) -> None:

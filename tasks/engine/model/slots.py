@@ -13,11 +13,14 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache
 
+from tasks.engine.model.caches import last_places
 from tasks.engine.model.slot_layer import GROW_TOKENS, Call, SlotLayer, grown
 from tasks.engine.sampling.chain import places
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
+
+    from tasks.engine.model.head import Head
 
 
 def fit(cache: list[Any]) -> bool:
@@ -81,12 +84,15 @@ class SlotCaches:
         mx.eval([(row.keys, row.values) for row in cache if row.keys is not None])
         return cache
 
-    def prefill(self, model: Module, tokens: list[list[int]]) -> None:
+    def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
         """See :meth:`tasks.engine.model.caches.Caches.prefill`. What pads a row is written behind it, and overwritten."""
         count = max(map(len, tokens))
-        self._compute(model, mx.array([row + [0] * (count - len(row)) for row in tokens]), mx)
+        padded = mx.array([row + [0] * (count - len(row)) for row in tokens])
+        self._prepare(padded.shape, mx)
+        logits = head.compute(padded, self._layers, last_places(tokens, ends))
         self._lengths = [length + len(row) for length, row in zip(self._lengths, tokens, strict=True)]
-        mx.eval(self._arrays())
+        mx.eval(self._arrays(), [] if logits is None else logits)
+        return logits
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
         """See :meth:`tasks.engine.model.caches.Caches.step`."""
@@ -115,7 +121,12 @@ class SlotCaches:
         self._lengths[index] += tokens
 
     def _compute(self, model: Module, tokens: Any, numbers: Any) -> Any:
-        rows, count = tokens.shape
+        self._prepare(tokens.shape, numbers)
+        return self._call(model, tokens)
+
+    def _prepare(self, shape: tuple[int, ...], numbers: Any) -> None:
+        """Tell the layers of a call with tokens of this shape."""
+        rows, count = shape
         longest = max(self._lengths)
         call = Call(
             numbers=numbers,
@@ -125,7 +136,7 @@ class SlotCaches:
             longest=longest + count,
             masked=min(self._lengths) < longest,
         )
-        return self._call(model, tokens, call)
+        self._tell(call)
 
     def _compute_apart(self, model: Module, tokens: list[list[int]], numbers: Any) -> Any:
         """As if each token were a row of its own: so a row's second token costs no padding of the others.
@@ -153,7 +164,8 @@ class SlotCaches:
             slots=slots,
             targets=targets,
         )
-        return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]), call)[:, -1, :]
+        self._tell(call)
+        return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]))[:, -1, :]
 
     def _copy_behind(self, rows: list[int]) -> None:
         """Copy these rows' slots behind the last one. What is copied is evaluated first: MLX writes in place into what nobody
@@ -165,9 +177,11 @@ class SlotCaches:
         for layer, arrays in zip(self._layers, copies, strict=True):
             layer.put(first, arrays)
 
-    def _call(self, model: Module, tokens: Any, call: Call) -> Any:
+    def _tell(self, call: Call) -> None:
         for layer in self._layers:
             layer.call = call
+
+    def _call(self, model: Module, tokens: Any) -> Any:
         with np.errstate(over="ignore"):  # an exponential of a large number is divided by
             return model(tokens, cache=self._layers)
 

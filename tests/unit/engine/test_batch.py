@@ -81,14 +81,14 @@ def test_greedy_answers_are_those_of_mlx_lm(loop: Loop, folder: Path, endless: S
 
 
 def test_an_idle_engine_prefills_a_burst_before_it_decodes(folder: Path, endless: Sampling) -> None:
-    """Sixteen short prompts are computed in one turn, and all sixteen decode in the next."""
+    """Sixteen short prompts are computed in one turn, which draws their first tokens, and all sixteen decode in the next."""
     loop = _loop(folder, prefill_step_tokens=128)
     for number in range(16):
         loop.submit(f"short {number}", 3, sampling=endless)
     loop.turn()
-    assert [answer.ids for answer in loop.answers.values()] == [[]] * 16
-    loop.turn()
     assert [len(answer.ids) for answer in loop.answers.values()] == [1] * 16
+    loop.turn()
+    assert [len(answer.ids) for answer in loop.answers.values()] == [2] * 16
 
 
 def test_an_abort_of_a_prefilling_row_stops_its_prefill(loop: Loop, endless: Sampling) -> None:
@@ -110,7 +110,7 @@ def test_a_row_after_an_abort_of_all_others(loop: Loop, endless: Sampling) -> No
     for name in ("aborted", "next"):
         loop.submit(name, 5, sampling=endless)
         loop.turn(2)
-        assert len(loop.answers[name].ids) == 1
+        assert len(loop.answers[name].ids) == 2
         if name == "aborted":
             loop.abort(name)
     loop.finish()
@@ -120,7 +120,7 @@ def test_a_row_after_an_abort_of_all_others(loop: Loop, endless: Sampling) -> No
 def test_no_step_is_computed_after_the_last_token(
     loop: Loop, endless: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests that end together by length cost as many decode steps as they have tokens."""
+    """Requests that end together by length cost a decode step for each token, but for the first: the prefill draws that."""
     launched: list[int] = []
     decoding = type(_batch(loop)._decoding)
     launch = decoding.launch
@@ -131,9 +131,9 @@ def test_no_step_is_computed_after_the_last_token(
 
     monkeypatch.setattr(decoding, "launch", count)
     for name in "abc":
-        loop.submit(name, 7, sampling=endless)
+        loop.submit(f"prompt {name}", 7, sampling=endless)
     loop.finish()
-    assert launched == [3] * 7
+    assert launched == [3] * 6
 
 
 @pytest.mark.parametrize("logprobs", [False, True])
@@ -348,16 +348,16 @@ def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_late_half_of_a_burst_decodes_with_the_first(folder: Path, endless: Sampling) -> None:
-    """Rows that came during the first prefill step are computed before any row has a token: no stream waits for a prefill."""
+    """Rows that came during the first prefill step are computed before any row decodes: the steps after it are for all."""
     loop = _loop(folder, prefill_step_tokens=64, prompt_cache_bytes=0)
     names = [f"{number} long prompt " * 5 for number in range(6)]
     loop.submit(names[0], 3, sampling=endless)
     loop.turn()
     for name in names[1:]:
         loop.submit(name, 3, sampling=endless)
-    while not any(answer.ids for answer in loop.answers.values()):
+    while not any(answer.ids[1:] for answer in loop.answers.values()):
         loop.turn()
-    assert [len(answer.ids) for answer in loop.answers.values()] == [1] * 6
+    assert [len(answer.ids) for answer in loop.answers.values()] == [2] * 6
 
 
 def test_a_short_prompt_does_not_wait_for_long_ones(folder: Path, endless: Sampling) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
+from tasks.engine.model.head import Head
 from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def _filled(model: Any, kind: type[Caches], rows: list[int]) -> Caches:
     for done in range(0, max(counts), 4):  # in pieces, of which the last ones are shorter
         chosen = [_tokens(row, count)[done : done + 4] for row, count in zip(rows, counts, strict=True)]
         if all(chosen):
-            caches.prefill(model, chosen)
+            caches.prefill(Head(model), chosen, [])
         else:
             rest = kind.merge([caches.extract(n) for n, piece in enumerate(chosen) if piece])
-            rest.prefill(model, [piece for piece in chosen if piece])
+            rest.prefill(Head(model), [piece for piece in chosen if piece], [])
             places = iter(range(len(rows)))
             parts = [rest.extract(next(places)) if piece else caches.extract(n) for n, piece in enumerate(chosen)]
             caches = kind.merge(parts)

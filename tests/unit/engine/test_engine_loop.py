@@ -388,8 +388,9 @@ class Fragile(FakeBackend):
             self._fail("insert")
         return super().insert(request)
 
-    def prefill(self) -> None:
+    def prefill(self) -> list[Draw]:
         self._fail("prefill")
+        return super().prefill()
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         self._fail("remove and keep" if keep else "remove")

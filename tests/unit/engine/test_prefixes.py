@@ -55,12 +55,12 @@ class Turns:
                     self.waits += 1
                 else:
                     cached[uid] = self.insert(uid, waiting.pop(uid), tokens)
-            for draw in self.batch.decode():
-                left[draw.uid] -= 1
-                if not left[draw.uid]:
-                    self.batch.remove([draw.uid], keep=True)
-                    del left[draw.uid]
-            self.batch.prefill()
+            for step in (self.batch.decode, self.batch.prefill):
+                for draw in step():
+                    left[draw.uid] -= 1
+                    if not left[draw.uid]:
+                        self.batch.remove([draw.uid], keep=True)
+                        del left[draw.uid]
         return cached
 
 

@@ -93,6 +93,9 @@ class Wrapped:
     def parameters(self) -> Any:
         return self._model.parameters()
 
+    def named_modules(self) -> Any:
+        return self._model.named_modules()
+
 
 @pytest.mark.parametrize(
     ("change", "batching", "why"),

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from tasks.engine.model.head import Head
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.slots import SlotCaches, fit
 
@@ -64,7 +65,7 @@ def bears(model: Module, reference: Reference) -> bool:
     model.host_tokens = TOKENS[-1]
     try:
         caches = SlotCaches.merge([make_prompt_cache(model) for _ in range(2)])
-        caches.prefill(model, [given[:2], given[:4]])
+        caches.prefill(Head(model), [given[:2], given[:4]], [])
         logits = mx.concatenate(
             [
                 caches.step(model, mx.array([given[2], given[4]])),
