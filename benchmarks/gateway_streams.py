@@ -1,14 +1,15 @@
 """``python -m benchmarks.gateway_streams``: many HTTP streams open in one gateway on one core.
 
-A writer puts a token into each journal, at the rate of a model; a token is the time at which it was written. So what a client
-reads says how long it took, and no engine has to be as fast as a thousand streams are.
+A writer puts a token into each journal, at the rate of a model; a token is the number of its round. So what a client reads says
+when it was written, and no engine has to be as fast as a thousand streams are. Writer and clients share the other core: they do
+as little as they can.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import re
 import sys
 import tempfile
 import threading
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KIB = 1024
 START_S = 60.0
+CONTENT, DONE = re.compile(rb'"content":"([0-9 ]*)"'), b"data: [DONE]"
 #: Streams before the measured ones: what the gateway takes once, as its threads, is no stream's.
 WARM = 32
 
@@ -55,6 +57,8 @@ class Writer(threading.Thread):
         self._journal = Journal(client)
         self._names, self._rounds, self._every_s = names, rounds, every_s
         self._nonces = [self._journal.claim(name, "bench@here#1").nonce for name in names]
+        #: When each round was written.
+        self.written_at: list[float] = []
         #: Rounds that began late: the writer is what was measured then.
         self.late = 0
 
@@ -66,36 +70,49 @@ class Writer(threading.Thread):
             pause_s = due - time.monotonic()
             self.late += pause_s < 0
             time.sleep(max(0.0, pause_s))
-            token = Token(attempt=1, index=index, ids=[index], text=f"{time.monotonic():.6f} ")
-            self._append(index + 1, token)
+            self.written_at.append(time.monotonic())
+            self._append(index + 1, Token(attempt=1, index=index, ids=[index], text=f"{index} "))
         self._append(self._rounds + 1, End(attempt=1, index=self._rounds, finish_reason="stop", usage={}))
 
     def _append(self, entry: int, said: Token | End) -> None:
+        first = Append.of(self._names[0], entry, said)  # all others are the same but for their names
         self._journal.append(
-            [Append.of(name, entry, said, nonce) for name, nonce in zip(self._names, self._nonces, strict=True)]
+            [
+                Append(name, 1, entry, first.payload, first.closes, nonce)
+                for name, nonce in zip(self._names, self._nonces, strict=True)
+            ]
         )
 
 
-class Stream:
-    """One client: a bare socket, which costs less than the gateway does."""
+class Stream(asyncio.Protocol):
+    """One client: it looks for tokens alone, and costs less than the gateway does."""
 
-    def __init__(self) -> None:
-        self.waits_s: list[float] = []
-        self.is_whole = False
+    def __init__(self, name: str) -> None:
+        self._request = f"GET /v1/chat/completions/{name}?stream=true HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+        self._rest = b""
+        #: When each token came.
+        self.came_at: list[float] = []
+        self.rounds: list[int] = []
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    async def read(self, port: int, name: str) -> None:
-        """Read a stream to its end."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(f"GET /v1/chat/completions/{name}?stream=true HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
-        async for line in reader:
-            if line.startswith(b"data: [DONE]"):
-                self.is_whole = True
-                break
-            if line.startswith(b"data: "):
-                now = time.monotonic()
-                for choice in json.loads(line[6:])["choices"]:
-                    self.waits_s += [now - float(said) for said in choice["delta"].get("content", "").split()]
-        writer.close()
+    async def open(self, port: int) -> None:
+        """Connect, and ask."""
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the tokens of whole events."""
+        whole, _, self._rest = (self._rest + data).rpartition(b"\n\n")
+        rounds = [int(said) for said in b"".join(CONTENT.findall(whole)).split()]
+        self.rounds += rounds
+        self.came_at += [time.monotonic()] * len(rounds)
+        if not self.done.done() and (whole.endswith(DONE) or DONE in self._rest):
+            self.done.set_result(True)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """It was cut."""
+        if not self.done.done():
+            self.done.set_result(False)
 
 
 def main() -> int:
@@ -135,33 +152,52 @@ async def _measure(client: redis.Redis, pid: int, port: int, options: argparse.N
     for name in names:
         store.admit(Record(id=name, kind="chat", model="bench", created=int(time.time()), owner=LOCAL.id), LOCAL)
     warm = Writer(client, names[:WARM], 20, 0.01)
+    streams = await _open(port, names[:WARM])
     warm.start()
-    await asyncio.gather(*(Stream().read(port, name) for name in names[:WARM]))
+    await asyncio.gather(*(stream.done for stream in streams))
     idle = process.memory_info().rss
 
     rounds = int(options.seconds * options.per_s)
     writer = Writer(client, names[WARM:], rounds, 1 / options.per_s)
-    streams = [Stream() for _ in names[WARM:]]
-    reading = [asyncio.create_task(stream.read(port, name)) for stream, name in zip(streams, names[WARM:], strict=True)]
+    streams = await _open(port, names[WARM:])
     while len(client.pubsub_channels("celery-mlx:stream:*")) < options.streams:
         await asyncio.sleep(0.2)
     await asyncio.sleep(1)
     opened = process.memory_info().rss
-    spent, begun = sum(process.cpu_times()[:2]), time.monotonic()
+    spent_s, begun = _spent_s(process), time.monotonic()
     writer.start()
-    await asyncio.gather(*reading)
-    took_s = time.monotonic() - begun
-    share = (sum(process.cpu_times()[:2]) - spent) / took_s
-    waits = sorted(1e3 * wait for stream in streams for wait in stream.waits_s)
-    whole = sum(stream.is_whole and len(stream.waits_s) == rounds for stream in streams)
+    ended = await asyncio.gather(*(stream.done for stream in streams))
+    took_s, spent_s = time.monotonic() - begun, _spent_s(process) - spent_s
+    whole = sum(done and stream.rounds == [*range(rounds)] for done, stream in zip(ended, streams, strict=True))
+    tokens = sum(len(stream.rounds) for stream in streams)
+    waits = sorted(
+        1e3 * (came - writer.written_at[number])
+        for stream in streams
+        for number, came in zip(stream.rounds, stream.came_at, strict=True)
+    )
+    each_us = 1e6 * spent_s / tokens
     print(
         f"{options.streams} streams of {options.per_s:g} tokens/s for {took_s:.1f} s (the writer was late {writer.late} times): "
-        f"{whole} whole, {len(waits) / took_s:.0f} tokens/s, {share:.0%} of a core; "
+        f"{whole} whole, {tokens / took_s:.0f} tokens/s, {spent_s / took_s:.0%} of a core: {each_us:.1f} us of processor time a "
+        f"token, so a core bears {1e6 / each_us / options.per_s:.0f} such streams; "
         f"{(opened - idle) / KIB / options.streams:.1f} KiB a stream once open, "
         f"{(process.memory_info().rss - idle) / KIB / options.streams:.1f} at the end; "
         f"from journal to client p50 {p50(waits):.1f} ms, p99 {waits[int(0.99 * len(waits))]:.1f} ms"
     )
     return 0 if whole == options.streams else 1
+
+
+async def _open(port: int, names: Sequence[str]) -> list[Stream]:
+    streams = [Stream(name) for name in names]
+    for stream in streams:
+        await stream.open(port)
+    return streams
+
+
+def _spent_s(process: psutil.Process) -> float:
+    """The processor time of a process so far."""
+    user_s, system_s = process.cpu_times()[:2]
+    return float(user_s + system_s)
 
 
 async def _until_it_listens(port: int) -> None:

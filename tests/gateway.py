@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -108,9 +109,22 @@ class GatewayProcess:
         self._clients.append(made)
         return made
 
+    def connect(self) -> socket.socket:
+        """A bare connection, for what no client's library sends."""
+        host, _, port = self.root.removeprefix("http://").partition(":")
+        return socket.create_connection((host, int(port)), timeout=WAIT_S)
+
     def http(self, **options: Any) -> httpx.Client:
         """A plain client."""
         return httpx.Client(base_url=self.root, timeout=WAIT_S, **options)
+
+
+def read_until(connection: socket.socket, text: bytes, times: int = 1) -> bytes:
+    """What comes until this text has come so often, or until the connection ends."""
+    found = b""
+    while found.count(text) < times and (part := connection.recv(1 << 16)):
+        found += part
+    return found
 
 
 def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:

@@ -157,6 +157,11 @@ class Settings:
         "A streamed answer whose client has left is cancelled after so long, unless the client has gone on with it.",
         at_least=0,
     )
+    gateway_stall_s: float = setting(
+        60.0,
+        "How long a client of the gateway may stall: with a request's head, with the next part of its body, or with reading.",
+        at_least=0.1,
+    )
     gateway_files: str = setting(
         "",
         "The folder of files and batches, the same for all gateways; empty means celery-mlx/gateway in the user's data folder.",

@@ -118,11 +118,12 @@ def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], 
         f"{PACKAGE}.rerank"
     )  # shared tasks are every application's once their modules are loaded, as embed's is then
     others = {"embedding": app.tasks[EMBED], "rerank": app.tasks[RERANK]}
-    made = make_gateway(app.tasks[GENERATE], others, client, doors, current_settings())
+    settings = current_settings()
+    made = make_gateway(app.tasks[GENERATE], others, client, doors, settings)
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"
         click.echo(f"OpenAI's interface: {scheme}://{host}:{listening.getsockname()[1]}/v1")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again once it has ended
         with suppress(KeyboardInterrupt):
-            Server(made.application, made.closing, certificate).run([listening])
+            Server(made.application, made.closing, certificate, settings.gateway_stall_s).run([listening])

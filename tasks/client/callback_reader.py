@@ -94,10 +94,13 @@ class CallbackReader:
     def _proceed(self) -> None:
         """Take events up to one that needs a look at Celery's result, which may block."""
         chunks: list[Chunk] = []
+        events, self._events = self._events, []
         try:
-            while self._events and not self._reading.is_over:
-                event = self._events.pop(0)
+            for number, event in enumerate(events):
+                if self._reading.is_over:
+                    break
                 if self._reading.doubts(event):
+                    self._events = events[number + 1 :]
                     self._settling = self._loop.create_task(self._settle(event))
                     break
                 chunks += self._reading.take(event)

@@ -107,7 +107,7 @@ class Assembly:
             self.gap = not whole
             return None
         after, voice = token.index + len(token.ids), (token.kind, token.call)
-        seen = list(self._ids[token.index : after])
+        seen = list(self._ids[token.index : after]) if token.index < self.next_index else []
         if seen != token.ids[: len(seen)]:
             return self._contradict(token.index)
         if after < self.next_index or (token.ids and after == self.next_index):
@@ -121,12 +121,13 @@ class Assembly:
         tail = self._tails.get(voice, "")
         text = _unsaid(tail, token.text) if seen else token.text
         self.next_index = after
-        self._ids.extend(token.ids[len(seen) :])
+        ids = token.ids[len(seen) :]
+        self._ids.extend(ids)
         self._tails[voice] = (tail + text)[-_TAIL_CHARACTERS:]
         return Chunk(
             text=text,
             index=token.index + len(seen),
-            ids=token.ids[len(seen) :],
+            ids=ids,
             kind=token.kind,
             logprobs=token.logprobs[len(seen) :] if token.logprobs else token.logprobs,
             tool_call=None if token.call is None else delta(token.call, text, token.call_id, token.name),
@@ -194,9 +195,9 @@ def _is_sound(token: Token) -> bool:
         and all(isinstance(id_, int) and 0 <= id_ < _MOST_IDS for id_ in token.ids)
         and isinstance(token.text, str)
         and isinstance(token.kind, str)
-        and isinstance(token.logprobs, list | None)
+        and (token.logprobs is None or isinstance(token.logprobs, list))
         and token.choice == 0
-        and isinstance(token.call, int | None)
+        and (token.call is None or isinstance(token.call, int))
     )
 
 

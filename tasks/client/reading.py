@@ -76,7 +76,8 @@ class Reading:
         Raises:
             StreamTimeout: there is nothing, and no patience left.
         """
-        if not waiting:
+        has_bounds = self._absent_since or self._timeout is not None or self._idle_timeout is not None
+        if not waiting or not has_bounds:
             return None
         now = time.monotonic()
         left = [self._look_once_more(now)] if self._absent_since else []

@@ -14,6 +14,7 @@ from tasks.errors import Cancelled, GenerationError
 from tasks.gateway import frames
 from tasks.gateway.client import Client, ClientGone, GatewayCloses
 from tasks.gateway.outermost import STREAM
+from tasks.gateway.outlet import Outlet
 from tasks.gateway.pieces import Finish
 from tasks.gateway.refusal import Refusal, refusal_of
 from tasks.gateway.shape import shape_of
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 HEAD_S = 0.5
 #: Comments come after so long without news, and later and later while a request waits for its turn.
 FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
-#: How nginx is told to pass events on at once.
-_UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,12 +64,12 @@ class Service:
         A client that leaves may come back within ``grace_s``.
         """
         async with Client(receive, self.closing) as client:
-            self.desk.open.add(ticket)
+            self.desk.open[ticket] = client.lock_out
             try:
                 with self.metrics.open_answer, self.desk.follow(ticket, client.stirred, after) as found:
                     await give(client, found)
             except (GatewayCloses, asyncio.CancelledError):  # the server cancels what has not ended in time
-                self.desk.open.discard(ticket)
+                self.desk.open.pop(ticket, None)
                 raise
             except ClientGone:
                 if not ticket.record.background:
@@ -144,75 +143,70 @@ class EventStream:
         self._service = service
         self._ticket = ticket
         self._shape: Shape = shape_of(ticket.record, after)
-        self._has_begun = False
         self._has_said = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave all of it to the outermost application: :class:`tasks.gateway.outermost.Outermost`."""
         scope[STREAM] = partial(self.send_all, scope, receive, send)
 
-    async def send_all(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send all of it."""
+    async def send_all(self, scope: Scope, receive: Receive, through: Send, straight: Send) -> None:
+        """Send all of it: ``through`` leads through the middlewares, ``straight`` to the server."""
+        outlet = Outlet(through, straight)
         try:
-            give = partial(self._stream, send)
+            give = partial(self._stream, outlet)
             after, grace_s = self._shape.reads_from, self._service.grace_s
             await self._service.give(self._ticket, receive, give, after, grace_s=grace_s)
+            return
         except ClientGone:
             return
         except GatewayCloses:
-            closing = Refusal(503, "this gateway stops: go on with Last-Event-ID", "gateway_closing", retry_after_s=1)
-            await self._fail(closing, scope, receive, send)
+            why = "this gateway stops: go on with Last-Event-ID"
+            refusal = Refusal(503, why, "gateway_closing", retry_after_s=1)
+        except Refusal as found:
+            refusal = found
         except GenerationError as error:
-            await self._fail(refusal_of(error), scope, receive, send)
+            refusal = refusal_of(error)
+        self._service.metrics.refuse(refusal.status)
+        if outlet.has_begun:
+            await outlet.send(self._shape.fail(refusal), more=False)
+        else:
+            headers = {**self._ticket.headers, **refusal.headers, "x-request-id": self._ticket.record.id}
+            await JSONResponse(refusal.body, refusal.status, headers)(scope, receive, through)
 
-    async def _stream(self, send: Send, client: Client, following: Following) -> None:
+    async def _stream(self, outlet: Outlet, client: Client, following: Following) -> None:
         patience_s = HEAD_S
         while not following.is_over:
             if await client.wait(patience_s):
                 patience_s = FIRST_COMMENT_S if not self._has_said else LONGEST_COMMENT_S
-                await self._say(following, send)
+                await self._say(following, outlet)
                 continue
             waits = None if self._has_said else await self._service.desk.position(self._ticket)
-            if not self._has_begun:
-                await self._begin(send, waits)
+            if not outlet.has_begun:
+                await self._begin(outlet, waits)
                 patience_s = FIRST_COMMENT_S
             else:
                 patience_s = min(LONGEST_COMMENT_S, 2 * patience_s)
-            await self._send(send, [frames.comment(_about(waits))])
-        await self._send(send, self._shape.end(following.choices), more=False)
+            await outlet.send([frames.comment(_about(waits))])
+        await outlet.send(self._shape.end(following.choices), more=False)
 
-    async def _say(self, following: Following, send: Send) -> None:
+    async def _say(self, following: Following, outlet: Outlet) -> None:
         news = refuse_cancelled(following.take())
         if not news:
             return
         self._service.metrics.count(news)
-        if not self._has_begun:
-            await self._begin(send, None)
+        if not outlet.has_begun:
+            await self._begin(outlet, None)
         self._has_said = True
-        await self._send(send, [self._shape.say(said) for said in news])
+        await outlet.send([self._shape.say(said) for said in news])
 
-    async def _begin(self, send: Send, waits: Position | None) -> None:
-        self._has_begun = True
-        headers = {**_UNBUFFERED, **self._ticket.headers, "x-request-id": self._ticket.record.id}
+    async def _begin(self, outlet: Outlet, waits: Position | None) -> None:
+        headers = {**self._ticket.headers, "x-request-id": self._ticket.record.id}
         if waits is not None:
             headers["x-queue-position"] = str(waits.ahead)
             if waits.wait_s is not None:
                 headers["x-queue-eta-s"] = f"{waits.wait_s:g}"
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        media = (b"content-type", f"{frames.MEDIA_TYPE}; charset=utf-8".encode())
-        await send({"type": "http.response.start", "status": 200, "headers": [media, *encoded]})
-        await self._send(send, self._shape.begin())
-
-    async def _send(self, send: Send, events: Sequence[bytes], *, more: bool = True) -> None:
-        await send({"type": "http.response.body", "body": b"".join(events), "more_body": more})
-
-    async def _fail(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        self._service.metrics.refuse(refusal.status)
-        if self._has_begun:
-            await self._send(send, self._shape.fail(refusal), more=False)
-            return
-        headers = {**self._ticket.headers, **refusal.headers, "x-request-id": self._ticket.record.id}
-        await JSONResponse(refusal.body, refusal.status, headers)(scope, receive, send)
+        await outlet.begin(headers)
+        await outlet.send(self._shape.begin())
 
 
 def _about(waits: Position | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tasks.gateway.answering import Service
     from tasks.gateway.batches.bulk import Bulk
     from tasks.gateway.order import Order
+    from tasks.gateway.revocation import Revocation
 
     Handler = Callable[[Request], Awaitable[Response]]
 
@@ -66,14 +67,18 @@ class Application:
     Args:
         service: gives answers.
         access: lets requests in.
+        revocation: ends what revoked keys have open.
         bulk: has the files and batches.
         client: for looks at the fleet.
     """
 
-    def __init__(self, service: Service, access: Access, bulk: Bulk, client: redis.Redis) -> None:
+    def __init__(
+        self, service: Service, access: Access, revocation: Revocation, bulk: Bulk, client: redis.Redis
+    ) -> None:
         self._service = service
         self._bulk = bulk
         self._access = access
+        self._revocation = revocation
         self._client = client
 
     def starlette(self, origins: Sequence[str]) -> Starlette:
@@ -121,13 +126,16 @@ class Application:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "celery-mlx-gateway"))
-        renewing = asyncio.create_task(self._service.desk.keep_open(RENEW_S))
+        watching = [
+            asyncio.create_task(self._service.desk.keep_open(RENEW_S)),
+            asyncio.create_task(self._revocation.watch()),
+        ]
         self._bulk.drivers.start()
         yield
         await asyncio.to_thread(self._bulk.drivers.stop)
-        renewing.cancel()
-        with suppress(asyncio.CancelledError):
-            await renewing
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
 
     def _guarded(self, path: str, handler: Handler) -> Handler:
         """A handler whose errors have OpenAI's shape."""
@@ -271,6 +279,10 @@ def _for_pages_of(origins: Sequence[str]) -> Middleware:
 
 async def _not_here(request: Request, error: Exception) -> Response:
     """What no route answers, in OpenAI's shape."""
-    status = getattr(error, "status_code", 404)
-    about = f"{request.method} {request.url.path:.120}: there is nothing here; docs/openai.md lists what there is"
-    return JSONResponse(Refusal(status, about, "not_found").body, status, getattr(error, "headers", None))
+    about = f"{request.method} {request.scope['path']:.120}"
+    headers = getattr(error, "headers", None) or {}
+    if getattr(error, "status_code", 404) == 405:
+        refusal = Refusal(405, f"{about}: use {headers['Allow']}", "method_not_allowed", headers=headers)
+    else:
+        refusal = Refusal(404, f"{about}: there is nothing here; docs/openai.md lists what there is", "not_found")
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)

@@ -43,7 +43,7 @@ class Background:
 
     async def _follow(self, ticket: Ticket, grace_s: float | None = None) -> None:
         stirred = Bell()
-        self._desk.open.add(ticket)
+        self._desk.open[ticket] = lambda: self._begin(self._desk.cancel(ticket))
         with self._desk.follow(ticket, stirred) as following:
             try:
                 async with asyncio.timeout(grace_s):
@@ -52,7 +52,7 @@ class Background:
                         following.take()
             except TimeoutError:
                 if await self._desk.is_read_elsewhere(ticket):  # whoever reads it now counts it
-                    self._desk.open.discard(ticket)
+                    self._desk.open.pop(ticket, None)
                     return
                 await self._desk.cancel(ticket)
             except GenerationError as error:

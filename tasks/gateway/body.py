@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from starlette.requests import ClientDisconnect
+
+from tasks.gateway.client import ClientGone
 from tasks.gateway.refusal import Refusal
 from tasks.messages.encoding import to_compact_json
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,7 +27,8 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The object in a request's body.
 
     Raises:
-        Refusal: it is compressed or too large, or is no JSON object.
+        Refusal: it is compressed or too large, stalls, or is no JSON object.
+        ClientGone: it will not be whole any more.
     """
     coding = request.headers.get("content-encoding", "identity")
     if coding != "identity":
@@ -44,7 +50,8 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
     """A request's body.
 
     Raises:
-        Refusal: it is too large.
+        Refusal: it is too large, or stalls.
+        ClientGone: it will not be whole any more.
     """
     return b"".join([part async for part in bounded(request, most_bytes)])
 
@@ -53,10 +60,22 @@ async def bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:
     """A request's body, part by part.
 
     Raises:
-        Refusal: it is too large.
+        Refusal: it is too large, or stalls.
+        ClientGone: it will not be whole any more.
     """
-    size = 0
-    async for part in request.stream():
+    size, stall_s, parts = 0, current_settings().gateway_stall_s, request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise Refusal(
+                408, f"no more of the body came for {stall_s:g} s: send it again", "request_timeout"
+            ) from None
+        except ClientDisconnect:
+            raise ClientGone from None
+        if part is None:
+            return
         size += len(part)
         if size > most_bytes:
             raise Refusal(413, f"the body has more than {most_bytes // MIB} MiB: send less", "request_too_large")

@@ -9,6 +9,7 @@ from tasks.gateway.choice_shape import ChoiceShape, openai_reason
 from tasks.gateway.fields import CHAT, NOT_CHAT, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, service_tier_of, several, wants_usage
 from tasks.gateway.pieces import Finish
+from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,8 @@ class ChatShape(ChoiceShape):
             return self._said(said, _delta(said.choice, {}, said.logprobs, openai_reason(said)))
         if said.tool_call is not None:
             return self._said(said, _delta(said.choice, {"tool_calls": [said.tool_call]}, said.logprobs))
+        if said.kind in _NAMES and not said.logprobs:
+            return self._said_plainly(said, f'"delta":{{"{_NAMES[said.kind]}":{to_compact_json(said.text)}}}')
         return self._said(said, _delta(said.choice, {_NAMES.get(said.kind, said.kind): said.text}, said.logprobs))
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -80,7 +83,7 @@ class ChatShape(ChoiceShape):
 def _delta(
     number: int,
     delta: dict[str, Any],
-    logprobs: list[dict[str, Any]] | None = None,
+    logprobs: Sequence[Mapping[str, Any]] | None = None,
     finish_reason: str | None = None,
 ) -> dict[str, Any]:
     return {"index": number, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}

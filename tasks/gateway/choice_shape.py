@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.gateway import frames
 from tasks.gateway.usage import usage_of
+from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,8 @@ class ChoiceShape:
         self._record = record
         self.reads_from = places
         self._places = [*places] or [0] * record.choices
+        #: How the data of every event begins: what they all have in common is encoded once.
+        self._beginning = f"{to_compact_json(self._head(self.CHUNK))[:-1]},"
 
     def note(self, said: Piece | Finish) -> None:
         """Nothing: :meth:`whole` takes it from the choices."""
@@ -62,12 +65,23 @@ class ChoiceShape:
         self._places[said.choice] = said.place
         return self._chunk(choice)
 
+    def _said_plainly(self, said: Piece, text: str) -> bytes:
+        """The same for text alone, here as a member of a JSON object. Nearly all events are: they need no encoder of objects."""
+        self._places[said.choice] = said.place
+        usage = ',"usage":null' if self._record.include_usage else ""
+        return self._framed(
+            f'"choices":[{{"index":{said.choice},{text},"logprobs":null,"finish_reason":null}}]{usage}}}'
+        )
+
     def _chunk(self, choice: dict[str, Any]) -> bytes:
         return self._event({"choices": [choice], **({"usage": None} if self._record.include_usage else {})})
 
     def _event(self, data: dict[str, Any]) -> bytes:
+        return self._framed(to_compact_json(data)[1:])
+
+    def _framed(self, rest: str) -> bytes:
         places = ".".join(map(str, self._places))  # from where the stream can be continued
-        return frames.event({**self._head(self.CHUNK), **data}, f"{self._record.id}:{places}")
+        return frames.framed(self._beginning + rest, f"{self._record.id}:{places}")
 
     def _usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
         return usage_of(choices, self._record.echo.get("prompts", 1))

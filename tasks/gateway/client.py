@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from tasks.gateway.bell import Bell
+from tasks.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
     from starlette.types import Receive
@@ -33,7 +34,7 @@ class Client:
     def __init__(self, receive: Receive, closing: Closing) -> None:
         self._receive = receive
         self._closing = closing
-        self._is_gone = False
+        self._is_gone = self._is_locked_out = False
         #: Rung when there is something to look at: news of the answer, or the end of the client or of the gateway.
         self.stirred = Bell()
 
@@ -44,6 +45,7 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         self._closing.remove(self.stirred)
+        self.stirred.close()
         self._listener.cancel()
         with suppress(asyncio.CancelledError):
             await self._listener
@@ -54,15 +56,23 @@ class Client:
         Raises:
             ClientGone: the client has closed its connection.
             GatewayCloses: the gateway was told to stop.
+            Refusal: the client's API key was revoked.
         """
         self._require_both_ends()
         has_news = await self.stirred.wait(patience_s)
         self._require_both_ends()
         return has_news
 
+    def lock_out(self) -> None:
+        """The client's API key was revoked."""
+        self._is_locked_out = True
+        self.stirred.ring()
+
     def _require_both_ends(self) -> None:
         if self._is_gone:
             raise ClientGone
+        if self._is_locked_out:
+            raise Refusal(401, "this API key was revoked while it had this answer open", "invalid_api_key")
         if self._closing.has_begun:
             raise GatewayCloses
 

@@ -8,12 +8,13 @@ from tasks.errors import InvalidRequest
 from tasks.gateway.choice_shape import ChoiceShape, openai_reason
 from tasks.gateway.fields import COMPLETIONS, NOT_COMPLETIONS, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, several, wants_usage
-from tasks.gateway.pieces import Finish
+from tasks.gateway.pieces import Finish, Piece
+from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.gateway.pieces import Choice, Piece
+    from tasks.gateway.pieces import Choice
 
 PREFIX = "cmpl-"
 
@@ -63,6 +64,8 @@ class CompletionShape(ChoiceShape):
 
     def say(self, said: Piece | Finish) -> bytes:
         """The event for a piece of the answer."""
+        if isinstance(said, Piece) and not said.logprobs:
+            return self._said_plainly(said, f'"text":{to_compact_json(said.text)}')
         text, reason = ("", openai_reason(said)) if isinstance(said, Finish) else (said.text, None)
         logprobs = _logprobs(said.logprobs)
         return self._said(said, {"index": said.choice, "text": text, "logprobs": logprobs, "finish_reason": reason})

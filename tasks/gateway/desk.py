@@ -19,7 +19,7 @@ from tasks.gateway.record import Record
 from tasks.gateway.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tasks.broker.limits import Position
     from tasks.client.result import GenerateResult
@@ -65,8 +65,8 @@ class Desk:
         self._others = others
         self._store = store
         self._mailbox = Mailbox()
-        #: The answers that are being given.
-        self.open: set[Ticket] = set()
+        #: The answers that are being given, and what ends each where its API key was revoked.
+        self.open: dict[Ticket, Callable[[], object]] = {}
 
     async def take(self, order: Order, key: AccessKey, prefix: str, asked_priority: int | None) -> Ticket:
         """Send what an order asks for.
@@ -165,7 +165,7 @@ class Desk:
 
     async def settle(self, ticket: Ticket, prompt: int, completion: int) -> None:
         """Count the tokens that an answer has cost; it is open no more."""
-        self.open.discard(ticket)
+        self.open.pop(ticket, None)
         try:
             await asyncio.to_thread(self._store.settle, ticket.record, ticket.key, prompt, completion)
         except GenerationError as error:

@@ -35,6 +35,7 @@ class Following:
         self.choices = [Choice(number, after[number] if number < len(after) else 0) for number in range(len(results))]
         self._results = results
         self._news: list[Piece | Finish] = []
+        self._unfinished = len(results)
         self._error: GenerationError | None = None
         self._stirred = stirred
         self._mailbox = mailbox
@@ -54,7 +55,7 @@ class Following:
     @property
     def is_over(self) -> bool:
         """Whether every choice has ended, and all of it was taken."""
-        return not self._news and self._error is None and all(choice.finish is not None for choice in self.choices)
+        return not self._unfinished and not self._news and self._error is None
 
     @property
     def is_running(self) -> bool:
@@ -77,6 +78,8 @@ class Following:
     def _take(self, choice: Choice, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             self._news += choice.take(chunk)
+        if choice.finish is not None:  # nothing follows
+            self._unfinished -= 1
         if self._news:
             self._stirred.ring()
 

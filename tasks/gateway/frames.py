@@ -14,8 +14,13 @@ MEDIA_TYPE = "text/event-stream"
 
 def event(data: object, event_id: str = "", name: str = "") -> bytes:
     """One event; ``name`` is its type."""
+    return framed(to_compact_json(data), event_id, name)
+
+
+def framed(data: str, event_id: str = "", name: str = "") -> bytes:
+    """The same of data that is JSON already."""
     head = (f"event: {name}\n" if name else "") + (f"id: {event_id}\n" if event_id else "")
-    return f"{head}data: {to_compact_json(data)}\n\n".encode()
+    return f"{head}data: {data}\n\n".encode()
 
 
 def comment(text: str) -> bytes:

@@ -14,6 +14,7 @@ from tasks.gateway.closing import Closing
 from tasks.gateway.desk import Desk
 from tasks.gateway.metrics import Metrics
 from tasks.gateway.outermost import Outermost
+from tasks.gateway.revocation import Revocation
 from tasks.gateway.store import Store
 
 if TYPE_CHECKING:
@@ -43,4 +44,5 @@ def make_gateway(
     desk = Desk(generate, others, store)
     service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
     bulk = make_bulk(generate.app, store, settings)
-    return Gateway(Outermost(Application(service, access, bulk, client).starlette(doors.origins)), closing)
+    application = Application(service, access, Revocation(store, desk), bulk, client)
+    return Gateway(Outermost(application.starlette(doors.origins)), closing)

@@ -26,8 +26,10 @@ class Outermost:
         self._inside = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request. Clients that put their base address together carelessly double slashes, or end with one."""
+        if "//" in scope.get("path", "") or scope.get("path", "").endswith("/"):
+            scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))
         await self._inside(scope, receive, send)
         stream = scope.pop(STREAM, None)
         if stream is not None:
-            await stream()
+            await stream(send)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.client.said import Said
 from tasks.messages.tools import Calls, delta
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.client.chunks import Chunk
     from tasks.messages.answer import Usage
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Piece:
+class Piece(NamedTuple):
     """Text of one kind of one choice.
 
     ``place`` counts what of the choice has been said with it: characters of all kinds, and one for the name of a function that is
@@ -28,19 +28,17 @@ class Piece:
     text: str
     place: int
     tool_call: dict[str, Any] | None = None
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Finish:
+class Finish(NamedTuple):
     """The end of one choice."""
 
     choice: int
     reason: str
     usage: Usage
     place: int
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
 class Choice:
@@ -101,7 +99,6 @@ class Choice:
                 text=unseen,
                 place=self._place,
                 tool_call=call,
-                ids=chunk.ids,
                 logprobs=logprobs,
             )
         ]

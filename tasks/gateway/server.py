@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
+
+from tasks.gateway.protocol import Protocol
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -29,14 +32,16 @@ class Server(uvicorn.Server):
         application: answers.
         closing: is told when a signal ends the server.
         certificate: the files of TLS's certificate and key; empty without TLS.
+        stall_s: how long clients may stall.
     """
 
-    def __init__(self, application: Outermost, closing: Closing, certificate: tuple[str, str]) -> None:
+    def __init__(self, application: Outermost, closing: Closing, certificate: tuple[str, str], stall_s: float) -> None:
         self._closing = closing
         certfile, keyfile = certificate
         super().__init__(
             uvicorn.Config(
                 application,
+                http=partial(Protocol, stall_s=stall_s),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

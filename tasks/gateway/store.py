@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.broker.limits import position
 from tasks.gateway import scripts
-from tasks.gateway.access_key import AccessKey, digest_of
+from tasks.gateway.access_key import LOCAL, AccessKey, digest_of
 from tasks.gateway.record import Record
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -106,17 +106,25 @@ class Store:
             return bool(LEASE(self._client, [keys.gateway_batch(batch_id)], [holder, lease_s]))
 
     def renew(self, open_requests: Iterable[Record]) -> None:
-        """Say that these requests are still open.
+        """Say that these requests are still open, unless another gateway has seen them end.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
+        records = list(open_requests)
         with translated("open requests"):
             seconds, microseconds = self._client.time()
             until = seconds + microseconds / 1e6 + LEASE_S
             pipeline = self._client.pipeline(transaction=False)
-            for record in open_requests:
-                pipeline.zadd(keys.gateway_open(record.owner), {record.id: until}, xx=True)
+            for record in records:
+                pipeline.zadd(keys.gateway_open(record.owner), {record.id: until}, xx=True, ch=True)
+            # A machine that slept, or whose clock was set, has let them lapse: they still count.
+            lapsed = [record for record, renewed in zip(records, pipeline.execute(), strict=True) if not renewed]
+            for record in lapsed:
+                pipeline.hexists(keys.gateway_request(record.id), "settled")
+            for record, settled in zip(lapsed, pipeline.execute(), strict=True):
+                if not settled:
+                    pipeline.zadd(keys.gateway_open(record.owner), {record.id: until})
             pipeline.execute()
 
     def record(self, request_id: str) -> Record | None:
@@ -179,6 +187,15 @@ class Store:
         with translated("API keys"):
             texts: Any = self._client.hvals(keys.GATEWAY_KEYS)
         return sorted(map(AccessKey.decode, texts), key=lambda key: (key.created, key.name))
+
+    def revoked(self, key_ids: set[str]) -> set[str]:
+        """Those of these keys that are let in no more.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        asked = key_ids - {LOCAL.id}
+        return asked - {key.id for key in self.all_keys()} if asked else set()
 
     def has_keys(self) -> bool:
         """Whether there is any key.

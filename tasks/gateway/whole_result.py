@@ -36,7 +36,7 @@ async def answer_result(service: Service, ticket: Ticket, receive: Receive, fiel
     waiting = asyncio.ensure_future(_answer(result))
     try:
         async with Client(receive, service.closing) as client:
-            service.desk.open.add(ticket)
+            service.desk.open[ticket] = client.lock_out
             waiting.add_done_callback(lambda _: client.stirred.ring())
             with service.metrics.open_answer:
                 await _wait(client, waiting, service.wait_s)

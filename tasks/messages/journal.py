@@ -116,6 +116,7 @@ class Error:
 Entry: TypeAlias = Claim | Start | Token | Release | End | Error
 TYPES: dict[str, type[Entry]] = {entry.type: entry for entry in (Claim, Start, Token, Release, End, Error)}
 _NAMES = {name: tuple(field_.name for field_ in fields(kind)) for name, kind in TYPES.items()}
+_FIELDS = {name: frozenset(names) for name, names in _NAMES.items()}
 #: What an entry says of a tool's call alone is left out of all others: most entries are a few bytes of text.
 _OF_CALLS = frozenset({"call", "call_id", "name"})
 
@@ -152,8 +153,13 @@ def encode(entry: Entry) -> str:
 def decode(payload: str | bytes) -> Entry | None:
     """The entry in this JSON text; ``None`` where it is of a type, version or shape that this code does not know."""
     try:
-        record = json.loads(payload)
-        name = record["type"]
-        return TYPES[name](**{key: value for key, value in record.items() if key in _NAMES[name]})
+        record = json.loads(payload if isinstance(payload, str) else payload.decode())
+        name = record.pop("type")
+        record.pop("v", None)
+        kind = TYPES[name]
+        # A reader of a thousand streams decodes 20,000 entries a second: only those of a later version are looked through.
+        if record.keys() <= _FIELDS[name]:
+            return kind(**record)
+        return kind(**{key: value for key, value in record.items() if key in _FIELDS[name]})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -27,7 +27,7 @@ from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.access_key import id_of
 from tasks.gateway.server import OPEN_FILES
 from tasks.server import keys
-from tests.gateway import GatewayProcess, events
+from tests.gateway import GatewayProcess, events, read_until
 from tests.gateway_bodies import bodies
 from tests.line import Line
 from tests.support import wait_until
@@ -70,7 +70,11 @@ def gateway(
     """A gateway and a worker with a fast fake model, and a tiny real one that it loads at the first request."""
     folder = tmp_path_factory.mktemp("gateway")
     catalogue = write_catalogue(folder, {"tiny": make_tiny_model(folder / "tiny")})
-    env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_GATEWAY_GRACE_S": "0.5"}
+    env = {
+        "CELERY_MLX_CATALOGUE": str(catalogue),
+        "CELERY_MLX_GATEWAY_GRACE_S": "0.5",
+        "CELERY_MLX_GATEWAY_STALL_S": "3",
+    }
     shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
     with GatewayProcess(folder / "log", "--allow-origin", INVITED, env={**env, "REDIS_URL": line.url}) as made:
         yield made
@@ -223,6 +227,51 @@ def test_what_is_no_request(gateway: GatewayProcess) -> None:
         assert http.get("/health").json() == {"status": "ok"}
         metrics = http.get("/metrics").text
     assert 'gateway_requests_total{endpoint="/v1/chat/completions",status="413"} 1' in metrics
+
+
+def request(stream: bool = False, version: str = "1.1", header: str = "") -> tuple[bytes, bytes]:
+    """The head and the body of a request, as bytes."""
+    body = json.dumps({"model": "fake:1", "messages": HELLO, "max_tokens": 3, "stream": stream}).encode()
+    head = f"POST /v1/chat/completions HTTP/{version}\r\nhost: localhost\r\n{header}content-length: {len(body)}\r\n\r\n"
+    return head.encode(), body
+
+
+def test_http_as_clients_speak_it(gateway: GatewayProcess) -> None:
+    """HTTP/1.0, a body that waits to be asked for, requests sent ahead, and paths with careless slashes are all answered."""
+    with gateway.connect() as old:
+        old.sendall(b"".join(request(stream=True, version="1.0")))
+        said = read_until(old, b"never")  # it ends with the connection: HTTP/1.0 has no other way to tell
+        assert said.startswith(b"HTTP/1.1 200")
+        assert said.endswith(b"data: [DONE]\n\n")
+    with gateway.connect() as careful:
+        head, body = request(header="expect: 100-continue\r\n")
+        careful.sendall(head)
+        assert b" 100 " in read_until(careful, b"\r\n\r\n")
+        careful.sendall(body)
+        assert b" 200 " in read_until(careful, b"\r\n\r\n")
+    with gateway.connect() as hasty:
+        hasty.sendall(b"".join(request(stream=True)) * 2)
+        assert read_until(hasty, b"data: [DONE]", times=2).count(b"HTTP/1.1 200") == 2
+    with gateway.http() as http:
+        for path in ("/v1/models/", "/v1//models", "//v1/models"):
+            assert http.get(gateway.root + path).json()["object"] == "list", path
+        assert http.head("/v1/models").status_code == 200
+        wrong = http.get("/v1/chat/completions")
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+        assert "use POST" in wrong.json()["error"]["message"]
+
+
+def test_a_body_that_stalls(gateway: GatewayProcess) -> None:
+    """It is refused with 408, and one whose client leaves is no error of the gateway's."""
+    head, body = request()
+    with gateway.connect() as gone:
+        gone.sendall(head + body[:5])
+    with gateway.connect() as slow:
+        slow.sendall(head + body[:5])
+        assert b'"code":"request_timeout"' in read_until(slow, b"}}")
+    with gateway.http() as http:
+        wait_until(lambda: 'completions",status="499"' in http.get("/metrics").text, about="the client that has left")
+    assert "error of this program" not in gateway.log()
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells the limits of another process")
@@ -538,8 +587,9 @@ def keyed(gateway: GatewayProcess, shared_app: Celery) -> Iterator[Callable[...,
 
     make.command = keys_command  # type: ignore[attr-defined]
     yield make
-    for secret in made:
-        keys_command("revoke", id_of(secret))
+    listed = {key["id"] for key in json.loads(keys_command("list", "--json"))["keys"]}
+    for key_id in listed & set(map(id_of, made)):
+        keys_command("revoke", key_id)
     assert keys_command("list", "--json") == '{"keys": []}'
     with gateway.http() as http:
         wait_until(lambda: http.get("/v1/models").status_code == 200, about="a gateway that needs no key")
@@ -566,6 +616,21 @@ def test_keys(gateway: GatewayProcess, keyed: Any) -> None:
     assert secret not in json.dumps(listed)
     usage = next(each["usage"] for each in listed if each["id"] == id_of(secret))
     assert (usage["requests"], usage["completion_tokens"], usage["prompt_tokens"]) == (1, 4, 2)
+
+
+def test_a_key_that_is_revoked_ends_what_it_has_open(
+    gateway: GatewayProcess, keyed: Any, shared_redis: redis.Redis
+) -> None:
+    """A stream ends with an error that OpenAI's client raises, and a response in the background is cancelled."""
+    secret = keyed()
+    client = gateway.openai(secret)
+    stream = client.chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000, stream=True)
+    ids = [next(iter(stream)).id]
+    ids.append(client.responses.create(model="fake:40", input="hello", max_output_tokens=5000, background=True).id)
+    keyed.command("revoke", id_of(secret))
+    with pytest.raises(openai.APIError, match="was revoked"):
+        list(stream)
+    wait_until(lambda: all(shared_redis.exists(keys.cancel(each)) for each in ids), about="the cancels")
 
 
 def test_limits(gateway: GatewayProcess, keyed: Any, shared_redis: redis.Redis) -> None:

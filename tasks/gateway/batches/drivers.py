@@ -82,7 +82,12 @@ class Drivers:
             if not self._office.store.lease(name, self._holder, self._lease_s):
                 logger.warning("%s goes on at another gateway, which has not heard of this one for too long", name)
                 drive.stop()
-        for batch in self._office.batches.unfinished():
+        unfinished = self._office.batches.unfinished()
+        revoked = self._office.store.revoked({batch.owner for batch in unfinished})
+        for batch in unfinished:
+            if batch.owner in revoked and self._office.batches.cancelling_at(batch) is None:
+                logger.info("%s is cancelled: its API key %s was revoked", batch.id, batch.owner)
+                self._office.batches.cancel(batch)
             if len(self._running) < AT_ONCE and batch.id not in self._running:
                 self._take(batch)
         if time.monotonic() >= self._sweep_at:

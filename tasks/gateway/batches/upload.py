@@ -27,7 +27,8 @@ async def read_form(request: Request, most_bytes: int) -> AsyncIterator[FormData
     """The form in a request; its file is gone afterwards.
 
     Raises:
-        Refusal: it is too large, or is no form.
+        Refusal: it is too large, stalls, or is no form.
+        ClientGone: it will not be whole any more.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         raise Refusal(400, "the body is no multipart/form-data: send a form with file and purpose", "invalid_form")

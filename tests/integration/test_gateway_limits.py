@@ -1,0 +1,87 @@
+"""Limits of an API key in a real Redis, as several gateways and a clock that is set meet them."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from tasks.gateway.access_key import LOCAL, AccessKey
+from tasks.gateway.record import Record
+from tasks.gateway.store import Store
+from tasks.server import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOUR_S = 3_600
+
+
+@pytest.fixture
+def clients(redis_url: str) -> Iterator[list[redis.Redis]]:
+    """The clients of two gateways."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(redis.Redis.from_url(redis_url)) for _ in range(2)]
+
+
+def record(number: int, key: AccessKey) -> Record:
+    """A request of this key."""
+    return Record(id=f"chatcmpl-{number}", kind="chat", model="m", created=0, owner=key.id, reserved=10)
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted"),
+    [
+        (AccessKey(id="a", name="a", at_once=7), 7),
+        (AccessKey(id="b", name="b", requests_a_minute=1), 1),
+        (AccessKey(id="c", name="c", tokens_a_minute=39), 3),
+    ],
+)
+def test_gateways_share_a_limit_exactly(clients: list[redis.Redis], key: AccessKey, accepted: int) -> None:
+    """Of 40 requests at once at two gateways as many are let in as at one, and the others hear when to come back."""
+    stores = [Store(client) for client in clients]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda number: stores[number % 2].admit(record(number, key), key), range(40)))
+    assert sum(not allowance.exceeded for allowance in found) == accepted
+    assert all(allowance.wait_s > 0 for allowance in found if allowance.exceeded)
+    assert stores[0].usage(key.id)["refused"] == 40 - accepted
+
+
+def test_a_clock_that_is_set_back(clients: list[redis.Redis]) -> None:
+    """An allowance that was noted in the future neither fills up nor empties; from then on it fills up as ever."""
+    key = AccessKey(id="a", name="a", requests_a_minute=60)
+    store, client = Store(clients[0]), clients[0]
+    assert store.admit(record(1, key), key).requests == 59
+    client.hset(keys.gateway_allowance(key.id), mapping={"at": time.time() + HOUR_S, "requests": 2})
+    assert [store.admit(record(number, key), key).requests for number in (2, 3)] == [1, 0]
+    client.hset(keys.gateway_allowance(key.id), "at", time.time() - HOUR_S)
+    assert store.admit(record(4, key), key).requests == 59
+
+
+def test_a_clock_that_is_set_forward(clients: list[redis.Redis]) -> None:
+    """Open requests that lapse, as on a machine that slept, count again once their gateway says so; ended ones do not."""
+    key = AccessKey(id="a", name="a", at_once=2)
+    store, client = Store(clients[0]), clients[0]
+    lasting, ended = record(1, key), record(2, key)
+    for each in (lasting, ended):
+        assert not store.admit(each, key).exceeded
+    client.zadd(keys.gateway_open(key.id), {each.id: time.time() - HOUR_S for each in (lasting, ended)})
+    assert not store.admit(record(3, key), key).exceeded  # takes lapsed ones away
+    Store(clients[1]).settle(ended, key, 1, 1)
+    store.renew([lasting, ended])
+    counted: Any = client.zrange(keys.gateway_open(key.id), 0, -1)
+    assert {name.decode() for name in counted} == {lasting.id, "chatcmpl-3"}
+    assert store.admit(record(4, key), key).exceeded == "concurrency"
+
+
+def test_which_keys_were_revoked(clients: list[redis.Redis]) -> None:
+    """Those that were made and are not there any more; who needs no key has none to lose."""
+    store = Store(clients[0])
+    for name in ("a", "b"):
+        store.add_key(name, AccessKey(id=name, name=name))
+    assert store.revoked({"a", "b", "gone", LOCAL.id}) == {"gone"}
+    assert store.revoked({LOCAL.id}) == set()
