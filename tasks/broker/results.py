@@ -25,8 +25,10 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
+from tasks.broker.before import pending_before
 from tasks.broker.holding import holding_of
 from tasks.broker.result_watch import ResultWatch
+from tasks.broker.search import is_expected
 from tasks.broker.waiting import Wait, has_come, meta_of
 from tasks.errors import GenerationError
 from tasks.journal.claims import has_begun
@@ -111,14 +113,18 @@ class Consumer(BaseResultConsumer):
                     # Each has its own: Python writes into an exception that is raised.
                     result._maybe_set_cache(self.decode(payload))
 
-    def has_ended(self, result: Any) -> bool:
-        """Whether a result and all before it have come; ``False`` where Redis cannot be asked."""
+    def pending_before(self, result: Any) -> list[Any]:
+        """What has to end next before this result; itself where Redis cannot be asked."""
         try:
-            return bool(result.ready()) and (result.parent is None or self.has_ended(result.parent))
+            return pending_before(result)
         except Exception as error:
             if is_away(error):
-                return False
+                return [result]
             raise
+
+    def is_expected(self, task_id: str) -> bool:
+        """Whether any message leads to this request."""
+        return is_expected(self.backend.app, task_id)
 
     def start(self, initial_task_id: str, **_: Any) -> None:
         """Nothing: whoever waits listens."""

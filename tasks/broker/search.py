@@ -9,19 +9,26 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from tasks.broker.queues import lists_of
+from tasks.broker.sent import SENT
+from tasks.errors import BrokerUnavailable
+from tasks.journal.claims import goes_on
 from tasks.registry.values import text
 from tasks.server import keys
-from tasks.server.connection import translated
+from tasks.server.connection import connect, translated
+from worker_config.celeryconfig import DEFAULT_QUEUE
+from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import redis
+    from celery import Celery
 
 PAGE = 200
 #: More messages than this are not read for one id, which may be somewhere among them.
@@ -30,6 +37,33 @@ MOST_MESSAGES = 20_000
 KOMBU_UNACKED = "unacked"
 
 _BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/=]*)"')
+
+
+def is_expected(app: Celery, task_id: str) -> bool:
+    """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen.
+
+    A request that this process has sent, and that Redis has lost since, is sent again first.
+    """
+    try:
+        with closing(connect(app)) as client:
+            queues = {*QUEUES, DEFAULT_QUEUE, *app.amqp.queues}
+            return is_mentioned(client, task_id, queues) or SENT.send_again(client, task_id)
+    except BrokerUnavailable:
+        return True
+
+
+def is_lost(app: Celery, task_id: str) -> bool:
+    """Whether Redis knows nothing of a request without a result: no entry, no journal that goes on, no message that leads to it.
+
+    ``False`` where that cannot be seen.
+    """
+    try:
+        with closing(connect(app)) as client, translated(f"request {task_id}"):
+            if client.hexists(keys.LEDGER, task_id) or goes_on(client, task_id):
+                return False
+    except BrokerUnavailable:
+        return False
+    return not is_expected(app, task_id)
 
 
 def is_mentioned(client: redis.Redis, task_id: str, queues: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ threads raise at once is never complete. Here each caller has watches of its own
 
 from __future__ import annotations
 
+import math
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 from celery import states
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
+from tasks.broker.before import leaves, lost_of
+from tasks.broker.result_watch import unknown
 from tasks.errors import StreamTimeout, UnknownRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tasks.broker.result_watch import ResultWatch
     from tasks.broker.results import Consumer
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 INTERVAL_S = 1.0
 #: What is stored is given even with ``timeout=0``; so long may the first look take.
 FIRST_LOOK_S = 1.0
+#: A result of Celery's own class, as of a restored group, may be that of any task: it is called unknown only after it was known.
+UNLESS_KNOWN_S = math.inf
 
 
 class ResultTimeout(StreamTimeout, CeleryTimeoutError):
@@ -58,10 +63,11 @@ class Wait:
         self._began_at = time.monotonic()
         self._news: SimpleQueue[ResultWatch] = SimpleQueue()
         self._watches: dict[str, ResultWatch] = {}
+        self._lost: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
         for leaf in self.waiting.values():
-            self._watch(leaf.id, getattr(leaf, "unknown_after_s", 0.0))
+            self._watch(leaf.id, getattr(leaf, "unknown_after_s", UNLESS_KNOWN_S))
         # Results that somebody wants to be called back for are heard of while anybody waits, as with Celery.
         for task_id in self._consumer.unwatched():
             self._watch(task_id)
@@ -112,13 +118,26 @@ class Wait:
         if error is None:
             return
         if isinstance(error, UnknownRequest):
-            if leaf.parent is not None and not self._consumer.has_ended(leaf.parent):
-                watch.expect()  # the next link of a chain, or a chord's body, which a worker will send
+            pending = self._consumer.pending_before(leaf)
+            if pending:  # the next link of a chain, or a chord's body, which a worker will send
+                self._expect(leaf, pending)
                 return
-            if leaf.is_mentioned():
+            if self._consumer.is_expected(leaf.id):
                 watch.expect(is_known=True)
                 return
         raise error
+
+    def _expect(self, leaf: Any, pending: Iterable[Any]) -> None:
+        """Wait on for what these have to end before, unless Redis has lost one of them, at two looks in a row.
+
+        Raises:
+            UnknownRequest: it has.
+        """
+        lost = lost_of(pending)
+        if lost is not None and self._lost.get(leaf.id) == lost:
+            raise UnknownRequest(unknown(lost, was_known=True))
+        self._lost[leaf.id] = lost
+        self._watches[leaf.id].expect(is_known=lost is None)
 
     def _watch(self, task_id: str, unknown_after_s: float = 0.0) -> None:
         if task_id not in self._watches:
@@ -145,12 +164,6 @@ class Wait:
         else:
             known = leaf.what_is_known() if hasattr(leaf, "what_is_known") else "no result is stored"
         return f"request {leaf.id}: timeout={self._timeout:g} s is over: {known}{more}"
-
-
-def leaves(result: Any) -> list[Any]:
-    """The results of single tasks that a result, a group or a group of groups is made of."""
-    parts = getattr(result, "results", None)
-    return [result] if parts is None else [leaf for part in parts for leaf in leaves(part)]
 
 
 def has_come(result: Any) -> bool:

@@ -27,11 +27,13 @@ class Stored:
     """What Celery's result backend says of a request.
 
     ``final``: it will not change any more. ``absent``: nothing is stored, and nothing else has to end before the request is sent.
+    ``expected``: something has, and it is known.
     """
 
     state: str = ""
     final: bool = False
     absent: bool = False
+    expected: bool = False
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
@@ -127,7 +129,7 @@ class Reading:
         assert isinstance(event, Quiet)
         self._problem, self._state = "", stored.state
         if not stored.final:
-            self._note_absence(absent=stored.absent and event.known is False, known=event.known)
+            self._note_absence(absent=stored.absent and event.known is False, known=event.known or stored.expected)
             return []
         if not event.asked:
             # The journal's end comes before the result, and may have come since the stream was read.

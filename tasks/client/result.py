@@ -15,9 +15,7 @@ from vine import barrier
 
 from tasks.client.values import ValueResult
 from tasks.names import PACKAGE
-from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.settings import current_settings
-from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -158,17 +156,15 @@ class GenerateResult(ValueResult, AsyncResult):
 
         A request that this process has sent, and that Redis has lost since, is sent again first.
         """
-        from tasks.broker.search import is_mentioned
-        from tasks.broker.sent import SENT
-        from tasks.errors import BrokerUnavailable
-        from tasks.server.connection import connect
+        from tasks.broker.search import is_expected
 
-        try:
-            with closing(connect(self.app)) as client:
-                queues = {*QUEUES, DEFAULT_QUEUE, *self.app.amqp.queues}
-                return is_mentioned(client, self.id, queues) or SENT.send_again(client, self.id)
-        except BrokerUnavailable:
-            return True
+        return is_expected(self.app, self.id)
+
+    def is_lost(self) -> bool:
+        """Whether Redis knows nothing of this request any more, which has no result; ``False`` where that cannot be seen."""
+        from tasks.broker.search import is_lost
+
+        return is_lost(self.app, self.id)
 
     @property
     def status(self) -> CeleryState:
@@ -253,13 +249,19 @@ class GenerateResult(ValueResult, AsyncResult):
 
         It is sent once all before it have ended. Where one was revoked, or is a chord's body that failed, it is never sent, and
         Celery stores nothing for it. The members of a chord's header are passed over: their errors are stored for its body.
+        Nor is it sent where Redis has lost the one that has to end next.
         """
+        from tasks.broker.before import lost_of, pending_before
         from tasks.client.reading import describe
 
         for before in self._parents():
             if not isinstance(before, GroupResult) and before.state in states.PROPAGATE_STATES:
                 return describe(before.backend.get_task_meta(before.id))
-        return stored if self.parent.ready() else replace(stored, absent=False)
+        pending = pending_before(self)
+        if not pending:
+            return stored
+        is_lost = lost_of(pending) is not None
+        return replace(stored, absent=is_lost, expected=not is_lost)
 
 
 class EmbedResult(GenerateResult):

@@ -333,6 +333,26 @@ class TestUnknown:
             with pytest.raises(UnknownRequest):
                 wait()
 
+    @pytest.mark.parametrize("shape", ["chain", "chord"])
+    def test_what_comes_before_is_lost(self, producer_app: Celery, redis_client: Redis, shape: str) -> None:
+        """Nothing follows a request that Redis has lost: whoever sent it sends it again, once; then its loss is said."""
+        from tasks import generate
+
+        sent = [generate.delay(prompt=f"{n}", model="fake:1") for n in range(3)]
+        first, *header = (Impatient(each.id, app=producer_app) for each in sent)
+        before = first if shape == "chain" else GroupResult("header", header, app=producer_app, parent=first)
+        last = Impatient("last", app=producer_app, parent=before)
+        lost = sent[0 if shape == "chain" else 2].id
+        redis_client.flushdb()
+        if shape == "chord":
+            store(producer_app, [first.id, header[0].id])
+        still_waits(last)
+        assert redis_client.hexists(keys.LEDGER, lost)
+        redis_client.delete(keys.LEDGER, "tier-under-3B")
+        for wait, said in ((last.get, lost), (lambda: list(last.stream()), "last")):
+            with pytest.raises(UnknownRequest, match=f"request {said}: nobody knows it"):
+                wait()
+
     def test_a_message_without_an_entry_in_the_ledger(self, producer_app: Celery, redis_client: Redis) -> None:
         """A request of a plain Celery producer is known by its message alone, while it waits and while a worker holds it."""
         other = message("foreign", "tier-under-3B")
