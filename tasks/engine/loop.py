@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.model.memory import Budget
-from tasks.errors import GenerationError, OutOfMemory
+from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Engine:
             if request.done:
                 continue  # it ended with a token before this one of the same step
             if draw.fault:
-                self._events.append(request.fail(GenerationError.code, self._why_at_fault(request, draw.fault)))
+                self._events.append(request.fail(InvalidRequest.code, self._why_at_fault(request, draw.fault)))
             elif draw.sound:
                 self._events += request.take(draw.token, draw.logprob, complete=draw.complete)
             else:

@@ -93,12 +93,20 @@ class Compiler:
         # The first mask is the slowest. What it brings into the lexer's memory is there for the step, and what it costs is known.
         tried = grammar.root.deep_copy()
         tried.compute_bitmask()
+        _go_on(tried)
         if tried.is_error():
             raise InvalidRequest(_refusal(constraint, tried))
         return grammar
 
     def _matcher(self, text: str) -> LLMatcher:
         return LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)
+
+
+def _go_on(state: LLMatcher) -> None:
+    """Take the text without a choice that a grammar begins with: where that never ends, the next one is an error."""
+    if forced := state.compute_ff_tokens():
+        state.consume_tokens(forced)
+        state.compute_ff_tokens()
 
 
 def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:

@@ -34,6 +34,8 @@ LIMITS = LLParserLimits(
 _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 #: Its own name for a grammar of which no text can be shown to be complete.
 _ENDLESS = "NoExtensionBias"
+#: How it says that it goes too far where it has no choice.
+_FORCED = "; ff_tokens)"
 #: How it says that one mask needs more than ``step_lexer_fuel``.
 _TOO_COSTLY = "too many expressions constructed"
 MOST_CHARACTERS = 300
@@ -54,6 +56,8 @@ def said(state: LLMatcher, *, places: bool = True) -> str:
         return f"{where}an expression cannot be read ({reason})" if where else f"cannot be read ({reason})"
     if first == _ENDLESS:
         return "no text is ever complete: a rule needs itself before all else"
+    if _FORCED in first:
+        return "too ambiguous, or without a choice for thousands of characters or for ever"
     return f"{where}{first[place.end() if place else 0 :]:.{MOST_CHARACTERS}}"
 
 

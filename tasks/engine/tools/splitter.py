@@ -44,6 +44,12 @@ class Splitter:
         """Whether the one call came that was asked for."""
         return self.calls > 0 and not self._functions.tools.parallel
 
+    @property
+    def _must_call(self) -> bool:
+        """Whether there has to be a call. Where a grammar makes sure of it, what is no call is the beginning of a marker."""
+        tools = self._functions.tools
+        return tools.choice == "required" or tools.only is not None
+
     def push(self, text: str) -> list[Piece]:
         """Take content, and return what is certain by now."""
         pieces: list[Piece] = []
@@ -66,11 +72,11 @@ class Splitter:
             except BrokenCall as error:
                 self._take(pieces)
                 self._give_up(pieces, str(error))
-        elif not self._behind_call or self._held.strip():
+        elif not (self._sound and self._must_call) and (not self._behind_call or self._held.strip()):
             self._say(pieces, self._held)
         self._held = ""
-        choice = self._functions.tools.only or self._functions.tools.choice
-        if not self.calls and choice != "auto":
+        if not self.calls and self._must_call:
+            choice = self._functions.tools.only or self._functions.tools.choice
             self.warnings.append(f"tool_choice={choice!r}: the model called no function")
         return joined(pieces)
 

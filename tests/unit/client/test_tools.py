@@ -45,3 +45,15 @@ def test_bad_input_is_one_error_at_the_producer(values: dict[str, Any], said: st
         parse({"messages": ASK, "tools": [tool()], **values})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_has_to_be_called_is_called_once() -> None:
+    """Unless the request says otherwise; a model that may choose may call several."""
+    asked: list[dict[str, Any]] = [
+        {},
+        {"tool_choice": "required"},
+        {"tool_choice": named("dip")},
+        {"tool_choice": named("dip"), "parallel_tool_calls": True},
+    ]
+    called = [parse({"messages": ASK, "tools": [tool()], **values}).called() for values in asked]
+    assert [tools.parallel for tools in called if tools is not None] == [True, True, False, True]

@@ -228,6 +228,10 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
             Constraint(kind="lark", value='start: start "a"'),
             "grammar='start: start \"a\"': no text is ever complete: a rule",
         ),
+        (
+            Constraint(kind="lark", value='start: "a" start | "a" start'),
+            'grammar=\'start: "a" start | "a" start\': too ambiguous, or without a choice for',
+        ),
         (Constraint(kind="regex", value="a$b"), "regex='a$b': invalid regex"),
         (Constraint(kind="calls", value="begin: /a/"), "tools: no start rule found; send fewer functions or smaller"),
         (
@@ -259,12 +263,13 @@ def test_a_grammar_that_is_too_large_for_a_step_fails_alone(loop: Loop) -> None:
     """It is an error of its request, and no quiet end; the rows beside it say what they say without it."""
     loop.submit("alone", 30, sampling=replace(GREEDY, logit_bias={265: -100}))
     loop.finish()
-    large = Constraint(kind="lark", value=f'start: "xy" many\n{alternatives(1000)}')
+    large = Constraint(kind="lark", value=f"start: /[xy]/ many\n{alternatives(1000)}")
     loop.submit("large", 50, constraint=large, sampling=GREEDY)
     loop.submit("beside", 30, prompt="alone", sampling=replace(GREEDY, logit_bias={265: -100}))
     loop.finish()
     failed = loop.answers["large"].failed
     assert failed is not None
+    assert failed.code == InvalidRequest.code
     assert "the constraint of the answer cannot be kept to from token" in failed.message
     assert loop.answers["beside"].ids == loop.answers["alone"].ids
 

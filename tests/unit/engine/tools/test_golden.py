@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,12 @@ def test_every_cut(kind: str, case: dict[str, Any]) -> None:
         calls, shown = calls_of(pieces), content_of(pieces)
         assert calls == case["calls"][: len(calls)]
         assert not any(marker in shown for marker in (SYNTAXES[kind].start, SYNTAXES[kind].end) if marker)
+
+
+def test_a_marker_that_is_cut_off_is_no_text_where_there_has_to_be_a_call() -> None:
+    """A grammar allows no text then, so what could begin a marker does; where the model decides, it may be text."""
+    required = Functions(replace(TOOLS, choice="required"))
+    form = form_of("json_tools", tokens=False)
+    for begun in ("\n", "<", "<tool_"):
+        assert split(form, [begun], required, sound=True)[0] == []
+        assert content_of(split(form, [begun], sound=True)[0]) == begun
