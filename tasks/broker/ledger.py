@@ -196,6 +196,16 @@ class Ledger:
         return found
 
 
+def forget(client: redis.Redis, task_id: str) -> None:
+    """Delete the entry of a request that has ended without a claim, once the worker that took its message has settled it.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached or refuses for now.
+    """
+    with translated(f"forgetting {task_id}"):
+        client.hdel(keys.LEDGER, task_id)
+
+
 def known(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
     """Those of these ids that are requests: submitted and not claimed yet, or with a journal.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from tasks.broker.ledger import forget
 from tasks.errors import Cancelled, Expired, GenerationError, InvalidRequest
 from tasks.messages.journal import End, Error
 from tasks.worker.current import active_worker
@@ -32,6 +33,17 @@ def end_unstarted(task_id: str, *, expired: bool) -> bool:
     except GenerationError:
         logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
         return True
+
+
+def forget_unclaimed(task_id: str) -> None:
+    """Delete the ledger's entry of such a request: a claim would have done so, and the sweep does it half a minute later."""
+    worker = active_worker()
+    if worker is None:
+        return
+    try:
+        forget(worker.links.client, task_id)
+    except GenerationError as error:
+        logger.warning("the entry of %s stays until the sweep finds it: %s", task_id, error)
 
 
 def _was_stopped(last: Entry) -> bool:

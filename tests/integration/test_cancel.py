@@ -112,8 +112,10 @@ class TestRevoke:
         assert result.get(timeout=WAIT_S)["text"] == fake_text("goes on", None, 50)
 
     @pytest.mark.parametrize("terminate", [True, False])
-    def test_queued(self, running: GenerateResult, generate: GenerateTask, terminate: bool) -> None:
-        """A request that waits in its queue is never run: its stream ends as cancelled, without a word."""
+    def test_queued(
+        self, running: GenerateResult, generate: GenerateTask, shared_redis: redis.Redis, terminate: bool
+    ) -> None:
+        """A request that waits in its queue is never run: its stream ends as cancelled, and nothing is left of it."""
         queued = generate.delay(prompt="queued", **LONG)
         queued.revoke(terminate=terminate)
         running.revoke(terminate=True)
@@ -121,6 +123,7 @@ class TestRevoke:
         assert (chunk.text, chunk.finish_reason) == ("", "cancelled")
         with pytest.raises(TaskRevokedError):
             queued.get(timeout=WAIT_S)
+        wait_until(lambda: not shared_redis.hexists(keys.LEDGER, queued.id))  # no sweep is there to delete it
 
     def test_queued_by_control(self, running: GenerateResult, generate: GenerateTask, shared_app: Celery) -> None:
         """Celery's own broadcast alone ends a waiting request's stream too."""
@@ -292,11 +295,12 @@ class TestTime:
         assert result.state == "FAILURE"
         assert "Traceback" not in node.log()
 
-    def test_expired(self, running: GenerateResult, generate: GenerateTask) -> None:
+    def test_expired(self, running: GenerateResult, generate: GenerateTask, shared_redis: redis.Redis) -> None:
         """A request that waited for longer than it wanted is not run, and its stream says so."""
         queued = generate.apply_async(kwargs={"prompt": "stale", **LONG}, expires=0.2)
         time.sleep(0.5)
         running.revoke(terminate=True)
+        wait_until(lambda: not shared_redis.hexists(keys.LEDGER, queued.id))
         with pytest.raises(Expired, match="longer than its expires"):
             read(queued)
         with pytest.raises(TaskRevokedError):

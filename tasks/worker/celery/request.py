@@ -15,7 +15,7 @@ from celery.worker.request import Request
 from tasks.client.redaction import redact
 from tasks.worker.attempts.job import Stopped
 from tasks.worker.current import active_worker
-from tasks.worker.unstarted import end_unstarted
+from tasks.worker.unstarted import end_unstarted, forget_unclaimed
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class GenerateRequest(Request):
             self._drop()
             return
         super()._announce_revoked(reason, terminated, signum, expired)
+        if not terminated:
+            forget_unclaimed(self.id)
 
     def _drop(self) -> None:
         """A second delivery of what runs, or has run: the first one stores the result."""
