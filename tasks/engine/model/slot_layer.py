@@ -11,9 +11,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-#: Slots grow by so many tokens and so many rows at a time: growing copies everything.
-GROW_TOKENS = 256
+#: Slots grow by so many tokens, or by a share of what they have, and by so many rows at a time: growing copies everything.
+GROW_TOKENS = 64
+GROW_SHARE = 1 / 8
 GROW_ROWS = 4
+
+
+def room(tokens: int) -> int:
+    """For how many tokens a slot is made that is to hold so many."""
+    step = GROW_TOKENS * max(1, int(tokens * GROW_SHARE) // GROW_TOKENS)
+    return -(-tokens // step) * step
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,7 +121,7 @@ def grown(array: mx.array | None, rows: int, tokens: int, like: Any) -> mx.array
     if rows > max(old_rows, 1):
         rows = -(-rows // GROW_ROWS) * GROW_ROWS
     if tokens > old_tokens:
-        tokens = -(-tokens // GROW_TOKENS) * GROW_TOKENS
+        tokens = room(tokens)
     shape = (max(rows, old_rows), like.shape[1], max(tokens, old_tokens), like.shape[3])
     grown = mx.zeros(shape, like.dtype if isinstance(like, mx.array) else mx.float32)
     if array is not None:

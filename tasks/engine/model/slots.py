@@ -14,7 +14,7 @@ import numpy as np
 from mlx_lm.models.cache import KVCache
 
 from tasks.engine.model.caches import last_places
-from tasks.engine.model.slot_layer import GROW_TOKENS, Call, SlotLayer, grown
+from tasks.engine.model.slot_layer import Call, SlotLayer, grown, room
 from tasks.engine.sampling.chain import places
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class SlotCaches:
         self._lengths = [self._lengths[index] for index in indices]
         if indices == list(range(len(indices))):
             return
-        tokens = -(-max(self._lengths) // GROW_TOKENS) * GROW_TOKENS
+        tokens = room(max(self._lengths))
         chosen = mx.array(indices)
         for layer in self._layers:
             layer.keys, layer.values = (

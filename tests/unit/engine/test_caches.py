@@ -9,6 +9,7 @@ import pytest
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
 from tasks.engine.model.head import Head
+from tasks.engine.model.slot_layer import room
 from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
@@ -113,3 +114,9 @@ def test_several_tokens_of_some_rows_in_one_step(model: Any) -> None:
     logits = caches.step(model, mx.array([_tokens(row, lengths[row])[-1] for row in range(3)]))
     for row in range(3):
         assert mx.allclose(logits[row], _alone(model, row, lengths[row]), atol=1e-3)
+
+
+def test_slots_are_little_longer_than_rows() -> None:
+    """By less than a block where they are short, and by less than an eighth where they are long."""
+    assert [room(tokens) for tokens in (1, 64, 65, 500)] == [64, 64, 128, 512]
+    assert all(tokens <= room(tokens) < max(tokens + 64, tokens * 9 / 8) for tokens in range(1, 9000, 7))
