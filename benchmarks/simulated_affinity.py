@@ -17,22 +17,23 @@ import time
 import uuid
 from collections import OrderedDict
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import p50, p99
-from tasks.broker.asked import NOTHING, asked_of
 from tasks.broker.lanes import FleetLanes
 from tasks.broker.put import PUT, Put
 from tasks.broker.queues import list_of, lists_of, node_of
 from tasks.broker.references import referred
 from tasks.broker.submission import written
+from tasks.broker.terms import Terms, terms_of
 from tasks.demo.embedded import EmbeddedServer
 from tasks.names import GENERATE
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.worker.lanes import LOOK_S, Lanes
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,10 +165,10 @@ class Simulation:
         values = {"messages": turn.messages, "model": "simulated"}
         headers, properties = {"task": GENERATE, "id": task_id}, {"correlation_id": task_id}
         message = written([[], values, {}], headers, properties, QUEUE)
-        asked = asked_of(message)
-        turn.prefixes, turn.sent_at = asked.prefixes, time.monotonic()
+        terms = terms_of(message, Settings())
+        turn.prefixes, turn.sent_at = terms.prefixes, time.monotonic()
         self._turns[task_id] = turn
-        put = Put.of(message, QUEUE, lists_of(QUEUE), "LPUSH", "", asked if self.lanes else NOTHING)
+        put = Put.of(message, QUEUE, lists_of(QUEUE), "LPUSH", replace(terms, floor=None) if self.lanes else Terms())
         PUT(self.client, put.names, put.arguments)
         entry: Any = self.client.hget(keys.LEDGER, task_id)
         node = node_of(str(json.loads(entry)["queue"]))

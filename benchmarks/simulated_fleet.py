@@ -28,7 +28,7 @@ from tasks.registry import Registry
 from tasks.registry.lifeline import Lifeline
 from tasks.server.connection import connect
 from tasks.sweep.sweep import Sweep
-from worker_config.settings import current_settings
+from worker_config.settings import Settings, current_settings
 from worker_config.tiers import GIB
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def keep_beating(workers: list[SimulatedWorker], until: float) -> None:
 
 def measure(client: redis.Redis, rounds: int = 20) -> None:
     """Print what looking at this fleet costs."""
-    sweep = Sweep(client, _NoResults(), Journal(client), name="benchmark")
+    sweep = Sweep(client, _NoResults(), Journal(client), Settings(), "benchmark")
     looks: dict[str, Callable[[], object]] = {
         "read_state": lambda: read_state(client),
         "read_state, and the whole overview as text": lambda: list(plain.lines(read_state(client))),

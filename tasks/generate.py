@@ -19,8 +19,7 @@ from tasks import roles as _roles  # noqa: F401  (connects the worker and the sw
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
-from worker_config.celeryconfig import DEFAULT_QUEUE
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import DEFAULT_QUEUE, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.client.parameters import ParameterValues
     from tasks.client.result import GenerateResult
     from tasks.client.sender import Sender
+    from worker_config.settings import Settings
 
 
 class GenerateTask(Task):
@@ -123,7 +123,7 @@ class GenerateTask(Task):
         from tasks.broker.sending import sending
         from tasks.client.answer_type import response_model
         from tasks.client.followers import require_signatures
-        from tasks.client.request import prepare
+        from tasks.client.request import prepare, require_room
 
         options["shadow"] = shadow
         if self._follows(options):
@@ -131,6 +131,7 @@ class GenerateTask(Task):
                 return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
         with self.groups.member(options, producer) as member:
             request = prepare(args, kwargs, task_id, options, self.form)
+            require_room(request.parameters, self.settings)
             require_signatures(link=link, link_error=link_error)
             self._meet_redis()
             self._look_at_fleet(request.parameters, request.options.get("queue"))
@@ -194,7 +195,7 @@ class GenerateTask(Task):
         from tasks.client.redaction import redact
 
         name_queues(self.app, options, *given[4:])
-        if not current_settings().show_prompts:
+        if not self.settings.show_prompts:
             options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
         return cast("GenerateResult", super().apply_async(*given, **options))
 
@@ -220,6 +221,11 @@ class GenerateTask(Task):
             require_server(self.app)
             SUBSCRIPTIONS.note_contact(endpoint(self.app))
             self._has_met_redis = True
+
+    @property
+    def settings(self) -> Settings:
+        """What this producer was configured with."""
+        return settings_of(self.app)
 
     @property
     def form(self) -> Form[Any]:
@@ -251,7 +257,7 @@ class GenerateTask(Task):
         return FleetView(self.app)
 
     def _look_at_fleet(self, parameters: Common, queue: Any) -> None:
-        model = parameters.model or current_settings().default_model
+        model = parameters.model or self.settings.default_model
         if parameters.require_worker:
             self.fleet.require(model)
         elif isinstance(queue, str):

@@ -9,9 +9,9 @@ from celery import signals
 
 
 @signals.celeryd_init.connect
-def _become_worker(**_: Any) -> None:
+def _become_worker(instance: Any, **_: Any) -> None:
     """A worker that includes this module starts in this process: connect its side of it."""
-    import_module(".worker.celery.lifecycle", __package__).prepare()
+    import_module(".worker.celery.lifecycle", __package__).prepare(instance.app)
 
 
 @signals.beat_init.connect

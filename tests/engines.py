@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.hardware import detect
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import NoPeers
-from worker_config.catalogue import current_catalogue
+from worker_config.catalogue import catalogue_of
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def engines_with(
     peers: Peers | None = None,
 ) -> Engines:
     """Engines that were started; the caller closes them."""
-    changes = changes or Changes()
+    changes, settings = changes or Changes(), settings or Settings(allow_fake=True)
     peers = peers or NoPeers()
     engines = Engines(
-        settings or Settings(),
-        current_catalogue(),
+        settings,
+        catalogue_of(settings),
         budget_bytes,
-        "cpu",
+        detect(settings),
         slots,
         publisher,
         changes,

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from worker_config.catalogue_file import CatalogueFile, shown
 from worker_config.environment import SettingError
 from worker_config.model_entry import FAKE_PREFIX, Kind, ModelEntry, is_hub_id, looks_like_path
-from worker_config.settings import current_settings
 from worker_config.tiers import TIERS, tier_named
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from worker_config.settings import Settings
 
-__all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "current_catalogue", "load_catalogue"]
+__all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "catalogue_of", "load_catalogue"]
 
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 
@@ -140,13 +139,13 @@ class Catalogue:
 
 
 @cache
-def current_catalogue() -> Catalogue:
-    """This process's catalogue, read at the first call.
+def catalogue_of(settings: Settings) -> Catalogue:
+    """The catalogue of these settings, which is read once in a process.
 
     Raises:
         SettingError: as :func:`load_catalogue`.
     """
-    return load_catalogue(current_settings())
+    return load_catalogue(settings)
 
 
 def load_catalogue(settings: Settings) -> Catalogue:

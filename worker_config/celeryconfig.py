@@ -7,17 +7,17 @@ changes where that application's other tasks go.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from worker_config.redis_url import RedisUrl
+from worker_config.settings import Settings, current_settings
 from worker_config.tiers import QUEUES
-
-if TYPE_CHECKING:
-    from worker_config.settings import Settings
 
 DEFAULT_QUEUE = "celery"
 #: What Celery and kombu import, by the name that leads to it from every project.
 BACKEND = "celery_mlx.broker.results:Backend"
+#: The transport option that has an application's :class:`~worker_config.settings.Settings`: kombu hands it to each channel.
+SETTINGS = "settings"
 #: Celery's priorities on Redis: 0 (interactive, the default) is taken first, then 5, then 9 (batch). 3 and 6 are kombu's own
 #: steps: a producer without our options puts its priorities 3 to 8 there, and nobody else would ever look.
 PRIORITY_STEPS = [0, 3, 5, 6, 9]
@@ -33,6 +33,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
+            SETTINGS: settings,
             "priority_steps": PRIORITY_STEPS,
             "queue_order_strategy": "round_robin",
             "socket_keepalive": True,
@@ -51,6 +52,12 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         "result_serializer": "json",
         "accept_content": ["json"],
     }
+
+
+def settings_of(app: Any) -> Settings:
+    """The settings that a Celery application was configured with; the environment's, where it took none of these options."""
+    found: Settings | None = (app.conf.broker_transport_options or {}).get(SETTINGS)
+    return found or current_settings()
 
 
 def _address(url: RedisUrl) -> dict[str, Any]:

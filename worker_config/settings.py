@@ -180,6 +180,10 @@ class Settings:
         "", "The NVIDIA GPUs that CUDA may use; the first of them is the worker's.", env="CUDA_VISIBLE_DEVICES"
     )
 
+    def __json__(self) -> dict[str, Any]:
+        """What kombu writes where it shows the options of its transport (``inspect stats``), of which these are one."""
+        return {field_.name: getattr(self, field_.name) for field_ in fields(self) if field_.repr}
+
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Settings out of these variables and the file that ``CELERY_MLX_CONFIG`` names.

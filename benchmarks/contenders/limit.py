@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.load import Load, Reading, Request
+from benchmarks.parts.engine import contender_environment
 from benchmarks.processes import Child, serve
 from tasks.engine.model.blas import load_blas
-from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Limit:
     """
 
     def __init__(self, bench: Bench, model: Path, settings: Mapping[str, str] | None = None) -> None:
-        env = {**engine_environment(), **(settings or {})}
+        env = {**contender_environment(), **(settings or {})}
         self._child = Child(bench, "benchmarks.contenders.limit", str(model), env=env)
 
     def run(self, requests: Sequence[Request], readers: int) -> Load:

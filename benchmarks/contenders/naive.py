@@ -15,8 +15,8 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 
 from benchmarks.contenders.naive_app import app
 from benchmarks.load import Reading, Request, closed_loop
+from benchmarks.parts.engine import contender_environment
 from benchmarks.processes import BenchmarkError, start, wait_for
-from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def _stock(bench: Bench, pool: str, concurrency: int) -> Iterator[tuple[GuardedP
     command = [sys.executable, "-m", "celery", "-A", "benchmarks.contenders.naive_app", "worker", "-P", pool]
     command += ["-c", str(concurrency), "-Q", queue, "-n", f"{queue}@here", "-l", "WARNING"]
     command += ["--without-gossip", "--without-mingle"]
-    process = start(bench, queue, command, engine_environment())
+    process = start(bench, queue, command, contender_environment())
     try:
         replies = app.control.inspect(destination=[f"{queue}@here"], timeout=0.3)
         wait_for(replies.ping, f"Celery's {pool} worker", process)

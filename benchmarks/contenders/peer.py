@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders.completions import answers, asker
+from benchmarks.parts.engine import contender_environment
 from benchmarks.processes import start, wait_for
 from tasks.demo.embedded import free_port
 from tasks.engine.model.blas import load_blas
-from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def peer(bench: Bench, model: Path) -> Iterator[Ask]:
     port = free_port()
     arguments = ["--model", str(model), "--port", str(port), "--log-level", "WARNING"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders.peer", *arguments]
-    process = start(bench, "mlx_lm.server", command, engine_environment())
+    process = start(bench, "mlx_lm.server", command, contender_environment())
 
     try:
         wait_for(lambda: answers(port), "mlx_lm.server", process)

@@ -8,17 +8,21 @@ import signal
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
+
+from celery import Celery
 
 from benchmarks.bench import Row
 from benchmarks.figures import at_least, at_most, p50, p99
 from benchmarks.load import words
 from benchmarks.processes import QUEUE, Worker, beat
 from tasks.demo.bundled import MODEL
-from worker_config.settings import change_environment
+from tasks.names import GENERATE
+from worker_config.celeryconfig import celery_options
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench, Measure
     from benchmarks.figures import Findings, Metrics
     from tasks.client.chunks import Chunk
+    from tasks.generate import GenerateTask
 
 WORKERS = 3
 SLOTS = 4
@@ -86,12 +91,11 @@ def _compare(
 ) -> None:
     """The same conversations with and without lanes, while something is the matter."""
 
-    def run(affinity: str, number: int) -> Metrics:
-        change_environment(CELERY_MLX_AFFINITY=affinity)
-        with trouble():
-            return _converse(bench, sessions, (about, affinity, number))
+    def run(affinity: bool, number: int) -> Metrics:
+        with trouble(), _producer(affinity) as generate:
+            return _converse(bench, generate, sessions, (about, affinity, number))
 
-    contenders: dict[str, Measure] = {"off": partial(run, "0"), "on": partial(run, "1")}
+    contenders: dict[str, Measure] = {"off": partial(run, False), "on": partial(run, True)}
     samples = bench.in_turns(f"affinity, {about}", contenders)
     for name in ("off", "on"):
         found.measured(f"{about}, {name}: first token, p50", samples.values(name, "p50_ms"), "ms")
@@ -107,11 +111,21 @@ def _compare(
     )
 
 
+@contextmanager
+def _producer(affinity: bool) -> Iterator[GenerateTask]:
+    """The task as a producer with or without affinity has it."""
+    with Celery("affinity", set_as_current=False, include=["tasks.generate"]) as app:
+        app.loader.import_default_modules()
+        app.config_from_object(celery_options(replace(current_settings(), affinity=affinity)))
+        yield app.tasks[GENERATE]
+
+
 class _Readers:
     """Readers, each with one conversation after another."""
 
-    def __init__(self, bench: Bench, sessions: int, seed: object) -> None:
+    def __init__(self, bench: Bench, generate: GenerateTask, sessions: int, seed: object) -> None:
         self._bench = bench
+        self._generate = generate
         self._seed = seed
         order = [(kind, n) for kind in range(bench.size(KINDS, 3)) for n in range(bench.size(sessions, 1))]
         random.Random(repr(seed)).shuffle(order)
@@ -149,24 +163,22 @@ class _Readers:
             messages.append({"role": "user", "content": text})
             first = kind not in self._met
             self._met.add(kind)
-            turn, answer = _ask(messages, first=first)
+            turn, answer = _ask(self._generate, messages, first=first)
             self.seen.append(turn)
             messages.append(answer)
 
 
-def _converse(bench: Bench, sessions: int, seed: object) -> Metrics:
+def _converse(bench: Bench, generate: GenerateTask, sessions: int, seed: object) -> Metrics:
     """How many prompts were found in a cache that could have been, and when first tokens came."""
-    readers = _Readers(bench, sessions, seed)
+    readers = _Readers(bench, generate, sessions, seed)
     readers.run()
     again = [turn.cached for turn in readers.seen if not turn.first]
     times = [turn.first_token_ms for turn in readers.seen]
     return {"hits": sum(cached >= 0.5 for cached in again) / len(again), "p50_ms": p50(times), "p99_ms": p99(times)}
 
 
-def _ask(messages: list[dict[str, str]], *, first: bool) -> tuple[Turn, dict[str, str]]:
+def _ask(generate: GenerateTask, messages: list[dict[str, str]], *, first: bool) -> tuple[Turn, dict[str, str]]:
     """One turn, and the model's message."""
-    from tasks import generate
-
     started = time.perf_counter()
     values = {"messages": messages, "model": MODEL, "max_tokens": ANSWER_TOKENS, "temperature": 0}
     result = generate.apply_async(kwargs=values, queue=QUEUE)

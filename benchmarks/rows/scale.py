@@ -25,6 +25,7 @@ from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Start, Token
 from tasks.sweep.sweep import Sweep
 from tasks.worker.engines.process import blas_threads
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ class _Fleet:
         token_us = max((long_us - short_us) / requests / (LONG - SHORT), 0.01)
         rounds = max(1, self._bench.size(500, 50) // len(self._workers))
         beat_us, _seconds = self._time(lambda: self._beat(rounds))
-        sweep = Sweep(self._client, _NoResults(), self._journal, name="benchmark")
+        sweep = Sweep(self._client, _NoResults(), self._journal, Settings(), "benchmark")
         sweep.round()
         looks = self._bench.size(20, 5)
         sweep_ms: list[float] = []

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.bench import Row
 from benchmarks.contenders.dense import ensure_dense_model
 from benchmarks.figures import at_least
+from benchmarks.parts.engine import contender_environment
 from benchmarks.processes import Child
-from tasks.worker.engines.process import engine_environment
 
 if TYPE_CHECKING:
     from benchmarks.bench import Bench, Measure
@@ -28,7 +28,9 @@ STEPS = {
 
 def measure(bench: Bench, found: Findings) -> None:
     """Both in one process, which has the model twice."""
-    child = Child(bench, "benchmarks.contenders.layouts", str(ensure_dense_model(bench.say)), env=engine_environment())
+    child = Child(
+        bench, "benchmarks.contenders.layouts", str(ensure_dense_model(bench.say)), env=contender_environment()
+    )
     try:
         for name, (rows, tokens, steps, bounded) in STEPS.items():
             question = {"rows": rows, "tokens": tokens, "steps": bench.size(steps, 2)}

@@ -12,16 +12,20 @@ from kombu.transport import redis as stock
 from tasks.broker.holding import OPTION, Holding
 from tasks.server.pool import Pool
 from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
+from worker_config.celeryconfig import SETTINGS
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from worker_config.settings import Settings
 
 
 class ConnectingChannel(stock.Channel):
     """A channel whose commands share connections with all others of the process."""
 
     from_transport_options = (
-        *(*stock.Channel.from_transport_options, OPTION),
+        *(*stock.Channel.from_transport_options, OPTION, SETTINGS),
         *("sentinels", "master_name", "sentinel_kwargs"),
     )
     #: The Sentinels' hosts and ports, what they call the primary, and how to connect to them; ``None`` without Sentinel.
@@ -34,6 +38,11 @@ class ConnectingChannel(stock.Channel):
     def holding(self) -> Holding:
         """The worker's, if this application has a worker here."""
         return Holding()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The application's, if it was configured with this project's options; else those of the environment."""
+        return current_settings()
 
     @property
     def pool(self) -> Any:

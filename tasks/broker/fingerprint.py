@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from worker_config.settings import Settings
 
 #: Longer than results are kept, by the time that a request may wait and run.
 MARGIN_S = 86_400
@@ -34,9 +35,9 @@ def _said(previous: Any) -> Any:
     return previous.get("text") if isinstance(previous, dict) else previous
 
 
-def kept_s() -> int:
+def kept_s(settings: Settings) -> int:
     """How long the digits are kept."""
-    return current_settings().result_ttl_s + MARGIN_S
+    return settings.result_ttl_s + MARGIN_S
 
 
 def other_request(task_id: str) -> InvalidRequest:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.json import dumps
 
 from tasks.broker import scripts
-from tasks.broker.asked import NOTHING, Asked
-from tasks.broker.fingerprint import kept_s, other_request
+from tasks.broker.fingerprint import other_request
 from tasks.broker.lanes import SILENT_S, WARM_S
 from tasks.broker.limits import wait_s
 from tasks.broker.queues import SEPARATOR, lane_of
@@ -22,6 +21,7 @@ from worker_config.celeryconfig import PRIORITY_STEPS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tasks.broker.terms import Terms
     from tasks.errors import GenerationError
 
 _CONSTANTS = f"local LIVE_S, WARM_S = {SILENT_S:g}, {WARM_S}\n"
@@ -36,9 +36,7 @@ class Put:
     arguments: tuple[str | int, ...]
 
     @classmethod
-    def of(
-        cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, floor: str, asked: Asked = NOTHING
-    ) -> Put:
+    def of(cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, terms: Terms) -> Put:
         """The call that queues a message.
 
         Args:
@@ -46,16 +44,16 @@ class Put:
             queue: the queue.
             lists: the list to push to, then the queue's other lists.
             push: ``LPUSH`` for its end, ``RPUSH`` for its front.
-            floor: the bound where no limit is known; empty for a request that was accepted before.
-            asked: what the request asks for; without it any fingerprint is taken, and no worker is chosen.
+            terms: what the script has to know of the request.
         """
         task_id = message["headers"]["id"]
         names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists)
         priority = int(message["properties"].get("priority") or 0)
         # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
         cold = int(priority < PRIORITY_STEPS[-1])
-        place = (",".join(prefix.digest for prefix in asked.prefixes), lane_of(queue, priority), cold)
-        told = (asked.fingerprint, kept_s(), *place, keys.AFFINITY, keys.unacked(""))
+        place = (",".join(prefix.digest for prefix in terms.prefixes), lane_of(queue, priority), cold)
+        floor = "" if terms.floor is None else terms.floor
+        told = (terms.fingerprint, terms.kept_s, *place, keys.AFFINITY, keys.unacked(""))
         return cls(names, (dumps(message), task_id, push, queue, floor, SEPARATOR, *told))
 
     @property

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_app
 from kombu.utils.json import dumps
 
-from tasks.broker.asked import NOTHING, Asked, asked_of
 from tasks.broker.connecting import ConnectingChannel
-from tasks.broker.fingerprint import kept_s
 from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
 from tasks.broker.put import PUT, Put, refusal
 from tasks.broker.qos import QoS
@@ -19,10 +17,10 @@ from tasks.broker.references import with_references
 from tasks.broker.schedule import POSTPONE, due_at
 from tasks.broker.sending import send_twice
 from tasks.broker.sent import SENT
-from tasks.names import ACCEPTED, is_ours
+from tasks.broker.terms import Terms, terms_of
+from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.script import Script
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,33 +46,31 @@ class QueueingChannel(ConnectingChannel):
         if not is_ours(headers.get("task")) or options.get("_publish_batch") is not None:
             super()._put(queue, message, **options)
             return
-        floor = "" if message["properties"].get(ACCEPTED) else str(current_settings().queue_floor)
         delay_s = (due_at(headers) or 0.0) - time()
-        asked = asked_of(message)
+        terms = terms_of(message, self.settings)
         with self.conn_or_acquire() as client:
             if delay_s <= 0:
-                put = self._put_of(queue, message, "LPUSH", floor, asked)
+                put = self._put_of(queue, message, "LPUSH", terms)
                 require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
                 reply = self._send(lambda: PUT(client, put.names, put.arguments), f"request {headers['id']}")
                 error = put.refusal(reply)
                 if error is None and self.holding.scripts is None:
                     SENT.note(put)
             else:
-                reply = self._schedule(client, queue, message, floor, delay_s, asked.fingerprint)
+                reply = self._schedule(client, queue, message, delay_s, terms)
                 error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}")
         if error is not None:
             raise error
 
-    def _schedule(
-        self, client: Any, queue: str, message: dict[str, Any], floor: str, delay_s: float, asked: str
-    ) -> Any:
+    def _schedule(self, client: Any, queue: str, message: dict[str, Any], delay_s: float, terms: Terms) -> Any:
         """Have a request wait for its time, by Redis's clock. Queued then, it names no time any more: clocks differ."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         text = dumps(_without_eta(message))
         require_size("the request's message", len(text), MAX_MESSAGE_BYTES)
         task_id = message["headers"]["id"]
         names = (keys.LEDGER, keys.LIMITS, keys.scheduled(queue), keys.request(task_id))
-        arguments = (text, task_id, own, queue, floor, f"{delay_s:.6f}", asked, kept_s())
+        floor = "" if terms.floor is None else terms.floor
+        arguments = (text, task_id, own, queue, floor, f"{delay_s:.6f}", terms.fingerprint, terms.kept_s)
         return self._send(lambda: SCHEDULE(client, names, arguments), f"request {task_id}")
 
     def _put_fanout(self, *args: Any, **options: Any) -> None:
@@ -97,13 +93,11 @@ class QueueingChannel(ConnectingChannel):
         arguments = (message.delivery_tag, own, dumps(_without_eta(raw)), f"{at:.6f}", task_id)
         return bool(POSTPONE(self.evaluator, names, arguments))
 
-    def _put_of(
-        self, queue: str, message: dict[str, Any], push: str, floor: str, asked: Asked = NOTHING, aside: str = ""
-    ) -> Put:
+    def _put_of(self, queue: str, message: dict[str, Any], push: str, terms: Terms, aside: str = "") -> Put:
         """The call of put.lua; ``aside`` is the list of what was set aside, where the message goes there."""
         own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        others = [each for step in self.priority_steps if (each := self._q_for_pri(queue, step)) != own]
-        return Put.of(message, queue, [aside or own, *others], push, floor, asked)
+        others = [name for step in self.priority_steps if (name := self._q_for_pri(queue, step)) != own]
+        return Put.of(message, queue, [aside or own, *others], push, terms)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
         """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
@@ -143,7 +137,7 @@ class QueueingChannel(ConnectingChannel):
         for queue in self._lookup(exchange, routing_key):
             priority = self._get_message_priority(payload, reverse=False)
             aside = "" if model is None else aside_list(queue, priority, model)
-            put = self._put_of(queue, payload, push, "", aside=aside)
+            put = self._put_of(queue, payload, push, Terms(), aside)
             pipe.eval(PUT.source, len(put.names), *put.names, *put.arguments)
 
 

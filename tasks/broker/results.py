@@ -39,7 +39,7 @@ from tasks.server.pool import Pool
 from tasks.server.script import Script
 from tasks.server.sentinel import through_sentinel
 from tasks.server.subscriptions import SUBSCRIPTIONS
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -195,7 +195,8 @@ class Backend(RedisBackend):
         if found.is_same_server(brokers):
             return brokers
         tls = self.app.conf.redis_backend_use_ssl
-        return Endpoint(found.url, tuple(sorted(tls.items())) if isinstance(tls, dict) else ())
+        options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
+        return Endpoint(found.url, options, brokers.patience)
 
     @cached_property
     def is_brokers(self) -> bool:
@@ -207,7 +208,7 @@ class Backend(RedisBackend):
         """Celery's, which is for so many tries, however long one takes. A producer's are over after a while."""
         policy: dict[str, Any] = super().retry_policy
         if holding_of(self.app.conf.broker_transport_options) is None:
-            policy["timeout"] = 2 * current_settings().redis_timeout_s
+            policy["timeout"] = 2 * settings_of(self.app).redis_timeout_s
         return policy
 
     def iter_native(self, result: Any, no_ack: bool = True, **options: Any) -> Iterator[tuple[str, Any]]:

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.serialization import dumps as serialize
 
-from tasks.broker.asked import asked_of
 from tasks.broker.message import MAX_MESSAGE_BYTES, require_size
 from tasks.broker.put import PUT, Put
 from tasks.broker.queues import list_of, lists_of
 from tasks.broker.sending import send_twice
 from tasks.broker.sent import SENT
+from tasks.broker.terms import terms_of
 from tasks.errors import GenerationError
-from tasks.names import ACCEPTED
 from tasks.server.connection import connect
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +43,7 @@ class Submission:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._settings = settings_of(app)
         self._puts: list[Put] = []
         self._bytes = 0
 
@@ -61,11 +61,9 @@ class Submission:
         Raises:
             InvalidRequest: it is too large.
         """
-        properties = message["properties"]
-        own = list_of(queue, properties["priority"])
+        own = list_of(queue, message["properties"]["priority"])
         lists = [own, *(name for name in lists_of(queue) if name != own)]
-        floor = "" if properties.get(ACCEPTED) else str(current_settings().queue_floor)
-        put = Put.of(message, queue, lists, "LPUSH", floor, asked_of(message))
+        put = Put.of(message, queue, lists, "LPUSH", terms_of(message, self._settings))
         require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
         self._puts.append(put)
         self._bytes += len(put.text)

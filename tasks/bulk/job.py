@@ -20,7 +20,6 @@ from tasks.bulk.source import Source
 from tasks.bulk.window import Window, reader
 from tasks.errors import BrokerUnavailable, Cancelled, Expired, GenerationError
 from tasks.server.connection import connect
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -185,7 +184,7 @@ class Job:
         return (line for line in self._source.lines() if line.number not in self.done.numbers)
 
     def _queue_of(self, line: Line) -> str:
-        return self._requests.queue_of(str(line.values.get("model") or current_settings().default_model))
+        return self._requests.queue_of(line.values.get("model"))
 
     def _step(self, finished: list[Finished]) -> None:
         """Send what there is room for, and take what has ended: it is in ``finished`` then, also where a later part fails."""

@@ -21,7 +21,7 @@ from tasks.names import GENERATE
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect, translated
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,21 +62,23 @@ class Requests:
                 "configure it with worker_config.celeryconfig.worker_options"
             )
         self._app = app
+        self._settings = settings_of(app)
         self._backend: Any = app.backend
         self._priority = priority
         self._client = connect(app)
         self._results = connect(app.backend.where)
         self._queues: dict[str, str] = {}
 
-    def queue_of(self, model: str) -> str:
-        """The queue that requests for a model go to.
+    def queue_of(self, model: str | None) -> str:
+        """The queue that requests for a model go to; for the default model where they name none.
 
         Raises:
             UnknownModel: nobody allows the model.
         """
+        model = model or self._settings.default_model
         found = self._queues.get(model)
         if found is None:
-            options = self._app.amqp.router.route({}, GENERATE, (), {"model": model})
+            options = self._app.amqp.router.route({}, GENERATE, (), {"model": model}, self._app.tasks[GENERATE])
             queue = options.get("queue")
             found = self._queues[model] = self._app.conf.task_default_queue if queue is None else queue.name
         return found
@@ -89,7 +91,7 @@ class Requests:
         """
         submission = Submission(self._app)
         for task_id, (queue, line) in requests.items():
-            shown = None if current_settings().show_prompts else redact(line.values)
+            shown = None if self._settings.show_prompts else redact(line.values)
             headers, properties, body, _ = self._app.amqp.as_task_v2(
                 task_id, line.task, [], line.values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
             )

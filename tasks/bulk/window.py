@@ -11,7 +11,7 @@ from tasks.registry import Registry
 from tasks.registry.values import json_object, number, text
 from tasks.server import keys
 from tasks.server.connection import connect, translated
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,10 +29,17 @@ SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What the job sees of the fleet: the slots of each queue, and the bounds of the queues."""
+    """What the job sees of the fleet.
+
+    Attributes:
+        queues: the slots of each queue.
+        bounds: how many requests may wait in a queue.
+        floor: the bound of a queue that is not among them.
+    """
 
     queues: Mapping[str, QueueCapacity]
     bounds: Mapping[str, int]
+    floor: int
 
 
 class Window:
@@ -46,7 +53,7 @@ class Window:
     def __init__(self, read: Callable[[], Fleet], clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
         self._clock = clock
-        self._fleet = Fleet({}, {})
+        self._fleet = Fleet({}, {}, 0)
         self._looked_at = float("-inf")
 
     def look(self) -> None:
@@ -63,7 +70,7 @@ class Window:
     def of(self, queue: str) -> int:
         """How many requests of this queue may be in Redis."""
         capacity = self._fleet.queues.get(queue, QueueCapacity())
-        bound = self._fleet.bounds.get(queue, current_settings().queue_floor)
+        bound = self._fleet.bounds.get(queue, self._fleet.floor)
         return max(1, min(max(LEAST, capacity.slots * PER_SLOT), int(bound * SHARE)))
 
     def workers(self) -> int:
@@ -73,7 +80,7 @@ class Window:
 
 def reader(app: Celery) -> Callable[[], Fleet]:
     """What reads the fleet of an application."""
-    client = connect(app)
+    client, settings = connect(app), settings_of(app)
     registry = Registry(client)
 
     def read() -> Fleet:
@@ -82,8 +89,9 @@ def reader(app: Celery) -> Callable[[], Fleet]:
             limits: Any = client.hgetall(keys.LIMITS)
         bounds = {text(queue): number(json_object(limit).get("bound")) for queue, limit in limits.items()}
         return Fleet(
-            snapshot_of(reading.records, now_s=reading.now).queues,
+            snapshot_of(reading.records, reading.now - settings.dead_after_s).queues,
             {queue: int(bound) for queue, bound in bounds.items() if bound is not None},
+            settings.queue_floor,
         )
 
     return read

@@ -27,7 +27,7 @@ from tasks.models.description import describe
 from tasks.models.footprint import local_source
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.worker.engines.download import Download
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.catalogue import ModelNotAllowed, catalogue_of
 from worker_config.environment import SettingError
 from worker_config.settings import current_settings
 
@@ -189,7 +189,7 @@ def _loaded(live: list[WorkerView]) -> dict[str, dict[str, str]]:
 def _catalogue() -> Catalogue:
     """The catalogue; one that cannot be read ends the command with one line, as it ends a worker."""
     try:
-        return current_catalogue()
+        return catalogue_of(current_settings())
     except SettingError as error:
         refuse(os.EX_CONFIG, str(error), "A setting is wrong")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import GenerationError, NoWorker
 from tasks.models.routing import Route, queue_for, snapshot_of
+from worker_config.catalogue import catalogue_of
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,7 +82,7 @@ class FleetView:
     def _route(self, model: str) -> Route:
         snapshot = self._snapshot()
         self.tiers = snapshot.tiers
-        return queue_for(model, snapshot)
+        return queue_for(model, snapshot, catalogue_of(settings_of(self._app)))
 
     def _snapshot(self) -> FleetSnapshot:
         from contextlib import closing
@@ -90,7 +92,7 @@ class FleetView:
 
         with closing(connect(self._app)) as client:
             reading = Registry(client).read()
-        return snapshot_of(reading.records, now_s=reading.now)
+        return snapshot_of(reading.records, reading.now - settings_of(self._app).dead_after_s)
 
 
 def _warn(find: Callable[[], str | None]) -> None:

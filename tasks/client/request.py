@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.client.chaining import previous_of, with_previous
 from tasks.client.form import Form
@@ -12,8 +12,10 @@ from tasks.client.options import checked, checked_id
 from tasks.client.parameters import Parameters, check, normalise
 from tasks.client.plain import plain
 from tasks.errors import ContextExceeded, InvalidRequest
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
-from worker_config.settings import current_settings
+from worker_config.catalogue import ModelNotAllowed, catalogue_of
+
+if TYPE_CHECKING:
+    from worker_config.settings import Settings
 
 #: What ``generate`` takes.
 GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous)
@@ -35,34 +37,31 @@ def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form:
 
     Raises:
         InvalidRequest: a field or an option is unknown, missing or out of bounds; the message names it.
-        ContextExceeded: ``max_tokens`` alone is more than the model's context.
     """
     options = checked(options, form.fields)
     task_id = checked_id(task_id)
     args, kwargs = arguments(args, kwargs)
     previous = plain(previous_of(args), "the positional argument")
     sent = form.normalise(kwargs)
-    parameters = form.check(form.with_previous(previous, sent), {})
-    if isinstance(parameters, Parameters):
-        _require_room(parameters)
     return Request(
         args=[] if previous is None else [previous],
         kwargs=sent,
         task_id=task_id,
         options=options,
-        parameters=parameters,
+        parameters=form.check(form.with_previous(previous, sent), {}),
     )
 
 
-def _require_room(parameters: Parameters) -> None:
+def require_room(parameters: Any, settings: Settings) -> None:
     """Refuse an answer that is longer than the model's context, where the catalogue says how long that is.
 
     Raises:
-        ContextExceeded: it is.
+        ContextExceeded: ``max_tokens`` alone is more.
     """
-    name = parameters.model or current_settings().default_model
+    if not isinstance(parameters, Parameters):
+        return
     with suppress(ModelNotAllowed):  # which the route says better
-        entry = current_catalogue().resolve(name)
+        entry = catalogue_of(settings).resolve(parameters.model or settings.default_model)
         context, longest = entry.context_tokens, parameters.max_tokens
         if context is not None and longest is not None and longest >= context:
             raise ContextExceeded(

@@ -15,7 +15,7 @@ from vine import barrier
 
 from tasks.client.values import ValueResult
 from tasks.names import PACKAGE
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -149,7 +149,7 @@ class GenerateResult(ValueResult, AsyncResult):
     @property
     def unknown_after_s(self) -> float:
         """How long a request is looked for of which Redis knows nothing; 0 is for ever."""
-        return current_settings().unknown_after_s
+        return settings_of(self.app).unknown_after_s
 
     def is_mentioned(self) -> bool:
         """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen.
@@ -180,7 +180,7 @@ class GenerateResult(ValueResult, AsyncResult):
         from tasks.client.status import read_status
         from tasks.server.connection import endpoint
 
-        return read_status(endpoint(self.app), self.id, self._stored)
+        return read_status(endpoint(self.app), self.id, self._stored, settings_of(self.app))
 
     def what_is_known(self) -> str:
         """How far the request has come, for somebody who waited for too long."""

@@ -15,8 +15,7 @@ from tasks.messages.registry import WorkerRecord
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect, translated
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
-from worker_config.settings import current_settings
+from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from tasks.client.reading import Stored
     from tasks.messages.journal import Entry
     from tasks.server.connection import Endpoint
+    from worker_config.catalogue import Catalogue
+    from worker_config.settings import Settings
 
 State: TypeAlias = Literal["unknown", "queued", "loading", "running", "ended"]
 #: States of an engine in which requests wait for it.
@@ -91,13 +92,14 @@ class CeleryState(str):
         return str, (str(self),)
 
 
-def read_status(where: Endpoint, task_id: str, stored: Callable[[], Stored]) -> RequestStatus:
+def read_status(where: Endpoint, task_id: str, stored: Callable[[], Stored], settings: Settings) -> RequestStatus:
     """Look once.
 
     Args:
         where: the server.
         task_id: the request.
         stored: what Celery has stored; asked where there is neither a journal nor an entry in the ledger.
+        settings: the application's, which say the model of a request that names none.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -108,7 +110,7 @@ def read_status(where: Endpoint, task_id: str, stored: Callable[[], Stored]) -> 
             beginning = _beginning(client, task_id, newest)
         found = _of_journal(newest, beginning)
         if found is None:
-            found = _waiting(client, task_id, newest)
+            found = _waiting(client, task_id, newest, settings)
     return found or _of_result(stored())
 
 
@@ -139,7 +141,7 @@ def _of_journal(newest: Entry | None, beginning: list[Entry]) -> RequestStatus |
     )
 
 
-def _waiting(client: redis.Redis, task_id: str, newest: Entry | None) -> RequestStatus | None:
+def _waiting(client: redis.Redis, task_id: str, newest: Entry | None, settings: Settings) -> RequestStatus | None:
     """A request that no worker has claimed, in whatever place; ``None`` where nothing is known of it."""
     attempt = newest.attempt if newest is not None else 0
     entry: Any = None
@@ -150,14 +152,14 @@ def _waiting(client: redis.Redis, task_id: str, newest: Entry | None) -> Request
     if entry is not None and (place := position(client, task_id)) is not None:
         return RequestStatus(state="queued", attempt=attempt, ahead=place.ahead, wait_s=place.wait_s)
     model = contents_of(ledger_message(entry)).model if entry is not None else None
-    return _loading(client, model or current_settings().default_model, attempt)
+    return _loading(client, model or settings.default_model, attempt, catalogue_of(settings))
 
 
-def _loading(client: redis.Redis, model: str, attempt: int) -> RequestStatus:
+def _loading(client: redis.Redis, model: str, attempt: int, catalogue: Catalogue) -> RequestStatus:
     """A request that a worker holds and has not claimed: its model is being loaded, or it is about to be claimed."""
     name = model
     with suppress(ModelNotAllowed):
-        name = current_catalogue().resolve(model).name
+        name = catalogue.resolve(model).name
     for record in Registry(client).read().records:
         for engine in record.engines if isinstance(record, WorkerRecord) else ():
             if engine.model == name and engine.state in LOADING:

@@ -32,6 +32,7 @@ from tasks.gateway.response_routes import ResponseRoutes
 from tasks.gateway.resumption import places_of
 from tasks.gateway.whole_result import answer_result
 from tasks.server.connection import translated
+from worker_config.catalogue import catalogue_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -44,8 +45,10 @@ if TYPE_CHECKING:
     from tasks.gateway.batches.bulk import Bulk
     from tasks.gateway.order import Order
     from tasks.gateway.revocation import Revocation
+    from worker_config.settings import Settings
 
     Handler = Callable[[Request], Awaitable[Response]]
+    Parse = Callable[[Mapping[str, Any], str], Order]
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +73,20 @@ class Application:
         revocation: ends what revoked keys have open.
         bulk: has the files and batches.
         client: for looks at the fleet.
+        settings: the default model, and the catalogue.
     """
 
     def __init__(
-        self, service: Service, access: Access, revocation: Revocation, bulk: Bulk, client: redis.Redis
+        self,
+        service: Service,
+        access: Access,
+        revocation: Revocation,
+        bulk: Bulk,
+        client: redis.Redis,
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._settings = settings
         self._bulk = bulk
         self._access = access
         self._revocation = revocation
@@ -164,7 +175,7 @@ class Application:
         self._service.metrics.refuse(refusal.status)
         return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
-    def _taking(self, parse: Callable[[Mapping[str, Any]], Order], prefix: str) -> Handler:
+    def _taking(self, parse: Parse, prefix: str) -> Handler:
         """What takes requests for an answer, or goes on with one of which the client names the last event."""
 
         async def take(request: Request) -> Response:
@@ -176,7 +187,7 @@ class Application:
             last_event = request.headers.get("last-event-id")
             if last_event:
                 return await self._resume(request, *places_of(last_event))
-            order = parse(body)
+            order = parse(body, self._settings.default_model)
             ticket = await self._service.desk.take(order, key, prefix, priority_of(request, order))
             if order.background:
                 self._service.background.attend(ticket)
@@ -196,11 +207,9 @@ class Application:
         """Documents by their relevance to a query."""
         return await self._answer_result(request, reranking.parse, reranking.PREFIX, reranking.FIELDS)
 
-    async def _answer_result(
-        self, request: Request, parse: Callable[[Mapping[str, Any]], Order], prefix: str, fields: Sequence[str]
-    ) -> Response:
+    async def _answer_result(self, request: Request, parse: Parse, prefix: str, fields: Sequence[str]) -> Response:
         key = await self._access.key_of(request)
-        order = parse(await read_json(request))
+        order = parse(await read_json(request), self._settings.default_model)
         if request.headers.get("x-stainless-retry-count", "0") != "0":
             self._service.metrics.resend()
         ticket = await self._service.desk.take(order, key, prefix, priority_of(request, order))
@@ -229,13 +238,14 @@ class Application:
     async def _models(self, request: Request) -> Response:
         """The models that there are."""
         key = await self._access.key_of(request)
-        data = await asyncio.to_thread(models.list_models, self._client, key)
+        data = await asyncio.to_thread(models.list_models, self._client, catalogue_of(self._settings), key)
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> Response:
         """One model."""
         name = request.path_params["model"]
-        found = await asyncio.to_thread(models.find_model, self._client, name, await self._access.key_of(request))
+        key = await self._access.key_of(request)
+        found = await asyncio.to_thread(models.find_model, self._client, catalogue_of(self._settings), name, key)
         if found is None:
             raise Refusal(
                 404, f"there is no model {name!r:.120}: /v1/models lists them", "model_not_found", param="model"

@@ -21,7 +21,7 @@ PREFIX = "chatcmpl-"
 _NAMES = {"content": "content", "reasoning": "reasoning_content"}
 
 
-def parse(body: Mapping[str, Any]) -> Order:
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
     """What a body asks for.
 
     Raises:
@@ -32,7 +32,7 @@ def parse(body: Mapping[str, Any]) -> Order:
     values = passed(body, CHAT, NOT_CHAT)
     if values.get("messages") is None:
         raise InvalidRequest("messages: missing; give a list with a message or more")
-    values["model"] = model_of(body)
+    values["model"] = model_of(body, default_model)
     return Order(
         kind="chat",
         model=values["model"],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PREFIX = "cmpl-"
 
 
-def parse(body: Mapping[str, Any]) -> Order:
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
     """What a body asks for.
 
     Raises:
@@ -28,7 +28,7 @@ def parse(body: Mapping[str, Any]) -> Order:
     stream = flag(body, "stream")
     include_usage = wants_usage(body, stream=stream)
     values = passed(body, COMPLETIONS, NOT_COMPLETIONS)
-    values["model"] = model_of(body)
+    values["model"] = model_of(body, default_model)
     if body.get("logprobs") is not None:
         values |= {"logprobs": True, "top_logprobs": number(body, "logprobs", 0, 0, 20)}
     prompts = _prompts(body)

@@ -39,10 +39,10 @@ def make_gateway(
     generate: GenerateTask, others: Mapping[str, GenerateTask], client: redis.Redis, doors: Doors, settings: Settings
 ) -> Gateway:
     """A gateway to ``generate`` and the tasks of other kinds of orders, whose Redis this client reaches."""
-    store, closing = Store(client), Closing()
+    store, closing = Store(client, settings.result_ttl_s), Closing()
     access = Access(store, doors)
     desk = Desk(generate, others, store)
     service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
     bulk = make_bulk(generate.app, store, settings)
-    application = Application(service, access, Revocation(store, desk), bulk, client)
+    application = Application(service, access, Revocation(store, desk), bulk, client, settings)
     return Gateway(Outermost(application.starlette(doors.origins)), closing)

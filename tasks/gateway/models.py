@@ -9,38 +9,40 @@ from tasks.errors import GenerationError
 from tasks.messages.registry import WorkerRecord
 from tasks.models.routing import tier_of
 from tasks.registry import Registry
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:
     import redis
 
     from tasks.gateway.access_key import AccessKey
-    from worker_config.catalogue import ModelEntry
+    from worker_config.catalogue import Catalogue, ModelEntry
 
 #: Models have no date here; clients want a number.
 CREATED = 0
 
 
-def list_models(client: redis.Redis, key: AccessKey) -> list[dict[str, Any]]:
+def list_models(client: redis.Redis, catalogue: Catalogue, key: AccessKey) -> list[dict[str, Any]]:
     """All models of the catalogue and those that workers have loaded, as far as the key may use them; loaded ones first.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached.
     """
     loaded = loaded_models(client)
-    names = dict.fromkeys([*sorted(loaded), *current_catalogue().models])
-    return [described(name, loaded) for name in names if key.allows(name) and _entry(name) is not None]
+    names = dict.fromkeys([*sorted(loaded), *catalogue.models])
+    entries = ((name, _entry(catalogue, name)) for name in names if key.allows(name))
+    return [_described(name, entry, name in loaded) for name, entry in entries if entry is not None]
 
 
-def find_model(client: redis.Redis, name: str, key: AccessKey) -> dict[str, Any] | None:
+def find_model(client: redis.Redis, catalogue: Catalogue, name: str, key: AccessKey) -> dict[str, Any] | None:
     """One model; ``None`` if it is not allowed.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached.
     """
-    if _entry(name) is None or not key.allows(name):
+    entry = _entry(catalogue, name)
+    if entry is None or not key.allows(name):
         return None
-    return described(name, loaded_models(client))
+    return _described(name, entry, name in loaded_models(client))
 
 
 def loaded_models(client: redis.Redis) -> set[str]:
@@ -55,24 +57,23 @@ def loaded_models(client: redis.Redis) -> set[str]:
     }
 
 
-def described(name: str, loaded: set[str]) -> dict[str, Any]:
+def _described(name: str, entry: ModelEntry, loaded: bool) -> dict[str, Any]:
     """A model in OpenAI's shape, with its tier and whether a worker has it loaded."""
-    entry, tier = _entry(name), None
-    if entry is not None:
-        with suppress(GenerationError):
-            tier = tier_of(entry).name
+    tier = None
+    with suppress(GenerationError):
+        tier = tier_of(entry).name
     return {
         "id": name,
         "object": "model",
         "created": CREATED,
         "owned_by": "celery-mlx",
         "tier": tier,
-        "loaded": name in loaded,
+        "loaded": loaded,
     }
 
 
-def _entry(name: str) -> ModelEntry | None:
+def _entry(catalogue: Catalogue, name: str) -> ModelEntry | None:
     try:
-        return current_catalogue().resolve(name)
+        return catalogue.resolve(name)
     except ModelNotAllowed:
         return None

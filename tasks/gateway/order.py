@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.client.parameters import MAX_TOKENS_DEFAULT
 from tasks.errors import InvalidRequest
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +58,7 @@ class Order:
         )
 
 
-def model_of(body: Mapping[str, Any]) -> str:
+def model_of(body: Mapping[str, Any], default: str) -> str:
     """The model that a body names, or the default one.
 
     Raises:
@@ -67,7 +66,7 @@ def model_of(body: Mapping[str, Any]) -> str:
     """
     model = body.get("model")
     if model is None:
-        return current_settings().default_model
+        return default
     if not isinstance(model, str) or not model:
         raise InvalidRequest(f"model={model!r:.60}: use a name that /v1/models lists")
     return model

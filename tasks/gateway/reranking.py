@@ -15,11 +15,11 @@ PREFIX = "rerank-"
 FIELDS = ("id", "model", "results", "usage", "warnings")
 
 
-def parse(body: Mapping[str, Any]) -> Order:
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
     """What a body asks for; ``rerank`` checks its fields.
 
     Raises:
         InvalidRequest: the model is no name.
     """
-    values = normalise({**body, "model": model_of(body)})
+    values = normalise({**body, "model": model_of(body, default_model)})
     return Order(kind="rerank", model=values["model"], values=[values])

@@ -24,7 +24,7 @@ MAX_ECHO_CHARACTERS = 8_192
 _INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
 
-def parse(body: Mapping[str, Any]) -> Order:
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
     """What a body asks for.
 
     Raises:
@@ -39,7 +39,7 @@ def parse(body: Mapping[str, Any]) -> Order:
             )
     values = passed(body, RESPONSES, NOT_RESPONSES)
     values |= {
-        "model": model_of(body),
+        "model": model_of(body, default_model),
         "messages": messages_of(body.get("input"), body.get("instructions")),
         "max_tokens": body.get("max_output_tokens"),
         "reasoning_effort": _object(body, "reasoning").get("effort"),

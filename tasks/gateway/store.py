@@ -12,7 +12,6 @@ from tasks.gateway.record import Record
 from tasks.server import keys
 from tasks.server.connection import translated
 from tasks.server.script import Script
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,10 +45,12 @@ class Store:
 
     Args:
         client: answers in bytes; threads may share it.
+        record_ttl_s: how long a request's record is kept.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, record_ttl_s: int = 86_400) -> None:
         self._client = client
+        self._record_ttl_s = record_ttl_s
 
     def admit(self, record: Record, key: AccessKey) -> Allowance:
         """Take a request within its key's limits, and keep its record; or not, and count that.
@@ -59,7 +60,7 @@ class Store:
         """
         names = (*_names_of(key.id), keys.gateway_request(record.id))
         limits = (key.requests_a_minute, key.tokens_a_minute, key.at_once)
-        arguments = (*limits, record.reserved, record.id, LEASE_S, record.encode(), current_settings().result_ttl_s)
+        arguments = (*limits, record.reserved, record.id, LEASE_S, record.encode(), self._record_ttl_s)
         with translated(f"request {record.id}"):
             exceeded, wait_s, requests, tokens, requests_s, tokens_s = ADMIT(self._client, names, arguments)
         return Allowance(
@@ -92,7 +93,7 @@ class Store:
         with translated(record.id):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hset(name, "record", record.encode())
-            pipeline.expire(name, current_settings().result_ttl_s)
+            pipeline.expire(name, self._record_ttl_s)
             pipeline.execute()
         self.settle(record, AccessKey(id=record.owner, name=""), prompt_tokens, completion_tokens)
 
@@ -147,7 +148,7 @@ class Store:
         with translated(f"request {request_id}"):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hincrby(name, "readers", 1)
-            pipeline.expire(name, current_settings().result_ttl_s)
+            pipeline.expire(name, self._record_ttl_s)
             return int(pipeline.execute()[0])
 
     def readers(self, request_id: str) -> int:

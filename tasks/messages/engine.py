@@ -37,6 +37,7 @@ class EngineConfig:
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
     and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.
     Without ``drafts`` each row gets one token a step. With ``try_each_load`` findings of earlier loads are not used.
+    ``threads`` are those of the BLAS on a CPU, unless the environment says how many; 0 leaves that to the BLAS.
     """
 
     model: str
@@ -53,6 +54,7 @@ class EngineConfig:
     log_level: str = "INFO"
     drafts: bool = True
     try_each_load: bool = False
+    threads: int = 0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ from tasks.models.names import bits_from_name, parameters_from_name
 from tasks.models.reading import ModelFilesUnreadable
 from tasks.names import COMMAND, is_ours
 from worker_config.cache import bundled_folder
-from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, current_catalogue
+from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, catalogue_of
+from worker_config.celeryconfig import settings_of
 from worker_config.hub import hub_snapshot
 from worker_config.settings import current_settings
 from worker_config.tiers import GIB, MEMORY_SHARE, QUEUES, SMALLEST_MEMORY_GB, TIERS, Tier, tier_of_queue
@@ -80,15 +81,13 @@ class Route:
     warning: str | None = None
 
 
-def queue_for(
-    model: str, snapshot: FleetSnapshot, catalogue: Catalogue | None = None, size: ModelSize | None = None
-) -> Route:
-    """The route of a request for this model in this fleet; pure when both optional arguments are given.
+def queue_for(model: str, snapshot: FleetSnapshot, catalogue: Catalogue, size: ModelSize | None = None) -> Route:
+    """The route of a request for this model in this fleet; pure when the size is given.
 
     Args:
         model: the model's name, as the request has it.
         snapshot: who serves what.
-        catalogue: which models there are; this process's own by default.
+        catalogue: which models there are.
         size: what the model's files say; read from them, where they are local, by default.
 
     Raises:
@@ -101,17 +100,18 @@ def queue_for(
     return Route(tier.queue, tier, _nobody_serves(model, tier, snapshot))
 
 
-def queue_for_model(model: str, fleet: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The queue of a model, by this process's catalogue.
+def queue_for_model(model: str, catalogue: Catalogue, fleet: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The queue of a model.
 
     Args:
         model: the model's name, as the request has it.
+        catalogue: which models there are.
         fleet: the queues of models whose files live workers have, by name.
 
     Raises:
         UnknownModel: the model is not allowed, or nothing tells its size.
     """
-    entry = _entry(model)
+    entry = _entry(model, catalogue)
     return route_tier(entry, fleet.get(entry.name)).queue
 
 
@@ -148,11 +148,12 @@ def route_task(
     """
     if not is_ours(name) or (options and options.get("queue")):
         return None
-    model = (kwargs or {}).get("model") or current_settings().default_model
+    settings = settings_of(task.app) if task is not None else current_settings()
+    model = (kwargs or {}).get("model") or settings.default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")
-    fleet = getattr(task, "fleet", None)
-    return {"queue": queue_for_model(model, fleet.tiers if fleet is not None else MappingProxyType({}))}
+    fleet = task.fleet.tiers if task is not None else MappingProxyType({})
+    return {"queue": queue_for_model(model, catalogue_of(settings), fleet)}
 
 
 def tier_of(entry: ModelEntry, size: ModelSize | None = None) -> Tier:
@@ -218,23 +219,19 @@ def tier_for(size: ModelSize) -> Tier:
     return TIERS[-1]
 
 
-def snapshot_of(
-    records: Iterable[WorkerRecord | Unreadable], *, now_s: float | None = None, dead_after_s: float | None = None
-) -> FleetSnapshot:
+def snapshot_of(records: Iterable[WorkerRecord | Unreadable], alive_since_s: float = 0.0) -> FleetSnapshot:
     """What the registry's records say of each queue: workers that drain, are paused or were silent too long serve none.
 
     Args:
         records: the registry hash, decoded.
-        now_s: the time by Redis's clock, as the records have it; ``None`` believes every record.
-        dead_after_s: how long a silence makes a worker dead; the setting by default.
+        alive_since_s: a worker that was silent since then, in Unix seconds by Redis's clock, is dead.
     """
-    silence_s = current_settings().dead_after_s if dead_after_s is None else dead_after_s
     queues: dict[str, QueueCapacity] = {}
     tiers: dict[str, str] = {}
     for record in records:
         if not isinstance(record, WorkerRecord) or record.status == "draining" or record.paused:
             continue
-        if now_s is not None and record.beat_at < now_s - silence_s:
+        if record.beat_at < alive_since_s:
             continue
         for queue in filter(_is_text, record.queues):
             before = queues.get(queue, QueueCapacity())
@@ -250,9 +247,9 @@ def snapshot_of(
     return FleetSnapshot(MappingProxyType(queues), MappingProxyType(tiers))
 
 
-def _entry(model: str, catalogue: Catalogue | None = None) -> ModelEntry:
+def _entry(model: str, catalogue: Catalogue) -> ModelEntry:
     try:
-        return (catalogue or current_catalogue()).resolve(model)
+        return catalogue.resolve(model)
     except ModelNotAllowed as error:
         raise UnknownModel(str(error)) from None
 

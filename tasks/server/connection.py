@@ -14,10 +14,11 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
+from tasks.server.patience import Patience
 from tasks.server.sentinel import through_sentinel
+from worker_config.celeryconfig import settings_of
 from worker_config.environment import SettingError
 from worker_config.redis_url import SCHEMES, RedisUrl, without_password
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,10 +69,17 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Redis is: a URL of :class:`worker_config.redis_url.RedisUrl`, and TLS options that Celery keeps beside it."""
+    """Where Redis is, and how long it is waited for.
+
+    Attributes:
+        url: that of a :class:`worker_config.redis_url.RedisUrl`.
+        options: TLS options that Celery keeps beside it.
+        patience: an application's, by its settings.
+    """
 
     url: str = field(repr=False)
     options: tuple[tuple[str, Any], ...] = ()
+    patience: Patience = field(default=Patience(), repr=False, compare=False)
 
     @property
     def parsed(self) -> RedisUrl:
@@ -95,14 +103,15 @@ class Endpoint:
 def connect(source: Any, *, timeout_s: float | None = None, attempts: int = 2) -> redis.Redis:
     """A client for the Redis of a Celery app, a URL or an :class:`Endpoint`. Nothing is sent before its first command.
 
-    It answers in bytes, waits at most ``timeout_s`` (the setting ``redis_timeout_s``) for a reply, and sends a command at most
-    twice (a pooled connection may be stale): redis-py would try eleven times, which is a minute when a server hangs.
+    It answers in bytes, waits at most ``timeout_s`` for a reply (without it as long as the application's ``redis_timeout_s``
+    says; 5 s at a URL), and sends a command at most twice (a pooled connection may be stale): redis-py would try eleven times,
+    which is a minute when a server hangs.
 
     Raises:
         BrokerMisconfigured: the app's broker and result backend are not Redis, or the URL cannot be used.
     """
     where = endpoint(source)
-    timeout_s = timeout_s or current_settings().redis_timeout_s
+    timeout_s = timeout_s or where.patience.answer_within_s
     options = {
         **dict(where.options),
         # RESP3 would announce itself and ask for maintenance messages on each connection, for nothing we read.
@@ -197,8 +206,8 @@ def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) ->
     if isinstance(source, Endpoint):
         return source
     if isinstance(source, str):
-        return _endpoint(source, "the URL of Redis", None, transport_options)
-    conf = source.conf
+        return _endpoint(source, "the URL of Redis", None, transport_options, Patience())
+    conf, patience = source.conf, Patience.of(settings_of(source))
     candidates = [
         (
             "broker_read_url",
@@ -216,14 +225,14 @@ def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) ->
         # Several brokers to fail over to are separated by semicolons, or a list.
         url = ";".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if url.split(":", 1)[0].lower() in SCHEMES:
-            return _endpoint(url, name, tls, options)
+            return _endpoint(url, name, tls, options, patience)
         shown.append(f"{name}={without_password(url)!r}")
     raise BrokerMisconfigured(
         f"journals need Redis, and neither setting names one: {', '.join(shown)}; use a redis:// URL", WRONG_URL
     )
 
 
-def _endpoint(text: str, name: str, tls: Any, transport_options: Any) -> Endpoint:
+def _endpoint(text: str, name: str, tls: Any, transport_options: Any, patience: Patience) -> Endpoint:
     try:
         url = RedisUrl.parse(text, name)
     except SettingError as error:
@@ -234,7 +243,7 @@ def _endpoint(text: str, name: str, tls: Any, transport_options: Any) -> Endpoin
     if options:
         asked = tuple((option, value) for option, value in url.tls if option not in options)
         url = replace(url, scheme="rediss+sentinel" if url.sentinels else "rediss", tls=asked)
-    return Endpoint(str(url), tuple(sorted(options.items())))
+    return Endpoint(str(url), tuple(sorted(options.items())), patience)
 
 
 def _with_sentinels(url: RedisUrl, options: Mapping[str, Any]) -> RedisUrl:

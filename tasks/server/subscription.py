@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import redis
 
     from tasks.server.connection import Endpoint
-    from tasks.server.patience import Patience
     from tasks.server.watch import Watch
 
 Item = TypeVar("Item")
@@ -60,13 +59,12 @@ class Subscription:
     def __init__(
         self,
         where: Endpoint,
-        patience: Patience,
         contacts: set[Endpoint],
         retires: Callable[[Subscription], bool],
         ended: Callable[[Subscription], None],
     ) -> None:
         self.where = where
-        self._patience = patience
+        self._patience = where.patience
         self._contacts = contacts
         self._retires, self._ended = retires, ended
         self._orders: deque[tuple[str, Watch]] = deque()

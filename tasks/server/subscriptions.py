@@ -6,9 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.server.patience import Patience
 from tasks.server.subscription import Subscription
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from tasks.server.connection import Endpoint
@@ -16,14 +14,9 @@ if TYPE_CHECKING:
 
 
 class Subscriptions:
-    """Finds a server's subscription, or starts it.
+    """Finds a server's subscription, or starts it. It has the patience of whoever reads first."""
 
-    Args:
-        patience: of all of them; without one, the settings say.
-    """
-
-    def __init__(self, patience: Patience | None = None) -> None:
-        self._patience = patience
+    def __init__(self) -> None:
         self._found: dict[Endpoint, Subscription] = {}
         self._contacts: set[Endpoint] = set()
         self._lock = threading.Lock()
@@ -34,8 +27,7 @@ class Subscriptions:
         with self._lock:
             found = self._found.get(where)
             if found is None:
-                patience = self._patience or Patience.of(current_settings())
-                found = Subscription(where, patience, self._contacts, self._retires, self._deregister)
+                found = Subscription(where, self._contacts, self._retires, self._deregister)
                 self._found[where] = found
                 found.thread.start()
             watch.belong(found.order)

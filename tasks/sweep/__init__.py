@@ -28,10 +28,9 @@ def start_sweep(app: Celery) -> Sweep:
     from tasks.logs import write_json
     from tasks.server.requirements import SWEEP, require_server
     from tasks.sweep.sweep import Sweep
-    from worker_config.settings import current_settings
+    from worker_config.celeryconfig import settings_of
 
-    settings = current_settings()
-    if settings.log_json:
+    if settings_of(app).log_json:
         write_json(logging.getLogger())
     embedded = (
         current_process().name == "Beat"
@@ -39,7 +38,7 @@ def start_sweep(app: Celery) -> Sweep:
     try:
         if not embedded:
             require_server(app, SWEEP)
-        sweep = Sweep.of(app, sweep_s=settings.sweep_s, dead_after_s=settings.dead_after_s)
+        sweep = Sweep.of(app)
     except BrokerUnavailable as error:
         refuse(error.exit_status, str(error), error.entry)
     sweep.start()

@@ -25,13 +25,14 @@ from tasks.server import keys
 from tasks.server.connection import connect, translated
 from tasks.sweep.results import Results
 from tasks.sweep.watch import Look, Seen, Verdict, Watch
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     import redis
     from celery import Celery
 
     from tasks.messages.journal import End
+    from worker_config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class Sweep(threading.Thread):
         client: answers in bytes; where the fleet is.
         results: the requests' Celery results.
         journal: the requests' journals.
-        sweep_s: interval of the looks.
-        dead_after_s: a worker that was silent for so long is dead.
+        settings: the interval of the looks, how long a worker is silent that is dead, and the queues' limits.
         name: whose sweep this is, for people.
     """
 
@@ -73,9 +73,7 @@ class Sweep(threading.Thread):
         client: redis.Redis,
         results: FinalResults,
         journal: Journal,
-        *,
-        sweep_s: float = 0.5,
-        dead_after_s: float = 15.0,
+        settings: Settings,
         name: str = "",
     ) -> None:
         self.by = name or f"{socket.gethostname()}:{os.getpid()}:{random.randrange(16**6):06x}"
@@ -86,9 +84,8 @@ class Sweep(threading.Thread):
         self._ledger = Ledger(client, time.monotonic)
         self._results = results
         self._journal = journal
-        self._sweep_s = sweep_s
-        self._dead_after_s = dead_after_s
-        self._watch = Watch(dead_after_s)
+        self._settings = settings
+        self._watch = Watch(settings.dead_after_s)
         self._stopping = threading.Event()
         self._parsed: dict[bytes, tuple[bytes, Seen | None]] = {}
         self._ledger_at = 0.0
@@ -96,18 +93,18 @@ class Sweep(threading.Thread):
         self._condemn = client.register_script(scripts.source("condemn"))
 
     @classmethod
-    def of(cls, app: Celery, *, sweep_s: float, dead_after_s: float) -> Self:
+    def of(cls, app: Celery) -> Self:
         """The sweep of this app's fleet."""
         client = connect(app)
-        return cls(client, Results(app), Journal(client), sweep_s=sweep_s, dead_after_s=dead_after_s)
+        return cls(client, Results(app), Journal(client), settings_of(app))
 
     def run(self) -> None:
         """Sweep until :meth:`stop`; Redis may come and go meanwhile."""
-        logger.info("sweep: started, every %g s", self._sweep_s)
+        logger.info("sweep: started, every %g s", self._settings.sweep_s)
         away = False
         while not self._stopping.is_set():
             started = time.monotonic()
-            wait_s = self._sweep_s
+            wait_s = self._settings.sweep_s
             try:
                 self.round()
                 away = False
@@ -137,7 +134,7 @@ class Sweep(threading.Thread):
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
         if not self._elected():
-            self._watch = Watch(self._dead_after_s)
+            self._watch = Watch(self._settings.dead_after_s)
             return
         look = self._look()
         dead = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._declare_dead(verdict)}
@@ -146,13 +143,13 @@ class Sweep(threading.Thread):
         if look.at >= self._ledger_at:
             self._ledger_at = look.at + LEDGER_INTERVAL_S
             self._send_again()
-            write_limits(self._client, limits_of(self._registry.records(), current_settings()))
+            write_limits(self._client, limits_of(self._registry.records(), self._settings))
         self._sign(look.now)
 
     def _elected(self) -> bool:
         # On a connection that never reconnects unseen: whoever loses it must not believe in absences for a while.
         client = self._lifeline.connect()
-        lock_s = max(LOCK_AT_LEAST_S, LOCK_ROUNDS * self._sweep_s)
+        lock_s = max(LOCK_AT_LEAST_S, LOCK_ROUNDS * self._settings.sweep_s)
         with translated("electing a sweep"):
             return bool(self._elect([keys.SWEEP_LOCK], [self.by, int(lock_s * 1000)], client))
 

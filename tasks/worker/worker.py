@@ -96,7 +96,7 @@ class InferenceWorker:
             profile.settings,
             profile.catalogue,
             profile.budget_bytes,
-            profile.hardware.engine_accelerator,
+            profile.hardware,
             max(profile.slots.by_queue.values(), default=profile.slots.total),
             self.links.publisher,
             changes,

@@ -1,14 +1,17 @@
-"""Two fleets on two databases of one server do not meet, be their ids, names and requests' ids the same."""
+"""Fleets on several databases and servers do not meet, be their ids, names and requests' ids the same."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 from celery import Celery
 
+from tasks.broker.fingerprint import MARGIN_S
+from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
 from tasks.messages.registry import WorkerRecord
 from tasks.registry import Registry
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
     from tests.support import Worker
 
@@ -37,14 +39,16 @@ NODE = "same@here"
 
 
 class Fleet:
-    """One database of the server, with a producer and a worker."""
+    """One database of a server, with a producer that has settings of its own, and a worker."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, result_ttl_s: int) -> None:
         folder.mkdir()
+        self.result_ttl_s = result_ttl_s
         self.client = redis.Redis.from_url(url, decode_responses=True)
         self.app = Celery("shop", set_as_current=False, include=["tasks.generate"])
         self.app.loader.import_default_modules()
-        self.app.config_from_object(celery_options(read_settings({"REDIS_URL": url})))
+        settings = read_settings({"REDIS_URL": url, "CELERY_MLX_ALLOW_FAKE": "1", "CELERY_MLX_DEFAULT_MODEL": MODEL})
+        self.app.config_from_object(celery_options(replace(settings, result_ttl_s=result_ttl_s)))
         self.generate: GenerateTask = self.app.tasks["tasks.generate"]
         self._starts = start_workers(self.client, folder)
         env = {"REDIS_URL": url, "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
@@ -55,7 +59,7 @@ class Fleet:
 
     def send(self, task_id: str, prompt: str, tokens: int) -> Any:
         """A request with an id of its producer's choice."""
-        values = {"prompt": prompt, "model": MODEL, "max_tokens": tokens}
+        values = {"prompt": prompt, "max_tokens": tokens}
         return self.generate.apply_async(kwargs=values, task_id=task_id)
 
     def close(self) -> None:
@@ -67,16 +71,16 @@ class Fleet:
 
 @pytest.fixture
 def fleets(redis_server: EmbeddedServer, tmp_path: Path) -> Iterator[list[Fleet]]:
-    """Databases 0 and 1."""
+    """Two databases of one server, and another server."""
     base = redis_server.url.rpartition("/")[0]
-    made = [Fleet(f"{base}/{database}", tmp_path / str(database)) for database in range(2)]
-    try:
-        for each in made:
-            each.worker.wait_until_online()
-        yield made
-    finally:
-        for each in made:
-            each.close()
+    with EmbeddedServer() as other, ExitStack() as stack:
+        fleets = []
+        for n, url in enumerate([f"{base}/0", f"{base}/1", other.url]):
+            fleets.append(Fleet(url, tmp_path / str(n), result_ttl_s=1_000 * (n + 1)))
+            stack.callback(fleets[n].close)
+        for fleet in fleets:
+            fleet.worker.wait_until_online()
+        yield fleets
 
 
 def test_they_do_not_meet(fleets: list[Fleet]) -> None:
@@ -85,22 +89,29 @@ def test_they_do_not_meet(fleets: list[Fleet]) -> None:
     waiting = [reader.result.get(timeout=WAIT_S)["text"] for reader in readers]
     for n, reader in enumerate(readers):
         assert reader.whole() == waiting[n] == fake_text(f"p{n}", None, 60 + 40 * n)
-    # A cancel in one is none in the other.
+    # How long results and fingerprints are kept is each application's own.
+    for fleet in fleets:
+        kept_s = fleet.client.ttl(keys.request("same"))
+        assert MARGIN_S < kept_s <= fleet.result_ttl_s + MARGIN_S
+        assert kept_s > fleet.result_ttl_s - 1_000 + MARGIN_S
+    # A cancel in one is none in the others.
     long = [Reader(fleet.send("long", f"q{n}", 200)) for n, fleet in enumerate(fleets)]
     wait_until(lambda: all(reader.indices for reader in long), timeout_s=WAIT_S)
     fleets[1].generate.AsyncResult("long").revoke(terminate=True)
     long[1].join(WAIT_S)
     assert long[1].finish_reasons == ["cancelled"]
-    assert long[0].whole() == fake_text("q0", None, 200)
+    for n in (0, 2):
+        assert long[n].whole() == fake_text(f"q{n}", None, 200)
     # Nor is any other broadcast, and the same names of workers are no duplicates.
     for fleet in fleets:
         assert fleet.app.control.ping(timeout=3) == [{NODE: {"ok": "pong"}}]
     fleets[1].app.control.broadcast("drain", destination=[NODE], reply=True, timeout=10)
     wait_until(lambda: (record := fleets[1].worker.record()) and record.status == "draining")
-    record = fleets[0].worker.record()
-    assert record is not None
-    assert record.status == "online"
-    assert fleets[0].send("after", "after", 2).get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
+    for n in (0, 2):
+        record = fleets[n].worker.record()
+        assert record is not None
+        assert record.status == "online"
+        assert fleets[n].send("after", "after", 2).get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
 
 
 def test_announcements(redis_server: EmbeddedServer) -> None:

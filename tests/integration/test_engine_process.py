@@ -17,10 +17,11 @@ import pytest
 from tasks.engine.fake import CRASH_EXITCODE, chat_prompt, fake_text
 from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, LoadFailed, Ready, Shutdown, Submit
-from tasks.worker.engines.process import MOST_BLAS_THREADS, EngineGone, EngineProcess, ending
+from tasks.worker.engines.configs import MOST_BLAS_THREADS, engine_threads
+from tasks.worker.engines.process import EngineGone, EngineProcess, ending
 from tests.engine_client import EngineClient, resume_from
 from tests.support import wait_until
-from worker_config.settings import current_settings
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,14 +129,13 @@ def test_an_engine_computes_on_all_cores_unless_somebody_chose(
     cores: int, chosen: str | None, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A BLAS thread for each core that the worker may use, up to a bound; the operator's own choice goes before it."""
-    machine = detect(current_settings())
-    monkeypatch.setattr("tasks.worker.engines.process.detect", lambda _: replace(machine, cpu_cores=cores))
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 64 if logical else cores)
+    config = EngineConfig(model="fake:0", threads=engine_threads(replace(detect(Settings()), cpu_cores=cores)))
     monkeypatch.delenv("MKL_NUM_THREADS")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     if chosen:
         monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
-    with EngineProcess.start(EngineConfig(model="fake:0")) as process:
+    with EngineProcess.start(config) as process:
         assert isinstance(process.receive(), Ready)
         environment = psutil.Process(process.pid).environ()
     assert environment["OPENBLAS_NUM_THREADS"] == threads

@@ -35,7 +35,7 @@ def test_one_before_a_request_is_sent(generate: GenerateTask, redis_url: str) ->
     from tasks import embed
 
     request = Request({"type": "http", "headers": [(b"authorization", b"Bearer secret")]})
-    order = chat.parse({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1})
+    order = chat.parse({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, "fake:1")
     counts = []
     with closing(Counting(connection_pool=redis.ConnectionPool.from_url(redis_url))) as client:
         store = Store(client)

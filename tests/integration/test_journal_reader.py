@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,6 +44,11 @@ START = Start(attempt=1, model="m", revision="r", prompt_tokens=9, cached_tokens
 
 def nothing_stored() -> Stored:
     return Stored(state="PENDING")
+
+
+def with_patience(url: str, **waits: float) -> Endpoint:
+    """A server that is waited for in its own way."""
+    return replace(endpoint(url), patience=Patience(**waits))
 
 
 class Writer:
@@ -330,7 +336,7 @@ class TestLoss:
         writer = Writer(journal)
         with Line(redis_url) as line:
             reader = Reader(
-                endpoint(line.url), subscriptions=Subscriptions(Patience(ping_after_s=0.1, answer_within_s=0.5))
+                with_patience(line.url, ping_after_s=0.1, answer_within_s=0.5), subscriptions=Subscriptions()
             )
             writer.say("a")
             reader.wait_for("a")
@@ -475,9 +481,9 @@ class TestServer:
         nowhere = endpoint("redis://:secret@127.0.0.1:1/0")
         with pytest.raises(StreamTimeout, match=r"Redis cannot be reached \(redis://:\*\*\*@127.0.0.1:1/0: "):
             list(follow(nowhere, TASK, nothing_stored, timeout=0.5))
-        impatient = Subscriptions(Patience(first_contact_s=0.2))
+        impatient = replace(nowhere, patience=Patience(first_contact_s=0.2))
         with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
-            list(follow(nowhere, TASK, nothing_stored, timeout=30, subscriptions=impatient))
+            list(follow(impatient, TASK, nothing_stored, timeout=30, subscriptions=Subscriptions()))
 
     def test_one_that_was_reached_before(self, client: Redis, journal: Journal, redis_url: str) -> None:
         """A reader that begins while a server is away that this process has reached waits for it: it is no wrong address."""
@@ -486,9 +492,9 @@ class TestServer:
         writer.end()
         with Line(redis_url) as line:
             line.refuse()
-            patient = Subscriptions(Patience(first_contact_s=0.1))
-            patient.note_contact(endpoint(line.url))
-            reader = Reader(endpoint(line.url), subscriptions=patient)
+            subscriptions, reached = Subscriptions(), with_patience(line.url, first_contact_s=0.1)
+            subscriptions.note_contact(reached)
+            reader = Reader(reached, subscriptions=subscriptions)
             began = time.monotonic()
             wait_until(lambda: line.refused > 3 and time.monotonic() - began > 0.2)
             line.heal()
@@ -498,7 +504,8 @@ class TestServer:
         """A reader in mid-stream waits for a server that is away, and not for ever."""
         Writer(journal).say("a")
         with Line(redis_url) as line:
-            chunks = follow(endpoint(line.url), TASK, nothing_stored, subscriptions=Subscriptions(Patience(away_s=0.3)))
+            where = with_patience(line.url, away_s=0.3)
+            chunks = follow(where, TASK, nothing_stored, subscriptions=Subscriptions())
             assert next(chunks).text == "a"
             line.refuse()
             with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
@@ -507,10 +514,10 @@ class TestServer:
     def test_refused_once(self, client: Redis, redis_server: EmbeddedServer) -> None:
         """Whom the server refuses does not ask it again and again: one connection, until somebody wants to read again."""
         address = redis_server.url.rpartition("@")[2]
-        refused = Subscriptions(Patience(idle_s=0.5))
+        refused = with_patience(f"redis://:wrong@{address}", idle_s=0.5)
         before, others = connections_received(client), set(threading.enumerate())
         with pytest.raises(BrokerUnavailable, match="refuses"):
-            list(follow(endpoint(f"redis://:wrong@{address}"), TASK, nothing_stored, subscriptions=refused))
+            list(follow(refused, TASK, nothing_stored, subscriptions=Subscriptions()))
         wait_until(lambda: set(threading.enumerate()) <= others, about="the end of the subscription's thread")
         assert connections_received(client) - before == 1
 
@@ -619,10 +626,10 @@ class TestProcess:
 
     def test_idle(self, journal: Journal, client: Redis, where: Endpoint) -> None:
         """With nobody listening the thread ends and its connections close; the next reader starts another."""
-        impatient = Subscriptions(Patience(idle_s=0.1))
+        impatient, subscriptions = replace(where, patience=Patience(idle_s=0.1)), Subscriptions()
         for task_id in ("one", "two"):
             Writer(journal, task_id).end()
-            list(follow(where, task_id, nothing_stored, timeout=30, subscriptions=impatient))
+            list(follow(impatient, task_id, nothing_stored, timeout=30, subscriptions=subscriptions))
             wait_until(lambda: not client.client_list("pubsub"), about="the end of the subscription")
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

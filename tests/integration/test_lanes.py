@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import Celery
 
 from benchmarks.simulated_affinity import TURNS, SimulatedWorker, Simulation
 from tasks.broker.holding import OPTION, Holding
@@ -25,13 +27,12 @@ from tasks.server.connection import connect
 from tasks.worker.lanes import Lanes
 from tests.fleet import hold, message
 from tests.integration.test_transport import Fetcher, Room, queued
-from worker_config.settings import change_environment
+from worker_config.celeryconfig import celery_options, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
-    from celery import Celery
 
 QUEUE = "tier-under-3B"
 MODEL = "fake:1"
@@ -84,6 +85,14 @@ def fleet(producer_app: Celery, client: redis.Redis) -> Fleet:
     return Fleet(producer_app, client)
 
 
+@pytest.fixture
+def without_affinity(producer_app: Celery) -> Iterator[Celery]:
+    """A producer with the setting off."""
+    with Celery("without", set_as_current=False) as app:
+        app.config_from_object(celery_options(replace(settings_of(producer_app), affinity=False)))
+        yield app
+
+
 def lane(node: str, priority: int = 0) -> str:
     return lane_of(QUEUE, priority, node)
 
@@ -130,7 +139,7 @@ class TestPlace:
         assert fleet.place("cold") == QUEUE
 
     @pytest.mark.parametrize("why", ["short", "alone", "batch", "off", "silent", "chain"])
-    def test_whoever_is_free(self, fleet: Fleet, why: str) -> None:
+    def test_whoever_is_free(self, fleet: Fleet, without_affinity: Celery, why: str) -> None:
         """What has nothing to gain waits in the queue's own list: short prompts, a lone worker, batch work that is warm nowhere,
         with the setting off, where no worker says that it has lanes, and what follows a link of a chain.
         """
@@ -139,16 +148,13 @@ class TestPlace:
         if why == "silent":
             fleet.client.delete(keys.AFFINITY_WORKERS)
         if why == "off":
-            change_environment(CELERY_MLX_AFFINITY="0")
-        try:
-            if why == "chain":
-                fleet.app.send_task(
-                    "tasks.generate", args=["before"], kwargs={"prompt": shared("x")}, task_id="t", queue=QUEUE
-                )
-            else:
-                fleet.send("t", "Hello" if why == "short" else shared("x"), priority=9 if why == "batch" else 0)
-        finally:
-            change_environment(CELERY_MLX_AFFINITY="1")
+            fleet = Fleet(without_affinity, fleet.client)
+        if why == "chain":
+            fleet.app.send_task(
+                "tasks.generate", args=["before"], kwargs={"prompt": shared("x")}, task_id="t", queue=QUEUE
+            )
+        else:
+            fleet.send("t", "Hello" if why == "short" else shared("x"), priority=9 if why == "batch" else 0)
         assert fleet.place("t") == list_of(QUEUE, 9 if why == "batch" else 0)
 
     def test_a_user_of_an_earlier_version(self, fleet: Fleet) -> None:

@@ -26,6 +26,7 @@ from tasks.sweep import results, start_sweep, sweep, watch
 from tasks.sweep.sweep import Sweep
 from tests.fleet import Ghost, fetch_all, hold, message, record
 from tests.support import ROOT, wait_until
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,11 +87,11 @@ def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]
     """Makes sweeps, each with a client of its own; ends them after the test."""
     made: list[tuple[Sweep, redis.Redis]] = []
 
-    def make(**options: Any) -> Sweep:
+    def make(dead_after_s: float = 0.5, name: str = "") -> Sweep:
         client = connect(redis_url)
-        each = Sweep(client, no_results, Journal(client), **{"sweep_s": 0.05, "dead_after_s": 0.5, **options})
-        made.append((each, client))
-        return each
+        sweep = Sweep(client, no_results, Journal(client), Settings(sweep_s=0.05, dead_after_s=dead_after_s), name)
+        made.append((sweep, client))
+        return sweep
 
     yield make
     for each, client in made:
@@ -396,7 +397,7 @@ def test_beats_sweep_starts_with_the_settings(producer_app: Celery, client: redi
 def test_a_sweep_that_cannot_reach_redis_says_so(no_results: NoResults) -> None:
     """A round without Redis is one clear error."""
     with closing(connect("redis://127.0.0.1:1/0")) as away:
-        each = Sweep(away, no_results, Journal(away))
+        each = Sweep(away, no_results, Journal(away), Settings())
         with pytest.raises(BrokerUnavailable):
             each.round()
         each.stop()

@@ -13,9 +13,10 @@ from tasks.bulk.job import Job, Options
 from tasks.bulk.output import Done
 from tasks.errors import InvalidRequest
 from tasks.gateway.access_key import AccessKey
-from tasks.gateway.batches.check import check
+from tasks.gateway.batches.check import Check
 from tasks.gateway.batches.files import BATCH_OUTPUT
 from tasks.gateway.record import Record
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +78,9 @@ class Drive:
     def _validate(self) -> None:
         batch = self.batch
         allows = AccessKey(id=batch.owner, name="", models=tuple(batch.models)).allows
+        found = Check(batch.endpoint, settings_of(self._office.app).default_model, allows)
         try:
-            found = check(self._office.files.content(batch.input_file_id), batch.endpoint, allows)
+            found.read(self._office.files.content(batch.input_file_id))
         except FileNotFoundError:
             self._fail("the input file is gone")
             return

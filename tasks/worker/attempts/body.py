@@ -16,7 +16,7 @@ from tasks.worker.attempts.job import current_job
 from tasks.worker.attempts.reranking import Reranking
 from tasks.worker.attempts.run import Run
 from tasks.worker.current import current_worker
-from worker_config.settings import current_settings
+from worker_config.catalogue import catalogue_of
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
@@ -56,17 +56,19 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork
     if job.queue == task.app.conf.task_default_queue:
         _forward(task, worker, values)
     delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
-    asks = Asks(fingerprint(previous, values), kept_s())
+    asks = Asks(fingerprint(previous, values), kept_s(worker.profile.settings))
     return Run(worker, job, task.request.id, delivery_tag, asks, work).answer(previous, values)
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
     """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
+    profile = worker.profile
+    model = str(values.get("model") or profile.settings.default_model)
     try:
-        queue = queue_for_model(str(values.get("model") or worker.profile.settings.default_model), worker.tiers())
+        queue = queue_for_model(model, profile.catalogue, worker.tiers())
     except GenerationError:
         return  # whatever is wrong with it is said by this worker
-    if queue not in worker.profile.queues:
+    if queue not in profile.queues:
         _send_on(task, queue)
 
 
@@ -77,7 +79,8 @@ def _leave_to_the_fleet(task: GenerateTask, values: dict[str, Any]) -> NoReturn:
         GenerationError: nothing tells its tier.
         Ignore: it was sent on.
     """
-    _send_on(task, queue_for_model(str(values.get("model") or current_settings().default_model), task.fleet.tiers))
+    model = str(values.get("model") or task.settings.default_model)
+    _send_on(task, queue_for_model(model, catalogue_of(task.settings), task.fleet.tiers))
 
 
 def _send_on(task: GenerateTask, queue: str) -> NoReturn:

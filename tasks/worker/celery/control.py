@@ -22,6 +22,7 @@ from tasks.names import is_ours
 from tasks.worker.celery.revoke import revoke
 from tasks.worker.current import active_worker
 from worker_config.catalogue import ModelNotAllowed
+from worker_config.celeryconfig import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +159,7 @@ def _stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
         shown = {
             name: value
             for name, value in broker["transport_options"].items()
-            if name not in ("sentinel_kwargs", OPTION)
+            if name not in ("sentinel_kwargs", OPTION, SETTINGS)
         }
         stats["broker"] = {**broker, "transport_options": shown}
     return stats

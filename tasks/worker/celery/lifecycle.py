@@ -9,7 +9,7 @@ import select
 import signal
 import warnings
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from celery.utils.sysinfo import is_auto_concurrency
 
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
+from tasks.models.capabilities import capabilities
 from tasks.names import PACKAGE, has_others
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
@@ -30,17 +31,20 @@ from tasks.worker.celery.ready_line import ready_line
 from tasks.worker.current import active_worker, current_worker, set_worker
 from tasks.worker.equipment import Unequipped, require_equipment
 from tasks.worker.profile import Profile
+from tasks.worker.slots import slots_of
 from tasks.worker.worker import InferenceWorker
-from worker_config.catalogue import current_catalogue
+from worker_config.catalogue import catalogue_of
+from worker_config.celeryconfig import SETTINGS, settings_of
 from worker_config.environment import SettingError
-from worker_config.settings import Settings, change_environment, current_settings, variable_name
+from worker_config.settings import Settings, environment_with, read_settings, variable_name
 from worker_config.tiers import QUEUES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from celery import Celery
     from celery.worker import WorkController
     from celery.worker.consumer import Consumer
+
+    from tasks.hardware import Hardware
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +53,10 @@ STDOUT = 1
 TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 
 
-def prepare() -> None:
+def prepare(app: Celery) -> None:
     """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
     import_module(".control", __package__)  # registers its commands
-    logs.connect()
+    logs.connect(settings_of(app))
     signals.worker_init.connect(_on_worker_init)
     signals.worker_ready.connect(_on_worker_ready)
     signals.heartbeat_sent.connect(_on_heartbeat_sent)
@@ -67,8 +71,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
             return
         if refused:
             refuse(os.EX_CONFIG, refused, "Wrong pool")
-        _take_typed(sender.options)
-        worker = _make_worker(sender)
+        worker = _make_worker(sender, _settings(sender))
         set_worker(worker)
     except SettingError as error:
         refuse(os.EX_CONFIG, str(error), "A setting is wrong")
@@ -93,28 +96,32 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
     sender.options.update(heartbeat_interval=5, without_gossip=True, without_mingle=True)
 
 
-def _take_typed(options: Mapping[str, Any]) -> None:
-    """Put the settings that were typed behind ``celery -A tasks worker`` over the environment's, for engines too."""
-    variables = {field_.name: variable_name(field_) for field_ in fields(Settings)}
-    typed = {variables[name]: options[name] for name in TYPED if options.get(name) is not None}
+def _settings(sender: WorkController) -> Settings:
+    """The application's settings; those that were typed behind ``celery -A tasks worker`` are the application's from now on."""
+    settings = settings_of(sender.app)
+    typed = {name: sender.options[name] for name in TYPED if sender.options.get(name) is not None}
     if typed:
-        change_environment(**typed)
+        variables = {field_.name: variable_name(field_) for field_ in fields(Settings)}
+        read = read_settings(environment_with(**{variables[name]: text for name, text in typed.items()}))
+        settings = replace(settings, **{name: getattr(read, name) for name in typed})
+        sender.app.conf.broker_transport_options[SETTINGS] = settings
+    return settings
 
 
-def _make_worker(sender: WorkController) -> InferenceWorker:
-    app, settings = sender.app, current_settings()
+def _make_worker(sender: WorkController, settings: Settings) -> InferenceWorker:
+    app, hardware, catalogue = sender.app, detect(settings), catalogue_of(settings)
     require_server(app, WORKER)
-    require_equipment(settings, detect(settings))
-    profile = Profile.of(settings, current_catalogue(), sender.hostname, _queues(app), _typed_concurrency(sender))
+    require_equipment(settings, catalogue, hardware)
+    queues = _queues(app, hardware)
+    slots = slots_of(hardware, queues, _typed_concurrency(sender))
+    profile = Profile(settings, catalogue, sender.hostname, queues, hardware, slots)
     worker = InferenceWorker(app, profile, CeleryLoop())
     app.amqp.queues.select(profile.queues)
     return worker
 
 
-def _queues(app: Any) -> list[str]:
+def _queues(app: Celery, hardware: Hardware) -> list[str]:
     """What ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
-    from tasks.models.capabilities import capabilities
-
     typed = app.amqp.queues._consume_from
     if typed is not None:
         odd = [name for name in typed if name != name.strip() or not name]
@@ -132,7 +139,7 @@ def _queues(app: Any) -> list[str]:
                 "An unknown tier",
             )
         return list(typed)
-    offers = capabilities(detect(current_settings())).tiers
+    offers = capabilities(hardware).tiers
     others = [name for name in app.amqp.queues if name not in QUEUES]
     return [*(offer.tier.queue for offer in offers), *others]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from celery import signals
@@ -13,7 +13,9 @@ from tasks.logs import write_json
 from tasks.names import is_ours
 from tasks.worker.attempts.job import current_job
 from tasks.worker.current import active_worker
-from worker_config.settings import current_settings
+
+if TYPE_CHECKING:
+    from worker_config.settings import Settings
 
 logger = logging.getLogger("tasks.requests")
 
@@ -25,19 +27,24 @@ CELERY_READY = "celery.apps.worker"
 CELERY_CONNECTED = "celery.worker.consumer.connection"
 
 
-def connect() -> None:
+def connect(settings: Settings) -> None:
     """Have the worker's log set up as this module wants it, when Celery sets it up."""
-    signals.after_setup_logger.connect(set_up)
-    signals.after_setup_task_logger.connect(set_up)
+
+    def celery_has_set_up(logger: logging.Logger, **_: Any) -> None:
+        set_up(logger, settings)
+
+    for signal in (signals.after_setup_logger, signals.after_setup_task_logger):
+        signal.connect(celery_has_set_up, weak=False)
 
 
-def set_up(logger: logging.Logger, **_: Any) -> None:
+def set_up(logger: logging.Logger, settings: Settings) -> None:
     """Set up what Celery has just set up: leave out what is said better elsewhere, and write JSON if that is wanted."""
     for name in CELERY_LINES:
         logging.getLogger(name).addFilter(_not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)
-    logging.getLogger(CELERY_CONNECTED).addFilter(_true_address)
-    if current_settings().log_json:
+    if not urlsplit(settings.redis_url).password:
+        logging.getLogger(CELERY_CONNECTED).addFilter(_without_stars)
+    if settings.log_json:
         write_json(logger, _current_task_id)
 
 
@@ -65,8 +72,8 @@ def _not_ready(record: logging.LogRecord) -> bool:
     return record.msg != "%s ready." or active_worker() is None
 
 
-def _true_address(record: logging.LogRecord) -> bool:
-    """Have a line that names Redis show a password only where there is one; all lines are written."""
-    if record.msg == "Connected to %s" and not urlsplit(current_settings().redis_url).password:
+def _without_stars(record: logging.LogRecord) -> bool:
+    """Have a line that names Redis show no password, since there is none; all lines are written."""
+    if record.msg == "Connected to %s":
         record.args = tuple(str(value).replace(":**@", "") for value in record.args or ())
     return True

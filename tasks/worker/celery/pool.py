@@ -23,7 +23,7 @@ from tasks.worker.attempts.recovery import held_message
 from tasks.worker.celery.time_limits import TimeLimits
 from tasks.worker.current import active_worker
 from tasks.worker.room import Room
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ class EnginePool(ThreadPool):
 
     def on_start(self) -> None:
         """At its debug level Celery's pool would write a task's whole message into the log."""
-        self._does_debug = self._does_debug and current_settings().show_prompts
+        self._does_debug = self._does_debug and settings_of(self.app).show_prompts
 
     def on_apply(
         self,

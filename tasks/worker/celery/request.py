@@ -16,7 +16,7 @@ from tasks.client.redaction import redact
 from tasks.worker.attempts.job import Stopped
 from tasks.worker.current import active_worker
 from tasks.worker.unstarted import end_unstarted, forget_unclaimed
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from celery.concurrency.base import BasePool
@@ -30,19 +30,23 @@ class GenerateRequest(Request):
     _stop_signal: Any = None
 
     @property
+    def _shows_prompts(self) -> bool:
+        return settings_of(self.app).show_prompts
+
+    @property
     def argsrepr(self) -> str:
         """Redacted here too: a producer in another process or language may not have done it."""
-        return str(self._argsrepr) if current_settings().show_prompts else "()"
+        return str(self._argsrepr) if self._shows_prompts else "()"
 
     @property
     def kwargsrepr(self) -> str:
         """Model and lengths instead of prompts, unless the settings say so."""
-        return str(self._kwargsrepr) if current_settings().show_prompts else redact(self._kwargs)
+        return str(self._kwargsrepr) if self._shows_prompts else redact(self._kwargs)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What ``inspect`` and Flower ask for, with the redacted arguments."""
         described: dict[str, Any] = super().info(safe=safe)
-        if not current_settings().show_prompts:
+        if not self._shows_prompts:
             described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}
         return described
 

@@ -85,7 +85,7 @@ class Engine:
         self._on_change = on_change
         self._on_step = on_step
         self.flights = Flights(publisher.put)
-        self._config = config
+        self.config = config
         self._made_at = time.monotonic()
         self._closing = False
         self._process: EngineProcess | None = None
@@ -95,7 +95,7 @@ class Engine:
         if self._closing:
             return
         try:
-            process = EngineProcess.start(self._config)
+            process = EngineProcess.start(self.config)
         except OSError as error:
             self.failure = ModelLoadFailed(f"model {self.entry.name!r}: no process could be started for it: {error}")
             self._on_change(self)

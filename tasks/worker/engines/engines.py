@@ -18,6 +18,7 @@ from tasks.errors import OutOfMemory
 from tasks.models.key import key_of
 from tasks.worker.engines.admission import Admission
 from tasks.worker.engines.budget import Budget
+from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.download import Download
 from tasks.worker.engines.engine import Engine
 from tasks.worker.engines.known import KnownModels
@@ -30,6 +31,7 @@ from tasks.worker.engines.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.hardware import Hardware
     from tasks.messages.engine import EngineConfig, StepOutput
     from tasks.messages.registry import EngineState
     from tasks.models.footprint import Footprint
@@ -55,7 +57,7 @@ class Engines:
         settings: the time-outs, the batch and cache sizes.
         catalogue: the models.
         budget_bytes: what all engines may take together.
-        accelerator: ``metal``, ``cuda`` or ``cpu``.
+        hardware: the machine.
         slots: the largest batch that a request can find itself in.
         publisher: where entries go.
         changes: the lock.
@@ -72,7 +74,7 @@ class Engines:
         settings: Settings,
         catalogue: Catalogue,
         budget_bytes: int,
-        accelerator: str,
+        hardware: Hardware,
         slots: int,
         publisher: Publisher,
         changes: Changes,
@@ -89,12 +91,13 @@ class Engines:
         self._backlog = backlog
         self._on_step = on_step
         self._announce = on_change
-        self._known = KnownModels(accelerator, budget_bytes, settings.prefill_step_tokens)
+        self._known = KnownModels(hardware.engine_accelerator, budget_bytes, settings.prefill_step_tokens)
         self._closing = threading.Event()
         budget = Budget(budget_bytes)
         turns = Turns(budget, settings.fair_wait_s)
+        configs = Configs(settings, hardware, slots, budget_bytes)
         self._loading = Loading(
-            settings, slots, budget, self._known, failures, turns, self._new_engine, self._new_download, self._finish
+            configs, budget, self._known, failures, turns, self._new_engine, self._new_download, self._finish
         )
         self._admission = Admission(
             changes, self._loading, self._known, backlog, peers, slots, self._closing, self._announce

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.errors import GenerationError, OutOfMemory
-from tasks.messages.engine import EngineConfig
 from tasks.models.footprint import measured
 from tasks.models.key import EngineKey, key_of
 from tasks.worker.engines.budget import Budget, Clear, Later, Never, Reservation, Start
@@ -22,9 +21,11 @@ from tasks.worker.engines.waiting import TooLarge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tasks.messages.engine import EngineConfig
     from tasks.messages.registry import EngineState
     from tasks.models.footprint import Footprint, Source
     from tasks.worker.changes import Action
+    from tasks.worker.engines.configs import Configs
     from tasks.worker.engines.download import Download
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
@@ -32,12 +33,9 @@ if TYPE_CHECKING:
     from tasks.worker.engines.turns import Turns
     from tasks.worker.engines.waiting import LoadWait
     from worker_config.catalogue import ModelEntry
-    from worker_config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: The part of the budget that cached prompts may take in each engine.
-PROMPT_CACHE_SHARE = 0.1
 #: What an engine computes on, in words.
 PLACES = {"metal": "GPU (Metal)", "cuda": "GPU (CUDA)", "cpu": "CPU", "fake": "fake engine"}
 
@@ -46,8 +44,7 @@ class Loading:
     """The engines and downloads of one worker.
 
     Args:
-        settings: batch and cache sizes.
-        slots: the largest batch that a request can find itself in.
+        configs: what engines are told.
         budget: the bytes, and who has them.
         known: what models need.
         failures: which models cannot be loaded.
@@ -59,8 +56,7 @@ class Loading:
 
     def __init__(
         self,
-        settings: Settings,
-        slots: int,
+        configs: Configs,
         budget: Budget,
         known: KnownModels,
         failures: Failures,
@@ -69,8 +65,7 @@ class Loading:
         new_download: Callable[[ModelEntry], Download],
         finish: Callable[[Engine], None],
     ) -> None:
-        self._settings = settings
-        self._slots = slots
+        self._configs = configs
         self._known = known
         self._turns = turns
         self._new_engine = new_engine
@@ -217,21 +212,7 @@ class Loading:
         key, size_bytes = key_of(entry), footprint.floor_bytes
         reservation = Reservation(key, size_bytes, size_bytes, time.monotonic(), sizable=size_bytes > 0)
         reservation.pinned = key in self.pinned
-        settings = self._settings
-        config = EngineConfig(
-            model=entry.name,
-            source=source.path,
-            revision=source.revision,
-            max_batch=settings.max_batch or self._slots,
-            prefill_step_tokens=settings.prefill_step_tokens,
-            prompt_cache_bytes=settings.prompt_cache_bytes or int(self.budget.total_bytes * PROMPT_CACHE_SHARE),
-            memory_budget_bytes=size_bytes - footprint.process_bytes if reservation.sizable else None,
-            context_tokens=entry.context_tokens,
-            chat_template=entry.chat_template,
-            adapter=entry.adapter,
-            trust_remote_code=entry.trust_remote_code,
-            try_each_load=settings.try_each_load,
-        )
+        config = self._configs.of(entry, source, size_bytes - footprint.process_bytes if reservation.sizable else None)
         logger.info("loading model %s, %s reserved", entry.name, gb(size_bytes))
         engine = self.engines[key] = self._new_engine(entry, config, reservation, footprint)
         self.budget.reservations.append(reservation)
@@ -258,7 +239,7 @@ class Loading:
         name, reservation, ready = engine.entry.name, engine.reservation, engine.ready
         assert ready is not None
         if reservation.sizable:
-            engine.footprint = measured(ready, engine.footprint, self._settings.prefill_step_tokens)
+            engine.footprint = measured(ready, engine.footprint, engine.config.prefill_step_tokens)
             self._known.measured(key_of(engine.entry), engine.footprint)
             if ready.weights_bytes > reservation.held_bytes - engine.footprint.process_bytes:
                 error = OutOfMemory(

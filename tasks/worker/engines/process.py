@@ -15,12 +15,9 @@ from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
-import psutil
-
-from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, Shutdown
 from tasks.names import PACKAGE
-from worker_config.settings import child_environment, current_settings
+from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,21 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The products of a decode step are small: beyond so many threads they only wait for each other. Never measured above two.
-MOST_BLAS_THREADS = 8
 LAST_LINES = 20
 EXIT_WAIT_S = 5.0
 _LEVELS = logging.getLevelNamesMapping()
 
 
-def engine_environment() -> dict[str, str]:
-    """What an engine's environment has unless somebody chose otherwise: a BLAS thread for each core that it may use.
-
-    Cores count once, however many threads they run at a time. Each engine of a machine gets as many.
-    """
-    cores = detect(current_settings()).cpu_cores
-    threads = min(cores, psutil.cpu_count(logical=False) or cores, MOST_BLAS_THREADS)
-    return {**blas_threads(threads), "TOKENIZERS_PARALLELISM": "false"}
+def engine_environment(threads: int) -> dict[str, str]:
+    """What an engine's environment has unless somebody chose otherwise; 0 threads leave their number to the BLAS."""
+    return {**(blas_threads(threads) if threads else {}), "TOKENIZERS_PARALLELISM": "false"}
 
 
 def blas_threads(count: int) -> dict[str, str]:
@@ -95,7 +85,7 @@ class EngineProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
-                env=child_environment(engine_environment()),
+                env=child_environment(engine_environment(config.threads)),
             )
         except OSError:
             ours.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks.broker.asked import Asked
 from tasks.broker.put import Put
 from tasks.broker.sent import Sent
+from tasks.broker.terms import Terms
 
 if TYPE_CHECKING:
     import redis
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def put(task_id: str, padding: int = 0) -> Put:
     message = {"headers": {"id": task_id}, "properties": {}, "body": "x" * padding}
-    return Put.of(message, "q", ["q"], "LPUSH", "8", Asked("asked"))
+    return Put.of(message, "q", ["q"], "LPUSH", Terms(floor=8, fingerprint="asked"))
 
 
 class Client:

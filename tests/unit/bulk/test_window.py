@@ -12,7 +12,7 @@ from tasks.models.routing import QueueCapacity
 
 
 def window(slots: int, bound: int) -> Window:
-    found = Window(lambda: Fleet({"q": QueueCapacity(2, slots)}, {"q": bound}), lambda: 0.0)
+    found = Window(lambda: Fleet({"q": QueueCapacity(2, slots)}, {"q": bound}, 1_000), lambda: 0.0)
     found.look()
     return found
 
@@ -33,7 +33,7 @@ def test_it_looks_now_and_then() -> None:
 
     def read() -> Fleet:
         looks.append(1)
-        return Fleet({}, {})
+        return Fleet({}, {}, 1_000)
 
     found = Window(read, lambda: now[0])
     for _ in range(3):

@@ -78,9 +78,9 @@ def test_the_page_is_what_the_code_gives() -> None:
         (responses.parse, {"input": "hello"}),
     ],
 )
-def test_a_cache_key_is_passed_on(parse: Callable[[Mapping[str, Any]], Order], asked: Mapping[str, Any]) -> None:
+def test_a_cache_key_is_passed_on(parse: Callable[[Mapping[str, Any], str], Order], asked: Mapping[str, Any]) -> None:
     """Every request that comes of a body has it, so that all of them look for the same worker."""
-    order = parse({"model": "fake:1", **asked, "prompt_cache_key": "conversation-17"})
+    order = parse({**asked, "prompt_cache_key": "conversation-17"}, "fake:1")
     assert {values["prompt_cache_key"] for values in order.values} == {"conversation-17"}
 
 

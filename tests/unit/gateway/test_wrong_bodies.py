@@ -32,10 +32,10 @@ def reasoning(content: Any) -> dict[str, Any]:
         (chat.parse, {"messages": [], "prompt": "hello"}, "prompt"),
     ],
 )
-def test_it_is_refused_with_its_name(parse: Callable[[Any], Any], body: dict[str, Any], param: str) -> None:
+def test_it_is_refused_with_its_name(parse: Callable[[Any, str], Any], body: dict[str, Any], param: str) -> None:
     """Nothing of a body is passed over, and nothing in it meets an error of the gateway's own."""
     with pytest.raises(GenerationError) as refused:
-        parse({"model": "fake:1", **body})
+        parse(body, "fake:1")
     refusal = refusal_of(refused.value)
     assert (refusal.status, refusal.param) == (400, param)
 
@@ -43,5 +43,5 @@ def test_it_is_refused_with_its_name(parse: Callable[[Any], Any], body: dict[str
 @pytest.mark.parametrize("content", [None, [], [{"type": "reasoning_text", "text": ""}]])
 def test_an_empty_thought_is_none(content: Any) -> None:
     """Reasoning items of models that hide what they think are left out."""
-    (values,) = responses.parse({"model": "fake:1", **reasoning(content)}).values
+    (values,) = responses.parse(reasoning(content), "fake:1").values
     assert values["messages"] == [{"role": "user", "content": "hello"}]

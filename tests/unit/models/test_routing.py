@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.messages.memory import KvSize
 from tasks.messages.registry import Unreadable, WorkerRecord
-from tasks.models import routing
 from tasks.models.files import ModelSize
 from tasks.models.routing import (
     FleetSnapshot,
@@ -24,7 +23,7 @@ from tasks.models.routing import (
     tier_for,
     tier_of,
 )
-from worker_config.catalogue import Catalogue, load_catalogue
+from worker_config.catalogue import load_catalogue
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
 from worker_config.tiers import GIB, QUEUES, TIERS, tier_named, tier_of_queue
@@ -34,13 +33,6 @@ if TYPE_CHECKING:
 
 NOTHING = FleetSnapshot()
 BUILT_IN = load_catalogue(Settings(allow_fake=True))
-
-
-@pytest.fixture
-def catalogue_in_use(monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The catalogue that this process routes by, with fake models."""
-    monkeypatch.setattr(routing, "current_catalogue", lambda: BUILT_IN)
-    return BUILT_IN
 
 
 def hub(source: str, **fields: Any) -> ModelEntry:
@@ -212,11 +204,11 @@ def test_the_fleet_tells_tiers() -> None:
         ("fake:10@7-13B", "tier-7-13B"),
     ],
 )
-def test_a_model_has_a_queue(catalogue_in_use: Catalogue, model: str, queue: str) -> None:
+def test_a_model_has_a_queue(model: str, queue: str) -> None:
     """By name, by hub id, fake or real; Celery's hook says the same."""
-    assert queue_for_model(model) == queue
+    assert queue_for_model(model, BUILT_IN) == queue
     assert route_task("tasks.generate", (), {"model": model}, {}) == {"queue": queue}
-    assert queue_for(model, NOTHING, catalogue_in_use).queue == queue
+    assert queue_for(model, NOTHING, BUILT_IN).queue == queue
 
 
 def test_a_route_that_is_served_has_no_warning() -> None:
@@ -237,28 +229,28 @@ def test_a_route_that_nobody_serves_warns() -> None:
     assert "no queue at all" in (queue_for("smollm2-135m", NOTHING, BUILT_IN, ModelSize()).warning or "")
 
 
-def test_an_unknown_model_is_refused_by_every_door(catalogue_in_use: Catalogue) -> None:
+def test_an_unknown_model_is_refused_by_every_door() -> None:
     """The same error with what comes close, from delay's hook too, and each time a new one."""
     for _ in range(2):
         with pytest.raises(UnknownModel, match="qwen3-8b"):
             route_task("tasks.generate", (), {"model": "qwen3-8"}, {})
     with pytest.raises(UnknownModel):
-        queue_for("qwen3-8", NOTHING, catalogue_in_use)
+        queue_for("qwen3-8", NOTHING, BUILT_IN)
 
 
-def test_a_request_without_model_goes_to_the_defaults_queue(catalogue_in_use: Catalogue) -> None:
+def test_a_request_without_model_goes_to_the_defaults_queue() -> None:
     """No kwargs at all, none with a model, or an empty one."""
     for kwargs in (None, {}, {"model": None}):
         assert route_task("tasks.generate", (), kwargs, {}) == {"queue": "tier-under-3B"}
 
 
-def test_a_model_that_is_no_text_is_an_invalid_request(catalogue_in_use: Catalogue) -> None:
+def test_a_model_that_is_no_text_is_an_invalid_request() -> None:
     """It names the field and the value."""
     with pytest.raises(InvalidRequest, match=r"model=\['x'\]"):
         route_task("tasks.generate", (), {"model": ["x"]}, {})
 
 
-def test_other_tasks_are_left_alone(catalogue_in_use: Catalogue) -> None:
+def test_other_tasks_are_left_alone() -> None:
     """A neighbour's task goes where it always went, whatever its arguments."""
     assert route_task("billing.charge", (), {"model": "nonsense"}, {}, task=None) is None
 
@@ -280,7 +272,7 @@ def test_a_snapshot_adds_up_the_live_workers() -> None:
         Unreadable("g", "garbage"),
         record("h", queues=["s"]),
     ]
-    snapshot = snapshot_of(records, now_s=100.0, dead_after_s=15.0)
+    snapshot = snapshot_of(records, 85.0)
     assert snapshot.queues == {"q": QueueCapacity(3, 12, 3), "r": QueueCapacity(3, 6, 0), "s": QueueCapacity(1, 0, 0)}
     assert snapshot_of(records).queues["q"].workers == 4
 

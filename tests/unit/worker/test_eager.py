@@ -22,7 +22,7 @@ from tasks.messages.answer import usage_of
 from tasks.messages.engine import Submit
 from tasks.worker import eager
 from tests.support import ROOT, wait_until
-from worker_config.catalogue import current_catalogue
+from worker_config.celeryconfig import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,8 +230,10 @@ def test_a_model_that_cannot_be_loaded(
 ) -> None:
     """A folder without a model fails its request, and leaves no process."""
     folder = tmp_path_factory.mktemp("empty")
-    catalogue = replace(current_catalogue(), allow_paths=(folder,))
-    monkeypatch.setattr(eager, "current_catalogue", lambda: catalogue)
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text(f'allow_paths = ["{folder}"]\n')
+    settings = replace(generate.settings, catalogue=str(catalogue))
+    monkeypatch.setitem(generate.app.conf.broker_transport_options, SETTINGS, settings)
     with pytest.raises(ModelLoadFailed, match=str(folder)):
         apply(generate, prompt="hello", model=str(folder)).get()
     assert str(folder) not in eager._engines

@@ -9,13 +9,12 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.hardware import detect
-from tasks.worker import equipment
 from tasks.worker.equipment import Unequipped, require_equipment
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 NOBODY_KNOWS = (sys.executable, "-c", "raise SystemExit(1)")
@@ -29,16 +28,14 @@ def require(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr("worker_config.cache.cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(equipment, "HUB_PROBE", THERE)
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(
         f'allow_paths = ["{tmp_path / "models"}"]\n[[models]]\nname = "mine"\nsource = "{tmp_path / "models" / "mine"}"\n'
     )
 
-    def run(**values: object) -> None:
+    def run(probe: Sequence[str] = THERE, **values: object) -> None:
         settings = Settings(catalogue=str(catalogue), memory_gb=8.0, **values)  # type: ignore[arg-type]
-        monkeypatch.setattr(equipment, "current_catalogue", lambda: load_catalogue(settings))
-        require_equipment(settings, detect(settings))
+        require_equipment(settings, load_catalogue(settings), detect(settings), probe)
 
     return run
 
@@ -52,16 +49,14 @@ def test_a_hub_that_answers_is_enough(require: Callable[..., None], caplog: pyte
     assert caplog.text.count("the default model") == 1
 
 
-def test_a_hub_that_is_away(require: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_away(require: Callable[..., None]) -> None:
     """Without a model that is a reason not to start, for now; where nobody can tell it is none."""
-    monkeypatch.setattr(equipment, "HUB_PROBE", AWAY)
     with pytest.raises(
         Unequipped, match=r"the hub http://hub does not answer \(ConnectError: no route\): run"
     ) as caught:
-        require()
+        require(AWAY)
     assert caught.value.passing
-    monkeypatch.setattr(equipment, "HUB_PROBE", NOBODY_KNOWS)
-    require()
+    require(NOBODY_KNOWS)
 
 
 def test_a_model_of_ones_own_is_enough(

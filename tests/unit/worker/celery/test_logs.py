@@ -49,10 +49,9 @@ def test_json_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "handlers", [handler])
     for name in (*logs.CELERY_LINES, logs.CELERY_READY, logs.CELERY_CONNECTED):
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
-    logs.set_up(logger)
+    logs.set_up(logger, Settings())
     assert handler.formatter is None
-    monkeypatch.setattr(logs, "current_settings", lambda: Settings(log_json=True))
-    logs.set_up(logger)
+    logs.set_up(logger, Settings(log_json=True))
     assert isinstance(handler.formatter, JsonFormatter)
 
 

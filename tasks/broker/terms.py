@@ -1,0 +1,56 @@
+"""The terms on which a request is queued: what the script that does so has to know, beside the message itself."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tasks.broker.fingerprint import fingerprint, kept_s
+from tasks.broker.message import unpacked
+from tasks.broker.prefix import prefixes_of
+from tasks.errors import InvalidRequest
+from tasks.names import ACCEPTED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.broker.prefix import Prefix
+    from worker_config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On which terms a request is queued; the defaults are those of one that was queued before.
+
+    Attributes:
+        floor: the bound of the queue where no limit is known; ``None`` for a request that was accepted before.
+        fingerprint: empty where the message cannot be read, which its worker says; any fingerprint is taken then.
+        kept_s: how long the fingerprint is kept.
+        prefixes: the beginnings of its prompt, the longest first; none where the request goes to whichever worker is free.
+    """
+
+    floor: int | None = None
+    fingerprint: str = ""
+    kept_s: int = 0
+    prefixes: tuple[Prefix, ...] = ()
+
+
+def terms_of(message: Mapping[str, Any], settings: Settings) -> Terms:
+    """The terms of a message that a producer sends."""
+    floor = None if message["properties"].get(ACCEPTED) else settings.queue_floor
+    try:
+        body: Any = message["body"]
+        if message["properties"].get("body_encoding") == "base64":
+            body = b64decode(body)
+        compression = message["headers"].get("compression")
+        if compression is not None:
+            body = unpacked(body, compression)
+        args, values, _ = json.loads(body)
+        digits = fingerprint(args[0] if args else None, values)
+    except (InvalidRequest, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return Terms(floor=floor)
+    # The answer of an earlier link in a chain becomes a part of the prompt that nobody else has.
+    prefixes = prefixes_of(values, settings.default_model) if settings.affinity and not args else []
+    return Terms(floor=floor, fingerprint=digits, kept_s=kept_s(settings), prefixes=tuple(prefixes))

@@ -1,0 +1,71 @@
+"""What the engines of a worker are told at their start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tasks.messages.engine import EngineConfig
+
+if TYPE_CHECKING:
+    from tasks.hardware import Hardware
+    from tasks.models.footprint import Source
+    from worker_config.catalogue import ModelEntry
+    from worker_config.settings import Settings
+
+#: The part of the budget that cached prompts may take in each engine.
+PROMPT_CACHE_SHARE = 0.1
+#: The products of a decode step are small: beyond so many threads they only wait for each other. Never measured above two.
+MOST_BLAS_THREADS = 8
+
+
+class Configs:
+    """Makes the configurations.
+
+    Args:
+        settings: batch and cache sizes.
+        hardware: the machine.
+        slots: the largest batch that a request can find itself in.
+        budget_bytes: what all engines may take together.
+    """
+
+    def __init__(self, settings: Settings, hardware: Hardware, slots: int, budget_bytes: int = 0) -> None:
+        self._settings = settings
+        self._slots = slots
+        self._budget_bytes = budget_bytes
+        self._threads = engine_threads(hardware)
+
+    def of(self, entry: ModelEntry, source: Source | None, memory_budget_bytes: int | None = None) -> EngineConfig:
+        """The configuration of one model's engine.
+
+        Args:
+            entry: the model.
+            source: where its files are; ``None`` has the engine ask the hub.
+            memory_budget_bytes: what it may take of MLX's memory; ``None`` means no bound.
+        """
+        settings = self._settings
+        return EngineConfig(
+            model=entry.name,
+            source=source.path if source is not None else entry.source,
+            revision=source.revision if source is not None else entry.revision,
+            max_batch=settings.max_batch or self._slots,
+            prefill_step_tokens=settings.prefill_step_tokens,
+            prompt_cache_bytes=settings.prompt_cache_bytes or int(self._budget_bytes * PROMPT_CACHE_SHARE),
+            memory_budget_bytes=memory_budget_bytes,
+            context_tokens=entry.context_tokens,
+            chat_template=entry.chat_template,
+            adapter=entry.adapter,
+            trust_remote_code=entry.trust_remote_code,
+            try_each_load=settings.try_each_load,
+            threads=self._threads,
+        )
+
+
+def engine_threads(hardware: Hardware) -> int:
+    """How many threads each engine computes with on a CPU: one for each core that it may use.
+
+    Cores count once, however many threads they run at a time. Each engine of a machine gets as many.
+    """
+    cores = hardware.cpu_cores
+    return min(cores, psutil.cpu_count(logical=False) or cores, MOST_BLAS_THREADS)
