@@ -5,7 +5,6 @@ An application of its own includes this module beside ``tasks.generate``, or ins
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import Task, shared_task
@@ -13,6 +12,7 @@ from celery import Task, shared_task
 from tasks.client.signature import KeywordSignature
 from tasks.generate import GenerateTask
 from tasks.names import EMBED
+from tasks.roles import run_body
 
 if TYPE_CHECKING:
     from tasks.client.answer import Vectors
@@ -71,9 +71,7 @@ def run(task: EmbedTask, previous: Any = None, /, **values: Any) -> Vectors:
     ``embed.s(...)`` is a signature for ``group``, ``chain`` and ``chord``; ``embed.apply(kwargs={...})`` answers here, without
     Redis, for tests. The bounds of the parameters are in docs/embeddings.md.
     """
-    # A worker calls this; what it does is in tasks.worker.attempts.body.
-    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
-    return cast("Vectors", import_module(module, __package__).embed(task, previous, values))
+    return cast("Vectors", run_body(task, previous, values))
 
 
 run.__name__ = run.__qualname__ = "embed"  # what help() calls it

@@ -7,7 +7,6 @@ the current application, as shared tasks do. ``from tasks import generate`` is b
 from __future__ import annotations
 
 from functools import cached_property, partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 from celery import Task, shared_task
@@ -15,10 +14,10 @@ from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 
-from tasks import roles as _roles  # noqa: F401  (connects the worker and the sweep to the processes that include this task)
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
+from tasks.roles import run_body
 from worker_config.celeryconfig import DEFAULT_QUEUE, settings_of
 
 if TYPE_CHECKING:
@@ -268,14 +267,13 @@ class GenerateTask(Task):
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis, as a program's tests want it. The result streams too, as one chunk."""
         from tasks.client.answer_type import response_model
+        from tasks.client.eager import eager_result
         from tasks.client.options import checked
         from tasks.client.request import arguments
 
         checked(options, self.form.fields)
         args, kwargs = arguments(args, kwargs)
-        return import_module(".worker.eager", __package__).eager_result(
-            super().apply(args, kwargs, **options), response_model(kwargs)
-        )
+        return eager_result(super().apply(args, kwargs, **options), response_model(kwargs))
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
         """The result of a request that was sent, here or by another process."""
@@ -291,9 +289,7 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
     ``group``, ``chain`` and ``chord``, and ``generate.apply(kwargs={...})`` answers here, without Redis, for tests. The bounds of
     the parameters are in docs/api.md.
     """
-    # A worker calls this; what it does is in tasks.worker.attempts.body.
-    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
-    return cast("Answer", import_module(module, __package__).generate(task, previous, values))
+    return cast("Answer", run_body(task, previous, values))
 
 
 run.__name__ = run.__qualname__ = "generate"  # what help() calls it

@@ -5,7 +5,6 @@ An application of its own includes this module beside ``tasks.generate``, or ins
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import shared_task
@@ -13,6 +12,7 @@ from celery import shared_task
 from tasks.client.signature import KeywordSignature
 from tasks.embed import EmbedTask
 from tasks.names import RERANK
+from tasks.roles import run_body
 
 if TYPE_CHECKING:
     from tasks.client.answer import Ranking
@@ -62,9 +62,7 @@ def run(task: RerankTask, previous: Any = None, /, **values: Any) -> Ranking:
     ``rerank.s(...)`` is a signature for ``group``, ``chain`` and ``chord``; ``rerank.apply(kwargs={...})`` answers here, without
     Redis, for tests. The bounds of the parameters are in docs/embeddings.md.
     """
-    # A worker calls this; what it does is in tasks.worker.attempts.body.
-    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
-    return cast("Ranking", import_module(module, __package__).rerank(task, previous, values))
+    return cast("Ranking", run_body(task, previous, values))
 
 
 run.__name__ = run.__qualname__ = "rerank"  # what help() calls it

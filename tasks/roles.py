@@ -1,11 +1,23 @@
-"""What a process of Celery's becomes that includes a task of this project: a worker of it, or the home of its sweep."""
+"""What a process of Celery's becomes that includes a task of this project: a worker of it, or the home of its sweep.
+
+A producer includes the tasks, too, and never pays for the worker: it is imported here alone, when a process becomes one.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
+
+if TYPE_CHECKING:
+    from celery import Task
+
+
+def run_body(task: Task, previous: Any, values: dict[str, Any]) -> Any:
+    """Run a task's body: on the worker that this process is, or, for an eager call, on an engine of this process."""
+    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
+    return import_module(module, __package__).run(task, previous, values)
 
 
 @signals.celeryd_init.connect

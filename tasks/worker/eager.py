@@ -7,31 +7,21 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from celery.result import EagerResult
-
-from tasks.client.answer import Answer
-from tasks.client.chunks import Chunk, call_chunk
-from tasks.client.status import CeleryState, RequestStatus
-from tasks.client.values import ValueResult
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.hardware import detect
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.engine import LoadFailed, Ready, StepOutput
 from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source
-from tasks.worker.attempts.embedding import Embedding
-from tasks.worker.attempts.generation import Generation
-from tasks.worker.attempts.reranking import Reranking
+from tasks.worker.attempts.works import work_of
 from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.process import EngineGone, EngineProcess
 from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
-
+    from tasks.client.answer import Answer
     from tasks.generate import GenerateTask
     from tasks.worker.attempts.attempt import Flight
-    from tasks.worker.attempts.work import AnyWork
     from worker_config.catalogue import ModelEntry
     from worker_config.settings import Settings
 
@@ -39,90 +29,13 @@ _engines: dict[str, tuple[EngineProcess, Ready]] = {}
 _lock = threading.Lock()
 
 
-class EagerStream(ValueResult, EagerResult):
-    """An eager result with what a real one has beside Celery's own: everything comes as one chunk, and has ended."""
-
-    def stream(self, *_: Any, **__: Any) -> Iterator[Chunk]:
-        """The whole answer as one chunk, after one of its reasoning and of each call; raises the request's error."""
-        answer = self.get()
-        if answer["reasoning"]:
-            yield Chunk(text=answer["reasoning"], index=0, kind="reasoning")
-        for number, call in enumerate(answer["tool_calls"] or ()):
-            yield call_chunk(number, call, 0)
-        yield Chunk(
-            text=answer["text"],
-            index=0,
-            logprobs=answer["logprobs"],
-            finish_reason=answer["finish_reason"],
-            usage=answer["usage"],
-            timing=answer["timing"],
-            warnings=answer.get("warnings"),
-        )
-
-    async def astream(self, *_: Any, **__: Any) -> AsyncIterator[Chunk]:
-        """The same for asyncio."""
-        for chunk in self.stream():
-            yield chunk
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        """``await result`` is :meth:`get`, as for a real one."""
-        return self._answer().__await__()
-
-    async def _answer(self) -> Any:
-        return self.get()
-
-    @property
-    def status(self) -> CeleryState:
-        """Celery's state; called, that of a request that has ended."""
-        return CeleryState(self.state, self._look)
-
-    def _look(self) -> RequestStatus:
-        if not self.successful():
-            return RequestStatus(state="ended", error_code=getattr(self._result, "code", None))
-        answer = self._result
-        return RequestStatus(
-            state="ended",
-            worker=answer["worker"],
-            attempt=answer["attempt"],
-            tokens=answer["usage"].get("completion_tokens", 0),
-            finish_reason=answer.get("finish_reason"),
-        )
-
-    def position(self) -> None:
-        """``None``: it does not wait."""
-
-
-def eager_result(result: Any, response_model: Any = None) -> EagerStream:
-    """The result of ``apply`` as a real one is: of plain data, with streams, and with the model that the request had."""
-    value = result._result
-    found = value.data if isinstance(value, Answer) else value
-    made = EagerStream(result.id, found, result.state, traceback=result.traceback, name=result.name)
-    made.response_model = response_model
-    return made
-
-
-def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``generate``; see :func:`run`."""
-    return run(task, previous, values, Generation())
-
-
-def embed(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``embed``; see :func:`run`."""
-    return run(task, previous, values, Embedding())
-
-
-def rerank(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``rerank``; see :func:`run`."""
-    return run(task, previous, values, Reranking())
-
-
-def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
+def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """Answer one request.
 
     Raises:
         GenerationError: it cannot be answered.
     """
-    settings = task.settings
+    settings, work = task.settings, work_of(task.name)
     try:
         entry = catalogue_of(settings).resolve(str(values.get("model") or settings.default_model))
     except ModelNotAllowed as error:

@@ -47,7 +47,7 @@ class Fleet:
         self.client = redis.Redis.from_url(url, decode_responses=True)
         self.app = Celery("shop", set_as_current=False, include=["tasks.generate"])
         self.app.loader.import_default_modules()
-        settings = read_settings({"REDIS_URL": url, "CELERY_MLX_ALLOW_FAKE": "1", "CELERY_MLX_DEFAULT_MODEL": MODEL})
+        settings = read_settings({"REDIS_URL": url, "CELERY_MLX_ALLOW_FAKE": "1"})
         self.app.config_from_object(celery_options(replace(settings, result_ttl_s=result_ttl_s)))
         self.generate: GenerateTask = self.app.tasks["tasks.generate"]
         self._starts = start_workers(self.client, folder)
@@ -59,7 +59,7 @@ class Fleet:
 
     def send(self, task_id: str, prompt: str, tokens: int) -> Any:
         """A request with an id of its producer's choice."""
-        values = {"prompt": prompt, "max_tokens": tokens}
+        values = {"prompt": prompt, "model": MODEL, "max_tokens": tokens}
         return self.generate.apply_async(kwargs=values, task_id=task_id)
 
     def close(self) -> None:

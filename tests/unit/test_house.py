@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from importlib.util import resolve_name
 from typing import TYPE_CHECKING
@@ -18,6 +19,14 @@ MAX_MODULE_LINES = 300
 MAX_FUNCTION_LINES = 50
 #: The benchmarks that import tests, with the reason in each.
 IMPORTERS_OF_TESTS = {"benchmarks/contenders/engine.py"}
+#: Who names a module of a higher floor in a string: Celery loads the application and its parts by their names, and a producer
+#: has no worker until a process becomes one.
+UPWARDS = {
+    "celery": {"tasks.cli.flower"},
+    "client/result": {"tasks.celery"},
+    "generate": {"tasks.worker.celery.request"},
+    "roles": {"tasks.sweep", "tasks.worker.attempts.body", "tasks.worker.celery.lifecycle", "tasks.worker.eager"},
+}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -59,22 +68,35 @@ def test_tests_import_benchmarks_and_not_the_other_way_round() -> None:
     assert found == IMPORTERS_OF_TESTS
 
 
-def places(path: Path, name: str) -> Iterator[Path]:
-    """Where a relative module may be: beside its module, or beside :class:`KeywordSignature`, which takes such names."""
-    above = len(name) - len(name.lstrip("."))
-    for folder in (path.parent, ROOT / "tasks" / "client"):
-        yield [folder, *folder.parents][above - 1].joinpath(*name.strip(".").split("."))
+def names_in_strings(path: Path) -> Iterator[str]:
+    """The modules of this project that a module names in a string: ``".worker.eager"`` or ``f"{PACKAGE}.celery:app"``."""
+    text = path.read_text()
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    yield from (f"tasks{name}" for name in re.findall(r'f"\{PACKAGE\}((?:\.[a-z_]+)+)[":]', text))
+    yield from (resolve_name(name, "tasks.client") for name in re.findall(r'KeywordSignature\("([a-z_.]+)"', text))
+    if "import_module(" in text:
+        yield from (
+            resolve_name(name, package) for name in re.findall(r'(?<!KeywordSignature\()"((?:\.[a-z_]+)+)"', text)
+        )
 
 
-def test_what_is_imported_by_a_string_exists() -> None:
-    """No import contract sees these."""
-    found = {}
+@cache
+def floors() -> dict[str, int]:
+    """The floor of each room, by the first contract in pyproject.toml."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = contracts[0]["layers"][::-1]
+    return {room.strip(): floor for floor, rooms in enumerate(layers) for room in rooms.split(":")}
+
+
+def test_what_is_named_in_a_string_exists_and_is_below() -> None:
+    """No import contract sees these names: each is a module's, and only a few lead to a higher floor."""
+    upwards: dict[str, set[str]] = {}
     for path in modules("tasks"):
-        package = ".".join(path.relative_to(ROOT).parent.parts)
-        if "import_module(" in path.read_text():
-            for text in re.findall(r'(?<!f)"(\.+[a-z][a-z_.]*)"', path.read_text()):
-                found[resolve_name(text, package)] = any(
-                    base.with_suffix(".py").is_file() or (base / "__init__.py").is_file() for base in places(path, text)
-                )
-    assert found
-    assert all(found.values()), found
+        parts = path.relative_to(ROOT / "tasks").with_suffix("").parts
+        for name in names_in_strings(path):
+            base = ROOT.joinpath(*name.split("."))
+            assert base.with_suffix(".py").is_file() or (base / "__init__.py").is_file(), (path, name)
+            room, own = name.split(".")[1], parts[0]
+            if room != own and own in floors() and floors()[room] >= floors()[own]:
+                upwards.setdefault("/".join(parts), set()).add(name)
+    assert upwards == UPWARDS

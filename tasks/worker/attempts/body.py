@@ -1,4 +1,4 @@
-"""The bodies of the tasks, on a thread of the pool."""
+"""The body of each task, on a thread of the pool."""
 
 from __future__ import annotations
 
@@ -10,37 +10,19 @@ from tasks.broker.fingerprint import fingerprint, kept_s
 from tasks.errors import GenerationError
 from tasks.journal.items import Asks
 from tasks.models.routing import queue_for_model
-from tasks.worker.attempts.embedding import Embedding
-from tasks.worker.attempts.generation import Generation
 from tasks.worker.attempts.job import current_job
-from tasks.worker.attempts.reranking import Reranking
 from tasks.worker.attempts.run import Run
+from tasks.worker.attempts.works import work_of
 from tasks.worker.current import current_worker
 from worker_config.catalogue import catalogue_of
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.generate import GenerateTask
-    from tasks.worker.attempts.work import AnyWork
     from tasks.worker.worker import InferenceWorker
 
 
-def generate(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``generate``; see :func:`run`."""
-    return run(task, previous, values, Generation())
-
-
-def embed(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``embed``; see :func:`run`."""
-    return run(task, previous, values, Embedding())
-
-
-def rerank(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
-    """The body of ``rerank``; see :func:`run`."""
-    return run(task, previous, values, Reranking())
-
-
-def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork) -> Answer:
+def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     """Answer one request; how it ends is in its journal before this returns or raises.
 
     Raises:
@@ -57,7 +39,7 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any], work: AnyWork
         _forward(task, worker, values)
     delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
     asks = Asks(fingerprint(previous, values), kept_s(worker.profile.settings))
-    return Run(worker, job, task.request.id, delivery_tag, asks, work).answer(previous, values)
+    return Run(worker, job, task.request.id, delivery_tag, asks, work_of(task.name)).answer(previous, values)
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:

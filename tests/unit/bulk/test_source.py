@@ -104,7 +104,10 @@ def test_no_lines(tmp_path: Path, text: bytes | None, says: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (gzip.compress(b'{"prompt": "a"}\n', mtime=0), r"is compressed \(gzip\): decompress it, as by gunzip -c .* > NEW.jsonl"),
+        (
+            gzip.compress(b'{"prompt": "a"}\n', mtime=0),
+            r"is compressed \(gzip\): decompress it, as by gunzip -c .* > NEW.jsonl",
+        ),
         ('{"prompt": "a"}\n'.encode("utf-16"), "is UTF-16: save it as UTF-8"),
         (b'[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n', r"is one JSON array: .* jq -c '.\[\]' .* > NEW.jsonl"),
         (b'\xef\xbb\xbf [{"prompt": "a"}]', "is one JSON array"),

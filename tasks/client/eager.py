@@ -1,0 +1,77 @@
+"""The result of ``.apply()``, and of ``delay()`` with ``task_always_eager``: what it gives is there already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.result import EagerResult
+
+from tasks.client.answer import Answer
+from tasks.client.chunks import Chunk, call_chunk
+from tasks.client.status import CeleryState, RequestStatus
+from tasks.client.values import ValueResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterator
+
+
+class EagerStream(ValueResult, EagerResult):
+    """An eager result with what a real one has beside Celery's own: everything comes as one chunk, and has ended."""
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[Chunk]:
+        """The whole answer as one chunk, after one of its reasoning and of each call; raises the request's error."""
+        answer = self.get()
+        if answer["reasoning"]:
+            yield Chunk(text=answer["reasoning"], index=0, kind="reasoning")
+        for number, call in enumerate(answer["tool_calls"] or ()):
+            yield call_chunk(number, call, 0)
+        yield Chunk(
+            text=answer["text"],
+            index=0,
+            logprobs=answer["logprobs"],
+            finish_reason=answer["finish_reason"],
+            usage=answer["usage"],
+            timing=answer["timing"],
+            warnings=answer.get("warnings"),
+        )
+
+    async def astream(self, *_: Any, **__: Any) -> AsyncIterator[Chunk]:
+        """The same for asyncio."""
+        for chunk in self.stream():
+            yield chunk
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """``await result`` is :meth:`get`, as for a real one."""
+        return self._answer().__await__()
+
+    async def _answer(self) -> Any:
+        return self.get()
+
+    @property
+    def status(self) -> CeleryState:
+        """Celery's state; called, that of a request that has ended."""
+        return CeleryState(self.state, self._look)
+
+    def _look(self) -> RequestStatus:
+        if not self.successful():
+            return RequestStatus(state="ended", error_code=getattr(self._result, "code", None))
+        answer = self._result
+        return RequestStatus(
+            state="ended",
+            worker=answer["worker"],
+            attempt=answer["attempt"],
+            tokens=answer["usage"].get("completion_tokens", 0),
+            finish_reason=answer.get("finish_reason"),
+        )
+
+    def position(self) -> None:
+        """``None``: it does not wait."""
+
+
+def eager_result(result: Any, response_model: Any = None) -> EagerStream:
+    """The result of ``apply`` as a real one is: of plain data, with streams, and with the model that the request had."""
+    value = result._result
+    found = value.data if isinstance(value, Answer) else value
+    made = EagerStream(result.id, found, result.state, traceback=result.traceback, name=result.name)
+    made.response_model = response_model
+    return made
