@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.hardware import detect
@@ -30,11 +31,11 @@ def engines_with(
     peers: Peers | None = None,
 ) -> Engines:
     """Engines that were started; the caller closes them."""
-    changes, settings = changes or Changes(), settings or Settings(allow_fake=True)
+    changes, settings = changes or Changes(), settings or Settings()
     peers = peers or NoPeers()
     engines = Engines(
         settings,
-        catalogue_of(settings),
+        catalogue_of(replace(settings, allow_fake=True)),
         budget_bytes,
         detect(settings),
         slots,

@@ -13,13 +13,14 @@ from celery import Celery
 from tasks.broker.fingerprint import MARGIN_S
 from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
+from tasks.errors import QueueFull
 from tasks.messages.registry import WorkerRecord
 from tasks.registry import Registry
 from tasks.server import keys
 from tests.conftest import start_workers
 from tests.support import Reader, wait_until
 from worker_config.celeryconfig import celery_options
-from worker_config.settings import read_settings
+from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,17 +39,21 @@ MODEL = "fake:20"
 NODE = "same@here"
 
 
-class Fleet:
-    """One database of a server, with a producer that has settings of its own, and a worker."""
+def producer(url: str, **settings: Any) -> Celery:
+    """An application with a Redis and settings of its own."""
+    app = Celery("shop", set_as_current=False, include=["tasks.generate"])
+    app.loader.import_default_modules()
+    app.config_from_object(celery_options(replace(Settings(allow_fake=True), redis_url=url, **settings)))
+    return app
 
-    def __init__(self, url: str, folder: Path, result_ttl_s: int) -> None:
+
+class Fleet:
+    """One database of a server, with a producer and a worker."""
+
+    def __init__(self, url: str, folder: Path) -> None:
         folder.mkdir()
-        self.result_ttl_s = result_ttl_s
         self.client = redis.Redis.from_url(url, decode_responses=True)
-        self.app = Celery("shop", set_as_current=False, include=["tasks.generate"])
-        self.app.loader.import_default_modules()
-        settings = read_settings({"REDIS_URL": url, "CELERY_MLX_ALLOW_FAKE": "1"})
-        self.app.config_from_object(celery_options(replace(settings, result_ttl_s=result_ttl_s)))
+        self.app = producer(url)
         self.generate: GenerateTask = self.app.tasks["tasks.generate"]
         self._starts = start_workers(self.client, folder)
         env = {"REDIS_URL": url, "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
@@ -76,7 +81,7 @@ def fleets(redis_server: EmbeddedServer, tmp_path: Path) -> Iterator[list[Fleet]
     with EmbeddedServer() as other, ExitStack() as stack:
         fleets = []
         for n, url in enumerate([f"{base}/0", f"{base}/1", other.url]):
-            fleets.append(Fleet(url, tmp_path / str(n), result_ttl_s=1_000 * (n + 1)))
+            fleets.append(Fleet(url, tmp_path / str(n)))
             stack.callback(fleets[n].close)
         for fleet in fleets:
             fleet.worker.wait_until_online()
@@ -89,11 +94,6 @@ def test_they_do_not_meet(fleets: list[Fleet]) -> None:
     waiting = [reader.result.get(timeout=WAIT_S)["text"] for reader in readers]
     for n, reader in enumerate(readers):
         assert reader.whole() == waiting[n] == fake_text(f"p{n}", None, 60 + 40 * n)
-    # How long results and fingerprints are kept is each application's own.
-    for fleet in fleets:
-        kept_s = fleet.client.ttl(keys.request("same"))
-        assert MARGIN_S < kept_s <= fleet.result_ttl_s + MARGIN_S
-        assert kept_s > fleet.result_ttl_s - 1_000 + MARGIN_S
     # A cancel in one is none in the others.
     long = [Reader(fleet.send("long", f"q{n}", 200)) for n, fleet in enumerate(fleets)]
     wait_until(lambda: all(reader.indices for reader in long), timeout_s=WAIT_S)
@@ -112,6 +112,28 @@ def test_they_do_not_meet(fleets: list[Fleet]) -> None:
         assert record is not None
         assert record.status == "online"
         assert fleets[n].send("after", "after", 2).get(timeout=WAIT_S)["text"] == fake_text("after", None, 2)
+
+
+def test_settings(redis_server: EmbeddedServer) -> None:
+    """Two applications of one process, on two servers: each has its own default model, bound and time to live."""
+    with EmbeddedServer() as other, ExitStack() as stack:
+        found = []
+        for url, settings in (
+            (redis_server.url, {"default_model": "fake:1", "result_ttl_s": 1_000, "queue_floor": 1}),
+            (other.url, {"default_model": "fake:1@7-13B", "result_ttl_s": 5_000}),
+        ):
+            app = stack.enter_context(producer(url, **settings))
+            client = stack.enter_context(closing(redis.Redis.from_url(url, decode_responses=True)))
+            found.append((app.tasks["tasks.generate"], client))
+        for generate, client in found:
+            generate.apply_async(kwargs={"prompt": "a"}, task_id="a")
+            assert client.hlen(keys.LEDGER) == 1
+        (first, one), (second, two) = found
+        assert (one.llen("tier-under-3B"), two.llen("tier-7-13B")) == (1, 1)
+        assert one.ttl(keys.request("a")) <= 1_000 + MARGIN_S < two.ttl(keys.request("a"))
+        second.apply_async(kwargs={"prompt": "b"})
+        with pytest.raises(QueueFull):
+            first.apply_async(kwargs={"prompt": "b"})
 
 
 def test_announcements(redis_server: EmbeddedServer) -> None:

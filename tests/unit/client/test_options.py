@@ -12,9 +12,10 @@ import pytest
 from kombu import Queue
 
 from tasks.client.options import checked, checked_id
-from tasks.client.parameters import Parameters
-from tasks.client.request import prepare
+from tasks.client.parameters import Parameters, check
+from tasks.client.request import prepare, require_room
 from tasks.errors import ContextExceeded, InvalidRequest
+from worker_config.settings import Settings
 
 
 def nested(depth: int) -> list[Any]:
@@ -162,10 +163,14 @@ class TestArguments:
 
 def test_an_answer_longer_than_the_context() -> None:
     """Refused where it is sent, before a worker has loaded the model for it; a model whose context nobody knows is not."""
+
+    def require(model: str, max_tokens: int) -> None:
+        require_room(check({"prompt": "a", "model": model, "max_tokens": max_tokens}, {}), Settings())
+
     with pytest.raises(ContextExceeded) as caught:
-        prepare(None, {"prompt": "a", "model": "smollm2-135m", "max_tokens": 8192}, None, {})
+        require("smollm2-135m", 8192)
     assert str(caught.value) == (
         "max_tokens=8192: smollm2-135m has a context of 8192 tokens, for the prompt and the answer together: ask for fewer"
     )
-    prepare(None, {"prompt": "a", "model": "smollm2-135m", "max_tokens": 8191}, None, {})
-    prepare(None, {"prompt": "a", "model": "mlx-community/some-1B", "max_tokens": 10**9}, None, {})
+    require("smollm2-135m", 8191)
+    require("mlx-community/some-1B", 10**9)
