@@ -29,10 +29,17 @@ TOKENS = (
     ("<reasoning>", "</reasoning>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 )
-#: Markers that are ordinary text where the vocabulary has no tokens for them; the last are Granite's.
-TEXTS = (*TOKENS[:6], *TOKENS[-3:], ("Here is my thought process:", "Here is my response:"))
+#: Markers that are ordinary text where the vocabulary has no tokens for them; the last are those of Granite 3.2 and Apriel.
+TEXTS = (
+    *TOKENS[:6],
+    *TOKENS[-3:],
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+)
 #: Tokens around the answer behind a thought, which say nothing: ERNIE's, Hunyuan's, Cohere's.
 AROUND_ANSWERS = ("<response>", "</response>", "<answer>", "</answer>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
+#: The same as ordinary text that the template names: Granite 3.3's, Hunyuan-A13B's, Apriel's.
+AROUND_TEXTS = (("<response>", "</response>"), ("<answer>", "</answer>"), ("[END FINAL RESPONSE]",))
 _GEMMA = ("<|channel>", "<channel|>")
 _XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
 _HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
@@ -87,7 +94,8 @@ def find_format(added: Mapping[str, int], template: str) -> Format:
     if not texts:
         return Format({}, {}, lambda _tail, _stop, _calls: OneChannel())
     opens, closes = zip(*texts, strict=True)
-    return Format({}, {}, partial(Thoughts, Delimiters(opens, closes)))
+    around = [text for texts in AROUND_TEXTS if all(text in template for text in texts) for text in texts]
+    return Format({}, {}, partial(Thoughts, Delimiters(opens, closes, tuple(around))))
 
 
 def _of_tokens(added: Mapping[str, int]) -> Format | None:

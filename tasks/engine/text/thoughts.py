@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tasks.messages.answer import Kind
 
 
+#: How markers of plain text begin that end an answer.
+_ENDING = ("</", "[END ")
+
+
 @dataclass(frozen=True)
 class Delimiters:
     """The markers of a family of models; no one of them begins with another.
@@ -23,7 +27,8 @@ class Delimiters:
     Those of ``tokens`` consist of characters that stand for tokens, and count wherever they are: an opening one begins a
     thought, also a second one and one in mid-answer; what has nothing to open or close is dropped. Others are plain text:
     ``opens`` counts at the beginning of an answer alone, and right behind a thought, because the same characters are
-    text elsewhere. ``silent`` ones structure the answer and say nothing.
+    text elsewhere. ``silent`` ones structure the answer and say nothing; those of plain text that end something count anywhere
+    in the answer, and others where ``opens`` does.
     """
 
     opens: tuple[str, ...]
@@ -34,17 +39,19 @@ class Delimiters:
     @cached_property
     def in_thought(self) -> _Table:
         """What to look for while the model thinks."""
-        return _Table(self.closes + self.silent + (self.opens if self.tokens else ()))
+        return _Table(self.closes + (self.silent + self.opens if self.tokens else ()))
 
     @cached_property
     def in_answer(self) -> _Table:
         """What to look for in the answer."""
-        return _Table(self.opens + self.silent + self.closes if self.tokens else ())
+        if self.tokens:
+            return _Table(self.opens + self.silent + self.closes)
+        return _Table(tuple(marker for marker in self.silent if marker.startswith(_ENDING)))
 
     @cached_property
     def at_start(self) -> _Table:
         """What to look for before the first word of an answer."""
-        return _Table(self.opens) if not self.tokens else self.in_answer
+        return _Table(self.opens + self.silent) if not self.tokens else self.in_answer
 
     @cached_property
     def strays(self) -> dict[int, None]:
@@ -146,8 +153,11 @@ class Thoughts:
             return before, match[0], after
         if not before.strip():
             return "", match[0], after
-        # Of plain text, only what stands before all words is a marker.
-        return (before, match[0], after) if self._delimiters.tokens else None
+        if self._delimiters.tokens:
+            return before, match[0], after
+        # Of plain text, only what ends an answer is a marker behind its first word.
+        end = self._delimiters.in_answer.search(text)
+        return None if end is None else (text[: end.start()], end[0], text[end.end() :])
 
     def _unsure(self, text: str) -> int:
         """How many characters at the end have to wait for what follows."""
@@ -156,7 +166,7 @@ class Thoughts:
             return begun
         if not text[: len(text) - begun].strip():
             return len(text)
-        return begun if self._delimiters.tokens else 0
+        return begun if self._delimiters.tokens else self._delimiters.in_answer.begun(text)
 
     def _say(self, pieces: list[Piece], text: str) -> None:
         if strays := self._delimiters.strays:

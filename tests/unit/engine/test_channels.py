@@ -69,6 +69,27 @@ CASES = [
         (), "Here is my thought process: Here is my response:", "",
         "Here is my thought process:\nhm\nHere is my response:\nYES", "\nhm\n", "YES", id="sentences",
     ),
+    pytest.param(THINK, "", "<|Assistant|></think>", "YES", "", "YES", id="DeepSeek 3.1, not to think"),
+    pytest.param(
+        TOKENS[4], "", "", "<seed:think>a<seed:cot_budget_reflect>b</seed:cot_budget_reflect></seed:think>YES",
+        "a<seed:cot_budget_reflect>b</seed:cot_budget_reflect>", "YES", id="Seed, with a budget",
+    ),
+    pytest.param(
+        (), "<think></think> <response></response>", "", "<think>hm</think>\n<response>\nYES</response>", "hm", "YES",
+        id="Granite 3.3",
+    ),
+    pytest.param(
+        (), "<think></think> <response></response>", "", "It is </r or <response>.", "", "It is </r or <response>.",
+        id="Granite 3.3, text that is none of it",
+    ),
+    pytest.param(
+        (), "'<think>' '</think>' '<answer>' '</answer>'", "<|extra_0|>",
+        "<think>\nhm</think>\n<answer>\nYES\n</answer>", "\nhm", "YES\n", id="Hunyuan",
+    ),
+    pytest.param(
+        (), "Here are my reasoning steps:\n [BEGIN FINAL RESPONSE] [END FINAL RESPONSE]", "Here are my reasoning steps:\n",
+        "hm\n[BEGIN FINAL RESPONSE]\nYES[END FINAL RESPONSE]", "hm\n", "YES", id="Apriel",
+    ),
     pytest.param(
         (*THINK, *AROUND_ANSWERS), "", "", "<think>hm</think>\n<response>\nYES</response>", "hm", "YES", id="around answers",
     ),
