@@ -17,7 +17,7 @@ Metrics: TypeAlias = "Mapping[str, float]"
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """What a figure must reach, and what it had better reach."""
+    """What a figure must reach, and what it should reach."""
 
     kind: Literal["at least", "at most"]
     must: float

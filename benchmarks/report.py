@@ -130,7 +130,7 @@ def _table(figures: Sequence[Figure], *, targets: bool) -> list[str]:
 
 
 def judged(figure: Figure) -> list[str]:
-    """What it must be, what it had better be, and whether it is."""
+    """What it must be, what it should be, and whether it is."""
     target = figure.target
     if target is None:
         return ["", "", ""]

@@ -130,7 +130,7 @@ class Fleet:
             _signal(self._workers[node], signal.SIGCONT)
 
     def supervise(self) -> int:
-        """Start what has ended by itself again, as a supervisor would; how many that were."""
+        """Restart what has ended, as a supervisor would; how many that were."""
         ended = 0
         if self._lock.acquire(blocking=False):
             try:

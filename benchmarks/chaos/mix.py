@@ -30,7 +30,7 @@ class Mix(Protocol):
         """How it ends where nothing disturbs it; ``None`` where that depends on what is beside it in the batch."""
 
     def fault(self, reading: Reading, answer: Mapping[str, Any]) -> str | None:
-        """What is wrong with an answer by itself."""
+        """What is wrong with an answer, whatever the others are."""
 
 
 @dataclass(slots=True)

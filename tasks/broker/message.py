@@ -63,14 +63,14 @@ UNPACKERS: dict[str, Callable[[], Unpacker]] = {
 }
 
 
-def require_size(what: str, size_bytes: int, most_bytes: int) -> None:
+def require_size(part: str, size_bytes: int, most_bytes: int) -> None:
     """Check the size of a message or of a part of it.
 
     Raises:
         InvalidRequest: it is larger than that.
     """
     if size_bytes > most_bytes:
-        raise InvalidRequest(f"{what} has {size_bytes} bytes: at most {most_bytes} ({most_bytes // MIB} MiB) are taken")
+        raise InvalidRequest(f"{part} has {size_bytes} bytes: at most {most_bytes} ({most_bytes // MIB} MiB) are taken")
 
 
 def fault(error: Exception) -> str:

@@ -77,7 +77,7 @@ class QueueingChannel(ConnectingChannel):
         self._send(lambda: super(QueueingChannel, self)._put_fanout(*args, **options), "a command to the workers")
 
     def _send(self, send: Callable[[], Any], about: str) -> Any:
-        """Send what kombu, in a worker, sends again by itself; in a producer its tries have no bound."""
+        """Send once in a worker, where kombu tries again, and twice in a producer, where kombu would try without a bound."""
         return send() if self.holding.scripts is not None else send_twice(send, about)
 
     def postpone(self, message: Any) -> bool:

@@ -65,8 +65,8 @@ def _input(place: int, value: Any) -> Input:
         return whole_text(value, f"input[{place}]")
     if isinstance(value, list | tuple) and value and all(map(_is_token, value)):
         return tuple(value)
-    what = "is empty" if value in ("", [], ()) else f"is a {type(value).__name__}"
-    raise PydanticCustomError("input", f"input[{place}] {what}; give some text, or the ids of its tokens")
+    fault = "is empty" if value in ("", [], ()) else f"is a {type(value).__name__}"
+    raise PydanticCustomError("input", f"input[{place}] {fault}; give some text, or the ids of its tokens")
 
 
 def _is_token(value: Any) -> bool:

@@ -78,7 +78,7 @@ def small_json(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_texts(value: Any) -> Any:
-    """A stop string by itself is a list with that string; ``None`` is none."""
+    """A single stop string is a list with that string; ``None`` is none."""
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value

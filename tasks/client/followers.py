@@ -69,7 +69,7 @@ def _name_queue(app: Celery, signature: dict[str, Any]) -> None:
         return
     name = signature["task"]
     task = getattr(signature, "_type", None) or app.tasks.get(name)
-    if task is None or is_ours(name) or any(options.get(each) for each in _DESTINATIONS):
+    if task is None or is_ours(name) or any(options.get(option) for option in _DESTINATIONS):
         return
     given = {key: value for key, value in task._get_exec_options().items() if value is not None}
     route = task.app.amqp.router.route(

@@ -22,7 +22,7 @@ GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, w
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Prepared:
     """What ``apply_async`` sends. ``parameters`` is what they mean."""
 
     args: list[Any]
@@ -32,7 +32,7 @@ class Request:
     parameters: Any
 
 
-def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form: Form[Any] = GENERATION) -> Request:
+def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form: Form[Any] = GENERATION) -> Prepared:
     """Check what a producer gave for a task with parameters of this form.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form:
     args, kwargs = arguments(args, kwargs)
     previous = plain(previous_of(args), "the positional argument")
     sent = form.normalise(kwargs)
-    return Request(
+    return Prepared(
         args=[] if previous is None else [previous],
         kwargs=sent,
         task_id=task_id,

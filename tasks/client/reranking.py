@@ -48,15 +48,15 @@ def _documents(value: Any) -> tuple[str, ...]:
         raise PydanticCustomError(
             "documents", f"{len(value)} documents; the limit is {MAX_DOCUMENTS}; send several requests, as a group"
         )
-    return tuple(_document(place, each) for place, each in enumerate(value))
+    return tuple(_document(place, document) for place, document in enumerate(value))
 
 
 def _document(place: int, value: Any) -> str:
     text = value["text"] if isinstance(value, dict) and value.keys() == {"text"} else value
     if isinstance(text, str) and text:
         return whole_text(text, f"documents[{place}]")
-    what = "is empty" if text == "" else f"is a {type(text).__name__}"
-    raise PydanticCustomError("documents", f"documents[{place}] {what}; give some text, or an object with text alone")
+    fault = "is empty" if text == "" else f"is a {type(text).__name__}"
+    raise PydanticCustomError("documents", f"documents[{place}] {fault}; give some text, or an object with text alone")
 
 
 class Parameters(BaseModel):

@@ -99,7 +99,7 @@ def main() -> int:
     sys.stdout.write(f"{guard.process.pid}\n")
     sys.stdout.flush()
     status = guard.run()
-    # A process that failed by itself leaves its folder: the owner reads the log in it, then removes it.
+    # A process that was not ended by us leaves its folder: the owner reads the log in it, then removes it.
     if remove and (guard.stopping or status == 0):
         shutil.rmtree(remove, ignore_errors=True)
     return status

@@ -22,7 +22,7 @@ from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.intake import Intake, preparing
 from tasks.engine.library import import_mlx_lm
 from tasks.engine.link import Link
-from tasks.engine.loop import Engine
+from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
@@ -129,7 +129,7 @@ def serve(fd: int) -> int:
 
 def _engine(
     backend: Backend | TextModel, config: EngineConfig, link: Link, intake: Intake[Any]
-) -> Engine | EmbeddingLoop:
+) -> GenerationLoop | EmbeddingLoop:
     """What steps this kind of model; its requests are tokenised from now on."""
     if isinstance(backend, TextModel):
         from tasks.engine.embedding.loop import EmbeddingLoop
@@ -140,7 +140,7 @@ def _engine(
             backend, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
         )
     intake.start(preparing(backend))
-    return Engine(
+    return GenerationLoop(
         backend,
         intake,
         link.send,

@@ -97,7 +97,7 @@ class Backend(Protocol):
         ...
 
     def shares_prefill(self, request: Request) -> bool:
-        """Whether a row that is being prefilled has a prefix that this request had better wait for."""
+        """Whether a row that is being prefilled has a prefix that this request should wait for."""
         ...
 
     def insert(self, request: Request) -> int:

@@ -31,7 +31,7 @@ PROMISE_LOOK_S = 0.01
 RECOVER_STEPS = 512
 
 
-class Engine:
+class GenerationLoop:
     """Owns the batch. Everything here happens on the thread that calls :meth:`run`."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Engine:
         return len(self._events) > known
 
     def _next(self) -> Request | None:
-        """The first request in line that may join the batch now, if those that it overtakes can wait."""
+        """The first waiting request that may join the batch now, if those that it overtakes can wait."""
         for request in tuple(self._waiting):
             if not self._compatible(request):
                 if self._waited_long(request):

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tasks.engine.intake import Intake, preparing
-from tasks.engine.loop import Engine
+from tasks.engine.loop import GenerationLoop
 from tasks.messages.engine import Failed, Finished, Started, StepOutput, Tokens
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def answer(backend: Backend, submit: Submit) -> int:
     intake: Intake[Request] = Intake()
     intake.start(preparing(backend))
     intake.receive(submit)
-    engine = Engine(backend, intake, terminal, max_batch=1)
+    engine = GenerationLoop(backend, intake, terminal, max_batch=1)
     while terminal.exitcode is None:
         engine.turn()
         # What ends without a step is sent when the engine would wait, and here nothing more comes.

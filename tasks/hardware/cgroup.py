@@ -109,11 +109,11 @@ def _hierarchies(mountinfo: str, groups: str) -> Iterator[Hierarchy]:
     paths = _group_paths(groups)
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        place, what = before.split(), after.split(maxsplit=2)
-        if len(place) < 5 or len(what) < 3:
+        place, mount = before.split(), after.split(maxsplit=2)
+        if len(place) < 5 or len(mount) < 3:
             continue
         root, point = place[3:5]
-        kind, _, options = what
+        kind, _, options = mount
         if kind == "cgroup2" and "" in paths:
             yield Hierarchy(2, frozenset(), tuple(_folders(point, root, paths[""])))
         elif kind == "cgroup":

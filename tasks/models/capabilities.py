@@ -43,7 +43,7 @@ class TierOffer:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a machine offers by itself; ``-Q`` and ``-c`` change what its worker takes.
+    """What a machine offers; ``-Q`` and ``-c`` change what its worker takes.
 
     Args:
         tiers: the offers, smallest tier first, without a gap.
@@ -98,7 +98,7 @@ def shortfall(machine: Machine, tier: Tier) -> str:
 
 
 def slots_for(machine: Machine, tier: Tier) -> int:
-    """Slots of a tier on this machine, served by itself or because ``-Q`` says so: base × variant, half up, clamped."""
+    """Slots of a tier on this machine, served by default or because ``-Q`` says so: base × variant, half up, clamped."""
     factor = CUDA_FACTOR if machine.accelerator == "cuda" else VARIANT_FACTOR.get(machine.variant or "Base", 1.0)
     return min(max(floor(tier.slots * factor + 0.5), tier.slots_min), tier.slots_max)
 

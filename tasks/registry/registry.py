@@ -179,7 +179,7 @@ class Registry:
 
     def leave(self, record: WorkerRecord, *, client: redis.Redis | None = None) -> bool:
         """Move the record of a worker that ends into the history. ``False`` if the name is another boot's."""
-        return self._depart_as(record.node, record.boot, how="left", reason=record.reason, client=client)
+        return self._depart_as(record.node, record.boot, departure="left", reason=record.reason, client=client)
 
     def declare_dead(self, node: str, boot: str, *, lease: str, reason: str) -> bool:
         """Declare a worker dead: its lease ends, its record goes into the history, and once it wakes up it is told.
@@ -193,10 +193,10 @@ class Registry:
         Returns:
             ``False`` if it has shown a sign of life since, or somebody else has declared it dead.
         """
-        return self._depart_as(node, boot, how="dead", lease=lease, reason=reason)
+        return self._depart_as(node, boot, departure="dead", lease=lease, reason=reason)
 
     def _depart_as(
-        self, node: str, boot: str, *, how: str, reason: str, lease: str = "", client: redis.Redis | None = None
+        self, node: str, boot: str, *, departure: str, reason: str, lease: str = "", client: redis.Redis | None = None
     ) -> bool:
         identity = f"{node}#{boot}"
         with translated(f"moving the record of {node} into the history"):
@@ -205,7 +205,7 @@ class Registry:
                     *(keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS),
                     *(keys.unacked(identity), keys.HISTORY),
                 ],
-                [node, boot, identity, how, lease, reason, SWEPT_TTL_S, HISTORY_LENGTH, self._events],
+                [node, boot, identity, departure, lease, reason, SWEPT_TTL_S, HISTORY_LENGTH, self._events],
                 client,
             )
         return bool(moved)

@@ -126,9 +126,9 @@ class AutoPipeline:
     def _pass_on(self) -> None:
         with self._lock:
             self._leader = self._waiting[0] if self._waiting else None
-            heir = self._leader
-        if heir is not None:
-            heir.wake()
+            successor = self._leader
+        if successor is not None:
+            successor.wake()
 
     def _abandon(self, call: _Call) -> None:
         """A thread was interrupted while it waited, or before it spoke: nobody may wait for it."""

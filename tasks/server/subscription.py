@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 LONGEST_BACKOFF_S = 2.0
 WATCHES_AT_ONCE = 200
 MESSAGES_AT_ONCE = 1_000
-#: Refusals to read that pass by themselves: during a failover, or while somebody's script runs for too long.
+#: Refusals to read that pass: during a failover, or while somebody's script runs for too long.
 PASSING = (ClusterDownError, TryAgainError)
 PASSING_CODES = ("BUSY", "UNKILLABLE")
 
@@ -47,7 +47,7 @@ PASSING_CODES = ("BUSY", "UNKILLABLE")
 class Subscription:
     """Follows any number of watches over one subscribed connection and one for reading, on one daemon thread.
 
-    It connects again by itself, with jitter, and then reads for every watch from where it stood.
+    It reconnects with jitter, and then reads for every watch from where it stood.
 
     Args:
         where: the server.

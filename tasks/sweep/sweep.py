@@ -24,7 +24,7 @@ from tasks.registry.values import json_object, number, text
 from tasks.server import keys
 from tasks.server.connection import connect, translated
 from tasks.sweep.results import Results
-from tasks.sweep.watch import Look, Seen, Verdict, Watch
+from tasks.sweep.watch import FleetWatch, Look, Seen, Verdict
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Sweep(threading.Thread):
         self._results = results
         self._journal = journal
         self._settings = settings
-        self._watch = Watch(settings.dead_after_s)
+        self._watch = FleetWatch(settings.dead_after_s)
         self._stopping = threading.Event()
         self._parsed: dict[bytes, tuple[bytes, Seen | None]] = {}
         self._ledger_at = 0.0
@@ -134,7 +134,7 @@ class Sweep(threading.Thread):
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
         if not self._elected():
-            self._watch = Watch(self._settings.dead_after_s)
+            self._watch = FleetWatch(self._settings.dead_after_s)
             return
         look = self._look()
         dead = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._declare_dead(verdict)}
@@ -158,7 +158,7 @@ class Sweep(threading.Thread):
             with translated("giving back the sweep's lock"):
                 self._elect([keys.SWEEP_LOCK], [self.by, 0])
         except BrokerUnavailable:
-            logger.info("sweep: Redis is away, the lock ends by itself")
+            logger.info("sweep: Redis is away, the lock expires")
         self._lifeline.close()
 
     def _look(self) -> Look:
@@ -213,7 +213,7 @@ class Sweep(threading.Thread):
                 self._client.srem(keys.OWNERS, identity)
 
     def _end_if_final(self, task_id: str) -> bool:
-        """End the journal of a request that Celery has ended by itself: revoked, expired, over its hard time limit."""
+        """End the journal of a request that Celery has ended without the worker: revoked, expired, over its hard time limit."""
         entry = self._results.final_entry(task_id) if task_id else None
         if entry is None:
             return False

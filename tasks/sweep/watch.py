@@ -48,7 +48,7 @@ class Verdict:
     reason: str
 
 
-class Watch:
+class FleetWatch:
     """Remembers absences between looks.
 
     Dead is a worker whose connection is absent in looks that span :data:`ABSENT_S`, or that has been silent for

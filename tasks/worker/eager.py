@@ -21,7 +21,7 @@ from worker_config.catalogue import ModelNotAllowed, catalogue_of
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.generate import GenerateTask
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
     from worker_config.catalogue import ModelEntry
     from worker_config.settings import Settings
 
@@ -47,10 +47,10 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
         answer = ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[claim], items=[], owner="eager", nonce="", queued_ms=0.0
         )
-        flight: Flight = work.flight(f"eager-{uuid.uuid4()}", answer, entry.name)
+        attempt: Attempt = work.attempt(f"eager-{uuid.uuid4()}", answer, entry.name)
         try:
-            process.send(work.message(flight, parameters, entry, ready))
-            outcome = _fly(process, flight)
+            process.send(work.message(attempt, parameters, entry, ready))
+            outcome = _compute(process, attempt)
         except EngineGone as error:
             _drop(entry.name)
             raise EngineFailed(str(error)) from None
@@ -60,18 +60,18 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
             raise
     if isinstance(outcome, Error):
         raise error_for(outcome.code)(outcome.message)
-    result: Answer = work.answer(flight, parameters, outcome, "eager")
+    result: Answer = work.answer(attempt, parameters, outcome, "eager")
     return result
 
 
-def _fly(process: EngineProcess, flight: Flight) -> End | Error:
+def _compute(process: EngineProcess, attempt: Attempt) -> End | Error:
     while True:
         output = process.receive()
         if isinstance(output, StepOutput):
             for event in output.events:
-                if event.task_id != flight.task_id:
+                if event.task_id != attempt.task_id:
                     continue
-                entry = flight.take(event)
+                entry = attempt.take(event)
                 if isinstance(entry, End | Error):
                     return entry
 

@@ -110,9 +110,9 @@ def _require_memory(kept: list[ModelEntry], hardware: Hardware, step_tokens: int
     except GenerationError as error:
         raise Unequipped(f"CELERY_MLX_MODELS: {error}", "A model that cannot be kept") from None
     if sum(need for _, need in needs) > budget_bytes:
-        each = ", ".join(f"{name} {need / 1e9:.2f} GB" for name, need in needs)
+        listed = ", ".join(f"{name} {need / 1e9:.2f} GB" for name, need in needs)
         raise Unequipped(
-            f"CELERY_MLX_MODELS: needs {each}, and this worker may use {budget_bytes / 1e9:.2f} GB: keep fewer or smaller "
+            f"CELERY_MLX_MODELS: needs {listed}, and this worker may use {budget_bytes / 1e9:.2f} GB: keep fewer or smaller "
             "models, or take a larger machine",
             "A model that cannot be kept",
         )

@@ -219,8 +219,8 @@ class Keeper(threading.Thread):
         if registration.superseded:
             logger.warning("took over the name of %s, which is dead", registration.superseded)
 
-    def _lose(self, how: Lost) -> None:
-        if how == "swept":
+    def _lose(self, lost: Lost) -> None:
+        if lost == "swept":
             logger.error(
                 "this worker was silent for so long that it was declared dead, and its requests given to others"
             )
@@ -229,10 +229,10 @@ class Keeper(threading.Thread):
                 self._register()
                 return
             except DuplicateWorker:
-                how = "superseded"
+                lost = "superseded"
         logger.error("another worker has taken this one's name: no more heartbeats")
         self._superseded = True
-        self._on_lost(how)
+        self._on_lost(lost)
 
     def _look_for_sweep(self, beat: Beat) -> None:
         now = time.monotonic()

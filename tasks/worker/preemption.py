@@ -97,9 +97,9 @@ class Preemption(threading.Thread):
         in_the_way = [job for job in batch if job.queue == queue or not self._is_queue_full(queue)]
         leaving = sum(job.reason is not None for job in in_the_way)
         candidates = [
-            (job.flight.claimed_at, job)
+            (job.attempt.claimed_at, job)
             for job in in_the_way
-            if job.reason is None and job.flight is not None and job.flight.claimed_at <= old_enough
+            if job.reason is None and job.attempt is not None and job.attempt.claimed_at <= old_enough
         ]
         staying = sum(job.reason is None for job in batch)
         most = min(waiting - leaving, staying - self._floor)

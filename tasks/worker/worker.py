@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.job import Job
     from tasks.worker.celery.loop import CeleryLoop
     from tasks.worker.engines.engine import Engine
+    from tasks.worker.keeper import Lost
     from tasks.worker.profile import Profile
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class InferenceWorker:
         self.usage = UsageSampler(settings)
         self.exclusive = Exclusive()
         #: The jobs whose requests are in an engine, by task id.
-        self.flying: dict[str, Job] = {}
+        self.in_engine: dict[str, Job] = {}
         self._backend = app.backend
         self._consumed = app.amqp.queues
         peers = RegistryPeers(self.links.registry, profile.identity, settings.prefill_step_tokens)
@@ -115,7 +116,7 @@ class InferenceWorker:
             self.describe,
             interval_s=settings.heartbeat_s,
             dead_after_s=settings.dead_after_s,
-            active=lambda: list(self.flying),
+            active=lambda: list(self.in_engine),
             on_cancelled=self._cancel,
             on_lost=self._on_lost,
             on_forgotten=self.links.publisher.doubt,
@@ -161,7 +162,7 @@ class InferenceWorker:
         return list(self._consumed.consume_from)
 
     def _running(self) -> list[Job]:
-        return list(self.flying.values())
+        return list(self.in_engine.values())
 
     def _on_starved(self, said: str) -> None:
         """Hand back what runs, and end the process with the code of a failure that passes."""
@@ -171,12 +172,12 @@ class InferenceWorker:
         self.stop()
         self.loop.abort()
 
-    def _on_lost(self, how: str) -> None:
+    def _on_lost(self, lost: Lost) -> None:
         """Others have this worker's requests, or its name: nothing of before may go on."""
         self.loop.give_back()
         while not self.room.wait_idle(GIVE_BACK_S):
             logger.warning("requests of before are still being stopped: %s", self.room.busy())
-        if how == "superseded":
+        if lost == "superseded":
             self.drain.leave()
 
     def stop(self) -> None:
@@ -191,7 +192,7 @@ class InferenceWorker:
     def describe(self) -> WorkerRecord:
         """The record as it is now."""
         metrics = self.metrics.snapshot()
-        rates = {model: each["tokens_per_s"] for model, each in metrics["models"].items()}
+        rates = {model: counted["tokens_per_s"] for model, counted in metrics["models"].items()}
         states = [replace(state, tokens_per_s=rates.get(state.model, 0.0)) for state in self.engines.states()]
         status, reason = self._status()
         return WorkerRecord(
@@ -240,6 +241,6 @@ class InferenceWorker:
     def _cancel(self, task_ids: set[str]) -> None:
         """Requests that carry a cancel mark, whose broadcast this worker did not hear."""
         for task_id in task_ids:
-            job = self.flying.get(task_id)
+            job = self.in_engine.get(task_id)
             if job is not None:
                 job.stop("cancelled")

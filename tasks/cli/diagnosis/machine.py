@@ -1,4 +1,4 @@
-"""What this machine is and what it offers by itself."""
+"""What this machine is and what it offers."""
 
 from __future__ import annotations
 

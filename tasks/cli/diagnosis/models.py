@@ -51,57 +51,57 @@ def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:
 def disk_lines() -> Iterator[Line]:
     """The room where models are kept."""
     folders = (("hub models", hub_cache(), "HF_HOME"), ("bundled model", cache_folder(), "CELERY_MLX_CACHE"))
-    for what, folder, variable in folders:
+    for about, folder, variable in folders:
         free = shutil.disk_usage(_existing(folder)).free
         says = f"{gib(free)} free for {folder}"
         if free < LEAST_FREE_BYTES:
-            yield Line("failure", what, says, "make room, or keep models elsewhere: HF_HOME, CELERY_MLX_CACHE")
+            yield Line("failure", about, says, "make room, or keep models elsewhere: HF_HOME, CELERY_MLX_CACHE")
         elif free < COMFORTABLE_FREE_BYTES:
-            yield Line("warning", what, says, "a 7B in 4 bits takes 4 GB, a 70B 40 GB")
+            yield Line("warning", about, says, "a 7B in 4 bits takes 4 GB, a 70B 40 GB")
         elif not os.access(_existing(folder), os.W_OK | os.X_OK):
-            yield Line("warning", what, f"{says}, and this user cannot write there", f"set {variable} to fetch models")
+            yield Line("warning", about, f"{says}, and this user cannot write there", f"set {variable} to fetch models")
         else:
-            yield Line("ok", what, says)
+            yield Line("ok", about, says)
 
 
-def _named(catalogue: Catalogue, what: str, name: str, setting: str) -> Iterator[Line]:
+def _named(catalogue: Catalogue, about: str, name: str, setting: str) -> Iterator[Line]:
     try:
         entry = catalogue.resolve(name)
         tier = tier_of(entry)
     except (ModelNotAllowed, UnknownModel) as error:
-        yield Line("failure", what, str(error), f"or change {setting}")
+        yield Line("failure", about, str(error), f"or change {setting}")
     else:
-        yield from _entry(what, entry, tier)
+        yield from _entry(about, entry, tier)
 
 
-def _entry(what: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
+def _entry(about: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
     """A model, and what decides how it is served."""
     says = f"{entry.name} ({tier.name})"
     folder = folder_of(entry)
     if folder is None or not folder.is_dir():
-        yield _not_here(what, says, entry, folder)
+        yield _not_here(about, says, entry, folder)
         return
     try:
         size = read_model_size(folder)
         weight_files(folder)
         facts = in_brief(describe(entry, folder))
     except WeightsMissing as error:
-        yield Line("failure", what, f"{says} is not whole: {error}", "fetch it again")
+        yield Line("failure", about, f"{says} is not whole: {error}", "fetch it again")
     except ModelFilesUnreadable as error:
-        yield Line("failure", what, f"{says} is damaged: {error}", "remove the folder and fetch it again")
+        yield Line("failure", about, f"{says} is damaged: {error}", "remove the folder and fetch it again")
     else:
         weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
-        yield Line("ok", what, f"{says} is on this disk{weights}: {folder}")
+        yield Line("ok", about, f"{says} is on this disk{weights}: {folder}")
         yield Line("ok", "served with", facts)
 
 
-def _not_here(what: str, says: str, entry: ModelEntry, folder: Path | None) -> Line:
+def _not_here(about: str, says: str, entry: ModelEntry, folder: Path | None) -> Line:
     if entry.kind == "fake":
-        return Line("ok", what, f"{says}, computes nothing")
+        return Line("ok", about, f"{says}, computes nothing")
     if entry.kind == "hub":
-        return Line("ok", what, f"{says}, comes from the hub at first use: {entry.source}")
+        return Line("ok", about, f"{says}, comes from the hub at first use: {entry.source}")
     remedy = FETCH_BUNDLED if entry.kind == "bundled" else "correct its source in the catalogue"
-    return Line("failure" if entry.kind == "path" else "warning", what, f"{says} is not here: {folder}", remedy)
+    return Line("failure" if entry.kind == "path" else "warning", about, f"{says} is not here: {folder}", remedy)
 
 
 def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line]:

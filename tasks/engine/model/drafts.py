@@ -40,7 +40,7 @@ class _Steps:
 
 
 class Worth:
-    """Whether drafts pay here, by what steps took of late: rows go on more quickly with them than without."""
+    """Whether drafts pay here, by what recent steps took: rows go on more quickly with them than without."""
 
     def __init__(self) -> None:
         self._plain, self._drafted = _Steps(), _Steps()
@@ -50,7 +50,7 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """Whether the next step had better have drafts."""
+        """Whether the next step should have drafts."""
         return not self._pause and self._since_plain < PLAIN_EVERY
 
     def stepped(self, rows: int, tokens: int, seconds: float, *, drafted: bool) -> None:

@@ -31,7 +31,7 @@ class Batches:
         self._over: set[str] = set()
 
     def write(self, batch: Batch) -> None:
-        """Keep a batch as it stands."""
+        """Keep the current state of a batch."""
         self._shelf.write(batch.id, batch.values())
 
     def find(self, batch_id: str, owner: str) -> Batch:

@@ -1,4 +1,4 @@
--- Takes or renews a lock that ends by itself; a time of 0 gives it back.
+-- Takes or renews a lock that expires; a time of 0 gives it back.
 --
 -- KEYS  lock
 -- ARGV  who, for how long (ms)

@@ -1,4 +1,4 @@
-"""A flight: one attempt at one request on this worker, from its claim to its end."""
+"""One attempt at one request on this worker, from its claim to its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Fenced:
 Outcome: TypeAlias = End | Error | Release | Fenced
 
 
-class Flight:
+class Attempt:
     """What the engine has said of one request so far, and what of it is in the journal.
 
     Args:
@@ -55,7 +55,7 @@ class Flight:
     ) -> None:
         self.task_id = task_id
         self.held = held
-        self.attempt = claim.attempt
+        self.number = claim.attempt
         self.nonce = claim.nonce
         self.model = model
         self.queued_ms = claim.queued_ms
@@ -87,7 +87,7 @@ class Flight:
         #: The journal has its end already, and what it computes is written nowhere.
         self.is_recorded = False
         self._outcome: Outcome | None = None
-        self._landed = threading.Event()
+        self._finished = threading.Event()
 
     @property
     def text(self) -> str:
@@ -134,7 +134,7 @@ class Flight:
     def note(self, entry: Entry) -> Append:
         """The entry as the journal's next item, which is remembered."""
         last = self.items[-1]
-        n = last.n + 1 if last.attempt == self.attempt else 1
+        n = last.n + 1 if last.attempt == self.number else 1
         item = Append.of(self.task_id, n, entry, self.nonce)
         self.items.append(item)
         return item
@@ -146,7 +146,7 @@ class Flight:
                 self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
                 self.warnings = list(event.warnings)
                 return Start(
-                    attempt=self.attempt,
+                    attempt=self.number,
                     model=self.model,
                     revision=event.revision,
                     prompt_tokens=event.prompt_tokens,
@@ -178,7 +178,7 @@ class Flight:
             self.reasoning_tokens += len(event.ids)
         named = event.call is not None and bool(event.name)
         token = Token(
-            attempt=self.attempt,
+            attempt=self.number,
             index=event.index,
             ids=event.ids,
             text=event.text,
@@ -209,7 +209,7 @@ class Flight:
     def end(self, finish_reason: FinishReason, warnings: Sequence[str] = ()) -> End:
         """The entry that ends the request with what it has."""
         return End(
-            attempt=self.attempt,
+            attempt=self.number,
             index=len(self.ids),
             finish_reason=finish_reason,
             usage=self.usage,
@@ -242,11 +242,11 @@ class Flight:
 
     def error(self, code: str, message: str) -> Error:
         """The entry that ends the request with an error."""
-        return Error(attempt=self.attempt, code=code, message=message, retryable=error_for(code).retryable)
+        return Error(attempt=self.number, code=code, message=message, retryable=error_for(code).retryable)
 
     def release(self, *, crashed: bool) -> Release:
         """The entry that ends this attempt, for the next one to go on."""
-        return Release(attempt=self.attempt, crashed=crashed)
+        return Release(attempt=self.number, crashed=crashed)
 
     def timing(self) -> dict[str, float | None]:
         """Milliseconds: in the queue (by Redis's clock), from claim to this attempt's first token, from claim to now."""
@@ -255,20 +255,20 @@ class Flight:
         queued = None if self.queued_ms is None else round(self.queued_ms, 3)
         return {"queued_ms": queued, "first_token_ms": first, "total_ms": total}
 
-    def land(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """The journal has the outcome: wake the thread that waits for it. The first outcome stands."""
         if self._outcome is None:
             self._outcome = outcome
-            self._landed.set()
+            self._finished.set()
 
     def found(self, outcome: Outcome) -> None:
         """The journal had this end before."""
-        self.land(outcome)
+        self.finish(outcome)
 
     def settle(self, entry: Entry) -> None:
         """Take the outcome of what is not written: the entry that would end its journal, or its attempt."""
         if isinstance(entry, End | Error | Release):
-            self.land(entry)
+            self.finish(entry)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -277,16 +277,16 @@ class Flight:
 
     def wait(self) -> Outcome:
         """Wait until the journal has the outcome."""
-        self._landed.wait()
+        self._finished.wait()
         assert self._outcome is not None
         return self._outcome
 
 
-def _openai_logprob(each: dict[str, Any]) -> dict[str, Any]:
+def _openai_logprob(drawn: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's shape of one token's log-probability, with the token's id added."""
     return {
-        "id": each["id"],
-        "token": each["token"],
-        "logprob": each["logprob"],
-        "top_logprobs": [{"id": token, "token": text, "logprob": value} for token, text, value in each["top"]],
+        "id": drawn["id"],
+        "token": drawn["token"],
+        "logprob": drawn["logprob"],
+        "top_logprobs": [{"id": token, "token": text, "logprob": value} for token, text, value in drawn["top"]],
     }

@@ -11,7 +11,7 @@ from tasks.client.embedding import EMBEDDING
 from tasks.errors import DeadlineExceeded, EngineFailed
 from tasks.messages.embedding import Embed, Embedded
 from tasks.messages.journal import End, Error, Release
-from tasks.worker.attempts.attempt import Flight
+from tasks.worker.attempts.attempt import Attempt
 
 if TYPE_CHECKING:
     from tasks.client.embedding import Parameters
@@ -26,7 +26,7 @@ DIGITS = 9
 ITEM_BYTES = 4
 
 
-class EmbedFlight(Flight):
+class EmbedAttempt(Attempt):
     """An attempt at vectors."""
 
     #: What it makes, in errors.
@@ -56,7 +56,7 @@ class EmbedFlight(Flight):
         if isinstance(outcome, End) and outcome.finish_reason == "stop":
             self.is_recorded = True
         else:
-            self.land(outcome)
+            self.finish(outcome)
 
     def settle(self, entry: Entry) -> None:
         """End a computation that no journal counts the crashes of."""
@@ -71,27 +71,27 @@ class Embedding:
     """See :class:`tasks.worker.attempts.work.Work`."""
 
     form = EMBEDDING
-    flight = EmbedFlight
+    attempt = EmbedAttempt
 
-    def message(self, flight: EmbedFlight, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Embed:
+    def message(self, attempt: EmbedAttempt, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Embed:
         """The inputs, with the prompt that the catalogue has for their type."""
         return Embed(
-            task_id=flight.task_id,
+            task_id=attempt.task_id,
             inputs=given.input,
             input_type=given.input_type,
             prompt=entry.prompts.get(given.input_type) if given.input_type is not None else None,
             dimensions=given.dimensions,
-            isolate=flight.isolate,
+            isolate=attempt.isolate,
         )
 
-    def answer(self, flight: EmbedFlight, given: Parameters, end: End, worker: str) -> Vectors:
+    def answer(self, attempt: EmbedAttempt, given: Parameters, end: End, worker: str) -> Vectors:
         """OpenAI's answer, with what every answer here has."""
-        assert flight.embedded is not None
-        vectors = _encoded(flight.embedded, given.encoding_format)
+        assert attempt.embedded is not None
+        vectors = _encoded(attempt.embedded, given.encoding_format)
         return Vectors(
             object="list",
             data=[{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)],
-            model=flight.model,
+            model=attempt.model,
             usage=end.usage,
             timing=end.timing,
             worker=worker,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.client.request import GENERATION
 from tasks.messages.engine import Submit
-from tasks.worker.attempts.attempt import Flight
+from tasks.worker.attempts.attempt import Attempt
 
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
@@ -20,12 +20,12 @@ class Generation:
     """See :class:`tasks.worker.attempts.work.Work`."""
 
     form = GENERATION
-    flight = Flight
+    attempt = Attempt
 
-    def message(self, flight: Flight, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Submit:
+    def message(self, attempt: Attempt, given: Parameters, entry: ModelEntry, ready: Ready | None) -> Submit:
         """Prompt, sampling, and where an earlier attempt stood."""
         return Submit(
-            task_id=flight.task_id,
+            task_id=attempt.task_id,
             messages=given.conversation(),
             prompt=given.prompt,
             max_tokens=given.max_tokens,
@@ -37,10 +37,10 @@ class Generation:
             tools=given.called(),
             constraint=given.constraint(),
             thinking_budget=given.thinking_budget,
-            resume=flight.resume(),
-            isolate=flight.isolate,
+            resume=attempt.resume(),
+            isolate=attempt.isolate,
         )
 
-    def answer(self, flight: Flight, given: Parameters, end: End, worker: str) -> Answer:
+    def answer(self, attempt: Attempt, given: Parameters, end: End, worker: str) -> Answer:
         """Text, usage and times."""
-        return flight.answer(end, worker, is_json=given.is_json)
+        return attempt.answer(end, worker, is_json=given.is_json)

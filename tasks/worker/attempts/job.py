@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.journal.items import Held
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
 
 #: Why a job is to stop: its producer cancelled it, its soft or hard time limit passed, or the worker gives it back.
 StopReason: TypeAlias = Literal["cancelled", "soft_time_limit", "time_limit", "requeue"]
@@ -47,7 +47,7 @@ class Job:
         self.priority = priority
         self.held = held
         #: Its last attempt, once it has claimed the request.
-        self.flight: Flight | None = None
+        self.attempt: Attempt | None = None
         self.reason: StopReason | None = None
         self.limit_s: float | None = None
         self.result: Any = None

@@ -1,4 +1,4 @@
-"""The line that the log gets about a request: how it, or an attempt at it, ended."""
+"""The line that the log gets about a request: ending it, or an attempt at it, ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.messages.journal import End, Error, Release
 
 if TYPE_CHECKING:
     from tasks.errors import GenerationError
-    from tasks.worker.attempts.attempt import Flight, Outcome
+    from tasks.worker.attempts.attempt import Attempt, Outcome
 
 logger = logging.getLogger("tasks.requests")
 
@@ -18,23 +18,23 @@ logger = logging.getLogger("tasks.requests")
 RARE = frozenset({"cached_tokens", "reasoning_tokens"})
 
 
-def ended(flight: Flight, outcome: Outcome) -> None:
+def ended(attempt: Attempt, outcome: Outcome) -> None:
     """Log how an attempt at a request ended."""
-    fields: dict[str, Any] = {"model": flight.model, "attempt": flight.attempt}
+    fields: dict[str, Any] = {"model": attempt.model, "attempt": attempt.number}
     usage = {
-        "prompt_tokens": flight.prompt_tokens,
-        "cached_tokens": flight.cached_tokens,
-        "completion_tokens": len(flight.ids),
-        "reasoning_tokens": flight.reasoning_tokens,
+        "prompt_tokens": attempt.prompt_tokens,
+        "cached_tokens": attempt.cached_tokens,
+        "completion_tokens": len(attempt.ids),
+        "reasoning_tokens": attempt.reasoning_tokens,
     }
     if isinstance(outcome, End):
-        how = "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
-        log(flight.task_id, how, **fields, finish_reason=outcome.finish_reason, **usage, **outcome.timing)
+        ending = "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
+        log(attempt.task_id, ending, **fields, finish_reason=outcome.finish_reason, **usage, **outcome.timing)
     elif isinstance(outcome, Error):
-        log(flight.task_id, "failed", **fields, code=outcome.code, error=outcome.message, **usage, **flight.timing())
+        log(attempt.task_id, "failed", **fields, code=outcome.code, error=outcome.message, **usage, **attempt.timing())
     else:
-        how = "crashed" if isinstance(outcome, Release) and outcome.crashed else "released"
-        log(flight.task_id, how, **fields, **usage, **flight.timing())
+        ending = "crashed" if isinstance(outcome, Release) and outcome.crashed else "released"
+        log(attempt.task_id, ending, **fields, **usage, **attempt.timing())
 
 
 def refused(task_id: str, error: GenerationError) -> None:

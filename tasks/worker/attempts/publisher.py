@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.messages.journal import End, Entry, Error, Release, Token, decode
-from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.attempt import Attempt, Fenced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,9 +35,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(slots=True, eq=False)
 class _Writing:
-    """What is written of one flight at once. ``known`` counts the items that it had before."""
+    """What is written of one attempt at once. ``known`` counts the items that it had before."""
 
-    flight: Flight
+    attempt: Attempt
     entries: list[Entry]
     known: int
     items: list[Append] = field(default_factory=list)
@@ -45,11 +45,11 @@ class _Writing:
     def note(self) -> None:
         """Make the entries items of the journal."""
         self.entries = _coalesce(self.entries)
-        self.items = [self.flight.note(entry) for entry in self.entries]
+        self.items = [self.attempt.note(entry) for entry in self.entries]
 
 
 class Publisher(threading.Thread):
-    """Writes entries of flights in the order in which they were put; lands a flight when its outcome is written.
+    """Writes entries of attempts in the order in which they were put; finishes an attempt when its outcome is written.
 
     Args:
         journal: where the entries go.
@@ -60,49 +60,49 @@ class Publisher(threading.Thread):
         super().__init__(name="publisher", daemon=True)
         self._journal = journal
         self._identity = identity
-        self._pending: dict[Flight, list[Entry]] = {}
-        self._open: set[Flight] = set()
-        self._doubted: set[Flight] = set()
+        self._pending: dict[Attempt, list[Entry]] = {}
+        self._open: set[Attempt] = set()
+        self._doubted: set[Attempt] = set()
         self._changed = threading.Condition()
         self._stopping = False
         #: Calls to Redis and entries written, for the record and for tests that count.
         self.writes = 0
         self.entries = 0
 
-    def open(self, flight: Flight, instead_of: Flight | None = None) -> None:
-        """Look after the journal of a flight that this worker has claimed, and no more after that of an earlier attempt."""
+    def open(self, attempt: Attempt, instead_of: Attempt | None = None) -> None:
+        """Look after the journal of an attempt that this worker has claimed, and no more after that of an earlier attempt."""
         with self._changed:
             if instead_of is not None:
                 self._open.discard(instead_of)
-            self._open.add(flight)
+            self._open.add(attempt)
 
-    def close(self, flight: Flight) -> None:
+    def close(self, attempt: Attempt) -> None:
         """Look after its journal no more: whatever follows from its end has been done."""
         with self._changed:
-            self._open.discard(flight)
+            self._open.discard(attempt)
 
     def doubt(self) -> None:
-        """Redis may have come back older than it was: write what it lacks of the open flights' journals."""
+        """Redis may have come back older than it was: write what it lacks of the open attempts' journals."""
         with self._changed:
-            self._doubted |= {flight for flight in self._open if not flight.is_recorded}
+            self._doubted |= {attempt for attempt in self._open if not attempt.is_recorded}
             self._changed.notify()
 
-    def put(self, items: Iterable[tuple[Flight, Entry]]) -> None:
+    def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
         """Have these written; returns at once."""
         with self._changed:
-            for flight, entry in items:
-                if flight.is_recorded:
-                    flight.settle(entry)
+            for attempt, entry in items:
+                if attempt.is_recorded:
+                    attempt.settle(entry)
                 else:
-                    self._pending.setdefault(flight, []).append(entry)
+                    self._pending.setdefault(attempt, []).append(entry)
             self._changed.notify()
 
     def run(self) -> None:
         """Write until stopped; what is pending then is written first."""
         while (work := self._take()) is not None:
             batch, doubted = work
-            for flight in doubted:
-                self._try(_Writing(flight, [], len(flight.items)), partial(self._fill, flight))
+            for attempt in doubted:
+                self._try(_Writing(attempt, [], len(attempt.items)), partial(self._fill, attempt))
             if batch:
                 self._write(batch)
 
@@ -114,17 +114,17 @@ class Publisher(threading.Thread):
         if self.is_alive():
             self.join(5)
 
-    def _take(self) -> tuple[dict[Flight, list[Entry]], set[Flight]] | None:
+    def _take(self) -> tuple[dict[Attempt, list[Entry]], set[Attempt]] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._doubted or self._stopping)
             batch, self._pending = self._pending, {}
             doubted, self._doubted = self._doubted, set()
         return (batch, doubted) if batch or doubted else None
 
-    def _write(self, batch: dict[Flight, list[Entry]]) -> None:
-        writings = [_Writing(flight, entries, len(flight.items)) for flight, entries in batch.items()]
+    def _write(self, batch: dict[Attempt, list[Entry]]) -> None:
+        writings = [_Writing(attempt, entries, len(attempt.items)) for attempt, entries in batch.items()]
         writings = [
-            waiting for waiting in writings if waiting.flight.outcome is None and self._try(waiting, waiting.note)
+            waiting for waiting in writings if waiting.attempt.outcome is None and self._try(waiting, waiting.note)
         ]
         if len(writings) == 1 or not self._try_together(writings):
             for writing in writings:
@@ -135,30 +135,30 @@ class Publisher(threading.Thread):
             self._send(writings)
         except BrokerUnavailable:
             for writing in writings:
-                self._hand_back(writing.flight)
+                self._hand_back(writing.attempt)
         except Exception:
             logger.exception("%d journals cannot be written together; trying them one by one", len(writings))
             return False
         return True
 
     def _try(self, writing: _Writing, write: Callable[[], None]) -> bool:
-        """Do it; whatever it raises ends this one flight, and never this thread."""
+        """Do it; whatever it raises ends this one attempt, and never this thread."""
         try:
             write()
         except BrokerUnavailable:
-            self._hand_back(writing.flight)
+            self._hand_back(writing.attempt)
         except Exception as error:
-            logger.exception("the journal of request %s cannot be written", writing.flight.task_id)
+            logger.exception("the journal of request %s cannot be written", writing.attempt.task_id)
             self._fail(writing, error)
             return False
         return True
 
-    def _hand_back(self, flight: Flight) -> None:
+    def _hand_back(self, attempt: Attempt) -> None:
         """This worker ends while Redis is away: another one goes on from what the journal has."""
-        flight.land(flight.release(crashed=False))
+        attempt.finish(attempt.release(crashed=False))
 
     def _send(self, writings: list[_Writing]) -> None:
-        """Write these, and land the flights whose outcome is among them. It may be repeated."""
+        """Write these, and finish the attempts whose outcome is among them. It may be repeated."""
         items = [item for writing in writings for item in writing.items]
         if not items:
             return
@@ -169,44 +169,44 @@ class Publisher(threading.Thread):
             self._settle(writing, [next(statuses) for _ in writing.items])
 
     def _settle(self, writing: _Writing, statuses: list[Status]) -> None:
-        flight = writing.flight
+        attempt = writing.attempt
         if "gone" in statuses or "behind" in statuses:
-            logger.warning("Redis has lost a part of the journal of request %s; writing it again", flight.task_id)
-            self._fill(flight)
+            logger.warning("Redis has lost a part of the journal of request %s; writing it again", attempt.task_id)
+            self._fill(attempt)
         elif "fenced" in statuses:
-            self._lose(flight)
+            self._lose(attempt)
         elif isinstance(writing.entries[-1], End | Error | Release):
-            flight.land(writing.entries[-1])
+            attempt.finish(writing.entries[-1])
 
-    def _fill(self, flight: Flight) -> None:
+    def _fill(self, attempt: Attempt) -> None:
         """Write from memory what Redis has lost: it came back older than it was, or without its data."""
-        if isinstance(flight.outcome, Fenced | Release):
+        if isinstance(attempt.outcome, Fenced | Release):
             return
-        if not self._patiently(partial(self._filled, flight)):
-            self._lose(flight)
+        if not self._patiently(partial(self._filled, attempt)):
+            self._lose(attempt)
             return
-        last = decode(flight.items[-1].payload)
+        last = decode(attempt.items[-1].payload)
         if isinstance(last, End | Error | Release):
-            flight.land(last)
+            attempt.finish(last)
 
-    def _filled(self, flight: Flight) -> bool:
-        return self._journal.fill(flight.task_id, flight.items, self._identity, flight.held)
+    def _filled(self, attempt: Attempt) -> bool:
+        return self._journal.fill(attempt.task_id, attempt.items, self._identity, attempt.held)
 
-    def _lose(self, flight: Flight) -> None:
-        logger.warning("request %s was taken over or ended elsewhere; this run is dropped", flight.task_id)
-        flight.land(Fenced())
+    def _lose(self, attempt: Attempt) -> None:
+        logger.warning("request %s was taken over or ended elsewhere; this run is dropped", attempt.task_id)
+        attempt.finish(Fenced())
 
     def _fail(self, writing: _Writing, error: Exception) -> None:
-        """End a flight with an error, and its journal too where that takes one."""
-        flight = writing.flight
+        """End an attempt with an error, and its journal too where that takes one."""
+        attempt = writing.attempt
         if not isinstance(error, GenerationError):
             error = GenerationError(f"the request's journal could not be written ({type(error).__name__})")
-        outcome = flight.error(error.code, str(error))
-        del flight.items[writing.known :]
-        flight.note(outcome)
+        outcome = attempt.error(error.code, str(error))
+        del attempt.items[writing.known :]
+        attempt.note(outcome)
         with suppress(Exception):
-            self._patiently(partial(self._filled, flight))
-        flight.land(outcome)
+            self._patiently(partial(self._filled, attempt))
+        attempt.finish(outcome)
 
     def _patiently(self, write: Callable[[], Answer]) -> Answer:
         """Do it until Redis has answered: an outage delays a request's end and never fails it.

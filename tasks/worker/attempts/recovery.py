@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from tasks.journal.writer import Journal
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
     from tasks.worker.attempts.job import Job
     from tasks.worker.attempts.publisher import Publisher
 
@@ -40,7 +40,7 @@ KEEP_BYTES = 64 * 1024 * 1024
 class _Ended(NamedTuple):
     at: float
     size_bytes: int
-    flight: Flight
+    attempt: Attempt
 
 
 class Recovery:
@@ -77,13 +77,13 @@ class Recovery:
 
     def remember(self, job: Job) -> None:
         """A job is over; whatever it ended is remembered for a while."""
-        flight = job.flight
-        if flight is None:
+        attempt = job.attempt
+        if attempt is None:
             return
-        self._publisher.close(flight)
-        if not flight.items or not isinstance(flight.outcome, End | Error):
+        self._publisher.close(attempt)
+        if not attempt.items or not isinstance(attempt.outcome, End | Error):
             return
-        ended = _Ended(self._clock(), sum(len(item.payload) for item in flight.items), flight)
+        ended = _Ended(self._clock(), sum(len(item.payload) for item in attempt.items), attempt)
         with self._lock:
             self._ended.append(ended)
             self._size_bytes += ended.size_bytes
@@ -114,7 +114,7 @@ class Recovery:
         """Have Redis know that this worker holds the message; who waits for a request without a claim looks into the ledger."""
         HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), message)
         noted = read_held(client, *message)
-        if job.flight is None and is_ours(noted.task):
+        if job.attempt is None and is_ours(noted.task):
             seconds, microseconds = client.time()
             entry = {"at": seconds + microseconds / 1e6, "queue": noted.list_name, "message": noted.message}
             client.hsetnx(keys.LEDGER, noted.task_id, dumps(entry))
@@ -123,23 +123,25 @@ class Recovery:
         """Write what Redis lacks of journals that have ended, and hold their messages again: their results may be lost too."""
         with self._lock:
             self._forget()
-            flights = [ending.flight for ending in self._ended]
-        last_ids = self._journal.last_ids([flight.task_id for flight in flights])
+            attempts = [ending.attempt for ending in self._ended]
+        last_ids = self._journal.last_ids([attempt.task_id for attempt in attempts])
         lacking = [
-            flight for flight, last_id in zip(flights, last_ids, strict=True) if last_id != flight.items[-1].entry_id
+            attempt
+            for attempt, last_id in zip(attempts, last_ids, strict=True)
+            if last_id != attempt.items[-1].entry_id
         ]
         # The mark is written before the journal is deleted. A server that has lost the one has lost the other, too.
-        collected = self._journal.collected([flight.task_id for flight in lacking])
-        for flight in lacking:
-            if flight.task_id in collected:
+        collected = self._journal.collected([attempt.task_id for attempt in lacking])
+        for attempt in lacking:
+            if attempt.task_id in collected:
                 continue
             try:
-                if self._journal.fill(flight.task_id, flight.items, self._identity, flight.held):
-                    logger.warning("Redis had lost the end of request %s; it is written again", flight.task_id)
+                if self._journal.fill(attempt.task_id, attempt.items, self._identity, attempt.held):
+                    logger.warning("Redis had lost the end of request %s; it is written again", attempt.task_id)
             except BrokerUnavailable:
                 raise
             except GenerationError:
-                logger.exception("the journal of request %s cannot be written again", flight.task_id)
+                logger.exception("the journal of request %s cannot be written again", attempt.task_id)
 
     def _forget(self) -> None:
         while self._ended and (self._size_bytes > self._keep_bytes or self._ended[0].at < self._clock() - self._keep_s):

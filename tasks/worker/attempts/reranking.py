@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.client.answer import Ranking
 from tasks.client.reranking import RERANKING
 from tasks.messages.embedding import Rerank
-from tasks.worker.attempts.embedding import EmbedFlight, numbers
+from tasks.worker.attempts.embedding import EmbedAttempt, numbers
 
 if TYPE_CHECKING:
     from tasks.client.reranking import Parameters
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worker_config.catalogue import ModelEntry
 
 
-class RerankFlight(EmbedFlight):
+class RerankAttempt(EmbedAttempt):
     """An attempt at scores."""
 
     made = "scores"
@@ -26,19 +26,19 @@ class Reranking:
     """See :class:`tasks.worker.attempts.work.Work`."""
 
     form = RERANKING
-    flight = RerankFlight
+    attempt = RerankAttempt
 
-    def message(self, flight: RerankFlight, given: Parameters, _entry: ModelEntry, _ready: Ready | None) -> Rerank:
+    def message(self, attempt: RerankAttempt, given: Parameters, _entry: ModelEntry, _ready: Ready | None) -> Rerank:
         """The query and the documents."""
-        return Rerank(task_id=flight.task_id, query=given.query, documents=given.documents, isolate=flight.isolate)
+        return Rerank(task_id=attempt.task_id, query=given.query, documents=given.documents, isolate=attempt.isolate)
 
-    def answer(self, flight: RerankFlight, given: Parameters, end: End, worker: str) -> Ranking:
+    def answer(self, attempt: RerankAttempt, given: Parameters, end: End, worker: str) -> Ranking:
         """The best documents, in the shape of other rerankers, with what every answer here has."""
-        assert flight.embedded is not None
-        scores = numbers(flight.embedded.vectors)
+        assert attempt.embedded is not None
+        scores = numbers(attempt.embedded.vectors)
         best = sorted(range(len(scores)), key=lambda place: -scores[place])[: given.top_n]
         answer = Ranking(
-            model=flight.model,
+            model=attempt.model,
             results=[_result(place, scores[place], given) for place in best],
             usage=end.usage,
             timing=end.timing,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.journal.writer import ClaimAnswer
     from tasks.messages.engine import Isolation, Work
     from tasks.metrics.collector import Outcome as MetricOutcome
-    from tasks.worker.attempts.attempt import Flight, Outcome
+    from tasks.worker.attempts.attempt import Attempt, Outcome
     from tasks.worker.attempts.job import Job, StopReason
     from tasks.worker.attempts.work import AnyWork
     from tasks.worker.engines.engine import Engine
@@ -77,9 +77,9 @@ class Run:
                 # Two deliveries have one tag: acknowledged before there is a result, the second would take the first one's record
                 # with it. It waits, and ends as the first does.
                 with self._worker.exclusive.having(self._task_id):
-                    outcome, flight = self._attempt(entry, parameters)
+                    outcome, attempt = self._attempt(entry, parameters)
                 if isinstance(outcome, End):
-                    return self._conclude(outcome, flight, parameters)
+                    return self._conclude(outcome, attempt, parameters)
                 if isinstance(outcome, Error):
                     self._fail(outcome)
                 if isinstance(outcome, Fenced):
@@ -99,8 +99,8 @@ class Run:
             raise UnknownModel(str(error)) from None
         return entry, self._work.form.parse(previous, values, entry.defaults)
 
-    def _attempt(self, entry: ModelEntry, parameters: Common) -> tuple[Outcome, Flight]:
-        """Load, claim, and fly once; a deadline that cannot be met costs no engine anything."""
+    def _attempt(self, entry: ModelEntry, parameters: Common) -> tuple[Outcome, Attempt]:
+        """Load, claim, and compute once; a deadline that cannot be met costs no engine anything."""
         if self._is_late(parameters):
             return self._too_late(self._claim(entry))
         try:
@@ -116,26 +116,26 @@ class Run:
             self._refuse(error)
         try:
             assert engine.ready is not None
-            flight = self._claim(entry)
+            attempt = self._claim(entry)
             if self._is_late(parameters, self._worker.pace.soonest_s(entry.name)):
-                return self._too_late(flight)
-            if flight.outcome is None:
-                self._fly(engine, flight, self._work.message(flight, parameters, entry, engine.ready))
-            return flight.wait(), flight
+                return self._too_late(attempt)
+            if attempt.outcome is None:
+                self._compute(engine, attempt, self._work.message(attempt, parameters, entry, engine.ready))
+            return attempt.wait(), attempt
         finally:
             self._worker.engines.release(engine, parameters.keep_alive_s)
 
-    def _too_late(self, flight: Flight) -> tuple[Outcome, Flight]:
+    def _too_late(self, attempt: Attempt) -> tuple[Outcome, Attempt]:
         """End a request whose deadline is past, or nearer than any first token, with what earlier attempts have said."""
-        if flight.outcome is None:
-            self._note_start(flight)
-            self._worker.links.publisher.put([(flight, flight.late())])
-            self._worker.metrics.ended(self._task_id, _metric(flight.wait()))
-            log.ended(flight, flight.wait())
-        return flight.wait(), flight
+        if attempt.outcome is None:
+            self._note_start(attempt)
+            self._worker.links.publisher.put([(attempt, attempt.late())])
+            self._worker.metrics.ended(self._task_id, _metric(attempt.wait()))
+            log.ended(attempt, attempt.wait())
+        return attempt.wait(), attempt
 
-    def _claim(self, entry: ModelEntry) -> Flight:
-        """Take the request; a flight that has already landed is one that is not to fly."""
+    def _claim(self, entry: ModelEntry) -> Attempt:
+        """Take the request; an attempt that has finished already is not to be computed."""
         identity, nonce = self._worker.profile.identity, new_nonce()
         claim = self._patiently(
             lambda: self._worker.links.journal.claim(
@@ -147,59 +147,59 @@ class Run:
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
-        flight: Flight = self._work.flight(self._task_id, claim, entry.name, self._job.held)
-        self._worker.links.publisher.open(flight, instead_of=self._job.flight)
-        self._job.flight = flight
+        attempt: Attempt = self._work.attempt(self._task_id, claim, entry.name, self._job.held)
+        self._worker.links.publisher.open(attempt, instead_of=self._job.attempt)
+        self._job.attempt = attempt
         engine_crashes = sum(isinstance(earlier, Release) and earlier.crashed for earlier in claim.entries)
         if claim.kind == "ended":
-            flight.found(_last_outcome(claim))
+            attempt.found(_last_outcome(claim))
         elif claim.kind == "cancelled":
             self._job.stop("cancelled")
-            self._worker.links.publisher.put([(flight, flight.end("cancelled"))])
-            flight.wait()
+            self._worker.links.publisher.put([(attempt, attempt.end("cancelled"))])
+            attempt.wait()
         elif engine_crashes >= MOST_ENGINE_CRASHES or claim.crashes >= MOST_CRASHES:
             message = f"{claim.crashes} engines or workers died while they ran this request; it is not tried again"
-            self._worker.links.publisher.put([(flight, flight.error(EngineFailed.code, message))])
-            flight.wait()
+            self._worker.links.publisher.put([(attempt, attempt.error(EngineFailed.code, message))])
+            attempt.wait()
         else:
-            flight.isolate = ISOLATION[engine_crashes]
-        return flight
+            attempt.isolate = ISOLATION[engine_crashes]
+        return attempt
 
-    def _fly(self, engine: Engine, flight: Flight, message: Work) -> None:
+    def _compute(self, engine: Engine, attempt: Attempt, message: Work) -> None:
         """Hand the request to the engine, and what may stop it to the job."""
-        self._worker.flying[self._task_id] = self._job
+        self._worker.in_engine[self._task_id] = self._job
 
         def stop(reason: StopReason) -> None:
-            engine.stop(flight, reason, self._job.limit_s)
+            engine.stop(attempt, reason, self._job.limit_s)
 
-        self._note_start(flight)
-        self._worker.warmth.computing(flight.model, self._prefixes)
+        self._note_start(attempt)
+        self._worker.warmth.computing(attempt.model, self._prefixes)
         try:
-            engine.submit(flight, message)
+            engine.submit(attempt, message)
             self._job.on_stop(stop)
-            outcome = flight.wait()
+            outcome = attempt.wait()
         finally:
             self._job.on_stop(None)
-            engine.forget(flight)
-            self._worker.flying.pop(self._task_id, None)
-        if flight.first_token_at is not None:
-            self._worker.pace.note(flight.model, flight.first_token_at - flight.claimed_at)
-            self._worker.warmth.computed(flight, self._prefixes)
+            engine.forget(attempt)
+            self._worker.in_engine.pop(self._task_id, None)
+        if attempt.first_token_at is not None:
+            self._worker.pace.note(attempt.model, attempt.first_token_at - attempt.claimed_at)
+            self._worker.warmth.computed(attempt, self._prefixes)
         self._worker.metrics.ended(
-            self._task_id, _metric(outcome), prompt_tokens=flight.prompt_tokens, cached_tokens=flight.cached_tokens
+            self._task_id, _metric(outcome), prompt_tokens=attempt.prompt_tokens, cached_tokens=attempt.cached_tokens
         )
         if isinstance(outcome, Error):
-            self._note_failure(flight.model, outcome.code, outcome.message)
-        log.ended(flight, outcome)
+            self._note_failure(attempt.model, outcome.code, outcome.message)
+        log.ended(attempt, outcome)
 
     def _note_failure(self, model: str, code: str, message: str) -> None:
         # What is wrong with a request is said with its own words, which may be a part of a prompt.
         reason = "" if issubclass(error_for(code), InvalidRequest) else message
         self._worker.metrics.failures.note(self._task_id, model, code, reason)
 
-    def _note_start(self, flight: Flight) -> None:
-        queue, resumed = self._job.queue, bool(flight.ids)
-        self._worker.metrics.started(self._task_id, flight.model, flight.queued_ms, resumed=resumed, queue=queue)
+    def _note_start(self, attempt: Attempt) -> None:
+        queue, resumed = self._job.queue, bool(attempt.ids)
+        self._worker.metrics.started(self._task_id, attempt.model, attempt.queued_ms, resumed=resumed, queue=queue)
 
     def _is_late(self, parameters: Common, first_token_s: float = 0.0) -> bool:
         """Whether the deadline passes within so many seconds. It is the producer's; this machine's clock may be far from that."""
@@ -215,11 +215,11 @@ class Run:
         timer.start()
         return timer
 
-    def _conclude(self, end: End, flight: Flight, parameters: Common) -> Answer:
+    def _conclude(self, end: End, attempt: Attempt, parameters: Common) -> Answer:
         """The request's result, or the cancel that ended it."""
         if end.finish_reason == "cancelled":
             raise Stopped
-        answer: Answer = self._work.answer(flight, parameters, end, self._worker.profile.node)
+        answer: Answer = self._work.answer(attempt, parameters, end, self._worker.profile.node)
         return answer
 
     def _fail(self, error: Error) -> NoReturn:

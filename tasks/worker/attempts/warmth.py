@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tasks.broker.prefix import Prefix
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
     from worker_config.settings import Settings
 
 #: Of so many prefills the quickest counts: the others waited for a batch as well.
@@ -52,15 +52,15 @@ class Warmth:
         if prefixes:
             self._note({prefix.digest: self._wait_ms(model, prefix.characters) for prefix in prefixes})
 
-    def computed(self, flight: Flight, prefixes: Sequence[Prefix]) -> None:
+    def computed(self, attempt: Attempt, prefixes: Sequence[Prefix]) -> None:
         """An attempt has ended whose prompt begins like this."""
-        computed = flight.prompt_tokens - flight.cached_tokens
-        if not prefixes or flight.first_token_at is None or flight.has_resumed or computed < LEAST_TOKENS:
+        computed = attempt.prompt_tokens - attempt.cached_tokens
+        if not prefixes or attempt.first_token_at is None or attempt.has_resumed or computed < LEAST_TOKENS:
             return
-        characters = prefixes[0].characters * computed / flight.prompt_tokens
+        characters = prefixes[0].characters * computed / attempt.prompt_tokens
         with self._lock:
-            costs_s = self._costs_s.setdefault(flight.model, deque(maxlen=MOST_MEASURED))
-            costs_s.append((flight.first_token_at - flight.claimed_at) / characters)
+            costs_s = self._costs_s.setdefault(attempt.model, deque(maxlen=MOST_MEASURED))
+            costs_s.append((attempt.first_token_at - attempt.claimed_at) / characters)
 
     def _wait_ms(self, model: str, characters: int) -> int:
         """How long a request is worth waiting for so many characters; 0 as long as nothing was measured."""

@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from tasks.journal.writer import ClaimAnswer
     from tasks.messages import engine as messages
     from tasks.messages.journal import End
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
     from worker_config.catalogue import ModelEntry
 
 Given = TypeVar("Given", bound=Common)
-Flown = TypeVar("Flown", bound="Flight")
+Tried = TypeVar("Tried", bound="Attempt")
 
 
-class Work(Protocol[Given, Flown]):
+class Work(Protocol[Given, Tried]):
     """One task's part in a request."""
 
     @property
     def form(self) -> Form[Given]:
         """What a request consists of."""
 
-    def flight(self, task_id: str, claim: ClaimAnswer, model: str, held: Callable[[], Held | None] = ...) -> Flown:
+    def attempt(self, task_id: str, claim: ClaimAnswer, model: str, held: Callable[[], Held | None] = ...) -> Tried:
         """An attempt at it."""
 
-    def message(self, flight: Flown, given: Given, entry: ModelEntry, ready: messages.Ready | None) -> messages.Work:
+    def message(self, attempt: Tried, given: Given, entry: ModelEntry, ready: messages.Ready | None) -> messages.Work:
         """What the engine is asked for."""
 
-    def answer(self, flight: Flown, given: Given, end: End, worker: str) -> Answer:
+    def answer(self, attempt: Tried, given: Given, end: End, worker: str) -> Answer:
         """The result that is stored."""
 
 

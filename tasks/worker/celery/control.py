@@ -59,7 +59,7 @@ def load_model(state: Any, name: str, **_: Any) -> dict[str, str]:
 
 @control_command(args=[("name", str)], signature="NAME")
 def pin_model(state: Any, name: str, **_: Any) -> dict[str, str]:
-    """Load a model if need be, and keep it: it never gives way to another."""
+    """Load a model if need be, and keep it: it is never evicted."""
     return _load(name, pin=True)
 
 

@@ -97,5 +97,5 @@ class GenerateRequest(Request):
         self._already_revoked = True
         celery_state.task_ready(self)
         worker = active_worker()
-        if worker is None or self.id not in worker.flying:  # both deliveries have one tag
+        if worker is None or self.id not in worker.in_engine:  # both deliveries have one tag
             self.acknowledge()

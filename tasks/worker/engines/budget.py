@@ -1,4 +1,4 @@
-"""One budget of bytes for all engines of a worker: who may start, who gives way, who gets what is left over.
+"""One budget of bytes for all engines of a worker: which may start, which is evicted, which gets what is left over.
 
 Pure: no clock, no process, no lock. Times are the caller's monotonic seconds, sizes are bytes. An engine starts with what it
 needs at the least, its floor; what no floor takes is divided among the engines that are loaded, as more room for KV caches and
@@ -33,7 +33,7 @@ class Reservation:
         held_bytes: what it may use as things are; all of it is taken until its process has ended.
         since: when it was started, and later when it was loaded.
         sizable: whether its share can be changed.
-        pinned: it never gives way.
+        pinned: it is never evicted.
         state: ``ending`` is a process that was told to end and may still be there.
         users: requests that have it, or are about to.
         used_at: when the last of them left.
@@ -187,7 +187,7 @@ class Budget:
     def victims(self, floor_bytes: int, now: float, stay_s: float) -> list[Reservation]:
         """The engines that have to take no more requests, so that a model with this floor gets its turn.
 
-        None with work gives way that was not loaded for ``stay_s``, and none that has just been loaded or used; idle ones
+        None with work is evicted that was not loaded for ``stay_s``, and none that has just been loaded or used; idle ones
         before those with work, and of these the longest loaded first. Empty where that is not enough, or where nothing of
         the kind is needed.
         """

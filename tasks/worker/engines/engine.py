@@ -1,4 +1,4 @@
-"""One engine: its process, its part of the budget, and the flights in it."""
+"""One engine: its process, its part of the budget, and the attempts in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.messages.engine import (
     StepOutput,
 )
 from tasks.messages.registry import EngineState
-from tasks.worker.engines.flights import Flights
+from tasks.worker.engines.open_attempts import OpenAttempts
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.messages.answer import FinishReason
     from tasks.messages.engine import EngineConfig, FromEngine, Work
     from tasks.models.footprint import Footprint
-    from tasks.worker.attempts.attempt import Flight
+    from tasks.worker.attempts.attempt import Attempt
     from tasks.worker.attempts.job import StopReason
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.engines.budget import Reservation
@@ -46,14 +46,14 @@ ABORT_REASON: dict[StopReason, FinishReason] = {
 
 
 class Engine:
-    """One engine and the flights in it. Its process begins with :meth:`start`.
+    """One engine and the attempts in it. Its process begins with :meth:`start`.
 
     Args:
         entry: the model.
         config: what the process is told.
         reservation: its part of the budget.
         footprint: what it is expected to need.
-        publisher: where the flights' entries go.
+        publisher: where the attempts' entries go.
         on_change: called when it is ready, failed, gone, or keeps to another size; on the reader's thread.
         on_step: called with each step, on the reader's thread.
     """
@@ -84,7 +84,7 @@ class Engine:
         self._publisher = publisher
         self._on_change = on_change
         self._on_step = on_step
-        self.flights = Flights(publisher.put)
+        self.attempts = OpenAttempts(publisher.put)
         self.config = config
         self._made_at = time.monotonic()
         self._closing = False
@@ -116,32 +116,32 @@ class Engine:
         """The process's id; ``None`` before :meth:`start`."""
         return self._process.pid if self._process is not None else None
 
-    def submit(self, flight: Flight, work: Work) -> None:
-        """Hand a request to the process; its flight lands when it ends, however it ends."""
-        if not self.flights.enter(flight):
-            self._publisher.put([(flight, flight.release(crashed=False))])
+    def submit(self, attempt: Attempt, work: Work) -> None:
+        """Hand a request to the process; its attempt finishes when it ends, however it ends."""
+        if not self.attempts.enter(attempt):
+            self._publisher.put([(attempt, attempt.release(crashed=False))])
             return
         try:
             self.process.send(work)
         except EngineGone:
-            logger.debug("engine %s ended before it took request %s", self.process.pid, flight.task_id)
+            logger.debug("engine %s ended before it took request %s", self.process.pid, attempt.task_id)
         except Exception as error:
             # A request that never reaches the engine would be waited for, and the engine replaced for its silence.
-            logger.exception("request %s cannot be sent to engine %s", flight.task_id, self.process.pid)
-            self.flights.leave(flight.task_id)
+            logger.exception("request %s cannot be sent to engine %s", attempt.task_id, self.process.pid)
+            self.attempts.leave(attempt.task_id)
             message = f"the request cannot be sent to its engine: {type(error).__name__}"
-            self._publisher.put([(flight, flight.error(InvalidRequest.code, message))])
+            self._publisher.put([(attempt, attempt.error(InvalidRequest.code, message))])
 
-    def forget(self, flight: Flight) -> None:
-        """The flight has landed. Where that was not the engine's doing, have it stop; it has the flight until it says so."""
-        if self.flights.has(flight):
-            self._abort(flight.task_id, "cancelled")
+    def forget(self, attempt: Attempt) -> None:
+        """The attempt has finished. Where that was not the engine's doing, have it stop; it has the attempt until it says so."""
+        if self.attempts.has(attempt):
+            self._abort(attempt.task_id, "cancelled")
 
-    def stop(self, flight: Flight, reason: StopReason, limit_s: float | None = None) -> None:
-        """Have a flight end within one step, for this reason."""
-        flight.stop_reason = reason
-        flight.limit_s = limit_s
-        self._abort(flight.task_id, ABORT_REASON[reason])
+    def stop(self, attempt: Attempt, reason: StopReason, limit_s: float | None = None) -> None:
+        """Have an attempt end within one step, for this reason."""
+        attempt.stop_reason = reason
+        attempt.limit_s = limit_s
+        self._abort(attempt.task_id, ABORT_REASON[reason])
 
     def _abort(self, task_id: str, reason: FinishReason) -> None:
         try:
@@ -165,7 +165,7 @@ class Engine:
     @property
     def gone(self) -> bool:
         """Whether its process has ended."""
-        return self.flights.closed
+        return self.attempts.closed
 
     @property
     def serves(self) -> bool:
@@ -179,7 +179,7 @@ class Engine:
 
     def stalled(self, timeout_s: float) -> bool:
         """Whether it has had work, and made no step, for so long."""
-        return self.flights.stalled(timeout_s)
+        return self.attempts.stalled(timeout_s)
 
     def give_up(self, error: GenerationError) -> None:
         """End a process that does not become what it should; who waits for it gets this error."""
@@ -187,7 +187,7 @@ class Engine:
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once; its flights go back."""
+        """End the process at once; its attempts go back."""
         if self._process is not None:
             self._process.kill()
 
@@ -271,11 +271,11 @@ class Engine:
 
     def _take(self, output: StepOutput) -> None:
         self.last = output
-        self.flights.take(output.events)
+        self.attempts.take(output.events)
 
     def _lost(self, error: EngineGone) -> None:
         """The process has ended, asked or unasked."""
-        count = self.flights.close(was_ready=self.ready is not None)
+        count = self.attempts.close(was_ready=self.ready is not None)
         if not self._closing:
             logger.error("%s; %d requests were in it", error, count)
         if self.ready is None and self.failure is None:

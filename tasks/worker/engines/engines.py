@@ -26,7 +26,7 @@ from tasks.worker.engines.loading import Loading
 from tasks.worker.engines.preloads import Preloads
 from tasks.worker.engines.turns import Turns
 from tasks.worker.engines.waiting import WAIT_S
-from tasks.worker.engines.watch import Watch
+from tasks.worker.engines.watch import EngineWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engines:
-    """All engines of this worker, under one budget of bytes. Nothing happens by itself before :meth:`start`.
+    """All engines of this worker, under one budget of bytes. Nothing happens before :meth:`start`.
 
     Args:
         settings: the time-outs, the batch and cache sizes.
@@ -103,7 +103,7 @@ class Engines:
             changes, self._loading, self._known, backlog, peers, slots, self._closing, self._announce
         )
         self._preloads = Preloads(changes, self._loading, self.acquire, self.release, self._announce)
-        self._watch = Watch(
+        self._watch = EngineWatch(
             changes,
             self._loading,
             turns,

@@ -68,7 +68,7 @@ class Failures:
         self._failed[name] = Failure(count, error, time.monotonic() + pause_s)
         logger.error("model %s: %s; it is tried again in %.0f s", name, error, pause_s)
 
-    def crashed(self, name: str, how: str) -> GenerationError | None:
+    def crashed(self, name: str, ending: str) -> GenerationError | None:
         """A signal ended a model's engine while it loaded, or its download. The error of those who wait, once it is not tried
         again.
 
@@ -79,8 +79,8 @@ class Failures:
         count = earlier.count + 1 if earlier is not None and now - earlier.at < FORGET_S else 1
         self._crashed[name] = LoadCrashes(count, now, now + (self._retry_first_s if count > 1 else 0.0))
         if count >= MOST_LOAD_CRASHES:
-            return EngineFailed(f"model {name!r}: its process died {count} times in a row while it loaded; {how}")
-        logger.warning("model %s died while it loaded, %d times in a row, and is tried again: %s", name, count, how)
+            return EngineFailed(f"model {name!r}: its process died {count} times in a row while it loaded; {ending}")
+        logger.warning("model %s died while it loaded, %d times in a row, and is tried again: %s", name, count, ending)
         return None
 
     def pause_s(self, name: str) -> float:

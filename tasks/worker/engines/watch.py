@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 DEBOUNCE_S = 0.02
 
 
-class Watch(threading.Thread):
+class EngineWatch(threading.Thread):
     """Looks at the engines after every change, and every :data:`tasks.worker.engines.waiting.WAIT_S`.
 
     Args:
@@ -155,7 +155,7 @@ class Watch(threading.Thread):
             self._loading.share([*self._coming(), *lanes])
 
     def _look_up(self, waiting: Iterable[Waiting]) -> dict[EngineKey, ModelEntry]:
-        """Have at hand what is known of the models that wait, as far as this worker's catalogue has them. Reads files."""
+        """Look up what is known of the models that requests wait for, where this worker's catalogue has them. Reads files."""
         entries = {}
         for lane in waiting:
             with suppress(ModelNotAllowed, GenerationError):  # others may know it

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.loop import Engine
+from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.batch import HOLD_STEPS, Batch
 from tasks.engine.model.mlx import load_model
 from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
@@ -344,7 +344,7 @@ def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(_batch(loop), name, fail)
         with pytest.raises(OutOfDeviceMemory):
             call()
-    assert isinstance(loop.engine, Engine)
+    assert isinstance(loop.engine, GenerationLoop)
 
 
 def test_the_late_half_of_a_burst_decodes_with_the_first(folder: Path, endless: Sampling) -> None:

@@ -12,7 +12,7 @@ from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.fake import FakeBackend, fake_text
 from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.intake import Intake, prepare, preparing
-from tasks.engine.loop import Engine
+from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.memory import Budget
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tasks.messages.memory import STEP_TOKENS
@@ -58,7 +58,7 @@ class Loop:
         self.outputs: list[StepOutput] = []
         self.answers: dict[str, Answer] = {}
         self.resized: list[int] = []
-        self.engine = Engine(
+        self.engine = GenerationLoop(
             *(self.backend, self.intake, self._take),
             max_batch=max_batch,
             memory_budget_bytes=total_bytes,

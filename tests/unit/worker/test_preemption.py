@@ -37,8 +37,8 @@ class World:
 
     def run(self, priority: int = BATCH, queue: str = QUEUE) -> Job:
         job = Job(f"r{len(self.jobs)}", queue, priority=priority)
-        flight: Any = SimpleNamespace(claimed_at=self.now)
-        job.flight = flight
+        attempt: Any = SimpleNamespace(claimed_at=self.now)
+        job.attempt = attempt
         self.jobs.append(job)
         self.room.enter(queue)
         self.now += 1

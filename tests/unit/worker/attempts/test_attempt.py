@@ -1,4 +1,4 @@
-"""A flight: what an engine says of one request, turned into the journal's entries, across attempts."""
+"""An attempt: what an engine says of one request, turned into the journal's entries, across attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.journal.writer import ClaimAnswer
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Failed, Finished, Resume, Started, TokenLogprob, Tokens
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token
-from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.attempt import Attempt, Fenced
 
 if TYPE_CHECKING:
     from tasks.worker.attempts.job import StopReason
@@ -42,13 +42,13 @@ def said(index: int, token: int) -> Token:
 
 
 @pytest.fixture
-def flight() -> Flight:
+def attempt() -> Attempt:
     """A first attempt."""
-    return Flight("t1", claim(), "m")
+    return Attempt("t1", claim(), "m")
 
 
 @pytest.fixture
-def second() -> Flight:
+def second() -> Attempt:
     """A second attempt at a request of which two tokens are in the journal."""
     entries: list[Entry] = [
         Claim(attempt=1, worker="b#1"),
@@ -56,55 +56,55 @@ def second() -> Flight:
         Token(attempt=1, index=0, ids=[7], text="One ", kind="reasoning"),
         Token(attempt=1, index=1, ids=[8], text="two ", logprobs=[{"id": 8}]),
     ]
-    return Flight("t1", claim(2, entries), "m")
+    return Attempt("t1", claim(2, entries), "m")
 
 
-def test_an_answer(flight: Flight) -> None:
+def test_an_answer(attempt: Attempt) -> None:
     """Start, tokens and end become the journal's entries, numbered from one."""
-    assert flight.take(Started("t1", 3, 1, "h", "R", "r1")) == Start(
+    assert attempt.take(Started("t1", 3, 1, "h", "R", "r1")) == Start(
         attempt=1, model="m", revision="r1", prompt_tokens=3, cached_tokens=1, prompt_hash="h", rendering="R"
     )
-    assert flight.take(Tokens("t1", 0, [7], "One ")) == Token(attempt=1, index=0, ids=[7], text="One ")
-    assert flight.take(Tokens("t1", 1, [8], "two")) == Token(attempt=1, index=1, ids=[8], text="two")
-    end = flight.take(Finished("t1", "stop", 3, 1, 2))
+    assert attempt.take(Tokens("t1", 0, [7], "One ")) == Token(attempt=1, index=0, ids=[7], text="One ")
+    assert attempt.take(Tokens("t1", 1, [8], "two")) == Token(attempt=1, index=1, ids=[8], text="two")
+    end = attempt.take(Finished("t1", "stop", 3, 1, 2))
     assert isinstance(end, End)
     assert (end.index, end.finish_reason) == (2, "stop")
     assert end.usage == usage_of(3, 1, 2, 0)
-    assert flight.text == "One two"
-    items = [flight.note(entry) for entry in (START, end)]
+    assert attempt.text == "One two"
+    items = [attempt.note(entry) for entry in (START, end)]
     assert [(item.attempt, item.n, item.nonce) for item in items] == [(1, 1, "n"), (1, 2, "n")]
-    assert flight.items[1:] == items
+    assert attempt.items[1:] == items
 
 
-def test_timing(flight: Flight) -> None:
+def test_timing(attempt: Attempt) -> None:
     """Times are in ms; the first token's stands once there is one."""
-    before = flight.timing()
+    before = attempt.timing()
     assert before["queued_ms"] == 12.346
     assert before["first_token_ms"] is None
-    flight.take(Tokens("t1", 0, [7], "One "))
-    after = flight.timing()
+    attempt.take(Tokens("t1", 0, [7], "One "))
+    after = attempt.timing()
     assert after["first_token_ms"] is not None
     assert after["total_ms"] is not None
     assert 0 <= after["first_token_ms"] <= after["total_ms"]
-    assert Flight("t1", claim(queued_ms=None), "m").timing()["queued_ms"] is None
+    assert Attempt("t1", claim(queued_ms=None), "m").timing()["queued_ms"] is None
 
 
-def test_reasoning_is_no_part_of_the_answer(flight: Flight) -> None:
+def test_reasoning_is_no_part_of_the_answer(attempt: Attempt) -> None:
     """What the model thinks keeps its kind in the journal, has a text of its own, and counts as reasoning tokens."""
-    entry = flight.take(Tokens("t1", 0, [7, 8], "hm ", kind="reasoning"))
+    entry = attempt.take(Tokens("t1", 0, [7, 8], "hm ", kind="reasoning"))
     assert entry == Token(attempt=1, index=0, ids=[7, 8], text="hm ", kind="reasoning")
-    flight.take(Tokens("t1", 2, [9], "Yes"))
-    assert (flight.reasoning, flight.text) == ("hm ", "Yes")
-    assert flight.usage == usage_of(0, 0, 3, 2)
+    attempt.take(Tokens("t1", 2, [9], "Yes"))
+    assert (attempt.reasoning, attempt.text) == ("hm ", "Yes")
+    assert attempt.usage == usage_of(0, 0, 3, 2)
 
 
-def test_a_first_attempt_has_nothing_to_resume(flight: Flight) -> None:
+def test_a_first_attempt_has_nothing_to_resume(attempt: Attempt) -> None:
     """The engine begins at the beginning."""
-    assert flight.resume() is None
-    assert not flight.has_resumed
+    assert attempt.resume() is None
+    assert not attempt.has_resumed
 
 
-def test_a_second_attempt_goes_on(second: Flight) -> None:
+def test_a_second_attempt_goes_on(second: Attempt) -> None:
     """The engine is told what the journal holds, and the answer is that and what comes after it."""
     assert second.resume() == Resume(
         ids=[7, 8], characters={"reasoning": 4, "content": 4, "tool_call": 0}, revision="r1", prompt_hash="h"
@@ -120,21 +120,21 @@ def test_a_second_attempt_goes_on(second: Flight) -> None:
     assert second.logprobs == [{"id": 8}]
 
 
-def test_the_first_attempts_rendering_goes_on(second: Flight) -> None:
+def test_the_first_attempts_rendering_goes_on(second: Attempt) -> None:
     """A later attempt gets what the first one's template wrote, and does not write it down again."""
     first = replace(START, rendering="R")
-    flight = Flight("t1", claim(2, [Claim(attempt=1, worker="b#1"), first]), "m")
-    resume = flight.resume()
+    attempt = Attempt("t1", claim(2, [Claim(attempt=1, worker="b#1"), first]), "m")
+    resume = attempt.resume()
     assert resume is not None
     assert resume.rendering == "R"
-    start = flight.take(Started("t1", 3, 1, "h", "R", "r1"))
+    start = attempt.take(Started("t1", 3, 1, "h", "R", "r1"))
     assert isinstance(start, Start)
     assert start.rendering == ""
 
 
 def test_a_request_that_was_claimed_and_never_started() -> None:
     """A second attempt at a request that no engine had seen begins at the beginning."""
-    assert Flight("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m").resume() is None
+    assert Attempt("t1", claim(2, [Claim(attempt=1, worker="b#1")]), "m").resume() is None
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_a_request_that_was_claimed_and_never_started() -> None:
 )
 def test_it_never_goes_on_from_a_hole(entries: list[Entry], ids: list[int], text: str) -> None:
     """Of a journal that lacks something only what stands before the hole counts; the rest is computed again."""
-    flight = Flight("t1", claim(3, [Claim(attempt=1, worker="b#1"), *entries]), "m")
-    resume = flight.resume()
+    attempt = Attempt("t1", claim(3, [Claim(attempt=1, worker="b#1"), *entries]), "m")
+    resume = attempt.resume()
     assert (resume.ids if resume else [], resume.characters["content"] if resume else 0) == (ids, len(text))
-    assert (flight.ids, flight.text) == (ids, text)
+    assert (attempt.ids, attempt.text) == (ids, text)
 
 
-def test_logprobs_have_openai_s_shape(flight: Flight) -> None:
+def test_logprobs_have_openai_s_shape(attempt: Attempt) -> None:
     """Each token's log-probability is an object with its alternatives, in the entry and in the answer."""
-    entry = flight.take(
+    entry = attempt.take(
         Tokens("t1", 0, [7], "One", [TokenLogprob(7, "One", -0.1, ((7, "One", -0.1), (9, "Two", -2.5)))])
     )
     assert isinstance(entry, Token)
@@ -168,7 +168,7 @@ def test_logprobs_have_openai_s_shape(flight: Flight) -> None:
         "logprob": -0.1,
         "top_logprobs": [{"id": 7, "token": "One", "logprob": -0.1}, {"id": 9, "token": "Two", "logprob": -2.5}],
     }
-    assert entry.logprobs == flight.logprobs == [expected]
+    assert entry.logprobs == attempt.logprobs == [expected]
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_logprobs_have_openai_s_shape(flight: Flight) -> None:
     ],
 )
 def test_why_it_was_stopped_says_how_it_ends(
-    flight: Flight, reason: StopReason | None, finish_reason: Any, expected: type[Entry]
+    attempt: Attempt, reason: StopReason | None, finish_reason: Any, expected: type[Entry]
 ) -> None:
     """A cancel and a soft limit end with what there is, a hard limit with an error, a hand-back with a release."""
-    flight.stop_reason, flight.limit_s = reason, 1.5
-    flight.take(Tokens("t1", 0, [7], "One "))
-    entry = flight.take(Finished("t1", finish_reason, 3, 0, 1))
+    attempt.stop_reason, attempt.limit_s = reason, 1.5
+    attempt.take(Tokens("t1", 0, [7], "One "))
+    entry = attempt.take(Finished("t1", finish_reason, 3, 0, 1))
     assert type(entry) is expected
     if isinstance(entry, End):
         assert (entry.finish_reason, entry.index) == (finish_reason, 1)
@@ -197,32 +197,32 @@ def test_why_it_was_stopped_says_how_it_ends(
         assert not entry.crashed
 
 
-def test_a_failure_knows_whether_to_try_again(flight: Flight) -> None:
+def test_a_failure_knows_whether_to_try_again(attempt: Attempt) -> None:
     """The error's class says whether the same request may succeed later."""
-    assert flight.take(Failed("t1", "context_length_exceeded", "too long")) == Error(
+    assert attempt.take(Failed("t1", "context_length_exceeded", "too long")) == Error(
         attempt=1, code="context_length_exceeded", message="too long", retryable=False
     )
-    assert flight.error("engine_failed", "died").retryable
+    assert attempt.error("engine_failed", "died").retryable
 
 
-def test_an_end_from_outside_counts_what_there_is(flight: Flight) -> None:
+def test_an_end_from_outside_counts_what_there_is(attempt: Attempt) -> None:
     """A request that is ended without its engine has the usage of what was generated."""
-    flight.take(Started("t1", 3, 1, "h"))
-    flight.take(Tokens("t1", 0, [7, 8], "One two"))
-    end = flight.end("cancelled")
+    attempt.take(Started("t1", 3, 1, "h"))
+    attempt.take(Tokens("t1", 0, [7, 8], "One two"))
+    end = attempt.end("cancelled")
     assert end.index == 2
     assert end.usage == usage_of(3, 1, 2, 0)
 
 
-def test_the_first_outcome_stands(flight: Flight) -> None:
+def test_the_first_outcome_stands(attempt: Attempt) -> None:
     """Whoever waits gets the first outcome that the journal has, and no later one."""
-    assert flight.outcome is None
+    assert attempt.outcome is None
     outcomes: list[Any] = []
-    waiter = threading.Thread(target=lambda: outcomes.append(flight.wait()))
+    waiter = threading.Thread(target=lambda: outcomes.append(attempt.wait()))
     waiter.start()
-    end = flight.end("stop")
-    flight.land(end)
-    flight.land(Fenced())
+    end = attempt.end("stop")
+    attempt.finish(end)
+    attempt.finish(Fenced())
     waiter.join(30)
     assert outcomes == [end]
-    assert flight.outcome is end
+    assert attempt.outcome is end

@@ -9,16 +9,16 @@ from tasks.journal.writer import ClaimAnswer
 from tasks.messages.embedding import Embedded
 from tasks.messages.engine import Finished, Started
 from tasks.messages.journal import Claim, End, Error, Release
-from tasks.worker.attempts.embedding import Embedding, EmbedFlight
+from tasks.worker.attempts.embedding import EmbedAttempt, Embedding
 from worker_config.model_entry import ModelEntry
 
 VECTORS = Embedded("t1", 4, 2, struct.pack("<4f", 0.1, -2.0, 3.5, 1e-7))
 ENTRY = ModelEntry(name="m", kind="fake", source="1", prompts={"query": "q: "})
 
 
-def flight() -> EmbedFlight:
+def attempt() -> EmbedAttempt:
     entry = Claim(attempt=1, worker="a#1")
-    return EmbedFlight(
+    return EmbedAttempt(
         "t1",
         ClaimAnswer(
             kind="claimed", attempt=1, crashes=0, entries=[entry], items=[], owner="a#1", nonce="", queued_ms=0.0
@@ -29,7 +29,7 @@ def flight() -> EmbedFlight:
 
 def test_numbers_give_each_32_bit_float_back() -> None:
     """In nine digits, where the double of a float has seventeen, and the answer names its inputs by their places."""
-    made, work = flight(), Embedding()
+    made, work = attempt(), Embedding()
     made.take(Started("t1", 4, 0, ""))
     end = made.take(VECTORS)
     assert isinstance(end, End)
@@ -46,7 +46,7 @@ def test_numbers_give_each_32_bit_float_back() -> None:
 def test_the_catalogues_prompt_goes_to_the_engine() -> None:
     """By the type that the request names; a type that the catalogue does not have is left to the model's files."""
     sent = {
-        name: Embedding().message(flight(), EMBEDDING.parse(None, {"input": "a", "input_type": name}, {}), ENTRY, None)
+        name: Embedding().message(attempt(), EMBEDDING.parse(None, {"input": "a", "input_type": name}, {}), ENTRY, None)
         for name in ("query", "document")
     }
     assert (sent["query"].prompt, sent["document"].prompt) == ("q: ", None)
@@ -55,7 +55,7 @@ def test_the_catalogues_prompt_goes_to_the_engine() -> None:
 
 def test_a_deadline_is_an_error_and_a_cancel_is_an_end() -> None:
     """A part of the vectors is of no use to anybody."""
-    late, cancelled = (flight().take(Finished("t1", reason, 4, 0, 0)) for reason in ("deadline", "cancelled"))
+    late, cancelled = (attempt().take(Finished("t1", reason, 4, 0, 0)) for reason in ("deadline", "cancelled"))
     assert isinstance(late, Error)
     assert late.code == "deadline_exceeded"
     assert isinstance(cancelled, End)
@@ -64,7 +64,7 @@ def test_a_deadline_is_an_error_and_a_cancel_is_an_end() -> None:
 def test_what_has_ended_before_is_computed_again_and_written_nowhere() -> None:
     """Its outcome is taken as it comes; an engine that dies then ends it, since no journal counts that."""
     end = End(attempt=1, index=0, finish_reason="stop", usage={})
-    again, crashed, failed = flight(), flight(), flight()
+    again, crashed, failed = attempt(), attempt(), attempt()
     for each in (again, crashed):
         each.found(end)
         assert (each.is_recorded, each.outcome) == (True, None)

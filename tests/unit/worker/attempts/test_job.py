@@ -58,7 +58,7 @@ def test_a_job_that_was_stopped_before_it_ran(job: Job) -> None:
 
 
 def test_nobody_is_told_after_the_end(job: Job) -> None:
-    """A stop that comes when the request has landed reaches nobody."""
+    """A stop that comes when the request has finished reaches nobody."""
     told: list[StopReason] = []
     job.on_stop(told.append)
     job.on_stop(None)

@@ -11,15 +11,15 @@ from tasks.errors import InvalidRequest, UnknownModel
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Release
 from tasks.worker.attempts import log
-from tasks.worker.attempts.attempt import Fenced, Flight, Outcome
+from tasks.worker.attempts.attempt import Attempt, Fenced, Outcome
 
 
 @pytest.fixture
-def flight() -> Flight:
+def attempt() -> Attempt:
     claim = ClaimAnswer(
         kind="claimed", attempt=2, crashes=0, entries=[], items=[], owner="me", nonce="n", queued_ms=3.5
     )
-    return Flight("t1", claim, "m")
+    return Attempt("t1", claim, "m")
 
 
 def line(caplog: pytest.LogCaptureFixture) -> tuple[str, str, dict[str, Any]]:
@@ -37,27 +37,27 @@ def line(caplog: pytest.LogCaptureFixture) -> tuple[str, str, dict[str, Any]]:
     ],
 )
 def test_an_attempt_that_is_not_the_end(
-    flight: Flight, outcome: Outcome, told: str, caplog: pytest.LogCaptureFixture
+    attempt: Attempt, outcome: Outcome, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Given back, lost with its engine, or run by somebody else: the request goes on elsewhere."""
     caplog.set_level(logging.INFO, "tasks.requests")
-    log.ended(flight, outcome)
+    log.ended(attempt, outcome)
     level, message, fields = line(caplog)
     assert level == "INFO"
     assert message.startswith(f"request t1 {told}: model=m attempt=2 ")
     assert (fields["task_id"], fields["outcome"], fields["queued_ms"]) == ("t1", told, 3.5)
 
 
-def test_an_end_has_its_reason(flight: Flight, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_end_has_its_reason(attempt: Attempt, caplog: pytest.LogCaptureFixture) -> None:
     """A cancel is no success."""
     caplog.set_level(logging.INFO, "tasks.requests")
-    log.ended(flight, flight.end("cancelled"))
+    log.ended(attempt, attempt.end("cancelled"))
     assert line(caplog)[1].startswith("request t1 cancelled: model=m attempt=2 finish_reason=cancelled ")
 
 
-def test_a_failure_of_ours_is_a_warning(flight: Flight, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_of_ours_is_a_warning(attempt: Attempt, caplog: pytest.LogCaptureFixture) -> None:
     """It shows at Celery's default level, with what happened."""
-    log.ended(flight, flight.error("out_of_memory", "there is no room"))
+    log.ended(attempt, attempt.error("out_of_memory", "there is no room"))
     level, message, _ = line(caplog)
     assert level == "WARNING"
     assert "code=out_of_memory error='there is no room'" in message

@@ -13,7 +13,7 @@ from tasks.errors import BrokerUnavailable, JournalFailed
 from tasks.journal.items import Append
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Claim, End, Error, Start, Token, decode
-from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.publisher import Publisher
 from tests.support import wait_until
 
@@ -76,12 +76,12 @@ def publishing(journal: FakeJournal) -> Iterator[Publisher]:
         assert not publisher.is_alive()
 
 
-def new_flight(task_id: str = "t1") -> Flight:
+def new_attempt(task_id: str = "t1") -> Attempt:
     first = Append.of(task_id, 0, Claim(attempt=1, worker="a#1", nonce="n"), "n")
     claim = ClaimAnswer(
         kind="claimed", attempt=1, crashes=0, entries=[], items=[first], owner="a#1", nonce="n", queued_ms=None
     )
-    return Flight(task_id, claim, "m")
+    return Attempt(task_id, claim, "m")
 
 
 def token(index: int, **values: Any) -> Token:
@@ -94,12 +94,12 @@ def start() -> Start:
 
 def test_what_is_put_is_written_in_order(journal: FakeJournal) -> None:
     """Entries of one request keep their order, are numbered from one, and carry the claim's nonce."""
-    flight = new_flight()
-    end = flight.end("stop")
+    attempt = new_attempt()
+    end = attempt.end("stop")
     with publishing(journal) as publisher:
         for entry in (start(), token(0), token(1), end):
-            publisher.put([(flight, entry)])
-        assert flight.wait() is end
+            publisher.put([(attempt, entry)])
+        assert attempt.wait() is end
     items = [item for call in journal.calls for item in call]
     assert [item.n for item in items] == list(range(1, len(items) + 1))
     assert {(item.attempt, item.nonce) for item in items} == {(1, "n")}
@@ -107,16 +107,16 @@ def test_what_is_put_is_written_in_order(journal: FakeJournal) -> None:
     assert said[0] == start()
     assert said[-1] == end
     assert [each for entry in said if isinstance(entry, Token) for each in entry.ids] == [100, 101]
-    assert flight.items[1:] == items
+    assert attempt.items[1:] == items
 
 
 def test_one_call_for_all_streams(journal: FakeJournal) -> None:
     """What has come of many requests is one write."""
-    flights = [new_flight(f"t{number}") for number in range(5)]
+    attempts = [new_attempt(f"t{number}") for number in range(5)]
     with publishing(journal) as publisher:
-        publisher.put([(flight, flight.end("stop")) for flight in flights])
-        for flight in flights:
-            flight.wait()
+        publisher.put([(attempt, attempt.end("stop")) for attempt in attempts])
+        for attempt in attempts:
+            attempt.wait()
     assert [len(call) for call in journal.calls] == [5]
     assert (publisher.writes, publisher.entries) == (1, 5)
 
@@ -124,17 +124,17 @@ def test_one_call_for_all_streams(journal: FakeJournal) -> None:
 def test_tokens_coalesce_while_redis_is_away(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
     """An outage of any length leaves one entry of many tokens, and nobody who puts has to wait."""
     caplog.set_level(logging.CRITICAL)
-    flight = new_flight()
+    attempt = new_attempt()
     journal.error = BrokerUnavailable("away")
     with publishing(journal) as publisher:
-        publisher.put([(flight, start())])
+        publisher.put([(attempt, start())])
         wait_until(lambda: journal.tries >= 1)
         for index in range(1000):
-            publisher.put([(flight, token(index, logprobs=[{"id": index}]))])
-        publisher.put([(flight, flight.end("length"))])
-        assert flight.outcome is None
+            publisher.put([(attempt, token(index, logprobs=[{"id": index}]))])
+        publisher.put([(attempt, attempt.end("length"))])
+        assert attempt.outcome is None
         journal.error = None
-        flight.wait()
+        attempt.wait()
     said = journal.entries("t1")
     assert [entry.type for entry in said] == ["start", "token", "end"]
     assert said[1].index == 0
@@ -146,14 +146,14 @@ def test_tokens_coalesce_while_redis_is_away(journal: FakeJournal, caplog: pytes
 def test_tokens_join_only_their_neighbours(journal: FakeJournal) -> None:
     """What stands between tokens stays between them; a token alone is written as it is."""
     journal.free.clear()
-    flight, other = new_flight(), new_flight("t2")
+    attempt, other = new_attempt(), new_attempt("t2")
     with publishing(journal) as publisher:
         publisher.put([(other, start())])
         wait_until(lambda: journal.tries == 1)
-        publisher.put([(flight, token(0)), (flight, token(1)), (flight, start()), (flight, token(2))])
-        publisher.put([(flight, flight.end("stop"))])
+        publisher.put([(attempt, token(0)), (attempt, token(1)), (attempt, start()), (attempt, token(2))])
+        publisher.put([(attempt, attempt.end("stop"))])
         journal.free.set()
-        flight.wait()
+        attempt.wait()
     assert [(each.type, getattr(each, "ids", None)) for each in journal.entries("t1")] == [
         ("token", [100, 101]),
         ("start", None),
@@ -166,15 +166,15 @@ def test_tokens_join_only_their_neighbours(journal: FakeJournal) -> None:
 def test_tokens_of_two_kinds_are_never_joined(journal: FakeJournal) -> None:
     """However much waits for Redis, reasoning stays reasoning: each run of one kind is one entry."""
     journal.free.clear()
-    flight, other = new_flight(), new_flight("t2")
+    attempt, other = new_attempt(), new_attempt("t2")
     kinds = ["reasoning", "reasoning", "content", "reasoning", "content", "content"]
     with publishing(journal) as publisher:
         publisher.put([(other, start())])
         wait_until(lambda: journal.tries == 1)
-        publisher.put([(flight, token(index, kind=kind)) for index, kind in enumerate(kinds)])
-        publisher.put([(flight, flight.end("stop"))])
+        publisher.put([(attempt, token(index, kind=kind)) for index, kind in enumerate(kinds)])
+        publisher.put([(attempt, attempt.end("stop"))])
         journal.free.set()
-        flight.wait()
+        attempt.wait()
     tokens = [entry for entry in journal.entries("t1") if isinstance(entry, Token)]
     assert [(entry.kind, entry.text) for entry in tokens] == [
         ("reasoning", "w0 w1 "),
@@ -186,8 +186,8 @@ def test_tokens_of_two_kinds_are_never_joined(journal: FakeJournal) -> None:
 
 
 def test_who_is_fenced_is_dropped(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
-    """A request that another worker has taken lands as fenced, writes nothing more, and fails none beside it."""
-    lost, kept = new_flight("lost"), new_flight("kept")
+    """A request that another worker has taken finishes as fenced, writes nothing more, and fails none beside it."""
+    lost, kept = new_attempt("lost"), new_attempt("kept")
     journal.statuses["lost"] = ["fenced"]
     with publishing(journal) as publisher:
         publisher.put([(lost, token(0)), (kept, token(0))])
@@ -205,15 +205,15 @@ def test_what_redis_lost_is_written_again(
     journal: FakeJournal, status: Any, mine: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A journal that Redis has lost, in part or wholly, is written from memory, unless another worker was first."""
-    flight = new_flight()
+    attempt = new_attempt()
     journal.statuses["t1"] = ["ok", status]
     journal.mine = mine
-    end = flight.end("stop")
+    end = attempt.end("stop")
     with publishing(journal) as publisher:
-        publisher.put([(flight, token(0))])
+        publisher.put([(attempt, token(0))])
         wait_until(lambda: journal.calls)
-        publisher.put([(flight, end)])
-        outcome = flight.wait()
+        publisher.put([(attempt, end)])
+        outcome = attempt.wait()
     assert outcome == (end if mine else Fenced())
     (filled,) = journal.filled
     assert [decode(item.payload) for item in filled] == [Claim(attempt=1, worker="a#1", nonce="n"), token(0), end]
@@ -222,26 +222,26 @@ def test_what_redis_lost_is_written_again(
 
 def test_in_the_middle(journal: FakeJournal) -> None:
     """A request goes on after its journal was filled."""
-    flight = new_flight()
+    attempt = new_attempt()
     journal.statuses["t1"] = ["behind"]
     with publishing(journal) as publisher:
-        publisher.put([(flight, token(0))])
+        publisher.put([(attempt, token(0))])
         wait_until(lambda: journal.filled)
-        publisher.put([(flight, token(1)), (flight, flight.end("stop"))])
-        assert isinstance(flight.wait(), End)
+        publisher.put([(attempt, token(1)), (attempt, attempt.end("stop"))])
+        assert isinstance(attempt.wait(), End)
     assert len(journal.filled) == 1
 
 
 def test_doubt(journal: FakeJournal) -> None:
     """Once Redis is back the journals of all open requests are filled, those that have just ended included; no others are."""
-    running, ended, over, lost = (new_flight(task_id) for task_id in ("running", "ended", "over", "lost"))
+    running, ended, over, lost = (new_attempt(task_id) for task_id in ("running", "ended", "over", "lost"))
     with publishing(journal) as publisher:
-        for flight in (running, ended, over, lost):
-            publisher.open(flight)
+        for attempt in (running, ended, over, lost):
+            publisher.open(attempt)
         publisher.put([(ended, ended.end("stop"))])
         ended.wait()
         publisher.close(over)
-        lost.land(Fenced())
+        lost.finish(Fenced())
         publisher.doubt()
         wait_until(lambda: len(journal.filled) == 2)
         publisher.put([(running, running.end("stop"))])
@@ -254,7 +254,7 @@ def test_who_cannot_be_written_ends_alone(
     journal: FakeJournal, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What keeps one journal from being written, be it a fault of ours, ends that request; the others and the thread go on."""
-    bad, good = new_flight("bad"), new_flight("good")
+    bad, good = new_attempt("bad"), new_attempt("good")
     journal.error, journal.poison = error, "bad"
     with publishing(journal) as publisher:
         publisher.put([(bad, token(0)), (good, token(0))])
@@ -276,12 +276,12 @@ def test_who_cannot_be_written_ends_alone(
 
 def test_an_entry_that_cannot_be_encoded(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
     """An entry that is no JSON ends its request with an error that its readers see, after what could be written."""
-    flight, good = new_flight(), new_flight("good")
+    attempt, good = new_attempt(), new_attempt("good")
     with publishing(journal) as publisher:
-        publisher.put([(flight, token(0))])
+        publisher.put([(attempt, token(0))])
         wait_until(lambda: journal.calls)
-        publisher.put([(flight, token(1, logprobs=[{"id": object()}])), (good, good.end("stop"))])
-        outcome = flight.wait()
+        publisher.put([(attempt, token(1, logprobs=[{"id": object()}])), (good, good.end("stop"))])
+        outcome = attempt.wait()
         assert isinstance(good.wait(), End)
     assert isinstance(outcome, Error)
     (filled,) = journal.filled
@@ -292,24 +292,24 @@ def test_an_entry_that_cannot_be_encoded(journal: FakeJournal, caplog: pytest.Lo
 def test_stopping_writes_what_is_pending(journal: FakeJournal) -> None:
     """Nothing that was put is left behind by an orderly stop."""
     journal.free.clear()
-    flight = new_flight()
+    attempt = new_attempt()
     with publishing(journal) as publisher:
-        publisher.put([(flight, token(0))])
+        publisher.put([(attempt, token(0))])
         wait_until(lambda: journal.tries == 1)
-        publisher.put([(flight, flight.end("stop"))])
-    assert isinstance(flight.outcome, End)
+        publisher.put([(attempt, attempt.end("stop"))])
+    assert isinstance(attempt.outcome, End)
     assert len(journal.entries("t1")) == 2
 
 
 def test_stopping_while_redis_is_away_gives_up(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
     """A worker that ends while Redis is away does not wait for it: another one goes on with the request."""
     caplog.set_level(logging.CRITICAL)
-    flight = new_flight()
+    attempt = new_attempt()
     journal.error = BrokerUnavailable("away")
     with publishing(journal) as publisher:
-        publisher.put([(flight, flight.end("stop"))])
+        publisher.put([(attempt, attempt.end("stop"))])
         wait_until(lambda: journal.tries >= 2)
-    assert flight.outcome == flight.release(crashed=False)
+    assert attempt.outcome == attempt.release(crashed=False)
 
 
 def test_a_publisher_that_never_ran_stops(journal: FakeJournal) -> None:

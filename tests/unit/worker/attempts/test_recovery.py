@@ -11,7 +11,7 @@ from tasks.errors import BrokerUnavailable, JournalFailed
 from tasks.journal.items import Append
 from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Claim
-from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job
 from tasks.worker.attempts.recovery import Recovery, held_message
 
@@ -50,13 +50,13 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.doubts = 0
-        self.closed: list[Flight] = []
+        self.closed: list[Attempt] = []
 
     def doubt(self) -> None:
         self.doubts += 1
 
-    def close(self, flight: Flight) -> None:
-        self.closed.append(flight)
+    def close(self, attempt: Attempt) -> None:
+        self.closed.append(attempt)
 
 
 class FakeChannel:
@@ -95,9 +95,9 @@ class Parts:
     def remember(self, task_id: str, outcome: Outcome | None = None) -> None:
         """A job is over, with a whole answer unless another outcome is given."""
         job = Job(task_id, "tier-under-3B")
-        job.flight = new_flight(task_id)
-        job.flight.land(outcome or job.flight.end("stop"))
-        job.flight.note(job.flight.end("stop"))
+        job.attempt = new_attempt(task_id)
+        job.attempt.finish(outcome or job.attempt.end("stop"))
+        job.attempt.note(job.attempt.end("stop"))
         self.recovery.remember(job)
 
     def reconnect(self, channel: FakeChannel | None = None) -> None:
@@ -105,12 +105,12 @@ class Parts:
         self.recovery.reconnect(channel or FakeChannel(), [])
 
 
-def new_flight(task_id: str) -> Flight:
+def new_attempt(task_id: str) -> Attempt:
     first = Append.of(task_id, 0, Claim(attempt=1, worker="a@here#1", nonce="n"), "n")
     claim = ClaimAnswer(
         kind="claimed", attempt=1, crashes=0, entries=[], items=[first], owner="a@here#1", nonce="n", queued_ms=None
     )
-    return Flight(task_id, claim, "m")
+    return Attempt(task_id, claim, "m")
 
 
 def test_what_redis_lacks_is_written() -> None:
@@ -139,7 +139,7 @@ def test_what_was_not_ended_here_is_not_remembered() -> None:
     """A request that another worker took over, or that was given back, is that worker's to write."""
     parts = Parts()
     parts.remember("fenced", Fenced())
-    parts.remember("released", new_flight("released").release(crashed=False))
+    parts.remember("released", new_attempt("released").release(crashed=False))
     parts.recovery.remember(Job("never claimed", "tier-under-3B"))
     parts.reconnect()
     assert parts.journal.filled == []

@@ -24,7 +24,7 @@ from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
 from tasks.models.footprint import expected
 from tasks.models.key import key_of
-from tasks.worker.attempts.attempt import Fenced, Flight
+from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
@@ -50,16 +50,16 @@ PARTS = {"backlog", "peers", "changes"}
 
 
 class Notes:
-    """In the publisher's place: notes the entries, and lands a flight at once."""
+    """In the publisher's place: notes the entries, and finishes an attempt at once."""
 
     def __init__(self) -> None:
         self.entries: dict[str, list[Entry]] = {}
 
-    def put(self, items: Iterable[tuple[Flight, Entry]]) -> None:
-        for flight, entry in items:
-            self.entries.setdefault(flight.task_id, []).append(entry)
+    def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
+        for attempt, entry in items:
+            self.entries.setdefault(attempt.task_id, []).append(entry)
             if isinstance(entry, End | Error | Release):
-                flight.land(entry)
+                attempt.finish(entry)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def fake(options: str = "0", **fields: Any) -> ModelEntry:
     return ModelEntry(name=f"fake:{options}", kind="fake", source=options, tier=TIERS[0], **fields)
 
 
-def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", **fields: Any) -> Flight:
+def submitted(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", **fields: Any) -> Attempt:
     """Send a request to an engine."""
     assert engine.ready is not None
     claim = ClaimAnswer(
@@ -108,9 +108,11 @@ def fly(engine: Engine, prompt: str, *, max_tokens: int = 3, task_id: str = "", 
         nonce="n",
         queued_ms=None,
     )
-    flight = Flight(task_id or prompt, claim, engine.entry.name)
-    engine.submit(flight, Submit(task_id=flight.task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **fields))
-    return flight
+    attempt = Attempt(task_id or prompt, claim, engine.entry.name)
+    engine.submit(
+        attempt, Submit(task_id=attempt.task_id, messages=None, prompt=prompt, max_tokens=max_tokens, **fields)
+    )
+    return attempt
 
 
 def failing(*_: Any) -> Any:
@@ -118,10 +120,10 @@ def failing(*_: Any) -> Any:
     raise KeyError("fault")
 
 
-def land(flight: Flight) -> Any:
-    """How a flight came out."""
-    wait_until(lambda: flight.outcome, timeout_s=END_S)
-    return flight.outcome
+def outcome_of(attempt: Attempt) -> Any:
+    """How an attempt came out."""
+    wait_until(lambda: attempt.outcome, timeout_s=END_S)
+    return attempt.outcome
 
 
 def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
@@ -146,9 +148,9 @@ class TestLoading:
         assert engines.states() == []
         first = engines.acquire(fake())
         assert engines.acquire(fake()) is first
-        flights = [fly(first, "one"), fly(first, "two")]
-        assert all(isinstance(land(flight), End) for flight in flights)
-        assert [flight.text for flight in flights] == [fake_text("one", None, 3), fake_text("two", None, 3)]
+        attempts = [submitted(first, "one"), submitted(first, "two")]
+        assert all(isinstance(outcome_of(attempt), End) for attempt in attempts)
+        assert [attempt.text for attempt in attempts] == [fake_text("one", None, 3), fake_text("two", None, 3)]
         assert engines.pids() == [first.process.pid]
         (state,) = engines.states()
         assert (state.model, state.state, state.revision, state.running) == ("fake:0", "ready", "fake", 0)
@@ -233,7 +235,7 @@ class TestFailing:
         engines = make()
         with pytest.raises(ModelLoadFailed):
             engines.acquire(fake("0:load_error=no weights"))
-        assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
+        assert isinstance(outcome_of(submitted(engines.acquire(fake()), "hello")), End)
 
     def test_a_process_that_is_killed_while_it_loads(self, make: Callable[..., Engines]) -> None:
         """A signal says nothing of the model: its engine is started again, and who waits gets it."""
@@ -374,11 +376,11 @@ class TestBudget:
         model = sized("1:context=200000")
         for number in range(5):
             engine = engines.acquire(model)
-            long = fly(engine, f"long {number}", max_tokens=100_000)
+            long = submitted(engine, f"long {number}", max_tokens=100_000)
             wait_until(lambda long=long: long.ids or long.outcome)  # type: ignore[misc]
             assert long.outcome is None
             engine.stop(long, "cancelled")
-            land(long)
+            outcome_of(long)
             engines.release(engine)
             engines.unload(key_of(model))
             wait_until(lambda: not engines.states())
@@ -388,7 +390,7 @@ class TestBudget:
         engines = make(budget_bytes=2 * FLOOR)
         first = engines.acquire(sized("5:context=200000"))
         wait_until(lambda: first.reservation.held_bytes == 2 * FLOOR and first.reservation.target_bytes is None)
-        long = fly(first, "long", max_tokens=100_000)
+        long = submitted(first, "long", max_tokens=100_000)
         wait_until(lambda: long.ids)
         thread, answers = in_thread(lambda: engines.acquire(sized("2")))
         thread.join(3 * WAIT_S)
@@ -405,11 +407,11 @@ class TestDying:
         """An engine that dies releases its requests: as suspects those of its batch, as innocent those that waited."""
         engines = make(slots=1)
         engine = engines.acquire(fake("5"))
-        killer = fly(engine, "!crash@3", max_tokens=5)
+        killer = submitted(engine, "!crash@3", max_tokens=5)
         wait_until(lambda: killer.ids)
-        waited = fly(engine, "waited")
-        assert land(killer) == Release(attempt=1, crashed=True)
-        assert land(waited) == Release(attempt=1, crashed=False)
+        waited = submitted(engine, "waited")
+        assert outcome_of(killer) == Release(attempt=1, crashed=True)
+        assert outcome_of(waited) == Release(attempt=1, crashed=False)
         assert killer.text == fake_text("!crash@3", None, 3)
         assert "exited with code 70" in caplog.text
         engines.release(engine)
@@ -421,7 +423,7 @@ class TestDying:
         engine = engines.acquire(fake())
         engine.process.kill()
         wait_until(lambda: engine.gone)
-        assert land(fly(engine, "late")) == Release(attempt=1, crashed=False)
+        assert outcome_of(submitted(engine, "late")) == Release(attempt=1, crashed=False)
 
     @pytest.mark.parametrize(
         ("reason", "expected"),
@@ -430,22 +432,22 @@ class TestDying:
     def test_what_it_was_to_stop_for_stands(self, make: Callable[..., Engines], reason: Any, expected: str) -> None:
         """A request that was being stopped when its engine died ends as it would have, and does not run again."""
         engine = make().acquire(fake("0"))
-        flight = fly(engine, "!hang@2", max_tokens=5)
-        wait_until(lambda: len(flight.ids) == 2)
-        engine.stop(flight, reason, 1.0)
+        attempt = submitted(engine, "!hang@2", max_tokens=5)
+        wait_until(lambda: len(attempt.ids) == 2)
+        engine.stop(attempt, reason, 1.0)
         engine.process.kill()
-        outcome = land(flight)
+        outcome = outcome_of(attempt)
         assert expected in (getattr(outcome, "finish_reason", None), getattr(outcome, "code", None))
 
     def test_a_stalled_engine_is_replaced(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
         """An engine that has work and makes no step is killed, and its requests go to a new one."""
         engines = make(stall_timeout_s=1.0)
         engine = engines.acquire(fake())
-        stuck = fly(engine, "!hang@1")
-        assert land(stuck) == Release(attempt=1, crashed=True)
+        stuck = submitted(engine, "!hang@1")
+        assert outcome_of(stuck) == Release(attempt=1, crashed=True)
         assert "made no step for 1 s although it has work" in caplog.text
         engines.release(engine)
-        assert isinstance(land(fly(engines.acquire(fake()), "hello")), End)
+        assert isinstance(outcome_of(submitted(engines.acquire(fake()), "hello")), End)
 
     def test_a_stopped_engine_is_replaced(self, make: Callable[..., Engines]) -> None:
         """An engine that reads nothing, with a prompt on its way that is larger than the pipe: who sends to it and who asks
@@ -453,12 +455,12 @@ class TestDying:
         engines = make(stall_timeout_s=1.0)
         engine = engines.acquire(sized())
         os.kill(engine.process.pid, signal.SIGSTOP)
-        stuck = [fly(engine, "word " * 1_000_000, task_id=f"large {number}") for number in range(2)]
+        stuck = [submitted(engine, "word " * 1_000_000, task_id=f"large {number}") for number in range(2)]
         engine.resize(10**9, 10**9)
         engine.stop(stuck[1], "cancelled")
         assert [state.state for state in engines.states()] == ["ready"]
-        assert land(stuck[0]) == Release(attempt=1, crashed=True)  # the first in line
-        outcome = land(stuck[1])
+        assert outcome_of(stuck[0]) == Release(attempt=1, crashed=True)  # the first in line
+        outcome = outcome_of(stuck[1])
         assert isinstance(outcome, End)
         assert outcome.finish_reason == "cancelled"
 
@@ -467,34 +469,34 @@ class TestDying:
         account of that request, so that it ends after three; who waited behind it is innocent."""
         engines = make(stall_timeout_s=1.0)
         engine = engines.acquire(fake())
-        slow, behind = fly(engine, "!slow@60"), fly(engine, "behind")
-        assert land(slow) == Release(attempt=1, crashed=True)
-        assert land(behind) == Release(attempt=1, crashed=False)
+        slow, behind = submitted(engine, "!slow@60"), submitted(engine, "behind")
+        assert outcome_of(slow) == Release(attempt=1, crashed=True)
+        assert outcome_of(behind) == Release(attempt=1, crashed=False)
 
     def test_a_request_that_cannot_be_sent_is_an_error(self, make: Callable[..., Engines]) -> None:
         """It ends at once and is not waited for: the engine does not count as stalled."""
         engine = make().acquire(fake())
-        unsendable = fly(engine, "hello", chat_template_kwargs={"x": lambda: None})
-        outcome = land(unsendable)
+        unsendable = submitted(engine, "hello", chat_template_kwargs={"x": lambda: None})
+        outcome = outcome_of(unsendable)
         assert isinstance(outcome, Error)
         assert outcome.code == "invalid_request"
         assert "cannot be sent to its engine" in outcome.message
-        engine.flights.progress_at -= 1000
+        engine.attempts.progress_at -= 1000
         assert not engine.stalled(60.0)
 
     def test_a_request_that_was_lost_is_computed_no_further(self, make: Callable[..., Engines], notes: Notes) -> None:
         """An attempt that another worker took over leaves the batch, and the next attempt at the request hears nothing of it."""
         engine = make().acquire(fake("10"))
-        lost = fly(engine, "hello", max_tokens=5_000)
+        lost = submitted(engine, "hello", max_tokens=5_000)
         wait_until(lambda: any(isinstance(each, Token) for each in notes.entries.get("hello", [])))
-        lost.land(Fenced())
+        lost.finish(Fenced())
         engine.forget(lost)
-        again = fly(engine, "hello", max_tokens=3)
-        assert isinstance(land(again), End)
+        again = submitted(engine, "hello", max_tokens=3)
+        assert isinstance(outcome_of(again), End)
         assert (again.ids, again.text) == (again.ids[:3], fake_text("hello", None, 3))
         wait_until(lambda: engine.last is not None and engine.last.running == 0)
         engine.forget(again)
-        engine.flights.progress_at -= 1000
+        engine.attempts.progress_at -= 1000
         assert not engine.stalled(60.0)
 
     def test_what_cannot_be_dealt_with_ends_the_engine_and_not_its_reader(
@@ -503,11 +505,11 @@ class TestDying:
         """A fault of ours while a step is read gives all requests of the engine back: nobody waits for a thread that has died."""
         engines = make()
         engine = engines.acquire(fake("10"))
-        broken, beside = fly(engine, "broken", max_tokens=5_000), fly(engine, "beside", max_tokens=5_000)
+        broken, beside = submitted(engine, "broken", max_tokens=5_000), submitted(engine, "beside", max_tokens=5_000)
         broken.take = failing  # type: ignore[assignment, method-assign]
-        assert {type(land(broken)), type(land(beside))} == {Release}
+        assert {type(outcome_of(broken)), type(outcome_of(beside))} == {Release}
         assert "cannot be dealt with; it is ended" in caplog.text
-        assert isinstance(land(fly(engines.acquire(fake("10")), "after")), End)
+        assert isinstance(outcome_of(submitted(engines.acquire(fake("10")), "after")), End)
 
     def test_a_fault_of_who_is_told_does_no_harm(
         self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture
@@ -515,28 +517,28 @@ class TestDying:
         """What a worker makes of a step is not the engine's business: a fault in it is logged, and the step counts."""
         engine = make().acquire(fake("10"))
         engine._on_step = failing
-        assert isinstance(land(fly(engine, "hello")), End)
+        assert isinstance(outcome_of(submitted(engine, "hello")), End)
         assert "what follows from a message of engine" in caplog.text
 
     def test_an_idle_engine_is_not_stalled(self, make: Callable[..., Engines]) -> None:
         """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""
         engines = make(stall_timeout_s=60.0)
         engine = engines.acquire(fake("10"))
-        engine.flights.progress_at -= 1000
+        engine.attempts.progress_at -= 1000
         assert not engine.stalled(60.0)
-        flight = fly(engine, "hello")
+        attempt = submitted(engine, "hello")
         assert not engine.stalled(60.0)
-        assert isinstance(land(flight), End)
+        assert isinstance(outcome_of(attempt), End)
 
 
 class TestStopping:
     def test_within_a_step(self, make: Callable[..., Engines]) -> None:
         """A request that is to stop ends with what it has."""
         engine = make().acquire(fake("10"))
-        flight = fly(engine, "hello", max_tokens=5000)
-        wait_until(lambda: flight.ids)
-        engine.stop(flight, "cancelled")
-        outcome = land(flight)
+        attempt = submitted(engine, "hello", max_tokens=5000)
+        wait_until(lambda: attempt.ids)
+        engine.stop(attempt, "cancelled")
+        outcome = outcome_of(attempt)
         assert isinstance(outcome, End)
         assert outcome.finish_reason == "cancelled"
         assert 0 < outcome.index < 5000
@@ -544,20 +546,20 @@ class TestStopping:
     def test_to_give_back(self, make: Callable[..., Engines]) -> None:
         """A request that is given back is released, not ended."""
         engine = make().acquire(fake("10"))
-        flight = fly(engine, "hello", max_tokens=5000)
-        wait_until(lambda: flight.ids)
-        engine.stop(flight, "requeue")
-        assert land(flight) == Release(attempt=1, crashed=False)
+        attempt = submitted(engine, "hello", max_tokens=5000)
+        wait_until(lambda: attempt.ids)
+        engine.stop(attempt, "requeue")
+        assert outcome_of(attempt) == Release(attempt=1, crashed=False)
 
     def test_a_dead_engine(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
         """Stopping what was in a dead engine does nothing."""
         caplog.set_level(logging.DEBUG)
         engine = make().acquire(fake())
-        flight = fly(engine, "hello")
-        land(flight)
+        attempt = submitted(engine, "hello")
+        outcome_of(attempt)
         engine.process.kill()
         wait_until(lambda: engine.gone)
-        engine.stop(flight, "cancelled")
+        engine.stop(attempt, "cancelled")
         assert "ended before request hello was aborted" in caplog.text
 
 
@@ -603,10 +605,10 @@ class TestByHand:
         wait_until(lambda: [state.state for state in engines.states()] == ["ready"])
         assert not engines.states()[0].pinned
         engine = engines.acquire(fake())
-        flight = fly(engine, "hello", max_tokens=200)
+        attempt = submitted(engine, "hello", max_tokens=200)
         assert engines.unload(key_of(fake()))
         assert [state.state for state in engines.states()] == ["ending"]
-        assert isinstance(land(flight), End)
+        assert isinstance(outcome_of(attempt), End)
         engines.release(engine)
         wait_until(lambda: not engines.states())
         assert not engines.unload(key_of(fake()))
