@@ -18,6 +18,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, _infer_tool_parser
 
 from tasks.engine.failure import first_line
 from tasks.engine.text.detokenizer import streamed_text
+from tasks.engine.text.spm import follow_file
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object_if_there
 
@@ -153,7 +154,9 @@ def _checked(hf: Any, folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     path = folder / "tokenizer.json"
-    if type(hf) is PreTrainedTokenizerFast or not hasattr(hf, "backend_tokenizer") or not path.is_file():
+    if not path.is_file():
+        return follow_file(hf, folder, PROBES)
+    if type(hf) is PreTrainedTokenizerFast or not hasattr(hf, "backend_tokenizer"):
         return hf
     if _differing(hf.backend_tokenizer, Tokenizer.from_file(str(path))) is None:
         return hf
