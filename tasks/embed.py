@@ -33,10 +33,12 @@ class EmbedTask(GenerateTask):
         "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"
     )
 
+    @__signature__.of
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> EmbedResult:  # type: ignore[override]
         """Send a request: ``help(embed)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
         return cast("EmbedResult", self.apply_async(previous, dict(parameters)))
 
+    @__signature__.of
     async def adelay(  # type: ignore[override]
         self, *previous: Any, **parameters: Unpack[ParameterValues]
     ) -> EmbedResult:

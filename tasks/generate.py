@@ -57,10 +57,12 @@ class GenerateTask(Task):
 
     __signature__ = KeywordSignature(".parameters", "GenerateResult")
 
+    @__signature__.of
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
         """Send a request: ``help(generate)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
         return self.apply_async(previous, dict(parameters))
 
+    @__signature__.of
     async def adelay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
         """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
         return await self.aapply_async(previous, dict(parameters))

@@ -32,10 +32,12 @@ class RerankTask(EmbedTask):
     )
     instead_of_sequence = "map, starmap and chunks make one call after another: send a group of rerank.s(…)"
 
+    @__signature__.of
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> RerankResult:  # type: ignore[override]
         """Send a request: ``help(rerank)`` has the parameters, :meth:`apply_async` the errors and Celery's options."""
         return cast("RerankResult", self.apply_async(previous, dict(parameters)))
 
+    @__signature__.of
     async def adelay(  # type: ignore[override]
         self, *previous: Any, **parameters: Unpack[ParameterValues]
     ) -> RerankResult:

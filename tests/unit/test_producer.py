@@ -96,10 +96,13 @@ for task in (generate, shared):
     signature = inspect.signature(task)
     assert signature.parameters["max_tokens"].default == 512, signature
     assert repr(signature.parameters["tool_choice"].default) == "'auto'", signature
+    assert inspect.signature(task.delay) == signature == inspect.signature(task.adelay)
     assert signature.parameters["messages"].annotation == "list[dict[str, Any]]", signature
 shown = pydoc.plain(pydoc.render_doc(generate))
 assert "generate(previous=None, /, *, messages:" in shown, shown
 assert shown.index("generate.delay(") < shown.index("Method resolution order"), shown
+from tasks import embed
+assert inspect.signature(embed.delay).parameters["input"].default is inspect.Parameter.empty
 print("all there")
 """
     assert run(program) == "all there"
