@@ -25,6 +25,8 @@ CELERY_LINES = ("celery.worker.strategy", "celery.app.trace")
 CELERY_READY = "celery.apps.worker"
 #: Where Celery says where Redis is, with a password also where there is none.
 CELERY_CONNECTED = "celery.worker.consumer.connection"
+#: Where Celery says that a monitor has asked for events, with a literal ``{task}`` in it.
+CELERY_CONTROL = "celery.worker.control"
 
 
 def connect(settings: Settings) -> None:
@@ -42,6 +44,7 @@ def set_up(logger: logging.Logger, settings: Settings) -> None:
     for name in CELERY_LINES:
         logging.getLogger(name).addFilter(_not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)
+    logging.getLogger(CELERY_CONTROL).addFilter(_not_of_events)
     if not urlsplit(settings.redis_url).password:
         logging.getLogger(CELERY_CONNECTED).addFilter(_without_stars)
     if settings.log_json:
@@ -70,6 +73,11 @@ def _not_ready(record: logging.LogRecord) -> bool:
     A worker of another application, which has no engines, keeps Celery's.
     """
     return record.msg != "%s ready." or active_worker() is None
+
+
+def _not_of_events(record: logging.LogRecord) -> bool:
+    """Whether this is another line than that of a Flower which comes or goes, unless DEBUG is wanted."""
+    return not str(record.msg).startswith("Events of group ") or logging.root.isEnabledFor(logging.DEBUG)
 
 
 def _without_stars(record: logging.LogRecord) -> bool:
