@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 from benchmarks.parts.catalogue import write_catalogue
@@ -139,7 +140,11 @@ def _install(client: Client, folder: Path) -> list[str]:
         _run(folder, "npm", "install", "--silent", *client.packages)
         return ["node", client.script]
     _run(folder, sys.executable, "-m", "venv", "venv")
-    _run(folder, "venv/bin/python", "-m", "pip", "install", "--quiet", *client.packages)
+    uv = which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    install = (
+        [uv, "pip", "install", "--python", "venv/bin/python"] if uv else ["venv/bin/python", "-m", "pip", "install"]
+    )
+    _run(folder, *install, "--quiet", *client.packages)
     return [str(folder / "venv/bin/python"), str(script)]
 
 

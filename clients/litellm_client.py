@@ -3,6 +3,8 @@
 import json
 import os
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or it asks another host for prices
+
 import litellm
 from pydantic import BaseModel
 
@@ -33,7 +35,7 @@ called = litellm.completion(
     tool_choice="required",
     **options,
 )
-(call,) = called.choices[0].message.tool_calls
+call, *_ = called.choices[0].message.tool_calls
 assert call.function.name == "judge", call
 assert isinstance(json.loads(call.function.arguments)["is_warm"], bool), call
 found = litellm.completion(model=tools_model, messages=asked, response_format=Color, **options)

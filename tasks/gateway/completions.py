@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
@@ -67,7 +68,7 @@ class CompletionShape(ChoiceShape):
         if isinstance(said, Piece) and not said.logprobs:
             return self._said_plainly(said, f'"text":{to_compact_json(said.text)}')
         text, reason = ("", openai_reason(said)) if isinstance(said, Finish) else (said.text, None)
-        logprobs = _logprobs(said.logprobs)
+        logprobs = _logprobs(said.logprobs, self._places[said.choice])
         return self._said(said, {"index": said.choice, "text": text, "logprobs": logprobs, "finish_reason": reason})
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -75,18 +76,18 @@ class CompletionShape(ChoiceShape):
         return {
             "index": choice.number,
             "text": choice.text("content"),
-            "logprobs": _logprobs(choice.logprobs),
+            "logprobs": _logprobs(choice.logprobs, 0),
             "finish_reason": openai_reason(choice.finish),
         }
 
 
-def _logprobs(logprobs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """OpenAI's older shape: lists side by side."""
+def _logprobs(logprobs: Sequence[Mapping[str, Any]], begin: int) -> dict[str, Any] | None:
+    """OpenAI's older shape: lists side by side; the first token begins at this character of the answer."""
     if not logprobs:
         return None
     return {
         "tokens": [logprob["token"] for logprob in logprobs],
         "token_logprobs": [logprob["logprob"] for logprob in logprobs],
         "top_logprobs": [{top["token"]: top["logprob"] for top in logprob["top_logprobs"]} for logprob in logprobs],
-        "text_offset": [],
+        "text_offset": list(accumulate((len(logprob["token"]) for logprob in logprobs[:-1]), initial=begin)),
     }

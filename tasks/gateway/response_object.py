@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.client.said import Said
@@ -12,6 +13,25 @@ if TYPE_CHECKING:
     from tasks.gateway.record import Record
     from tasks.messages.answer import Usage
 
+#: What a response says of fields that its request has left out.
+_UNSAID: Mapping[str, Any] = MappingProxyType(
+    {
+        **dict.fromkeys(("instructions", "max_output_tokens", "prompt_cache_key", "safety_identifier", "user")),
+        # The model's own, which its worker knows.
+        **dict.fromkeys(("temperature", "top_p")),
+        "metadata": {},
+        "parallel_tool_calls": True,
+        "reasoning": {"effort": None, "summary": None},
+        "service_tier": "default",
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_logprobs": 0,
+    }
+)
+#: The same of objects, whose other fields the request may have.
+_PARTS_UNSAID: Mapping[str, Mapping[str, Any]] = {name: _UNSAID[name] for name in ("reasoning", "text")}
+_FUNCTION_UNSAID = {"description": None, "parameters": None, "strict": False}
 #: By the kind of an item's text: how its id begins, and what its events are called.
 _PREFIXES = {"reasoning": "rs", "tool_call": "fc"}
 _EVENTS = {"reasoning": "response.reasoning_text", "tool_call": "response.function_call_arguments"}
@@ -101,26 +121,36 @@ def response_object(
     error: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A response in its current state."""
-    echo = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], **record.echo}
     return {
-        "instructions": None,
-        "metadata": {},
-        "temperature": None,
-        "top_p": None,
-        **echo,
+        **_UNSAID,
+        **{name: _completed(name, value) for name, value in record.echo.items()},
         "id": record.id,
         "object": "response",
-        "created_at": float(record.created),
+        "created_at": record.created,
+        "completed_at": None,
         "model": record.model,
         "status": status,
         "background": record.background,
         "error": error,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "max_tool_calls": None,
         "output": list(output),
         "previous_response_id": None,
+        "store": True,
         "truncation": "disabled",
         "usage": None if usage is None else _usage(usage),
     }
+
+
+def _completed(name: str, value: Any) -> Any:
+    """A field that a request had, with what it left out of it."""
+    if name in _PARTS_UNSAID:
+        return {**_PARTS_UNSAID[name], **{part: said for part, said in value.items() if said is not None}}
+    if name == "tools":
+        return [{**_FUNCTION_UNSAID, **tool} for tool in value]
+    if name == "service_tier" and value not in ("flex", "priority"):
+        return _UNSAID[name]
+    return value
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

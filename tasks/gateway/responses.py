@@ -17,7 +17,17 @@ PREFIX = "resp_"
 #: What of a body its answer repeats.
 _ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "prompt_cache_key", "reasoning"),
-    *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "user"),
+    *(
+        "safety_identifier",
+        "service_tier",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+    ),
 )
 MAX_ECHO_CHARACTERS = 8_192
 #: Parts of an answer that may be asked for; of others there is nothing.

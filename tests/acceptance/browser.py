@@ -115,6 +115,15 @@ class Browser:
         """All that a person can read on the page."""
         return str(self.evaluate("document.body.innerText"))
 
+    def press(self, key: str) -> None:
+        """Press and release a key."""
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def resize(self, width: int, height: int) -> None:
+        """Show the page as on a phone of this size."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=True)
+
     def screenshot(self, path: Path) -> None:
         """What a person sees, as a PNG."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))

@@ -47,7 +47,10 @@ def say(browser: Browser, text: str) -> None:
 
 
 def test_a_conversation(page: tuple[Browser, GatewayProcess]) -> None:
-    """A question is answered as a stream, thoughts apart; who waits sees the place; Stop frees it; the fleet is shown."""
+    """A question is answered as a stream, thoughts apart; who waits sees the place; Escape frees it; the fleet is shown.
+
+    On a phone nothing is wider than the screen, and the message box stays in sight under a conversation that is longer than it.
+    """
     browser, gateway = page
     assert browser.evaluate("at('model').value") == "fake:30"
     keep(browser, "gateway-empty")
@@ -66,11 +69,17 @@ def test_a_conversation(page: tuple[Browser, GatewayProcess]) -> None:
         say(browser, "And who waits?")
         browser.wait("[...document.querySelectorAll('.note')].at(-1).textContent.includes('next in line')")
         keep(browser, "gateway-waiting")
-        browser.evaluate("at('stop').click()")
+        browser.press("Escape")
         browser.wait("[...document.querySelectorAll('.note')].at(-1).textContent === 'stopped'")
     say(browser, "!nan@3 What is an error?")
     browser.wait("document.querySelector('.note.bad')?.textContent.includes('numbers')")
     keep(browser, "gateway-error")
+    browser.resize(360, 640)
+    browser.evaluate("at('talk').append(make('div', 'a long answer\\n'.repeat(80), 'turn'))")
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.evaluate("at('form').getBoundingClientRect().bottom <= innerHeight")
+    assert browser.evaluate("at('talk').scrollHeight > at('talk').clientHeight")
+    keep(browser, "gateway-phone")
     assert browser.evaluate(
         "performance.getEntriesByType('resource').every((each) => each.name.startsWith(location.origin))"
     )

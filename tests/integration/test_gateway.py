@@ -14,7 +14,7 @@ import openai
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
-from openai.types import Completion, Model
+from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
@@ -48,6 +48,26 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
 INVITED = "https://chat.example.org"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look_up"}}
+TOOL_CALLED = {"type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+#: A conversation with a call and its result, in the shapes of both of OpenAI's interfaces.
+CALLED: list[Any] = [
+    *HELLO,
+    {"role": "assistant", "content": None, "refusal": None, "tool_calls": [{"id": "a", **TOOL_CALLED}]},
+    {"role": "tool", "tool_call_id": "a", "content": [{"type": "text", "text": "42"}]},
+]
+ITEMS: list[Any] = [
+    {"role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None},
+    {
+        "type": "function_call",
+        "id": "fc_1",
+        "call_id": "a",
+        "name": "look_up",
+        "arguments": "{}",
+        "status": "completed",
+    },
+    {"type": "function_call_output", "call_id": "a", "output": [{"type": "input_text", "text": "42"}]},
+]
 NO_TOOL = {"type": "function", "function": {"name": "nothing"}}
 
 
@@ -103,6 +123,66 @@ def test_a_stream(gateway: GatewayProcess) -> None:
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 20
+
+
+#: What clients send that OpenAI takes, by endpoint, and the type of the answer.
+REAL: list[tuple[str, type[BaseModel], list[dict[str, Any]]]] = [
+    (
+        "/v1/chat/completions",
+        ChatCompletion,
+        [
+            {"logprobs": True, "top_logprobs": 2, "n": 2, "seed": 1},
+            {"messages": [{"role": "developer", "content": [{"type": "text", "text": "hello"}]}, *HELLO]},
+            {"messages": CALLED, "tools": [TOOL], "tool_choice": "none"},
+            {"stop": None, "n": None, "logit_bias": None, "tools": None, "tool_choice": None, "response_format": None},
+            {"logit_bias": {"3": -100}, "metadata": {"a": "b"}, "store": True, "service_tier": "auto", "user": None},
+            {"max_tokens": None, "max_completion_tokens": 3, "modalities": ["text"], "reasoning_effort": None},
+            {
+                "temperature": None,
+                "stream": None,
+                "stream_options": None,
+                "parallel_tool_calls": True,
+                "functions": None,
+            },
+        ],
+    ),
+    (
+        "/v1/completions",
+        Completion,
+        [{"prompt": ["a", "b"], "logprobs": 1, "echo": False, "suffix": None, "best_of": 1}],
+    ),
+    (
+        "/v1/responses",
+        Response,
+        [
+            {"input": "hello", "reasoning": {"effort": "low"}, "text": {"verbosity": "low"}, "service_tier": "auto"},
+            {
+                "input": "hello",
+                "include": ["message.output_text.logprobs"],
+                "top_logprobs": 1,
+                "truncation": "disabled",
+            },
+            {"input": ITEMS, "tools": [{"type": "function", "name": "look_up"}], "tool_choice": "none", "store": False},
+            {"input": "!think@2 hello", "max_output_tokens": 6, "previous_response_id": None, "metadata": {"a": "b"}},
+        ],
+    ),
+    ("/v1/embeddings", CreateEmbeddingResponse, [{"model": "fake:1:dimensions=2", "input": ["a"], "user": "me"}]),
+]
+
+
+@pytest.mark.parametrize(("path", "shape", "bodies"), REAL, ids=[path for path, *_ in REAL])
+def test_what_clients_send(gateway: GatewayProcess, path: str, shape: type[BaseModel], bodies: list[Any]) -> None:
+    """It is answered in OpenAI's shape, strictly, as it comes over the wire and before any client has added to it."""
+    usual: dict[str, Any] = {"model": "fake:1"}
+    if path == "/v1/chat/completions":
+        usual |= {"messages": HELLO}
+    if path != "/v1/embeddings":
+        usual |= {"max_output_tokens" if path == "/v1/responses" else "max_tokens": 3}
+    with gateway.http() as http:
+        for body in bodies:
+            answer = http.post(path, json={**usual, **body})
+            assert answer.status_code == 200, (body, answer.text)
+            shape.model_validate_json(answer.content, strict=True)
 
 
 class Verdict(BaseModel):
@@ -167,7 +247,14 @@ def test_completions(gateway: GatewayProcess) -> None:
     Completion.model_validate(answer.model_dump(), strict=True)
     assert [choice.text for choice in answer.choices] == [fake_text(each, None, 4) for each in ("red", "green")]
     assert answer.choices[0].logprobs is not None
-    assert len(answer.choices[0].logprobs.tokens or ()) == 4
+    tokens, offsets = answer.choices[0].logprobs.tokens or [], answer.choices[0].logprobs.text_offset or []
+    assert len(tokens) == 4
+    assert all(answer.choices[0].text.startswith(token, at) for token, at in zip(tokens, offsets, strict=True))
+    parts = [
+        chunk.choices[0].logprobs
+        for chunk in client.completions.create(model="fake:1", prompt="red", max_tokens=4, logprobs=2, stream=True)
+    ]
+    assert [at for part in parts if part is not None for at in part.text_offset or ()] == offsets
     stream = client.completions.create(model="fake:1", prompt="red", max_tokens=4, stream=True)
     assert "".join(chunk.choices[0].text for chunk in stream) == fake_text("red", None, 4)
 
