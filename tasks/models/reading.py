@@ -22,6 +22,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelFilesUnreadable: it is missing, cannot be read, or holds something else.
     """
+    require_file(path)
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -29,6 +30,18 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelFilesUnreadable(f"{path}: cannot be read ({error.strerror})") from None
     return parse_object(text, str(path))
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is there and is no file, such as the folder that Docker makes where a mounted file is missing, or a pipe.
+
+    Raises:
+        ModelFilesUnreadable: it is a folder, or something else.
+    """
+    if path.exists() and not path.is_file():
+        raise ModelFilesUnreadable(
+            f"{path}: is {'a folder' if path.is_dir() else 'no file'}; put the model's own there"
+        )
 
 
 def read_object_if_there(path: Path) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tasks.models.foreign import instead_of_weights
-from tasks.models.reading import ModelFilesUnreadable, is_pointer, parse_object, pointer_message, read_object
+from tasks.models.reading import (
+    ModelFilesUnreadable,
+    is_pointer,
+    parse_object,
+    pointer_message,
+    read_object,
+    require_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +119,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     Raises:
         ModelFilesUnreadable: it has none.
     """
+    require_file(path)
     try:
         if is_pointer(path):
             raise ModelFilesUnreadable(pointer_message(str(path)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.engine.files.download import fetch
 from tasks.errors import ModelLoadFailed
 from tasks.models.foreign import read_config
-from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message
+from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message, require_file
 from tasks.models.weights import INDEX, check_weights, read_header, read_tensors, weight_files
 from tasks.names import PACKAGE
 
@@ -86,6 +86,7 @@ def check_model(folder: Path) -> dict[str, Any]:
             f"{folder}: has no tokenizer ({' or '.join(_TOKENIZERS[:2])}); copy the original model's"
         )
     for path in tokenizers:
+        require_file(path)
         if is_pointer(path):
             raise ModelFilesUnreadable(pointer_message(str(path)))
     return config

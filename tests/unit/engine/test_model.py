@@ -64,6 +64,16 @@ def _config(**changes: Any) -> Callable[[Path], object]:
     return change
 
 
+def _folder(name: str) -> Callable[[Path], object]:
+    """What Docker mounts for a file that is not there."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return change
+
+
 def _own_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_file": "evil.py"}))
@@ -85,6 +95,7 @@ def _missing_shard(folder: Path) -> None:
         (_write("config.json", b"{not json"), "config.json"),
         (_remove("tokenizer.json"), "tokenizer"),
         (_write("tokenizer.json", b"{}"), "damaged"),
+        (_folder("tokenizer.json"), "tokenizer.json: is a folder; put the model's own there"),
         (_config(model_type="quantum"), "quantum"),
         (_config(model_type="olmo"), "'olmo' ended with status 1"),
         (_config(intermediate_size=256), "damaged"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -169,6 +170,21 @@ def test_damaged_weights_are_one_clear_error(tmp_path: Path, content: bytes, wor
     with pytest.raises(ModelFilesUnreadable, match=words) as refused:
         read_model_size(tmp_path)
     assert "model.safetensors" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_is_no_file(tmp_path: Path, name: str) -> None:
+    """Nobody waits for a pipe in the place of a file, nor fails without its name at a folder."""
+    write_config(tmp_path, {})
+    path = tmp_path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(ModelFilesUnreadable, match=rf"{name}: is no file"):
+        read_model_size(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ModelFilesUnreadable, match=rf"{name}: is a folder"):
+        read_model_size(tmp_path)
 
 
 @pytest.mark.parametrize("config", [b"", b"[]", b"{", b"null"])
