@@ -42,6 +42,7 @@ class GenerateTask(Task):
     abstract = True
     typing = False  # the parameters are checked by tasks.client.parameters, with better messages
     acks_late = True
+    serializer = "json"  # all that the fleet reads, whatever the application's other tasks are sent as
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False

@@ -148,6 +148,6 @@ def unknown(task_id: str, *, was_known: bool = False) -> str:
 def forgotten(task_id: str) -> str:
     """Why a request that has ended has no result, and what to do."""
     return (
-        f"request {task_id}: it has ended, and its result is not stored any more: it was forgotten, or is older than "
-        "result_ttl_s. stream() reads its journal, while that is kept (journal_ttl_s)"
+        f"request {task_id}: it has ended, and no result is stored: it was not wanted (ignore_result), was forgotten, or is "
+        "older than result_ttl_s. stream() reads its journal, while that is kept (journal_ttl_s)"
     )

@@ -16,12 +16,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import DecodeError
+from kombu.serialization import loads
 from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
@@ -176,6 +179,13 @@ class Backend(RedisBackend):
             if module == ERRORS or (module == OLD_ERRORS and module not in sys.modules):
                 exc = {**exc, "exc_module": GenerationError.__module__}
         return super().exception_to_python(exc)
+
+    def decode(self, payload: Any) -> Any:
+        """Celery's; what the fleet stores is JSON, also where the application's own results are something else."""
+        if self.serializer != "json" and bytes(payload or b"").startswith(b"{"):
+            with suppress(DecodeError):  # somebody's YAML may begin like this
+                return loads(payload, "application/json", "utf-8", accept={"application/json"})
+        return super().decode(payload)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """Celery's; a request that a worker has claimed is ``STARTED``, which its journal knows without another write."""

@@ -9,19 +9,21 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import states
+from celery import Celery, states
 
 from tasks.broker.holding import OPTION, Holding
 from tasks.broker.results import Backend
 from tasks.server import keys
 from tasks.server.pipeline import AutoPipeline
+from tests.fleet import waiting_messages
 from tests.support import wait_until
+from worker_config.celeryconfig import worker_options
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
-    from celery import Celery
 
     from tasks.demo.embedded import EmbeddedServer
     from tasks.generate import GenerateTask
@@ -105,6 +107,20 @@ class TestProducer:
         seen: list[Any] = []
         result.then(lambda answered: seen.append(answered.result))
         assert seen == [{"text": "early"}]
+
+    def test_an_application_of_other_serializers(self, producer_app: Celery, redis_client: redis.Redis) -> None:
+        """Requests are sent as JSON, and JSON results are read, whatever the application's own tasks use."""
+        shop = Celery("shop", include=["tasks.generate"], set_as_current=False)
+        shop.conf.update(worker_options(current_settings()))
+        shop.conf.update(task_serializer="pickle", result_serializer="pickle", accept_content=["pickle", "json"])
+        shop.loader.import_default_modules()
+        result = shop.tasks["tasks.generate"].apply_async(kwargs={"prompt": "x"}, queue="tier-under-3B")
+        (message,) = waiting_messages(redis_client, "tier-under-3B")
+        assert message["content-type"] == "application/json"
+        producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)
+        assert result.get(timeout=10) == {"text": "stored"}
+        shop.backend.store_result("own", {1, 2}, states.SUCCESS)
+        assert shop.AsyncResult("own").get(timeout=10) == {1, 2}
 
     def test_while_redis_restarts(self, producer_app: Celery, redis_server: EmbeddedServer) -> None:
         """Who asks just when Redis is away is answered once it is back."""
