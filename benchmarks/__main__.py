@@ -70,7 +70,8 @@ def _rows(parser: argparse.ArgumentParser, names: str | None) -> list[Row]:
 
 
 def run(server: EmbeddedServer, rows: Sequence[Row], *, repeats: int, quick: bool, results: Path) -> int:
-    """Measure the rows one after the other and write the report."""
+    """Measure the rows one after the other and write the report; after an interrupt, of the rows that are done."""
+    interrupted = False
     started, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     machine = describe_machine()
     done: list[Findings] = []
@@ -82,10 +83,15 @@ def run(server: EmbeddedServer, rows: Sequence[Row], *, repeats: int, quick: boo
                 report(about, len(done) / len(rows))
 
             bench = Bench(server, client, Path(folder), repeats, quick, say)
-            for row in rows:
-                say(row.name)
-                client.flushall()
-                done.append(row.run(bench))
+            try:
+                for row in rows:
+                    say(row.name)
+                    client.flushall()
+                    done.append(row.run(bench))
+            except KeyboardInterrupt:
+                if not done:
+                    raise
+                interrupted = True
     path = write(
         Run(
             command=command_line(),
@@ -101,6 +107,9 @@ def run(server: EmbeddedServer, rows: Sequence[Row], *, repeats: int, quick: boo
     )
     _show(done)
     print(f"{path} has it all, with charts")
+    if interrupted:
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
     return 1 if any(row.error for row in done) else 0
 
 
