@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tasks.broker.references import REFERENCE
 from tasks.messages.registry import WorkerRecord
 from tasks.names import GENERATE
-from tasks.registry import Registry
+from tasks.registry import Grace, Registry
 from tasks.registry.lifeline import Lifeline
 from tasks.server import keys
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import redis
 
 LEASE_MS = 15_000
+
+
+#: A test's server is young: looked at as if it were not.
+NO_GRACE = Grace(restarted_s=0.0, reconnected_s=0.0)
 
 
 def record(node: str = "mac@lab", boot: str = "b1", **values: Any) -> WorkerRecord:
@@ -30,7 +34,7 @@ class Ghost:
     def __init__(self, client: redis.Redis, node: str = "mac@lab", boot: str = "b1", lease_ms: int = LEASE_MS) -> None:
         self.record = record(node, boot)
         self.identity = self.record.identity
-        self.registry = Registry(client)
+        self.registry = Registry(client, NO_GRACE)
         self.lifeline = Lifeline(client, self.identity)
         self.lifeline.connect()
         self.registry.register(self.record, lease_ms, client_id=self.lifeline.client_id)

@@ -65,11 +65,14 @@ class Ledger:
     Args:
         client: answers in bytes.
         clock: monotonic seconds.
+        grace_s: a request that is taken is not missed for so long.
+        duty: the share of Redis's time that looking may take.
     """
 
     client: redis.Redis
     clock: Callable[[], float]
     grace_s: float = GRACE_S
+    duty: float = DUTY
     _seen: dict[str, float] = field(default_factory=dict)
     _missing: set[str] = field(default_factory=set)
     _not_before: float = 0.0
@@ -102,7 +105,7 @@ class Ledger:
                 wanted -= self._held()
             missing, self._missing = wanted & self._missing, wanted
             lost = self._entries(sorted(missing))
-        self._not_before = started + (self.clock() - started) / DUTY
+        self._not_before = started + (self.clock() - started) / self.duty
         return lost
 
     def resend(self, lost: Lost) -> bool:

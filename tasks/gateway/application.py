@@ -94,7 +94,7 @@ class Application:
 
     def starlette(self, origins: Sequence[str]) -> Starlette:
         """The ASGI application; pages of these other sites may use it."""
-        return Starlette(
+        made = Starlette(
             routes=[
                 Route(path, self._guarded(path, handler), methods=[method]) for method, path, handler in self._routes
             ],
@@ -102,6 +102,8 @@ class Application:
             exception_handlers={404: _not_here, 405: _not_here},
             lifespan=self._lifespan,
         )
+        made.state.stall_s = self._settings.gateway_stall_s  # for tasks.gateway.body
+        return made
 
     @cached_property
     def _routes(self) -> list[tuple[str, str, Handler]]:

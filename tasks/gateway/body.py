@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect
 from tasks.gateway.client import ClientGone
 from tasks.gateway.refusal import Refusal
 from tasks.messages.encoding import to_compact_json
-from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -63,7 +62,7 @@ async def bounded(request: Request, most_bytes: int) -> AsyncGenerator[bytes]:
         Refusal: it is too large, or stalls.
         ClientGone: it will not be whole any more.
     """
-    size, stall_s, parts = 0, current_settings().gateway_stall_s, request.stream()
+    size, stall_s, parts = 0, request.app.state.stall_s, request.stream()
     while True:
         try:
             async with asyncio.timeout(stall_s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.registry.grace import Grace
 from tasks.registry.registry import Beat, Connections, DuplicateWorker, Reading, Registration, Registry
 
-__all__ = ["Beat", "Connections", "DuplicateWorker", "Reading", "Registration", "Registry"]
+__all__ = ["Beat", "Connections", "DuplicateWorker", "Grace", "Reading", "Registration", "Registry"]

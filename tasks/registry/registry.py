@@ -11,6 +11,7 @@ from redis.exceptions import NoPermissionError
 from tasks.messages.encoding import to_compact_json
 from tasks.messages.registry import VERSION, Unreadable, WorkerRecord, decode_record
 from tasks.registry import scripts
+from tasks.registry.grace import Grace
 from tasks.registry.values import json_object, number, text
 from tasks.server import keys
 from tasks.server.connection import translated
@@ -26,11 +27,6 @@ BeatAnswer: TypeAlias = Literal["ok", "registered", "swept", "superseded"]
 HISTORY_LENGTH = 100
 #: For how long a swept worker that wakes up is told so: longer than a weekend with the lid closed.
 SWEPT_TTL_S = 7 * 86_400
-#: A connection that is absent may be on its way back: a worker is believed dead after so long without it.
-ABSENT_S = 1.0
-LOOK_INTERVAL_S = 0.25
-#: So long after Redis has started an absent connection means nothing: everyone is on the way back.
-RESTART_GRACE_S = 10.0
 
 
 class DuplicateWorker(Exception):
@@ -79,12 +75,14 @@ class Registry:
 
     Args:
         client: answers in bytes (:func:`tasks.server.connection.connect`).
+        grace: how long a predecessor that is absent keeps its name.
 
     Every method raises :class:`tasks.errors.BrokerUnavailable` when Redis cannot be reached or refuses for now.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, grace: Grace = Grace()) -> None:  # noqa: B008  (it is frozen)
         self.client = client
+        self._grace = grace
         self._events = keys.channel_prefix(int(client.get_connection_kwargs().get("db") or 0)) + keys.EVENTS
         self._register = client.register_script(scripts.source("register"))
         self._beat = client.register_script(scripts.source("beat"))
@@ -93,8 +91,8 @@ class Registry:
     def register(self, record: WorkerRecord, lease_ms: int, *, client_id: str = "") -> Registration:
         """Write a worker's first record; supersede a dead predecessor of the same name.
 
-        A predecessor with a valid lease is looked at for :data:`ABSENT_S` seconds, since it may be reconnecting, and
-        for longer when Redis has just started.
+        A predecessor with a valid lease is looked at for a second, since it may be reconnecting, and for longer when
+        Redis has just started.
 
         Args:
             record: its times are ignored.
@@ -136,9 +134,9 @@ class Registry:
                     "with -n"
                 )
             absent_s = time.monotonic() - started
-            if absent_s >= ABSENT_S and seen.uptime_s >= RESTART_GRACE_S:
+            if absent_s >= self._grace.absent_s and seen.uptime_s >= self._grace.restarted_s:
                 return
-            time.sleep(LOOK_INTERVAL_S)
+            time.sleep(self._grace.look_s)
 
     def _lease(self, identity: str) -> str | None:
         with translated(f"reading the lease of {identity}"):

@@ -17,7 +17,7 @@ from tasks.broker.purge import end_purged
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Error
-from tasks.registry import Registry, scripts
+from tasks.registry import Grace, Registry, scripts
 from tasks.registry.lifeline import Lifeline
 from tasks.registry.registry import SWEPT_TTL_S
 from tasks.registry.values import json_object, number, text
@@ -66,6 +66,9 @@ class Sweep(threading.Thread):
         journal: the requests' journals.
         settings: the interval of the looks, how long a worker is silent that is dead, and the queues' limits.
         name: whose sweep this is, for people.
+        grace: how long absences are not believed.
+        ledger: finds lost requests.
+        ledger_s: how often the ledger is looked through.
     """
 
     def __init__(
@@ -75,17 +78,23 @@ class Sweep(threading.Thread):
         journal: Journal,
         settings: Settings,
         name: str = "",
+        *,
+        grace: Grace = Grace(),  # noqa: B008  (it is frozen)
+        ledger: Ledger | None = None,
+        ledger_s: float = LEDGER_INTERVAL_S,
     ) -> None:
         self.by = name or f"{socket.gethostname()}:{os.getpid()}:{random.randrange(16**6):06x}"
         super().__init__(name="celery-mlx-sweep", daemon=True)
         self._client = client
         self._lifeline = Lifeline(client, f"sweep@{self.by}")
-        self._registry = Registry(client)
-        self._ledger = Ledger(client, time.monotonic)
+        self._registry = Registry(client, grace)
+        self._ledger = ledger or Ledger(client, time.monotonic)
+        self._ledger_s = ledger_s
         self._results = results
         self._journal = journal
         self._settings = settings
-        self._watch = FleetWatch(settings.dead_after_s)
+        self._grace = grace
+        self._watch = self._new_watch()
         self._stopping = threading.Event()
         self._parsed: dict[bytes, tuple[bytes, Seen | None]] = {}
         self._ledger_at = 0.0
@@ -134,17 +143,20 @@ class Sweep(threading.Thread):
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
         if not self._elected():
-            self._watch = FleetWatch(self._settings.dead_after_s)
+            self._watch = self._new_watch()
             return
         look = self._look()
         dead = {verdict.worker.identity for verdict in self._watch.verdicts(look) if self._declare_dead(verdict)}
         if self._watch.believes_leases(look.at):
             self._return_work({worker.identity for worker in look.workers} - dead)
         if look.at >= self._ledger_at:
-            self._ledger_at = look.at + LEDGER_INTERVAL_S
+            self._ledger_at = look.at + self._ledger_s
             self._send_again()
             write_limits(self._client, limits_of(self._registry.records(), self._settings))
         self._sign(look.now)
+
+    def _new_watch(self) -> FleetWatch:
+        return FleetWatch(self._settings.dead_after_s, self._grace)
 
     def _elected(self) -> bool:
         # On a connection that never reconnects unseen: whoever loses it must not believe in absences for a while.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from tasks.registry.registry import ABSENT_S, RESTART_GRACE_S, Connections
+from tasks.registry import Connections, Grace
 
 #: A leap of Redis's clock against ours by more than this is a change of clocks, not a late reply.
 CLOCK_LEAP_S = 2.0
-#: So long after the sweep has lost its own connection an absent one means nothing: keepers reconnect within 2 s.
-RECONNECT_GRACE_S = 5.0
-#: Looks come when the thread gets its turn: so much less than :data:`ABSENT_S` between the first and the last is enough.
+#: Looks come when the thread gets its turn: so much less than ``absent_s`` between the first and the last is enough.
 JITTER_S = 0.05
 
 
@@ -51,16 +49,17 @@ class Verdict:
 class FleetWatch:
     """Remembers absences between looks.
 
-    Dead is a worker whose connection is absent in looks that span :data:`ABSENT_S`, or that has been silent for
+    Dead is a worker whose connection is absent in looks that span a second, or that has been silent for
     ``dead_after_s`` by Redis's clock.
 
-    Neither is believed for :data:`RESTART_GRACE_S` after Redis has restarted, its clock has leapt, or nobody has looked for so
+    Neither is believed for 10 s after Redis has restarted, its clock has leapt, or nobody has looked for so
     long that leases may have ended: everyone is on the way back. When this process lost its own connection for a moment,
     others may have lost theirs, but Redis still has the leases: then absences alone are not believed, for a shorter time.
     """
 
-    def __init__(self, dead_after_s: float) -> None:
+    def __init__(self, dead_after_s: float, grace: Grace = Grace()) -> None:  # noqa: B008  (it is frozen)
         self._dead_after_s = dead_after_s
+        self._grace = grace
         self._absent_since: dict[str, float] = {}
         self._absences_from = self._leases_from = -inf
         self._run_id: str | None = None
@@ -69,7 +68,7 @@ class FleetWatch:
 
     def disturbed(self, at: float) -> None:
         """This process lost its own connection."""
-        self._absences_from = max(self._absences_from, at + RECONNECT_GRACE_S)
+        self._absences_from = max(self._absences_from, at + self._grace.reconnected_s)
         self._absent_since.clear()
 
     def believes_absences(self, at: float) -> bool:
@@ -89,13 +88,13 @@ class FleetWatch:
     def _notice_restart(self, look: Look) -> None:
         run_id, offset = look.connections.run_id, look.now - look.at
         if self._run_id is None:
-            self._doubt_until(look.at + RESTART_GRACE_S - look.connections.uptime_s)
+            self._doubt_until(look.at + self._grace.restarted_s - look.connections.uptime_s)
         elif (
             run_id != self._run_id
             or abs(offset - self._clock_offset) > CLOCK_LEAP_S
             or look.at - self._looked_at > self._dead_after_s / 2
         ):
-            self._doubt_until(look.at + RESTART_GRACE_S)
+            self._doubt_until(look.at + self._grace.restarted_s)
         self._run_id, self._clock_offset, self._looked_at = run_id, offset, look.at
 
     def _doubt_until(self, at: float) -> None:
@@ -113,7 +112,7 @@ class FleetWatch:
 
     def _reason(self, worker: Seen, look: Look) -> str:
         since = self._absent_since.get(worker.identity)
-        if since is not None and look.at - since >= ABSENT_S - JITTER_S and self.believes_absences(look.at):
+        if since is not None and look.at - since >= self._grace.absent_s - JITTER_S and self.believes_absences(look.at):
             return f"its connection has been gone for {look.at - since:.1f} s"
         silent_s = look.now - worker.beat_at
         # A beat from the future was written before Redis's clock was put back.

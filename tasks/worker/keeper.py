@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 #: Waits between attempts while Redis is away: doubled from the first to the last, each with jitter.
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 1.5
-#: Without a sweep for so long the worker warns, and again after each :data:`WARN_EVERY_S`.
-NO_SWEEP_S = 10.0
 WARN_EVERY_S = 600.0
 COSTS = 1024
 
@@ -62,6 +60,7 @@ class Keeper(threading.Thread):
             again once this returns, so nothing of before may run by then; after ``superseded`` it never beats again.
         on_forgotten: called when Redis had lost this worker's record, and perhaps more.
         timeout_s: the longest wait for Redis in one beat.
+        no_sweep_s: how long no sweep may have been seen before that is warned of.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class Keeper(threading.Thread):
         on_lost: Callable[[Lost], None] = lambda _: None,
         on_forgotten: Callable[[], None] = lambda: None,
         timeout_s: float = 3.0,
+        no_sweep_s: float = 10.0,
     ) -> None:
         super().__init__(name="celery-mlx-keeper", daemon=True)
         self._registry = registry
@@ -97,7 +97,8 @@ class Keeper(threading.Thread):
         self._failures = 0
         self._costs_ms: deque[float] = deque(maxlen=COSTS)
         self._beats = 0
-        self._warn_at = time.monotonic() + NO_SWEEP_S
+        self._no_sweep_s = no_sweep_s
+        self._warn_at = time.monotonic() + no_sweep_s
 
     def start(self) -> None:
         """Register, then beat. Where Redis is away just now, the first beat registers.
@@ -236,8 +237,8 @@ class Keeper(threading.Thread):
 
     def _look_for_sweep(self, beat: Beat) -> None:
         now = time.monotonic()
-        if beat.swept_at is not None and beat.at - beat.swept_at < NO_SWEEP_S:
-            self._warn_at = now + NO_SWEEP_S
+        if beat.swept_at is not None and beat.at - beat.swept_at < self._no_sweep_s:
+            self._warn_at = now + self._no_sweep_s
         elif now >= self._warn_at:
             self._warn_at = now + WARN_EVERY_S
             logger.warning("no sweep is running, so nobody takes over from a dead worker: start %s beat", COMMAND)

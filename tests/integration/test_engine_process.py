@@ -272,10 +272,9 @@ def test_a_machine_without_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -
     assert psutil.Process().num_fds() == before
 
 
-def test_a_process_that_closes_its_pipe_and_stays_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_closes_its_pipe_and_stays_is_ended() -> None:
     """Without a pipe it is of no use."""
-    monkeypatch.setattr("tasks.worker.engines.process.EXIT_WAIT_S", 0.2)
-    process = EngineProcess.start(EngineConfig(model="fake:0:load_s=60"))
+    process = EngineProcess.start(EngineConfig(model="fake:0:load_s=60"), exit_wait_s=0.2)
     process._connection.close()
     with pytest.raises(EngineGone):
         process.receive()

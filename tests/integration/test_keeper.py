@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.journal.writer import Journal
-from tasks.registry import DuplicateWorker, Registry, registry
+from tasks.registry import DuplicateWorker, Registry
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.worker import keeper as keepers
 from tasks.worker.keeper import Keeper
-from tests.fleet import record
+from tests.fleet import NO_GRACE, record
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from tasks.messages.registry import WorkerRecord
 
 IDENTITY = "mac@lab#b1"
-
-
-@pytest.fixture(autouse=True)
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's server is young; look at it as if it were not."""
-    monkeypatch.setattr(registry, "RESTART_GRACE_S", 0.0)
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def make(redis_url: str) -> Iterator[Callable[..., Keeper]]:
 
     def make(describe: Callable[[], WorkerRecord] = record, **options: Any) -> Keeper:
         client = connect(redis_url)
-        each = Keeper(Registry(client), describe, **{"interval_s": 0.05, **options})
+        each = Keeper(Registry(client, NO_GRACE), describe, **{"interval_s": 0.05, **options})
         made.append((each, client))
         return each
 
@@ -305,12 +299,11 @@ def test_the_cost_of_beats_is_in_the_record(client: redis.Redis, make: Callable[
 
 
 def test_a_missing_sweep_is_warned_of(
-    client: redis.Redis, make: Callable[..., Keeper], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, make: Callable[..., Keeper], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker says once that nobody sweeps, not while somebody does, and again when that ends."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(keepers, "NO_SWEEP_S", 0.3)
-    each = make()
+    each = make(no_sweep_s=0.3)
     each.start()
     wait_until(lambda: "no sweep is running" in caplog.text)
     caplog.clear()

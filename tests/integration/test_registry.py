@@ -13,11 +13,12 @@ import redis
 
 from tasks.errors import BrokerUnavailable
 from tasks.messages.registry import Unreadable, WorkerRecord
-from tasks.registry import DuplicateWorker, Registry, registry
+from tasks.registry import DuplicateWorker, Grace, Registry
 from tasks.registry.lifeline import Lifeline
+from tasks.registry.registry import HISTORY_LENGTH
 from tasks.server import keys
 from tasks.server.connection import connect
-from tests.fleet import LEASE_MS, Ghost, hold, message, record
+from tests.fleet import LEASE_MS, NO_GRACE, Ghost, hold, message, record
 from tests.support import commands_processed, wait_until
 
 if TYPE_CHECKING:
@@ -31,12 +32,6 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
     """A client that answers in bytes."""
     with closing(connect(redis_url)) as client:
         yield client
-
-
-@pytest.fixture
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's server is young; look at it as if it were not."""
-    monkeypatch.setattr(registry, "RESTART_GRACE_S", 0.0)
 
 
 def stored(client: redis.Redis, node: str = "mac@lab") -> dict[str, Any]:
@@ -86,22 +81,22 @@ def test_a_vanished_record_is_registered_again(client: redis.Redis) -> None:
         assert client.smembers(keys.OWNERS) == {b"mac@lab#b1"}
 
 
-def test_a_live_duplicate_is_refused(client: redis.Redis, no_grace: None) -> None:
+def test_a_live_duplicate_is_refused(client: redis.Redis) -> None:
     """A second worker of the same name does not start while the first one lives."""
     with Ghost(client) as ghost:
         with pytest.raises(DuplicateWorker, match="called mac@lab is alive"):
-            Registry(client).register(record(boot="b2"), LEASE_MS)
+            Registry(client, NO_GRACE).register(record(boot="b2"), LEASE_MS)
         assert ghost.beat() == "ok"
 
 
-def test_a_live_duplicate_that_reconnects_is_refused(client: redis.Redis, no_grace: None) -> None:
+def test_a_live_duplicate_that_reconnects_is_refused(client: redis.Redis) -> None:
     """A predecessor that was just reconnecting when it was looked at keeps its name."""
     with Ghost(client) as ghost:
         ghost.die()
         back = threading.Timer(0.4, lambda: (ghost.lifeline.connect(), ghost.beat()))
         back.start()
         with pytest.raises(DuplicateWorker):
-            Registry(client).register(record(boot="b2"), LEASE_MS)
+            Registry(client, NO_GRACE).register(record(boot="b2"), LEASE_MS)
         back.join()
 
 
@@ -114,11 +109,11 @@ def test_a_worker_without_a_connection_to_look_for_is_alive_while_its_lease_is(c
     assert Registry(client).register(record(boot="b2"), LEASE_MS).superseded == "mac@lab#b1"
 
 
-def test_a_dead_predecessor_is_superseded(client: redis.Redis, no_grace: None) -> None:
+def test_a_dead_predecessor_is_superseded(client: redis.Redis) -> None:
     """kill -9 and a restart under the same name within a second: registered, and the predecessor is known to be dead."""
     with Ghost(client) as ghost:
         ghost.die()
-        registration = Registry(client).register(record(boot="b2"), LEASE_MS)
+        registration = Registry(client, NO_GRACE).register(record(boot="b2"), LEASE_MS)
         assert registration.superseded == "mac@lab#b1"
         assert stored(client)["boot"] == "b2"
         assert not client.exists(keys.alive("mac@lab#b1"))
@@ -128,21 +123,19 @@ def test_a_dead_predecessor_is_superseded(client: redis.Redis, no_grace: None) -
         assert client.smembers(keys.OWNERS) == {b"mac@lab#b1", b"mac@lab#b2"}
 
 
-def test_a_young_server_gives_the_predecessor_time(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_young_server_gives_the_predecessor_time(client: redis.Redis) -> None:
     """Just after a restart of Redis an absent predecessor is waited for."""
     with Ghost(client) as ghost:
-        monkeypatch.setattr(registry, "RESTART_GRACE_S", 1e9)
-        monkeypatch.setattr(registry, "ABSENT_S", 0.0)
-        monkeypatch.setattr(registry, "LOOK_INTERVAL_S", 0.05)
+        patient = Registry(client, Grace(absent_s=0.0, restarted_s=1e9, look_s=0.05))
         ghost.die()
         back = threading.Timer(0.5, lambda: (ghost.lifeline.connect(), ghost.beat()))
         back.start()
         with pytest.raises(DuplicateWorker):
-            Registry(client).register(record(boot="b2"), LEASE_MS)
+            patient.register(record(boot="b2"), LEASE_MS)
         back.join()
 
 
-def test_a_predecessor_that_comes_back(client: redis.Redis, no_grace: None) -> None:
+def test_a_predecessor_that_comes_back(client: redis.Redis) -> None:
     """Redis has forgotten that a worker took its dead predecessor's name over: the younger of the two has the name again."""
     with Ghost(client) as old:
         before: Any = client.hget(keys.WORKERS, "mac@lab")
@@ -206,13 +199,13 @@ def test_a_worker_that_came_back_is_not_buried(client: redis.Redis) -> None:
 
 def test_the_history_is_bounded(client: redis.Redis) -> None:
     """Only the last hundred departures are kept, newest first."""
-    for number in range(registry.HISTORY_LENGTH + 5):
+    for number in range(HISTORY_LENGTH + 5):
         each = record(boot=f"b{number}")
         Registry(client).register(each, LEASE_MS)
         Registry(client).leave(each)
     history = Registry(client).history()
-    assert len(history) == registry.HISTORY_LENGTH
-    assert history[0]["boot"] == f"b{registry.HISTORY_LENGTH + 4}"
+    assert len(history) == HISTORY_LENGTH
+    assert history[0]["boot"] == f"b{HISTORY_LENGTH + 4}"
 
 
 def test_departures_are_announced(client: redis.Redis) -> None:

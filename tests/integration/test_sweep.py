@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker import ledger as ledgers
+from tasks.broker.ledger import RESENT_MAX, Ledger
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Error
-from tasks.registry import Registry, registry
+from tasks.registry import Grace, Registry
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.sweep import results, start_sweep, sweep, watch
+from tasks.sweep import results, start_sweep, sweep
 from tasks.sweep.sweep import Sweep
-from tests.fleet import Ghost, fetch_all, hold, message, record
+from tests.fleet import NO_GRACE, Ghost, fetch_all, hold, message, record
 from tests.support import ROOT, wait_until
 from worker_config.settings import Settings
 
@@ -61,14 +61,6 @@ class NoResults:
         self.revoked[task_id] = message
 
 
-@pytest.fixture(autouse=True)
-def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's server is young; look at it as if it were not."""
-    monkeypatch.setattr(registry, "RESTART_GRACE_S", 0.0)
-    monkeypatch.setattr(watch, "RESTART_GRACE_S", 0.0)
-    monkeypatch.setattr(watch, "RECONNECT_GRACE_S", 0.0)
-
-
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     """A client that answers in bytes."""
@@ -87,9 +79,14 @@ def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]
     """Makes sweeps, each with a client of its own; ends them after the test."""
     made: list[tuple[Sweep, redis.Redis]] = []
 
-    def make(dead_after_s: float = 0.5, name: str = "") -> Sweep:
+    def make(
+        dead_after_s: float = 0.5, name: str = "", grace: Grace = NO_GRACE, *, looks_always: bool = False
+    ) -> Sweep:
         client = connect(redis_url)
-        sweep = Sweep(client, no_results, Journal(client), Settings(sweep_s=0.05, dead_after_s=dead_after_s), name)
+        settings = Settings(sweep_s=0.05, dead_after_s=dead_after_s)
+        eager: dict[str, Any] = {"ledger": Ledger(client, time.monotonic, duty=1e9), "ledger_s": 0.0}
+        options = eager if looks_always else {}
+        sweep = Sweep(client, no_results, Journal(client), settings, name, grace=grace, **options)
         made.append((sweep, client))
         return sweep
 
@@ -223,13 +220,10 @@ def test_nobody_is_dead_after_a_restart_of_redis(
     client: redis.Redis,
     make: Callable[..., Sweep],
     redis_server: EmbeddedServer,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While everyone reconnects the sweep declares nobody dead; those that stay away are dead after the grace."""
-    monkeypatch.setattr(watch, "RESTART_GRACE_S", 3.0)
-    monkeypatch.setattr(sweep, "RECONNECT_S", 0.1)
     client.config_set("appendonly", "no")
-    each = make()
+    each = make(grace=Grace(restarted_s=3.0, reconnected_s=0.0))
     each.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
     redis_server.restart()
@@ -247,14 +241,11 @@ def test_nobody_is_dead_after_a_restart_of_redis(
         wait_until(lambda: fetch_all(client, QUEUE) == ["away@lab"])
 
 
-def test_a_reset_of_its_own_connection_makes_it_doubt(
-    client: redis.Redis, make: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reset_of_its_own_connection_makes_it_doubt(client: redis.Redis, make: Callable[..., Sweep]) -> None:
     """A sweep that lost its connection cannot tell whose fault it was, so it believes no absence for a while."""
-    each = make()
+    each = make(grace=Grace(restarted_s=0.0, reconnected_s=3600.0))
     each.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
-    monkeypatch.setattr(watch, "RECONNECT_GRACE_S", 3600.0)
     assert each._watch.believes_absences(time.monotonic())
     client.client_kill_filter(_id=each._lifeline.client_id)
     wait_until(lambda: not each._watch.believes_absences(time.monotonic()), about="doubt")
@@ -294,18 +285,10 @@ def overdue(client: redis.Redis, task_id: str, resent: int = 0, **values: Any) -
     client.hset(keys.LEDGER, task_id, json.dumps(entry))
 
 
-@pytest.fixture
-def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger is looked through in every round."""
-    monkeypatch.setattr(sweep, "LEDGER_INTERVAL_S", 0.0)
-    monkeypatch.setattr(ledgers, "DUTY", 1e9)
-
-
-@pytest.mark.usefixtures("eager")
 def test_a_lost_request_is_sent_again(client: redis.Redis, make: Callable[..., Sweep]) -> None:
     """A message that vanished between BRPOP and the note of who has it is back in its queue after two looks."""
     overdue(client, "t1")
-    each = make()
+    each = make(looks_always=True)
     each.round()
     assert not client.exists(QUEUE)
     each.round()
@@ -314,14 +297,13 @@ def test_a_lost_request_is_sent_again(client: redis.Redis, make: Callable[..., S
     assert fetch_all(client, QUEUE) == ["t1"]
 
 
-@pytest.mark.usefixtures("eager")
 def test_a_lost_request_with_a_final_result_is_ended(
     client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
 ) -> None:
     """What Celery has ended by itself is not run, and its readers do not wait."""
     overdue(client, "t1")
     no_results.entries["t1"] = Error(attempt=0, code="expired", message="too late")
-    each = make()
+    each = make(looks_always=True)
     each.round()
     each.round()
     assert not client.exists(QUEUE, keys.LEDGER)
@@ -330,13 +312,12 @@ def test_a_lost_request_with_a_final_result_is_ended(
     assert error.code == "expired"
 
 
-@pytest.mark.usefixtures("eager")
 def test_a_request_that_is_lost_every_time_is_given_up(
     client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
 ) -> None:
     """After five resends it ends with an error, for its readers and for ``get()``."""
-    overdue(client, "t1", resent=ledgers.RESENT_MAX)
-    each = make()
+    overdue(client, "t1", resent=RESENT_MAX)
+    each = make(looks_always=True)
     each.round()
     each.round()
     assert not client.exists(QUEUE, keys.LEDGER)
@@ -346,13 +327,12 @@ def test_a_request_that_is_lost_every_time_is_given_up(
     assert isinstance(no_results.failed["t1"], GenerationError)
 
 
-@pytest.mark.usefixtures("eager")
 def test_a_purge_that_was_interrupted_is_finished(
     client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
 ) -> None:
     """A request that was purged, and has no end yet, gets one; it is not sent again."""
     overdue(client, "t1", purged=True)
-    sweep = make()
+    sweep = make(looks_always=True)
     sweep.round()
     sweep.round()
     assert not client.exists(QUEUE, keys.LEDGER)

@@ -15,16 +15,14 @@ from tasks.server.requirements import DIAGNOSIS, trouble_at, troubles
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TIMEOUT_S = 3.0
 
-
-def server_lines(app: Any) -> Iterator[Line]:
-    """The Redis that this Celery app uses."""
+def server_lines(app: Any, timeout_s: float = 3.0) -> Iterator[Line]:
+    """The Redis that this Celery app uses, which has so long for each answer."""
     import redis
 
     try:
         where = str(endpoint(app))
-        client = connect(app, timeout_s=TIMEOUT_S)
+        client = connect(app, timeout_s=timeout_s)
     except BrokerUnavailable as error:
         yield Line("failure", "Redis", str(error), f"start doctor as {COMMAND} doctor, or set REDIS_URL")
         return

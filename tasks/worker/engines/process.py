@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAST_LINES = 20
-EXIT_WAIT_S = 5.0
 _LEVELS = logging.getLevelNamesMapping()
 
 
@@ -58,8 +57,11 @@ class EngineProcess:
     of whom hold locks.
     """
 
-    def __init__(self, config: EngineConfig, process: subprocess.Popen[bytes], link: socket.socket) -> None:
+    def __init__(
+        self, config: EngineConfig, process: subprocess.Popen[bytes], link: socket.socket, exit_wait_s: float
+    ) -> None:
         self.config = config
+        self._exit_wait_s = exit_wait_s
         self._process = process
         self._connection = Connection(link.detach())
         self._outgoing: SimpleQueue[memoryview | None] = SimpleQueue()
@@ -71,8 +73,12 @@ class EngineProcess:
         self._writer = threading.Thread(target=self._write, name=f"engine-writer-{process.pid}", daemon=True)
 
     @classmethod
-    def start(cls, config: EngineConfig) -> Self:
+    def start(cls, config: EngineConfig, exit_wait_s: float = 5.0) -> Self:
         """Start a process for this model and return at once; its first messages say how the loading goes.
+
+        Args:
+            config: what it serves.
+            exit_wait_s: how long a process that has closed its pipe may take to end.
 
         Raises:
             OSError: the machine is out of processes, memory or file descriptors.
@@ -92,7 +98,7 @@ class EngineProcess:
             raise
         finally:
             theirs.close()
-        engine = cls(config, process, ours)
+        engine = cls(config, process, ours, exit_wait_s)
         engine._pump.start()
         engine._writer.start()
         with contextlib.suppress(EngineGone):  # receive() says why
@@ -147,7 +153,7 @@ class EngineProcess:
         self._process.wait()
         killer.cancel()
         self._outgoing.put(None)
-        self._pump.join(EXIT_WAIT_S)
+        self._pump.join(self._exit_wait_s)
         # The pipe is closed when nobody holds it any more: a thread in receive() may still be about to read from it.
 
     def __enter__(self) -> Self:
@@ -161,12 +167,12 @@ class EngineProcess:
     def _gone(self) -> EngineGone:
         """Say how the process ended. It closes its pipe a moment before it is gone; without a pipe it is of no use."""
         try:
-            exitcode = self._process.wait(EXIT_WAIT_S)
+            exitcode = self._process.wait(self._exit_wait_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             exitcode = self._process.wait()
         self._outgoing.put(None)
-        self._pump.join(EXIT_WAIT_S)
+        self._pump.join(self._exit_wait_s)
         said = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
         return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{said}", exitcode)
 

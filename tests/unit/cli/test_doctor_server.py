@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.cli.diagnosis import server
 from tasks.cli.diagnosis.server import server_lines
 
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ def stand_in(answers: Mapping[str, bytes]) -> Iterator[str]:
             thread.join()
 
 
-def only_failure(url: str) -> Line:
-    (line,) = [each for each in server_lines(app(url)) if each.level == "failure"]
+def only_failure(url: str, timeout_s: float = 3.0) -> Line:
+    (line,) = [line for line in server_lines(app(url), timeout_s) if line.level == "failure"]
     assert "\n" not in line.says
     assert "secret" not in line.says
     assert line.remedy
@@ -97,13 +96,10 @@ def test_nobody_listens() -> None:
         ({"PING": b""}, "firewall"),
     ],
 )
-def test_refusals_have_their_remedies(
-    answers: Mapping[str, bytes], remedy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusals_have_their_remedies(answers: Mapping[str, bytes], remedy: str) -> None:
     """A wrong password, a missing one, missing rights, a loading server and silence are told apart."""
-    monkeypatch.setattr(server, "TIMEOUT_S", 0.2)
     with stand_in(answers) as url:
-        assert remedy in only_failure(url).remedy
+        assert remedy in only_failure(url, 0.2).remedy
 
 
 def test_tls_where_there_is_none() -> None:
