@@ -99,7 +99,7 @@ def make(
     with store_of(ctx.obj) as store:
         store.add_key(secret, key)
     click.echo(secret)
-    click.echo(f"This is the key {name!r} (id {key.id}). It is not shown again: its hash is stored.", err=True)
+    click.echo(f"The key {name!r} has the id {key.id}. It is shown only this once.", err=True)
 
 
 @keys.command("list")

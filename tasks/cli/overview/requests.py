@@ -19,6 +19,8 @@ REQUEST_COLUMNS = (
     Column("tokens", 5, justify="right"),
     Column("tok/s", 6, justify="right"),
 )
+#: What is shown for a request that names no model, which its worker chooses then.
+DEFAULT = "(default)"
 STATES = {"held": "loading", "ended": "ending"}
 
 
@@ -29,7 +31,7 @@ def request_row(request: OpenRequest) -> tuple[str, ...]:
         clean(request.task_id),
         STATES.get(request.place, request.place),
         clean(request.worker or request.queue),
-        clean(request.model or NOTHING),
+        clean(request.model or DEFAULT),
         NOTHING if request.age_s is None else age(request.age_s),
         str(request.tokens or NOTHING),
         rate(per_s),

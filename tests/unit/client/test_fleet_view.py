@@ -324,6 +324,7 @@ def test_many_requests_fit_a_low_terminal() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert len(lines) <= 24
+    assert re.search(r"id-0 +waiting +tier-3-7B +\(default\)", console.file.getvalue())
     assert any(re.fullmatch(r"… and \d+ more", line) for line in lines)
 
 
