@@ -205,14 +205,8 @@ class Parameters(BaseModel):
         return self.response_format is not None and self.response_format.type != "text"
 
     def called(self) -> Tools | None:
-        """What the model may call; ``None`` where that is nothing.
-
-        A function that it has to call, it calls once, unless the request says otherwise: small models would go on with it until
-        they are cut off.
-        """
-        parallel = self.parallel_tool_calls
-        if self.tool_choice.only is not None and "parallel_tool_calls" not in self.model_fields_set:
-            parallel = False
+        """What the model may call; ``None`` where that is nothing."""
+        parallel = self.parallel_tool_calls if "parallel_tool_calls" in self.model_fields_set else None
         return for_engine(self.tools, self.tool_choice, parallel=parallel)
 
     def sampling(self, model: Mapping[str, float] | None = None) -> Sampling:

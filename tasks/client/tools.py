@@ -117,12 +117,20 @@ def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> Non
         raise PydanticCustomError("tools", f"tools are {size} bytes as JSON; the limit is {MAX_TOOLS_BYTES}: send less")
 
 
-def for_engine(tools: list[Tool], choice: Choice, *, parallel: bool) -> Tools | None:
-    """What the engine gets; ``None`` where nothing is to be called."""
+def for_engine(tools: list[Tool], choice: Choice, *, parallel: bool | None) -> Tools | None:
+    """What the engine gets; ``None`` where nothing is to be called.
+
+    Args:
+        tools: the functions.
+        choice: whether the model has to call them.
+        parallel: whether it may call several; if a request does not say, then unless it has to call one that is named: small
+            models would go on with that until they are cut off.
+    """
     if not tools or choice.mode == "none":
         return None
     functions = tuple(tool.function.for_engine() for tool in tools)
-    return Tools(functions=functions, choice=choice.mode, only=choice.only, parallel=parallel)
+    several = choice.only is None if parallel is None else parallel
+    return Tools(functions=functions, choice=choice.mode, only=choice.only, parallel=several)
 
 
 def _said(choice: Choice) -> str:

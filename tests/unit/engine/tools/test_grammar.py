@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.parts.scripted_model import byte_tokenizer
 from benchmarks.parts.tiny_model import SPECIAL_TOKENS
-from tasks.engine.constraint.compiler import Compiler
+from tasks.engine.constraint.compiler import NO_LEAD, Compiler
+from tasks.engine.constraint.lead import Lead
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.text.control import special_tokens
 from tasks.engine.text.tokenizer import load_tokenizer
@@ -60,11 +61,11 @@ class Model:
         self.form: ToolForm = form
         self.compiler = Compiler(lambda: Tokens(tokenizer, len(tokenizer), form.marks))
 
-    def takes(self, tools: Tools, text: str, *, whole: bool = True) -> bool:
+    def takes(self, tools: Tools, text: str, *, whole: bool = True, lead: Lead = NO_LEAD) -> bool:
         """Whether a text is an answer with these tools, or may begin one."""
         constraint = constraint_of(self.form, tools, self.compiler.tokens.term)
         assert constraint is not None
-        matcher = self.compiler.compile(constraint).matcher(self.bytes.encode(text, add_special_tokens=False).ids)
+        matcher = self.compiler.compile(constraint, lead).matcher(self.bytes.encode(text, add_special_tokens=False).ids)
         return not matcher.error and (not whole or matcher.state.is_accepting())
 
 
@@ -97,6 +98,17 @@ def test_required(model: Model) -> None:
     assert model.takes(named, weather)
     assert not model.takes(named, ping, whole=False)
     assert not model.takes(replace(required, parallel=False), ping + weather, whole=False)
+
+
+def test_a_call_behind_a_thought(model: Model) -> None:
+    """Thought and call are one grammar: a call in the thought is a part of it, and behind it has to be a sound one."""
+    kind = model.form.syntax.name
+    lead = Lead("lead: thought\nthought[lazy]: /(?s:.*)<\\/think>/", required=True)
+    wrong, ping = '{"name": "launch", "arguments": {}}', call(kind, "ping", "{}")
+    required = replace(TOOLS, choice="required")
+    assert model.takes(required, f"Hm {wrong}</think>{ping}", lead=lead)
+    assert not model.takes(required, ping, lead=lead)
+    assert not model.takes(required, f"Hm</think>{call(kind, 'launch', '{}')}", whole=False, lead=lead)
 
 
 def test_what_cannot_be_enforced(model: Model) -> None:
