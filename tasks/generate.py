@@ -41,8 +41,7 @@ class GenerateTask(Task):
 
     abstract = True
     typing = False  # the parameters are checked by tasks.client.parameters, with better messages
-    acks_late = True
-    serializer = "json"  # all that the fleet reads, whatever the application's other tasks are sent as
+    acks_late, serializer = True, "json"  # all that the fleet reads, whatever an application's own tasks are
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False

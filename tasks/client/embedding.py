@@ -9,9 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from tasks.client.chaining import text_of
 from tasks.client.explain import refuse_unknown, shown_name, validated
-from tasks.client.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
+from tasks.client.fields import MAX_COUNT, Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
 from tasks.client.form import Form
-from tasks.client.parameters import MAX_COUNT, MAX_PROMPT_BYTES
+from tasks.client.parameters import MAX_PROMPT_BYTES
 from tasks.client.plain import is_left_out, plain
 from tasks.errors import InvalidRequest
 

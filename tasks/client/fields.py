@@ -16,6 +16,8 @@ FIRST_DEADLINE, LAST_DEADLINE = 1e9, 1e10
 MAX_CACHE_KEY_CHARACTERS = 1024
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
 MAX_STOPS = 16
+#: Whole numbers stay within what every machine word and every JSON reader takes.
+MAX_COUNT = 2**31 - 1
 MAX_STOP_CHARACTERS = 256
 
 
@@ -117,6 +119,17 @@ Extra = Annotated[
     dict[str, Any],
     AfterValidator(small_json),
     Field(description=f"give a dictionary of plain JSON with text as keys, at most {MAX_EXTRA_BYTES} bytes"),
+]
+Temperature = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="use 0 for greedy decoding, or a number above it")
+]
+TopP = Annotated[float, Field(gt=0, le=1, description="use a number above 0 and at most 1; 1 switches it off")]
+ThinkingBudget = Annotated[
+    Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
+    Field(description="use a number of tokens, 0 for no thought, or leave it out"),
+]
+RepetitionPenalty = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="use a number above 0; 1 switches it off")
 ]
 Penalty = Annotated[
     float, Field(ge=-2, le=2, allow_inf_nan=False, description="use a number from -2 to 2; 0 switches it off")

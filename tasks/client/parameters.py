@@ -12,6 +12,7 @@ from tasks.client.compatibility import without_neutral
 from tasks.client.conversation import ChatMessage, tidied
 from tasks.client.explain import refuse_unknown, shown_name, validated
 from tasks.client.fields import (
+    MAX_COUNT,
     CacheKey,
     Deadline,
     Extra,
@@ -19,7 +20,11 @@ from tasks.client.fields import (
     KeepAlive,
     ModelName,
     Penalty,
+    RepetitionPenalty,
     Stops,
+    Temperature,
+    ThinkingBudget,
+    TopP,
     no_number,
     no_truth,
 )
@@ -46,8 +51,6 @@ if TYPE_CHECKING:
 MAX_TOKENS_DEFAULT = 512
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 MAX_LOGIT_BIAS = 1024
-#: Whole numbers stay within what every machine word and every JSON reader takes.
-MAX_COUNT = 2**31 - 1
 
 
 class Parameters(BaseModel):
@@ -67,12 +70,8 @@ class Parameters(BaseModel):
     max_tokens: Annotated[
         int, Field(ge=1, le=MAX_COUNT, description=f"use 1 or more, or leave it out for {MAX_TOKENS_DEFAULT}")
     ] = MAX_TOKENS_DEFAULT
-    temperature: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="use 0 for greedy decoding, or a number above it")
-    ] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1, description="use a number above 0 and at most 1; 1 switches it off")] = (
-        1.0
-    )
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
     top_k: Annotated[int, Field(ge=0, le=MAX_COUNT, description="use a whole number; 0 switches it off")] = 0
     min_p: Annotated[float, Field(ge=0, le=1, description="use a number from 0 to 1; 0 switches it off")] = 0.0
     stop: Stops = ()
@@ -90,19 +89,14 @@ class Parameters(BaseModel):
     ] = {}
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="use a number above 0; 1 switches it off")
-    ] = 1.0
+    repetition_penalty: RepetitionPenalty = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
     chat_template_kwargs: Extra = {}
     reasoning_effort: Annotated[
         Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None,
         Field(description="use none, minimal, low, medium, high or xhigh, with messages"),
     ] = None
-    thinking_budget: Annotated[
-        Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
-        Field(description="use a number of tokens, 0 for no thought, or leave it out"),
-    ] = None
+    thinking_budget: ThinkingBudget = None
     tools: ToolList = []
     tool_choice: ToolChoice = Choice()
     parallel_tool_calls: Flag = True
