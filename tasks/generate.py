@@ -296,5 +296,4 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
 
 run.__name__ = run.__qualname__ = "generate"  # what help() calls it
 
-
 generate: GenerateTask = shared_task(run, name=GENERATE, base=GenerateTask, bind=True)

@@ -125,19 +125,12 @@ class Parameters(BaseModel):
     prompt_cache_key: CacheKey = None
     metadata: Extra = {}
 
-    @field_validator(
+    _truth_is_no_number = field_validator(
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "top_logprobs", "presence_penalty"),
         *("frequency_penalty", "repetition_penalty", "repetition_context_size", "thinking_budget"),
         mode="before",
-    )
-    @classmethod
-    def _truth_is_no_number(cls, value: Any) -> Any:
-        return no_truth(value)
-
-    @field_validator("logprobs", mode="before")
-    @classmethod
-    def _number_is_no_truth(cls, value: Any) -> Any:
-        return no_number(value)
+    )(no_truth)
+    _number_is_no_truth = field_validator("logprobs", mode="before")(no_number)
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Parameters:

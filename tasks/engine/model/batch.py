@@ -10,8 +10,7 @@ that the host works while the device does. What is different, and what that gain
 - the cache of a row that ends is copied out and evaluated, or dropped, before the next step: a lazy copy keeps the old
   batch alive, and the step after it then copies everything (7 times as long);
 - one call samples for all rows, and log-probabilities are computed only for rows that ask;
-- nothing is launched after a step that brings the last token of every row;
-- rows are padded, or get equal counts, or are computed one by one, as the model bears it.
+- nothing is launched after the last token of every row; rows are padded, get equal counts, or are computed one by one.
 """
 
 from __future__ import annotations
