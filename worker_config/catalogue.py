@@ -130,7 +130,8 @@ class Catalogue:
 
     def _explain(self, name: str) -> str:
         close = _close(name, [*self.models, *(model.source for model in self.models.values() if model.kind == "hub")])
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(self.models))}."
+        alternatives = " or ".join(part for part in (", ".join(close[:-1]), *close[-1:]) if part)
+        hint = f"did you mean {alternatives}?" if close else f"known are {', '.join(sorted(self.models))}."
         allowed = ", ".join(self.allow) or "none"
         return (
             f"model {shown(name)} is neither in the catalogue nor allowed by a pattern (now: {allowed}); {hint} "

@@ -34,7 +34,11 @@ def applied(**options: Any) -> Callable[[], Any]:
     [
         (delayed(prompt="a", model="smollm"), "model 'smollm'", "did you mean smollm"),
         (delayed(prompt="a", model="gpt-4o-mini"), "model 'gpt-4o-mini'", "To allow it, add it to the file"),
-        (delayed(prompt="a", model="llama3.2:3b"), "model 'llama3.2:3b'", "did you mean llama-3.2-3b"),
+        (
+            delayed(prompt="a", model="llama3.2:3b"),
+            "model 'llama3.2:3b'",
+            "did you mean llama-3.2-3b, llama-3.2-1b or llama-3.3-70b?",
+        ),
         (delayed(prompt="a", model="Qwen/Qwen3-4B"), "model 'Qwen/Qwen3-4B'", "did you mean"),
         (delayed(prompt="a", max_token=3), "max_token", "did you mean max_tokens?"),
         (delayed(prompt="a", temprature=1), "temprature", "did you mean temperature?"),

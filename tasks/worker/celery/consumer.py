@@ -93,7 +93,7 @@ class Consumer(CeleryConsumer):
         """A task that this worker does not have."""
         self._refuse(
             message,
-            f"no task {message.headers['task']!r:.100} here: this one has {' and '.join(sorted(OURS))}; a task of another "
+            f"no task {message.headers['task']!r:.100} here: this one has {', '.join(sorted(OURS))}; a task of another "
             f"application belongs into a queue of its own, other than {self.app.conf.task_default_queue} (task_default_queue)",
         )
 
