@@ -187,7 +187,7 @@ def _sequence(uid: int, arrival: Arrival, vocabulary: int) -> list[int]:
 
 
 def _worst(model: Module, follower: Follower, sequences: list[list[int]]) -> float:
-    alone = [model(mx.array([each]), cache=make_prompt_cache(model))[0] for each in sequences]
+    alone = [model(mx.array([sequence]), cache=make_prompt_cache(model))[0] for sequence in sequences]
     worst = 0.0
     for step in follower.steps:
         expected = mx.stack([alone[uid][place] for uid, place in zip(step.uids, step.places, strict=True)])

@@ -58,7 +58,7 @@ class Demo:
 
         def started() -> bool:
             assert self.process.poll() is None, self.text()
-            return any("tasks.engine" in each.cmdline() for each in marked_processes(self.mark))
+            return any("tasks.engine" in process.cmdline() for process in marked_processes(self.mark))
 
         wait_until(started, timeout_s=120, about="the demo's engine")
 

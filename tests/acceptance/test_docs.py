@@ -50,7 +50,7 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-BLOCKS = [each for page in PAGES for each in blocks(page)]
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [each for each in BLOCKS if each.language == "sh" and not each.why_not]
 PYTHON = [each for each in BLOCKS if each.language == "python" and not each.why_not]
 
@@ -134,7 +134,7 @@ def assert_understood(command: click.Command, context: click.Context, words: lis
 
 
 def options(command: click.Command) -> set[str]:
-    return {"--help", *(name for each in command.params for name in (*each.opts, *each.secondary_opts))}
+    return {"--help", *(name for param in command.params for name in (*param.opts, *param.secondary_opts))}
 
 
 def test_every_make_target_exists() -> None:
@@ -156,4 +156,4 @@ def test_every_test_that_a_page_names_exists() -> None:
         source = (ROOT / file).read_text(encoding="utf-8")
         *classes, function = path.split("::")
         assert re.search(rf"^\s*def {function}\(", source, re.MULTILINE), f"{file} has no {function}"
-        assert all(re.search(rf"^class {each}\b", source, re.MULTILINE) for each in classes), f"{file} has no {classes}"
+        assert all(re.search(rf"^class {kind}\b", source, re.MULTILINE) for kind in classes), f"{file} has no {classes}"

@@ -120,7 +120,7 @@ def test_sixteen_run_as_one_batch(generate: GenerateTask, node: Worker) -> None:
     wait_until(lambda: record().beat_at > last, about="a beat that counts the steps of the tests before")
     before = steps()
     results = [send(generate, prompt=f"The number {n} is", max_tokens=most) for n in range(16)]
-    tokens = sum(each.get(timeout=WAIT_S)["usage"]["completion_tokens"] for each in results)
+    tokens = sum(result.get(timeout=WAIT_S)["usage"]["completion_tokens"] for result in results)
     wait_until(lambda: not any(record().busy.values()) and steps() > before, about="a beat")
     assert tokens > 10 * most
     assert steps() - before <= 3 * most

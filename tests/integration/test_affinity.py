@@ -74,7 +74,7 @@ def test_conversations_stay_where_they_are_warm(generate: GenerateTask, workers:
     assert {len(nodes) for nodes in where.values()} == {1}
 
     def hits() -> int:
-        records = [each.record() for each in workers]
+        records = [worker.record() for worker in workers]
         return sum(record.metrics["lanes"]["hits"] for record in records if record is not None)
 
     wait_until(lambda: hits() == KINDS * TURNS, about="the hits of both workers")
@@ -84,8 +84,8 @@ def test_a_worker_that_dies_holds_up_nobody(generate: GenerateTask, workers: lis
     """What comes into the lane of a worker that was killed, before anybody has noticed, is taken by the other one."""
     question = [system("death"), {"role": "user", "content": "When?"}]
     warm = ask(generate, question).get(timeout=WAIT_S)["worker"]
-    (owner,) = [each for each in workers if each.node == warm]
-    (other,) = [each for each in workers if each is not owner]
+    (owner,) = [worker for worker in workers if worker.node == warm]
+    (other,) = [worker for worker in workers if worker is not owner]
     owner.kill()
     assert ask(generate, question).get(timeout=WAIT_S)["worker"] == other.node
 

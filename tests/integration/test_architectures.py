@@ -42,6 +42,6 @@ def test_a_burst_says_what_each_says_alone(name: str, batching: str, tmp_path: P
         together = [engine.answer(task_id) for task_id in tasks]
     assert [answer.ids for answer in together] == [answer.ids for answer in alone]
     for one, other in zip(alone, together, strict=True):
-        assert [each.logprob for each in one.logprobs] == pytest.approx(
-            [each.logprob for each in other.logprobs], abs=1e-3
+        assert [logprob.logprob for logprob in one.logprobs] == pytest.approx(
+            [logprob.logprob for logprob in other.logprobs], abs=1e-3
         )

@@ -191,8 +191,8 @@ class TestPosition:
         first, second = send(generate, priority=5), send(generate, priority=5)
         urgent = send(generate)
         stands = [result.position() for result in (urgent, first, second)]
-        assert [each.ahead for each in stands if each] == [0, 1, 2]
-        assert [each.wait_s for each in stands if each] == [0.5, 1.0, 1.5]
+        assert [position.ahead for position in stands if position] == [0, 1, 2]
+        assert [position.wait_s for position in stands if position] == [0.5, 1.0, 1.5]
 
     def test_none_once_it_runs(self, generate: GenerateTask, worker: StartWorker) -> None:
         """A request that was taken waits in no queue any more."""

@@ -85,7 +85,7 @@ def test_a_killed_run_leaves_nothing_behind(mark: str, tmp_path: Path) -> None:
     ) as run:
         try:
             wait_until(
-                lambda: any("tasks.engine" in each.cmdline() for each in marked_processes(mark)),
+                lambda: any("tasks.engine" in process.cmdline() for process in marked_processes(mark)),
                 timeout_s=60,
                 about="an engine",
             )

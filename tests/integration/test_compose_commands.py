@@ -76,7 +76,7 @@ class Stack:
         """Whether the service's own health check succeeds."""
         kind, _, *arguments = self.services[service]["healthcheck"]["test"]
         assert kind == "CMD"
-        check = [sys.executable, *(self.here(each) for each in arguments)]
+        check = [sys.executable, *(self.here(argument) for argument in arguments)]
         return subprocess.run(check, capture_output=True, timeout=20, check=False).returncode == 0
 
 

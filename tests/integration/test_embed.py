@@ -279,7 +279,7 @@ def test_an_engine_that_is_killed_costs_an_attempt(embed: EmbedTask, node: Worke
     answer = result.get(timeout=WAIT_S)
     np.testing.assert_allclose(vectors(answer), fake_vectors(texts), rtol=1e-6)
     assert answer["attempt"] == 2
-    assert sum(isinstance(each, Release) and each.crashed for each in entries(shared_redis, result.id)) == 1
+    assert sum(isinstance(entry, Release) and entry.crashed for entry in entries(shared_redis, result.id)) == 1
 
 
 def test_it_is_counted(embed: EmbedTask, node: Worker) -> None:

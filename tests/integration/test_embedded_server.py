@@ -46,7 +46,11 @@ def test_serves_on_loopback_with_a_password() -> None:
     with EmbeddedServer() as server:
         assert ping(server.url)
         pid = server.pid
-        listening = {each.laddr.ip for each in psutil.Process(server.pid).net_connections() if each.status == "LISTEN"}
+        listening = {
+            connection.laddr.ip
+            for connection in psutil.Process(server.pid).net_connections()
+            if connection.status == "LISTEN"
+        }
         assert listening == {"127.0.0.1"}
         with pytest.raises(redis.AuthenticationError):
             ping(f"redis://127.0.0.1:{server.port}/0")

@@ -293,7 +293,7 @@ def test_logprobs_come_only_where_asked_for(engine: EngineClient, endless: Sampl
     tasks = [engine.submit("logprobs", 6, sampling=sampling) for sampling in (asking, endless)]
     with_logprobs, without = (engine.answer(task_id) for task_id in tasks)
     assert without.logprobs == []
-    assert [each.id for each in with_logprobs.logprobs] == with_logprobs.ids == without.ids
+    assert [logprob.id for logprob in with_logprobs.logprobs] == with_logprobs.ids == without.ids
     for each in with_logprobs.logprobs:
         assert each.logprob <= 0
         assert len(each.top) == 2

@@ -183,7 +183,7 @@ def test_a_mixed_batch_gives_each_what_it_asked_for(engine: EngineClient, folder
     assert together[3].ids != together[0].ids
     assert together[6].ids == [65] * 5
     assert len(together[5].logprobs) == 20
-    assert [each.id for each in together[5].logprobs] == [each.top[0][0] for each in together[5].logprobs]
+    assert [logprob.id for logprob in together[5].logprobs] == [logprob.top[0][0] for logprob in together[5].logprobs]
 
 
 def test_a_penalty_counts_the_tokens_of_an_earlier_attempt(engine: EngineClient, folder: Path) -> None:

@@ -41,7 +41,9 @@ def read_all(generate: GenerateTask) -> list[Reader]:
     """Streams that have all begun."""
     sent = [generate.delay(prompt=prompt(n), model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
     readers = [Reader(each) for each in sent]
-    wait_until(lambda: all(each.indices for each in readers), timeout_s=WAIT_S, about="a first token of each stream")
+    wait_until(
+        lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="a first token of each stream"
+    )
     return readers
 
 
@@ -68,7 +70,7 @@ def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:
     journal = Journal(connect(readers[0].result.app))
     assert client.ping()
     claims = [[each for each in journal.read(reader.result.id) if isinstance(each, Claim)] for reader in readers]
-    return [each[-1].crashes for each in claims]
+    return [claim[-1].crashes for claim in claims]
 
 
 def two_workers(worker: StartWorker, tmp_path: Path) -> tuple[Worker, Worker]:

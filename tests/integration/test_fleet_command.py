@@ -92,7 +92,7 @@ def test_queues_have_depth_and_age(client: redis.Redis) -> None:
     client.lpush("tier-3-7B\x06\x169", json.dumps(late))
     client.lpush("tier-7-13B", "garbage", json.dumps(message("unknown")))
     client.set("tier-30B-plus", "no list")
-    found = {each.queue: each for each in depths(client, ["tier-3-7B", "tier-7-13B", "tier-30B-plus", "empty"])}
+    found = {depth.queue: depth for depth in depths(client, ["tier-3-7B", "tier-7-13B", "tier-30B-plus", "empty"])}
     assert found["tier-3-7B"].depth == 3
     assert found["tier-3-7B"].oldest_s == pytest.approx(1000, abs=3)
     assert (found["tier-7-13B"].depth, found["tier-7-13B"].oldest_s) == (2, None)
@@ -105,8 +105,8 @@ def test_a_dead_worker_is_silent_and_serves_nothing(client: redis.Redis) -> None
     with Ghost(client):
         client.delete(keys.alive("mac@lab#b1"))
         state = read_state(client)
-    assert [each.condition for each in state.workers] == ["silent"]
-    assert {each.workers for each in state.queues} == {0}
+    assert [worker.condition for worker in state.workers] == ["silent"]
+    assert {queue.workers for queue in state.queues} == {0}
 
 
 def test_five_hundred_workers_are_shown_in_few_commands(client: redis.Redis) -> None:
@@ -174,7 +174,7 @@ def test_a_real_worker_drains_and_resumes(
     result = fleet("drain", started.node)
     assert (result.exit_code, result.output) == (0, f"{started.node}: draining (told to take nothing more)\n")
     wait_until(lambda: (found := started.record()) and found.status == "draining")
-    assert all(not each.workers for each in read_state(client).queues)
+    assert all(not queue.workers for queue in read_state(client).queues)
     result = fleet("resume", started.node)
     assert (result.exit_code, result.output) == (0, f"{started.node}: online\n")
     wait_until(lambda: (found := started.record()) and found.status == "online")

@@ -630,7 +630,7 @@ def test_responses(gateway: GatewayProcess) -> None:
         assert rest[-1].model_dump() == seen[-1].model_dump()
     middle = next(each.sequence_number for each in seen if each.type == "response.output_text.delta") + 2
     deltas = [each for each in seen if each.type == "response.output_text.delta"]
-    known = "".join(each.delta[: max(0, middle - each.sequence_number + len(each.delta))] for each in deltas)
+    known = "".join(event.delta[: max(0, middle - event.sequence_number + len(event.delta))] for event in deltas)
     rest = list(client.responses.retrieve(seen[0].response.id, stream=True, starting_after=middle))
     assert known + "".join(each.delta for each in rest if each.type == "response.output_text.delta") == text
 

@@ -94,12 +94,12 @@ def test_the_flow_of_openai(gateway: GatewayProcess) -> None:
     assert done.usage is not None
     assert done.usage.output_tokens == 60
     answers, errors = lines_of(client, done.output_file_id), lines_of(client, done.error_file_id)
-    assert sorted(each["custom_id"] for each in answers) == sorted(f"good-{n}" for n in range(20))
-    assert all(each["response"]["body"]["object"] == "chat.completion" for each in answers)
-    assert {each["custom_id"]: each["response"]["status_code"] for each in errors} == {"bad": 400, "none": 404}
+    assert sorted(answer["custom_id"] for answer in answers) == sorted(f"good-{n}" for n in range(20))
+    assert all(answer["response"]["body"]["object"] == "chat.completion" for answer in answers)
+    assert {error["custom_id"]: error["response"]["status_code"] for error in errors} == {"bad": 400, "none": 404}
     assert client.batches.list(limit=1).data[0].id == batch.id
     files = client.files.list(purpose="batch_output").data
-    assert {done.output_file_id, done.error_file_id} <= {each.id for each in files}
+    assert {done.output_file_id, done.error_file_id} <= {file.id for file in files}
     FileObject.model_validate(files[0].model_dump(), strict=True)
     assert client.files.delete(done.input_file_id).deleted
     with pytest.raises(openai.NotFoundError):

@@ -180,7 +180,7 @@ def test_parameters_reach_the_engine(generate: GenerateTask) -> None:
     assert other.get(timeout=WAIT_S)["text"] == fake_text("mixed", 2, 20)
     logprobs = scored.get(timeout=WAIT_S)["logprobs"]
     assert len(logprobs) == 20
-    assert {len(each["top_logprobs"]) for each in logprobs} == {3}
+    assert {len(logprob["top_logprobs"]) for logprob in logprobs} == {3}
     assert [each for chunk in read(scored) for each in chunk.logprobs or []] == logprobs
 
 

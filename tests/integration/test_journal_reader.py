@@ -90,9 +90,9 @@ class Writer:
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
     """A worker's client, on a server where A is alive."""
-    with closing(connect(redis_url)) as each:
-        each.set(keys.alive(A), 1)
-        yield each
+    with closing(connect(redis_url)) as client:
+        client.set(keys.alive(A), 1)
+        yield client
 
 
 @pytest.fixture

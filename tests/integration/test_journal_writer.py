@@ -32,8 +32,8 @@ A, B = "a@here#1", "b@here#1"
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Redis]:
     """A client as a worker has it."""
-    with closing(connect(redis_url)) as each:
-        yield each
+    with closing(connect(redis_url)) as client:
+        yield client
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ class TestClaim:
         put(journal, start(), *(token(index) for index in range(count)))
         assert journal.release(TASK, 1, count + 2, crashed=False) == "ok"
         answer = journal.claim(TASK, B)
-        assert [each.index for each in answer.entries if isinstance(each, Token)] == list(range(count))
+        assert [entry.index for entry in answer.entries if isinstance(entry, Token)] == list(range(count))
         assert [item.n for item in answer.items] == [*range(count + 3), 0]
 
     def test_garbage_in_the_stream(self, journal: Journal, client: Redis) -> None:
@@ -422,7 +422,7 @@ class TestRolledBack:
         die(client, A)
         answer = journal.claim(TASK, B)
         assert answer.kind == "claimed"
-        assert [each.index for each in answer.entries if isinstance(each, Token)] == list(range(max(0, left - 2)))
+        assert [entry.index for entry in answer.entries if isinstance(entry, Token)] == list(range(max(0, left - 2)))
         assert not journal.fill(TASK, items, A)
         assert journal.append([Append.of(TASK, 7, token(5), items[-1].nonce)]) == ["fenced"]
         assert journal.append([Append.of(TASK, 1, start(answer.attempt), answer.nonce)]) == ["ok"]

@@ -100,7 +100,7 @@ def test_vectors_that_were_lost_with_their_worker_are_computed_again(
     answer = result.get(timeout=WAIT_S)
     assert [len(each["embedding"]) for each in answer["data"]] == [3, 3]
     assert (answer["worker"], answer["attempt"]) == (other.node, 1)
-    assert [type(each) for each in entries(redis_client, result.id)] == [Claim, Start, End]
+    assert [type(entry) for entry in entries(redis_client, result.id)] == [Claim, Start, End]
 
 
 def test_within_a_stop_string(
@@ -118,7 +118,7 @@ def test_within_a_stop_string(
     reading = Reader(generate.AsyncResult(sent.id), WAIT_S)
     die(dying)
     wait_until(lambda: entries(redis_client, sent.id))
-    before = "".join(each.text for each in entries(redis_client, sent.id) if isinstance(each, Token))
+    before = "".join(entry.text for entry in entries(redis_client, sent.id) if isinstance(entry, Token))
     wanted = SCRIPT[: SCRIPT.index(stop)]
     assert before == wanted
     worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=env)

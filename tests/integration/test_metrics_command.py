@@ -91,7 +91,7 @@ def test_a_fleet_at_work(
     assert value(samples, "worker_status", worker=node, status="online") == 1
     assert value(samples, "queue_workers", queue="tier-under-3B") == 1
     assert SECRET not in str(samples)
-    assert not any(each.id in str(samples) for each in results)
+    assert not any(result.id in str(samples) for result in results)
 
     left = worker()
     wait_until(lambda: any(dict(key).get("worker") == left.node for _, key in served()), about="the second worker")

@@ -90,17 +90,17 @@ def test_log_and_events(generate: GenerateTask, node: Worker, events: list[dict[
     next(iter(cancelled.stream(timeout=WAIT_S)))
     cancelled.revoke(terminate=True)
     text = "".join(chunk.text for chunk in cancelled.stream(timeout=WAIT_S))
-    wait_until(lambda: any(each["type"] == "task-revoked" and each["uuid"] == cancelled.id for each in list(events)))
+    wait_until(lambda: any(event["type"] == "task-revoked" and event["uuid"] == cancelled.id for event in list(events)))
 
     assert_private(node.log(), [*answers, text])
     said = json.dumps(events, ensure_ascii=False, default=str)
     assert_private(said, [*answers, text])
-    types = {each["type"] for each in events}
+    types = {event["type"] for event in events}
     assert types >= {"task-received", "task-started", "task-succeeded", "task-failed", "task-revoked"}
-    received = [each for each in events if each["type"] == "task-received"]
+    received = [event for event in events if event["type"] == "task-received"]
     assert {each["args"] for each in received} == {"()"}
     assert f"{{model='{MODEL}', max_tokens=10, prompt=<13 characters>}}" in {each["kwargs"] for each in received}
-    succeeded = [each for each in events if each["type"] == "task-succeeded"]
+    succeeded = [event for event in events if event["type"] == "task-succeeded"]
     assert {each["result"] for each in succeeded} == {f"<10 tokens of {MODEL}, finish_reason=length>"}
 
 

@@ -152,7 +152,7 @@ def test_stop_strings_end_the_answer_and_not_the_thought(engine: EngineClient) -
 def test_each_token_has_its_logprob(engine: EngineClient) -> None:
     """Thoughts and markers are tokens as others are."""
     answer = engine.ask(ASK, 200, sampling=Sampling(temperature=0.0, logprobs=True))
-    assert [each.id for each in answer.logprobs] == answer.ids
+    assert [logprob.id for logprob in answer.logprobs] == answer.ids
 
 
 @pytest.mark.parametrize("budget_tokens", [None, 3])

@@ -45,8 +45,8 @@ def server(session_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def client(server: DurableServer) -> Iterator[redis.Redis]:
     """A client of that server, whose answers are text."""
-    with closing(redis.Redis.from_url(server.url, decode_responses=True)) as each:
-        yield each
+    with closing(redis.Redis.from_url(server.url, decode_responses=True)) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def assert_nothing_is_left(client: redis.Redis, workers: list[Worker]) -> None:
     def is_idle() -> bool:
         records = [worker.record() for worker in workers]
         held = client.keys(f"{keys.PREFIX}unacked:*")
-        return not held and not client.hlen(keys.LEDGER) and all(each and not each.busy for each in records)
+        return not held and not client.hlen(keys.LEDGER) and all(record and not record.busy for record in records)
 
     wait_until(is_idle, timeout_s=WAIT_S, about="free slots and no message left")
 

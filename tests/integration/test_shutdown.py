@@ -34,12 +34,12 @@ class Readers:
         self.readers = [Reader(result, WAIT_S) for result in results]
 
     def wait_until_all_run(self) -> None:
-        wait_until(lambda: all(len(each.chunks) >= 3 for each in self.readers), timeout_s=WAIT_S)
+        wait_until(lambda: all(len(reader.chunks) >= 3 for reader in self.readers), timeout_s=WAIT_S)
 
     def join(self) -> list[str]:
         """The texts, once all streams have ended; no index was lost or came twice."""
-        texts = [each.whole() for each in self.readers]
-        assert [each.finish_reasons for each in self.readers] == [["length"]] * len(texts)
+        texts = [reader.whole() for reader in self.readers]
+        assert [reader.finish_reasons for reader in self.readers] == [["length"]] * len(texts)
         return texts
 
 
@@ -122,7 +122,7 @@ def test_a_hurried_worker_hands_back(
     assert redis_client.llen("tier-under-3B") == 4
     second = worker(*ARGS)
     assert readers.join() == [fake_text(f"s{n}", None, 300) for n in range(4)]
-    for result, chunks in zip(results, [each.chunks for each in readers.readers], strict=True):
+    for result, chunks in zip(results, [reader.chunks for reader in readers.readers], strict=True):
         answer = result.get(timeout=WAIT_S)
         assert answer["text"] == "".join(chunk.text for chunk in chunks)
         assert (answer["attempt"], answer["worker"]) == (2, second.node)

@@ -99,7 +99,7 @@ def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]
 
 def nodes(client: redis.Redis) -> set[str]:
     """The names in the registry."""
-    return {text(each) for each in client.hkeys(keys.WORKERS)}
+    return {text(node) for node in client.hkeys(keys.WORKERS)}
 
 
 def test_a_killed_worker_is_buried_and_its_work_returned(

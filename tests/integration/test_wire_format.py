@@ -116,5 +116,5 @@ def test_access_rules(redis_server: EmbeddedServer, redis_client: Redis) -> None
             with pytest.raises(BrokerUnavailable, match="refuses"):
                 Journal(clients[role]).claim("task-4", "a@here#1")
     finally:
-        for each in clients.values():
-            each.close()
+        for client in clients.values():
+            client.close()

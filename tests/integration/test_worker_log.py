@@ -96,7 +96,7 @@ def test_text_has_the_same_line(worker: StartWorker, producer_app: Celery) -> No
     started = worker()
     done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=3)
     done.get(timeout=30)
-    line = wait_until(lambda: [each for each in started.log().splitlines() if done.id in each], about="its line")
+    line = wait_until(lambda: [said for said in started.log().splitlines() if done.id in said], about="its line")
     assert len(line) == 1
     assert f"INFO] request {done.id} succeeded: model=fake:1 attempt=1 finish_reason=length" in line[0]
     assert "Task tasks.generate" not in started.log()

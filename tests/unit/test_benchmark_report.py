@@ -89,7 +89,7 @@ def test_a_row_that_fails_keeps_what_it_has_found() -> None:
 
     findings = Row("row", "about", measure).run(type("Quick", (), {"quick": True})())
     assert findings.error == "RuntimeError: no such luck"
-    assert [each.name for each in findings.figures] == ["first"]
+    assert [figure.name for figure in findings.figures] == ["first"]
     assert "**It failed**: RuntimeError: no such luck" in as_markdown(run_of(findings))
 
 
@@ -98,7 +98,7 @@ def test_bars_are_as_tall_as_their_values() -> None:
     svg = draw(Chart("A & B", "ms", ["<3B", "7B"], {"ours": [10.0, 5.0], "peer": [None, 20.0]}))
     root = ET.fromstring(svg)  # noqa: S314  (drawn here)
     bars = [each for each in root.iter() if each.tag.endswith("rect") and len(each)]
-    heights = [float(each.attrib["height"]) for each in bars]
+    heights = [float(bar.attrib["height"]) for bar in bars]
     assert len(heights) == 3
     assert heights[0] == pytest.approx(2 * heights[1])
     assert heights[2] == pytest.approx(2 * heights[0])
@@ -142,7 +142,7 @@ def test_gaps_are_counted_between_arrivals() -> None:
 def test_mixed_requests_are_half_sampled_and_a_quarter_with_logprobs() -> None:
     """The mix is what the report says that it is, and no two texts are alike."""
     requests = mixed(16, 24, 8, "seed")
-    assert sum(each.temperature > 0 for each in requests) == 8
-    assert len({each.temperature for each in requests if each.temperature}) == 8
-    assert sum(each.logprobs for each in requests) == 4
-    assert len({each.prompt for each in requests}) == 16
+    assert sum(request.temperature > 0 for request in requests) == 8
+    assert len({request.temperature for request in requests if request.temperature}) == 8
+    assert sum(request.logprobs for request in requests) == 4
+    assert len({request.prompt for request in requests}) == 16

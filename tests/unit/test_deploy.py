@@ -37,7 +37,7 @@ def queries() -> list[str]:
     return [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel["targets"]]
 
 
-@pytest.mark.parametrize("query", [*queries(), *(each["expr"] for each in alerts())])
+@pytest.mark.parametrize("query", [*queries(), *(alert["expr"] for alert in alerts())])
 def test_every_query_asks_for_what_is_exported(query: str) -> None:
     """A metric that is renamed takes its alerts and panels with it."""
     names = set(re.findall(r"celery_mlx_\w+", query))
@@ -106,7 +106,7 @@ def test_every_alert_fires_when_it_should_and_only_then() -> None:
     """Told by promtool in simulated time: a fleet that is well, and one that has every trouble."""
     run("promtool", "test", "rules", str(Path(__file__).with_name("alerts_test.yml")))
     tested = Path(__file__).with_name("alerts_test.yml").read_text(encoding="utf-8")
-    assert {each["alert"] for each in alerts()} == set(re.findall(r"alertname: (\w+)", tested))
+    assert {alert["alert"] for alert in alerts()} == set(re.findall(r"alertname: (\w+)", tested))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_no_password_has_a_default() -> None:
     for name in ("REDIS_PASSWORD", "FLOWER_PASSWORD", "GRAFANA_PASSWORD"):
         uses = re.findall(r"\$\{" + name + r"[^}]*\}", text)
         assert uses
-        assert all(each == f"${{{name}:?set it in .env, see .env.example}}" for each in uses)
+        assert all(use == f"${{{name}:?set it in .env, see .env.example}}" for use in uses)
         assert f"\n{name}=\n" in example
     assert ".env\n" in (ROOT / ".gitignore").read_text(encoding="utf-8")
 

@@ -95,10 +95,10 @@ def _variant(chip: str) -> str:
 def settings_table() -> str:
     """Every setting with its variable, default, lower bound and meaning."""
     lines = ["| setting | variable | default | at least | |", "|---|---|---|---|---|"]
-    for each in fields(Settings):
-        at_least, about = each.metadata["at_least"], each.metadata["about"]
+    for field in fields(Settings):
+        at_least, about = field.metadata["at_least"], field.metadata["about"]
         least = "–" if at_least is None else f"{at_least:g}"
-        lines.append(f"| `{each.name}` | `{variable_name(each)}` | {_shown(each.default)} | {least} | {about} |")
+        lines.append(f"| `{field.name}` | `{variable_name(field)}` | {_shown(field.default)} | {least} | {about} |")
     return "\n".join(lines)
 
 

@@ -253,7 +253,7 @@ JSON = st.recursive(
 @given(st.sampled_from(sorted(TYPES)), st.data())
 def test_malformed_entries(kind: str, data: st.DataObject) -> None:
     """Entries whose fields are of any type and shape break nothing, and what comes out has its promised types."""
-    names = [each.name for each in fields(TYPES[kind])]
+    names = [field.name for field in fields(TYPES[kind])]
     record = {"type": kind, **data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON)))}
     assembly = Assembly()
     entry = decode(json.dumps(record))

@@ -118,7 +118,7 @@ def test_warnings_name_what_is_wrong() -> None:
     ]
     lines = list(plain.lines(fleet))
     assert "x@y  unreadable: not a record" in lines
-    assert ["30B+", "tier-30B-plus", "2", "1m", "0", "–"] in [each.split() for each in lines]
+    assert ["30B+", "tier-30B-plus", "2", "1m", "0", "–"] in [line.split() for line in lines]
 
 
 def test_a_healthy_fleet_has_no_warnings() -> None:

@@ -318,7 +318,7 @@ def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
     """Where the grammar leaves two tokens, these two share all probability, and no other is listed."""
     sampling = Sampling(temperature=0.0, logprobs=True, top_logprobs=5)
     answer = ask(loop, "a or b", Constraint(kind="regex", value="[ab]c"), sampling=sampling)
-    assert [len(each.top) for each in answer.logprobs] == [2, 1]
+    assert [len(logprob.top) for logprob in answer.logprobs] == [2, 1]
     assert sum(math.exp(value) for _, _, value in answer.logprobs[0].top) == pytest.approx(1.0)
     assert answer.logprobs[1].logprob == pytest.approx(0.0)
 

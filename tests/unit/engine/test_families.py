@@ -116,7 +116,7 @@ def test_a_resume_behind_a_token_that_said_nothing(family: Family, backend: MlxB
     answers, events = asked(backend, requests)
     for count, known in before.items():
         assert said([*known, *events[f"{count}"]]) == said(parts)
-        logprobs = [each.logprob for each in answers[f"{count}"].logprobs]
+        logprobs = [logprob.logprob for logprob in answers[f"{count}"].logprobs]
         assert logprobs == pytest.approx([each.logprob for each in whole.logprobs[count:]], abs=1e-4)
 
 

@@ -144,7 +144,9 @@ def test_a_template_that_is_a_program_is_given_the_roles_as_they_are() -> None:
     """Nothing can be read from it; what it leaves out is found by trying."""
 
     def known(messages: list[dict[str, Any]]) -> str:
-        return "".join(f"{each['role']}:{each['content']};" for each in messages if each["role"] != "system")
+        return "".join(
+            f"{message['role']}:{message['content']};" for message in messages if message["role"] != "system"
+        )
 
     roles = Roles("")
     assert roles.render(known, [{"role": "developer", "content": "x"}, {"role": "user", "content": "y"}]) == (
@@ -159,7 +161,7 @@ def test_conversations_of_one_shape_are_tried_once() -> None:
 
     def count(messages: list[dict[str, Any]]) -> str:
         rendered.append(len(messages))
-        return " ".join(str(each["content"]) for each in messages)
+        return " ".join(str(message["content"]) for message in messages)
 
     roles = Roles("system")
     for at in range(3):

@@ -101,7 +101,7 @@ def test_a_fault_in_what_is_referred_to_is_named_once_and_there() -> None:
     }
     schema = {**within({"$ref": "#/$defs/Node"}), "$defs": {"Node": node}}
     for strict in (True, False):
-        assert [each.partition(": ")[0] for each in faults(schema, strict=strict)] == ["#/$defs/Node/properties/id"]
+        assert [fault.partition(": ")[0] for fault in faults(schema, strict=strict)] == ["#/$defs/Node/properties/id"]
 
 
 def test_all_faults_are_named_where_none_is_an_error() -> None:
@@ -110,7 +110,7 @@ def test_all_faults_are_named_where_none_is_an_error() -> None:
         "type": "object",
         "properties": {"a": {"type": "string", "format": "oid"}, "b": {"not": {}, "wibble": 1}, "c": {"enum": []}},
     }
-    places = sorted(each.partition(": ")[0] for each in faults(schema, strict=False))
+    places = sorted(fault.partition(": ")[0] for fault in faults(schema, strict=False))
     assert places == ["#/properties/a", "#/properties/b", "#/properties/b"]
 
 

@@ -25,7 +25,7 @@ def test_fields(name: str) -> None:
     named = {
         word for row in re.findall(r"^\| (`.*?) \|", section[0], re.MULTILINE) for word in re.findall(r"`(\w+)`", row)
     }
-    assert named == {each.name for each in fields(TYPES[name])} - {"attempt"}
+    assert named == {field.name for field in fields(TYPES[name])} - {"attempt"}
 
 
 def test_examples() -> None:

@@ -154,7 +154,7 @@ def test_tokens_join_only_their_neighbours(journal: FakeJournal) -> None:
         publisher.put([(attempt, attempt.end("stop"))])
         journal.free.set()
         attempt.wait()
-    assert [(each.type, getattr(each, "ids", None)) for each in journal.entries("t1")] == [
+    assert [(entry.type, getattr(entry, "ids", None)) for entry in journal.entries("t1")] == [
         ("token", [100, 101]),
         ("start", None),
         ("token", [102]),
@@ -270,7 +270,7 @@ def test_who_cannot_be_written_ends_alone(
             "internal_error",
             "the request's journal could not be written (KeyError)",
         )
-    assert [each.type for each in journal.entries("good")] == ["token", "end"]
+    assert [entry.type for entry in journal.entries("good")] == ["token", "end"]
     assert "trying them one by one" in caplog.text
 
 
