@@ -18,10 +18,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import redis
 
 from benchmarks.figures import p50
+from benchmarks.processes import guarded, processor_s
 from tasks.demo.embedded import EmbeddedServer, free_port
 from tasks.demo.process import GuardedProcess
 from tasks.gateway.access_key import LOCAL
@@ -144,7 +144,7 @@ def _options() -> argparse.Namespace:
 
 async def _measure(client: redis.Redis, pid: int, port: int, options: argparse.Namespace) -> int:
     await _until_it_listens(port)
-    process = _server(pid)
+    process = guarded(pid)
     if options.cpu is not None:
         process.cpu_affinity([options.cpu])
     names = [f"chatcmpl-{number:032x}" for number in range(options.streams + WARM)]
@@ -164,10 +164,10 @@ async def _measure(client: redis.Redis, pid: int, port: int, options: argparse.N
         await asyncio.sleep(0.2)
     await asyncio.sleep(1)
     opened = process.memory_info().rss
-    spent_s, begun = _spent_s(process), time.monotonic()
+    spent_s, begun = processor_s(process), time.monotonic()
     writer.start()
     ended = await asyncio.gather(*(stream.done for stream in streams))
-    took_s, spent_s = time.monotonic() - begun, _spent_s(process) - spent_s
+    took_s, spent_s = time.monotonic() - begun, processor_s(process) - spent_s
     whole = sum(done and stream.rounds == [*range(rounds)] for done, stream in zip(ended, streams, strict=True))
     tokens = sum(len(stream.rounds) for stream in streams)
     waits = sorted(
@@ -194,12 +194,6 @@ async def _open(port: int, names: Sequence[str]) -> list[Stream]:
     return streams
 
 
-def _spent_s(process: psutil.Process) -> float:
-    """The processor time of a process so far."""
-    user_s, system_s = process.cpu_times()[:2]
-    return float(user_s + system_s)
-
-
 async def _until_it_listens(port: int) -> None:
     deadline = time.monotonic() + START_S
     while True:
@@ -211,12 +205,6 @@ async def _until_it_listens(port: int) -> None:
         else:
             writer.close()
             return
-
-
-def _server(pid: int) -> psutil.Process:
-    """The gateway's own process, which a guard may have started."""
-    found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return max(found, key=lambda process: process.memory_info().rss)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from tasks.demo.process import GuardedProcess
 from tasks.messages.registry import WorkerRecord, decode_record
 from tasks.server import keys
@@ -55,6 +57,18 @@ def start(bench: Bench, name: str, command: list[str], env: Mapping[str, str] | 
     """Start a program in a session of its own; its output goes to the run's folder."""
     log = bench.folder / f"{name}-{uuid.uuid4().hex[:8]}.log"
     return GuardedProcess(command, log=log, grace_s=STOP_TIMEOUT_S, env=environment_with(**(env or {})))
+
+
+def guarded(pid: int) -> psutil.Process:
+    """The process itself, where its guard may have been started with this id."""
+    found = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return max(found, key=lambda process: process.memory_info().rss)
+
+
+def processor_s(process: psutil.Process) -> float:
+    """The processor time of a process so far."""
+    user_s, system_s = process.cpu_times()[:2]
+    return float(user_s + system_s)
 
 
 class Worker:

@@ -31,8 +31,8 @@ METRICS = (
 def measure(bench: Bench, found: Findings) -> None:
     """Both run for the whole row, and idle while the other one is measured."""
     dense = ensure_dense_model(bench.say)
-    with peer(bench, dense) as ask_peer, worker(bench, MODEL, READERS), gateway(bench, MODEL) as ask_gateway:
-        asks: dict[str, Ask] = {"gateway": ask_gateway, "peer": ask_peer}
+    with peer(bench, dense) as ask_peer, worker(bench, MODEL, READERS), gateway(bench, MODEL) as ours:
+        asks: dict[str, Ask] = {"gateway": ours.ask, "peer": ask_peer}
         for ask in asks.values():  # kernels are compiled, connections made
             closed_loop(ask, greedy(4, PROMPT_TOKENS, 4, "warm"), 4)
         samples = bench.in_turns("http", {name: partial(_read, bench, ask) for name, ask in asks.items()})
