@@ -394,6 +394,7 @@ def test_redis_is_away(gateway: GatewayProcess, line: Line) -> None:
                 http.get("/v1/models"),
                 http.get("/health"),
             ]
+            assert http.get("/metrics").status_code == http.get("/").status_code == 200  # neither asks Redis
             with pytest.raises(openai.InternalServerError, match="Redis") as raised:
                 client.responses.create(model="fake:1", input="hello")
         finally:
@@ -569,12 +570,16 @@ def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
     By the header ``x-priority`` it waits before those that are less urgent.
     """
     client = gateway.openai()
-    ahead = [
-        client.chat.completions.create(model="fake:40", messages=HELLO, max_tokens=2000, stream=True) for _ in range(8)
-    ]
+    # In the background: a stream that nobody reads for long is cut off, and its slot is free.
+    ask: dict[str, Any] = {"model": "fake:40", "input": "hello", "max_output_tokens": 2000, "background": True}
+    ahead = [client.responses.create(**ask).id for _ in range(8)]
     try:
-        for stream in ahead:
-            next(iter(stream))  # it has a slot, which an earlier test's stream may have kept until now
+        # Until all have a slot, which an earlier test's stream may keep for a moment.
+        wait_until(
+            lambda: all(client.responses.retrieve(name).status == "in_progress" for name in ahead),
+            timeout_s=60,
+            about="eight requests that run",
+        )
         batch_work, urgent, more_batch_work = waiting_places(gateway, "9", "5", "9")
         assert (urgent, more_batch_work) == (batch_work, batch_work + 2)
         with gateway.http() as http:
@@ -583,8 +588,8 @@ def test_who_waits_knows_where(gateway: GatewayProcess) -> None:
                 assert answer.headers["x-queue-position"].isdigit()
                 assert next(line for line in answer.iter_lines() if line.startswith(": queued position="))
     finally:
-        for each in ahead:
-            each.close()
+        for name in ahead:
+            client.responses.cancel(name)
 
 
 def test_responses(gateway: GatewayProcess) -> None:
