@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import p50, p99
 from tasks.broker.lanes import FleetLanes
-from tasks.broker.put import PUT, Put
-from tasks.broker.queues import list_of, lists_of, node_of
+from tasks.broker.put import queue_one
+from tasks.broker.queues import list_of, node_of
 from tasks.broker.references import referred
-from tasks.broker.submission import written
-from tasks.broker.terms import Terms, terms_of
+from tasks.broker.submission import put_of
+from tasks.broker.terms import Terms
 from tasks.demo.embedded import EmbeddedServer
-from tasks.names import GENERATE
+from tasks.names import ACCEPTED, GENERATE
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.worker.lanes import LOOK_S, Lanes
@@ -164,12 +164,10 @@ class Simulation:
         task_id = str(uuid.uuid4())
         values = {"messages": turn.messages, "model": "simulated"}
         headers, properties = {"task": GENERATE, "id": task_id}, {"correlation_id": task_id}
-        message = written([[], values, {}], headers, properties, QUEUE)
-        terms = terms_of(message, Settings())
-        turn.prefixes, turn.sent_at = terms.prefixes, time.monotonic()
+        put = put_of([[], values, {}], headers, {**properties, ACCEPTED: True}, QUEUE, Settings())
+        turn.prefixes, turn.sent_at = put.terms.prefixes, time.monotonic()
         self._turns[task_id] = turn
-        put = Put.of(message, QUEUE, lists_of(QUEUE), "LPUSH", replace(terms, floor=None) if self.lanes else Terms())
-        PUT(self.client, put.names, put.arguments)
+        queue_one(self.client, put if self.lanes else replace(put, terms=Terms()))
         entry: Any = self.client.hget(keys.LEDGER, task_id)
         node = node_of(str(json.loads(entry)["queue"]))
         free = [worker for worker in self.workers if worker.busy < SLOTS and node in ("", worker.node)]

@@ -1,11 +1,14 @@
-"""``python -m benchmarks.submission``: requests per second that one producer sends: ``delay`` in a loop, a group, and bulk."""
+"""``python -m benchmarks.submission``: what it costs one producer to send requests: ``delay`` in a loop, a group, and bulk.
+
+Beside them, ``delay`` in a loop and a group of a task of plain Celery, with Celery's own transport.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.demo.embedded import EmbeddedServer
 from worker_config.settings import change_environment
@@ -17,31 +20,43 @@ MODEL = "fake:0"
 MESSAGES = [{"role": "user", "content": "Write one line about the sea, and say nothing else about it. " * 3}]
 
 
+class Cost(NamedTuple):
+    """Of one request, in milliseconds: processor time of the producer, and time."""
+
+    processor_ms: float
+    wall_ms: float
+
+
 def main() -> int:
-    """Measure in turns, and print the best of each."""
+    """Measure in turns, and print the least of each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.submission", description=__doc__)
-    parser.add_argument("--requests", type=int, default=3_000, help="in each turn (3000)")
-    parser.add_argument("--turns", type=int, default=3, help="turns (3)")
+    parser.add_argument("--requests", type=int, default=1_000, help="in each turn (1000)")
+    parser.add_argument("--turns", type=int, default=5, help="turns (5)")
     options = parser.parse_args()
     with EmbeddedServer() as server:
         change_environment(REDIS_URL=server.url, CELERY_MLX_ALLOW_FAKE="1", CELERY_MLX_QUEUE_FLOOR="10000000")
-        ways = _ways()
-        ways["delay"](1)
-        rates = {name: [_rate(send, options.requests) for _ in range(options.turns)] for name, send in ways.items()}
-    best = {name: max(found) for name, found in rates.items()}
-    for name, rate in best.items():
-        print(f"{name:8} {rate:8.0f} requests/s  {rate / best['delay']:.1f} times delay")
+        ways = _ways(server.url)
+        for send in ways.values():
+            send(10)
+        turns = [{name: _cost(send, options.requests) for name, send in ways.items()} for _ in range(options.turns)]
+    least = {name: Cost(*map(min, zip(*(turn[name] for turn in turns), strict=True))) for name in ways}
+    for name, cost in least.items():
+        times = least["delay"].processor_ms / cost.processor_ms, least["delay"].wall_ms / cost.wall_ms
+        print(
+            f"{name:12} {1e3 / cost.wall_ms:8.0f} requests/s ({times[1]:4.1f} times delay)   "
+            f"{cost.processor_ms:6.3f} ms of processor time ({times[0]:4.1f} times less)"
+        )
     return 0
 
 
-def _rate(send: Callable[[int], None], requests: int) -> float:
-    begun = time.perf_counter()
+def _cost(send: Callable[[int], None], requests: int) -> Cost:
+    processor_s, begun = time.process_time(), time.perf_counter()
     send(requests)
-    return requests / (time.perf_counter() - begun)
+    return Cost(1e3 * (time.process_time() - processor_s) / requests, 1e3 * (time.perf_counter() - begun) / requests)
 
 
-def _ways() -> dict[str, Callable[[int], None]]:
-    from celery import group
+def _ways(redis_url: str) -> dict[str, Callable[[int], None]]:
+    from celery import Celery, group
 
     from tasks import app, generate
     from tasks.bulk.line import Line
@@ -51,6 +66,10 @@ def _ways() -> dict[str, Callable[[int], None]]:
     values: dict[str, Any] = {"messages": MESSAGES, "model": MODEL, "max_tokens": 5}
     requests = Requests(app, 9)
     sent = 0
+    celerys = Celery("plain", broker=redis_url, backend=redis_url)
+
+    @celerys.task(name="benchmarks.plain", ignore_result=True)
+    def plain(**values: Any) -> None: ...
 
     def delay(count: int) -> None:
         for _ in range(count):
@@ -73,7 +92,20 @@ def _ways() -> dict[str, Callable[[int], None]]:
                 page = {}
         requests.send(page)
 
-    return {"delay": delay, "group": together, "bulk": bulk}
+    def plain_delay(count: int) -> None:
+        for _ in range(count):
+            plain.delay(**values)
+
+    def plain_group(count: int) -> None:
+        group(plain.s(**values) for _ in range(count)).apply_async()
+
+    return {
+        "delay": delay,
+        "group": together,
+        "bulk": bulk,
+        "plain delay": plain_delay,
+        "plain group": plain_group,
+    }
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ from worker_config.celeryconfig import DEFAULT_QUEUE, settings_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from tasks.broker.direct import Direct
     from tasks.bulk.finished import Finished
     from tasks.bulk.job import Job, Options
     from tasks.bulk.source import Given
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
-    from tasks.client.form import Common, Form
+    from tasks.client.form import Form
     from tasks.client.groups import Groups
     from tasks.client.parameters import ParameterValues
     from tasks.client.result import GenerateResult
@@ -135,7 +136,7 @@ class GenerateTask(Task):
             require_room(request.parameters, self.settings)
             require_signatures(link=link, link_error=link_error)
             self._meet_redis()
-            self._look_at_fleet(request.parameters, request.options.get("queue"))
+            self.fleet.look(request.parameters, request.options.get("queue"))
             given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)
             with sending(self.app):
                 result = self._send(given, request.options)
@@ -198,7 +199,8 @@ class GenerateTask(Task):
         name_queues(self.app, options, *given[4:])
         if not self.settings.show_prompts:
             options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
-        return cast("GenerateResult", super().apply_async(*given, **options))
+        sent = self.direct.send(given, options)
+        return cast("GenerateResult", super().apply_async(*given, **options) if sent is None else sent)
 
     def _send_on(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
         """Send what follows a task; what cannot be routed goes to a worker that says so."""
@@ -236,6 +238,13 @@ class GenerateTask(Task):
         return GENERATION
 
     @cached_property
+    def direct(self) -> Direct:
+        """What sends without Celery's detours."""
+        from tasks.broker.direct import Direct
+
+        return Direct(self)
+
+    @cached_property
     def groups(self) -> Groups:
         """What this producer has sent of groups."""
         from tasks.client.groups import Groups
@@ -256,15 +265,6 @@ class GenerateTask(Task):
         from tasks.client.fleet_view import FleetView
 
         return FleetView(self.app)
-
-    def _look_at_fleet(self, parameters: Common, queue: Any) -> None:
-        model = parameters.model or self.settings.default_model
-        if parameters.require_worker:
-            self.fleet.require(model)
-        elif isinstance(queue, str):
-            self.fleet.warn_of_queue(queue)
-        else:
-            self.fleet.warn(model)
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis, as a program's tests want it. The result streams too, as one chunk."""

@@ -13,6 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kombu.transport import virtual
+from kombu.utils.json import JSONEncoder
 
 from tasks.errors import InvalidRequest
 from tasks.messages.identifier import is_identifier
@@ -34,6 +35,15 @@ UNPACKING_BYTES = 64 * MIB
 #: How far from both ends the id is looked for in a message that is too large to be read.
 EDGE_BYTES = 64 * 1024
 _TASK_ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,256})"')
+
+
+#: Kombu makes one for each message.
+_ENCODER = JSONEncoder()
+
+
+def message_text(value: Any) -> str:
+    """A message, or its body, as kombu writes it."""
+    return str(_ENCODER.encode(value))
 
 
 class Unpacker(Protocol):

@@ -45,13 +45,18 @@ def prefixes_of(values: Mapping[str, Any], default_model: str) -> list[Prefix]:
         values: the parameters as they are sent; nothing is assumed of them.
         default_model: the model where they name none.
     """
+    parts = list(_parts(values))
+    name = values.get(NAMED)
+    is_named = isinstance(name, str) and bool(name and parts)
+    if not is_named and sum(map(len, parts)) < LEAST_CHARACTERS:
+        return []
     model = values.get("model") or default_model
     before = {name: values[name] for name in BEFORE_MESSAGES if values.get(name)}
     hasher = hashlib.blake2b(_bytes(_text([model, before])), digest_size=8)
     blocks: list[Prefix] = []
     messages: list[Prefix] = []
     length = 0
-    for part in _parts(values):
+    for part in parts:
         for block in BLOCKS:
             if length < block < length + len(part):
                 to_block = hasher.copy()
@@ -64,8 +69,7 @@ def prefixes_of(values: Mapping[str, Any], default_model: str) -> list[Prefix]:
     found = sorted(
         (prefix for prefix in kept if prefix.characters >= LEAST_CHARACTERS), key=lambda prefix: -prefix.characters
     )
-    name = values.get(NAMED)
-    if isinstance(name, str) and name and messages:
+    if is_named:
         named = hashlib.blake2b(_bytes(_text([model, NAMED, name])), digest_size=8)
         found.insert(0, Prefix(named.hexdigest(), length))
     return found

@@ -1,17 +1,17 @@
-"""One request on its way into its queue: the call of put.lua, and what its reply means."""
+"""Requests on their way into their queue: the call of put.lua, and what its reply means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from kombu.utils.json import dumps
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.broker import scripts
 from tasks.broker.fingerprint import other_request
 from tasks.broker.lanes import SILENT_S, WARM_S
 from tasks.broker.limits import wait_s
-from tasks.broker.queues import SEPARATOR, lane_of
+from tasks.broker.message import message_text
+from tasks.broker.queues import SEPARATOR, lane_of, list_of, lists_of
 from tasks.broker.references import with_references
 from tasks.errors import QueueFull
 from tasks.server import keys
@@ -23,67 +23,95 @@ if TYPE_CHECKING:
 
     from tasks.broker.terms import Terms
     from tasks.errors import GenerationError
+    from tasks.server.script import Evaluator
 
 _CONSTANTS = f"local LIVE_S, WARM_S = {SILENT_S:g}, {WARM_S}\n"
 PUT = Script(_CONSTANTS + scripts.source("place") + with_references("put"))
 
 
+class Destination(NamedTuple):
+    """Where requests go.
+
+    ``lists`` are the list to push to, then the queue's others. ``push`` is ``LPUSH`` for its end, ``RPUSH`` for its front.
+    """
+
+    queue: str
+    priority: int
+    lists: tuple[str, ...]
+    push: str
+
+
+@lru_cache(maxsize=1_024)
+def destination(queue: str, priority: int, *, push: str = "LPUSH", aside: str = "") -> Destination:
+    """Where a message of this queue and priority goes; ``aside`` is the list of what was set aside, where it goes there."""
+    own = list_of(queue, priority)
+    others = (name for name in lists_of(queue) if name != own)
+    return Destination(queue, priority, (aside or own, *others), push)
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The keys and the arguments of one call of put.lua."""
+    """One request: where it goes, its message, and the terms on which it is queued."""
+
+    destination: Destination
+    task_id: str
+    text: str
+    terms: Terms
+
+    @classmethod
+    def of(cls, message: dict[str, Any], destination: Destination, terms: Terms) -> Put:
+        """The request of a message."""
+        return cls(destination, message["headers"]["id"], message_text(message), terms)
+
+    @property
+    def alike(self) -> tuple[Destination, int | None, int]:
+        """What requests have in common that one call queues."""
+        return self.destination, self.terms.floor, self.terms.kept_s
+
+    def refusal(self, reason: Sequence[Any]) -> GenerationError:
+        """The error that a reply of the script stands for, without the number."""
+        return refusal(reason, self.task_id, f"wait in {self.destination.queue}")
+
+
+class Call(NamedTuple):
+    """One call of put.lua."""
 
     names: tuple[str, ...]
     arguments: tuple[str | int, ...]
 
-    @classmethod
-    def of(cls, message: dict[str, Any], queue: str, lists: Sequence[str], push: str, terms: Terms) -> Put:
-        """The call that queues a message.
 
-        Args:
-            message: as kombu writes it.
-            queue: the queue.
-            lists: the list to push to, then the queue's other lists.
-            push: ``LPUSH`` for its end, ``RPUSH`` for its front.
-            terms: what the script has to know of the request.
-        """
-        task_id = message["headers"]["id"]
-        names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, keys.request(task_id), *lists)
-        priority = int(message["properties"].get("priority") or 0)
-        # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
-        cold = int(priority < PRIORITY_STEPS[-1])
-        place = (",".join(prefix.digest for prefix in terms.prefixes), lane_of(queue, priority), cold)
-        floor = "" if terms.floor is None else terms.floor
-        told = (terms.fingerprint, terms.kept_s, *place, keys.AFFINITY, keys.unacked(""))
-        return cls(names, (dumps(message), task_id, push, queue, floor, SEPARATOR, *told))
-
-    @property
-    def text(self) -> str:
-        """The message."""
-        return str(self.arguments[0])
-
-    @property
-    def task_id(self) -> str:
-        """The request."""
-        return str(self.arguments[1])
-
-    def refusal(self, reply: Sequence[Any]) -> GenerationError | None:
-        """The error that the script's reply stands for; ``None`` if the message was queued."""
-        return refusal(reply, self.task_id, f"wait in {self.arguments[3]}")
+def call_of(puts: Sequence[Put]) -> Call:
+    """The call that queues requests which are alike (:attr:`Put.alike`), in order."""
+    (queue, priority, lists, push), floor, kept_s = puts[0].alike
+    names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists, *(keys.request(put.task_id) for put in puts))
+    # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
+    cold = int(priority < PRIORITY_STEPS[-1])
+    place = (lane_of(queue, priority), cold, keys.AFFINITY, keys.unacked(""), len(lists))
+    parts = (part for put in puts for part in (put.text, put.task_id, put.terms.fingerprint, put.terms.digests))
+    return Call(names, (push, queue, "" if floor is None else floor, SEPARATOR, kept_s, *place, *parts))
 
 
-def refusal(reply: Sequence[Any], task_id: str, where: str) -> GenerationError | None:
-    """The error that the reply of put.lua or schedule.lua stands for; ``None`` if the request was taken.
+def queue_one(evaluator: Evaluator, put: Put) -> GenerationError | None:
+    """Queue a request; the error where it is refused.
+
+    Raises:
+        redis.exceptions.RedisError: untranslated.
+    """
+    reply = PUT(evaluator, *call_of([put]))
+    return put.refusal(reply[1:]) if reply else None
+
+
+def refusal(reason: Sequence[Any], task_id: str, where: str) -> GenerationError:
+    """The error of a request that put.lua or schedule.lua refuses.
 
     Args:
-        reply: what the script said.
+        reason: what the script said.
         task_id: the request.
         where: what the others do, as in "wait in tier-under-3B".
     """
-    if not reply:
-        return None
-    if len(reply) == 1:
+    if len(reason) == 1:
         return other_request(task_id)
-    depth, bound, limit = reply
+    depth, bound, limit = reason
     retry_after_s = wait_s(depth - bound + 1, limit)
     hint = f"try again in {retry_after_s:g} s" if retry_after_s else "start more workers, or try again later"
     return QueueFull(f"{depth} requests {where}, the bound is {bound}: {hint}", depth, bound, retry_after_s)

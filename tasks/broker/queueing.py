@@ -10,7 +10,7 @@ from kombu.utils.json import dumps
 
 from tasks.broker.connecting import ConnectingChannel
 from tasks.broker.message import MAX_MESSAGE_BYTES, Message, require_size
-from tasks.broker.put import PUT, Put, refusal
+from tasks.broker.put import PUT, Put, call_of, destination, queue_one, refusal
 from tasks.broker.qos import QoS
 from tasks.broker.queues import aside_list
 from tasks.broker.references import with_references
@@ -50,21 +50,20 @@ class QueueingChannel(ConnectingChannel):
         terms = terms_of(message, self.settings)
         with self.conn_or_acquire() as client:
             if delay_s <= 0:
-                put = self._put_of(queue, message, "LPUSH", terms)
+                put = Put.of(message, destination(queue, self._priority(message)), terms)
                 require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
-                reply = self._send(lambda: PUT(client, put.names, put.arguments), f"request {headers['id']}")
-                error = put.refusal(reply)
+                error = self._send(lambda: queue_one(client, put), f"request {put.task_id}")
                 if error is None and self.holding.scripts is None:
                     SENT.note(put)
             else:
                 reply = self._schedule(client, queue, message, delay_s, terms)
-                error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}")
+                error = refusal(reply, str(headers["id"]), f"are scheduled for {queue}") if reply else None
         if error is not None:
             raise error
 
     def _schedule(self, client: Any, queue: str, message: dict[str, Any], delay_s: float, terms: Terms) -> Any:
         """Have a request wait for its time, by Redis's clock. Queued then, it names no time any more: clocks differ."""
-        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        own = self._q_for_pri(queue, self._priority(message))
         text = dumps(_without_eta(message))
         require_size("the request's message", len(text), MAX_MESSAGE_BYTES)
         task_id = message["headers"]["id"]
@@ -87,17 +86,14 @@ class QueueingChannel(ConnectingChannel):
             return False
         raw, info = message._raw, message.delivery_info
         (queue, *_) = self._lookup(info["exchange"], info["routing_key"])
-        own = self._q_for_pri(queue, self._get_message_priority(raw, reverse=False))
+        own = self._q_for_pri(queue, self._priority(raw))
         task_id = raw["headers"]["id"] if is_ours(raw["headers"].get("task")) else ""
         names = (self.unacked_key, self.unacked_index_key, keys.scheduled(queue), keys.LEDGER)
         arguments = (message.delivery_tag, own, dumps(_without_eta(raw)), f"{at:.6f}", task_id)
         return bool(POSTPONE(self.evaluator, names, arguments))
 
-    def _put_of(self, queue: str, message: dict[str, Any], push: str, terms: Terms, aside: str = "") -> Put:
-        """The call of put.lua; ``aside`` is the list of what was set aside, where the message goes there."""
-        own = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        others = [name for step in self.priority_steps if (name := self._q_for_pri(queue, step)) != own]
-        return Put.of(message, queue, [aside or own, *others], push, terms)
+    def _priority(self, message: dict[str, Any]) -> int:
+        return int(self._get_message_priority(message, reverse=False))
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **options: Any) -> int:
         """Purge a queue of tasks, then forget it. Queues of replies, which delete themselves, are kombu's own affair."""
@@ -135,10 +131,10 @@ class QueueingChannel(ConnectingChannel):
             push = "RPUSH" if headers.get(ASIDE) else "LPUSH"
             headers[ASIDE] = True
         for queue in self._lookup(exchange, routing_key):
-            priority = self._get_message_priority(payload, reverse=False)
+            priority = self._priority(payload)
             aside = "" if model is None else aside_list(queue, priority, model)
-            put = self._put_of(queue, payload, push, Terms(), aside)
-            pipe.eval(PUT.source, len(put.names), *put.names, *put.arguments)
+            call = call_of([Put.of(payload, destination(queue, priority, push=push, aside=aside), Terms())])
+            pipe.eval(PUT.source, len(call.names), *call.names, *call.arguments)
 
 
 def _without_eta(message: dict[str, Any]) -> dict[str, Any]:

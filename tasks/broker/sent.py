@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.broker.put import PUT
+from tasks.broker.put import queue_one
 from tasks.server import keys
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class _Note(NamedTuple):
 
 
 class Sent:
-    """The calls of put.lua by request, the newest within bounds. Any thread may call it.
+    """The requests by id, the newest within bounds. Any thread may call it.
 
     Args:
-        keep_s: how long a call is kept, in seconds.
+        keep_s: how long a request is kept, in seconds.
         most_bytes: of all messages together.
     """
 
@@ -44,7 +44,7 @@ class Sent:
         return len(self._notes)
 
     def note(self, put: Put) -> None:
-        """Keep a call that Redis has answered."""
+        """Keep a request that Redis has queued."""
         now = time.monotonic()
         with self._lock:
             self._drop(put.task_id)
@@ -68,7 +68,7 @@ class Sent:
             note = self._drop(task_id)
         if note is None or client.exists(keys.request(task_id)):
             return False
-        return not PUT(client, note.put.names, note.put.arguments)
+        return queue_one(client, note.put) is None
 
     @property
     def _oldest(self) -> _Note:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import uuid
 from base64 import b64encode
 from contextlib import closing
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from kombu.serialization import dumps as serialize
-
-from tasks.broker.message import MAX_MESSAGE_BYTES, require_size
-from tasks.broker.put import PUT, Put
-from tasks.broker.queues import list_of, lists_of
+from tasks.broker.message import MAX_MESSAGE_BYTES, message_text, require_size
+from tasks.broker.put import PUT, Put, call_of, destination
 from tasks.broker.sending import send_twice
 from tasks.broker.sent import SENT
-from tasks.broker.terms import terms_of
+from tasks.broker.terms import terms_in
 from tasks.errors import GenerationError
 from tasks.server.connection import connect
 from worker_config.celeryconfig import settings_of
@@ -29,9 +28,14 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
-#: The bounds of one round trip: Redis runs its commands one after another, and does nothing else meanwhile.
+    from worker_config.settings import Settings
+
+#: The bounds of one round trip.
 MOST_REQUESTS = 200
 MOST_BYTES = 2**20
+#: The bounds of one call of put.lua: Redis does nothing else meanwhile.
+MOST_IN_SCRIPT = 50
+MOST_BYTES_IN_SCRIPT = 2**18
 
 
 class Submission:
@@ -55,16 +59,19 @@ class Submission:
         """Whether it is as much as goes out in one round trip, so that nothing is gained by waiting for more."""
         return len(self._puts) >= MOST_REQUESTS or self._bytes >= MOST_BYTES
 
-    def add(self, message: dict[str, Any], queue: str) -> None:
-        """Have this message sent, too.
+    def add(self, body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str) -> None:
+        """Have a request sent, too.
+
+        Args:
+            body: the arguments, the keywords and what follows the task.
+            headers: Celery's.
+            properties: further fields, such as ``correlation_id`` and ``priority``.
+            queue: where it goes.
 
         Raises:
             InvalidRequest: it is too large.
         """
-        own = list_of(queue, message["properties"]["priority"])
-        lists = [own, *(name for name in lists_of(queue) if name != own)]
-        put = Put.of(message, queue, lists, "LPUSH", terms_of(message, self._settings))
-        require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
+        put = put_of(body, headers, properties, queue, self._settings)
         self._puts.append(put)
         self._bytes += len(put.text)
 
@@ -133,7 +140,7 @@ class Collector:
         properties = {name: value for name, value in given.items() if name not in _NO_PROPERTIES}
         if given.get("expiration") is not None:
             properties["expiration"] = str(int(given["expiration"] * 1000))
-        self.submission.add(written(body, headers, properties, queue), queue)
+        self.submission.add(body, headers, properties, queue)
 
 
 #: Arguments of kombu's ``publish`` that say how a message is sent, and are no part of it.
@@ -145,35 +152,36 @@ _NO_PROPERTIES = frozenset(
 )
 
 
-def written(body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str) -> dict[str, Any]:
-    """A message as kombu writes it into a queue.
+def put_of(body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str, settings: Settings) -> Put:
+    """A request with the message that kombu would write; the first arguments are those of :meth:`Submission.add`.
 
-    Args:
-        body: the arguments, the keywords and what follows the task.
-        headers: Celery's.
-        properties: further fields, such as ``correlation_id`` and ``priority``.
-        queue: where it goes.
+    Raises:
+        InvalidRequest: it is too large.
     """
-    content_type, content_encoding, text = serialize(body, serializer="json")
-    return {
+    text = message_text(body)
+    priority = properties.get("priority") or 0
+    message = {
         "body": b64encode(text.encode()).decode(),
-        "content-encoding": content_encoding,
-        "content-type": content_type,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
         "headers": headers,
         "properties": {
             "delivery_mode": 2,
             **properties,
-            "priority": properties.get("priority") or 0,
+            "priority": priority,
             "delivery_info": {"exchange": "", "routing_key": queue},
             "body_encoding": "base64",
             "delivery_tag": str(uuid.uuid4()),
         },
     }
+    put = Put.of(message, destination(queue, priority), terms_in(text, properties, settings))
+    require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
+    return put
 
 
 def _send(client: redis.Redis, puts: list[Put]) -> None:
     unsent = dict.fromkeys(put.task_id for put in puts)
-    for page in _pages(puts):
+    for page in _pages(puts, MOST_REQUESTS, MOST_BYTES):
         try:
             error = _send_page(client, page, unsent)
         except GenerationError as trouble:
@@ -184,31 +192,38 @@ def _send(client: redis.Redis, puts: list[Put]) -> None:
 
 def _send_page(client: redis.Redis, page: Sequence[Put], unsent: dict[str, None]) -> GenerationError | None:
     """Queue what fits into one round trip; the first refusal of it."""
+    batches = [
+        batch
+        for _, alike in groupby(page, key=attrgetter("alike"))
+        for batch in _pages(list(alike), MOST_IN_SCRIPT, MOST_BYTES_IN_SCRIPT)
+    ]
 
     def execute() -> list[Any]:
         with client.pipeline(transaction=False) as pipeline:
             # The server may have been restarted since, or be another one.
             pipeline.script_load(PUT.source)
-            for put in page:
-                pipeline.evalsha(PUT.digest, len(put.names), *put.names, *put.arguments)
+            for batch in batches:
+                call = call_of(batch)
+                pipeline.evalsha(PUT.digest, len(call.names), *call.names, *call.arguments)
             return pipeline.execute()
 
     replies = send_twice(execute, f"{len(page)} requests")[1:]
     first: GenerationError | None = None
-    for put, reply in zip(page, replies, strict=True):
-        error = put.refusal(reply)
-        if error is None:
+    for batch, reply in zip(batches, replies, strict=True):
+        queued = batch if not reply else batch[: reply[0] - 1]
+        for put in queued:
             unsent.pop(put.task_id, None)
             SENT.note(put)
-        first = first or error
+        if reply and first is None:
+            first = batch[len(queued)].refusal(reply[1:])
     return first
 
 
-def _pages(puts: Sequence[Put]) -> Iterator[list[Put]]:
+def _pages(puts: Sequence[Put], most: int, most_bytes: int) -> Iterator[list[Put]]:
     page: list[Put] = []
     page_bytes = 0
     for put in puts:
-        if page and (len(page) == MOST_REQUESTS or page_bytes + len(put.text) > MOST_BYTES):
+        if page and (len(page) == most or page_bytes + len(put.text) > most_bytes):
             yield page
             page, page_bytes = [], 0
         page.append(put)

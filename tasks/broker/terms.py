@@ -36,20 +36,34 @@ class Terms:
     kept_s: int = 0
     prefixes: tuple[Prefix, ...] = ()
 
+    @property
+    def digests(self) -> str:
+        """The prefixes' digests, with commas between."""
+        return ",".join(prefix.digest for prefix in self.prefixes)
+
 
 def terms_of(message: Mapping[str, Any], settings: Settings) -> Terms:
     """The terms of a message that a producer sends."""
-    floor = None if message["properties"].get(ACCEPTED) else settings.queue_floor
+    properties = message["properties"]
+    body: Any = message["body"]
     try:
-        body: Any = message["body"]
-        if message["properties"].get("body_encoding") == "base64":
+        if properties.get("body_encoding") == "base64":
             body = b64decode(body)
         compression = message["headers"].get("compression")
         if compression is not None:
             body = unpacked(body, compression)
+    except (InvalidRequest, ValueError, TypeError):
+        body = ""
+    return terms_in(body, properties, settings)
+
+
+def terms_in(body: str | bytes, properties: Mapping[str, Any], settings: Settings) -> Terms:
+    """The terms of a message with this body, as text, and these properties."""
+    floor = None if properties.get(ACCEPTED) else settings.queue_floor
+    try:
         args, values, _ = json.loads(body)
         digits = fingerprint(args[0] if args else None, values)
-    except (InvalidRequest, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Terms(floor=floor)
     # The answer of an earlier link in a chain becomes a part of the prompt that nobody else has.
     prefixes = prefixes_of(values, settings.default_model) if settings.affinity and not args else []

@@ -12,7 +12,7 @@ from celery import states
 from tasks.broker.ledger import known
 from tasks.broker.results import Backend
 from tasks.broker.sent import SENT
-from tasks.broker.submission import Refused, Submission, written
+from tasks.broker.submission import Refused, Submission
 from tasks.broker.withdraw import withdraw
 from tasks.client.answer import Answer
 from tasks.client.redaction import redact
@@ -95,7 +95,7 @@ class Requests:
             headers, properties, body, _ = self._app.amqp.as_task_v2(
                 task_id, line.task, [], line.values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
             )
-            submission.add(written(body, headers, {**properties, "priority": self._priority}, queue), queue)
+            submission.add(body, headers, {**properties, "priority": self._priority}, queue)
         try:
             submission.send(self._client)
         except Refused as refused:

@@ -153,7 +153,11 @@ def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in values.items() if not _is_neutral(name, value)}
     if not kept.get("tools"):
-        kept = {name: value for name, value in kept.items() if not _is_one_of(value, _WITHOUT_TOOLS.get(name, ()))}
+        kept = {
+            name: value
+            for name, value in kept.items()
+            if not (name in _WITHOUT_TOOLS and _is_one_of(value, _WITHOUT_TOOLS[name]))
+        }
     if "max_completion_tokens" in kept:
         most = kept.pop("max_completion_tokens")
         if kept.setdefault("max_tokens", most) != most:
@@ -177,7 +181,7 @@ def _is_neutral(name: str, value: Any) -> bool:
         return isinstance(value, dict) and all(
             _is_one_of(inner, _STREAM_OPTIONS.get(key, ())) for key, inner in value.items()
         )
-    return _is_one_of(value, NEUTRAL.get(name, ()))
+    return name in NEUTRAL and _is_one_of(value, NEUTRAL[name])
 
 
 def _is_one_of(value: Any, values: tuple[Any, ...]) -> bool:

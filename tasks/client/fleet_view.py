@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError, NoWorker
 from tasks.models.routing import Route, queue_for, snapshot_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
+    from tasks.client.form import Common
     from tasks.models.routing import FleetSnapshot
 
 logger = logging.getLogger("tasks.generate")
@@ -39,7 +40,26 @@ class FleetView:
         #: The queues of the models whose files live workers have, by name, as the last look found them.
         self.tiers: Mapping[str, str] = {}
 
-    def require(self, model: str) -> None:
+    def look(self, parameters: Common, queue: Any) -> None:
+        """See to it that somebody serves a request: required where it says so, and else with a warning.
+
+        Args:
+            parameters: the request's.
+            queue: the one that its producer has named, if any.
+
+        Raises:
+            NoWorker: a worker is required, and there is none.
+            BrokerUnavailable: a worker is required, and Redis cannot be reached.
+        """
+        model = parameters.model or settings_of(self._app).default_model
+        if parameters.require_worker:
+            self._require(model)
+        elif isinstance(queue, str):
+            self._look(f"queue {queue}", lambda: self._nobody_consumes(queue))
+        else:
+            self._look(f"model {model}", lambda: self._route(model).warning)
+
+    def _require(self, model: str) -> None:
         """Make sure that a live worker serves this model's tier now.
 
         Raises:
@@ -50,18 +70,11 @@ class FleetView:
         if warning:
             raise NoWorker(warning)
 
-    def warn(self, model: str) -> None:
-        """Log a warning, at most every :data:`LOOK_EVERY_S` for a model, if no live worker serves its tier.
-
-        The first look for a model is waited for: the fleet knows its tier, where its name would say another.
-        """
-        self._look(f"model {model}", lambda: self._route(model).warning)
-
-    def warn_of_queue(self, queue: str) -> None:
-        """The same for a queue that the producer has named: one that nobody consumes keeps its requests for ever."""
-        self._look(f"queue {queue}", lambda: self._nobody_consumes(queue))
-
     def _look(self, about: str, find: Callable[[], str | None]) -> None:
+        """Log a warning, at most every :data:`LOOK_EVERY_S` for a model or a queue.
+
+        The first look is waited for: the fleet knows a model's tier, where its name would say another.
+        """
         now = time.monotonic()
         with self._lock:
             last = self._looked_at.get(about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 def to_json(value: Any, **options: Any) -> str:
     """The value as JSON, with the options of :func:`json.dumps`; a number that is not finite is ``null``."""
-    return _encode(json.JSONEncoder(allow_nan=False, **options), value)
+    return _encode(_encoder(**options), value)
 
 
 def to_compact_json(value: Any) -> str:
@@ -27,6 +28,11 @@ def known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that a dataclass has fields for: what a later version has written may have others."""
     names = {field.name for field in fields(record)}
     return {name: value for name, value in values.items() if name in names}
+
+
+@lru_cache(maxsize=64)
+def _encoder(**options: Any) -> json.JSONEncoder:
+    return json.JSONEncoder(allow_nan=False, **options)
 
 
 def _encode(encoder: json.JSONEncoder, value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import group, signals
 
-from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS
+from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS, Refused, Submission
 from tasks.server import keys
 from tests.fleet import waiting_messages
 
@@ -90,6 +90,69 @@ def test_the_same_message(generate: GenerateTask, redis_client: redis.Redis) -> 
         assert {key: value for key, value in together[part].items() if key not in own and key != "expiration"} == {
             key: value for key, value in alone[part].items() if key not in own and key != "expiration"
         }
+
+
+def test_the_message_that_celery_writes(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """``delay`` goes by Celery where somebody listens to its signals, and writes the same message where nobody does."""
+    follower = generate.s(prompt="then", model="fake:1")
+    options: dict[str, Any] = {
+        "priority": 5,
+        "soft_time_limit": 3,
+        "time_limit": 5,
+        "shadow": "mine",
+        "ignore_result": True,
+    }
+    kwargs = {"prompt": "m", "model": "fake:1", "logit_bias": {7: 1.0}}
+
+    def send() -> None:
+        generate.apply_async(kwargs=kwargs, link=follower, link_error=[follower], **options)
+
+    def listen(**_: Any) -> None: ...
+
+    signals.before_task_publish.connect(listen)
+    try:
+        send()
+    finally:
+        signals.before_task_publish.disconnect(listen)
+    send()
+    direct, celerys = waiting_messages(redis_client, f"{QUEUE}\x06\x165")
+    # Celery writes the redacted arguments twice.
+    copies = {"argsrepr", "kwargsrepr"}
+    for message, own in (direct, set()), (celerys, copies):
+        assert copies < message["headers"].keys()
+        for name in ("id", "root_id"):
+            del message["headers"][name]
+        for name in ("correlation_id", "delivery_tag", *own):
+            del message["properties"][name]
+    assert direct == celerys
+
+
+def test_who_sends(generate: GenerateTask) -> None:
+    """Options that are more than headers, a task's own requests and replaced methods leave it to Celery to send."""
+    given: tuple[Any, ...] = ([], {"prompt": "m", "model": "fake:1"}, None, None, None, None)
+    assert generate.direct.send(given, {"priority": 9})
+    for options in ({"countdown": 1}, {"headers": {"mine": 1}}, {"expires": 60}, {"compression": "gzip"}):
+        assert generate.direct.send(given, options) is None
+    sends = generate.app.send_task
+    generate.app.send_task = sends  # as a tracer would
+    try:
+        assert generate.direct.send(given, {}) is None
+    finally:
+        del generate.app.send_task
+
+
+def test_refused_in_the_middle(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """Of requests that one script queues, those before the queue's bound are in it, and the others are named."""
+    queue_limit = {"bound": 3, "per_s": 0.0}
+    redis_client.hset(keys.LIMITS, QUEUE, json.dumps(queue_limit))
+    submission = Submission(generate.app)
+    for number in range(5):
+        headers = {"id": f"t{number}", "task": generate.name}
+        submission.add([[], {"prompt": f"m{number}"}, {}], headers, {}, QUEUE)
+    with pytest.raises(Refused) as refused:
+        submission.send()
+    assert (refused.value.unsent, prompts(redis_client)) == (["t3", "t4"], ["m0", "m1", "m2"])
+    assert "3 requests wait" in str(refused.value.error)
 
 
 def test_signals(generate: GenerateTask) -> None:

@@ -65,14 +65,19 @@ local function hashed(live, mean, digest)
   return best
 end
 
--- The node, and for how many ms only this worker takes the request; nil where any worker may.
+-- What is known of the workers that take requests of a queue from their lanes; a script reads it once.
 --
--- affinity, unacked: prefixes of keys; lane: what stands before a node in the name of its lane; digests: of the beginnings, the
--- longest first, with commas between; cold: whether a request without a warm worker gets one by the hash; now: Unix seconds
-local function place(affinity, unacked, queue, lane, digests, cold, now)
+-- affinity, unacked: prefixes of keys; lane: what stands before a node in the name of its lane; now: Unix seconds
+local function fleet_of(affinity, unacked, queue, lane, now)
   local live, count, mean = serving(affinity, unacked, queue, now)
-  if count < 2 then return nil end
-  for node, worker in pairs(live) do worker.load = worker.load + redis.call('LLEN', lane .. node) end
+  if count > 1 then
+    for node, worker in pairs(live) do worker.load = worker.load + redis.call('LLEN', lane .. node) end
+  end
+  return {live = live, count = count, mean = mean}
+end
+
+local function chosen(fleet, affinity, digests, cold, now)
+  local live, mean = fleet.live, fleet.mean
   local node, wait_ms = warmest(affinity, live, digests, now)
   if node then
     local worker = live[node]
@@ -83,3 +88,13 @@ local function place(affinity, unacked, queue, lane, digests, cold, now)
   return hashed(live, mean, string.match(digests, '[^,]+$')), COLD_WAIT_MS
 end
 
+-- The node, and for how many ms only this worker takes the request, which is in its lane then; nil where any worker may.
+--
+-- digests: of the beginnings, the longest first, with commas between; cold: whether a request without a warm worker gets one by the
+-- hash
+local function place(fleet, affinity, digests, cold, now)
+  if fleet.count < 2 then return nil end
+  local node, wait_ms = chosen(fleet, affinity, digests, cold, now)
+  if node then fleet.live[node].load = fleet.live[node].load + 1 end
+  return node, wait_ms
+end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks.broker.put import Put
+from tasks.broker.put import Put, destination
 from tasks.broker.sent import Sent
 from tasks.broker.terms import Terms
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def put(task_id: str, padding: int = 0) -> Put:
     message = {"headers": {"id": task_id}, "properties": {}, "body": "x" * padding}
-    return Put.of(message, "q", ["q"], "LPUSH", Terms(floor=8, fingerprint="asked"))
+    return Put.of(message, destination("q", 0), Terms(floor=8, fingerprint="asked"))
 
 
 class Client:

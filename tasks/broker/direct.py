@@ -1,0 +1,153 @@
+"""Sending a request without Celery's ``send_task`` and kombu's producer, which are half of what ``delay`` costs.
+
+The message is the same. Whatever needs more than Celery's headers goes Celery's way: options that are not in :data:`HANDLED`, a
+request that a task sends, events, receivers of Celery's signals about publishing, programs that have replaced ``apply_async`` or
+``send_task`` to trace them, and other transports, result backends and serializers than this project's.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, Task, signals
+from celery.utils import uuid
+from kombu.utils.functional import maybe_list
+
+from tasks.broker.put import queue_one
+from tasks.broker.results import Backend
+from tasks.broker.sending import send_twice
+from tasks.broker.sent import SENT
+from tasks.broker.submission import Collector, put_of
+from tasks.broker.transport import Transport
+from tasks.server.connection import connect
+from worker_config.celeryconfig import settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis
+    from kombu import Queue
+
+#: Options of ``apply_async`` that a message has as Celery would write it.
+HANDLED = frozenset(
+    {
+        *("queue", "priority", "ignore_result", "shadow", "argsrepr", "kwargsrepr", "time_limit", "soft_time_limit"),
+        *("group_id", "group_index", "root_id", "parent_id", "reply_to", "chain", "chord", "add_to_parent"),
+    }
+)
+#: What a queue's route may say.
+_ROUTED = HANDLED | {"serializer"}
+_PUBLISHING = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+
+
+class Direct:
+    """Sends the requests of one task. Any thread may call it.
+
+    Args:
+        task: the task, which is bound to an application.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._app: Celery = task.app
+        self._declared: set[str] = set()
+
+    def send(self, given: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Send a request; its result, or ``None`` where Celery has to send it.
+
+        Args:
+            given: arguments, keywords, id, producer, ``link`` and ``link_error``.
+            options: the rest of what ``apply_async`` takes.
+
+        Raises:
+            GenerationError: it is refused, or Redis cannot be reached.
+        """
+        args, kwargs, task_id, producer, link, link_error = given
+        if not (isinstance(producer, Collector | None) and HANDLED.issuperset(options) and self._is_plain()):
+            return None
+        merged = {**self._defaults, **options}
+        route = self._app.amqp.router.route(merged, self._task.name, args, kwargs, task_type=self._task)
+        queue = route.get("queue")
+        if not _ROUTED.issuperset(route) or route.get("serializer", "json") != "json" or not _is_direct(queue):
+            return None
+        self._declare(queue)
+        task_id = task_id or uuid()
+        headers, properties, body, _ = self._app.amqp.as_task_v2(
+            task_id,
+            self._task.name,
+            args,
+            kwargs,
+            callbacks=maybe_list(link),
+            errbacks=maybe_list(link_error),
+            **{name: value for name, value in route.items() if name not in ("queue", "serializer", "add_to_parent")},
+        )
+        properties["reply_to"] = properties["reply_to"] or self._app.thread_oid
+        if route.get("priority") is not None:
+            properties["priority"] = route["priority"]
+        if producer is not None:
+            producer.submission.add(body, headers, properties, queue.name)
+        else:
+            self._queue(body, headers, properties, queue.name)
+        result = self._task.AsyncResult(task_id)
+        result.ignored = merged["ignore_result"]
+        return result
+
+    def _queue(self, body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str) -> None:
+        put = put_of(body, headers, properties, queue, settings_of(self._app))
+        error = send_twice(lambda: queue_one(self._client, put), f"request {put.task_id}")
+        if error is not None:
+            raise error
+        SENT.note(put)
+
+    def _declare(self, queue: Queue) -> None:
+        """Have kombu note the queue, once: workers look it up."""
+        if queue.name not in self._declared:
+            with self._app.producer_or_acquire() as producer:
+                producer.maybe_declare(queue)
+            self._declared.add(queue.name)
+
+    def _is_plain(self) -> bool:
+        """Whether nobody expects that Celery sends: it was configured so, or somebody listens."""
+        return (
+            self._is_ours
+            and not self._app.conf.task_always_eager
+            and not self._app.conf.task_send_sent_event
+            and self._app.current_worker_task is None
+            and not any(signal.receivers for signal in _PUBLISHING)
+            and _is_celerys(Task.apply_async)
+            and _is_celerys(type(self._app).send_task)
+            and "send_task" not in self._app.__dict__
+        )
+
+    @cached_property
+    def _is_ours(self) -> bool:
+        conf = self._app.conf
+        return (
+            isinstance(self._app.backend, Backend)
+            and issubclass(self._app.connection_for_write().get_transport_cls(), Transport)
+            and conf.task_protocol == 2
+            and conf.task_serializer == "json"
+            and not conf.task_compression
+        )
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        """The options that the task has itself."""
+        found = {name: value for name, value in self._task._get_exec_options().items() if value is not None}
+        return {"ignore_result": self._task.ignore_result, **found}
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        return connect(self._app)
+
+
+def _is_direct(queue: Any) -> bool:
+    """Whether a message for this queue is put into its lists, by no exchange of its own."""
+    exchange = getattr(queue, "exchange", None)
+    return exchange is not None and exchange.type == "direct" and exchange.delivery_mode is None
+
+
+def _is_celerys(function: Any) -> bool:
+    """Whether this is Celery's own function, and nobody's around it."""
+    return str(getattr(function, "__module__", "")).startswith("celery.") and not hasattr(function, "__wrapped__")
