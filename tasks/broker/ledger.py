@@ -102,7 +102,7 @@ class Ledger:
                 self._seen.update(dict.fromkeys(wanted & waiting, started))
                 wanted -= waiting
             if wanted:
-                wanted -= self._held()
+                wanted -= _held(self.client)
             missing, self._missing = wanted & self._missing, wanted
             lost = self._entries(sorted(missing))
         self._not_before = started + (self.clock() - started) / self.duty
@@ -176,15 +176,6 @@ class Ledger:
         page: Any = self.client.lrange(name, start, start + PAGE - 1)
         return list(page)
 
-    def _held(self) -> set[str]:
-        """The task ids of all messages that workers hold."""
-        owners: Any = self.client.smembers(keys.OWNERS)
-        found: set[str] = set()
-        for identity in owners:
-            messages: Any = self.client.hvals(keys.unacked(text(identity)))
-            found.update(_task_ids(messages))
-        return found
-
     def _entries(self, task_ids: list[str]) -> list[Lost]:
         entries: Any = self.client.hmget(keys.LEDGER, task_ids) if task_ids else []
         found = []
@@ -226,6 +217,32 @@ def known(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
     return {
         task_id for task_id, entry, journal in zip(asked, replies[::2], replies[1::2], strict=True) if entry or journal
     }
+
+
+def unattended(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
+    """Those of these ids that are neither in the ledger nor held by a worker: nobody works on them, whatever their journals say.
+
+    One that moves meanwhile may be among them. It reads all that workers hold.
+
+    Raises:
+        BrokerUnavailable: Redis cannot be reached, or this client may not read what workers hold.
+    """
+    asked = list(task_ids)
+    if not asked:
+        return set()
+    with translated(f"looking for {len(asked)} requests"):
+        entries: Any = client.hmget(keys.LEDGER, asked)
+        return {task_id for task_id, entry in zip(asked, entries, strict=True) if entry is None} - _held(client)
+
+
+def _held(client: redis.Redis) -> set[str]:
+    """The task ids of all messages that workers hold."""
+    owners: Any = client.smembers(keys.OWNERS)
+    found: set[str] = set()
+    for identity in owners:
+        messages: Any = client.hvals(keys.unacked(text(identity)))
+        found.update(_task_ids(messages))
+    return found
 
 
 def _task_ids(messages: Iterable[bytes]) -> Iterator[str]:

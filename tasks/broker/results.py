@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, changed in four places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
+"""Celery's Redis result backend, changed in five places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
 1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
    (:mod:`tasks.broker.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
@@ -9,6 +9,8 @@
    in between had its request delivered again for nothing.
 3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
 4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
+5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: Redis that was full for a moment
+   left a journal that had ended, no result, and callers that waited for ever.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from celery import states
 from celery.backends.asynchronous import BaseResultConsumer
 from celery.backends.redis import RedisBackend
+from celery.exceptions import Reject
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads
 from kombu.utils.encoding import bytes_to_str
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from celery.app.task import Context
+
+    from tasks.broker.holding import Holding
 
 ANSWER = Script(scripts.source("answer"))
 #: The module of our errors in a stored result, and what it was in earlier ones.
@@ -247,18 +252,29 @@ class Backend(RedisBackend):
         request: Context | None = None,
         **options: Any,
     ) -> Any:
-        tag = _delivery_tag(request, state)
         holding = holding_of(self.app.conf.broker_transport_options)
-        if holding is None or not tag or state not in states.READY_STATES or not self.is_brokers:
+        if holding is None or request is None or not is_ours(request.task) or state not in states.READY_STATES:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        meta["task_id"] = task_id
-        life_s = self.failure_expires if state == states.FAILURE else self.expires
+        try:
+            tag = _delivery_tag(request, state)
+            if not tag or not self.is_brokers:
+                return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
+            self._answer(holding, tag, task_id, self._get_result_meta(result, state, traceback, request))
+        except Exception as error:
+            if state == states.REVOKED:
+                raise
+            # Celery would acknowledge the message all the same, and whoever waits would wait for ever.
+            raise Reject(f"the result cannot be stored: {error}", requeue=True) from error
+        return result
+
+    def _answer(self, holding: Holding, tag: str, task_id: str, meta: dict[str, Any]) -> None:
+        """Store a result, and forget the message."""
+        life_s = self.failure_expires if meta["status"] == states.FAILURE else self.expires
         held = (keys.unacked(holding.identity), keys.unacked_index(holding.identity))
         names = (self.get_key_for_task(task_id), *held)
-        self.ensure(ANSWER, (holding.scripts, names, (self.encode(meta), int(life_s or 0), tag)))
+        encoded = self.encode({**meta, "task_id": task_id})
+        self.ensure(ANSWER, (holding.scripts, names, (encoded, int(life_s or 0), tag)))
         holding.answered.add(tag)
-        return result
 
 
 def _call(on_interval: Callable[[], Any]) -> None:
@@ -270,13 +286,13 @@ def _call(on_interval: Callable[[], Any]) -> None:
             raise
 
 
-def _delivery_tag(request: Context | None, state: str) -> str:
+def _delivery_tag(request: Context, state: str) -> str:
     """Of a generation whose end is its result; empty for all else.
 
     After it has stored a result Celery counts a chord's part and, of a failure, tells the rest of a chain and errbacks: until
     then the message is held.
     """
-    if request is None or not is_ours(request.task) or request.chord:
+    if request.chord:
         return ""
     if state != states.SUCCESS and (request.chain or request.errbacks):
         return ""

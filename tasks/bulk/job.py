@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from tasks.bulk.ahead import Ahead
+from tasks.bulk.doubts import Doubts
 from tasks.bulk.finished import Finished
 from tasks.bulk.flight import Flight
 from tasks.bulk.line import BadLine, Line
@@ -34,8 +35,6 @@ logger = logging.getLogger("tasks.generate")
 
 #: Results are looked for so often while some come, and less and less often while none do.
 LOOK_S, LONGEST_LOOK_S = 0.01, 0.25
-#: What is known of requests that are silent is asked so often; one that nobody knows twice is sent again.
-DOUBT_EVERY_S = 5.0
 RECORD_EVERY_S = 1.0
 AWAY_S = 0.5
 #: Lines that are read ahead of a file, and of what is made while it is read.
@@ -97,8 +96,8 @@ class Job:
         self._record = JobRecord(job_id=self.job_id, total=survey.count if survey is not None else 0)
         #: Whether Redis may have more of this job than this driver has sent: an earlier one was killed, or Redis was away.
         self._may_be_known = False
-        self._doubted: set[str] = set()
-        self._doubt_at = self._record_at = 0.0
+        self._doubts = Doubts(self._requests)
+        self._record_at = 0.0
         self._cancelled = self._stopped = False
 
     def __enter__(self) -> Self:
@@ -200,7 +199,7 @@ class Job:
             self._send(queue)
         for ended in self._requests.ended(self._flight.task_ids):
             finished += self._take(ended)
-        self._look_for_lost()
+        self._send_lost_again()
 
     def _send(self, queue: str) -> None:
         lines = self._ahead.take(queue, self._window.of(queue) - self._flight.in_queue(queue))
@@ -220,6 +219,7 @@ class Job:
 
     def _take(self, ended: Ended) -> list[Finished]:
         """What follows from a request that has ended: a finished line, or another try."""
+        self._doubts.heard()
         line = self._flight.remove(ended.task_id)
         error = ended.error
         if error is not None and (error.retryable or isinstance(error, Cancelled)) and self._flight.may_retry(line):
@@ -267,16 +267,8 @@ class Job:
             with suppress(GenerationError):  # it expires
                 self._requests.forget(sent)
 
-    def _look_for_lost(self) -> None:
-        """Send requests again that Redis has lost: nobody knows them, at two looks in a row."""
-        now = time.monotonic()
-        if now < self._doubt_at:
-            return
-        self._doubt_at = now + DOUBT_EVERY_S
-        unknown = self._requests.unknown(self._flight.task_ids)
-        lost = unknown & self._doubted
-        self._doubted = unknown - lost
-        for task_id in lost:
+    def _send_lost_again(self) -> None:
+        for task_id in self._doubts.lost(self._flight.task_ids):
             logger.warning("request %s was lost, and is sent again", task_id)
             self._ahead.put_back(self._flight.remove(task_id))
 

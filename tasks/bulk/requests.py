@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery import states
 
-from tasks.broker.ledger import known
+from tasks.broker.ledger import known, unattended
 from tasks.broker.results import Backend
 from tasks.broker.sent import SENT
 from tasks.broker.submission import Refused, Submission
 from tasks.broker.withdraw import withdraw
 from tasks.client.answer import Answer
 from tasks.client.redaction import redact
-from tasks.errors import Cancelled, GenerationError, InvalidRequest
+from tasks.errors import BrokerUnavailable, Cancelled, GenerationError, InvalidRequest
 from tasks.names import GENERATE
 from tasks.registry.values import text
 from tasks.server import keys
-from tasks.server.connection import connect, translated
+from tasks.server.connection import connect, is_denied, translated
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
@@ -130,6 +130,23 @@ class Requests:
         asked = set(task_ids)
         unknown = asked - known(self._client, asked)
         return unknown - {ended.task_id for ended in self.ended(unknown)}
+
+    def unattended(self, task_ids: Iterable[str]) -> set[str]:
+        """Those of these requests that nobody works on and that have not ended, though they may have a journal.
+
+        Without the right to read what workers hold there are none.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        asked = set(task_ids)
+        try:
+            found = unattended(self._client, asked)
+        except BrokerUnavailable as error:
+            if error.__cause__ is not None and is_denied(error.__cause__):
+                return set()
+            raise
+        return found - {ended.task_id for ended in self.ended(found)}
 
     def forget(self, task_ids: Iterable[str], *, mark: bool = True) -> None:
         """Delete what is left of requests that have ended. What this client may not delete expires.

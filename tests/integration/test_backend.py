@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery, states
+from celery.exceptions import Reject
 
 from tasks.broker.holding import OPTION, Holding
 from tasks.broker.results import Backend
@@ -159,6 +160,19 @@ class TestWorker:
         backend.store_result("t1", ValueError("second"), states.FAILURE, request=request())
         assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["result"] == {"text": "first"}
         assert not redis_client.exists(HELD)
+
+    @pytest.mark.parametrize("given", [{}, {"chain": [{"task": "shop.bill"}]}])
+    def test_what_cannot_be_stored(
+        self, backend: Backend, holding: Holding, redis_client: redis.Redis, given: Any
+    ) -> None:
+        """The message is not acknowledged: it goes back to its queue, and whoever takes it next stores the result."""
+        hold(redis_client)
+        redis_client.lpush("celery-task-meta-t1", "of another program")
+        with pytest.raises(Reject, match="cannot be stored") as refused:
+            backend.store_result("t1", {"text": "hello"}, states.SUCCESS, request=request(**given))
+        assert refused.value.requeue
+        assert redis_client.hexists(HELD, "tag")
+        assert not holding.answered
 
     def test_a_failure_does_not(self, backend: Backend, redis_client: redis.Redis) -> None:
         """An error gives way to what comes after it, as with Celery."""

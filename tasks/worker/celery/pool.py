@@ -8,6 +8,7 @@ child, and its children could not share a batch.
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult
 from celery.concurrency.thread import TaskPool as ThreadPool
-from celery.exceptions import Reject
+from celery.worker.state import task_ready
 from kombu.asynchronous import get_event_loop
 
 from tasks.worker.attempts.job import Job, set_current_job
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
+
+#: Whatever was in the way may pass meanwhile: memory that is lacking, a Redis that is full.
+GIVE_BACK_AFTER_S = 0.5
 
 
 class EnginePool(ThreadPool):
@@ -82,9 +86,11 @@ class EnginePool(ThreadPool):
             self.room.leave(job.queue)
 
         def done(future: Any) -> None:
-            if future.exception() is not None and not isinstance(future.exception(), Reject):
-                logger.error("request %s was not ended by Celery", job.task_id, exc_info=future.exception())
-            let_go()
+            try:
+                if not future.cancelled() and (error := future.exception()) is not None:
+                    _give_back(request, job.task_id, error)
+            finally:
+                let_go()
 
         try:
             future = self.executor.submit(
@@ -133,6 +139,18 @@ def _run(job: Job, call: Callable[[], Any]) -> None:
         call()
     finally:
         set_current_job(None)
+
+
+def _give_back(request: Any, task_id: str, error: BaseException) -> None:
+    """Give back a request that Celery has not ended: out of memory, or its result could not be stored.
+
+    Celery neither acknowledges nor rejects it then. This worker would hold it for as long as it lives.
+    """
+    logger.error("request %s is given back, since Celery could not end it", task_id, exc_info=error)
+    if request is not None:
+        time.sleep(GIVE_BACK_AFTER_S)
+        task_ready(request)
+        request.reject(requeue=True)
 
 
 def _call_later(after_s: float, call: Callable[[], None]) -> None:

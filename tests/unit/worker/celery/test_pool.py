@@ -7,6 +7,7 @@ import weakref
 from typing import Any, ClassVar
 
 import pytest
+from celery.exceptions import Reject
 from kombu.asynchronous import Hub, set_event_loop
 
 from tasks.worker.celery.pool import EnginePool
@@ -33,12 +34,37 @@ class Request:
 
     delivery_info: ClassVar[dict[str, str]] = {"routing_key": "q"}
     message = None
+    id = "t1"
+
+    def __init__(self) -> None:
+        self.given_back = False
 
     def on_success(self, *_: Any) -> None:
         """Nothing."""
 
     def on_timeout(self, soft: bool, limit_s: float) -> None:
         """Nothing."""
+
+    def reject(self, requeue: bool = False) -> None:
+        """Note that the message goes back to its queue."""
+        self.given_back = requeue
+
+
+@pytest.mark.parametrize("error", [MemoryError(), Reject("its result cannot be stored", requeue=True)])
+def test_what_celery_does_not_end_goes_back(error: Exception) -> None:
+    """Where Celery's end of a request fails, nobody else would ever return its message: this worker is alive and holds it."""
+    pool: Any = EnginePool(limit=2)
+    request = Request()
+
+    def run() -> None:
+        raise error
+
+    try:
+        pool.on_apply(run, (), {}, request.on_success, correlation_id="t1")
+        wait_until(lambda: pool.room.in_use() == 0, about="the slot being free")
+    finally:
+        pool.executor.shutdown()
+    assert request.given_back
 
 
 def test_a_time_limit_keeps_nothing() -> None:
