@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from tasks.gateway.description import describe
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-EMBEDDINGS, BATCHES = "/v1/embeddings", "/v1/batches"
+EMBEDDINGS, RERANK, BATCHES = "/v1/embeddings", "/v1/rerank", "/v1/batches"
 #: A request that is answered. Its length is left alone: others would only take long.
 RIGHT: dict[str, dict[str, Any]] = {
     CHAT: {"model": "fake:1", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2},
     COMPLETIONS: {"model": "fake:1", "prompt": "hello", "max_tokens": 2},
     RESPONSES: {"model": "fake:1", "input": "hello", "max_output_tokens": 2},
     EMBEDDINGS: {"model": "fake:1:dimensions=2", "input": ["hello"]},
+    RERANK: {"model": "fake:1:ranks=1", "query": "hello", "documents": ["hello"]},
     BATCHES: {"input_file_id": "file-1", "endpoint": CHAT, "completion_window": "24h"},
 }
 #: Fields whose right values are answered with 503 or 504, or take long.

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.bulk.line import EMBEDDINGS
+from tasks.bulk.line import EMBEDDINGS, RERANKS
 from tasks.errors import Cancelled, DeadlineExceeded, Expired
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Finished:
 
     @property
     def text(self) -> str:
-        """The answer's text; empty where there is none, and for vectors."""
+        """The answer's text; empty where there is none, as for vectors."""
         return str(self.answer.get("text", "")) if self.answer is not None else ""
 
     def record(self) -> dict[str, Any]:
@@ -74,6 +74,9 @@ class Finished:
         answer = self.answer.data
         if self.line.url == EMBEDDINGS:
             return {name: answer[name] for name in ("object", "data", "model", "usage")}
+        if self.line.url == RERANKS:
+            kept = ("model", "results", "usage", "warnings")
+            return {"id": f"rerank-{self.task_id}"} | {name: answer[name] for name in kept if name in answer}
         is_chat = self.line.url.endswith("/chat/completions")
         logprobs = answer.get("logprobs")
         choice: dict[str, Any] = {"index": 0, "finish_reason": answer["finish_reason"]}

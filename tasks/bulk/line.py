@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import MAX_PROMPT_BYTES
 from tasks.client.request import GENERATION
+from tasks.client.reranking import RERANKING
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_compact_json
-from tasks.names import EMBED, GENERATE
+from tasks.names import EMBED, GENERATE, RERANK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,11 @@ MAX_LINE_BYTES = MAX_PROMPT_BYTES
 MAX_ID_CHARACTERS = 512
 #: The paths of OpenAI's interface that a line may name, and which parameter has the prompt there.
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
-PATHS = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input"}
+#: Cohere's and Jina's path, which the gateway has, too.
+RERANKS = "/v1/rerank"
+PATHS = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input", RERANKS: "query"}
+#: The tasks that answer lines, where that is not ``generate``, and their parameters.
+_TASKS: dict[str, tuple[str, Form[Any]]] = {EMBEDDINGS: (EMBED, EMBEDDING), RERANKS: (RERANK, RERANKING)}
 _ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -43,11 +48,13 @@ class Line:
     @property
     def task(self) -> str:
         """The task that answers it."""
-        return EMBED if self.url == EMBEDDINGS else GENERATE
+        return _TASKS[self.url][0] if self.url in _TASKS else GENERATE
 
     @property
     def prompt(self) -> Any:
-        """What is asked: a text, messages, or the inputs of ``embed``."""
+        """What is asked: a text, messages, the inputs of ``embed``, or the query and the documents of ``rerank``."""
+        if self.url == RERANKS:
+            return [self.values["query"], self.values["documents"]]
         return self.values.get("prompt") or self.values.get("messages") or self.values.get("input")
 
     @property
@@ -106,8 +113,11 @@ def _checked(url: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -
     Raises:
         InvalidRequest: one of them is wrong.
     """
-    form: Form[Any] = EMBEDDING if url == EMBEDDINGS else GENERATION
-    known = {name: value for name, value in defaults.items() if name in form.fields} if form is EMBEDDING else defaults
+    if url in _TASKS:
+        _, form = _TASKS[url]
+        known: Mapping[str, Any] = {name: value for name, value in defaults.items() if name in form.fields}
+    else:
+        form, known = GENERATION, defaults
     sent = form.normalise({**known, **values})
     form.check(sent, {})
     return sent

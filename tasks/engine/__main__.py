@@ -166,11 +166,12 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
         OutOfMemory: it does not fit the budget.
     """
     if is_fake(config.model):
-        if parse_options(config.model).dimensions:
-            from tasks.engine.embedding.fake import FakeEmbedder
+        options = parse_options(config.model)
+        if not (options.dimensions or options.ranks):
+            return FakeBackend(config, flush)
+        from tasks.engine.embedding.fake import FakeEmbedder, FakeReranker
 
-            return FakeEmbedder(config, flush)
-        return FakeBackend(config, flush)
+        return FakeReranker(config, flush) if options.ranks else FakeEmbedder(config, flush)
     blas = load_blas()  # before MLX is imported: afterwards it has no effect
     import_mlx_lm()
     from tasks.engine.model.loading import open_folder

@@ -2,7 +2,7 @@
 
 It is called ``fake:STEP_MS``, with options behind it: ``fake:10:load_s=2:context=4096``, ``fake:0:load_error=REASON``,
 ``fake:0:load_exit=3``, whose process ends without a word, ``fake:10:weights_mb=64``, which takes so much memory.
-``fake:10:dimensions=8`` makes vectors instead (:mod:`tasks.engine.embedding.fake`).
+``fake:10:dimensions=8`` makes vectors instead, and ``fake:10:ranks=1`` scores (:mod:`tasks.engine.embedding.fake`).
 Token k of a request is a function of prompt, seed and k alone; some characters take two tokens. Words in a prompt make
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,

@@ -37,6 +37,7 @@ class FakeOptions:
     context: int = 8192
     weights_mb: int = 0
     dimensions: int = 0
+    ranks: int = 0
 
 
 _OPTIONS: dict[str, type[float | int | str]] = {
@@ -46,6 +47,7 @@ _OPTIONS: dict[str, type[float | int | str]] = {
     "context": int,
     "weights_mb": int,
     "dimensions": int,
+    "ranks": int,
 }
 
 

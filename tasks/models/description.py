@@ -13,6 +13,7 @@ from tasks.models.files import read_model_size
 from tasks.models.foreign import read_config
 from tasks.models.generation import FILE, WHOLE_CONTEXT, read_generation
 from tasks.models.reading import read_object_if_there
+from tasks.models.reranking import read_reranking
 from tasks.models.templates import read_templates
 from tasks.models.weights import INDEX, stray_files, weight_files
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tasks.models.embedding import EmbeddingRecipe
+    from tasks.models.reranking import RerankingRecipe
     from worker_config.catalogue import ModelEntry
 
 CATALOGUE = "catalogue"
@@ -43,6 +45,9 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
     Raises:
         ModelFilesUnreadable: a file is missing or damaged.
     """
+    ranking = read_reranking(folder, read_config(folder))
+    if ranking is not None:
+        return [*_size(folder), *_context(entry, folder), _scores(ranking)]
     recipe = read_recipe(folder)
     if recipe is not None:
         return [*_size(folder), *_context(entry, folder), *_vectors(entry, recipe)]
@@ -95,6 +100,12 @@ def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
     for prompts, said_by in ((entry.prompts, CATALOGUE), (recipe.prompts, PROMPTS)):
         for name, prompt in prompts.items():
             yield Fact(f"input_type {name}", repr(prompt), said_by)
+
+
+def _scores(recipe: RerankingRecipe) -> Fact:
+    """How a cross-encoder makes a score of a query and a document."""
+    activation = {"Sigmoid": "sigmoid of its head's logit", "Identity": "its head's logit"}[recipe.activation]
+    return Fact("scores for rerank", activation, "config.json")
 
 
 def _sampling(entry: ModelEntry, folder: Path) -> Iterator[Fact]:

@@ -68,22 +68,32 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_lines_of_vectors(generate: GenerateTask, node: Worker, tmp_path: Path) -> None:
-    """Lines of ``/v1/embeddings`` beside others come back in OpenAI's shape; one whose model generates fails alone."""
+def test_lines_of_other_tasks(generate: GenerateTask, node: Worker, tmp_path: Path) -> None:
+    """Vectors and rankings beside answers come back in the gateway's shape; lines whose models do other work fail alone."""
     assert node
     source, target = batch(tmp_path, 2), tmp_path / "output.jsonl"
+    inputs: dict[str, Any] = {"input": ["one", "two"]}
+    pairs: dict[str, Any] = {"query": "two cats", "documents": ["a dog", "two dogs", "two cats"], "top_n": 2}
     with source.open("a") as file:
-        for name, model in (("vectors", "fake:1:dimensions=3"), ("wrong", MODEL)):
-            body = {"model": model, "input": ["one", "two"]}
-            line = {"custom_id": name, "method": "POST", "url": "/v1/embeddings", "body": body}
-            file.write(json.dumps(line) + "\n")
+        for name, url, body in (
+            ("vectors", "/v1/embeddings", {"model": "fake:1:dimensions=3", **inputs}),
+            ("wrong", "/v1/embeddings", {"model": MODEL, **inputs}),
+            ("ranking", "/v1/rerank", {"model": "fake:1:ranks=1", **pairs}),
+            ("no ranking", "/v1/rerank", {"model": "fake:1:dimensions=3", **pairs}),
+        ):
+            file.write(json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}) + "\n")
     with Job(generate.app, source, target) as job:
         list(job)
     found = {record["custom_id"]: record["response"] for record in records(target)}
-    assert set(found) == {"c0", "c1", "vectors", "wrong"}
+    assert set(found) == {"c0", "c1", "vectors", "wrong", "ranking", "no ranking"}
     assert [len(each["embedding"]) for each in found["vectors"]["body"]["data"]] == [3, 3]
     assert set(found["vectors"]["body"]) == {"object", "data", "model", "usage"}
     assert "use generate" in found["wrong"]["body"]["error"]["message"]
+    ranking = found["ranking"]["body"]
+    assert set(ranking) == {"id", "model", "results", "usage"}
+    assert ranking["results"] == [{"index": 2, "relevance_score": 1.0}, {"index": 1, "relevance_score": 0.5}]
+    assert ranking["usage"] == {"prompt_tokens": 12, "total_tokens": 12}
+    assert "ranks nothing" in found["no ranking"]["body"]["error"]["message"]
 
 
 def test_a_batch_file(generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ QUEUE = "tier-under-3B"
 FAKE, SLOW = "fake:1:dimensions=4", "fake:100:dimensions=4"
 #: Of one test alone.
 COUNTED = "fake:2:dimensions=4"
+#: A request for scores, and the result that comes last.
+PAIRS: dict[str, Any] = {"query": "a d", "documents": ["c", "a b"], "model": "fake:1:ranks=1"}
+WORST = {"index": 0, "relevance_score": 0.0}
 TEXTS = ["the cat sat on a mat", "dog", "the dog ran far"]
 
 
@@ -241,11 +244,11 @@ def test_the_journal_has_a_start_and_an_end_and_no_vector(embed: EmbedTask, shar
         result.stream()
 
 
-def running(node: Worker) -> int | None:
-    """The process that embeds slowly, once it does."""
+def running(node: Worker, model: str = SLOW) -> int | None:
+    """The process that works slowly, once it does."""
     record = node.record()
     engines = record.engines if record is not None else []
-    return next((engine.pid for engine in engines if engine.model == SLOW and engine.running and engine.steps), None)
+    return next((engine.pid for engine in engines if engine.model == model and engine.running and engine.steps), None)
 
 
 def test_a_cancel_stops_within_a_step(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
@@ -326,6 +329,42 @@ def test_clients_through_the_gateway(embed: EmbedTask, node: Worker, folder: Pat
 
 
 def test_without_redis(embed: EmbedTask) -> None:
-    """``embed.apply`` answers in this process, with the same shape."""
+    """``apply`` answers in this process, with the same shape and the same errors."""
     answer = embed.apply(kwargs={"input": ["a b", "c"], "model": "fake:0:dimensions=4"}).get()
     np.testing.assert_allclose(vectors(answer), fake_vectors(["a b", "c"]), rtol=1e-6)
+    from tasks import rerank
+
+    ranked = rerank.apply(kwargs={**PAIRS, "return_documents": True}).get()
+    assert (ranked["results"], ranked["worker"]) == (
+        [{"index": 1, "relevance_score": 0.5, "document": {"text": "a b"}}, {**WORST, "document": {"text": "c"}}],
+        "eager",
+    )
+    with pytest.raises(InvalidRequest, match="generates nothing and makes no vectors"):
+        embed.apply(kwargs={"input": ["a"], "model": PAIRS["model"]}).get()
+
+
+def test_rerank_among_other_tasks(embed: EmbedTask) -> None:
+    """In groups and chains ``rerank`` is a task like the others; the answer before a link is its query."""
+    from tasks import generate, rerank
+
+    together = group(rerank.s(**PAIRS), embed.s(input=["a"], model=FAKE)).apply_async().get(timeout=WAIT_S)
+    assert [answer["usage"]["prompt_tokens"] for answer in together] == [7, 1]
+    question = {"prompt": "x", "model": "fake:1", "max_tokens": 2}
+    documents = {name: value for name, value in PAIRS.items() if name != "query"}
+    following = chain(generate.s(**question), rerank.s(**documents)).apply_async().get(timeout=WAIT_S)
+    assert {result["relevance_score"] for result in following["results"]} == {0.0}
+
+
+def test_rerank_that_is_stopped(node: Worker) -> None:
+    """A revoke and a deadline end a running ``rerank`` as they end an ``embed``, and free its engine."""
+    from tasks import rerank
+
+    many: dict[str, Any] = {"query": "q", "documents": ["w"] * 600, "model": "fake:100:ranks=1"}
+    result = rerank.delay(**many)
+    wait_until(lambda: running(node, many["model"]))
+    result.revoke(terminate=True)
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=WAIT_S)
+    with pytest.raises(DeadlineExceeded, match="scores"):
+        rerank.delay(**many, deadline=time.time() + 1.0).get(timeout=WAIT_S)
+    wait_until(lambda: running(node, many["model"]) is None)

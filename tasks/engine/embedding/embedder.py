@@ -96,3 +96,27 @@ class Embedder(TextModel):
                 f"dimensions={work.dimensions}: the model's vectors have {self.dimensions}: ask for at most that, or leave it out"
             )
         return self.rows(work.inputs, work.input_type, work.prompt)
+
+
+class Reranker(TextModel):
+    """A model that scores documents for a query."""
+
+    @abstractmethod
+    def pairs(self, query: str, documents: Sequence[str]) -> list[Row]:
+        """The tokens of the query with each document.
+
+        Raises:
+            tasks.errors.InvalidRequest: the query is too long.
+        """
+
+    def prepare(self, work: Work) -> list[Row]:
+        """The tokens of each pair.
+
+        Raises:
+            InvalidRequest: the query is too long, or the model is asked for something else.
+        """
+        if not isinstance(work, Rerank):
+            raise InvalidRequest(
+                "model: it scores documents for a query, generates nothing and makes no vectors: use rerank, or another model"
+            )
+        return self.pairs(work.query, work.documents)

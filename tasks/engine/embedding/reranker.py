@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 
 from tasks.engine.embedding.device import MlxTextModel, load_encoder
+from tasks.engine.embedding.embedder import Reranker
 from tasks.engine.embedding.pairs import PairTokens
 from tasks.engine.model.loading import clear_errors
-from tasks.errors import InvalidRequest, ModelLoadFailed
-from tasks.messages.embedding import Rerank
+from tasks.errors import ModelLoadFailed
 from tasks.models.reranking import RerankingRecipe
 from tasks.models.weights import weight_files
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.engine.embedding.encoder import Encoder
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.model.loading import Progress
-    from tasks.messages.engine import EngineConfig, Work
+    from tasks.messages.engine import EngineConfig
 
 #: The dense layer, and the one behind it that gives the logit: BERT's names, and those of RoBERTa's family.
 _BERT_LAYERS, _ROBERTA_LAYERS = ("pooler.dense", "classifier"), ("classifier.dense", "classifier.out_proj")
@@ -77,7 +77,7 @@ class Head:
         return mx.tanh(first @ self._dense.T + self._dense_bias) @ self._out.T + self._out_bias
 
 
-class MlxReranker(MlxTextModel):
+class MlxReranker(MlxTextModel, Reranker):
     """A cross-encoder on MLX. Its vectors are one number long: the score."""
 
     def __init__(
@@ -94,17 +94,13 @@ class MlxReranker(MlxTextModel):
         self._head = head
         super().__init__(folder, body, blas, tokens.rows("a", ["a"]), normalised=False)
 
-    def prepare(self, work: Work) -> list[Row]:
+    def pairs(self, query: str, documents: Sequence[str]) -> list[Row]:
         """The tokens of the query with each document.
 
         Raises:
-            InvalidRequest: the query is too long, or the model is asked for something else.
+            InvalidRequest: the query is too long.
         """
-        if not isinstance(work, Rerank):
-            raise InvalidRequest(
-                "model: it scores documents for a query, generates nothing and makes no vectors: use rerank, or another model"
-            )
-        return self._tokens.rows(work.query, work.documents)
+        return self._tokens.rows(query, documents)
 
     def vectors(self, hidden: mx.array, _rows: Sequence[Row]) -> mx.array:
         """The scores."""

@@ -53,6 +53,17 @@ def test_vectors() -> None:
     assert line.task == "tasks.embed"
 
 
+def test_a_ranking() -> None:
+    """A fourth path ranks documents. They are a part of what is read ahead."""
+    body = {"query": "Once", "documents": ["Once upon", {"text": "a time"}], "top_n": 1}
+    line = read_line(
+        1, text({**BATCH, "url": "/v1/rerank", "body": body}), {"max_tokens": 5, "model": "fake:0:ranks=1"}
+    )
+    assert isinstance(line, Line)
+    assert line.values == {**body, "model": "fake:0:ranks=1"}
+    assert (line.task, line.prompt) == ("tasks.rerank", [body["query"], body["documents"]])
+
+
 @pytest.mark.parametrize(("given", "line_id"), [({"id": "a"}, "a"), ({"id": 7}, "7"), ({}, "3")])
 def test_plain_parameters(given: dict[str, Any], line_id: str) -> None:
     """A plain line has an id, or is called by its number; what it says goes before the defaults."""
@@ -73,6 +84,8 @@ def test_plain_parameters(given: dict[str, Any], line_id: str) -> None:
         (text({**BATCH, "url": "/v1/images"}), "url='/v1/images': use /v1/chat/completions or /v1/completions or"),
         (text({**BATCH, "url": "/v1/embeddings"}), "body: /v1/embeddings needs input"),
         (text({**BATCH, "url": "/v1/embeddings", "body": {"input": [""]}}), r"input\[0\] is empty"),
+        (text({**BATCH, "url": "/v1/rerank"}), "body: /v1/rerank needs query"),
+        (text({**BATCH, "url": "/v1/rerank", "body": {"query": "x"}}), "documents is missing; give a list"),
         (text({**BATCH, "body": "x"}), "body: expected an object"),
         (text({**BATCH, "url": "/v1/completions"}), "needs prompt"),
         (text({**BATCH, "custom_id": None}), "custom_id=None: use text"),

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli import models as command
 from tasks.models.description import describe
-from tests.tiny_encoder import make_tiny_encoder
+from tests.tiny_encoder import make_tiny_cross_encoder, make_tiny_encoder
 from worker_config.catalogue import Catalogue
 from worker_config.model_entry import ModelEntry
 
@@ -123,3 +123,10 @@ def test_a_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shown = CliRunner().invoke(command.models, ["show", name])
     assert shown.exit_code == 1
     assert says in shown.output
+
+
+def test_a_cross_encoder(tmp_path: Path) -> None:
+    """It says how scores are made, and nothing of templates, sampling or vectors."""
+    said = _said(make_tiny_cross_encoder(tmp_path / "cross"))
+    assert said["scores for rerank"] == ("sigmoid of its head's logit", "config.json")
+    assert {*said} <= {"weights", "parameters", "context", "scores for rerank"}
