@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MODEL = "fake:0"
 MESSAGES = [{"role": "user", "content": "Write one line about the sea, and say nothing else about it. " * 3}]
+VALUES: dict[str, Any] = {"messages": MESSAGES, "model": MODEL, "max_tokens": 5}
 
 
 class Cost(NamedTuple):
@@ -35,7 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     with EmbeddedServer() as server:
         change_environment(REDIS_URL=server.url, CELERY_MLX_ALLOW_FAKE="1", CELERY_MLX_QUEUE_FLOOR="10000000")
-        ways = _ways(server.url)
+        ways = {**_ways(), **_plain_ways(server.url)}
         for send in ways.values():
             send(10)
         turns = [{name: _cost(send, options.requests) for name, send in ways.items()} for _ in range(options.turns)]
@@ -55,33 +56,28 @@ def _cost(send: Callable[[int], None], requests: int) -> Cost:
     return Cost(1e3 * (time.process_time() - processor_s) / requests, 1e3 * (time.perf_counter() - begun) / requests)
 
 
-def _ways(redis_url: str) -> dict[str, Callable[[int], None]]:
-    from celery import Celery, group
+def _ways() -> dict[str, Callable[[int], None]]:
+    from celery import group
 
     from tasks import app, generate
     from tasks.bulk.line import Line
     from tasks.bulk.requests import Requests
     from tasks.bulk.source import Source
 
-    values: dict[str, Any] = {"messages": MESSAGES, "model": MODEL, "max_tokens": 5}
     requests = Requests(app, 9)
     sent = 0
-    celerys = Celery("plain", broker=redis_url, backend=redis_url)
-
-    @celerys.task(name="benchmarks.plain", ignore_result=True)
-    def plain(**values: Any) -> None: ...
 
     def delay(count: int) -> None:
         for _ in range(count):
-            generate.delay(**values)
+            generate.delay(**VALUES)
 
     def together(count: int) -> None:
-        group(generate.s(**values) for _ in range(count)).apply_async()
+        group(generate.s(**VALUES) for _ in range(count)).apply_async()
 
     def bulk(count: int) -> None:
         """What a driver does for each line, from its text to the queue, without a window."""
         nonlocal sent
-        lines = Source([values] * count, {}).lines()
+        lines = Source([VALUES] * count, {}).lines()
         page: dict[str, tuple[str, Line]] = {}
         for line in lines:
             assert isinstance(line, Line)
@@ -92,20 +88,25 @@ def _ways(redis_url: str) -> dict[str, Callable[[int], None]]:
                 page = {}
         requests.send(page)
 
-    def plain_delay(count: int) -> None:
+    return {"delay": delay, "group": together, "bulk": bulk}
+
+
+def _plain_ways(redis_url: str) -> dict[str, Callable[[int], None]]:
+    from celery import Celery, group
+
+    celerys = Celery("plain", broker=redis_url, backend=redis_url)
+
+    @celerys.task(name="benchmarks.plain", ignore_result=True)
+    def plain(**values: Any) -> None: ...
+
+    def delay(count: int) -> None:
         for _ in range(count):
-            plain.delay(**values)
+            plain.delay(**VALUES)
 
-    def plain_group(count: int) -> None:
-        group(plain.s(**values) for _ in range(count)).apply_async()
+    def together(count: int) -> None:
+        group(plain.s(**VALUES) for _ in range(count)).apply_async()
 
-    return {
-        "delay": delay,
-        "group": together,
-        "bulk": bulk,
-        "plain delay": plain_delay,
-        "plain group": plain_group,
-    }
+    return {"plain delay": delay, "plain group": together}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ __all__ = ["Catalogue", "Kind", "ModelEntry", "ModelNotAllowed", "catalogue_of",
 BUILT_IN = Path(__file__).with_name("catalogue.toml")
 
 _FAKE = re.compile(
-    rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?::(?:load_s|context|weights_mb|dimensions)=[\d.]+|:load_error=[^:@]*)*(?:@(.+))?",
+    rf"{FAKE_PREFIX}(\d+(?:\.\d+)?)(?::(?:load_s|context|weights_mb|dimensions|ranks)=[\d.]+|:load_error=[^:@]*)*(?:@(.+))?",
     re.ASCII,
 )
 _LONGEST_NAME = 200

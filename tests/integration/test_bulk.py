@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker.limits import QueueLimit, write_limits
-from tasks.bulk.doubts import Doubts
 from tasks.bulk.job import Job, Options
 from tasks.bulk.line import Line
 from tasks.bulk.record import Records
@@ -255,25 +254,6 @@ class TestWithoutWorker:
         assert len(found) == 50
         assert not shared_redis.llen(queue)
         assert not shared_redis.hlen(keys.LEDGER)
-
-    def test_held_by_nobody(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
-        """A request that has a journal, and whose message no worker has, is lost once nothing ends; one that is held is not."""
-        job = Job(generate.app, ["held", "lost"], defaults={"model": "fake:1@3-7B"})
-        with job:
-            job._step([])
-            held, lost = job._flight.task_ids
-            for task_id in (held, lost):
-                shared_redis.xadd(keys.stream(task_id), {"d": '{"v":1,"type":"claim","worker":"w#1"}'})
-            message = json.loads(shared_redis.hget(keys.LEDGER, held) or "")["message"]
-            shared_redis.hset(keys.unacked("w#1"), "tag", json.dumps([json.loads(message), "", "tier-3-7B"]))
-            shared_redis.sadd(keys.OWNERS, "w#1")
-            shared_redis.delete(keys.LEDGER, queue)
-            doubts = Doubts(job._requests, look_every_s=0.0)
-            looks = [doubts.lost([held, lost]) for _ in range(3)]
-            assert looks == [set(), set(), {lost}]
-            doubts.heard()
-            assert doubts.lost([held, lost]) == set()
-        shared_redis.delete(keys.unacked("w#1"), keys.OWNERS, keys.stream(held), keys.stream(lost))
 
     def test_asyncio_that_is_cancelled(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
         """It returns at once, and takes back what was sent."""

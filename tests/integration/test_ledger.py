@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker import ledger as ledgers
-from tasks.broker.ledger import Ledger
+from tasks.broker.ledger import Ledger, unattended
 from tasks.broker.references import reference
 from tasks.journal.writer import Journal
 from tasks.server import keys
@@ -191,3 +191,14 @@ def test_a_deep_backlog_is_not_read_all_the_time(client: redis.Redis, ledger: Le
     clock.now += 2
     ledger.lost()
     assert ledger._missing == {"t1"}
+
+
+def test_nobody_works_on_it(client: redis.Redis) -> None:
+    """What waits has an entry, and what runs is held; a journal alone says of nobody that he goes on with it."""
+    submit(client, "waits", queued=True)
+    hold(client, "w#1", [message("runs")])
+    client.sadd(keys.OWNERS, "w#1")
+    for task_id in ("runs", "left"):
+        client.xadd(keys.stream(task_id), {"d": "{}"})
+    assert unattended(client, ["waits", "runs", "left"]) == {"left"}
+    assert unattended(client, []) == set()

@@ -1,8 +1,8 @@
 """Models that compute nothing, for tests of everything else: ``fake:STEP_MS:dimensions=8`` and ``fake:STEP_MS:ranks=1``.
 
 The first embeds: a vector is a function of the text alone. The second ranks: a score is the share of the query's words that are
-in the document. A step takes ``STEP_MS`` and one row. Texts make faults: ``!crash`` ends the process, ``!hang`` stops stepping for
-ever, ``!nan`` computes numbers that are none.
+in the document. A step takes ``STEP_MS`` and one row. Texts make faults: ``!crash`` ends the process, ``!hang`` stops stepping
+for ever, ``!nan`` computes numbers that are none.
 """
 
 from __future__ import annotations
