@@ -27,6 +27,9 @@ UPWARDS = {
     "generate": {"tasks.worker.celery.request"},
     "roles": {"tasks.sweep", "tasks.worker.attempts.body", "tasks.worker.celery.lifecycle", "tasks.worker.eager"},
 }
+#: Who reads the environment beside the command line and the demo: the project's application, and what Celery and kombu call
+#: for an application that took none of this project's options.
+READERS_OF_THE_ENVIRONMENT = {"celery.py", "broker/connecting.py", "models/routing.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -66,6 +69,16 @@ def test_tests_import_benchmarks_and_not_the_other_way_round() -> None:
     imported = re.compile(r"^\s*(from|import) tests\b", re.MULTILINE)
     found = {str(path.relative_to(ROOT)) for path in modules("benchmarks") if imported.search(path.read_text())}
     assert found == IMPORTERS_OF_TESTS
+
+
+def test_settings_travel_as_arguments() -> None:
+    """The environment is read where a process or an application begins; everything else is given what it needs."""
+    readers = {
+        path.relative_to(ROOT / "tasks").as_posix()
+        for path in modules("tasks")
+        if re.search(r"\bcurrent_settings\(\)", path.read_text())
+    }
+    assert {name for name in readers if not name.startswith(("cli/", "demo/"))} == READERS_OF_THE_ENVIRONMENT
 
 
 def names_in_strings(path: Path) -> Iterator[str]:
