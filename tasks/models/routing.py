@@ -152,8 +152,9 @@ def route_task(
     model = (kwargs or {}).get("model") or settings.default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")
-    fleet = task.fleet.tiers if task is not None else MappingProxyType({})
-    return {"queue": queue_for_model(model, catalogue_of(settings), fleet)}
+    fleet = getattr(task, "fleet", None)  # Celery's map and starmap of a request route by its name, with their own task
+    tiers = fleet.tiers if fleet is not None else MappingProxyType({})
+    return {"queue": queue_for_model(model, catalogue_of(settings), tiers)}
 
 
 def tier_of(entry: ModelEntry, size: ModelSize | None = None) -> Tier:
