@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
@@ -31,6 +32,18 @@ def send_twice(send: Callable[[], Any], about: str) -> Any:
             )
     with translated(about):
         return send()
+
+
+def pool_free_control(app: Any) -> Any:
+    """Celery's remote control, on the connection that is given to it alone.
+
+    Its own holds one connection of a pool and takes another for its producer: as many threads as the pool has connections wait
+    for each other for ever, or are refused (``LimitExceeded``).
+    """
+    control, mailbox = copy(app.control), copy(app.control.mailbox)
+    mailbox._producer_pool = None
+    control.mailbox = mailbox
+    return control
 
 
 @contextmanager

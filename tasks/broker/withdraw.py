@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.broker.queues import SEPARATOR
 from tasks.broker.references import with_references
+from tasks.broker.sending import pool_free_control
 from tasks.journal.writer import mark_cancelled
 from tasks.server import keys
 from tasks.server.connection import connect, translated
@@ -42,4 +43,5 @@ def withdraw(app: Celery, task_ids: Sequence[str]) -> None:
             for task_id in left:
                 mark_cancelled(client, task_id, running=True)
             if left:
-                app.control.revoke(left, terminate=True)
+                with app.connection_for_write() as own:
+                    pool_free_control(app).revoke(left, terminate=True, connection=own)

@@ -104,7 +104,7 @@ class GenerateResult(ValueResult, AsyncResult):
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
         from tasks.broker.schedule import hasten
-        from tasks.broker.sending import sending
+        from tasks.broker.sending import pool_free_control, sending
         from tasks.errors import GenerationError
         from tasks.journal.writer import mark_cancelled
         from tasks.server.connection import connect, is_denied
@@ -113,10 +113,15 @@ class GenerateResult(ValueResult, AsyncResult):
             mark_cancelled(client, self.id, running=terminate)
             with suppress(GenerationError):  # the workers do it, too, where this client may not
                 hasten(client, [self.id])
-        with sending(self.app):
+        with sending(self.app), self.app.connection_for_write() as own:
             try:
-                return super().revoke(
-                    connection=connection, terminate=terminate, signal=signal, wait=wait, timeout=timeout
+                return pool_free_control(self.app).revoke(
+                    self.id,
+                    connection=connection or own,
+                    terminate=terminate,
+                    signal=signal,
+                    reply=wait,
+                    timeout=timeout,
                 )
             except Exception as error:
                 if not is_denied(error):

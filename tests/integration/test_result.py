@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token
 from tasks.server import keys
 from tasks.server.connection import connect
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, forget_connections, wait_until
+from worker_config.celeryconfig import worker_options
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -264,3 +267,22 @@ def test_imports() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_more_revokes_at_once_than_the_pool_has_connections(redis_url: str) -> None:
+    """Celery's broadcast takes a second connection of its pool while it holds the first one; nobody waits for that."""
+    shop = Celery("shop", set_as_current=False)
+    shop.conf.update(worker_options(current_settings()))
+    shop.conf.update(broker_pool_limit=1)
+    assert shop.conf.broker_url == redis_url
+    assert shop.pool.limit == 1  # which kombu sets for the whole process
+    threads = [
+        threading.Thread(target=GenerateResult(str(uuid.uuid4()), app=shop).revoke, daemon=True) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    forget_connections()
+    assert not any(thread.is_alive() for thread in threads)
+    shop.close()
