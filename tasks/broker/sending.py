@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.errors import BrokerUnavailable
@@ -56,7 +57,7 @@ def sending(app: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not (isinstance(error, OperationalError) or is_away(error)):
+        if not (isinstance(error, OperationalError | ResponseError) or is_away(error)):
             raise
         found = trouble(error.__cause__ or error)
         raise BrokerUnavailable(f"cannot send to {endpoint(app)} ({found.says}): {found.remedy}", found.entry) from None
