@@ -9,9 +9,13 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.drafter import Drafter
+from tasks.engine.model import slots
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.drafts import Worth
+from tasks.engine.model.layout.host import prepare
+from tasks.engine.model.layout.host_trial import bears
+from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.messages.engine import Sampling
 
@@ -27,6 +31,8 @@ PIECE_TOKENS = 16
 CACHE_BYTES = 1 << 28
 #: A larger difference of logits, whose deviation is about 1, is a fault and no rounding.
 TOLERANCE = 1e-3
+#: No step here has more tokens.
+HOST_TOKENS = 256
 
 
 @dataclass(slots=True, frozen=True)
@@ -99,7 +105,9 @@ def examine(name: str, model: Module) -> Finding:
     """Serve a model as an engine would, and compare; errors of the model end up in what is found."""
     finding = Finding(name)
     try:
-        bearing = try_out(model, correct(model))
+        why_apart = correct(model)
+        on_numpy = _bears_numpy(model)
+        bearing = try_out(model, why_apart)
         finding.batching, finding.why, finding.slots = bearing.batching, bearing.why, bearing.slots
         finding.caches = _caches(make_prompt_cache(model))
         for scenario, arrivals in SCENARIOS.items():
@@ -112,9 +120,33 @@ def examine(name: str, model: Module) -> Finding:
                 finding.differences[f"{scenario} with drafts"] = difference(
                     model, bearing, SCENARIOS[scenario], slots=True, drafts=True
                 )
+        if bearing.slots and on_numpy:
+            finding.differences |= _on_numpy(model, bearing)
     except Exception as error:  # noqa: BLE001 - what a model raises is what is found
         finding.error = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     return finding
+
+
+def _bears_numpy(model: Module) -> bool:
+    """Whether numpy can compute its steps. As at a load that is tried before rows are; the model stays prepared for it."""
+    if not slots.fit(make_prompt_cache(model)):
+        return False
+    reference = Reference(model)
+    mx.eval(reference.logits)
+    prepare(model)
+    return bears(model, reference)
+
+
+def _on_numpy(model: Module, bearing: Bearing) -> dict[str, float]:
+    """The differences where numpy computes all steps."""
+    model.host_tokens = HOST_TOKENS
+    return {
+        **{
+            f"{scenario} on numpy": difference(model, bearing, arrivals, slots=True)
+            for scenario, arrivals in SCENARIOS.items()
+        },
+        "joins with drafts on numpy": difference(model, bearing, SCENARIOS["joins"], slots=True, drafts=True),
+    }
 
 
 def difference(
