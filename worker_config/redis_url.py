@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -183,6 +184,7 @@ def _shown_query(query: str) -> str:
     return "&".join(shown)
 
 
+@lru_cache(16)
 def _parsed(text: str) -> RedisUrl:
     first, *others = [_parsed_once(word) for word in _NEXT.split(text)]
     for other in others:

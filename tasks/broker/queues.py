@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.references import referred
@@ -37,6 +38,7 @@ class QueueDepth:
     scheduled: int = 0
 
 
+@lru_cache(4096)
 def list_of(queue: str, priority: int) -> str:
     """The Redis list in which kombu keeps a queue's messages of one priority."""
     step = max((possible for possible in PRIORITY_STEPS if possible <= priority), default=PRIORITY_STEPS[0])
@@ -48,6 +50,7 @@ def lists_of(queue: str) -> list[str]:
     return [list_of(queue, step) for step in PRIORITY_STEPS]
 
 
+@lru_cache(4096)
 def aside_list(queue: str, priority: int, model: str) -> str:
     """The list of a queue's requests of one priority that were set aside for one model (:mod:`tasks.broker.aside`).
 
@@ -57,6 +60,7 @@ def aside_list(queue: str, priority: int, model: str) -> str:
     return f"{queue}{SEPARATOR}{step}{FOR_MODEL}{model}"
 
 
+@lru_cache(4096)
 def lane_of(queue: str, priority: int, node: str = "") -> str:
     """The lane of a worker: the list of a queue's requests of one priority that wait for it (:mod:`tasks.broker.lanes`)."""
     return aside_list(queue, priority, f"{FOR_WORKER.removeprefix(FOR_MODEL)}{node}")

@@ -10,12 +10,20 @@ MAX_DEPTH = 64
 MAX_MESSAGE_DEPTH = 192
 
 
+#: A union would be made at each look, of which a message has many.
+_NESTING = (dict, list)
+
+
 def exceeds(value: Any, most: int) -> bool:
     """Whether lists and dictionaries are nested more than ``most`` deep. Does not recurse."""
-    level = [value] if isinstance(value, dict | list) else []
+    level = [value] if isinstance(value, _NESTING) else []
     for _ in range(most):
         if not level:
             return False
-        children = (child for holder in level for child in (holder.values() if isinstance(holder, dict) else holder))
-        level = [child for child in children if isinstance(child, dict | list)]
+        level = [
+            child
+            for holder in level
+            for child in (holder.values() if isinstance(holder, dict) else holder)
+            if isinstance(child, _NESTING)
+        ]
     return bool(level)

@@ -105,6 +105,8 @@ class Lanes(threading.Thread):
             own: whether lanes of others are left out.
         """
         ranks = self._ranks
+        if not ranks:  # as it nearly always is
+            return [lane_of(queue, priority, self._node)] if self._has_own else [], []
         common, mine = list_of(queue, priority), lane_of(queue, priority, self._node)
         lane = lane_of(queue, priority)
         names = [name for name in ranks if name.startswith(lane) and name != mine and not own]

@@ -71,7 +71,8 @@ def test_a_request_alone(generate: GenerateTask, redis_client: redis.Redis) -> N
     before = sends(redis_client)
     for number in range(10):
         generate.delay(prompt=str(number), model="fake:1")
-    assert sends(redis_client) - before == 10 + 1  # and what counts
+    # What counts is one more. On a busy machine a look at the fleet falls among them, too; a second trip each would be ten.
+    assert 10 + 1 <= sends(redis_client) - before <= 10 + 4
 
 
 def test_the_same_message(generate: GenerateTask, redis_client: redis.Redis) -> None:

@@ -31,7 +31,9 @@ class GenerateRequest(Request):
 
     @property
     def _shows_prompts(self) -> bool:
-        return settings_of(self.app).show_prompts
+        worker = active_worker()
+        settings = worker.profile.settings if worker is not None else settings_of(self.app)
+        return settings.show_prompts
 
     @property
     def argsrepr(self) -> str:
