@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.allocator import bound_heap, trim_heap
+from tasks.engine.allocator import trim_heap
 from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.fake import FakeBackend
 from tasks.engine.fake_options import is_fake, parse_options
@@ -90,7 +90,6 @@ def answer_once(options: argparse.Namespace) -> int:
 def serve(fd: int) -> int:
     """Load the model that the first message names and serve it until the worker goes."""
     started = time.monotonic()
-    bound_heap()
     _offer_to_oom_killer()
     os.set_inheritable(fd, False)
     connection = Connection(fd)

@@ -22,8 +22,8 @@ import mlx.core as mx
 
 from tasks.engine.model.drafts import Drafts, Worth
 from tasks.engine.model.head import Head
-from tasks.engine.model.pace import GATHER_STEPS, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
-from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes, common_prefix
+from tasks.engine.model.pace import GATHER_STEPS, IDLE_FACTOR, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
+from tasks.engine.model.prefixes import DONOR_STEPS, SHARED_TOKENS, Prefixes, common_prefix
 from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows, kind_of_caches
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 
 #: Rows that come within so many decode steps after others have joined wait for the end of them, and join together.
 HOLD_STEPS = 2
-#: While nobody decodes, a prefill step may be this many times as large.
-IDLE_FACTOR = 4
-#: A row that others wait for decodes at most so many tokens before its cache is copied.
-DONOR_STEPS = 16
 
 
 class Batch:
@@ -82,7 +78,7 @@ class Batch:
         self._uids: set[int] = set()
         self._queue: list[tuple[Row, list[Any]]] = []
         self._head = Head(model)
-        self._prefilling = self._no_prompts()
+        self._prefilling = Prefilling(self._head, self._sampler)
         self._ahead = ahead
         self._drafts = Drafts(sampler, make_worth) if slots and drafts and not ahead else None
         self._decoding = self._no_rows()
@@ -92,6 +88,8 @@ class Batch:
         #: Whether any of the rows that decode has had a step, and what was prefilled when the first of them became ready.
         self._has_begun = False
         self._gathers_since: int | None = None
+        #: First tokens of a batch that gathers: who read one would wait for the second for as long as that takes.
+        self._held: list[Draw] = []
         self.prefilled_tokens = 0
 
     def insert(
@@ -121,6 +119,8 @@ class Batch:
             if self._gathers():
                 return []
             self._has_begun, self._gathers_since = True, None
+            if self._held:
+                return self._first_tokens()
         if not self._decoding.in_flight:
             self._decoding.launch()
         drafted = self._decoding.drafted
@@ -138,32 +138,31 @@ class Batch:
         if self._drafts is not None:
             self._drafts.stepped(rows, len(draws), seconds)
 
-    def _no_prompts(self) -> Prefilling:
-        return Prefilling(self._head, self._sampler)
-
     def _no_rows(self) -> Decoding:
         return Decoding(self._model, self._sampler, ahead=self._ahead, drafts=self._drafts)
 
     def prefill(self) -> list[Draw]:
         """Compute one bounded step of the prompts that are not complete; returns the first tokens of those that it completes.
 
-        Without any, a decode step is launched if none is in flight. :meth:`decode` launches the others: it knows what came since,
-        and which rows ended with their first token.
+        :meth:`decode` returns those of a batch that begins: it knows what came since.
         """
-        draws: list[Draw] = []
         self._since_join += 1
         if not self._holds():
             self._fill_lanes(self._bounds()[0])
         self._promote()
         if self._prefilling.rows:
-            draws = self._compute_prompts()
+            self._held += self._compute_prompts()
             self._promote()
-        if self._has_begun and self._decoding.rows and not self._decoding.in_flight and not draws:
+        if self._has_begun and self._decoding.rows and not self._decoding.in_flight and not self._held:
             self._decoding.launch()
+        return self._first_tokens() if self._has_begun else []
+
+    def _first_tokens(self) -> list[Draw]:
+        draws, self._held = self._held, []
         return draws
 
     def _gathers(self) -> bool:
-        """Whether rows whose prompt is complete wait for others of their burst, before any of them has a token."""
+        """Whether rows whose prompt is complete wait for others of their burst, before any of them decodes."""
         if self._gathers_since is None:
             self._gathers_since = self.prefilled_tokens
         most_tokens = GATHER_STEPS * self._step_tokens - (self.prefilled_tokens - self._gathers_since)
@@ -185,6 +184,7 @@ class Batch:
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """Take rows out, in any state; ``keep`` puts what was computed of them into the prompt cache."""
         gone = set(uids)
+        self._held = [draw for draw in self._held if draw.uid not in gone]
         self._queue = [(row, cache) for row, cache in self._queue if row.uid not in gone]
         for group in (self._prefilling, self._decoding):
             left = [index for index, row in enumerate(group.rows) if row.uid not in gone]
@@ -236,10 +236,10 @@ class Batch:
             self._sampler.remove(uid)
         self._uids.clear()
         self._queue = []
-        self._prefilling = self._no_prompts()
+        self._prefilling = Prefilling(self._head, self._sampler)
         self._decoding = self._no_rows()
         self._prefixes.clear()
-        self._stepped_at, self._has_begun, self._gathers_since = None, False, None
+        self._stepped_at, self._has_begun, self._gathers_since, self._held = None, False, None, []
         mx.clear_cache()
 
     def _bounds(self) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: While others decode, a prefill step takes about as long as this many decode steps; longer where more wait than decode.
 PREFILL_STEPS = 5
+#: While nobody decodes, a prefill step may be this many times as large.
+IDLE_FACTOR = 4
 #: Rows share a prefill step as long as each gets so many tokens of it.
 LANE_TOKENS = 32
 ROUND_TOKENS = 16
