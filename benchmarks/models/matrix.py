@@ -9,7 +9,6 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.drafter import Drafter
-from tasks.engine.model import slots
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.drafts import Worth
@@ -17,6 +16,7 @@ from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.host_trial import bears
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
+from tasks.engine.model.slots import fit
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def examine(name: str, model: Module) -> Finding:
 
 def _bears_numpy(model: Module) -> bool:
     """Whether numpy can compute its steps. As at a load that is tried before rows are; the model stays prepared for it."""
-    if not slots.fit(make_prompt_cache(model)):
+    if not fit(make_prompt_cache(model)):
         return False
     reference = Reference(model)
     mx.eval(reference.logits)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import redis
+
     from tasks.generate import GenerateTask
+    from tests.conftest import StartWorker
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -53,36 +56,47 @@ def generate(servers: Replicated) -> Iterator[GenerateTask]:
         app.backend.result_consumer.stop()
 
 
-def test_a_replica_that_lagged_is_promoted(servers: Replicated, generate: GenerateTask, tmp_path: Path) -> None:
+@pytest.fixture
+def client(servers: Replicated) -> Iterator[redis.Redis]:
+    """A client of whichever server is the primary."""
+    with closing(connect(servers.url)) as client:
+        yield client
+
+
+@pytest.fixture
+def start(client: redis.Redis, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts workers, which end with the test."""
+    yield from start_workers(client, tmp_path)
+
+
+def test_a_replica_that_lagged_is_promoted(
+    servers: Replicated, client: redis.Redis, start: StartWorker, generate: GenerateTask, tmp_path: Path
+) -> None:
     """Requests of which the new primary lacks the last tokens, the ends and the results have their whole answers, in streams and
     results, through broker, result backend and journals alike; new requests are answered, and nothing is left behind."""
     env = {"REDIS_URL": servers.url, "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
-    with closing(connect(servers.url)) as client:
-        workers = start_workers(client, tmp_path)
-        start = next(workers)
-        worker = start("-B", "-s", str(tmp_path / "beat"), "-c", str(SLOTS), env=env)
-        sent = [generate.delay(prompt=f"p{n}", model=MODEL, max_tokens=30 + 20 * n) for n in range(SLOTS)]
-        readers = [Reader(each, WAIT_S) for each in sent]
-        wait_until(lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="first tokens")
-        servers.cut()
-        late = Reader(generate.delay(prompt="late", model=MODEL, max_tokens=5), WAIT_S)
-        wait_until(lambda: sum(bool(reader.finish_reasons) for reader in readers) >= 2, timeout_s=WAIT_S)
-        servers.promote()
-        for n, reader in enumerate(readers):
-            assert reader.whole() == fake_text(f"p{n}", None, 30 + 20 * n)
-            assert reader.result.get(timeout=WAIT_S)["text"] == reader.text
-        assert late.whole() == late.result.get(timeout=WAIT_S)["text"] == fake_text("late", None, 5)
-        assert "had lost the end of request" in worker.log()
-        after = generate.delay(prompt="after", model=MODEL, max_tokens=3)
-        assert after.get(timeout=WAIT_S)["text"] == fake_text("after", None, 3)
+    worker = start("-B", "-s", str(tmp_path / "beat"), "-c", str(SLOTS), env=env)
+    sent = [generate.delay(prompt=f"p{n}", model=MODEL, max_tokens=30 + 20 * n) for n in range(SLOTS)]
+    readers = [Reader(each, WAIT_S) for each in sent]
+    wait_until(lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="first tokens")
+    servers.cut()
+    late = Reader(generate.delay(prompt="late", model=MODEL, max_tokens=5), WAIT_S)
+    wait_until(lambda: sum(bool(reader.finish_reasons) for reader in readers) >= 2, timeout_s=WAIT_S)
+    servers.promote()
+    for n, reader in enumerate(readers):
+        assert reader.whole() == fake_text(f"p{n}", None, 30 + 20 * n)
+        assert reader.result.get(timeout=WAIT_S)["text"] == reader.text
+    assert late.whole() == late.result.get(timeout=WAIT_S)["text"] == fake_text("late", None, 5)
+    assert "had lost the end of request" in worker.log()
+    after = generate.delay(prompt="after", model=MODEL, max_tokens=3)
+    assert after.get(timeout=WAIT_S)["text"] == fake_text("after", None, 3)
 
-        def is_idle() -> bool:
-            record = worker.record()
-            held = client.keys(f"{keys.PREFIX}unacked:*")
-            return record is not None and not record.busy and not held and not client.hlen(keys.LEDGER)
+    def is_idle() -> bool:
+        record = worker.record()
+        held = client.keys(f"{keys.PREFIX}unacked:*")
+        return record is not None and not record.busy and not held and not client.hlen(keys.LEDGER)
 
-        wait_until(is_idle, timeout_s=WAIT_S, about="free slots and no message left")
-        next(workers, None)
+    wait_until(is_idle, timeout_s=WAIT_S, about="free slots and no message left")
 
 
 def test_the_name_is_wrong(servers: Replicated) -> None:
