@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli.diagnosis.line import Line, gib
+from tasks.engine.model.verdict_file import host_tokens
 from tasks.errors import UnknownModel
 from tasks.models.capabilities import capabilities
 from tasks.models.description import describe, in_brief
@@ -93,6 +94,17 @@ def _entry(about: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
         weights = f", {gib(size.weights_bytes)} of weights" if size.weights_bytes else ""
         yield Line("ok", about, f"{says} is on this disk{weights}: {folder}")
         yield Line("ok", "served with", facts)
+        yield from _steps(folder)
+
+
+def _steps(folder: Path) -> Iterator[Line]:
+    """What computes a model's steps on a processor, if it was loaded here before."""
+    tokens = host_tokens(cache_folder(), folder)
+    if tokens:
+        yield Line("ok", "steps", f"numpy computes those of up to {tokens} tokens, MLX longer ones", source="trial")
+    elif tokens == 0:
+        says = "MLX computes all: numpy was no quicker, or the model's code does not take its arrays"
+        yield Line("note", "steps", says, source="trial")
 
 
 def _not_here(about: str, says: str, entry: ModelEntry, folder: Path | None) -> Line:

@@ -19,6 +19,7 @@ import mlx.core as mx
 from tasks.engine.files.source import folder_revision
 from tasks.engine.model.blas import blas_threads, describe_blas
 from tasks.engine.model.kept import KeptFile
+from tasks.engine.model.verdict_file import FILE, entry_of
 from tasks.messages.encoding import to_json
 from tasks.models.weights import weight_files
 from tasks.names import PACKAGE
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from tasks.engine.files.folder import ModelFolder
 
-FILE = "verdicts-1.json"
 #: So many of the latest verdicts are kept; a model has two or three.
 MOST = 256
 #: What is read of the code: the modules that were loaded of these packages.
@@ -71,7 +71,7 @@ class Verdicts:
         if self._file is not None:
             key = self._key(about)
             others = [entry for entry in self._file.read() if entry.get("key") != key]
-            self._file.write([*others[1 - MOST :], {"key": key, "verdict": verdict}])
+            self._file.write([*others[1 - MOST :], entry_of(key, self._model.path, verdict)])
 
     def _key(self, about: object) -> str:
         return hashlib.blake2b(f"{self._subject}\0{about!r}".encode(), digest_size=16).hexdigest()

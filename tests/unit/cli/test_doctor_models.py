@@ -12,6 +12,8 @@ import pytest
 
 from tasks.cli.diagnosis import models
 from tasks.cli.diagnosis.models import disk_lines, model_lines
+from tasks.engine.model.kept import KeptFile
+from tasks.engine.model.verdict_file import FILE, entry_of
 from tasks.hardware import detect
 from tasks.models import routing
 from tests.unit.hardware.machines import linux
@@ -157,3 +159,15 @@ def test_room_on_the_disk(free: int, level: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(models, "cache_folder", lambda: empty_disk / "not" / "yet")
     assert [line.level for line in disk_lines()] == [level, level]
     assert asked == [empty_disk, empty_disk]
+
+
+@pytest.mark.parametrize(("tokens", "level"), [(16, "ok"), (0, "note"), (None, None)])
+def test_what_computes_steps(empty_disk: Path, monkeypatch: pytest.MonkeyPatch, tokens: int | None, level: str) -> None:
+    """The latest trial of a model says whether numpy computes its steps; a model that was not tried has no such line."""
+    monkeypatch.setattr(models, "cache_folder", lambda: empty_disk / "cache")
+    folder = model(empty_disk / "bundled" / "small")
+    found = [entry_of("a", folder, {"tokens": 8}), entry_of("b", folder, {"batching": "padded", "tokens": tokens})]
+    KeptFile(empty_disk / "cache" / FILE).write(found if tokens is not None else [])
+    line = lines_of(catalogue(empty_disk, entry("small", "bundled:small"))).get("steps")
+    assert (line.level if line else None) == level
+    assert line is None or not tokens or f"up to {tokens} tokens" in line.says
