@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from celery import group
 
 from tasks.client.mailbox import Mailbox
-from tasks.errors import GenerationError
+from tasks.errors import GenerationError, InvalidRequest
+from tasks.gateway.fields import as_called
 from tasks.gateway.following import Following
 from tasks.gateway.limits import headers_of, refuse_exceeded
 from tasks.gateway.record import Record
@@ -98,8 +99,10 @@ class Desk:
         refuse_exceeded(allowance, key)
         try:
             await self._send(order, record, key.most_urgent(asked_priority))
-        except BaseException:
+        except BaseException as error:
             await asyncio.shield(asyncio.to_thread(self._store.settle, record, key, 0, 0))
+            if isinstance(error, InvalidRequest):
+                raise as_called(error, order.kind) from None
             raise
         return self._ticket(record, key, headers_of(allowance, key))
 

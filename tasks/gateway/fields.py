@@ -13,6 +13,8 @@ from tasks.messages.encoding import to_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from tasks.gateway.order import Kind
+
 #: The fields that the gateway itself reads. All others go to ``generate``, which refuses those that it does not know.
 CHAT: Mapping[str, str] = MappingProxyType(
     {
@@ -69,6 +71,15 @@ IGNORED: Mapping[str, str] = MappingProxyType(
 NOT_CHAT = ("prompt",)
 NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
 NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
+#: What ``/v1/responses`` calls some of them.
+_IN_RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "reasoning_effort": "reasoning.effort",
+        "response_format": "text.format",
+    }
+)
 #: Among the fields above, those that ``generate`` knows under this name.
 _THROUGH = frozenset({"max_completion_tokens", "user"})
 
@@ -84,6 +95,16 @@ def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Iterable[
             raise InvalidRequest(f"{name}: this endpoint has no such field: leave it out")
     kept = (name for name in body if name in _THROUGH or not (name in shaped or name in IGNORED))
     return {name: body[name] for name in kept}
+
+
+def as_called(error: InvalidRequest, kind: Kind) -> InvalidRequest:
+    """The same error, with the name that an endpoint has for the field of ``generate`` that it begins with."""
+    said = str(error)
+    name = next((name for name in _IN_RESPONSES if said.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
+    if kind != "response" or name is None:
+        return error
+    rest = f": {said}" if name == "messages" else said.removeprefix(name)  # items are not messages one by one
+    return type(error)(f"{_IN_RESPONSES[name]}{rest}")
 
 
 def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:

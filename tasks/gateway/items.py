@@ -28,7 +28,7 @@ def messages_of(given: Any, instructions: Any) -> list[dict[str, Any]]:
 def _add(messages: list[dict[str, Any]], item: Any, where: str) -> None:
     if not isinstance(item, dict):
         raise InvalidRequest(f'{where}: use an item, as {{"role": "user", "content": …}}')
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     if kind == "message":
         _continue(messages, {"role": item.get("role"), "content": item.get("content")})
     elif kind == "function_call":

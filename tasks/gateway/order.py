@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.client.fields import MAX_COUNT
 from tasks.client.parameters import MAX_TOKENS_DEFAULT
 from tasks.errors import InvalidRequest
 
@@ -17,6 +20,9 @@ Kind: TypeAlias = Literal["chat", "completion", "response", "embedding", "rerank
 MAX_CHOICES = 128
 #: A prompt has so many bytes for each token, about: for limits, before it is tokenised.
 BYTES_A_TOKEN = 4
+#: A seed has 64 bits.
+_SEEDS = 2**64
+_WHOLE = TypeAdapter(int)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -40,10 +46,7 @@ class Order:
         """How many tokens it may cost, by its length and ``max_tokens``."""
         if self.kind in ("embedding", "rerank"):
             return self.prompt_bytes // BYTES_A_TOKEN
-        most = [values.get("max_tokens") for values in self.values]
-        return self.prompt_bytes // BYTES_A_TOKEN + sum(
-            asked if isinstance(asked, int) else MAX_TOKENS_DEFAULT for asked in most
-        )
+        return self.prompt_bytes // BYTES_A_TOKEN + sum(map(_most_tokens, self.values))
 
     @property
     def prompt_bytes(self) -> int:
@@ -56,6 +59,23 @@ class Order:
             len(str(values.get("messages") or values.get("prompt") or values.get("input") or ""))
             for values in self.values
         )
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a value is, as the parameters of ``generate`` take it: 5, 5.0 and "5"; ``None`` where it is none."""
+    try:
+        return None if isinstance(value, bool) else _WHOLE.validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _most_tokens(values: Mapping[str, Any]) -> int:
+    """How long an answer may become; what is no number is refused later."""
+    asked = next(
+        (values[name] for name in ("max_tokens", "max_completion_tokens") if values.get(name) is not None), None
+    )
+    found = whole(asked)
+    return MAX_TOKENS_DEFAULT if found is None else min(max(found, 0), MAX_COUNT)
 
 
 def model_of(body: Mapping[str, Any], default: str) -> str:
@@ -81,9 +101,10 @@ def number(body: Mapping[str, Any], name: str, default: int, least: int, most: i
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    found = whole(value)
+    if found is None or not least <= found <= most:
         raise InvalidRequest(f"{name}={value!r:.60}: use {least} to {most}")
-    return value
+    return found
 
 
 def flag(body: Mapping[str, Any], name: str) -> bool:
@@ -133,7 +154,7 @@ def wants_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
 
 def several(values: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     """The same parameters so many times. With one seed all would be the same answer, so it counts up."""
-    seed = values.get("seed")
-    if not isinstance(seed, int):
+    seed = whole(values.get("seed"))
+    if seed is None or not -_SEEDS // 2 <= seed < _SEEDS:
         return [dict(values)] * count
-    return [{**values, "seed": seed + n} for n in range(count)]
+    return [{**values, "seed": seed + n - (_SEEDS if seed + n >= _SEEDS else 0)} for n in range(count)]

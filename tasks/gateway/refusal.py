@@ -27,7 +27,7 @@ _TYPES = {
 }
 #: Seconds until the next try where nothing says how long it takes.
 RETRY_S = 2.0
-_FIELD = re.compile(r"[a-z_]+")
+_FIELD = re.compile(r"[A-Za-z_]\w*")
 _BEHIND_FIELD = ("=", ":", "[", ".", " names ", " is missing")
 
 
