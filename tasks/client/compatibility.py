@@ -17,6 +17,9 @@ _THINKING = "use enable_thinking, which the templates of many models read, or th
 _SYSTEM = 'send it as the first message, {"role": "system", "content": …}'
 _OPENING = "an option of the client, and no part of a request; leave it out"
 _MEMORY = "an operator's setting of the model; leave it out"
+_CACHED = "prompts are cached without it; leave it out"
+_NOT_BEGUN = "an answer cannot be begun for the model; use prompt instead of messages"
+_ROUTED = "the fleet chooses the worker; leave it out"
 
 #: Fields that are known elsewhere, and what to do instead.
 INSTEAD = {
@@ -40,6 +43,8 @@ INSTEAD = {
     "input": "use messages or prompt",
     "instructions": _SYSTEM,
     "max_output_tokens": _MAX_TOKENS,
+    "previous_response_id": "send the whole conversation as messages",
+    "conversation": "send the whole conversation as messages",
     "extra_body": "give its fields beside the others, and leave it out",
     "extra_headers": _OPENING,
     "extra_query": _OPENING,
@@ -76,6 +81,20 @@ INSTEAD = {
     "draft_model": "speculative decoding is not supported; leave it out",
     "max_kv_size": _MEMORY,
     "kv_bits": _MEMORY,
+    "add_generation_prompt": _NOT_BEGUN,
+    "continue_final_message": _NOT_BEGUN,
+    "add_special_tokens": "the tokenizer adds what the model needs; leave it out",
+    "spaces_between_special_tokens": "special tokens are never text; leave it out",
+    "include_reasoning": "a thought is apart from the answer; leave it out",
+    "return_token_ids": "chunks have ids; leave it out",
+    "return_tokens_as_token_ids": "chunks have ids; leave it out",
+    "prompt_logprobs": "logprobs are of the answer alone; leave it out",
+    "truncate_prompt_tokens": "no prompt is cut; send a shorter one",
+    "allowed_token_ids": "use choice, regex or grammar",
+    "bad_words": "use logit_bias={token id: -100}",
+    "chat_template": "a model has its own; use prompt for text without one",
+    "documents": "send their text as a message",
+    "request_id": "use apply_async(..., task_id=…)",
     # llama.cpp's and Ollama's
     "options": "give its fields beside the others, and leave it out",
     "system": _SYSTEM,
@@ -92,8 +111,22 @@ INSTEAD = {
     "keep_alive": "use keep_alive_s, in seconds",
     "json_schema": _SCHEMA,
     "mirostat": "not supported; use top_p or min_p",
-    # Anthropic's and Google's
+    "tfs_z": "not supported; use top_p or min_p",
+    "top_a": "not supported; use top_p or min_p",
+    "dry_multiplier": "not supported; use repetition_penalty",
+    "n_probs": "use logprobs=True, with top_logprobs",
+    "cache_prompt": _CACHED,
+    # Anthropic's, Google's, Mistral's and OpenRouter's
     "contents": "use messages",
+    "system_prompt": _SYSTEM,
+    "random_seed": "use seed",
+    "safe_prompt": "not supported; send the wish as a message",
+    "models": "use model, with one name",
+    "provider": _ROUTED,
+    "route": _ROUTED,
+    "plugins": "not supported; leave it out",
+    "transforms": "no prompt is cut; leave it out",
+    "usage": "every answer has its usage; leave it out",
 }
 
 #: Values that ask for what happens anyway. A request with one of them is the same request without it.
@@ -130,6 +163,24 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "options": ({},),
     "raw": (False,),
     "images": ([],),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "spaces_between_special_tokens": (True, False),
+    "include_reasoning": (True,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "bad_words": ([],),
+    "documents": ([],),
+    "tfs_z": (1,),
+    "top_a": (0,),
+    "dry_multiplier": (0,),
+    "n_probs": (0,),
+    "cache_prompt": (True,),
+    "safe_prompt": (False,),
+    "plugins": ([],),
+    "transforms": ([],),
+    "usage": ({"include": True}, {"include": False}),
+    "reasoning": ({},),
 }
 #: The parts of ``stream_options`` that change nothing: every stream ends with the usage, and none is padded.
 _STREAM_OPTIONS = {"include_usage": (True, False, None), "include_obfuscation": (False, None)}

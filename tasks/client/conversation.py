@@ -197,6 +197,9 @@ def tidied(message: Any, where: str) -> Any:
         name = next((name for name in _REASONING if isinstance(kept.get(name), str)), None)
         if name is not None:
             kept["reasoning_content"] = kept.pop(name)
+    for name in _REASONING:  # vLLM says the same under both names
+        if name in kept and kept[name] == kept.get("reasoning_content"):
+            del kept[name]
     if kept.get("type") == "message":
         del kept["type"]
     if isinstance(kept.get("content"), list):
@@ -221,9 +224,13 @@ def _tidied_call(call: Any) -> Any:
     """A call without the number that a stream's parts of it have in common, and without an SDK's own copy of its arguments."""
     if not isinstance(call, dict):
         return call
-    kept = {name: value for name, value in call.items() if name != "index"}
+    kept = {name: value for name, value in call.items() if name != "index" and value is not None}
     if isinstance(kept.get("function"), dict):
-        kept["function"] = {name: value for name, value in kept["function"].items() if name not in _OUTPUT_ONLY}
+        kept["function"] = {
+            name: value
+            for name, value in kept["function"].items()
+            if not (name in _OUTPUT_ONLY or (value is None and name != "name"))
+        }
     return kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -34,22 +35,38 @@ _MESSAGE_HINTS = {
     "name": "send a name, as text",
     "reasoning_content": "send text",
 }
+#: What to do about a part of a message's content, by the part's type.
+_PART_HINTS = {
+    **dict.fromkeys(("image", "image_url", "input_image"), "images are not supported"),
+    **dict.fromkeys(("audio", "input_audio"), "sound is not supported"),
+    **dict.fromkeys(("video", "video_url"), "videos are not supported"),
+    **dict.fromkeys(("document", "file", "input_file"), "files are not supported"),
+    **dict.fromkeys(("reasoning", "thinking"), "a thought is reasoning_content of the message"),
+    **dict.fromkeys(("function_call", "tool-call", "tool_call", "tool_use"), "calls are tool_calls of the message"),
+    **dict.fromkeys(
+        ("function_call_output", "tool-result", "tool_result"),
+        "a result is a message of the role tool, with tool_call_id",
+    ),
+}
 
 
 def unknown(
     name: str,
+    value: Any,
     fields: Mapping[str, FieldInfo],
     task: str = "generate",
     instead: Mapping[str, str] = compatibility.INSTEAD,
 ) -> str:
     """What to say of a field that this task does not have."""
+    given = f"{shown_name(name)}={_shown_alone(name, value)}"
     if name in instead:
-        return f"{name}: not a field of {task}: {instead[name]}"
+        return f"{given}: not a field of {task}: {instead[name]}"
     if name in OPTIONS:
-        return f"{name}: an option and not a field of {task}: use {task}.apply_async(kwargs={{…}}, {name}=…)"
-    close = difflib.get_close_matches(name, fields, n=1)
+        return f"{given}: an option and not a field of {task}: use {task}.apply_async(kwargs={{…}}, {name}=…)"
+    snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()  # JavaScript's topP
+    close = difflib.get_close_matches(snake_case, fields, n=1)
     hint = f"did you mean {close[0]}?" if close else f"leave it out; the fields are {', '.join(fields)}"
-    return f"{shown_name(name)}: unknown field; {hint}"
+    return f"{given}: unknown field; {hint}"
 
 
 def refuse_unknown(
@@ -63,9 +80,9 @@ def refuse_unknown(
     Raises:
         InvalidRequest: names the first that it does not have, and what to do.
     """
-    for name in values:
+    for name, value in values.items():
         if name not in fields:
-            raise InvalidRequest(unknown(name, fields, task, instead))
+            raise InvalidRequest(unknown(name, value, fields, task, instead))
 
 
 def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
@@ -114,14 +131,25 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
+def _shown_alone(name: str, value: Any) -> str:
+    """The value of a field that nobody knows: text may be somebody's words, or a key, unless the field has names as values."""
+    has_names = any(isinstance(neutral, str) and neutral for neutral in compatibility.NEUTRAL.get(name, ()))
+    if isinstance(value, list | dict) or (isinstance(value, str) and not has_names):
+        return f"<{type(value).__name__}>"
+    return short(value)
+
+
 def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
     last = str(steps[-1])
     if error["type"] == "extra_forbidden":
         return conversation.INSTEAD.get(last, "leave it out")
     if last == "role" and error["input"] == "function":
         return "use the role tool, with tool_call_id"
+    if last == "type" and "tool_calls" in steps:
+        return "functions alone are supported; leave it out"
     if last == "type":
-        return "functions alone are supported; leave it out" if "tool_calls" in steps else _MESSAGE_HINTS["content"]
+        found = _PART_HINTS.get(error["input"], "") if isinstance(error["input"], str) else ""
+        return f"{found}; {_MESSAGE_HINTS['content']}" if found else _MESSAGE_HINTS["content"]
     if isinstance(steps[-1], int):
         last = "content" if "content" in steps else "tool_calls" if "tool_calls" in steps else ""
     return _MESSAGE_HINTS.get(last, 'send {"role": "user", "content": …}')

@@ -38,7 +38,7 @@ from tasks.client.structure import (
     check_text,
     constraint_of,
 )
-from tasks.client.tools import Choice, ToolChoice, ToolList, check_tools, for_engine
+from tasks.client.tools import Choice, ToolChoice, ToolList, check_tools, for_engine, tidied_tool
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 
@@ -256,6 +256,8 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
     kept = without_neutral(given)
     if isinstance(kept.get("messages"), list):
         kept["messages"] = [tidied(message, f"messages[{n}]") for n, message in enumerate(kept["messages"])]
+    if isinstance(kept.get("tools"), list):
+        kept["tools"] = [tidied_tool(tool) for tool in kept["tools"]]
     return kept
 
 

@@ -53,19 +53,21 @@ class GenerateResult(ValueResult, AsyncResult):
             GenerationError: the request failed; the class says why.
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        from tasks.client.stream import follow
+        from tasks.client.stream import ChunkStream, follow
         from tasks.server.connection import endpoint
 
         leave = self._cancel if cancel_on_close else None
-        return follow(
-            endpoint(self.app),
-            self.id,
-            self._stored,
-            leave,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            unknown_after_s=self.unknown_after_s,
-            is_mentioned=self.is_mentioned,
+        return ChunkStream(
+            follow(
+                endpoint(self.app),
+                self.id,
+                self._stored,
+                leave,
+                timeout=timeout,
+                idle_timeout=idle_timeout,
+                unknown_after_s=self.unknown_after_s,
+                is_mentioned=self.is_mentioned,
+            )
         )
 
     def astream(

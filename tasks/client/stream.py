@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.client.journal_watch import JournalWatch
 from tasks.client.reading import Reading
 from tasks.server.subscriptions import SUBSCRIPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable
 
     from tasks.client.chunks import Chunk
     from tasks.client.journal_watch import Event
     from tasks.client.reading import Stored
     from tasks.server.connection import Endpoint
     from tasks.server.subscriptions import Subscriptions
+
+
+class ChunkStream(Generator["Chunk", None, None]):
+    """What ``stream()`` returns: a generator of chunks that says so to an ``async for``.
+
+    Args:
+        chunks: the generator.
+    """
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, chunks: Generator[Chunk, None, None]) -> None:
+        self._chunks = chunks
+
+    def __next__(self) -> Chunk:
+        """The next chunk."""
+        return next(self._chunks)
+
+    def send(self, value: None) -> Chunk:
+        """As of any generator."""
+        return self._chunks.send(value)
+
+    def throw(self, *error: Any) -> Chunk:
+        """As of any generator."""
+        return self._chunks.throw(*error)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._chunks.close()
+
+    def __aiter__(self) -> NoReturn:
+        """Nothing.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("stream() blocks the event loop: use `async for chunk in result.astream()`")
 
 
 def follow(

@@ -88,6 +88,16 @@ ToolList = Annotated[list[Tool], Field(max_length=MAX_TOOLS, description=TOOLS_H
 ToolChoice = Annotated[Choice, PlainValidator(_read), Field(description=CHOICE_HINT)]
 
 
+def tidied_tool(tool: Any) -> Any:
+    """A tool without fields that are null; whatever else it is stays."""
+    if not isinstance(tool, dict):
+        return tool
+    kept = {name: value for name, value in tool.items() if value is not None}
+    if isinstance(kept.get("function"), dict):
+        kept["function"] = {name: value for name, value in kept["function"].items() if value is not None}
+    return kept
+
+
 def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> None:
     """Check what no tool's own shape says.
 

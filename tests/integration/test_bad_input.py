@@ -72,7 +72,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"metadata": {"a": float("nan")}}, "metadata={'a': nan}: has a number that is none"),
     ({"seed": 10**2000}, "seed: an integer of 6644 bits"),
-    ({"temprature": 1}, "temprature: unknown field; did you mean temperature?"),
+    ({"temprature": 1}, "temprature=1: unknown field; did you mean temperature?"),
 ]
 IDS = [json.dumps(values)[:40] for values, _ in BAD]
 

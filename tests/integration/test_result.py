@@ -126,10 +126,14 @@ class TestStream:
         answer(journal, "by-id", "Hello", " there")
 
         async def read() -> list[str]:
-            return [chunk.text async for chunk in result.astream(timeout=30)]
+            within_a_loop = [chunk.text for chunk in result.stream(timeout=30)]  # as a notebook does
+            assert [chunk.text async for chunk in result.astream(timeout=30)] == within_a_loop
+            return within_a_loop
 
         assert [chunk.text for chunk in result.stream(timeout=30)] == ["Hello", " there", ""]
         assert asyncio.run(read()) == ["Hello", " there", ""]
+        result.forget()
+        assert [chunk.text for chunk in result.stream(timeout=30)] == ["Hello", " there", ""]
 
     def test_other_process(self, result: GenerateResult, journal: Journal) -> None:
         """Another process reads the same text by the id."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks import generate
-from tasks.errors import InvalidRequest, UnknownModel
+from tasks.errors import InvalidRequest, NoWorker, UnknownModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,16 +41,16 @@ def applied(**options: Any) -> Callable[[], Any]:
             "did you mean llama-3.2-3b, llama-3.2-1b or llama-3.3-70b?",
         ),
         (delayed(prompt="a", model="Qwen/Qwen3-4B"), "model 'Qwen/Qwen3-4B'", "did you mean"),
-        (delayed(prompt="a", max_token=3), "max_token", "did you mean max_tokens?"),
-        (delayed(prompt="a", temprature=1), "temprature", "did you mean temperature?"),
-        (delayed(prompt="a", n=2), "n: not a field", "send the request n times"),
-        (delayed(prompt="a", stream=True), "stream: not a field", "read result.stream()"),
-        (delayed(prompt="a", timeout=3), "timeout: not a field", "time_limit=seconds"),
+        (delayed(prompt="a", max_token=3), "max_token=3", "did you mean max_tokens?"),
+        (delayed(prompt="a", temprature=1), "temprature=1", "did you mean temperature?"),
+        (delayed(prompt="a", n=2), "n=2: not a field", "send the request n times"),
+        (delayed(prompt="a", stream=True), "stream=True: not a field", "read result.stream()"),
+        (delayed(prompt="a", timeout=3), "timeout=3: not a field", "time_limit=seconds"),
         (delayed(messages='[{"role": "user"}]'), "messages=<str>", "json.loads(…)"),
         (delayed(prompt="a", logprobs=5), "logprobs=5", "use logprobs=True, with top_logprobs"),
-        (delayed(prompt="a", priority=9), "priority: an option", "generate.apply_async(kwargs={…}, priority=…)"),
-        (delayed(prompt="a", queue="foo"), "queue: an option", "generate.apply_async(kwargs={…}, queue=…)"),
-        (delayed(prompt="a", countdown=5), "countdown: an option", "generate.apply_async(kwargs={…}, countdown=…)"),
+        (delayed(prompt="a", priority=9), "priority=9: an option", "generate.apply_async(kwargs={…}, priority=…)"),
+        (delayed(prompt="a", queue="foo"), "queue=<str>: an option", "generate.apply_async(kwargs={…}, queue=…)"),
+        (delayed(prompt="a", countdown=5), "countdown=5: an option", "generate.apply_async(kwargs={…}, countdown=…)"),
         (called("Why?"), "no function to call", "generate.delay(...)"),
         (called(messages=[MESSAGE]), "no function to call", "generate.apply(kwargs={...}) in tests"),
         (delayed([MESSAGE]), "the positional argument is a message", "use messages=[…]"),
@@ -74,12 +75,33 @@ def test_a_mistake_names_its_field_and_the_remedy(mistake: Callable[[], Any], fi
     assert "\n" not in said
 
 
+def test_a_model_that_no_worker_carries(caplog: pytest.LogCaptureFixture) -> None:
+    """The producer is told which machine would do, and with ``require_worker`` nothing is sent."""
+    generate.delay(prompt="a", model="qwen3-8b")
+    with pytest.raises(NoWorker) as caught:
+        generate.delay(prompt="a", model="qwen3-8b", require_worker=True)
+    for said in (caplog.text, str(caught.value)):
+        assert "tier-7-13B" in said
+        assert "15 GPU cores and 16 GB" in said
+
+
 def test_a_queue_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """A request for a queue that no worker consumes is sent, and its producer is told."""
     generate.apply_async(kwargs={"prompt": "a"}, queue="celery")
     assert (
         "no live worker consumes the queue 'celery'; the fleet serves no queue at all; the request waits" in caplog.text
     )
+
+
+def test_a_stream_in_asyncio() -> None:
+    """``async for`` over ``stream()`` says what to use."""
+
+    async def read() -> None:
+        async for _ in generate.AsyncResult("x").stream():  # type: ignore[attr-defined]
+            pass
+
+    with pytest.raises(TypeError, match=r"use `async for chunk in result\.astream\(\)`"):
+        asyncio.run(read())
 
 
 def test_what_changes_nothing_is_taken() -> None:

@@ -116,9 +116,8 @@ for name in ("tasks", "worker_config"):
 def test_a_project_s_own_modules_stay(kind: str, tmp_path: Path) -> None:
     """Beside a project's own modules ours work by the distribution's name, and the project's are the project's."""
     program = BESIDE.format(folder=str(tmp_path), root=str(ROOT))
-    assert (
-        run("-c", program, cwd=make_project(kind, tmp_path)) == "temprature: unknown field; did you mean temperature?"
-    )
+    said = run("-c", program, cwd=make_project(kind, tmp_path))
+    assert said == "temprature=1: unknown field; did you mean temperature?"
 
 
 def test_a_project_s_own_submodules_stay(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ WORDS = ("leave", "send", "use ", "give", "not supported", "as a group")
         {"prompt_cache_retention": "24h", "safety_identifier": "s"},
         {"best_of": 1, "ignore_eos": False, "skip_special_tokens": True, "min_tokens": 0, "length_penalty": 1.0},
         {"temperature": None, "user": None, "extra_body": {}},
+        {"add_generation_prompt": True, "continue_final_message": False, "include_reasoning": True, "documents": []},
+        {"cache_prompt": True, "top_a": 0, "n_probs": 0, "transforms": [], "usage": {"include": True}},
     ],
 )
 def test_neutral_values_are_dropped(values: dict[str, Any]) -> None:
@@ -35,9 +37,9 @@ def test_a_neutral_value_has_a_remedy_for_others(name: str) -> None:
     for value in NEUTRAL[name]:
         assert without_neutral({name: value}) == {}
     with pytest.raises(InvalidRequest) as caught:
-        parse({"prompt": "x", name: "something else"})
+        parse({"prompt": "x", name: 5.5})
     if name not in Parameters.model_fields:
-        assert str(caught.value) == f"{name}: not a field of generate: {INSTEAD[name]}"
+        assert str(caught.value) == f"{name}=5.5: not a field of generate: {INSTEAD[name]}"
 
 
 @pytest.mark.parametrize("values", [{"n": True}, {"stream": 0}, {"min_tokens": False}, {"store": 0}])

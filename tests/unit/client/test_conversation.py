@@ -45,6 +45,27 @@ class TestHarmless:
         message = {"role": "assistant", "content": "4"}
         assert normalise({"messages": [{**message, **extra}]}) == {"messages": [message]}
 
+    @pytest.mark.parametrize("name", ["reasoning", "thinking"])
+    def test_a_thought_under_two_names(self, name: str) -> None:
+        """vLLM says it under its old and its new name; two different ones are refused."""
+        message = {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}
+        assert normalise({"messages": [{**message, name: "2 + 2"}]}) == {"messages": [message]}
+        assert refused({**message, name: "3 + 1"}).startswith(f"messages[1]['{name}']=<str>: unknown field; ")
+
+    def test_nulls_in_calls_and_tools(self) -> None:
+        """Whatever an SDK left empty in a call or a tool says nothing."""
+        function = {"name": "add", "description": None, "parameters": None, "cache_control": None}
+        call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": None}, "extra_content": None}
+        sent = normalise(
+            {
+                "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call]}],
+                "tools": [{"type": "function", "function": function, "cache_control": None}],
+            }
+        )
+        assert sent["messages"][1]["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "add"}}]
+        assert sent["tools"] == [{"type": "function", "function": {"name": "add"}}]
+        parse(sent)
+
     def test_parts(self) -> None:
         """Parts of OpenAI's two interfaces are text, and one's empty fields change nothing."""
         parts = [
@@ -74,9 +95,14 @@ class TestRefused:
             ({"role": "user", "content": ["a"]}, "send text, or a list of"),
             (
                 {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
-                "send text, or a list of",
+                "images are not supported; send text, or a list of",
             ),
             ({"role": "user", "content": [{"type": "text"}]}, "send text"),
+            ({"role": "user", "content": [{"type": "input_audio"}]}, "sound is not supported; send text"),
+            ({"role": "user", "content": [{"type": "file"}]}, "files are not supported; send text"),
+            ({"role": "user", "content": [{"type": "tool_result"}]}, "a message of the role tool, with tool_call_id"),
+            ({"role": "assistant", "content": [{"type": "thinking"}]}, "reasoning_content of the message"),
+            ({"role": "assistant", "content": [{"type": ["text"]}]}, "send text, or a list of"),
             ({"role": "user", "content": "a", "mood": "good"}, "leave it out"),
             ({"role": "assistant", "content": None}, "send text, or, for an assistant that called tools, tool_calls"),
             ({"role": "assistant"}, "send text, or, for an assistant that called tools, tool_calls"),

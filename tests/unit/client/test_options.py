@@ -156,7 +156,7 @@ class TestArguments:
     def test_an_option_among_the_parameters(self) -> None:
         """An option that is given to ``delay`` is called one."""
         with pytest.raises(
-            InvalidRequest, match=r"priority: an option and not a field of generate: use generate.apply_async"
+            InvalidRequest, match=r"priority=5: an option and not a field of generate: use generate.apply_async"
         ):
             prepare(None, {"prompt": "x", "priority": 5}, None, {})
 

@@ -206,9 +206,24 @@ class TestPrompt:
 class TestUnknown:
     def test_is_named(self) -> None:
         """An unknown field is an error that names it, and what was probably meant."""
-        assert refused(temprature=1) == "temprature: unknown field; did you mean temperature?"
-        assert refused(**{"a\nb": 1}).startswith("'a\\nb': unknown field")
-        assert refused(zzz=1).startswith("zzz: unknown field; leave it out; the fields are messages, prompt, model,")
+        assert refused(temprature=1) == "temprature=1: unknown field; did you mean temperature?"
+        assert refused(**{"a\nb": 1}).startswith("'a\\nb'=1: unknown field")
+        assert refused(zzz=1).startswith("zzz=1: unknown field; leave it out; the fields are messages, prompt, model,")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("maxTokens", 5, "maxTokens=5: unknown field; did you mean max_tokens?"),
+            ("topP", 0.5, "topP=0.5: unknown field; did you mean top_p?"),
+            ("api_key", "geheimnis", "api_key=<str>: unknown field; "),
+            ("zzz", ["geheimnis"], "zzz=<list>: unknown field; "),
+            ("service_tier", "flex", "service_tier='flex': not a field of generate: "),
+            ("system", "geheimnis", "system=<str>: not a field of generate: send it as the first message"),
+        ],
+    )
+    def test_its_value_is_shown_where_it_is_nobody_s_words(self, name: str, value: Any, said: str) -> None:
+        """Numbers and the names of a choice are; other text may be a key or a part of a conversation."""
+        assert refused(**{name: value}).startswith(said)
 
 
 class TestDefaults:

@@ -40,7 +40,7 @@ def test_documents_are_texts_or_objects_with_a_text() -> None:
         ({"query": "a" * (MAX_PROMPT_BYTES // 2)}, f"{MAX_PROMPT_BYTES + 2} bytes in all, the query counted with each"),
         ({"top_n": 0}, "top_n=0: input should be greater than or equal to 1; use 1 or more"),
         ({"top_n": True}, "top_n=True: input should be a number"),
-        ({"top_k": 3}, "top_k: not a field of rerank: use top_n"),
+        ({"top_k": 3}, "top_k=3: not a field of rerank: use top_n"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_remedy(values: dict[str, Any], said: str) -> None:
