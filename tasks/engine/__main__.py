@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.allocator import trim_heap
 from tasks.engine.embedding.embedder import TextModel
-from tasks.engine.fake import FakeBackend
+from tasks.engine.fake import FakeRunner
 from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.intake import Intake, preparing
 from tasks.engine.library import import_mlx_lm
@@ -32,8 +32,8 @@ from tasks.names import PACKAGE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.backend import Backend, Facts
     from tasks.engine.embedding.loop import EmbeddingLoop
+    from tasks.engine.runner import Facts, ModelRunner
     from tasks.messages.engine import FromEngine
 
 logger = logging.getLogger("tasks.engine")
@@ -68,11 +68,11 @@ def answer_once(options: argparse.Namespace) -> int:
     logging.basicConfig(level="DEBUG" if options.verbose else "WARNING", format="%(levelname)s %(message)s")
     config = EngineConfig(model=options.model, source=options.model)
     try:
-        backend = load(config, lambda _: None, lambda: None)
+        runner = load(config, lambda _: None, lambda: None)
     except GenerationError as error:
         print(f"{error.code}: {error}", file=sys.stderr)  # noqa: T201 - this is the command's answer
         return 1
-    if isinstance(backend, TextModel):
+    if isinstance(runner, TextModel):
         print(f"{options.model}: it makes vectors or scores of texts and says nothing", file=sys.stderr)  # noqa: T201
         return 1
     from tasks.engine.terminal import answer
@@ -84,7 +84,7 @@ def answer_once(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
         sampling=Sampling(temperature=options.temperature),
     )
-    return answer(backend, submit)
+    return answer(runner, submit)
 
 
 def serve(fd: int) -> int:
@@ -102,14 +102,14 @@ def serve(fd: int) -> int:
     intake: Intake[Any] = Intake()
     link.start(intake.receive)
     try:
-        backend = load(config, link.send, link.flush)
+        runner = load(config, link.send, link.flush)
     except GenerationError as error:
         logger.debug("loading failed", exc_info=True)
         link.send(LoadFailed(error.code, str(error)))
         link.flush()
         return 1
-    facts = backend.facts
-    engine = _engine(backend, config, link, intake)
+    facts = runner.facts
+    engine = _engine(runner, config, link, intake)
     ready = _ready(config, facts, time.monotonic() - started)
     if facts.batching != "padded":
         logger.warning("%s is served %s: %s", config.model, BATCHING[facts.batching], facts.batching_why)
@@ -127,20 +127,20 @@ def serve(fd: int) -> int:
 
 
 def _engine(
-    backend: Backend | TextModel, config: EngineConfig, link: Link, intake: Intake[Any]
+    runner: ModelRunner | TextModel, config: EngineConfig, link: Link, intake: Intake[Any]
 ) -> GenerationLoop | EmbeddingLoop:
     """What steps this kind of model; its requests are tokenised from now on."""
-    if isinstance(backend, TextModel):
+    if isinstance(runner, TextModel):
         from tasks.engine.embedding.loop import EmbeddingLoop
         from tasks.engine.embedding.texts import prepare_texts
 
-        intake.start(partial(prepare_texts, model=backend))
+        intake.start(partial(prepare_texts, model=runner))
         return EmbeddingLoop(
-            backend, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
+            runner, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
         )
-    intake.start(preparing(backend))
+    intake.start(preparing(runner))
     return GenerationLoop(
-        backend,
+        runner,
         intake,
         link.send,
         max_batch=config.max_batch,
@@ -157,7 +157,9 @@ def _offer_to_oom_killer() -> None:
         OOM_SCORE.write_text(str(min(score, OOM_SCORE_MOST)))
 
 
-def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]) -> Backend | TextModel:
+def load(
+    config: EngineConfig, send: Callable[[FromEngine], None], flush: Callable[[], None]
+) -> ModelRunner | TextModel:
     """The model that the configuration names.
 
     Raises:
@@ -167,7 +169,7 @@ def load(config: EngineConfig, send: Callable[[FromEngine], None], flush: Callab
     if is_fake(config.model):
         options = parse_options(config.model)
         if not (options.dimensions or options.ranks):
-            return FakeBackend(config, flush)
+            return FakeRunner(config, flush)
         from tasks.engine.embedding.fake import FakeEmbedder, FakeReranker
 
         return FakeReranker(config, flush) if options.ranks else FakeEmbedder(config, flush)

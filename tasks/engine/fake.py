@@ -20,8 +20,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.backend import Draw, OutOfDeviceMemory
 from tasks.engine.fake_options import fake_facts, load_fake, parse_options
+from tasks.engine.runner import Draw, OutOfDeviceMemory
 from tasks.engine.text.piece import Piece
 from tasks.engine.text.prompt import Prompt
 from tasks.engine.text.stop import StopMatcher
@@ -138,7 +138,7 @@ class _Row:
     faults: dict[int, str]
 
 
-class FakeBackend:
+class FakeRunner:
     """The fake model behind the engine's real loop. ``flush`` empties the pipe before a made-up crash."""
 
     gather_s = 0.0

@@ -18,7 +18,7 @@ from tasks.messages.engine import Abort, Failed, Resize, Submit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.engine.backend import Backend
+    from tasks.engine.runner import ModelRunner
     from tasks.messages.engine import Work
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prep
         return Failed(work.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
 
 
-def preparing(backend: Backend) -> Callable[[int, Work], Request]:
+def preparing(runner: ModelRunner) -> Callable[[int, Work], Request]:
     """How work for a model that generates is prepared."""
 
     def made(uid: int, work: Work) -> Request:
@@ -144,12 +144,12 @@ def preparing(backend: Backend) -> Callable[[int, Work], Request]:
             raise InvalidRequest(
                 "model: it generates text, and its config.json names no head with one label: use generate, or a cross-encoder"
             )
-        return prepare(uid, work, backend)
+        return prepare(uid, work, runner)
 
     return made
 
 
-def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
+def prepare(uid: int, submit: Submit, runner: ModelRunner) -> Request:
     """A request with its prompt tokenised and an earlier attempt's tokens taken over.
 
     Raises:
@@ -157,11 +157,11 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         ContextExceeded: prompt and ``max_tokens`` do not fit the context.
         CannotResume: the earlier attempt's model or prompt was another.
     """
-    facts = backend.facts
-    prompt = backend.encode(submit)
+    facts = runner.facts
+    prompt = runner.encode(submit)
     if not prompt.ids:
         raise InvalidRequest("prompt: has no tokens; give the model something to go on from")
-    grammar = backend.grammar(submit, prompt)
+    grammar = runner.grammar(submit, prompt)
     request = Request(
         uid=uid,
         submit=submit,
@@ -169,7 +169,7 @@ def prepare(uid: int, submit: Submit, backend: Backend) -> Request:
         prompt_hash=prompt_hash(prompt.ids),
         limit=tokens_left(len(prompt.ids), submit.max_tokens, facts.context_tokens),
         end_ids=facts.end_ids,
-        assembler=backend.assembler(submit, prompt, grammar),
+        assembler=runner.assembler(submit, prompt, grammar),
         grammar=grammar,
         revision=facts.revision if grammar is None else f"{facts.revision}+{grammar.engine}",
         rendering=prompt.rendering,

@@ -7,16 +7,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.model.memory import Budget
+from tasks.engine.runner import OutOfDeviceMemory
 from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Intake, Item
+    from tasks.engine.runner import Draw, ModelRunner
     from tasks.engine.sequence import Request
     from tasks.messages.engine import Event
 
@@ -36,7 +36,7 @@ class GenerationLoop:
 
     def __init__(
         self,
-        backend: Backend,
+        runner: ModelRunner,
         intake: Intake[Request],
         send: Callable[[StepOutput | Resized], None],
         *,
@@ -46,7 +46,7 @@ class GenerationLoop:
         flush: Callable[[], object] = lambda: None,
         promise_s: float = PROMISE_S,
     ) -> None:
-        self._backend = backend
+        self._runner = runner
         self._flush = flush
         self._promise_s = promise_s
         self._intake = intake
@@ -78,7 +78,7 @@ class GenerationLoop:
                 # A request that kills the engine in its first step must be known to have been in the batch.
                 self.send()
                 self._flush()
-            for step in (self._backend.decode, self._backend.prefill):
+            for step in (self._runner.decode, self._runner.prefill):
                 ended = self._take(step())
                 self.send()  # before anything that takes time; a GPU is at work on the next step already
                 self._release(ended)
@@ -89,7 +89,7 @@ class GenerationLoop:
         idle = not self._running and not self._waiting and not self._inbox
         if idle:
             self.send()
-        self._inbox.extend(self._intake.collect(self._backend.gather_s if idle else None))
+        self._inbox.extend(self._intake.collect(self._runner.gather_s if idle else None))
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Abort):
@@ -110,7 +110,7 @@ class GenerationLoop:
                 if self._running.pop(request.uid, None) is None:
                     self._waiting.remove(request)
                 else:
-                    self._backend.remove([request.uid], keep=False)
+                    self._runner.remove([request.uid], keep=False)
                     self._free_room()
                 return
 
@@ -120,7 +120,7 @@ class GenerationLoop:
         while len(self._running) < self._limit and (request := self._next()) is not None:
             self._waiting.remove(request)
             self._running[request.uid] = request
-            cached_tokens = self._backend.insert(request)
+            cached_tokens = self._runner.insert(request)
             if not request.started:
                 # A request that resumes also finds tokens of its answer: they are no part of the prompt that usage counts.
                 request.cached_tokens = min(cached_tokens, len(request.prompt))
@@ -133,7 +133,7 @@ class GenerationLoop:
             if not self._compatible(request):
                 if self._waited_long(request):
                     return None
-            elif self._backend.shares_prefill(request):
+            elif self._runner.shares_prefill(request):
                 continue
             elif self._fits(request):
                 return request
@@ -165,7 +165,7 @@ class GenerationLoop:
             return True
         room = self._budget.room_bytes(self._lengths(request))
         if room >= 0:
-            self._backend.limit_prompt_cache(room)
+            self._runner.limit_prompt_cache(room)
         return room >= 0
 
     def _will_fit(self, request: Request) -> bool:
@@ -224,7 +224,7 @@ class GenerationLoop:
         for keep in (True, False):
             uids = [request.uid for request in ended if request.failed is not keep]
             if uids:
-                self._backend.remove(uids, keep=keep)
+                self._runner.remove(uids, keep=keep)
                 for uid in uids:
                     del self._running[uid]
                 self._free_room()
@@ -236,7 +236,7 @@ class GenerationLoop:
         self._free_room()
 
     def _budget_of(self, total_bytes: int) -> Budget:
-        facts = self._backend.facts
+        facts = self._runner.facts
         return Budget(total_bytes, facts.weights_bytes, facts.kv, facts.prefill_step_tokens)
 
     def _free_room(self) -> None:
@@ -244,14 +244,14 @@ class GenerationLoop:
         if self._budget is None:
             return
         room = self._budget.room_bytes(self._lengths())
-        self._backend.limit_prompt_cache(room)
+        self._runner.limit_prompt_cache(room)
         if self._resizing and room >= 0:
             self._resizing = False
             self._send_out(Resized(self._budget.total_bytes))
 
     def _retreat(self, error: OutOfDeviceMemory) -> None:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""
-        self._backend.reset()
+        self._runner.reset()
         crowd = len(self._running)
         rows = [request for request in self._running.values() if not request.done]
         self._running.clear()
@@ -268,10 +268,10 @@ class GenerationLoop:
 
     def send(self) -> None:
         """Send what has happened since the last message, if anything has."""
-        prefilled = self._backend.prefilled_tokens
+        prefilled = self._runner.prefilled_tokens
         if not self._events and prefilled == self._reported_prefill:
             return
-        memory = self._backend.memory()
+        memory = self._runner.memory()
         self._send_out(
             StepOutput(
                 step=self._steps,

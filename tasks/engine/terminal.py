@@ -10,7 +10,7 @@ from tasks.engine.loop import GenerationLoop
 from tasks.messages.engine import Failed, Finished, Started, StepOutput, Tokens
 
 if TYPE_CHECKING:
-    from tasks.engine.backend import Backend
+    from tasks.engine.runner import ModelRunner
     from tasks.engine.sequence import Request
     from tasks.messages.engine import Resized, Submit
 
@@ -39,13 +39,13 @@ class Terminal:
                 self.exitcode = 1
 
 
-def answer(backend: Backend, submit: Submit) -> int:
+def answer(runner: ModelRunner, submit: Submit) -> int:
     """Let the model answer; returns the exit code."""
     terminal = Terminal()
     intake: Intake[Request] = Intake()
-    intake.start(preparing(backend))
+    intake.start(preparing(runner))
     intake.receive(submit)
-    engine = GenerationLoop(backend, intake, terminal, max_batch=1)
+    engine = GenerationLoop(runner, intake, terminal, max_batch=1)
     while terminal.exitcode is None:
         engine.turn()
         # What ends without a step is sent when the engine would wait, and here nothing more comes.

@@ -2,7 +2,7 @@
 
 A request has a :class:`tasks.messages.constraint.Constraint`. This is its way through the engine:
 
-1. **Compile**, on a thread of the intake: ``Backend.grammar(submit, prompt)`` turns the constraint into a :class:`Grammar`
+1. **Compile**, on a thread of the intake: ``ModelRunner.grammar(submit, prompt)`` turns the constraint into a :class:`Grammar`
    (:mod:`~tasks.engine.constraint.compiler`, which keeps the last ones by their text). What cannot be enforced is an
    ``InvalidRequest`` here, before the request joins the batch. :mod:`~tasks.engine.constraint.source` is the one place that
    writes grammars: every kind becomes one grammar in llguidance's own notation. A thought in front of an answer, with its budget,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.embedding.decoder import PIECE_TOKENS
 from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.loading import accelerator, bound_memory
+from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.errors import ModelLoadFailed
 from tasks.messages.memory import KvSize, margin_bytes
 from tasks.models.kv_cache import kv_size

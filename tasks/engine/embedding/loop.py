@@ -6,8 +6,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.embedding.batching import take_batch
+from tasks.engine.runner import OutOfDeviceMemory
 from tasks.errors import GenerationError, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Grammar
+    from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Batching, Sampling
 

@@ -9,7 +9,6 @@ import mlx.core as mx
 from mlx.utils import tree_reduce
 
 from tasks.engine.answers import Answers
-from tasks.engine.backend import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
@@ -24,6 +23,7 @@ from tasks.engine.model.loading import (
 )
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.verdicts import Verdicts
+from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.sampling.barred import Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-    from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.model.loading import Progress
     from tasks.engine.model.selftest import Bearing
+    from tasks.engine.runner import Draw
     from tasks.engine.sequence import Request
     from tasks.engine.text.assembler import TextAssembler
     from tasks.messages.engine import EngineConfig, Submit
@@ -57,7 +57,7 @@ Result = TypeVar("Result")
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
 
 
-def load_model(config: EngineConfig, progress: Progress, blas: str, folder: ModelFolder | None = None) -> MlxBackend:
+def load_model(config: EngineConfig, progress: Progress, blas: str, folder: ModelFolder | None = None) -> MlxRunner:
     """Load the model that the configuration names.
 
     Args:
@@ -85,7 +85,7 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
         loaded = load_laid_out(folder, config, blas, verdicts)
         tokenizer.result()
         progress(0.9, "trying it out")
-        return MlxBackend(
+        return MlxRunner(
             config,
             loaded.model,
             tokenizer.result(),
@@ -95,7 +95,7 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
         )
 
 
-class MlxBackend:
+class MlxRunner:
     """A model of mlx-lm behind the engine's loop."""
 
     def __init__(

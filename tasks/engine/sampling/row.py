@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tasks.engine.backend import Draw
     from tasks.engine.constraint.grammar import Matcher
+    from tasks.engine.runner import Draw
     from tasks.engine.sampling.barred import Barred
     from tasks.messages.engine import Sampling
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
-from tasks.engine.backend import Draw
+from tasks.engine.runner import Draw
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repeating
 from tasks.engine.sampling.barred import NONE_BARRED

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
-from tasks.engine.backend import OutOfDeviceMemory
 from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.batch import HOLD_STEPS, Batch
 from tasks.engine.model.mlx import load_model
 from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
+from tasks.engine.runner import OutOfDeviceMemory
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.unit.engine.test_engine_loop import Loop
@@ -50,8 +50,8 @@ def loop(folder: Path) -> Loop:
 
 def _loop(folder: Path, **config: Any) -> Loop:
     settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
-    backend = load_model(EngineConfig(model="tiny", source=str(folder), **settings), lambda *_: None, "")
-    return Loop(max_batch=16, backend=backend)
+    runner = load_model(EngineConfig(model="tiny", source=str(folder), **settings), lambda *_: None, "")
+    return Loop(max_batch=16, runner=runner)
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_an_abort_of_a_prefilling_row_stops_its_prefill(loop: Loop, endless: Sam
     loop.turn(3)
     loop.submit("long " * 100, 4, sampling=endless)
     loop.turn(2)
-    computed = loop.backend.prefilled_tokens
+    computed = loop.runner.prefilled_tokens
     loop.abort("long " * 100)
     loop.turn(3)
-    assert loop.backend.prefilled_tokens == computed
+    assert loop.runner.prefilled_tokens == computed
     assert loop.answers["long " * 100].reason == "cancelled"
     assert not loop.answers["stream"].done
 
@@ -232,7 +232,7 @@ def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder:
     loop.finish()
     whole = loop.answers["whole"]
     loop.submit("other", 15, prompt="company", sampling=sampling)
-    resume = resume_from(whole, 6, loop.backend.facts.revision)
+    resume = resume_from(whole, 6, loop.runner.facts.revision)
     loop.submit("resumed", 15, prompt="seeded", sampling=sampling, resume=resume)
     loop.finish()
     resumed = loop.answers["resumed"]
@@ -242,8 +242,8 @@ def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder:
 
 
 def _batch(loop: Loop) -> Batch:
-    backend: Any = loop.backend
-    batch: Batch = backend._batch
+    runner: Any = loop.runner
+    batch: Batch = runner._batch
     return batch
 
 
@@ -309,9 +309,9 @@ def test_a_crowd_joins_a_few_at_once(folder: Path, endless: Sampling, monkeypatc
     for number in range(12):
         loop.submit(f"short {number}", 9, sampling=endless)
     loop.turn()
-    computed = loop.backend.prefilled_tokens
+    computed = loop.runner.prefilled_tokens
     loop.turn(4)
-    assert loop.backend.prefilled_tokens == computed
+    assert loop.runner.prefilled_tokens == computed
     assert all(loop.answers[f"short {number}"].ids for number in range(12))
 
 
@@ -323,9 +323,9 @@ def test_rows_that_come_one_by_one_join_together(loop: Loop, endless: Sampling) 
     computed = []
     for number in range(6):
         loop.submit(f"comes {number}", 60, sampling=endless)
-        before = loop.backend.prefilled_tokens
+        before = loop.runner.prefilled_tokens
         loop.turn()
-        computed.append(loop.backend.prefilled_tokens - before > 0)
+        computed.append(loop.runner.prefilled_tokens - before > 0)
     assert computed == [True, False, False, True, False, False]
     loop.turn(3)
     assert all(loop.answers[f"comes {number}"].ids for number in range(6))
@@ -333,15 +333,15 @@ def test_rows_that_come_one_by_one_join_together(loop: Loop, endless: Sampling) 
 
 def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """decode, prefill and remove translate it, so that the loop knows one class only."""
-    backend: Any = loop.backend
+    runner: Any = loop.runner
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("[malloc] Unable to allocate 5 bytes.")
 
     for name, call in (
-        ("decode", backend.decode),
-        ("prefill", backend.prefill),
-        ("remove", lambda: backend.remove([1], keep=True)),
+        ("decode", runner.decode),
+        ("prefill", runner.prefill),
+        ("remove", lambda: runner.remove([1], keep=True)),
     ):
         monkeypatch.setattr(_batch(loop), name, fail)
         with pytest.raises(OutOfDeviceMemory):

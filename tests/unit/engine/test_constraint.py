@@ -19,7 +19,7 @@ from tasks.engine.constraint import masks
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.model.batch import Batch
-from tasks.engine.model.mlx import MlxBackend, load_model
+from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import CannotResume, InvalidRequest
 from tasks.messages.constraint import Constraint
@@ -63,7 +63,7 @@ def compiler(folder: Path) -> Compiler:
 
 
 @pytest.fixture(scope="module")
-def backends(folder: Path) -> dict[str, MlxBackend]:
+def runners(folder: Path) -> dict[str, MlxRunner]:
     """The model, stepped in both ways: the CPU's, and the GPU's, where a step is launched before the last one is read."""
     config = EngineConfig(model="tiny", source=str(folder), prompt_cache_bytes=8 << 20, prefill_step_tokens=64)
     made = {"one-by-one": load_model(config, lambda *_: None, "")}
@@ -74,15 +74,15 @@ def backends(folder: Path) -> dict[str, MlxBackend]:
 
 
 @pytest.fixture(params=["one-by-one", "ahead"])
-def loop(backends: dict[str, MlxBackend], request: pytest.FixtureRequest) -> Loop:
+def loop(runners: dict[str, MlxRunner], request: pytest.FixtureRequest) -> Loop:
     """An engine that is turned by hand."""
-    return Loop(max_batch=16, backend=backends[request.param])
+    return Loop(max_batch=16, runner=runners[request.param])
 
 
 @pytest.fixture
-def simple(backends: dict[str, MlxBackend]) -> Loop:
+def simple(runners: dict[str, MlxRunner]) -> Loop:
     """The same, where how it is stepped makes no difference."""
-    return Loop(max_batch=16, backend=backends["one-by-one"])
+    return Loop(max_batch=16, runner=runners["one-by-one"])
 
 
 def ask(loop: Loop, name: str, constraint: Constraint | None, **more: Any) -> Answer:
@@ -415,7 +415,7 @@ def test_the_language_is_that_of_the_schema(
     compiler: Compiler, simple: Loop, schema: Any, text: str, valid: bool
 ) -> None:
     """What JSON says in another way, and dates that there are not, are no way around a schema: jsonschema agrees."""
-    ids = simple.backend.encode(Submit(task_id="", messages=None, prompt=text, max_tokens=1)).ids
+    ids = simple.runner.encode(Submit(task_id="", messages=None, prompt=text, max_tokens=1)).ids
     matcher = compiler.compile(of_schema(schema)).matcher(ids)
     assert bool(matcher.error) is not valid
     checker = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.drafts import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth, continued
-from tasks.engine.model.mlx import MlxBackend, load_model
+from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
@@ -60,11 +60,11 @@ class Always(Worth):
 
 
 @pytest.fixture(scope="module")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MlxBackend]:
+def runners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MlxRunner]:
     """A model with random weights, with drafts and without."""
     folder: Path = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
     config = EngineConfig(model="tiny", source=str(folder), prompt_cache_bytes=8 << 20, prefill_step_tokens=64)
-    made: dict[str, MlxBackend] = {}
+    made: dict[str, MlxRunner] = {}
     kinds: dict[str, dict[str, Any]] = {"drafted": {"make_worth": Always}, "single": {"slots": False}}
     for name, changes in kinds.items():
         with pytest.MonkeyPatch.context() as patch:
@@ -77,9 +77,9 @@ def _batch(changes: dict[str, Any], *args: Any, **options: Any) -> Batch:
     return Batch(*args, **{**options, **changes})
 
 
-def _answers(backend: MlxBackend, rows: dict[str, dict[str, Any]]) -> tuple[dict[str, Answer], int]:
+def _answers(runner: MlxRunner, rows: dict[str, dict[str, Any]]) -> tuple[dict[str, Answer], int]:
     """The rows' answers, all asked at once, and the steps that they took."""
-    loop = Loop(max_batch=16, backend=backend)
+    loop = Loop(max_batch=16, runner=runner)
     for name, fields in rows.items():
         loop.submit(
             *(name, fields.get("length", 200)),
@@ -90,11 +90,11 @@ def _answers(backend: MlxBackend, rows: dict[str, dict[str, Any]]) -> tuple[dict
 
 
 @pytest.mark.parametrize("names", [[name] for name in ROWS if name != "free"] + [list(ROWS)], ids=",".join)
-def test_answers_are_those_of_single_steps(backends: dict[str, MlxBackend], names: list[str]) -> None:
+def test_answers_are_those_of_single_steps(runners: dict[str, MlxRunner], names: list[str]) -> None:
     """Forced tokens change nothing about an answer, alone and beside others: ids, text, end, usage and log-probabilities."""
     rows = {name: ROWS[name] for name in names}
-    drafted, drafted_steps = _answers(backends["drafted"], rows)
-    single, single_steps = _answers(backends["single"], rows)
+    drafted, drafted_steps = _answers(runners["drafted"], rows)
+    single, single_steps = _answers(runners["single"], rows)
     for name in names:
         assert drafted[name].ids == single[name].ids
         assert (drafted[name].text, drafted[name].reason) == (single[name].text, single[name].reason)
@@ -121,11 +121,11 @@ COPYING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("names", [["greedy"], ["drawn", "scored"], ["pattern"]], ids=",".join)
-def test_what_repeats_itself_is_said_as_by_single_steps(backends: dict[str, MlxBackend], names: list[str]) -> None:
+def test_what_repeats_itself_is_said_as_by_single_steps(runners: dict[str, MlxRunner], names: list[str]) -> None:
     """Where one or two rows run, what followed before is a draft: the answers are the same, and take fewer steps."""
     rows = {name: {"prompt": REPEATING, "constraint": None, **COPYING[name]} for name in names}
-    drafted, drafted_steps = _answers(backends["drafted"], rows)
-    single, single_steps = _answers(backends["single"], rows)
+    drafted, drafted_steps = _answers(runners["drafted"], rows)
+    single, single_steps = _answers(runners["single"], rows)
     assert drafted_steps < single_steps
     for name in names:
         assert drafted[name].ids == single[name].ids
@@ -148,20 +148,20 @@ def test_what_followed_before(tokens: list[int], expected: list[int]) -> None:
     assert continued(tokens) == expected
 
 
-def test_an_answer_goes_on_within_forced_text(backends: dict[str, MlxBackend]) -> None:
+def test_an_answer_goes_on_within_forced_text(runners: dict[str, MlxRunner]) -> None:
     """Whatever part of an answer an earlier attempt had generated, the whole is the same."""
-    backend = backends["drafted"]
-    whole = _answers(backend, {"drawn": ROWS["drawn"]})[0]["drawn"]
+    runner = runners["drafted"]
+    whole = _answers(runner, {"drawn": ROWS["drawn"]})[0]["drawn"]
     for count in range(1, len(whole.ids), 3):
         assert whole.started is not None
         resume = resume_from(whole, count, whole.started.revision)
-        rest = _answers(backend, {"rest": {**ROWS["drawn"], "prompt": "drawn", "resume": resume}})[0]["rest"]
+        rest = _answers(runner, {"rest": {**ROWS["drawn"], "prompt": "drawn", "resume": resume}})[0]["rest"]
         assert whole.ids[:count] + rest.ids == whole.ids
 
 
-def test_an_abort_between_drafts_leaves_the_others_right(backends: dict[str, MlxBackend]) -> None:
+def test_an_abort_between_drafts_leaves_the_others_right(runners: dict[str, MlxRunner]) -> None:
     """Rows that leave while a step with drafts is under way, and rows that join then, move nobody else's tokens."""
-    loop = Loop(max_batch=16, backend=backends["drafted"])
+    loop = Loop(max_batch=16, runner=runners["drafted"])
     for number in range(6):
         loop.submit(f"row {number}", 200, constraint=INVOICE)
     loop.turn(5)
@@ -170,7 +170,7 @@ def test_an_abort_between_drafts_leaves_the_others_right(backends: dict[str, Mlx
     loop.submit("late", 200, constraint=INVOICE)
     loop.finish()
     names: dict[str, dict[str, Any]] = {name: {} for name in ("row 1", "row 2", "row 4", "row 5", "late")}
-    single = _answers(backends["single"], names)[0]
+    single = _answers(runners["single"], names)[0]
     assert {name: loop.answers[name].ids for name in names} == {name: single[name].ids for name in names}
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tasks.engine.loop as engine_module
-from tasks.engine.backend import OutOfDeviceMemory
-from tasks.engine.fake import FakeBackend, fake_text
+from tasks.engine.fake import FakeRunner, fake_text
 from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.intake import Intake, prepare, preparing
 from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.memory import Budget
+from tasks.engine.runner import OutOfDeviceMemory
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, Answer
@@ -21,8 +21,8 @@ from tests.engine_client import GREEDY, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.backend import Backend, Draw
     from tasks.engine.intake import Item
+    from tasks.engine.runner import Draw, ModelRunner
     from tasks.engine.sequence import Request
     from tasks.engine.text.prompt import Prompt
 
@@ -32,15 +32,15 @@ STEP_BYTES = STEP_TOKENS * KV.bytes_per_token
 class HandIntake(Intake["Request"]):
     """Prepares requests where the test says so, and never waits."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, runner: ModelRunner) -> None:
         super().__init__()
         self.items: list[Item] = []
-        self._backend = backend
+        self._runner = runner
         self._uid = 0
 
     def put(self, submit: Submit) -> None:
         self._uid += 1
-        self.items.append(prepare(self._uid, submit, self._backend))
+        self.items.append(prepare(self._uid, submit, self._runner))
 
     def collect(self, gather_s: float | None = None) -> list[Item]:
         items, self.items = self.items, []
@@ -51,15 +51,15 @@ class Loop:
     """An engine whose turns the test makes."""
 
     def __init__(
-        self, *, max_batch: int = 4, total_bytes: int | None = None, backend: Any = None, promise_s: float = 60.0
+        self, *, max_batch: int = 4, total_bytes: int | None = None, runner: Any = None, promise_s: float = 60.0
     ) -> None:
-        self.backend: Any = backend or FakeBackend(EngineConfig(model="fake:0"), lambda: None)
-        self.intake = HandIntake(self.backend)
+        self.runner: Any = runner or FakeRunner(EngineConfig(model="fake:0"), lambda: None)
+        self.intake = HandIntake(self.runner)
         self.outputs: list[StepOutput] = []
         self.answers: dict[str, Answer] = {}
         self.resized: list[int] = []
         self.engine = GenerationLoop(
-            *(self.backend, self.intake, self._take),
+            *(self.runner, self.intake, self._take),
             max_batch=max_batch,
             memory_budget_bytes=total_bytes,
             promise_s=promise_s,
@@ -175,7 +175,7 @@ def test_a_halved_batch_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(output.running for output in loop.outputs[4:]) > 2
 
 
-class Hungry(FakeBackend):
+class Hungry(FakeRunner):
     """Runs out of memory whenever a certain request is in the batch."""
 
     def decode(self) -> list[Draw]:
@@ -186,7 +186,7 @@ class Hungry(FakeBackend):
 
 def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
     """It is tried in company, then alone, then once more; the others are answered."""
-    loop = Loop(backend=Hungry(EngineConfig(model="fake:0"), lambda: None))
+    loop = Loop(runner=Hungry(EngineConfig(model="fake:0"), lambda: None))
     for name in ("a", "too much", "c"):
         loop.submit(name, 4)
     loop.finish()
@@ -238,7 +238,7 @@ def test_the_batch_never_exceeds_the_budget() -> None:
         loop.submit(str(number), 100 * (1 + number % 5))
     while not all(answer.done for answer in loop.answers.values()):
         loop.turn()
-        lengths = [row.request.most_tokens for row in loop.backend._rows.values()]
+        lengths = [row.request.most_tokens for row in loop.runner._rows.values()]
         assert budget.room_bytes(lengths) >= 0
     assert all(answer.reason == "length" for answer in loop.answers.values())
 
@@ -314,7 +314,7 @@ def test_others_overtake_an_isolated_request_for_a_while(
 
 def _intake() -> Intake[Request]:
     intake: Intake[Request] = Intake()
-    intake.start(preparing(FakeBackend(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     return intake
 
 
@@ -344,7 +344,7 @@ def test_an_abort_overtakes_nobody_of_its_own() -> None:
     intake.receive(Abort("slow"))
     intake.receive(Abort("earlier"))
     assert intake.collect() == [Abort("earlier")]
-    intake.start(preparing(FakeBackend(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     request, abort = intake.collect(gather_s=0.2)
     assert getattr(request, "task_id", None) == "slow"
     assert abort == Abort("slow")
@@ -352,26 +352,26 @@ def test_an_abort_overtakes_nobody_of_its_own() -> None:
 
 def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even an error that nobody foresaw becomes one Failed, and the next request is prepared."""
-    backend = FakeBackend(EngineConfig(model="fake:0"), lambda: None)
-    encode: Callable[[Submit], Prompt] = backend.encode
+    runner = FakeRunner(EngineConfig(model="fake:0"), lambda: None)
+    encode: Callable[[Submit], Prompt] = runner.encode
 
     def broken(submit: Submit) -> Prompt:
         if submit.prompt == "bad":
             raise ZeroDivisionError("unforeseen")
         return encode(submit)
 
-    monkeypatch.setattr(backend, "encode", broken)
+    monkeypatch.setattr(runner, "encode", broken)
     intake: Intake[Request] = Intake()
     intake.receive(_submit("bad"))
     intake.receive(_submit("good"))
-    intake.start(preparing(backend))
+    intake.start(preparing(runner))
     failed, good = intake.collect(gather_s=0.2)
     assert getattr(failed, "code", None) == "internal_error"
     assert "unforeseen" in getattr(failed, "message", "")
     assert getattr(good, "task_id", None) == "good"
 
 
-class Fragile(FakeBackend):
+class Fragile(FakeRunner):
     """Runs out of memory in one call, once."""
 
     def __init__(self, call: str) -> None:
@@ -400,7 +400,7 @@ class Fragile(FakeBackend):
 @pytest.mark.parametrize("call", ["insert", "prefill", "remove", "remove and keep"])
 def test_memory_that_runs_out_anywhere_loses_nothing(call: str) -> None:
     """While rows are added, computed, aborted or ended: what was asked is answered, once, and what was aborted stays so."""
-    loop = Loop(backend=Fragile(call))
+    loop = Loop(runner=Fragile(call))
     for name in "abc":
         loop.submit(name, 6)
     loop.submit("aborted", 50)
@@ -408,7 +408,7 @@ def test_memory_that_runs_out_anywhere_loses_nothing(call: str) -> None:
     loop.abort("aborted")
     loop.submit("later", 6)
     loop.finish()
-    assert loop.backend.call == ""
+    assert loop.runner.call == ""
     assert loop.answers.pop("aborted").reason == "cancelled"
     for name, answer in loop.answers.items():
         assert answer.text == fake_text(name, None, 6)

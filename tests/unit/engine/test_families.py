@@ -18,7 +18,7 @@ from tests.unit.engine.test_engine_loop import Loop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.engine.model.mlx import MlxBackend
+    from tasks.engine.model.mlx import MlxRunner
     from tasks.messages.answer import Kind
     from tests.engine_client import Answer
     from tests.families.family import Family
@@ -35,7 +35,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 
 @pytest.fixture(scope="module")
-def backend(family: Family, tmp_path_factory: pytest.TempPathFactory) -> MlxBackend:
+def runner(family: Family, tmp_path_factory: pytest.TempPathFactory) -> MlxRunner:
     """Its model, loaded."""
     folder = family.write(tmp_path_factory.mktemp("families") / family.name)
     return load_model(EngineConfig(model=family.name, source=str(folder)), lambda *_: None, "")
@@ -47,11 +47,9 @@ def submit(messages: list[dict[str, Any]], **fields: Any) -> Submit:
     )
 
 
-def asked(
-    backend: MlxBackend, requests: dict[str, dict[str, Any]]
-) -> tuple[dict[str, Answer], dict[str, list[Tokens]]]:
+def asked(runner: MlxRunner, requests: dict[str, dict[str, Any]]) -> tuple[dict[str, Answer], dict[str, list[Tokens]]]:
     """What comes back for these requests, all at the same time: answers, and the events of each."""
-    loop = Loop(backend=backend, max_batch=len(requests))
+    loop = Loop(runner=runner, max_batch=len(requests))
     for name, fields in requests.items():
         loop.submit(name, ENOUGH_TOKENS, **{"messages": CONVERSATIONS["chat"], "prompt": None, **fields})
     loop.finish()
@@ -72,17 +70,17 @@ def said(events: list[Tokens]) -> dict[Kind, str]:
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_a_conversation_becomes_the_tokens_that_its_authors_meant(
-    family: Family, backend: MlxBackend, conversation: str
+    family: Family, runner: MlxRunner, conversation: str
 ) -> None:
     """Spaces, markers and one token for the beginning; instructions are where the family has a place for them."""
-    assert backend.encode(submit(CONVERSATIONS[conversation])).ids == family.prompt_ids(conversation)
+    assert runner.encode(submit(CONVERSATIONS[conversation])).ids == family.prompt_ids(conversation)
 
 
-def test_answers_come_apart_and_end(family: Family, backend: MlxBackend) -> None:
+def test_answers_come_apart_and_end(family: Family, runner: MlxRunner) -> None:
     """Rows of all conversations beside each other: what is thought, what is said, and a stop string in the midst of it."""
     requests = {name: {"messages": messages} for name, messages in CONVERSATIONS.items()}
     stop = family.content[-5:-1]
-    answers, events = asked(backend, {**requests, "stopped": {"stop": (stop,)}})
+    answers, events = asked(runner, {**requests, "stopped": {"stop": (stop,)}})
     whole = {"reasoning": family.reasoning, "content": family.content}
     for name in requests:
         assert said(events[name]) == whole
@@ -91,10 +89,10 @@ def test_answers_come_apart_and_end(family: Family, backend: MlxBackend) -> None
     assert answers["stopped"].reason == "stop"
 
 
-def test_a_resume_behind_a_token_that_said_nothing(family: Family, backend: MlxBackend) -> None:
+def test_a_resume_behind_a_token_that_said_nothing(family: Family, runner: MlxRunner) -> None:
     """In mid-character, in a marker, in a header: text of each kind and log-probabilities are those of the whole answer."""
     sampling = Sampling(temperature=0.0, logprobs=True)
-    answers, events = asked(backend, {"whole": {"sampling": sampling}})
+    answers, events = asked(runner, {"whole": {"sampling": sampling}})
     whole, parts = answers["whole"], events["whole"]
     assert whole.started is not None
     silent = [event.index + 1 for event in parts if event.ids and not event.text]
@@ -113,7 +111,7 @@ def test_a_resume_behind_a_token_that_said_nothing(family: Family, backend: MlxB
         }
         for count, known in before.items()
     }
-    answers, events = asked(backend, requests)
+    answers, events = asked(runner, requests)
     for count, known in before.items():
         assert said([*known, *events[f"{count}"]]) == said(parts)
         logprobs = [logprob.logprob for logprob in answers[f"{count}"].logprobs]
@@ -125,10 +123,10 @@ def test_roles_that_have_to_alternate(name: str, tmp_path_factory: pytest.TempPa
     """The template's own words, which two messages it is about, and what to do; instructions count for neither role."""
     family = FAMILIES[name]
     folder = family.write(tmp_path_factory.mktemp("alternating"))
-    backend = load_model(EngineConfig(model=name, source=str(folder)), lambda *_: None, "")
+    runner = load_model(EngineConfig(model=name, source=str(folder)), lambda *_: None, "")
     twice = [*CONVERSATIONS["system"][:2], {"role": "user", "content": "Well?"}]
     with pytest.raises(InvalidRequest, match=r"must alternate.*messages\[1\] and messages\[2\] are both from 'user'"):
-        backend.encode(submit(twice))
+        runner.encode(submit(twice))
 
 
 def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path) -> None:
@@ -139,12 +137,12 @@ def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path) -> None:
     last = described["added_tokens"][-1]
     described["added_tokens"].append({**last, "id": last["id"] + 1, "content": "<extra>"})
     path.write_text(json.dumps(described))
-    backend = load_model(EngineConfig(model="larger", source=str(folder)), lambda *_: None, "")
-    assert backend.encode(submit(CONVERSATIONS["chat"])).ids == FAMILIES["qwen3"].prompt_ids("chat")
+    runner = load_model(EngineConfig(model="larger", source=str(folder)), lambda *_: None, "")
+    assert runner.encode(submit(CONVERSATIONS["chat"])).ids == FAMILIES["qwen3"].prompt_ids("chat")
     with pytest.raises(
         InvalidRequest, match=r"messages: the tokenizer has the token '<extra>' .*the model knows 285 tokens"
     ):
-        backend.encode(submit([{"role": "user", "content": "Say <extra>"}], allow_control_tokens=True))
+        runner.encode(submit([{"role": "user", "content": "Say <extra>"}], allow_control_tokens=True))
 
 
 def test_a_class_that_cuts_texts_otherwise_gives_way_to_the_file(tmp_path: Path) -> None:
@@ -153,5 +151,5 @@ def test_a_class_that_cuts_texts_otherwise_gives_way_to_the_file(tmp_path: Path)
     folder = family.write(tmp_path / "gpt2")
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "GPT2TokenizerFast"}))
-    backend = load_model(EngineConfig(model="gpt2", source=str(folder)), lambda *_: None, "")
-    assert backend.encode(submit(CONVERSATIONS["chat"])).ids == family.prompt_ids("chat")
+    runner = load_model(EngineConfig(model="gpt2", source=str(folder)), lambda *_: None, "")
+    assert runner.encode(submit(CONVERSATIONS["chat"])).ids == family.prompt_ids("chat")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.engine.fake import FakeBackend
+from tasks.engine.fake import FakeRunner
 from tasks.engine.intake import Intake, preparing
 from tasks.engine.sequence import Request
 from tasks.engine.text.length import LONG_CHARACTERS
@@ -13,7 +13,7 @@ from tests.support import wait_until
 def test_a_long_prompt_holds_up_no_short_ones() -> None:
     """While one is prepared, those that came behind it are, and are handed over; it follows when it is done."""
     intake: Intake[Request] = Intake()
-    intake.start(preparing(FakeBackend(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     for name, prompt in (("long", "!slow@1 " + "x" * LONG_CHARACTERS), ("one", "short"), ("other", "short")):
         intake.receive(Submit(task_id=name, messages=None, prompt=prompt, max_tokens=1))
     came: list[str] = []

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.engine.model.mlx import MlxBackend
+    from tasks.engine.model.mlx import MlxRunner
 
 pytestmark = pytest.mark.xdist_group("mlx")
 
 
-def load(folder: Path) -> MlxBackend:
+def load(folder: Path) -> MlxRunner:
     return load_model(EngineConfig(model="tiny", source=str(folder)), lambda *_: None, "")
 
 
@@ -107,12 +107,12 @@ def test_a_part_that_is_null_is_none(tmp_path: Path) -> None:
 def test_the_authors_stop_strings_end_an_answer(tmp_path: Path) -> None:
     """Beside those of the request."""
     (make_tiny_model(tmp_path) / "generation_config.json").write_text(json.dumps({"stop_strings": ["END"]}))
-    backend = load(tmp_path)
+    runner = load(tmp_path)
     for stop in ((), ("DONE",)):
         submit = Submit(task_id="t", messages=None, prompt="a", max_tokens=9, stop=stop)
-        prompt = backend.encode(submit)
-        assembler = backend.assembler(submit, prompt, None)
-        ids = [token_id for char in "It is ENDless" for token_id in backend.encode(replace(submit, prompt=char)).ids]
+        prompt = runner.encode(submit)
+        assembler = runner.assembler(submit, prompt, None)
+        ids = [token_id for char in "It is ENDless" for token_id in runner.encode(replace(submit, prompt=char)).ids]
         said = [piece.text for token_id in ids for piece in assembler.push(token_id)]
         assert "".join(said) == "It is "
         assert assembler.stopped
@@ -124,7 +124,7 @@ def test_tokens_that_the_authors_bar_do_not_come(tmp_path: Path, caplog: pytest.
     a, c = (json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"][letter] for letter in "ac")
     for generation, said in (({"begin_suppress_tokens": [a]}, "!abcde"), ({"bad_words_ids": [[c]]}, "ab!ab!ab")):
         (folder / "generation_config.json").write_text(json.dumps({**generation, "num_beams": 2}))
-        loop = Loop(backend=load(folder))
+        loop = Loop(runner=load(folder))
         loop.submit("ask", 8)
         loop.finish()
         assert loop.answers["ask"].text == said

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.engine.model.mlx import MlxBackend
+    from tasks.engine.model.mlx import MlxRunner
 
 pytestmark = pytest.mark.xdist_group("mlx")
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "whole")
 
 
-def _load(source: Path | str, **config: Any) -> MlxBackend:
+def _load(source: Path | str, **config: Any) -> MlxRunner:
     return load_model(EngineConfig(model="m", source=str(source), **config), lambda *_: None, "")
 
 
@@ -393,35 +393,35 @@ def _with_templates(folder: Path, files: dict[str, str]) -> Path:
     ],
 )
 def test_a_chat_template_is_used_whichever_file_has_it(
-    backend: MlxBackend, tmp_path: Path, name: str, content: str
+    runner: MlxRunner, tmp_path: Path, name: str, content: str
 ) -> None:
     """The prompt is that of the same template in tokenizer_config.json."""
     other = _load(_with_templates(tmp_path / "other", {name: content}))
-    assert other.encode(_submit(messages=MESSAGES)) == backend.encode(_submit(messages=MESSAGES))
+    assert other.encode(_submit(messages=MESSAGES)) == runner.encode(_submit(messages=MESSAGES))
 
 
-def test_chat_templates_that_are_not_the_default_are_named(backend: MlxBackend, tmp_path: Path) -> None:
+def test_chat_templates_that_are_not_the_default_are_named(runner: MlxRunner, tmp_path: Path) -> None:
     """By the error of a conversation, and by that of a catalogue that names one that there is not."""
     folder = _with_templates(tmp_path / "named", {"additional_chat_templates/rag.jinja": CHAT_TEMPLATE})
     with pytest.raises(InvalidRequest, match=r"^messages: .*rag \(additional_chat_templates/rag\.jinja\)"):
         _load(folder).encode(_submit(messages=MESSAGES))
     with pytest.raises(ModelLoadFailed, match=r"'tool_use'.* it has rag"):
         _load(folder, chat_template="tool_use")
-    assert _load(folder, chat_template="rag").encode(_submit(messages=MESSAGES)) == backend.encode(
+    assert _load(folder, chat_template="rag").encode(_submit(messages=MESSAGES)) == runner.encode(
         _submit(messages=MESSAGES)
     )
 
 
 @pytest.fixture(scope="module")
-def backend(folder: Path) -> MlxBackend:
+def runner(folder: Path) -> MlxRunner:
     """The loaded model."""
     return _load(folder)
 
 
-def test_sizes_are_those_of_the_model(backend: MlxBackend) -> None:
+def test_sizes_are_those_of_the_model(runner: MlxRunner) -> None:
     """Two layers of keys and values, two heads of 16 float32 each, for one token; the context as configured."""
-    assert backend.facts.kv == KvSize(bytes_per_token=2 * 2 * 2 * 16 * 4)
-    assert backend.facts.context_tokens == CONTEXT_TOKENS
+    assert runner.facts.kv == KvSize(bytes_per_token=2 * 2 * 2 * 16 * 4)
+    assert runner.facts.context_tokens == CONTEXT_TOKENS
 
 
 def _submit(**fields: Any) -> Submit:
@@ -439,10 +439,10 @@ def _submit(**fields: Any) -> Submit:
         {"messages": [{"role": "user", "content": "hi"}], "chat_template_kwargs": {"tools": []}},
     ],
 )
-def test_prompts_that_cannot_be_encoded(backend: MlxBackend, fields: dict[str, Any]) -> None:
+def test_prompts_that_cannot_be_encoded(runner: MlxRunner, fields: dict[str, Any]) -> None:
     """Each is the request's fault, by its own error."""
     with pytest.raises(InvalidRequest):
-        backend.encode(_submit(**fields))
+        runner.encode(_submit(**fields))
 
 
 @pytest.mark.parametrize(
@@ -453,12 +453,12 @@ def test_prompts_that_cannot_be_encoded(backend: MlxBackend, fields: dict[str, A
     ],
 )
 def test_what_a_chat_template_refuses(
-    backend: MlxBackend, monkeypatch: pytest.MonkeyPatch, template: str, says: str
+    runner: MlxRunner, monkeypatch: pytest.MonkeyPatch, template: str, says: str
 ) -> None:
     """Its own words reach the person who asked."""
-    monkeypatch.setattr(backend._answers.tokenizer._tokenizer, "chat_template", template)
+    monkeypatch.setattr(runner._answers.tokenizer._tokenizer, "chat_template", template)
     with pytest.raises(GenerationError, match=says) as raised:
-        backend.encode(_submit(messages=[{"role": "user", "content": "hi"}]))
+        runner.encode(_submit(messages=[{"role": "user", "content": "hi"}]))
     assert raised.value.code == "invalid_request"
 
 
@@ -487,10 +487,10 @@ def test_a_tool_history_reaches_the_template(tmp_path: Path) -> None:
     assert text == '[user]2 + 2?[assistant]add({"a": 2, "b": "2"}, 3, c1)[tool]4<c1>'
 
 
-def test_a_template_without_tool_calls(backend: MlxBackend) -> None:
+def test_a_template_without_tool_calls(runner: MlxRunner) -> None:
     """A template that leaves calls out without a word is an error that says so."""
     with pytest.raises(InvalidRequest, match=r"leaves out tool_calls; send what was called as content"):
-        backend.encode(_submit(messages=parse({"messages": TOOL_HISTORY}).conversation()))
+        runner.encode(_submit(messages=parse({"messages": TOOL_HISTORY}).conversation()))
 
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")

@@ -61,7 +61,7 @@ class OutOfDeviceMemory(Exception):
     """A step did not fit into memory. The rows of the batch are lost and have to be inserted again."""
 
 
-class Backend(Protocol):
+class ModelRunner(Protocol):
     """A model with a batch of rows. ``encode``, ``assembler`` and ``grammar`` run on any thread, the rest on the stepping one."""
 
     facts: Facts
