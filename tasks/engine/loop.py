@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.memory import Budget
+from tasks.engine.model.memory import MemoryBound
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
@@ -53,8 +53,8 @@ class GenerationLoop:
         self._send_out = send
         self._max_batch = max_batch
         self._model = model
-        self._budget = None if memory_budget_bytes is None else self._budget_of(memory_budget_bytes)
-        self._promised: Budget | None = None
+        self._bound = None if memory_budget_bytes is None else self._bound_of(memory_budget_bytes)
+        self._promised: MemoryBound | None = None
         self._resizing = False
         self._limit = max_batch
         self._inbox: deque[Item] = deque()
@@ -161,9 +161,9 @@ class GenerationLoop:
         return [request.most_tokens for request in (*self._running.values(), *more)]
 
     def _fits(self, request: Request) -> bool:
-        if self._budget is None:
+        if self._bound is None:
             return True
-        room = self._budget.room_bytes(self._lengths(request))
+        room = self._bound.room_bytes(self._lengths(request))
         if room >= 0:
             self._runner.limit_prompt_cache(room)
         return room >= 0
@@ -181,8 +181,8 @@ class GenerationLoop:
 
     def _fail_for_memory(self, request: Request, why: str = "") -> None:
         if not why:
-            assert self._budget is not None
-            why = self._budget.refusal(request.most_tokens)
+            assert self._bound is not None
+            why = self._bound.refusal(request.most_tokens)
         self._events.append(Failed(request.task_id, OutOfMemory.code, why))
 
     def _take(self, drawn: Sequence[Draw]) -> list[Request]:
@@ -230,24 +230,24 @@ class GenerationLoop:
                 self._free_room()
 
     def _resize(self, resize: Resize) -> None:
-        self._budget = self._budget_of(resize.memory_budget_bytes)
-        self._promised = self._budget_of(resize.promised_bytes)
+        self._bound = self._bound_of(resize.memory_budget_bytes)
+        self._promised = self._bound_of(resize.promised_bytes)
         self._resizing = True
         self._free_room()
 
-    def _budget_of(self, total_bytes: int) -> Budget:
+    def _bound_of(self, total_bytes: int) -> MemoryBound:
         facts = self._runner.facts
-        return Budget(total_bytes, facts.weights_bytes, facts.kv, facts.prefill_step_tokens)
+        return MemoryBound(total_bytes, facts.weights_bytes, facts.kv, facts.prefill_step_tokens)
 
     def _free_room(self) -> None:
-        """Leave cached prompts what the running batch does not need, and say so once that fits a new budget."""
-        if self._budget is None:
+        """Leave cached prompts what the running batch does not need, and say so once that fits a new bound."""
+        if self._bound is None:
             return
-        room = self._budget.room_bytes(self._lengths())
+        room = self._bound.room_bytes(self._lengths())
         self._runner.limit_prompt_cache(room)
         if self._resizing and room >= 0:
             self._resizing = False
-            self._send_out(Resized(self._budget.total_bytes))
+            self._send_out(Resized(self._bound.total_bytes))
 
     def _retreat(self, error: OutOfDeviceMemory) -> None:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
-from tasks.engine.model.memory import Budget
+from tasks.engine.model.memory import MemoryBound
 from tasks.messages.engine import EngineConfig, Resize, Resume, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
 
@@ -303,7 +303,7 @@ def test_logprobs_come_only_where_asked_for(engine: EngineClient, endless: Sampl
 def test_a_new_budget_is_acknowledged(engine: EngineClient) -> None:
     """An idle engine keeps to it at once; what can never fit is refused with it, until it is raised again."""
     ready = engine.ready
-    small = ready.weights_bytes + Budget(0, ready.weights_bytes, ready.kv).margin_bytes + 1000
+    small = ready.weights_bytes + MemoryBound(0, ready.weights_bytes, ready.kv).margin_bytes + 1000
     for total in (small, 1 << 40):
         engine.process.send(Resize(total))
         engine.wait(lambda: engine.resized[-1:] == [total])  # noqa: B023 - called before the next round

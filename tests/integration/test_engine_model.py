@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model, write_safetensors
-from tasks.engine.model.memory import Budget
+from tasks.engine.model.memory import MemoryBound
 from tasks.messages.engine import EngineConfig, Sampling
 from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, EngineClient, resume_from
@@ -299,7 +299,7 @@ def test_memory_admission(folder: Path, endless: Sampling) -> None:
     """With room for two rows at most two run, what can never fit is refused, and MLX stays under the budget."""
     with EngineClient(EngineConfig(model="random", source=str(folder))) as engine:
         ready = engine.ready
-    empty = Budget(0, ready.weights_bytes, ready.kv)
+    empty = MemoryBound(0, ready.weights_bytes, ready.kv)
     rows = 2 * ready.kv.row_bytes(STEP_TOKENS)
     total = ready.weights_bytes + empty.margin_bytes + rows
     config = EngineConfig(

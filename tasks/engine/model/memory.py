@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, frozen=True)
-class Budget:
+class MemoryBound:
     """What an engine may hold: weights, the batch at its longest, cached prompts, and a margin for activations."""
 
     total_bytes: int

@@ -12,7 +12,7 @@ from tasks.engine.fake import FakeRunner, fake_text
 from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.intake import Intake, prepare, preparing
 from tasks.engine.loop import GenerationLoop
-from tasks.engine.model.memory import Budget
+from tasks.engine.model.memory import MemoryBound
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tasks.messages.memory import STEP_TOKENS
@@ -198,7 +198,7 @@ def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
 
 
 def _room_for(steps: int) -> int:
-    empty = Budget(0, WEIGHTS_BYTES, KV)
+    empty = MemoryBound(0, WEIGHTS_BYTES, KV)
     return WEIGHTS_BYTES + empty.margin_bytes + steps * STEP_BYTES
 
 
@@ -232,14 +232,14 @@ def test_what_does_not_fit_now_waits_in_line() -> None:
 
 def test_the_batch_never_exceeds_the_budget() -> None:
     """At every step the rows at their longest, weights and margin fit together."""
-    budget = Budget(_room_for(6), WEIGHTS_BYTES, KV)
-    loop = Loop(max_batch=16, total_bytes=budget.total_bytes)
+    bound = MemoryBound(_room_for(6), WEIGHTS_BYTES, KV)
+    loop = Loop(max_batch=16, total_bytes=bound.total_bytes)
     for number in range(20):
         loop.submit(str(number), 100 * (1 + number % 5))
     while not all(answer.done for answer in loop.answers.values()):
         loop.turn()
         lengths = [row.request.most_tokens for row in loop.runner._rows.values()]
-        assert budget.room_bytes(lengths) >= 0
+        assert bound.room_bytes(lengths) >= 0
     assert all(answer.reason == "length" for answer in loop.answers.values())
 
 
