@@ -17,7 +17,7 @@ from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
 from tasks.worker.attempts.exclusive import Exclusive
-from tasks.worker.attempts.pace import Pace
+from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
 from tasks.worker.changes import Changes
 from tasks.worker.drain import GIVE_BACK_S, Drain
@@ -66,7 +66,7 @@ class InferenceWorker:
         #: What the operator should know about the options; logged once the worker has started.
         self.warnings = (*slots.warnings, *unrouted(profile.queues, app.tasks))
         self.metrics = MetricsCollector()
-        self.pace = Pace()
+        self.first_tokens = FirstTokens()
         self.usage = UsageSampler(settings)
         self.exclusive = Exclusive()
         #: The jobs whose requests are in an engine, by task id.

@@ -117,7 +117,7 @@ class Run:
         try:
             assert engine.ready is not None
             attempt = self._claim(entry)
-            if self._is_late(parameters, self._worker.pace.soonest_s(entry.name)):
+            if self._is_late(parameters, self._worker.first_tokens.soonest_s(entry.name)):
                 return self._too_late(attempt)
             if attempt.outcome is None:
                 self._compute(engine, attempt, self._work.message(attempt, parameters, entry, engine.ready))
@@ -183,7 +183,7 @@ class Run:
             engine.forget(attempt)
             self._worker.in_engine.pop(self._task_id, None)
         if attempt.first_token_at is not None:
-            self._worker.pace.note(attempt.model, attempt.first_token_at - attempt.claimed_at)
+            self._worker.first_tokens.note(attempt.model, attempt.first_token_at - attempt.claimed_at)
             self._worker.warmth.computed(attempt, self._prefixes)
         self._worker.metrics.ended(
             self._task_id, _metric(outcome), prompt_tokens=attempt.prompt_tokens, cached_tokens=attempt.cached_tokens

@@ -17,7 +17,7 @@ LEAST = 4
 MOST = 64
 
 
-class Pace:
+class FirstTokens:
     """Remembers, for each model, the times from claim to first token. Every thread may ask.
 
     Args:
