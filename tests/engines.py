@@ -6,17 +6,33 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.hardware import detect
+from tasks.worker.capacity import Capacity
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import NoPeers
+from tasks.worker.profile import Profile
+from tasks.worker.slots import Slots
 from worker_config.catalogue import catalogue_of
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
+    from tasks.messages.engine import StepOutput
     from tasks.worker.attempts.publisher import Publisher
-    from tasks.worker.engines.peers import Peers
+
+
+class Deaf:
+    """Listens to engines and does nothing about them."""
+
+    def stepped(self, output: StepOutput) -> None:
+        return
+
+    def engines_changed(self) -> None:
+        return
+
+    def lanes_changed(self) -> None:
+        return
 
 
 def engines_with(
@@ -28,23 +44,12 @@ def engines_with(
     failures: Failures | None = None,
     changes: Changes | None = None,
     backlog: Backlog | None = None,
-    peers: Peers | None = None,
 ) -> Engines:
     """Engines that were started; the caller closes them."""
     changes, settings = changes or Changes(), settings or Settings()
-    peers = peers or NoPeers()
-    engines = Engines(
-        settings,
-        catalogue_of(replace(settings, allow_fake=True)),
-        budget_bytes,
-        detect(settings),
-        slots,
-        publisher,
-        changes,
-        backlog or Backlog(list, [], peers, changes),
-        peers,
-        failures or Failures(),
-        on_step=lambda _engine, _output: None,
-    )
+    capacity = Capacity(detect(settings), Slots({}, slots), budget_bytes)
+    profile = Profile(settings, catalogue_of(replace(settings, allow_fake=True)), "alone@lab", [], capacity)
+    backlog = backlog or Backlog(list, [], NoPeers(), changes)
+    engines = Engines(profile, changes, backlog, publisher, Deaf(), failures or Failures())
     engines.start()
     return engines

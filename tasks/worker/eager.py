@@ -14,8 +14,10 @@ from tasks.messages.engine import LoadFailed, Ready, StepOutput
 from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source
 from tasks.worker.attempts.works import work_of
+from tasks.worker.capacity import Capacity
 from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.process import EngineGone, EngineProcess
+from tasks.worker.slots import Slots
 from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def _compute(process: EngineProcess, attempt: Attempt) -> End | Error:
 def _engine(entry: ModelEntry, settings: Settings) -> tuple[EngineProcess, Ready]:
     """The engine of a model: started at its first request, ended with this process."""
     if entry.name not in _engines:
-        configs = Configs(settings, detect(settings), slots=1)
+        configs = Configs(settings, Capacity(detect(settings), Slots({}, total=1), budget_bytes=0))
         process = EngineProcess.start(configs.of(entry, local_source(entry)))
         atexit.register(process.close)
         try:

@@ -6,11 +6,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.models.capabilities import memory_budget_bytes
-
 if TYPE_CHECKING:
-    from tasks.hardware import Hardware
-    from tasks.worker.slots import Slots
+    from tasks.worker.capacity import Capacity
     from worker_config.catalogue import Catalogue
     from worker_config.settings import Settings
 
@@ -28,8 +25,7 @@ class Profile:
         catalogue: the models that the project may use.
         node: the worker's node name.
         queues: what it consumes.
-        hardware: the machine.
-        slots: how many requests it runs at once.
+        capacity: what its machine gives it.
         boot: differs at each start of a worker of this name.
     """
 
@@ -37,16 +33,10 @@ class Profile:
     catalogue: Catalogue
     node: str
     queues: list[str]
-    hardware: Hardware
-    slots: Slots
+    capacity: Capacity
     boot: str = field(default_factory=_new_boot)
 
     @property
     def identity(self) -> str:
         """``node#boot``."""
         return f"{self.node}#{self.boot}"
-
-    @property
-    def budget_bytes(self) -> int:
-        """Memory for models."""
-        return memory_budget_bytes(self.hardware)

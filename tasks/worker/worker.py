@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from tasks.messages.registry import Status
     from tasks.worker.attempts.job import Job
     from tasks.worker.celery.loop import CeleryLoop
-    from tasks.worker.engines.engine import Engine
     from tasks.worker.keeper import Lost
     from tasks.worker.profile import Profile
 
@@ -59,7 +58,7 @@ class InferenceWorker:
     """
 
     def __init__(self, app: Celery, profile: Profile, loop: CeleryLoop) -> None:
-        settings, slots = profile.settings, profile.slots
+        settings, slots = profile.settings, profile.capacity.slots
         self.profile = profile
         self.loop = loop
         self.links = Links.of(app, profile)
@@ -76,7 +75,7 @@ class InferenceWorker:
         peers = RegistryPeers(self.links.registry, profile.identity, settings.prefill_step_tokens)
         changes = Changes()
         self.backlog = Backlog(lambda: read_aside(self.links.client), profile.queues, peers, changes)
-        self.engines = self._make_engines(changes, peers)
+        self.engines = Engines(profile, changes, self.backlog, self.links.publisher, self, Failures())
         self.room = Room(slots.by_queue, slots.total, self.engines.lanes, loop.refetch)
         lanes = FleetLanes(self.links.client, profile.identity, lambda: self.room.slots(self._queues_now()))
         self.lanes = Lanes(
@@ -90,24 +89,6 @@ class InferenceWorker:
         self.keeper = self._make_keeper()
         self.survey = Survey(profile.catalogue, self.keeper.beat_soon)
         self.drain = Drain(self.room, loop, settings.drain_timeout_s, self.keeper.beat_soon, self.engines.close)
-
-    def _make_engines(self, changes: Changes, peers: RegistryPeers) -> Engines:
-        profile = self.profile
-        return Engines(
-            profile.settings,
-            profile.catalogue,
-            profile.budget_bytes,
-            profile.hardware,
-            max(profile.slots.by_queue.values(), default=profile.slots.total),
-            self.links.publisher,
-            changes,
-            self.backlog,
-            peers,
-            Failures(),
-            self._on_step,
-            self._on_engines_change,
-            self.loop.refetch,
-        )
 
     def _make_keeper(self) -> Keeper:
         settings = self.profile.settings
@@ -202,7 +183,7 @@ class InferenceWorker:
             reason=reason,
             pid=os.getpid(),
             version=__version__,
-            concurrency=self.profile.slots.total,
+            concurrency=self.profile.capacity.slots.total,
             queues=self.profile.queues,
             slots=dict(self.room.limits),
             busy=self.room.busy(),
@@ -212,9 +193,9 @@ class InferenceWorker:
             tiers=self.tiers(),
             engines=states,
             engine_restarts=self.engines.restarts,
-            budget_bytes=self.profile.budget_bytes,
+            budget_bytes=self.profile.capacity.budget_bytes,
             room_bytes=self.engines.room_bytes,
-            hardware=asdict(self.profile.hardware),
+            hardware=asdict(self.profile.capacity.hardware),
             usage=asdict(self.usage.sample(self.engines.pids(), self.engines.last_steps())),
             metrics={**metrics, "lanes": self.lanes.counts()},
         )
@@ -229,14 +210,21 @@ class InferenceWorker:
             return "starting", "loading a model"
         return "online", ""
 
-    def _on_step(self, _engine: Engine, output: StepOutput) -> None:
+    # What engines tell, as their Listener.
+
+    def stepped(self, output: StepOutput) -> None:
         """Count a step's tokens while their requests still run. On the engine's reader thread."""
         for event in output.events:
             if isinstance(event, Tokens):
                 self.metrics.tokens(event.task_id, len(event.ids))
 
-    def _on_engines_change(self) -> None:
+    def engines_changed(self) -> None:
+        """Have others know at once."""
         self.keeper.beat_soon()
+
+    def lanes_changed(self) -> None:
+        """Fetch from the lanes that are chosen now."""
+        self.loop.refetch()
 
     def _cancel(self, task_ids: set[str]) -> None:
         """Requests that carry a cancel mark, whose broadcast this worker did not hear."""

@@ -23,6 +23,7 @@ from tasks.models.capabilities import capabilities
 from tasks.names import PACKAGE, has_others
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
+from tasks.worker.capacity import Capacity
 from tasks.worker.celery import logs, mailbox
 from tasks.worker.celery.loop import CeleryLoop
 from tasks.worker.celery.orphans import RestoreOrphans
@@ -84,7 +85,7 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
         logger.exception("the worker cannot be set up; please report this")
         raise SystemExit(os.EX_SOFTWARE) from None
     sender.app.steps["consumer"].add(RestoreOrphans)
-    sender.concurrency = worker.profile.slots.total
+    sender.concurrency = worker.profile.capacity.slots.total
     # Celery's banner is 25 lines. Our line of a worker that is ready says what matters of them, except which other tasks it has.
     sender.quiet = sender.quiet or not has_others(sender.app.tasks)
     if not _is_typed("loglevel"):
@@ -114,7 +115,7 @@ def _make_worker(sender: WorkController, settings: Settings) -> InferenceWorker:
     require_equipment(settings, catalogue, hardware)
     queues = _queues(app, hardware)
     slots = slots_of(hardware, queues, _typed_concurrency(sender))
-    profile = Profile(settings, catalogue, sender.hostname, queues, hardware, slots)
+    profile = Profile(settings, catalogue, sender.hostname, queues, Capacity.of(hardware, slots))
     worker = InferenceWorker(app, profile, CeleryLoop())
     app.amqp.queues.select(profile.queues)
     return worker

@@ -29,7 +29,7 @@ def ready_line(profile: Profile) -> tuple[str, dict[str, Any]]:
     elsewhere = [] if hub_is_offline() else elsewhere
     fields = {
         "node": profile.node,
-        "slots": profile.slots.total,
+        "slots": profile.capacity.slots.total,
         "tiers": tiers,
         "models_here": here,
         "models_on_hub": elsewhere,

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 from tasks.errors import GenerationError, OutOfMemory
 from tasks.models.key import key_of
 from tasks.worker.engines.loading import gb
-from tasks.worker.engines.waiting import Interrupted, LoadWait, SetAside, TooLarge, Waits
+from tasks.worker.engines.waiting import Interrupted, LoadWait, SetAside, TooLarge
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from tasks.models.key import EngineKey
     from tasks.worker.attempts.job import Job
     from tasks.worker.changes import Changes
     from tasks.worker.engines.backlog import Backlog
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.known import KnownModels
     from tasks.worker.engines.loading import Loading
-    from tasks.worker.engines.peers import Peers
+    from tasks.worker.engines.waiting import Waits
     from worker_config.catalogue import ModelEntry
 
 
@@ -33,9 +32,8 @@ class Admission:
         changes: the worker's lock.
         loading: the engines.
         known: what models need.
-        backlog: what waits in lanes.
-        peers: the other workers.
-        slots: the largest batch that a request can find itself in.
+        backlog: what waits in lanes, and the other workers.
+        waits: the requests that wait in slots.
         closing: set once the worker ends.
         announce: says that an engine came or went.
     """
@@ -46,8 +44,7 @@ class Admission:
         loading: Loading,
         known: KnownModels,
         backlog: Backlog,
-        peers: Peers,
-        slots: int,
+        waits: Waits,
         closing: threading.Event,
         announce: Callable[[], None],
     ) -> None:
@@ -55,8 +52,8 @@ class Admission:
         self._loading = loading
         self._known = known
         self._backlog = backlog
-        self._peers = peers
-        self._waits = Waits(slots, backlog.queues)
+        self._peers = backlog.peers
+        self._waits = waits
         self._closing = closing
         self._announce = announce
 
@@ -71,10 +68,6 @@ class Admission:
             if self._waits.may_move(wait) and self._somebody_has(wait):
                 raise self._set_aside(wait) from None
             raise
-
-    def coming(self) -> list[tuple[EngineKey, int]]:
-        """The models that requests in slots wait for, and what each needs at the least. With the lock held."""
-        return [(wait.key, wait.floor_bytes) for wait in self._waits.all()]
 
     def why_too_large(self, entry: ModelEntry, needed_bytes: int, most_bytes: int, queue: str = "") -> str:
         """An error's text for a model that can never be loaded here."""

@@ -40,7 +40,7 @@ class Backlog(threading.Thread):
     Args:
         read: what waits in the lanes of all queues.
         queues: those that this worker serves; the others are not its business.
-        peers: asked to look too, while there is anything.
+        peers: the other workers; asked to look too, while there is anything.
         changes: where it is noted that something came or went.
     """
 
@@ -55,7 +55,8 @@ class Backlog(threading.Thread):
         super().__init__(name="backlog", daemon=True)
         self._read = read
         self.queues = frozenset(queues)
-        self._peers = peers
+        #: The workers that may take what this one cannot run.
+        self.peers = peers
         self._changes = changes
         self._noted_s = noted_s
         self._lock = threading.Lock()
@@ -103,7 +104,7 @@ class Backlog(threading.Thread):
                 lane = (aside.queue, EngineKey(aside.model))
                 since[lane] = min(since.get(lane, started), started - aside.age_s)
         if since:
-            self._peers.look()
+            self.peers.look()
         with self._lock:
             before = self._since.keys() | self._noted.keys()
             self._noted = {lane: at for lane, at in self._noted.items() if started - at < self._noted_s}

@@ -11,6 +11,7 @@ from tasks.messages.engine import EngineConfig
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
     from tasks.models.footprint import Source
+    from tasks.worker.capacity import Capacity
     from worker_config.catalogue import ModelEntry
     from worker_config.settings import Settings
 
@@ -25,16 +26,13 @@ class Configs:
 
     Args:
         settings: batch and cache sizes.
-        hardware: the machine.
-        slots: the largest batch that a request can find itself in.
-        budget_bytes: what all engines may take together.
+        capacity: what the machine gives the worker.
     """
 
-    def __init__(self, settings: Settings, hardware: Hardware, slots: int, budget_bytes: int = 0) -> None:
+    def __init__(self, settings: Settings, capacity: Capacity) -> None:
         self._settings = settings
-        self._slots = slots
-        self._budget_bytes = budget_bytes
-        self._threads = engine_threads(hardware)
+        self._capacity = capacity
+        self._threads = engine_threads(capacity.hardware)
 
     def of(self, entry: ModelEntry, source: Source | None, memory_budget_bytes: int | None = None) -> EngineConfig:
         """The configuration of one model's engine.
@@ -49,9 +47,9 @@ class Configs:
             model=entry.name,
             source=source.path if source is not None else entry.source,
             revision=source.revision if source is not None else entry.revision,
-            max_batch=settings.max_batch or self._slots,
+            max_batch=settings.max_batch or self._capacity.most_batch,
             prefill_step_tokens=settings.prefill_step_tokens,
-            prompt_cache_bytes=settings.prompt_cache_bytes or int(self._budget_bytes * PROMPT_CACHE_SHARE),
+            prompt_cache_bytes=settings.prompt_cache_bytes or int(self._capacity.budget_bytes * PROMPT_CACHE_SHARE),
             memory_budget_bytes=memory_budget_bytes,
             context_tokens=entry.context_tokens,
             chat_template=entry.chat_template,

@@ -66,7 +66,7 @@ class Engine:
         footprint: Footprint,
         publisher: Publisher,
         on_change: Callable[[Engine], None],
-        on_step: Callable[[Engine, StepOutput], None],
+        on_step: Callable[[StepOutput], None],
     ) -> None:
         self.entry = entry
         self.reservation = reservation
@@ -245,7 +245,7 @@ class Engine:
     def _hear(self, message: FromEngine) -> None:
         if isinstance(message, StepOutput):
             self._take(message)
-            self._tell(self._on_step, self, message)
+            self._tell(self._on_step, message)
         elif isinstance(message, Loading):
             self.loading = message
             if time.monotonic() - self._made_at > SLOW_LOAD_S:

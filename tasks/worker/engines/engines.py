@@ -18,34 +18,33 @@ from tasks.errors import OutOfMemory
 from tasks.models.key import key_of
 from tasks.worker.engines.admission import Admission
 from tasks.worker.engines.budget import Budget
-from tasks.worker.engines.configs import Configs
-from tasks.worker.engines.download import Download
-from tasks.worker.engines.engine import Engine
+from tasks.worker.engines.demand import Demand
 from tasks.worker.engines.known import KnownModels
+from tasks.worker.engines.launcher import Launcher
 from tasks.worker.engines.loading import Loading
 from tasks.worker.engines.preloads import Preloads
 from tasks.worker.engines.turns import Turns
-from tasks.worker.engines.waiting import WAIT_S
+from tasks.worker.engines.upkeep import Upkeep
+from tasks.worker.engines.waiting import WAIT_S, Waits
 from tasks.worker.engines.watch import EngineWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
-    from tasks.hardware import Hardware
-    from tasks.messages.engine import EngineConfig, StepOutput
+    from tasks.messages.engine import StepOutput
     from tasks.messages.registry import EngineState
-    from tasks.models.footprint import Footprint
     from tasks.models.key import EngineKey
     from tasks.worker.attempts.job import Job
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.changes import Changes
-    from tasks.worker.engines.backlog import Backlog
-    from tasks.worker.engines.budget import Reservation
+    from tasks.worker.engines.backlog import Backlog, Waiting
+    from tasks.worker.engines.download import Download
+    from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
-    from tasks.worker.engines.peers import Peers
+    from tasks.worker.engines.listener import Listener
     from tasks.worker.engines.turns import Lanes
-    from worker_config.catalogue import Catalogue, ModelEntry
-    from worker_config.settings import Settings
+    from tasks.worker.profile import Profile
+    from worker_config.catalogue import ModelEntry
 
 logger = logging.getLogger(__name__)
 
@@ -54,68 +53,38 @@ class Engines:
     """All engines of this worker, under one budget of bytes. Nothing happens before :meth:`start`.
 
     Args:
-        settings: the time-outs, the batch and cache sizes.
-        catalogue: the models.
-        budget_bytes: what all engines may take together.
-        hardware: the machine.
-        slots: the largest batch that a request can find itself in.
-        publisher: where entries go.
+        profile: the worker's settings, models and machine.
         changes: the lock.
-        backlog: what waits in lanes.
-        peers: the fleet's other workers.
+        backlog: what waits in lanes, and the other workers.
+        publisher: where entries of requests go.
+        listener: hears what happens.
         failures: which models cannot be loaded.
-        on_step: called with each step of each engine.
-        on_change: called when an engine came, went or failed.
-        on_lanes: called when :meth:`lanes` has another answer; on any thread.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        catalogue: Catalogue,
-        budget_bytes: int,
-        hardware: Hardware,
-        slots: int,
-        publisher: Publisher,
+        profile: Profile,
         changes: Changes,
         backlog: Backlog,
-        peers: Peers,
+        publisher: Publisher,
+        listener: Listener,
         failures: Failures,
-        on_step: Callable[[Engine, StepOutput], None],
-        on_change: Callable[[], None] = lambda: None,
-        on_lanes: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
-        self._publisher = publisher
+        settings, capacity = profile.settings, profile.capacity
         self._changes = changes
         self._backlog = backlog
-        self._on_step = on_step
-        self._announce = on_change
-        self._known = KnownModels(hardware.engine_accelerator, budget_bytes, settings.prefill_step_tokens)
+        self._announce = listener.engines_changed
         self._closing = threading.Event()
-        budget = Budget(budget_bytes)
-        turns = Turns(budget, settings.fair_wait_s)
-        configs = Configs(settings, hardware, slots, budget_bytes)
-        self._loading = Loading(
-            configs, budget, self._known, failures, turns, self._new_engine, self._new_download, self._finish
-        )
-        self._admission = Admission(
-            changes, self._loading, self._known, backlog, peers, slots, self._closing, self._announce
-        )
+        self._known = KnownModels(profile.catalogue, capacity, settings.prefill_step_tokens)
+        budget = Budget(capacity.budget_bytes)
+        turns, waits = Turns(budget, settings.fair_wait_s), Waits(capacity.most_batch, backlog.queues)
+        launcher = Launcher(profile, publisher, listener.stepped, self._on_engine, self._on_download)
+        self._loading = Loading(launcher, budget, self._known, failures, turns, self._finish)
+        self._admission = Admission(changes, self._loading, self._known, backlog, waits, self._closing, self._announce)
         self._preloads = Preloads(changes, self._loading, self.acquire, self.release, self._announce)
-        self._watch = EngineWatch(
-            changes,
-            self._loading,
-            turns,
-            self._known,
-            backlog,
-            peers,
-            catalogue,
-            settings,
-            preload=self._preloads.begin,
-            coming=self._admission.coming,
-            on_lanes=on_lanes,
-        )
+        self._demand = Demand(self._known, backlog, waits, self._loading, turns, settings.fair_wait_s)
+        upkeep = Upkeep(settings, self._loading, self._preloads)
+        self._watch = EngineWatch(changes, upkeep, self._demand, listener.lanes_changed)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -175,7 +144,7 @@ class Engines:
     @property
     def unknown(self) -> tuple[EngineKey, ...]:
         """The models of waiting requests that this worker's catalogue does not have, or that it cannot size."""
-        return self._watch.unknown
+        return self._demand.unknown
 
     def queues(self) -> dict[EngineKey, str]:
         """The queues of the loaded models, by their files."""
@@ -252,19 +221,11 @@ class Engines:
 
     # What engines and downloads report, on threads of theirs.
 
-    def _new_engine(
-        self, entry: ModelEntry, config: EngineConfig, reservation: Reservation, footprint: Footprint
-    ) -> Engine:
-        return Engine(entry, config, reservation, footprint, self._publisher, self._on_engine, self._on_step)
-
-    def _new_download(self, entry: ModelEntry) -> Download:
-        return Download(entry, self._settings, self._on_download)
-
     def _on_engine(self, engine: Engine) -> None:
         waiting = self._backlog.waiting()
         with self._changes.deciding() as actions:
             actions.extend(self._loading.engine_changed(engine))
-            self._watch.share(self._watch.wanted(waiting))
+            self._share(waiting)
             actions.append(self._announce)
             self._changes.notify()
 
@@ -289,8 +250,12 @@ class Engines:
             waiting = self._backlog.waiting()
             with self._changes.deciding() as actions:
                 self._loading.ended(engine)
-                self._watch.share(self._watch.wanted(waiting))
+                self._share(waiting)
                 actions.append(self._announce)
                 self._changes.notify()
 
         threading.Thread(target=finish, name=f"engine-end-{engine.pid}", daemon=True).start()
+
+    def _share(self, waiting: Iterable[Waiting]) -> None:
+        if not self._closing.is_set():
+            self._demand.share(waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,13 @@ from tasks.errors import GenerationError
 from tasks.models.footprint import Footprint, Source, expected, local_source
 from tasks.models.key import EngineKey, key_of
 from tasks.models.routing import tier_of
+from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:
-    from worker_config.catalogue import ModelEntry
+    from collections.abc import Iterable
+
+    from tasks.worker.capacity import Capacity
+    from worker_config.catalogue import Catalogue, ModelEntry
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,14 +31,15 @@ class KnownModels:
     """Remembers what models need, by their files before they are loaded and by measurement after. Any thread may call it.
 
     Args:
-        accelerator: ``metal``, ``cuda`` or ``cpu``.
-        budget_bytes: what all engines of this worker may take together.
+        catalogue: the models.
+        capacity: what the machine gives the worker.
         step_tokens: prompt tokens that one step of an engine computes.
     """
 
-    def __init__(self, accelerator: str, budget_bytes: int, step_tokens: int) -> None:
-        self._accelerator = accelerator
-        self._budget_bytes = budget_bytes
+    def __init__(self, catalogue: Catalogue, capacity: Capacity, step_tokens: int) -> None:
+        self._catalogue = catalogue
+        self._accelerator = capacity.hardware.engine_accelerator
+        self._budget_bytes = capacity.budget_bytes
         self._step_tokens = step_tokens
         self._footprints: dict[EngineKey, Footprint] = {}
         self._sources: dict[EngineKey, Source] = {}
@@ -53,6 +59,19 @@ class KnownModels:
         if key not in self._queues:
             self._queues[key] = _queue_of(entry)
         return Known(self._footprints[key], source)
+
+    def entries(self, keys: Iterable[EngineKey]) -> dict[EngineKey, ModelEntry]:
+        """Look up models by their keys; those are left out that the catalogue does not have or nothing tells the size of.
+
+        Reads files, as :meth:`look_up` does.
+        """
+        entries = {}
+        for key in keys:
+            with suppress(ModelNotAllowed, GenerationError):  # other workers may know it
+                entry = self._catalogue.resolve(key)
+                self.look_up(entry)
+                entries[key] = entry
+        return entries
 
     def footprint(self, key: EngineKey) -> Footprint | None:
         """What a model needs, as far as it was looked up. Reads no file."""

@@ -21,15 +21,14 @@ from tasks.worker.engines.waiting import TooLarge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tasks.messages.engine import EngineConfig
     from tasks.messages.registry import EngineState
     from tasks.models.footprint import Footprint, Source
     from tasks.worker.changes import Action
-    from tasks.worker.engines.configs import Configs
     from tasks.worker.engines.download import Download
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
     from tasks.worker.engines.known import Known, KnownModels
+    from tasks.worker.engines.launcher import Launcher
     from tasks.worker.engines.turns import Turns
     from tasks.worker.engines.waiting import LoadWait
     from worker_config.catalogue import ModelEntry
@@ -44,32 +43,26 @@ class Loading:
     """The engines and downloads of one worker.
 
     Args:
-        configs: what engines are told.
+        launcher: makes engines and downloads.
         budget: the bytes, and who has them.
         known: what models need.
         failures: which models cannot be loaded.
         turns: which model may be loaded next.
-        new_engine: makes an engine without starting it.
-        new_download: makes a download without starting it.
         finish: waits for the last requests of an engine and ends it; runs on a thread of its own.
     """
 
     def __init__(
         self,
-        configs: Configs,
+        launcher: Launcher,
         budget: Budget,
         known: KnownModels,
         failures: Failures,
         turns: Turns,
-        new_engine: Callable[[ModelEntry, EngineConfig, Reservation, Footprint], Engine],
-        new_download: Callable[[ModelEntry], Download],
         finish: Callable[[Engine], None],
     ) -> None:
-        self._configs = configs
+        self._launcher = launcher
         self._known = known
         self._turns = turns
-        self._new_engine = new_engine
-        self._new_download = new_download
         self._finish = finish
         self.budget = budget
         self.failures = failures
@@ -205,16 +198,15 @@ class Loading:
         if wait.download is not None:
             return []
         wait.began = True
-        wait.download = self.downloads[wait.key] = self._new_download(wait.entry)
+        wait.download = self.downloads[wait.key] = self._launcher.download(wait.entry)
         return [wait.download.start]
 
     def _start(self, entry: ModelEntry, source: Source, footprint: Footprint) -> list[Action]:
         key, size_bytes = key_of(entry), footprint.floor_bytes
         reservation = Reservation(key, size_bytes, size_bytes, time.monotonic(), sizable=size_bytes > 0)
         reservation.pinned = key in self.pinned
-        config = self._configs.of(entry, source, size_bytes - footprint.process_bytes if reservation.sizable else None)
         logger.info("loading model %s, %s reserved", entry.name, gb(size_bytes))
-        engine = self.engines[key] = self._new_engine(entry, config, reservation, footprint)
+        engine = self.engines[key] = self._launcher.engine(entry, source, reservation, footprint)
         self.budget.reservations.append(reservation)
         self.loads += 1
         return [engine.start]

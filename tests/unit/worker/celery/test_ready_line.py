@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.hardware import detect
+from tasks.worker.capacity import Capacity
 from tasks.worker.celery.ready_line import ready_line, served_models
 from tasks.worker.profile import Profile
 from tasks.worker.slots import Slots
@@ -21,7 +22,7 @@ def worker(*models: str, queues: tuple[str, ...] = ("tier-under-3B",), slots: in
     """A worker's profile."""
     settings = Settings(models=models)
     catalogue = load_catalogue(settings)
-    return Profile(settings, catalogue, "celery@mac", list(queues), detect(settings), Slots({}, slots))
+    return Profile(settings, catalogue, "celery@mac", list(queues), Capacity.of(detect(settings), Slots({}, slots)))
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 END_S = 30.0
 #: What :func:`make` hands on to :func:`tests.engines.engines_with`; all else are settings.
-PARTS = {"backlog", "peers", "changes"}
+PARTS = {"backlog", "changes"}
 
 
 class Notes:
@@ -693,7 +693,7 @@ class TestSettingAside:
         def make_aside(fleet: Fleet | None = None, **settings: Any) -> Engines:
             changes, peers = Changes(), fleet or Fleet()
             self.backlog = Backlog(lambda: aside, [self.QUEUE], peers, changes)
-            return make(backlog=self.backlog, peers=peers, changes=changes, **settings)
+            return make(backlog=self.backlog, changes=changes, **settings)
 
         return make_aside
 
@@ -868,7 +868,6 @@ def test_nothing_is_read_or_started_with_the_lock_held(make: Callable[..., Engin
     engines = make(
         expected(entries[0], "cpu", Settings().prefill_step_tokens).floor_bytes,
         backlog=backlog,
-        peers=peers,
         changes=changes,
     )
     for entry in entries:

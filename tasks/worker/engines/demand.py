@@ -1,0 +1,128 @@
+"""What requests wait for, in slots and in lanes, and what follows: whose turn it is, shares of memory, lanes to take from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.worker.engines.turns import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tasks.models.key import EngineKey
+    from tasks.worker.engines.backlog import Backlog, Waiting
+    from tasks.worker.engines.known import KnownModels
+    from tasks.worker.engines.loading import Loading
+    from tasks.worker.engines.turns import Lanes, Turns
+    from tasks.worker.engines.waiting import Waits
+    from worker_config.catalogue import ModelEntry
+
+
+@dataclass(slots=True, frozen=True)
+class Look:
+    """What waited in lanes at one time, the longest waiting first, and the models of these lanes that are known here."""
+
+    waiting: Sequence[Waiting]
+    entries: dict[EngineKey, ModelEntry]
+
+
+class Demand:
+    """Decides for whom engines are loaded and from which lanes requests are taken.
+
+    Args:
+        known: what models need.
+        backlog: what waits in lanes, and the other workers.
+        waits: the requests that wait in slots.
+        loading: the engines.
+        turns: whose turn it is.
+        patience_s: how long requests of a model that nobody knows wait for a worker that does.
+    """
+
+    def __init__(
+        self,
+        known: KnownModels,
+        backlog: Backlog,
+        waits: Waits,
+        loading: Loading,
+        turns: Turns,
+        patience_s: float,
+    ) -> None:
+        self._known = known
+        self._backlog = backlog
+        self._peers = backlog.peers
+        self._waits = waits
+        self._loading = loading
+        self._turns = turns
+        self._patience_s = patience_s
+        #: The models of waiting requests that this worker's catalogue does not have, or that it cannot size.
+        self.unknown: tuple[EngineKey, ...] = ()
+
+    def look(self) -> Look:
+        """See what waits in lanes now. Reads files of models, so without the worker's lock."""
+        waiting = self._backlog.waiting()
+        entries = self._known.entries(lane.key for lane in waiting)
+        self.unknown = tuple(sorted({lane.key for lane in waiting} - entries.keys()))
+        return Look(waiting, entries)
+
+    def answer(self, look: Look, now: float) -> dict[str, Lanes]:
+        """Give a model its turn, divide the memory, and choose the lanes, by queue. With the worker's lock held."""
+        wanted = self._wanted(look.waiting)
+        self._turns.choose(wanted, now)
+        self._share(wanted)
+        failing = [
+            (lane.queue, lane.key)
+            for lane in look.waiting
+            if self._fails_everywhere(lane, look.entries.get(lane.key), now)
+        ]
+        return self._turns.lanes(wanted, self._loaded(look.waiting), now, failing)
+
+    def share(self, waiting: Iterable[Waiting]) -> None:
+        """Divide what is left over of the budget, except what models that wait will need. With the worker's lock held."""
+        self._share(self._wanted(waiting))
+
+    def _share(self, wanted: Iterable[Wanted]) -> None:
+        in_slots = [(wait.key, wait.floor_bytes) for wait in self._waits.all()]
+        in_lanes = [(model.waiting.key, model.floor_bytes) for model in wanted if not model.elsewhere]
+        self._loading.share([*in_slots, *in_lanes])
+
+    def _wanted(self, waiting: Iterable[Waiting]) -> list[Wanted]:
+        """The models that wait, that are neither here nor on their way, and that did not fail."""
+        loading = self._loading
+        wanted = []
+        for lane in waiting:
+            footprint = self._known.footprint(lane.key)
+            if footprint is None or lane.key in loading.engines or lane.key in loading.downloads:
+                continue
+            if loading.failures.error_of(lane.key) is None:
+                elsewhere = self._peers.have_loaded(lane.queue, lane.key)
+                wanted.append(Wanted(lane, footprint.floor_bytes, elsewhere))
+        return wanted
+
+    def _loaded(self, waiting: Iterable[Waiting]) -> list[tuple[str, EngineKey]]:
+        """The loaded models, by the queue of their requests, and by other queues that requests for them wait in."""
+        loaded = [key for key, engine in self._loading.engines.items() if engine.serves]
+        return [
+            *((self._known.queue(key), key) for key in loaded),
+            *((lane.queue, lane.key) for lane in waiting if lane.key in loaded),
+        ]
+
+    def _fails_everywhere(self, lane: Waiting, entry: ModelEntry | None, now: float) -> bool:
+        """Whether requests of this lane are taken in order to fail: no other worker can run them, and this one cannot either.
+
+        The model failed to load a short time ago, or it is too large for every live worker, or the workers that knew it have
+        been gone for longer than a restart takes.
+        """
+        footprint = self._known.footprint(lane.key)
+        if self._peers.have_loaded(lane.queue, lane.key):
+            return False
+        if self._loading.failures.error_of(lane.key) is not None:
+            return True
+        if entry is None:
+            waited_s = now - lane.since
+            return waited_s >= self._patience_s and not self._peers.may_know(lane.queue, lane.key)
+        return (
+            footprint is not None
+            and footprint.floor_bytes > self._loading.budget.most_bytes
+            and not self._peers.could_load(lane.queue, entry)
+        )

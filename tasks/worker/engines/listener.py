@@ -1,0 +1,21 @@
+"""Whom the engines of a worker tell what happens to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from tasks.messages.engine import StepOutput
+
+
+class Listener(Protocol):
+    """Hears of the engines, on threads of theirs: no call may wait."""
+
+    def stepped(self, output: StepOutput) -> None:
+        """An engine made a step."""
+
+    def engines_changed(self) -> None:
+        """An engine came, went or failed, or a load began or ended."""
+
+    def lanes_changed(self) -> None:
+        """Requests are taken from other lanes from now on."""
