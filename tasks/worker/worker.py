@@ -16,6 +16,7 @@ from tasks.hardware.usage import UsageSampler
 from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
+from tasks.registry.lifeline import Lifeline
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
@@ -25,7 +26,9 @@ from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import RegistryPeers
-from tasks.worker.keeper import Keeper
+from tasks.worker.heartbeat.cancels import CancelWatch
+from tasks.worker.heartbeat.keeper import Keeper
+from tasks.worker.heartbeat.sweep_watch import SweepWatch
 from tasks.worker.lanes import Lanes
 from tasks.worker.links import Links
 from tasks.worker.queue_watch import QueueWatch
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from tasks.messages.registry import Status
     from tasks.worker.attempts.job import Job
     from tasks.worker.celery.loop import CeleryLoop
-    from tasks.worker.keeper import Lost
+    from tasks.worker.heartbeat.keeper import Lost
     from tasks.worker.profile import Profile
 
 logger = logging.getLogger(__name__)
@@ -91,17 +94,17 @@ class InferenceWorker:
         self.drain = Drain(self.room, loop, settings.drain_timeout_s, self.keeper.beat_soon, self.engines.close)
 
     def _make_keeper(self) -> Keeper:
-        settings = self.profile.settings
+        settings, links = self.profile.settings, self.links
+        cancels = CancelWatch(links.journal, lambda: list(self.in_engine), self._cancel)
         return Keeper(
-            self.links.registry,
+            links.registry,
+            Lifeline(links.registry.client, self.profile.identity),
             self.describe,
             interval_s=settings.heartbeat_s,
             dead_after_s=settings.dead_after_s,
-            active=lambda: list(self.in_engine),
-            on_cancelled=self._cancel,
             on_lost=self._on_lost,
-            on_forgotten=self.links.publisher.doubt,
-            journal=self.links.journal,
+            on_forgotten=links.publisher.doubt,
+            after_beat=(SweepWatch().look, cancels.look),
         )
 
     def start(self) -> None:

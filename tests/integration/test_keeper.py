@@ -13,11 +13,14 @@ import pytest
 
 from tasks.journal.writer import Journal
 from tasks.registry import DuplicateWorker, Registry
+from tasks.registry.lifeline import Lifeline
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.worker import keeper as keepers
-from tasks.worker.keeper import Keeper
+from tasks.worker.heartbeat.cancels import CancelWatch
+from tasks.worker.heartbeat.keeper import Keeper
+from tasks.worker.heartbeat.sweep_watch import SweepWatch
+from tasks.worker.heartbeat.waker import Waker
 from tests.fleet import NO_GRACE, record
 from tests.support import wait_until
 
@@ -46,13 +49,14 @@ def make(redis_url: str) -> Iterator[Callable[..., Keeper]]:
 
     def make(describe: Callable[[], WorkerRecord] = record, **options: Any) -> Keeper:
         client = connect(redis_url)
-        each = Keeper(Registry(client, NO_GRACE), describe, **{"interval_s": 0.05, **options})
-        made.append((each, client))
-        return each
+        lifeline = Lifeline(client, describe().identity)
+        keeper = Keeper(Registry(client, NO_GRACE), lifeline, describe, **{"interval_s": 0.05, **options})
+        made.append((keeper, client))
+        return keeper
 
     yield make
-    for each, client in made:
-        each.stop()
+    for keeper, client in made:
+        keeper.stop()
         client.close()
 
 
@@ -85,8 +89,8 @@ def test_beats_come_by_their_own_timer(client: redis.Redis, make: Callable[..., 
         time.sleep(0.03)
         return record()
 
-    each = make(slow, interval_s=0.1)
-    each.start()
+    keeper = make(slow, interval_s=0.1)
+    keeper.start()
     wait_until(lambda: len(beats) >= 13)
     # The first two are the name and the registration.
     steps = [round((at - beats[2]) / 0.1) for at in beats[2:13]]
@@ -96,32 +100,32 @@ def test_beats_come_by_their_own_timer(client: redis.Redis, make: Callable[..., 
 def test_a_change_is_told_at_once(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """A status that others should know does not wait for the timer."""
     state = {"status": "online"}
-    each = make(lambda: record(status=state["status"]), interval_s=60.0)
-    each.beat_soon()
-    each.start()
+    keeper = make(lambda: record(status=state["status"]), interval_s=60.0)
+    keeper.beat_soon()
+    keeper.start()
     state["status"] = "draining"
-    each.beat_soon()
+    keeper.beat_soon()
     wait_until(lambda: stored(client)["status"] == "draining")
 
 
 def test_a_stuck_loop_shows(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """Beats go on while Celery's loop gives no sign, and say since when."""
-    each = make()
-    each.start()
+    keeper = make()
+    keeper.start()
     wait_until(lambda: stored(client)["beat_at"] - stored(client)["loop_at"] > 0.3)
-    each.loop_alive()
+    keeper.loop_alive()
     wait_until(lambda: stored(client)["beat_at"] - stored(client)["loop_at"] < 0.2)
 
 
 def test_leaving_removes_the_record(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """A stopped keeper leaves nothing but a line in the history."""
-    each = make()
-    each.start()
-    each.stop()
-    assert not each.is_alive()
+    keeper = make()
+    keeper.start()
+    keeper.stop()
+    assert not keeper.is_alive()
     assert not client.exists(keys.WORKERS, keys.alive(IDENTITY), keys.OWNERS)
     assert Registry(client).history()[0]["departed"] == "left"
-    each.beat_soon()
+    keeper.beat_soon()
 
 
 def test_a_keeper_that_never_started_stops(make: Callable[..., Keeper]) -> None:
@@ -140,8 +144,8 @@ def test_a_lost_record_is_written_again(client: redis.Redis, make: Callable[...,
 
 def test_a_lost_connection_is_replaced_at_once(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """The keeper notices that its connection is closed without waiting for its timer, and names the new one."""
-    each = make(interval_s=60.0)
-    each.start()
+    keeper = make(interval_s=60.0)
+    keeper.start()
     old = lease_of(client)
     client.client_kill_filter(_id=old)
     wait_until(lambda: lease_of(client) not in {old, ""}, timeout_s=5)
@@ -155,11 +159,11 @@ def test_redis_may_be_restarted(
 ) -> None:
     """While Redis is away the keeper goes on, with one line in the log; it is back within seconds of Redis."""
     forgotten: list[str] = []
-    each = make(interval_s=3600.0, on_forgotten=lambda: forgotten.append("told"))
-    each.start()
+    keeper = make(interval_s=3600.0, on_forgotten=lambda: forgotten.append("told"))
+    keeper.start()
     redis_server.stop()
     wait_until(lambda: "trying again until Redis is back" in caplog.text)
-    wait_until(lambda: each._failures >= 3)
+    wait_until(lambda: keeper.failures >= 3)
     redis_server.start()
     wait_until(lambda: stored(client))
     assert caplog.text.count("trying again") == 1
@@ -182,11 +186,11 @@ def test_stopping_while_redis_is_away_ends(
     make: Callable[..., Keeper], redis_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that cannot say goodbye ends all the same."""
-    each = make()
-    each.start()
+    keeper = make()
+    keeper.start()
     redis_server.stop()
-    each.stop()
-    assert not each.is_alive()
+    keeper.stop()
+    assert not keeper.is_alive()
     assert "the sweep will remove" in caplog.text
 
 
@@ -235,10 +239,10 @@ def test_who_slept_too_long_gives_up_its_work_first(client: redis.Redis, make: C
 def test_who_is_superseded_never_beats_again(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """Another boot has the name: the keeper says so once, ends, and takes nothing of its successor's."""
     lost: list[str] = []
-    each = make(on_lost=lost.append)
-    each.start()
+    keeper = make(on_lost=lost.append)
+    keeper.start()
     client.hset(keys.WORKERS, "mac@lab", json.dumps({"v": 1, "node": "mac@lab", "boot": "b2"}))
-    each.join(10)
+    keeper.join(10)
     assert lost == ["superseded"]
     assert stored(client)["boot"] == "b2"
 
@@ -246,13 +250,13 @@ def test_who_is_superseded_never_beats_again(client: redis.Redis, make: Callable
 def test_who_slept_and_lost_its_name_is_superseded(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """Swept, and a new worker of the same name is alive: no way back."""
     lost: list[str] = []
-    each = make(on_lost=lost.append, interval_s=60.0)
-    each.start()
+    keeper = make(on_lost=lost.append, interval_s=60.0)
+    keeper.start()
     lease = lease_of(client)
     Registry(client).declare_dead("mac@lab", "b1", lease=lease, reason="silent")
     make(lambda: record(boot="b2")).start()
-    each.beat_soon()
-    each.join(10)
+    keeper.beat_soon()
+    keeper.join(10)
     assert lost == ["swept", "superseded"]
     assert stored(client)["boot"] == "b2"
 
@@ -263,7 +267,7 @@ def test_cancel_marks_are_seen(client: redis.Redis, make: Callable[..., Keeper])
     cancelled: list[set[str]] = []
     journal = Journal(client)
     journal.mark_cancelled("t2")
-    make(active=lambda: list(running), on_cancelled=cancelled.append, journal=journal).start()
+    make(after_beat=[CancelWatch(journal, lambda: list(running), cancelled.append).look]).start()
     running[:] = ["t1", "t2", "t3"]
     wait_until(lambda: cancelled)
     assert cancelled[0] == {"t2"}
@@ -290,9 +294,9 @@ def test_a_description_that_fails_is_survived(
 
 def test_the_cost_of_beats_is_in_the_record(client: redis.Redis, make: Callable[..., Keeper]) -> None:
     """Whoever looks can see what the heartbeat takes."""
-    each = make()
-    assert each.cost_ms() == {}
-    each.start()
+    keeper = make()
+    assert keeper.costs.as_ms() == {}
+    keeper.start()
     wait_until(lambda: stored(client)["metrics"]["beat_ms"].get("count", 0) >= 3)
     cost = stored(client)["metrics"]["beat_ms"]
     assert 0 < cost["p50"] <= cost["p99"] <= cost["max"]
@@ -303,12 +307,12 @@ def test_a_missing_sweep_is_warned_of(
 ) -> None:
     """A worker says once that nobody sweeps, not while somebody does, and again when that ends."""
     caplog.set_level(logging.WARNING)
-    each = make(no_sweep_s=0.3)
-    each.start()
+    keeper = make(after_beat=[SweepWatch(no_sweep_s=0.3).look])
+    keeper.start()
     wait_until(lambda: "no sweep is running" in caplog.text)
     caplog.clear()
-    beats = each.cost_ms()["count"]
-    wait_until(lambda: each.cost_ms()["count"] > beats + 10)
+    beats = keeper.costs.as_ms()["count"]
+    wait_until(lambda: keeper.costs.as_ms()["count"] > beats + 10)
     assert "no sweep" not in caplog.text
     client.hset(keys.SWEEP, "at", client.time()[0] + 1)
     wait_until(lambda: "no sweep is running" in caplog.text)
@@ -316,7 +320,7 @@ def test_a_missing_sweep_is_warned_of(
 
 def test_the_waker_never_blocks() -> None:
     """However often a keeper is woken before it looks, nobody waits for it."""
-    waker = keepers._Waker()
+    waker = Waker()
     for _ in range(100_000):
         waker.wake()
     waker.wait(time.monotonic() + 60, None)

@@ -1,0 +1,1 @@
+"""A worker's sign of life, and what it looks for with each beat."""
