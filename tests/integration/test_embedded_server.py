@@ -200,10 +200,10 @@ def test_program_that_cannot_be_started_is_named(tmp_path: Path) -> None:
 
 def test_without_any_server_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no server is installed the error names the extra and the system packages."""
-    monkeypatch.setattr(embedded, "_wheel_server", lambda: None)
-    monkeypatch.setattr(embedded, "_path_servers", list)
+    monkeypatch.setattr(metadata, "files", raise_not_found)
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(SetupError, match=r"celery-mlx\[embedded\].*brew install valkey.*REDIS_URL"):
-        find_server()
+        find_server(elsewhere="")
 
 
 def test_a_server_on_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -212,14 +212,13 @@ def test_a_server_on_the_path_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path
     old, new = tmp_path / "valkey-server", tmp_path / "redis-server"
     old.write_text("#!/bin/sh\necho Redis server v=5.0.14 sha=0\n", encoding="utf-8")
     new.write_text(f'#!/bin/sh\nexec "{wheel}" "$@"\n', encoding="utf-8")
-    for each in (old, new):
-        each.chmod(0o755)
+    for program in (old, new):
+        program.chmod(0o755)
     monkeypatch.setattr(metadata, "files", raise_not_found)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert find_server() == new
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(embedded, "HOMEBREW", str(tmp_path))
-    assert find_server() == new
+    assert find_server(elsewhere=str(tmp_path)) == new
 
 
 def raise_not_found(_: str) -> None:

