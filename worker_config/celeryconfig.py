@@ -54,9 +54,14 @@ def broker_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def settings_of(app: Any) -> Settings:
-    """The settings that a Celery application was configured with; the environment's, where it took none of these options."""
-    found: Settings | None = (app.conf.broker_transport_options or {}).get(SETTINGS)
+def settings_of(app: Any | None) -> Settings:
+    """The settings that a Celery application was configured with.
+
+    They are the environment's where the application took none of these options, and for ``None``: Celery calls a route, and
+    kombu makes a channel, without saying for which application.
+    """
+    options = app.conf.broker_transport_options if app is not None else None
+    found: Settings | None = (options or {}).get(SETTINGS)
     return found or current_settings()
 
 

@@ -12,8 +12,7 @@ from kombu.transport import redis as stock
 from tasks.broker.holding import OPTION, Holding
 from tasks.server.pool import Pool
 from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
-from worker_config.celeryconfig import SETTINGS
-from worker_config.settings import current_settings
+from worker_config.celeryconfig import SETTINGS, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +41,7 @@ class ConnectingChannel(stock.Channel):
     @cached_property
     def settings(self) -> Settings:
         """The application's, if it was configured with this project's options; else those of the environment."""
-        return current_settings()
+        return settings_of(None)
 
     @property
     def pool(self) -> Any:

@@ -14,6 +14,7 @@ from celery import Celery, Task, signals
 from celery.utils import uuid
 from kombu.utils.functional import maybe_list
 
+from tasks.broker.declared import Declared
 from tasks.broker.put import queue_one
 from tasks.broker.results import Backend
 from tasks.broker.sending import send_twice
@@ -51,7 +52,7 @@ class Direct:
     def __init__(self, task: Any) -> None:
         self._task = task
         self._app: Celery = task.app
-        self._declared: set[str] = set()
+        self._declared = Declared()
 
     def send(self, given: Sequence[Any], options: dict[str, Any]) -> Any:
         """Send a request; its result, or ``None`` where Celery has to send it.
@@ -71,7 +72,7 @@ class Direct:
         queue = route.get("queue")
         if not _ROUTED.issuperset(route) or route.get("serializer", "json") != "json" or not _is_direct(queue):
             return None
-        self._declare(queue)
+        self._declared.once(queue, self._declare)
         task_id = task_id or uuid()
         headers, properties, body, _ = self._app.amqp.as_task_v2(
             task_id,
@@ -101,11 +102,8 @@ class Direct:
         SENT.note(put)
 
     def _declare(self, queue: Queue) -> None:
-        """Have kombu note the queue, once: workers look it up."""
-        if queue.name not in self._declared:
-            with self._app.producer_or_acquire() as producer:
-                producer.maybe_declare(queue)
-            self._declared.add(queue.name)
+        with self._app.producer_or_acquire() as producer:
+            producer.maybe_declare(queue)
 
     def _is_plain(self) -> bool:
         """Whether nobody expects that Celery sends: it was configured so, or somebody listens."""

@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.declared import Declared
 from tasks.broker.message import MAX_MESSAGE_BYTES, message_text, require_size
 from tasks.broker.put import PUT, Put, call_of, destination
 from tasks.broker.sending import send_twice
@@ -121,7 +122,7 @@ class Collector:
     def __init__(self, app: Celery, producer: Any) -> None:
         self.submission = Submission(app)
         self._producer = producer
-        self._declared: set[str] = set()
+        self._declared = Declared()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._producer, name)
@@ -134,9 +135,7 @@ class Collector:
             return
         queue = given["routing_key"]
         for entity in given.get("declare") or ():
-            if entity.name not in self._declared:
-                self._producer.maybe_declare(entity)
-                self._declared.add(entity.name)
+            self._declared.once(entity, self._producer.maybe_declare)
         properties = {name: value for name, value in given.items() if name not in _NO_PROPERTIES}
         if given.get("expiration") is not None:
             properties["expiration"] = str(int(given["expiration"] * 1000))

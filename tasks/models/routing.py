@@ -18,7 +18,6 @@ from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, catalogue_of
 from worker_config.celeryconfig import settings_of
 from worker_config.hub import hub_snapshot
-from worker_config.settings import current_settings
 from worker_config.tiers import GIB, MEMORY_SHARE, QUEUES, SMALLEST_MEMORY_GB, TIERS, Tier, tier_of_queue
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def route_task(
     """
     if not is_ours(name) or (options and options.get("queue")):
         return None
-    settings = settings_of(task.app) if task is not None else current_settings()
+    settings = settings_of(task.app if task is not None else None)
     model = (kwargs or {}).get("model") or settings.default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")

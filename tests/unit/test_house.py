@@ -27,9 +27,8 @@ UPWARDS = {
     "generate": {"tasks.worker.celery.request"},
     "roles": {"tasks.sweep", "tasks.worker.attempts.body", "tasks.worker.celery.lifecycle", "tasks.worker.eager"},
 }
-#: Who reads the environment beside the command line and the demo: the project's application, and what Celery and kombu call
-#: for an application that took none of this project's options.
-READERS_OF_THE_ENVIRONMENT = {"celery.py", "broker/connecting.py", "models/routing.py"}
+#: Who reads the environment beside the command line and the demo: the project's application.
+READERS_OF_THE_ENVIRONMENT = {"celery.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
