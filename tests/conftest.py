@@ -85,7 +85,7 @@ def _reserve_port() -> socket.socket:
 RESERVED = _reserve_port()
 PORT = int(RESERVED.getsockname()[1])
 KEPT = {"CELERY_MLX_CACHE"}
-for name in [each for each in os.environ if each.startswith("CELERY_MLX_") and each not in KEPT]:
+for name in [name for name in os.environ if name.startswith("CELERY_MLX_") and name not in KEPT]:
     del os.environ[name]
 os.environ.update(
     REDIS_URL=f"redis://:{PASSWORD}@127.0.0.1:{PORT}/0",
@@ -221,17 +221,17 @@ def start_workers(client: redis.Redis, folder: Path) -> Iterator[StartWorker]:
         app: str = "tasks",
         stdout: int | None = None,
     ) -> Worker:
-        each = Worker(client, folder / f"worker-{len(started)}.log", args, env or {}, app, stdout)
-        started.append(each)
+        member = Worker(client, folder / f"worker-{len(started)}.log", args, env or {}, app, stdout)
+        started.append(member)
         if online:
-            each.wait_until_online()
-        return each
+            member.wait_until_online()
+        return member
 
     yield start
     with ExitStack() as ended:  # every one of them, even where an earlier one left something behind
-        for each in started:
-            ended.callback(_show_log, each)
-            ended.callback(each.stop)
+        for member in started:
+            ended.callback(_show_log, member)
+            ended.callback(member.stop)
 
 
 @pytest.fixture(scope="session")

@@ -72,10 +72,10 @@ def message(task_id: str, queue: str = "tier-3-7B", priority: int = 0, task: str
 
 def hold(client: redis.Redis, identity: str, messages: list[dict[str, Any]]) -> None:
     """Note messages as fetched and unacknowledged, as kombu does; the first is the oldest."""
-    for age, each in enumerate(messages):
-        tag = each["properties"]["delivery_tag"]
-        info = each["properties"]["delivery_info"]
-        client.hset(keys.unacked(identity), tag, json.dumps([each, info["exchange"], info["routing_key"]]))
+    for age, message in enumerate(messages):
+        tag = message["properties"]["delivery_tag"]
+        info = message["properties"]["delivery_info"]
+        client.hset(keys.unacked(identity), tag, json.dumps([message, info["exchange"], info["routing_key"]]))
         client.zadd(keys.unacked_index(identity), {tag: 1000.0 + age})
 
 

@@ -40,7 +40,7 @@ class ReferenceEncoder:
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self._config = json.loads((folder / "config.json").read_text())
         self._weights = {
-            name.removeprefix(prefix): each for name, each in read_safetensors(folder / "model.safetensors").items()
+            name.removeprefix(prefix): tensor for name, tensor in read_safetensors(folder / "model.safetensors").items()
         }
 
     def hidden(self, ids: list[int], types: list[int] | None = None) -> Array:

@@ -37,10 +37,10 @@ class Pipe:
 
     def close(self) -> None:
         """Close everything."""
-        for each in self._sockets:
+        for sock in self._sockets:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
     def _accept(self) -> None:
         while True:
@@ -138,7 +138,7 @@ class Replicated:
             def knows_replica() -> bool:
                 with suppress(redis.ConnectionError):
                     found: Any = sentinel.sentinel_slaves(MASTER_NAME)
-                    return any(int(each["port"]) == self.replica.port for each in found)
+                    return any(int(replica["port"]) == self.replica.port for replica in found)
                 return False
 
             wait_until(knows_replica, timeout_s=30, about="a replica that the Sentinel knows")

@@ -65,9 +65,9 @@ def assert_gone(mark: str, *, timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while (left := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    about = [f"{each.pid}: {' '.join(each.cmdline())[:200]}" for each in left if each.is_running()]
-    for each in left:
-        each.kill()
+    about = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in left if process.is_running()]
+    for process in left:
+        process.kill()
     assert not about, f"processes stayed behind: {about}"
 
 

@@ -52,7 +52,7 @@ def make_tiny_encoder(
     }
     (folder / "config.json").write_text(json.dumps(described))
     weights = _encoder_weights(described, seed)
-    write_safetensors(folder / "model.safetensors", {f"{prefix}{name}": each for name, each in weights.items()})
+    write_safetensors(folder / "model.safetensors", {f"{prefix}{name}": tensor for name, tensor in weights.items()})
     write_recipe(folder, pooling=pooling, normalise=normalise, dense=dense, width=32, seed=seed)
     return folder
 
@@ -128,7 +128,8 @@ def write_recipe(
         draw = np.random.default_rng(seed + 1)
         weights = {"linear.weight": draw.normal(0, 0.2, (dense, width)), "linear.bias": draw.normal(0, 0.2, dense)}
         write_safetensors(
-            folder / "2_Dense" / "model.safetensors", {name: each.astype(np.float32) for name, each in weights.items()}
+            folder / "2_Dense" / "model.safetensors",
+            {name: tensor.astype(np.float32) for name, tensor in weights.items()},
         )
     if normalise:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))

@@ -50,7 +50,7 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         reads, self._to = os.pipe()
         self._from, writes = os.pipe()
-        theirs = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (reads, writes)]
+        theirs = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (reads, writes)]
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-c", LAUNCH, *map(str, theirs)),
@@ -61,8 +61,8 @@ class Browser:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for each in (reads, writes, *theirs):
-            os.close(each)
+        for descriptor in (reads, writes, *theirs):
+            os.close(descriptor)
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.send("Page.enable")

@@ -74,7 +74,7 @@ class Demo:
     def nothing_left(self) -> None:
         """No process and no temporary file."""
         assert_gone(self.mark, timeout_s=20)
-        left = {each.name for each in self.temporary.iterdir()} - {"mlx"}  # what MLX compiled, for the next time
+        left = {path.name for path in self.temporary.iterdir()} - {"mlx"}  # what MLX compiled, for the next time
         assert left == set()
 
 
@@ -94,12 +94,12 @@ def demo(tmp_path: Path) -> Iterator[StartDemo]:
         return started[-1]
 
     yield start
-    for each in started:
-        print(each.text())
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
-        assert_gone(each.mark, timeout_s=20)
+    for demo in started:
+        print(demo.text())
+        if demo.process.poll() is None:
+            demo.process.kill()
+            demo.process.wait()
+        assert_gone(demo.mark, timeout_s=20)
 
 
 def test_shows_several_answers_and_stops_everything(demo: StartDemo) -> None:

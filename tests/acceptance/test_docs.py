@@ -45,14 +45,14 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(page, text.count("\n", 0, each.start("code")) + 1, each["language"], each["code"], each["why"] or "")
-        for each in FENCE.finditer(text)
+        Block(page, text.count("\n", 0, match.start("code")) + 1, match["language"], match["code"], match["why"] or "")
+        for match in FENCE.finditer(text)
     ]
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-SHELL = [each for each in BLOCKS if each.language == "sh" and not each.why_not]
-PYTHON = [each for each in BLOCKS if each.language == "python" and not each.why_not]
+SHELL = [block for block in BLOCKS if block.language == "sh" and not block.why_not]
+PYTHON = [block for block in BLOCKS if block.language == "python" and not block.why_not]
 
 
 def named(block: Block) -> str:
@@ -89,7 +89,7 @@ def test_shell(block: Block) -> None:
 
 def test_every_block_says_what_it_is() -> None:
     """A block is shell, Python or something that is only shown; commands stand in blocks, where they are seen here."""
-    assert [named(each) for each in BLOCKS if each.language not in {"sh", "python", *SHOWN}] == []
+    assert [named(block) for block in BLOCKS if block.language not in {"sh", "python", *SHOWN}] == []
     indented = re.compile(r"^ {4}(celery -A|pip|make|git|python|docker|REDIS_URL)\b", re.MULTILINE)
     assert [page.name for page in PAGES if indented.search(page.read_text(encoding="utf-8"))] == []
     assert len(SHELL) >= 3
@@ -150,7 +150,7 @@ def test_every_make_target_exists() -> None:
 
 def test_every_test_that_a_page_names_exists() -> None:
     """A promise that names its test keeps it."""
-    promises = [each for page in PAGES for each in TEST.findall(page.read_text(encoding="utf-8"))]
+    promises = [promise for page in PAGES for promise in TEST.findall(page.read_text(encoding="utf-8"))]
     assert len(promises) > 20
     for file, path in promises:
         source = (ROOT / file).read_text(encoding="utf-8")

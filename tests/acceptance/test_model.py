@@ -59,9 +59,9 @@ def node(shared_worker: StartWorker, bundled_model: Path) -> Worker:
     """A worker with the bundled model loaded and 16 slots."""
     assert bundled_model.is_dir()
     # A queue of its own: a tier's slots are those of the hardware, and a machine without a GPU has ten.
-    each = shared_worker("-c", "16", "-Q", QUEUE, env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"})
-    wait_until(lambda: (record := each.record()) and MODEL in record.models, timeout_s=60, about="the model")
-    return each
+    started = shared_worker("-c", "16", "-Q", QUEUE, env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"})
+    wait_until(lambda: (record := started.record()) and MODEL in record.models, timeout_s=60, about="the model")
+    return started
 
 
 def send(generate: GenerateTask, **values: Any) -> GenerateResult:
@@ -78,7 +78,7 @@ def test_the_greedy_answers(generate: GenerateTask) -> None:
     }
     for question, (ids, _, finish_reason) in GREEDY.items():
         chunks = list(results[question].stream(timeout=WAIT_S))
-        assert [token for chunk in chunks for token in chunk.ids] == [int(each) for each in ids.split()]
+        assert [token for chunk in chunks for token in chunk.ids] == [int(word) for word in ids.split()]
         answer = results[question].get(timeout=WAIT_S)
         assert answer["text"] == "".join(chunk.text for chunk in chunks)
         assert answer["finish_reason"] == finish_reason

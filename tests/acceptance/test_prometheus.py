@@ -86,4 +86,4 @@ def test_every_panel_has_data(ask: Ask, worker: StartWorker, producer_app: Celer
     assert {rule["name"] for rule in rules} == {alert["alert"] for alert in alerts()}
     assert all(rule["health"] == "ok" for rule in rules), rules
     # Nobody sweeps here, which is an age without end.
-    assert [each["labels"]["alertname"] for each in ask("alerts")["alerts"]] == ["NoSweep"]
+    assert [alert["labels"]["alertname"] for alert in ask("alerts")["alerts"]] == ["NoSweep"]

@@ -99,4 +99,4 @@ def _states(client: redis.Redis) -> list[str]:
         stored: Any = client.mget(keys) if keys else []
     except redis.ConnectionError:
         return []
-    return [json.loads(each)["status"] for each in stored]
+    return [json.loads(text)["status"] for text in stored]

@@ -81,7 +81,7 @@ class Users:
     def denied(self) -> list[Any]:
         """What the server has refused so far."""
         log: Any = self.root.acl_log()
-        return [(each["username"], each["reason"], each["context"], each["object"]) for each in log]
+        return [(entry["username"], entry["reason"], entry["context"], entry["object"]) for entry in log]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_each_role_can_do_its_work(users: Users, tmp_path: Path) -> None:
         users.run("operator", "-m", "celery", "-A", "tasks", *command)
     users.run("operator", "-c", MONITOR)
     # The broadcast that a producer tries at a cancel; the mark that it leaves before is enough.
-    assert [each for each in users.denied() if each[3] != "publish"] == []
+    assert [denial for denial in users.denied() if denial[3] != "publish"] == []
 
 
 @pytest.mark.parametrize("role", ["producer", "gateway", "reader", "operator"])

@@ -34,8 +34,8 @@ def workers(
     catalogue = write_catalogue(folder, {MODEL: make_tiny_model(folder / MODEL)})
     env = {"CELERY_MLX_CATALOGUE": str(catalogue), "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
     started = [shared_worker("-c", "2", "-Q", QUEUE, env=env, online=False) for _ in range(2)]
-    for each in started:
-        each.wait_until_online()
+    for member in started:
+        member.wait_until_online()
     wait_until(lambda: shared_redis.hlen(keys.AFFINITY_WORKERS) == 2)
     return started
 

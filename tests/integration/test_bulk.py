@@ -85,7 +85,7 @@ def test_lines_of_other_tasks(generate: GenerateTask, node: Worker, tmp_path: Pa
         list(job)
     found = {record["custom_id"]: record["response"] for record in records(target)}
     assert set(found) == {"c0", "c1", "vectors", "wrong", "ranking", "no ranking"}
-    assert [len(each["embedding"]) for each in found["vectors"]["body"]["data"]] == [3, 3]
+    assert [len(item["embedding"]) for item in found["vectors"]["body"]["data"]] == [3, 3]
     assert set(found["vectors"]["body"]) == {"object", "data", "model", "usage"}
     assert "use generate" in found["wrong"]["body"]["error"]["message"]
     ranking = found["ranking"]["body"]

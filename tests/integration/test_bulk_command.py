@@ -67,7 +67,7 @@ def test_files(bulk: Callable[..., Result], node: Worker, tmp_path: Path) -> Non
     assert len(target.read_bytes().splitlines()) == 21
     shown = bulk("status", str(target))
     assert re.search(r" completed +21 of 21 +1 +40 +\d+s +.*output.jsonl", shown.output)
-    (job,) = [each for each in json.loads(bulk("status", "--json").output)["jobs"] if each["output"] == str(target)]
+    (job,) = [job for job in json.loads(bulk("status", "--json").output)["jobs"] if job["output"] == str(target)]
     assert (job["state"], job["done"]) == ("completed", 21)
     again = bulk("run", str(source), str(target), "--model", MODEL, "--json")
     counts = json.loads(again.stderr.splitlines()[-1])

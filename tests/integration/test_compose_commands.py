@@ -59,8 +59,8 @@ class Stack:
 
     def here(self, text: str, **changes: str) -> str:
         """A value of the file with its variables filled in, as it is on this machine."""
-        text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda each: PASSWORDS.get(each[1], each[2]), text)
-        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda each: PASSWORDS[each[1]], text)
+        text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: PASSWORDS.get(match[1], match[2]), text)
+        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda match: PASSWORDS[match[1]], text)
         for old, new in {**self._changes, **changes}.items():
             text = text.replace(old, new)
         return text
@@ -68,8 +68,8 @@ class Stack:
     def start(self, service: str, program: list[str], **changes: str) -> Program:
         """Start a service's command, with this program in front."""
         values = self.services[service]
-        command = [*program, *(self.here(each, **changes) for each in values.get("command", []))]
-        env = {name: self.here(each) for name, each in values.get("environment", {}).items()}
+        command = [*program, *(self.here(word, **changes) for word in values.get("command", []))]
+        env = {name: self.here(value) for name, value in values.get("environment", {}).items()}
         return self._stack.enter_context(running(command, self._folder / f"{service}.log", env, cwd=self._folder))
 
     def healthy(self, service: str) -> bool:

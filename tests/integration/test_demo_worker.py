@@ -37,7 +37,7 @@ def test_is_ready_with_its_model_and_beat_and_leaves_nothing(redis_url: str, red
         worker.wait_until_ready(redis_client)
         worker.check()
         family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
-        assert any("tasks.engine" in each.cmdline() for each in family)
+        assert any("tasks.engine" in process.cmdline() for process in family)
         wait_until(lambda: redis_client.exists("celery-mlx:sweep-lock"), about="beat's sweep")
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive

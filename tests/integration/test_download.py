@@ -73,8 +73,8 @@ def fetch() -> Iterator[Callable[..., Download]]:
         return started[-1]
 
     yield fetch
-    for each in started:
-        each.stop()
+    for download in started:
+        download.stop()
 
 
 def finish(download: Download) -> Path:

@@ -92,8 +92,8 @@ def ask(task: Any, **values: Any) -> EmbedResult:
 
 
 def vectors(answer: Any) -> NDArray[np.float64]:
-    assert [each["index"] for each in answer["data"]] == list(range(len(answer["data"])))
-    return np.array([each["embedding"] for each in answer["data"]])
+    assert [item["index"] for item in answer["data"]] == list(range(len(answer["data"])))
+    return np.array([item["embedding"] for item in answer["data"]])
 
 
 def fake_vectors(texts: list[str]) -> NDArray[np.float32]:
@@ -124,7 +124,7 @@ def test_vectors_of_a_real_encoder_in_openais_shape(embed: EmbedTask, folder: Pa
     )
     wanted = expected(folder / "encoder", TEXTS)
     np.testing.assert_allclose(vectors(numbers), wanted, atol=1e-5)
-    decoded = [np.frombuffer(base64.b64decode(each["embedding"]), "<f4") for each in packed["data"]]
+    decoded = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in packed["data"]]
     np.testing.assert_array_equal(np.float32(vectors(numbers)), decoded)
     assert numbers["usage"] == {"prompt_tokens": 17, "total_tokens": 17}
     assert (numbers["object"], numbers["data"][0]["object"]) == ("list", "embedding")
@@ -196,9 +196,9 @@ def test_a_cross_encoder_ranks_documents(folder: Path) -> None:
     answer = asked.get(timeout=WAIT_S)
     scores = [score(folder, "cat", text) for text in texts]
     best = sorted(range(4), key=lambda place: -scores[place])[:3]
-    assert [each["index"] for each in answer["results"]] == best
-    assert [each["document"] for each in answer["results"]] == [{"text": texts[place]} for place in best]
-    found = [each["relevance_score"] for each in answer["results"]]
+    assert [result["index"] for result in answer["results"]] == best
+    assert [result["document"] for result in answer["results"]] == [{"text": texts[place]} for place in best]
+    found = [result["relevance_score"] for result in answer["results"]]
     np.testing.assert_allclose(found, [scores[place] for place in best], atol=1e-5)
     tokens = 5 + 7 + 6 + POSITIONS
     assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -238,7 +238,7 @@ def test_the_journal_has_a_start_and_an_end_and_no_vector(embed: EmbedTask, shar
     result = embed.delay(input=["one two", "three"], model=FAKE)
     result.get(timeout=WAIT_S)
     written = entries(shared_redis, result.id)
-    assert [type(each) for each in written] == [Claim, Start, End]
+    assert [type(entry) for entry in written] == [Claim, Start, End]
     assert (written[2].finish_reason, written[2].usage) == ("stop", {"prompt_tokens": 3, "total_tokens": 3})
     with pytest.raises(InvalidRequest, match=r"vectors do not stream: use get\(\)"):
         result.stream()
@@ -306,7 +306,7 @@ def test_clients_through_the_gateway(embed: EmbedTask, node: Worker, folder: Pat
         client = gateway.openai()
         answer = client.embeddings.create(input=["a b", "c"], model=FAKE, dimensions=4, user="me")
         assert answer.usage.prompt_tokens == 3
-        np.testing.assert_allclose([each.embedding for each in answer.data], fake_vectors(["a b", "c"]), rtol=1e-6)
+        np.testing.assert_allclose([item.embedding for item in answer.data], fake_vectors(["a b", "c"]), rtol=1e-6)
         with pytest.raises(openai.BadRequestError, match=r"input\[1\] is empty"):
             client.embeddings.create(input=["a", ""], model=FAKE)
         with pytest.raises(openai.BadRequestError, match=r"use generate"):

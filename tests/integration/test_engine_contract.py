@@ -294,10 +294,10 @@ def test_logprobs_come_only_where_asked_for(engine: EngineClient, endless: Sampl
     with_logprobs, without = (engine.answer(task_id) for task_id in tasks)
     assert without.logprobs == []
     assert [logprob.id for logprob in with_logprobs.logprobs] == with_logprobs.ids == without.ids
-    for each in with_logprobs.logprobs:
-        assert each.logprob <= 0
-        assert len(each.top) == 2
-        assert each.top[0][2] >= each.top[1][2]
+    for choice in with_logprobs.logprobs:
+        assert choice.logprob <= 0
+        assert len(choice.top) == 2
+        assert choice.top[0][2] >= choice.top[1][2]
 
 
 def test_a_new_budget_is_acknowledged(engine: EngineClient) -> None:

@@ -36,7 +36,7 @@ class Nowhere:
 def tree_bytes() -> int:
     """Resident memory of this process and all below it."""
     own = psutil.Process()
-    return sum(each.memory_info().rss for each in (own, *own.children(recursive=True)))
+    return sum(process.memory_info().rss for process in (own, *own.children(recursive=True)))
 
 
 @pytest.mark.timeout(240)

@@ -178,8 +178,8 @@ def test_a_mixed_batch_gives_each_what_it_asked_for(engine: EngineClient, folder
     alone = [engine.ask("mixed", length, **fields) for length, fields in zip(lengths, mixed, strict=True)]
     tasks = [engine.submit("mixed", length, **fields) for length, fields in zip(lengths, mixed, strict=True)]
     together = [engine.answer(task_id) for task_id in tasks]
-    assert [each.ids for each in together] == [each.ids for each in alone]
-    assert [each.reason for each in together] == [*["length"] * 7, "stop"]
+    assert [answer.ids for answer in together] == [answer.ids for answer in alone]
+    assert [answer.reason for answer in together] == [*["length"] * 7, "stop"]
     assert together[3].ids != together[0].ids
     assert together[6].ids == [65] * 5
     assert len(together[5].logprobs) == 20
@@ -236,7 +236,7 @@ def test_a_long_prefix_that_arrives_twice_at_once_is_prefilled_once(engine: Engi
         assert engine.answer(task_id).reason == "length"
     assert engine.prefilled - before <= length + 4 * 32
     started = [engine.answers[task_id].started for task_id in tasks]
-    assert sum(each is not None and each.cached_tokens > length // 2 for each in started) == 3
+    assert sum(answer is not None and answer.cached_tokens > length // 2 for answer in started) == 3
 
 
 def test_a_long_prefill_lets_running_streams_go_on(engine: EngineClient, endless: Sampling) -> None:

@@ -40,7 +40,7 @@ def prompt(n: int) -> str:
 def read_all(generate: GenerateTask) -> list[Reader]:
     """Streams that have all begun."""
     sent = [generate.delay(prompt=prompt(n), model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
-    readers = [Reader(each) for each in sent]
+    readers = [Reader(result) for result in sent]
     wait_until(
         lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="a first token of each stream"
     )
@@ -69,7 +69,7 @@ def crashes(client: redis.Redis, readers: list[Reader]) -> list[int]:
 
     journal = Journal(connect(readers[0].result.app))
     assert client.ping()
-    claims = [[each for each in journal.read(reader.result.id) if isinstance(each, Claim)] for reader in readers]
+    claims = [[entry for entry in journal.read(reader.result.id) if isinstance(entry, Claim)] for reader in readers]
     return [claim[-1].crashes for claim in claims]
 
 

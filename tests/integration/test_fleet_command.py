@@ -68,8 +68,8 @@ def test_json_is_one_object(fleet: Callable[..., Result], client: redis.Redis) -
     """Programs read workers, queues and warnings out of one object."""
     with Ghost(client):
         values = json.loads(fleet("--json").output)
-    assert [each["node"] for each in values["workers"]] == ["mac@lab"]
-    assert {each["queue"] for each in values["queues"]} >= {"tier-3-7B", "tier-30B-plus"}
+    assert [value["node"] for value in values["workers"]] == ["mac@lab"]
+    assert {value["queue"] for value in values["queues"]} >= {"tier-3-7B", "tier-30B-plus"}
 
 
 def test_garbage_is_shown_as_unreadable(fleet: Callable[..., Result], client: redis.Redis) -> None:
@@ -113,8 +113,8 @@ def test_a_dead_worker_is_silent_and_serves_nothing(client: redis.Redis) -> None
 def test_five_hundred_workers_are_shown_in_few_commands(client: redis.Redis) -> None:
     """Looking at a large fleet takes no more round trips than looking at a small one."""
     for number in range(500):
-        each = record(f"w{number:03}@lab", metrics={"tokens_per_s": 1.0, "padding": "x" * 2000})
-        Registry(client).register(each, LEASE_MS)
+        worker_record = record(f"w{number:03}@lab", metrics={"tokens_per_s": 1.0, "padding": "x" * 2000})
+        Registry(client).register(worker_record, LEASE_MS)
     before = commands_processed(client)
     lines = list(plain.lines(read_state(client)))
     spent = commands_processed(client) - before

@@ -245,7 +245,7 @@ def test_completions(gateway: GatewayProcess) -> None:
     client = gateway.openai()
     answer = client.completions.create(model="fake:1", prompt=["red", "green"], max_tokens=4, logprobs=2)
     Completion.model_validate(answer.model_dump(), strict=True)
-    assert [choice.text for choice in answer.choices] == [fake_text(each, None, 4) for each in ("red", "green")]
+    assert [choice.text for choice in answer.choices] == [fake_text(color, None, 4) for color in ("red", "green")]
     assert answer.choices[0].logprobs is not None
     tokens, offsets = answer.choices[0].logprobs.tokens or [], answer.choices[0].logprobs.text_offset or []
     assert len(tokens) == 4
@@ -262,9 +262,9 @@ def test_completions(gateway: GatewayProcess) -> None:
 def test_models(gateway: GatewayProcess) -> None:
     """What is loaded comes first; one that nobody allows is not there."""
     client = gateway.openai()
-    listed = [Model.model_validate(each.model_dump(), strict=True) for each in client.models.list()]
+    listed = [Model.model_validate(model.model_dump(), strict=True) for model in client.models.list()]
     assert listed[0].id == "fake:1"
-    assert "smollm2-135m" in {each.id for each in listed}
+    assert "smollm2-135m" in {model.id for model in listed}
     assert client.models.retrieve("smollm2-135m").id == "smollm2-135m"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("acme/none")
@@ -615,29 +615,29 @@ def test_responses(gateway: GatewayProcess) -> None:
 
     events_of: Any = TypeAdapter(ResponseStreamEvent)
     seen = [
-        events_of.validate_python(each.model_dump(), strict=True)
-        for each in client.responses.create(**ask, stream=True)
+        events_of.validate_python(event.model_dump(), strict=True)
+        for event in client.responses.create(**ask, stream=True)
     ]
-    assert [each.type for each in seen[:3]] == [
+    assert [event.type for event in seen[:3]] == [
         "response.created",
         "response.in_progress",
         "response.output_item.added",
     ]
     assert seen[-1].type == "response.incomplete"
     assert seen[-1].response.output_text == answer.output_text
-    numbers = [each.sequence_number for each in seen]
+    numbers = [event.sequence_number for event in seen]
     assert numbers == sorted(set(numbers))
-    text = "".join(each.delta for each in seen if each.type == "response.output_text.delta")
+    text = "".join(event.delta for event in seen if event.type == "response.output_text.delta")
     assert text == answer.output_text
     for after in (0, numbers[3], numbers[3] + 2, numbers[-2]):
         rest = list(client.responses.retrieve(seen[0].response.id, stream=True, starting_after=after))
-        assert min(each.sequence_number for each in rest) > after
+        assert min(event.sequence_number for event in rest) > after
         assert rest[-1].model_dump() == seen[-1].model_dump()
-    middle = next(each.sequence_number for each in seen if each.type == "response.output_text.delta") + 2
-    deltas = [each for each in seen if each.type == "response.output_text.delta"]
+    middle = next(event.sequence_number for event in seen if event.type == "response.output_text.delta") + 2
+    deltas = [event for event in seen if event.type == "response.output_text.delta"]
     known = "".join(event.delta[: max(0, middle - event.sequence_number + len(event.delta))] for event in deltas)
     rest = list(client.responses.retrieve(seen[0].response.id, stream=True, starting_after=middle))
-    assert known + "".join(each.delta for each in rest if each.type == "response.output_text.delta") == text
+    assert known + "".join(event.delta for event in rest if event.type == "response.output_text.delta") == text
 
 
 def test_a_response_in_the_background(gateway: GatewayProcess) -> None:
@@ -699,14 +699,14 @@ def test_keys(gateway: GatewayProcess, keyed: Any) -> None:
     answer = client.chat.completions.create(**ask)
     with pytest.raises(openai.PermissionDeniedError, match="may not use it"):
         client.chat.completions.create(**{**ask, "model": "fake:40"})
-    assert {each.id.partition("-")[0] for each in client.models.list()} <= {"fake:1", "qwen2.5", "qwen3"}
+    assert {model.id.partition("-")[0] for model in client.models.list()} <= {"fake:1", "qwen2.5", "qwen3"}
     with gateway.http() as http:
         for key, status in ((secret, 200), (keyed(), 404)):
             found = http.get(f"/v1/chat/completions/{answer.id}", headers={"authorization": f"Bearer {key}"})
             assert found.status_code == status
     listed = json.loads(keyed.command("list", "--json"))["keys"]
     assert secret not in json.dumps(listed)
-    usage = next(each["usage"] for each in listed if each["id"] == id_of(secret))
+    usage = next(item["usage"] for item in listed if item["id"] == id_of(secret))
     assert (usage["requests"], usage["completion_tokens"], usage["prompt_tokens"]) == (1, 4, 2)
 
 
@@ -722,7 +722,7 @@ def test_a_key_that_is_revoked_ends_what_it_has_open(
     keyed.command("revoke", id_of(secret))
     with pytest.raises(openai.APIError, match="was revoked"):
         list(stream)
-    wait_until(lambda: all(shared_redis.exists(keys.cancel(each)) for each in ids), about="the cancels")
+    wait_until(lambda: all(shared_redis.exists(keys.cancel(id_)) for id_ in ids), about="the cancels")
 
 
 def test_limits(gateway: GatewayProcess, keyed: Any, shared_redis: redis.Redis) -> None:

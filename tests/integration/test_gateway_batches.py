@@ -114,7 +114,7 @@ def test_vectors(gateway: GatewayProcess) -> None:
     body = {"model": "fake:1:dimensions=3", "input": ["one", "two"]}
     given = json.dumps({"custom_id": "v", "method": "POST", "url": "/v1/embeddings", "body": body})
     (answer,) = lines_of(client, ended(client, begin(client, given, endpoint="/v1/embeddings")).output_file_id)
-    assert [len(each["embedding"]) for each in answer["response"]["body"]["data"]] == [3, 3]
+    assert [len(item["embedding"]) for item in answer["response"]["body"]["data"]] == [3, 3]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_an_input_that_is_wrong(gateway: GatewayProcess, lines: list[str], codes
     Batch.model_validate(failed.model_dump(), strict=True)
     assert failed.status == "failed"
     assert failed.errors is not None
-    assert {each.code: each.line for each in failed.errors.data or ()} == codes
+    assert {error.code: error.line for error in failed.errors.data or ()} == codes
 
 
 def test_what_is_refused(gateway: GatewayProcess) -> None:
@@ -182,7 +182,7 @@ def test_a_batch_that_is_cancelled(gateway: GatewayProcess, shared_redis: redis.
     cancelled = ended(client, batch)
     assert cancelled.status == "cancelled"
     assert cancelled.cancelled_at
-    assert [each["custom_id"] for each in lines_of(client, cancelled.output_file_id)] == ["quick"]
+    assert [line["custom_id"] for line in lines_of(client, cancelled.output_file_id)] == ["quick"]
     job = batch.id.removeprefix("batch_")
     wait_until(lambda: not shared_redis.keys(f"*bulk-{job}-*-meta"), about="its requests' end")
 
@@ -204,7 +204,7 @@ def test_a_batch_whose_time_is_over(gateway: GatewayProcess) -> None:
     Batches(Path(gateway.files) / "batches", kept_s=3_600).write(late)
     expired = ended(client, client.batches.retrieve(late.id))
     assert (expired.status, expired.output_file_id) == ("expired", None)
-    errors = {each["custom_id"]: each["error"]["code"] for each in lines_of(client, expired.error_file_id)}
+    errors = {line["custom_id"]: line["error"]["code"] for line in lines_of(client, expired.error_file_id)}
     assert errors == {"a": "batch_expired", "b": "batch_expired"}
 
 
@@ -224,7 +224,7 @@ def test_keys_see_their_own(gateway: GatewayProcess, shared_app: Celery) -> None
         assert not list(other.files.list())
         assert not list(other.batches.list())
         refused = ended(mine, begin(mine, line("a", model="fake:40")))
-        assert [each.code for each in (refused.errors and refused.errors.data) or ()] == ["model_not_allowed"]
+        assert [error.code for error in (refused.errors and refused.errors.data) or ()] == ["model_not_allowed"]
         assert store.usage(id_of(secrets[0]))["completion_tokens"] == 3
     finally:
         for secret in secrets:
@@ -254,6 +254,6 @@ def test_a_batch_outlives_its_gateways(gateway: GatewayProcess, shared_redis: re
     with GatewayProcess(tmp_path / "third", env=env) as third:
         client = third.openai()
         done = ended(client, batch)
-        assert sorted(each["custom_id"] for each in lines_of(client, done.output_file_id)) == sorted(ids)
+        assert sorted(line["custom_id"] for line in lines_of(client, done.output_file_id)) == sorted(ids)
     assert (done.status, done.error_file_id) == ("completed", None)
     assert left_of_bulk(shared_redis, batch.id.removeprefix("batch_")) == []

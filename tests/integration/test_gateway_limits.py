@@ -67,9 +67,9 @@ def test_a_clock_that_is_set_forward(clients: list[redis.Redis]) -> None:
     key = AccessKey(id="a", name="a", at_once=2)
     store, client = Store(clients[0]), clients[0]
     lasting, ended = record(1, key), record(2, key)
-    for each in (lasting, ended):
-        assert not store.admit(each, key).exceeded
-    client.zadd(keys.gateway_open(key.id), {each.id: time.time() - HOUR_S for each in (lasting, ended)})
+    for request in (lasting, ended):
+        assert not store.admit(request, key).exceeded
+    client.zadd(keys.gateway_open(key.id), {request.id: time.time() - HOUR_S for request in (lasting, ended)})
     assert not store.admit(record(3, key), key).exceeded  # takes lapsed ones away
     Store(clients[1]).settle(ended, key, 1, 1)
     store.renew([lasting, ended])

@@ -181,7 +181,7 @@ def test_parameters_reach_the_engine(generate: GenerateTask) -> None:
     logprobs = scored.get(timeout=WAIT_S)["logprobs"]
     assert len(logprobs) == 20
     assert {len(logprob["top_logprobs"]) for logprob in logprobs} == {3}
-    assert [each for chunk in read(scored) for each in chunk.logprobs or []] == logprobs
+    assert [score for chunk in read(scored) for score in chunk.logprobs or []] == logprobs
 
 
 def test_another_worker_shares_the_work(generate: GenerateTask, node: Worker, shared_worker: StartWorker) -> None:

@@ -61,8 +61,8 @@ def tiny_weights() -> dict[str, Any]:
     import mlx.core as mx
 
     shapes = {"attn_norm": (HIDDEN,), "ffn_norm": (HIDDEN,), "ffn_down": (HIDDEN, FEED_FORWARD)}
-    shapes |= {f"attn_{each}": (HIDDEN, HIDDEN) for each in ("q", "k", "v", "output")}
-    shapes |= {f"ffn_{each}": (FEED_FORWARD, HIDDEN) for each in ("gate", "up")}
+    shapes |= {f"attn_{part}": (HIDDEN, HIDDEN) for part in ("q", "k", "v", "output")}
+    shapes |= {f"ffn_{part}": (FEED_FORWARD, HIDDEN) for part in ("gate", "up")}
     weights = {"token_embd.weight": mx.random.normal((len(TOKENS), HIDDEN)), "output_norm.weight": mx.ones((HIDDEN,))}
     for layer in range(LAYERS):
         for name, shape in shapes.items():
@@ -144,7 +144,7 @@ def test_other_models_are_refused(tmp_path: Path, change: dict[str, Any], messag
     metadata = {key: value for key, value in (tiny_metadata() | change).items() if value is not None}
     with pytest.raises(ModelLoadFailed, match=message):
         convert(save(tmp_path / "other.gguf", metadata), tmp_path / "other")
-    assert [each.name for each in tmp_path.iterdir()] == ["other.gguf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 
 
 def test_an_unknown_tensor_is_named(tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def write_header(path: Path, *tensors: tuple[str, int]) -> Path:
 def test_the_list_of_tensors_is_read(tmp_path: Path) -> None:
     """Behind metadata of any kind, as MLX writes it too."""
     path = write_header(tmp_path / "a.gguf", ("a.weight", 3), ("b", 0), ("c", 77))
-    assert [(each.name, each.kind) for each in read_tensor_list(path)] == [
+    assert [(tensor.name, tensor.kind) for tensor in read_tensor_list(path)] == [
         ("a.weight", "Q4_1"),
         ("b", "F32"),
         ("c", "kind 77"),
     ]
-    assert {each.name for each in read_tensor_list(save(tmp_path / "tiny.gguf"))} == tiny_weights().keys()
+    assert {tensor.name for tensor in read_tensor_list(save(tmp_path / "tiny.gguf"))} == tiny_weights().keys()
 
 
 @pytest.mark.parametrize(

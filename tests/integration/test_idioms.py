@@ -330,7 +330,7 @@ class TestRemoteControl:
         next(iter(result.stream(timeout=WAIT_S)))
         try:
             inspect = shared_app.control.inspect(destination=[wide.node], timeout=10)
-            (active,) = [each for each in inspect.active()[wide.node] if each["id"] == result.id]
+            (active,) = [request for request in inspect.active()[wide.node] if request["id"] == result.id]
         finally:
             result.revoke(terminate=True)
         assert SECRET not in json.dumps(active)

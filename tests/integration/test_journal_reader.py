@@ -135,7 +135,7 @@ class Reader:
     def finish(self) -> list[Chunk]:
         self._done.result(30)
         self._pool.shutdown()
-        ids = [each for chunk in self.chunks for each in chunk.ids]
+        ids = [id_ for chunk in self.chunks for id_ in chunk.ids]
         assert ids == list(range(len(ids)))
         assert self.chunks[-1].finish_reason is not None
         return self.chunks

@@ -248,8 +248,8 @@ class TestAppend:
                 message = pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1)
                 heard += [message["data"]] if message else []
         claim = Claim(attempt=1, worker=A, nonce=answer.nonce)
-        assert [json.loads(each) for each in heard] == [
-            json.loads(encode(each)) for each in (claim, token(0, "héllo"), end(1))
+        assert [json.loads(text) for text in heard] == [
+            json.loads(encode(entry)) for entry in (claim, token(0, "héllo"), end(1))
         ]
 
     def test_retried(self, journal: Journal, client: Redis) -> None:
@@ -386,7 +386,7 @@ class TestRolledBack:
         calls = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"]
         assert journal.fill(TASK, [*answer.items, *said], A)
         assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - calls == 7
-        assert [each.index for each in journal.read(TASK) if isinstance(each, Token)] == list(range(11))
+        assert [entry.index for entry in journal.read(TASK) if isinstance(entry, Token)] == list(range(11))
 
     def test_ended(self, journal: Journal, client: Redis) -> None:
         """A journal that is written again with its end takes nothing more, and lives as long as one that ended."""

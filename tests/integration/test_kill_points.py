@@ -66,9 +66,9 @@ def test_another_worker_goes_on(
     answer = reading.result.get(timeout=WAIT_S)
     assert (answer["text"], answer["worker"]) == (wanted, other.node)
     written = entries(redis_client, reading.result.id)
-    assert sum(isinstance(each, Claim) for each in written) == attempts
-    assert sum(isinstance(each, End) for each in written) == 1
-    assert sum(len(each.ids) for each in written if isinstance(each, Token)) == TOKENS
+    assert sum(isinstance(entry, Claim) for entry in written) == attempts
+    assert sum(isinstance(entry, End) for entry in written) == 1
+    assert sum(len(entry.ids) for entry in written if isinstance(entry, Token)) == TOKENS
 
 
 def test_with_its_result_everything_is_done(
@@ -98,7 +98,7 @@ def test_vectors_that_were_lost_with_their_worker_are_computed_again(
     die(dying)
     other = worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
     answer = result.get(timeout=WAIT_S)
-    assert [len(each["embedding"]) for each in answer["data"]] == [3, 3]
+    assert [len(item["embedding"]) for item in answer["data"]] == [3, 3]
     assert (answer["worker"], answer["attempt"]) == (other.node, 1)
     assert [type(entry) for entry in entries(redis_client, result.id)] == [Claim, Start, End]
 

@@ -68,7 +68,7 @@ def lost(ledger: Ledger, clock: Clock) -> list[str]:
     """Who is lost after two looks; the next two looks may be taken at once."""
     ledger.lost()
     clock.now += 100
-    found = [each.task_id for each in ledger.lost()]
+    found = [finding.task_id for finding in ledger.lost()]
     clock.now += 100
     return found
 
@@ -78,7 +78,7 @@ def test_a_message_that_is_nowhere_is_lost(client: redis.Redis, ledger: Ledger, 
     submit(client, "t1")
     assert ledger.lost() == []
     clock.now += 100
-    assert [each.task_id for each in ledger.lost()] == ["t1"]
+    assert [finding.task_id for finding in ledger.lost()] == ["t1"]
 
 
 def test_a_young_entry_is_left_alone(client: redis.Redis, ledger: Ledger, clock: Clock) -> None:

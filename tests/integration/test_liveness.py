@@ -67,7 +67,7 @@ def departed(client: redis.Redis) -> list[str]:
     """The identities of those whose end is in the history."""
     from tasks.registry import Registry
 
-    return [f"{each['node']}#{each['boot']}" for each in Registry(client).history()]
+    return [f"{event['node']}#{event['boot']}" for event in Registry(client).history()]
 
 
 @pytest.mark.parametrize("offset", [3600, -3600])
@@ -129,15 +129,15 @@ def test_killed_and_back_under_the_same_name(
 def test_redis_forgets_the_fleet(worker: StartWorker, redis_server: EmbeddedServer) -> None:
     """After Redis was killed and has come back empty, every worker is in the hash within 10 s, by its usual heartbeat."""
     workers = [worker("-c", "2") for _ in range(3)]
-    identities = [record_of(each).identity for each in workers]
+    identities = [record_of(member).identity for member in workers]
     redis_server.kill()
     redis_server.restart()
     wait_until(
-        lambda: [each.record() and record_of(each).identity for each in workers] == identities,
+        lambda: [member.record() and record_of(member).identity for member in workers] == identities,
         timeout_s=10.0,
         about="every worker's record",
     )
-    assert all(each.process.poll() is None for each in workers)
+    assert all(member.process.poll() is None for member in workers)
 
 
 @contextmanager
@@ -150,18 +150,18 @@ def short_memory(folder: Path, window_s: int) -> Iterator[dict[str, str]]:
 def test_an_early_failure_is_forgotten(generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:
     """A worker that failed at first is degraded and takes work all the same; after the window it is online, as if new."""
     with short_memory(tmp_path, window_s=3) as env:
-        each = worker("-c", "2", env=env, app="forgetful")
+        member = worker("-c", "2", env=env, app="forgetful")
     failed = 0
-    while record_of(each).status != "degraded":
+    while record_of(member).status != "degraded":
         with pytest.raises(ModelLoadFailed, match="no weights"):
             generate.delay(prompt="a", model="fake:1:load_error=no weights", max_tokens=5).get(timeout=WAIT_S)
         failed += 1
         time.sleep(0.2)
-    assert record_of(each).metrics["error_rate"] == 1.0
+    assert record_of(member).metrics["error_rate"] == 1.0
     answer = generate.delay(prompt="b", model=MODEL, max_tokens=5).get(timeout=WAIT_S)
-    assert answer["worker"] == each.node
-    wait_until(lambda: record_of(each).status == "online", timeout_s=WAIT_S, about="the failure to be forgotten")
-    assert record_of(each).reason == ""
-    wait_until(lambda: record_of(each).metrics["error_rate"] == 0, about="the window to pass")
-    assert generate.delay(prompt="c", model=MODEL, max_tokens=5).get(timeout=WAIT_S)["worker"] == each.node
-    assert record_of(each).metrics["totals"]["failed"] == failed
+    assert answer["worker"] == member.node
+    wait_until(lambda: record_of(member).status == "online", timeout_s=WAIT_S, about="the failure to be forgotten")
+    assert record_of(member).reason == ""
+    wait_until(lambda: record_of(member).metrics["error_rate"] == 0, about="the window to pass")
+    assert generate.delay(prompt="c", model=MODEL, max_tokens=5).get(timeout=WAIT_S)["worker"] == member.node
+    assert record_of(member).metrics["totals"]["failed"] == failed

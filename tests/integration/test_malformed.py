@@ -165,7 +165,7 @@ def without_an_id() -> list[str]:
         '{"__type__": "datetime", "__value__": 5}',
         '{"properties": {"__type__": "uuid", "__value__": []}}',
         *(json.dumps({**envelope("x"), "headers": headers}) for headers in no_headers),
-        *(json.dumps(envelope(each)) for each in ids),
+        *(json.dumps(envelope(id_)) for id_ in ids),
         # Another task of Celery's own: kombu takes the KeyError of a missing id for a lost connection.
         json.dumps({**envelope("x"), "headers": {"task": "celery.backend_cleanup", "lang": "py"}}),
         json.dumps({"body": "x" * 20_000_000}),
@@ -294,7 +294,9 @@ def test_whatever_comes(
 
 @PLENTY
 @given(
-    st.lists(st.binary(max_size=200) | JSON.map(lambda each: json.dumps(each).encode()), min_size=BATCH, max_size=BATCH)
+    st.lists(
+        st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()), min_size=BATCH, max_size=BATCH
+    )
 )
 def test_whatever_bytes_come(
     generate: GenerateTask, node: Worker, shared_redis: redis.Redis, drawn: list[bytes]

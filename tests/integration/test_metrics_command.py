@@ -78,8 +78,8 @@ def test_a_fleet_at_work(
     """Requests to a real worker are counted, nothing of them shows, and a worker that leaves takes its series along."""
     node = worker(env={"CELERY_MLX_HEARTBEAT_S": "0.1"}).node
     results = [generate.delay(prompt=SECRET, model="fake:1", max_tokens=5) for _ in range(3)]
-    for each in results:
-        each.get(timeout=30)
+    for result in results:
+        result.get(timeout=30)
     about = {"worker": node, "model": "fake:1"}
     done = ("request_success_total", tuple(sorted({**about, "outcome": "succeeded"}.items())))
     wait_until(lambda: served().get(done) == 3, about="three requests in the metrics")

@@ -76,7 +76,7 @@ def test_the_authors_sampling_is_used_where_nobody_says_otherwise(
 ) -> None:
     """``top_k: 1`` makes requests alike, unless the catalogue switches the filter off."""
     sent = [ask(generate, model) for _ in range(4)]
-    texts = {each.get(timeout=WAIT_S)["text"] for each in sent}
+    texts = {result.get(timeout=WAIT_S)["text"] for result in sent}
     assert (len(texts) == 1) is alike
 
 
@@ -91,7 +91,7 @@ def test_a_template_is_chosen_by_the_catalogue(generate: GenerateTask) -> None:
     """The prompt is as long as with the same template as the model's default."""
     messages = [{"role": "user", "content": "hello"}]
     usual, here = ask(generate, "random", messages=messages), ask(generate, "template-by-name", messages=messages)
-    tokens = [each.get(timeout=WAIT_S)["usage"]["prompt_tokens"] for each in (usual, here)]
+    tokens = [result.get(timeout=WAIT_S)["usage"]["prompt_tokens"] for result in (usual, here)]
     assert tokens[0] == tokens[1] > len("hello")
 
 
@@ -99,4 +99,4 @@ def test_a_context_of_8192_tokens_is_used(generate: GenerateTask) -> None:
     """A rotary scaling's factor counts, and a catalogue may say more than config.json. Both models load at once, each with a
     request that is longer than what an engine starts with, and wait for what the other gives back."""
     sent = [ask(generate, model, max_tokens=6000, temperature=0) for model in ("yarn-8k", "plain-8k")]
-    assert [each.get(timeout=WAIT_S)["text"] for each in sent] == [SCRIPT, SCRIPT]
+    assert [result.get(timeout=WAIT_S)["text"] for result in sent] == [SCRIPT, SCRIPT]

@@ -150,9 +150,9 @@ class TestTurns:
                 failures.append(error)
 
         clients = [threading.Thread(target=run, args=(seed,)) for seed in range(12)]
-        for each in clients:
-            each.start()
-        while any(each.is_alive() for each in clients):
+        for thread in clients:
+            thread.start()
+        while any(thread.is_alive() for thread in clients):
             record = node.record()
             assert record is not None
             over_budget.append(sum(engine.reserved_bytes for engine in record.engines) - record.budget_bytes)
@@ -314,7 +314,7 @@ class TestCommands:
         assert engines(node)["fake:2"].pinned
         line = next(line for line in models().output.splitlines() if line.startswith("fake:2"))
         assert f"  {node.node} (pinned)  " in line
-        takers = {each["model"]: each["takers"] for each in json.loads(models("--json").output)["models"]}
+        takers = {model["model"]: model["takers"] for model in json.loads(models("--json").output)["models"]}
         assert takers["fake:2"] == [node.node]
         assert takers["qwen3-1.7b"] == [], "its budget has no room for this one"
         assert takers["llama-3.3-70b"] == []
@@ -334,7 +334,7 @@ class TestCommands:
         lines = {line.split()[0]: line for line in models().output.splitlines()}
         assert "0.1 GB" in lines["smollm2-135m"]
         assert "–" in lines["llama-3.3-70b"]
-        found = {each["model"]: each for each in json.loads(models("--json").output)["models"]}
+        found = {model["model"]: model for model in json.loads(models("--json").output)["models"]}
         assert found["smollm2-135m"]["disk"] == "yes"
         assert found["qwen3-8b"] == {
             "model": "qwen3-8b",

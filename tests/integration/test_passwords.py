@@ -129,7 +129,7 @@ def test_flower_does_not_show_it(url: str, tmp_path: Path) -> None:
 def test_processes_without_redis_do_not_have_it(url: str, worker: Path) -> None:
     """No command line has the password, and an engine's environment has not either."""
     assert url
-    engines = [each for each in psutil.process_iter() if _is_engine(each)]
+    engines = [process for process in psutil.process_iter() if _is_engine(process)]
     assert engines, worker.read_text()
     parent = psutil.Process(engines[0].ppid())
     for process in [parent, *parent.children(recursive=True)]:

@@ -98,10 +98,10 @@ def test_log_and_events(generate: GenerateTask, node: Worker, events: list[dict[
     types = {event["type"] for event in events}
     assert types >= {"task-received", "task-started", "task-succeeded", "task-failed", "task-revoked"}
     received = [event for event in events if event["type"] == "task-received"]
-    assert {each["args"] for each in received} == {"()"}
-    assert f"{{model='{MODEL}', max_tokens=10, prompt=<13 characters>}}" in {each["kwargs"] for each in received}
+    assert {event["args"] for event in received} == {"()"}
+    assert f"{{model='{MODEL}', max_tokens=10, prompt=<13 characters>}}" in {event["kwargs"] for event in received}
     succeeded = [event for event in events if event["type"] == "task-succeeded"]
-    assert {each["result"] for each in succeeded} == {f"<10 tokens of {MODEL}, finish_reason=length>"}
+    assert {event["result"] for event in succeeded} == {f"<10 tokens of {MODEL}, finish_reason=length>"}
 
 
 def test_inspect(generate: GenerateTask, shared_app: Celery, node: Worker) -> None:

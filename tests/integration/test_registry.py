@@ -200,9 +200,9 @@ def test_a_worker_that_came_back_is_not_buried(client: redis.Redis) -> None:
 def test_the_history_is_bounded(client: redis.Redis) -> None:
     """Only the last hundred departures are kept, newest first."""
     for number in range(HISTORY_LENGTH + 5):
-        each = record(boot=f"b{number}")
-        Registry(client).register(each, LEASE_MS)
-        Registry(client).leave(each)
+        worker = record(boot=f"b{number}")
+        Registry(client).register(worker, LEASE_MS)
+        Registry(client).leave(worker)
     history = Registry(client).history()
     assert len(history) == HISTORY_LENGTH
     assert history[0]["boot"] == f"b{HISTORY_LENGTH + 4}"
@@ -221,7 +221,7 @@ def test_departures_are_announced(client: redis.Redis) -> None:
             # The first message is the subscription's own, which counts as none.
             event = wait_until(lambda: events.get_message(timeout=0.1), about="an announcement")
             heard.append(json.loads(event["data"]))
-    assert [(each["event"], each["node"], each["boot"]) for each in heard] == [
+    assert [(event["event"], event["node"], event["boot"]) for event in heard] == [
         ("registered", 'a "b"@ü', "b1"),
         ("left", 'a "b"@ü', "b1"),
     ]
@@ -232,7 +232,7 @@ def test_garbage_in_the_hash_harms_nobody(client: redis.Redis, garbage: bytes) -
     """It is shown as unreadable, and a worker of that name registers over it."""
     client.hset(keys.WORKERS, "mac@lab", garbage)
     client.hset(keys.WORKERS, b"\xff\xfe", garbage)
-    assert [type(each) for each in Registry(client).records()] == [Unreadable, Unreadable]
+    assert [type(record) for record in Registry(client).records()] == [Unreadable, Unreadable]
     Registry(client).register(record(), LEASE_MS)
     assert Registry(client).beat(record(), LEASE_MS).answer == "ok"
 

@@ -120,15 +120,15 @@ def test_a_queue(generate: GenerateTask, fleet: Callable[..., Result]) -> None:
     lines = fleet("requests").output.splitlines()
     assert lines[0].split() == ["request", "state", "where", "model", "for", "tokens", "tok/s"]
     assert [line.split()[:4] for line in lines[1:]] == [
-        [each.id, "waiting", QUEUE_OF_NOBODY, "fake:1@30B+"] for each in (first, second)
+        [result.id, "waiting", QUEUE_OF_NOBODY, "fake:1@30B+"] for result in (first, second)
     ]
     assert fleet("requests", "--limit", "1").output.splitlines()[-1] == "… and 1 more: --limit 2 shows them"
     assert fleet("purge", "30B+", "-f").output == f"{QUEUE_OF_NOBODY}: 2 requests ended as cancelled\n"
-    for each in (first, second):
-        assert [chunk.finish_reason for chunk in each.stream(timeout=WAIT_S)] == ["cancelled"]
+    for result in (first, second):
+        assert [chunk.finish_reason for chunk in result.stream(timeout=WAIT_S)] == ["cancelled"]
         with pytest.raises(TaskRevokedError):
-            each.get(timeout=WAIT_S)
-        assert str(each.status()) == "it has ended: cancelled, 0 tokens"
+            result.get(timeout=WAIT_S)
+        assert str(result.status()) == "it has ended: cancelled, 0 tokens"
     assert fleet("requests").output == "no request runs or waits\n"
 
 
@@ -168,7 +168,9 @@ def test_unknown_and_failed(
     assert (status.state, status.error_code, status.finish_reason) == ("ended", "invalid_request", None)
     with pytest.raises(ModelLoadFailed):
         generate.delay(prompt="hi", model="fake:1:load_error=broken").get(timeout=WAIT_S)
-    seen = wait_until(lambda: [each for each in json.loads(fleet("--json").output)["failures"] if each["reason"]])
+    seen = wait_until(
+        lambda: [failure for failure in json.loads(fleet("--json").output)["failures"] if failure["reason"]]
+    )
     assert (seen[0]["node"], seen[0]["code"]) == (node.node, "model_load_failed")
     assert "broken" in seen[0]["reason"]
 

@@ -36,9 +36,9 @@ ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_
 def server(session_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DurableServer]:
     """A server with an append-only file, in place of the other tests' server."""
     session_server.stop()
-    with DurableServer(tmp_path_factory.mktemp("durable"), PASSWORD, PORT) as each:
+    with DurableServer(tmp_path_factory.mktemp("durable"), PASSWORD, PORT) as server:
         forget_connections()
-        yield each
+        yield server
     forget_connections()
 
 
@@ -118,15 +118,15 @@ def test_running_and_ended(
 ) -> None:
     """Requests of which Redis forgets the second half or the end, or all there was, have their whole answers afterwards."""
     before = [Sent(generate, f"before {n}", 40 + 12 * n) for n in range(SLOTS)]
-    wait_until(lambda: all(each.reader.indices for each in before), timeout_s=WAIT_S)
+    wait_until(lambda: all(request.reader.indices for request in before), timeout_s=WAIT_S)
     server.save()
     after = [Sent(generate, f"after {n}", 5 + 25 * n) for n in range(SLOTS // 2)]
-    wait_until(lambda: sum(bool(each.reader.finish_reasons) for each in before) >= 3, timeout_s=WAIT_S)
+    wait_until(lambda: sum(bool(request.reader.finish_reasons) for request in before) >= 3, timeout_s=WAIT_S)
     assert after[0].reader.finish_reasons
     wait_until(lambda: client.exists(f"celery-task-meta-{after[0].result.id}"))
     server.roll_back()
-    for each in (*before, *after):
-        each.check(client)
+    for request in (*before, *after):
+        request.check(client)
     assert_nothing_is_left(client, workers)
 
 
@@ -138,10 +138,10 @@ def test_queued(generate: GenerateTask, workers: list[Worker], server: DurableSe
     server.save()
     for worker in workers:
         generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
-    wait_until(lambda: sum(bool(each.reader.finish_reasons) for each in sent) >= 2, timeout_s=WAIT_S)
+    wait_until(lambda: sum(bool(request.reader.finish_reasons) for request in sent) >= 2, timeout_s=WAIT_S)
     server.roll_back()
-    for each in sent:
-        each.check(client)
+    for request in sent:
+        request.check(client)
     assert_nothing_is_left(client, workers)
 
 
@@ -191,17 +191,19 @@ def test_taken_over(
     victim = start("-c", str(SLOTS), env=ENV)
     generate.app.control.broadcast("drain", destination=[workers[0].node], reply=True, timeout=10)
     sent = [Sent(generate, f"taken over {n}", 300) for n in range(SLOTS // 2)]
-    wait_until(lambda: all(each.reader.indices for each in sent), timeout_s=WAIT_S)
+    wait_until(lambda: all(request.reader.indices for request in sent), timeout_s=WAIT_S)
     server.save()
     victim.kill()
     for worker in workers:
         generate.app.control.broadcast("resume", destination=[worker.node], reply=True, timeout=10)
-    wait_until(lambda: all(_attempts(client, each) == 2 for each in sent), timeout_s=WAIT_S, about="second attempts")
-    seen = [len(each.reader.indices) for each in sent]
-    wait_until(lambda: all(len(each.reader.indices) > count for each, count in zip(sent, seen, strict=True)))
+    wait_until(
+        lambda: all(_attempts(client, request) == 2 for request in sent), timeout_s=WAIT_S, about="second attempts"
+    )
+    seen = [len(request.reader.indices) for request in sent]
+    wait_until(lambda: all(len(request.reader.indices) > count for request, count in zip(sent, seen, strict=True)))
     server.roll_back()
-    for each in sent:
-        each.check(client)
+    for request in sent:
+        request.check(client)
     assert_nothing_is_left(client, workers)
 
 

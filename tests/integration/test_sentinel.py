@@ -40,8 +40,8 @@ SLOTS = 8
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Replicated]:
     """A primary, a replica and a Sentinel."""
-    with Replicated(tmp_path, "sesame") as each:
-        yield each
+    with Replicated(tmp_path, "sesame") as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_replica_that_lagged_is_promoted(
     env = {"REDIS_URL": servers.url, "CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"}
     worker = start("-B", "-s", str(tmp_path / "beat"), "-c", str(SLOTS), env=env)
     sent = [generate.delay(prompt=f"p{n}", model=MODEL, max_tokens=30 + 20 * n) for n in range(SLOTS)]
-    readers = [Reader(each, WAIT_S) for each in sent]
+    readers = [Reader(result, WAIT_S) for result in sent]
     wait_until(lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="first tokens")
     servers.cut()
     late = Reader(generate.delay(prompt="late", model=MODEL, max_tokens=5), WAIT_S)

@@ -185,7 +185,7 @@ def test_remote_shutdown_drains(generate: GenerateTask, worker: StartWorker) -> 
 
 def test_slots_cannot_be_changed(generate: GenerateTask, worker: StartWorker) -> None:
     """Flower's other buttons, for pools that grow, get one clear error, and leave no traceback in the log."""
-    each = worker(*ARGS)
+    member = worker(*ARGS)
     control = generate.app.control
     for name, options in (("pool_grow", {"n": 2}), ("pool_shrink", {"n": 2}), ("autoscale", {"max": 4, "min": 1})):
         ((answer,),) = [
@@ -195,4 +195,4 @@ def test_slots_cannot_be_changed(generate: GenerateTask, worker: StartWorker) ->
     ((answer,),) = [reply.values() for reply in control.pool_restart(reply=True, timeout=WAIT_S, limit=1)]
     assert "error" in answer
     assert generate.delay(prompt="a", model=MODEL, max_tokens=3).get(timeout=WAIT_S)["text"] == fake_text("a", None, 3)
-    assert "Traceback" not in each.log()
+    assert "Traceback" not in member.log()

@@ -336,8 +336,8 @@ def test_the_address_of_redis(worker: StartWorker, redis_url: str) -> None:
 def test_settings_that_were_typed(worker: StartWorker) -> None:
     """What is typed behind the command is above the environment, in the worker and in what it starts."""
     typed = ("--models", "fake:1,fake:2", "--chip", "M2 Pro", "--gpu-cores", "19", "--memory-gb", "32", "-c", "auto")
-    each = worker(*typed, env={"CELERY_MLX_MODELS": "fake:3", "CELERY_MLX_MEMORY_GB": "8"})
-    record = each.record()
+    started = worker(*typed, env={"CELERY_MLX_MODELS": "fake:3", "CELERY_MLX_MEMORY_GB": "8"})
+    record = started.record()
     assert record is not None
     assert (record.hardware["chip"], record.hardware["gpu_cores"]) == ("Apple M2 Pro", 19)
     assert record.hardware["memory_bytes"] == 32 << 30
@@ -345,7 +345,7 @@ def test_settings_that_were_typed(worker: StartWorker) -> None:
     assert "tier-7-13B" in record.queues
     kept = {("fake:1", True), ("fake:2", True)}
     wait_until(
-        lambda: (now := each.record()) and {(engine.model, engine.pinned) for engine in now.engines} == kept,
+        lambda: (now := started.record()) and {(engine.model, engine.pinned) for engine in now.engines} == kept,
         about="the models that were typed",
     )
 
@@ -367,7 +367,7 @@ def test_a_default_model_that_is_not_here(worker: StartWorker, tmp_path: Path) -
     folder = make_tiny_model(tmp_path / "mine")
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(f'[[models]]\nname = "mine"\nsource = "{folder}"\ntier = "<3B"\n')
-    each = worker(
+    started = worker(
         env={
             "CELERY_MLX_ALLOW_FAKE": "0",
             "CELERY_MLX_CACHE": str(tmp_path / "cache"),
@@ -375,7 +375,7 @@ def test_a_default_model_that_is_not_here(worker: StartWorker, tmp_path: Path) -
             "HF_HOME": str(tmp_path / "home"),
         }
     )
-    assert "the default model smollm2-135m is not on this machine" in each.log()
+    assert "the default model smollm2-135m is not on this machine" in started.log()
 
 
 def test_flower_s_port_is_taken(redis_url: str) -> None:

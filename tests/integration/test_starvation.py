@@ -45,8 +45,8 @@ def test_a_worker_with_a_reason_stays(producer_app: Celery, worker: StartWorker,
     long = generate.delay(prompt="long", model=MODEL, max_tokens=800)
     waiting = [generate.delay(prompt=f"p{number}", model=MODEL, max_tokens=1) for number in range(3)]
     assert long.get(timeout=60)["usage"]["completion_tokens"] == 800
-    for each in waiting:
-        each.get(timeout=30)
+    for result in waiting:
+        result.get(timeout=30)
     producer_app.control.cancel_consumer(QUEUE, destination=[node.node], reply=True, timeout=5)
     left = generate.delay(prompt="left", model=MODEL, max_tokens=1)
     # Long enough for its time to be up twice, by the beats that it makes meanwhile.

@@ -22,8 +22,8 @@ from tasks.registry import Grace, Registry
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.sweep import results, start_sweep, sweep
-from tasks.sweep.sweep import Sweep
+from tasks.sweep import results, start_sweep
+from tasks.sweep.sweep import LOCK_AT_LEAST_S, Sweep
 from tests.fleet import NO_GRACE, Ghost, fetch_all, hold, message, record
 from tests.support import ROOT, wait_until
 from worker_config.settings import Settings
@@ -91,9 +91,9 @@ def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]
         return sweep
 
     yield make
-    for each, client in made:
-        each.stop()
-        each._lifeline.close()
+    for sweep, client in made:
+        sweep.stop()
+        sweep._lifeline.close()
         client.close()
 
 
@@ -177,20 +177,20 @@ def test_two_sweeps_restore_each_request_once(client: redis.Redis, make: Callabl
     ids = [f"t{number:03}" for number in range(120)]
     for name in ("a", "b", "c"):
         client.sadd(keys.OWNERS, f"{name}@lab#b1")
-        hold(client, f"{name}@lab#b1", [message(f"{name}-{each}") for each in ids])
+        hold(client, f"{name}@lab#b1", [message(f"{name}-{id_}") for id_ in ids])
     first, second = make(), make()
     start = threading.Barrier(2)
 
-    def work(each: Sweep) -> None:
+    def work(sweep: Sweep) -> None:
         start.wait()
-        each._return_work(set())
+        sweep._return_work(set())
 
-    threads = [threading.Thread(target=work, args=(each,)) for each in (first, second)]
+    threads = [threading.Thread(target=work, args=(sweep,)) for sweep in (first, second)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(fetch_all(client, QUEUE)) == sorted(f"{name}-{each}" for name in "abc" for each in ids)
+    assert sorted(fetch_all(client, QUEUE)) == sorted(f"{name}-{id_}" for name in "abc" for id_ in ids)
 
 
 def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sweep]) -> None:
@@ -203,7 +203,7 @@ def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sw
     assert client.get(keys.SWEEP_LOCK) == b"first"
     first.stop()
     wait_until(lambda: client.hget(keys.SWEEP, "by") == b"second")
-    assert 0 < client.pttl(keys.SWEEP_LOCK) <= sweep.LOCK_AT_LEAST_S * 1000
+    assert 0 < client.pttl(keys.SWEEP_LOCK) <= LOCK_AT_LEAST_S * 1000
 
 
 def test_every_round_is_signed_by_redis_clock(client: redis.Redis, make: Callable[..., Sweep]) -> None:
@@ -223,8 +223,8 @@ def test_nobody_is_dead_after_a_restart_of_redis(
 ) -> None:
     """While everyone reconnects the sweep declares nobody dead; those that stay away are dead after the grace."""
     client.config_set("appendonly", "no")
-    each = make(grace=Grace(restarted_s=3.0, reconnected_s=0.0))
-    each.start()
+    sweep = make(grace=Grace(restarted_s=3.0, reconnected_s=0.0))
+    sweep.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
     redis_server.restart()
     back_at = time.monotonic()
@@ -243,13 +243,13 @@ def test_nobody_is_dead_after_a_restart_of_redis(
 
 def test_a_reset_of_its_own_connection_makes_it_doubt(client: redis.Redis, make: Callable[..., Sweep]) -> None:
     """A sweep that lost its connection cannot tell whose fault it was, so it believes no absence for a while."""
-    each = make(grace=Grace(restarted_s=0.0, reconnected_s=3600.0))
-    each.start()
+    sweep = make(grace=Grace(restarted_s=0.0, reconnected_s=3600.0))
+    sweep.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
-    assert each._watch.believes_absences(time.monotonic())
-    client.client_kill_filter(_id=each._lifeline.client_id)
-    wait_until(lambda: not each._watch.believes_absences(time.monotonic()), about="doubt")
-    assert each._watch.believes_leases(time.monotonic())
+    assert sweep._watch.believes_absences(time.monotonic())
+    client.client_kill_filter(_id=sweep._lifeline.client_id)
+    wait_until(lambda: not sweep._watch.believes_absences(time.monotonic()), about="doubt")
+    assert sweep._watch.believes_leases(time.monotonic())
 
 
 def test_a_broken_round_does_not_end_the_sweep(
@@ -288,12 +288,12 @@ def overdue(client: redis.Redis, task_id: str, resent: int = 0, **values: Any) -
 def test_a_lost_request_is_sent_again(client: redis.Redis, make: Callable[..., Sweep]) -> None:
     """A message that vanished between BRPOP and the note of who has it is back in its queue after two looks."""
     overdue(client, "t1")
-    each = make(looks_always=True)
-    each.round()
+    sweep = make(looks_always=True)
+    sweep.round()
     assert not client.exists(QUEUE)
-    each.round()
+    sweep.round()
     assert fetch_all(client, QUEUE) == ["t1"]
-    each.round()
+    sweep.round()
     assert fetch_all(client, QUEUE) == ["t1"]
 
 
@@ -303,9 +303,9 @@ def test_a_lost_request_with_a_final_result_is_ended(
     """What Celery has ended by itself is not run, and its readers do not wait."""
     overdue(client, "t1")
     no_results.entries["t1"] = Error(attempt=0, code="expired", message="too late")
-    each = make(looks_always=True)
-    each.round()
-    each.round()
+    sweep = make(looks_always=True)
+    sweep.round()
+    sweep.round()
     assert not client.exists(QUEUE, keys.LEDGER)
     error = Journal(client).read("t1")[-1]
     assert isinstance(error, Error)
@@ -317,9 +317,9 @@ def test_a_request_that_is_lost_every_time_is_given_up(
 ) -> None:
     """After five resends it ends with an error, for its readers and for ``get()``."""
     overdue(client, "t1", resent=RESENT_MAX)
-    each = make(looks_always=True)
-    each.round()
-    each.round()
+    sweep = make(looks_always=True)
+    sweep.round()
+    sweep.round()
     assert not client.exists(QUEUE, keys.LEDGER)
     error = Journal(client).read("t1")[-1]
     assert isinstance(error, Error)
@@ -352,7 +352,7 @@ def test_celery_results_become_ends(producer_app: Celery) -> None:
     backend.mark_as_failure("theirs", ValueError("bad"))
     assert found.final_entry("unknown") is None
     assert found.final_entry("done") is None
-    revoked, ours, theirs = (found.final_entry(each) for each in ("revoked", "ours", "theirs"))
+    revoked, ours, theirs = (found.final_entry(task_id) for task_id in ("revoked", "ours", "theirs"))
     assert isinstance(revoked, End)
     assert revoked.finish_reason == "cancelled"
     assert isinstance(ours, Error)
@@ -366,21 +366,21 @@ def test_celery_results_become_ends(producer_app: Celery) -> None:
 
 def test_beats_sweep_starts_with_the_settings(producer_app: Celery, client: redis.Redis) -> None:
     """What beat starts is a sweep of the app's own Redis."""
-    each = start_sweep(producer_app)
+    sweep = start_sweep(producer_app)
     try:
-        wait_until(lambda: client.hget(keys.SWEEP, "by") == each.by.encode(), about="a sweep")
-        assert each.daemon
+        wait_until(lambda: client.hget(keys.SWEEP, "by") == sweep.by.encode(), about="a sweep")
+        assert sweep.daemon
     finally:
-        each.stop()
+        sweep.stop()
 
 
 def test_a_sweep_that_cannot_reach_redis_says_so(no_results: NoResults) -> None:
     """A round without Redis is one clear error."""
     with closing(connect("redis://127.0.0.1:1/0")) as away:
-        each = Sweep(away, no_results, Journal(away), Settings())
+        sweep = Sweep(away, no_results, Journal(away), Settings())
         with pytest.raises(BrokerUnavailable):
-            each.round()
-        each.stop()
+            sweep.round()
+        sweep.stop()
 
 
 def test_the_real_beat_sweeps(client: redis.Redis, redis_url: str, tmp_path: Path) -> None:

@@ -60,14 +60,14 @@ def test_by_the_url_alone(redis_url: str, worker: StartWorker, tmp_path: Path) -
     with relay(there.port or 0, certificate, key) as port:
         plain = f"rediss://:{there.password}@localhost:{port}/0?ssl_cert_reqs=CERT_REQUIRED"
         url = f"{plain}&ssl_ca_certs={certificate}"
-        each = worker("-c", "2", env={"REDIS_URL": url})
+        server = worker("-c", "2", env={"REDIS_URL": url})
         produced = run(url, "-W", "error", "-c", PRODUCER)
         assert produced.stdout == fake_text("a", None, 5), produced.stderr
-        assert each.node in run(url, "-m", "celery", "-A", "tasks", "fleet", "--once").stdout
+        assert server.node in run(url, "-m", "celery", "-A", "tasks", "fleet", "--once").stdout
         refused = run(plain, "-m", "celery", "-A", "tasks", "worker")
         assert refused.returncode == 78
         assert "certificate verify failed" in refused.stderr
         assert "or name its certificate: rediss://...?ssl_ca_certs=FILE" in refused.stderr
-        each.stop()
-        assert each.process.returncode == 0
-        assert "Traceback" not in each.log()
+        server.stop()
+        assert server.process.returncode == 0
+        assert "Traceback" not in server.log()

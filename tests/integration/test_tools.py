@@ -290,7 +290,7 @@ def test_a_model_that_never_learned_it(smol: Path) -> None:
     with EngineClient(EngineConfig(model="smol", source=str(smol))) as engine:
         tools = [parse({"messages": ASK, "tools": [BOOK, WEATHER], **more}).called() for more in asked]
         hot = Sampling(temperature=1.5, seed=3)
-        tasks = [engine.submit(ASK, 100, tools=each, sampling=hot) for each in tools]
+        tasks = [engine.submit(ASK, 100, tools=choice, sampling=hot) for choice in tools]
         engine.wait(lambda: all(engine.answers[task_id].done for task_id in tasks), 110)
         calls = [said(events_of(engine, task_id)) for task_id in tasks]
         parts = [sum(event.call is not None for event in events_of(engine, task_id)) for task_id in tasks]

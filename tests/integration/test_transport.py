@@ -339,8 +339,8 @@ class TestMore:
             send(producer_app, f"t{number}")
         fetcher.fetch()
         first, second = fetcher.messages
-        noted = [loads(redis_client.hget("held", each.delivery_tag) or "") for each in (first, second)]
-        assert [each[0] for each in noted] == [first._raw, second._raw]
+        noted = [loads(redis_client.hget("held", message.delivery_tag) or "") for message in (first, second)]
+        assert [note[0] for note in noted] == [first._raw, second._raw]
         assert noted[0][1:] == noted[1][1:] == [first.delivery_info["exchange"], SMALL]
         assert set(redis_client.zrange("held-index", 0, -1)) == {first.delivery_tag, second.delivery_tag}
         second.requeue()

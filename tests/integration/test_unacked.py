@@ -80,7 +80,7 @@ def test_what_nobody_can_read_is_dropped_and_logged(client: redis.Redis, caplog:
 def test_many_messages_are_restored_in_order_by_two_at_once(client: redis.Redis, redis_url: str) -> None:
     """Two sweeps at once restore each message exactly once."""
     ids = [f"t{number:03}" for number in range(150)]
-    hold(client, OWNER, [message(each) for each in ids])
+    hold(client, OWNER, [message(id_) for id_ in ids])
     start = threading.Barrier(2)
     restored: list[str] = []
 
@@ -132,8 +132,8 @@ def test_what_kombu_fetched_comes_back_as_kombu_queued_it(
 def test_a_binding_says_which_queue_a_routing_key_means(client: redis.Redis) -> None:
     """An exchange may bind a queue under another name than its own."""
     client.sadd("_kombu.binding.shop", "small\x06\x16\x06\x16tier-under-3B", "large\x06\x16\x06\x16tier-3-7B")
-    each = message("t1")
-    each["properties"]["delivery_info"] = {"exchange": "shop", "routing_key": "large"}
-    hold(client, OWNER, [each])
+    found = message("t1")
+    found["properties"]["delivery_info"] = {"exchange": "shop", "routing_key": "large"}
+    hold(client, OWNER, [found])
     unacked.restore(client, OWNER)
     assert fetch_all(client, "tier-3-7B") == ["t1"]

@@ -35,12 +35,12 @@ def test_each_runs_what_it_carries(producer_app: Celery, worker: StartWorker, re
     tiers_of, most = {}, 0
     for chip, (cores, memory, tiers) in MACHINES.items():
         env = {"CELERY_MLX_CHIP": chip, "CELERY_MLX_GPU_CORES": cores, "CELERY_MLX_MEMORY_GB": memory}
-        each = worker(env={**env, "CELERY_MLX_HEARTBEAT_S": "0.2"})
-        record = each.record()
+        started = worker(env={**env, "CELERY_MLX_HEARTBEAT_S": "0.2"})
+        record = started.record()
         assert record is not None
         assert record.hardware["overridden"]
         assert [queue for queue in record.queues if queue != "celery"] == [tier.queue for tier in TIERS[:tiers]]
-        tiers_of[each.node] = tiers
+        tiers_of[started.node] = tiers
         most = max(most, record.concurrency)
     results = [
         (number, generate.delay(prompt=f"{tier.name} {n}", model=f"fake:5@{tier.name}", max_tokens=20))

@@ -339,7 +339,7 @@ class TestUnknown:
         from tasks import generate
 
         sent = [generate.delay(prompt=f"{n}", model="fake:1") for n in range(3)]
-        first, *header = (Impatient(each.id, app=producer_app) for each in sent)
+        first, *header = (Impatient(result.id, app=producer_app) for result in sent)
         before = first if shape == "chain" else GroupResult("header", header, app=producer_app, parent=first)
         last = Impatient("last", app=producer_app, parent=before)
         lost = sent[0 if shape == "chain" else 2].id

@@ -71,7 +71,7 @@ def test_submit(redis_url: str, producer_app: Any) -> None:
     exec(code[1], module)  # noqa: S102  (the page's own code)
     with closing(connect(redis_url)) as client:
         task_id = module["submit"](client, "tier-3-7B", priority=5, prompt="Hello", model="m", max_tokens=3)
-        (entry,) = [json.loads(each) for each in client.hgetall(keys.LEDGER).values()]
+        (entry,) = [json.loads(entry) for entry in client.hgetall(keys.LEDGER).values()]
         seconds, _ = client.time()
         assert entry["queue"] == "tier-3-7B\x06\x165"
         assert abs(entry["at"] - seconds) < 60

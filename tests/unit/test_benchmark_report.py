@@ -97,7 +97,7 @@ def test_bars_are_as_tall_as_their_values() -> None:
     """A value twice as large has a bar twice as tall; a missing one has none; names cannot break the file."""
     svg = draw(Chart("A & B", "ms", ["<3B", "7B"], {"ours": [10.0, 5.0], "peer": [None, 20.0]}))
     root = ET.fromstring(svg)  # noqa: S314  (drawn here)
-    bars = [each for each in root.iter() if each.tag.endswith("rect") and len(each)]
+    bars = [node for node in root.iter() if node.tag.endswith("rect") and len(node)]
     heights = [float(bar.attrib["height"]) for bar in bars]
     assert len(heights) == 3
     assert heights[0] == pytest.approx(2 * heights[1])
@@ -121,7 +121,7 @@ def test_readers_of_a_closed_loop_send_every_request_once() -> None:
         return Reading(0.0, [0.5], 1, 1.0)
 
     load = closed_loop(ask, requests, 3)
-    assert sorted(each.prompt for each in asked) == sorted(each.prompt for each in requests)
+    assert sorted(request.prompt for request in asked) == sorted(request.prompt for request in requests)
     assert load.requests_per_s == 20
     assert load.metrics()["first_p50_ms"] == 500
 

@@ -21,7 +21,7 @@ PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/celery-mlx.json"
 COMPOSE = ROOT / "docker-compose.yml"
 SUFFIXES = {"gauge": ("",), "counter": ("",), "histogram": ("_bucket", "_sum", "_count")}
-EXPORTED = {each.full_name + suffix for each in (*METRICS, *GATEWAY_METRICS) for suffix in SUFFIXES[each.kind]}
+EXPORTED = {metric.full_name + suffix for metric in (*METRICS, *GATEWAY_METRICS) for suffix in SUFFIXES[metric.kind]}
 
 promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not here: apt install prometheus")
 
@@ -56,7 +56,7 @@ def test_every_alert_says_what_to_do() -> None:
 def test_the_dashboard_is_laid_out() -> None:
     """Every panel has a title, an id of its own and a place that no other panel has."""
     panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
-    assert len({each["id"] for each in panels}) == len(panels)
+    assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
     for panel in panels:
         assert panel["title"]
@@ -79,7 +79,7 @@ def test_the_page_about_operating_lists_every_metric() -> None:
 
 def renewed(text: str) -> str:
     lines = ["| `celery_mlx_…` | kind | labels | |", "|---|---|---|---|"]
-    lines += [f"| `{each.name}` | {each.kind} | {each.labels or '–'} | {each.about} |" for each in METRICS]
+    lines += [f"| `{metric.name}` | {metric.kind} | {metric.labels or '–'} | {metric.about} |" for metric in METRICS]
     before, _, rest = text.partition("<!-- metrics -->\n")
     _, _, after = rest.partition("\n<!-- /metrics -->")
     table = "\n".join(lines)
@@ -161,9 +161,9 @@ def test_every_variable_is_in_the_example() -> None:
 def test_profiles() -> None:
     """``all`` starts everything, ``infra`` everything but what runs models; nothing needs what its profile lacks."""
     services = compose()["services"]
-    infra = {name for name, each in services.items() if "infra" in each["profiles"]}
+    infra = {name for name, service in services.items() if "infra" in service["profiles"]}
     assert infra == {"redis", "beat", "flower", "metrics", "prometheus", "grafana"}
-    assert {name for name, each in services.items() if "all" in each["profiles"]} == set(services)
+    assert {name for name, service in services.items() if "all" in service["profiles"]} == set(services)
     for name in infra:
         assert set(services[name].get("depends_on", ())) <= infra
 
@@ -171,16 +171,16 @@ def test_profiles() -> None:
 def test_what_is_mounted_and_copied_is_there() -> None:
     """Every path of this checkout that compose mounts or the Dockerfile copies exists."""
     services = compose()["services"]
-    mounted = [each.split(":")[0] for service in services.values() for each in service.get("volumes", [])]
+    mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])]
     copied = re.findall(
         r"^COPY ((?!--from)[^\n]+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
     )
-    paths = [*(each for each in mounted if each.startswith("./")), *" ".join(copied).split()]
+    paths = [*(path for path in mounted if path.startswith("./")), *" ".join(copied).split()]
     assert len(paths) >= 9
     for path in paths:
         assert (ROOT / path).exists(), path
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
-    assert {each.split("/")[0] for each in " ".join(copied).split()} == kept
+    assert {word.split("/")[0] for word in " ".join(copied).split()} == kept
 
 
 def test_the_worker_has_longer_than_its_drain_to_stop() -> None:

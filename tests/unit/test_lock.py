@@ -20,8 +20,8 @@ def wanted(extra: str) -> list[Requirement]:
     for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]):
         requirement = Requirement(line)
         if requirement.name == PROJECT["name"]:
-            for each in requirement.extras:
-                found += wanted(each)
+            for included in requirement.extras:
+                found += wanted(included)
         else:
             found.append(requirement)
     return found
@@ -41,7 +41,9 @@ def test_the_lock_has_all_that_is_asked_for(extra: str, name: str) -> None:
     """Every requirement has a locked version that satisfies it; ``make lock`` adds what is missing."""
     versions = locked(name)
     missing = [
-        str(each) for each in wanted(extra) if not any(map(each.specifier.contains, versions.get(each.name, [])))
+        str(requirement)
+        for requirement in wanted(extra)
+        if not any(map(requirement.specifier.contains, versions.get(requirement.name, [])))
     ]
     assert not missing, f"not in {name}: {missing}; run make lock"
 

@@ -149,5 +149,5 @@ def test_the_catalogue_on_the_page_is_valid(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    for each in (TIERS_PAGE, SETTINGS_PAGE):
-        each.write_text(_renewed(each.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (TIERS_PAGE, SETTINGS_PAGE):
+        page.write_text(_renewed(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -17,10 +17,10 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", PAGE)))
 def test_the_test_is_there(path: str, name: str) -> None:
     """A test of this name, in its class if the page names one, is in the file."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    classes = {each.name: each.body for each in tree.body if isinstance(each, ast.ClassDef)}
+    classes = {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
     owner, _, function = name.rpartition("::")
     bodies = [classes[owner]] if owner else [tree.body, *classes.values()]
-    assert function in {each.name for body in bodies for each in body if isinstance(each, ast.FunctionDef)}
+    assert function in {node.name for body in bodies for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def test_each_promise_names_one() -> None:

@@ -48,10 +48,10 @@ def line(number: int, **values: Any) -> Line:
     return Line(number, str(number), "plain", values)
 
 
-def queue_of(each: Line) -> str:
-    if each.values.get("model") == "unknown":
+def queue_of(line: Line) -> str:
+    if line.values.get("model") == "unknown":
         raise UnknownModel("nobody has it")
-    return str(each.values.get("model", "q"))
+    return str(line.values.get("model", "q"))
 
 
 class TestAhead:
@@ -63,9 +63,9 @@ class TestAhead:
         ahead = Ahead(iter(lines), queue_of, 4)
         assert ahead.read() == []
         assert not ahead.exhausted
-        assert [each.number for each in ahead.take("q", 9)] == [0, 2, 1, 3]
+        assert [line.number for line in ahead.take("q", 9)] == [0, 2, 1, 3]
         ahead.read()
-        assert [each.number for each in ahead.take("q", 9)] == [4, 5]
+        assert [line.number for line in ahead.take("q", 9)] == [4, 5]
         assert ahead.exhausted
 
     def test_several_models(self) -> None:
@@ -73,14 +73,14 @@ class TestAhead:
         ahead = Ahead(iter([line(1, prompt="a", model="m"), line(2, prompt="b")]), queue_of, 10)
         ahead.read()
         assert sorted(ahead.queues) == ["m", "q"]
-        assert [each.number for each in ahead.take("q", 1)] == [2]
+        assert [line.number for line in ahead.take("q", 1)] == [2]
         assert ahead.queues == ["m"]
 
     def test_bad_ones(self) -> None:
         """A line that cannot be sent comes out at once, also one whose model nobody allows."""
         bad = BadLine(1, None, "plain", InvalidRequest("x"))
         ahead = Ahead(iter([bad, line(2, prompt="a", model="unknown"), line(3, prompt="b")]), queue_of, 10)
-        assert [each.number for each in ahead.read()] == [1, 2]
+        assert [line.number for line in ahead.read()] == [1, 2]
         assert ahead.read() == []
         assert ahead.queues == ["q"]
 
@@ -89,6 +89,6 @@ class TestAhead:
         ahead = Ahead(iter([line(n, prompt="a") for n in range(5)]), queue_of, 2)
         ahead.read()
         ahead.put_back(line(9, prompt="again"))
-        pages = [[each.number for each in ahead.rest(3)] for _ in range(3)]
+        pages = [[line.number for line in ahead.rest(3)] for _ in range(3)]
         assert pages == [[9, 0, 1], [2, 3, 4], []]
         assert ahead.exhausted

@@ -45,12 +45,12 @@ def worked(requests: int = 2, model: str = "m") -> dict[str, Any]:
     """The figures of a worker that has answered requests of two tokens, 100 ms apart, and still runs one."""
     now = [1000.0]
     collector = MetricsCollector(lambda: now[0])
-    for each in range(requests):
-        collector.started(str(each), model, 20.0)
+    for number in range(requests):
+        collector.started(str(number), model, 20.0)
         for _ in range(2):
             now[0] += 0.1
-            collector.tokens(str(each))
-        collector.ended(str(each), "succeeded", prompt_tokens=7, cached_tokens=3)
+            collector.tokens(str(number))
+        collector.ended(str(number), "succeeded", prompt_tokens=7, cached_tokens=3)
     collector.started("failing", model)
     collector.ended("failing", "failed")
     collector.started("running", model)
@@ -126,7 +126,7 @@ def test_a_worker_has_one_status(worker: WorkerView, status: str) -> None:
     """The one that it is in, as the rest of the fleet sees it, is 1 and all others are 0."""
     samples = parsed(exposition(fleet(worker)).encode())
     found = {dict(key)["status"]: count for (name, key), count in samples.items() if name == "worker_status"}
-    assert [each for each, count in found.items() if count] == [status]
+    assert [status for status, count in found.items() if count] == [status]
     assert len(found) == 6
 
 
@@ -176,8 +176,8 @@ def test_the_labels_say_nothing_of_a_request() -> None:
     allowed = {"worker", "model", "queue", "status", "state", "outcome", "le", "version", "os", "accelerator", "chip"}
     samples = parsed(exposition(fleet(view())).encode())
     assert {name for _, key in samples for name, _ in key} <= allowed
-    for each in METRICS:
-        assert set(filter(None, each.labels.split(", "))) <= allowed
+    for metric in METRICS:
+        assert set(filter(None, metric.labels.split(", "))) <= allowed
 
 
 def test_every_metric_is_announced_even_without_a_sample() -> None:
@@ -185,8 +185,8 @@ def test_every_metric_is_announced_even_without_a_sample() -> None:
     body = redis_away()
     assert parsed(body) == {("redis_up", ()): 0}
     announced = dict(re.findall(r"^# TYPE (\S+) (\S+)$", body.decode(), re.MULTILINE))
-    assert announced == {each.full_name: each.kind for each in METRICS}
-    assert all(each.name.endswith("_total") == (each.kind == "counter") for each in METRICS)
+    assert announced == {metric.full_name: metric.kind for metric in METRICS}
+    assert all(metric.name.endswith("_total") == (metric.kind == "counter") for metric in METRICS)
 
 
 def test_a_hostile_name_cannot_break_a_line() -> None:

@@ -56,7 +56,7 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 
 def test_which_parts(tmp_path: Path) -> None:
     """Those that are wanted and installed, the worker with what was typed for it."""
-    found = {each.name: each for each in parts_for(tmp_path, PORTS, ["beat"], ["--models", "a"])}
+    found = {part.name: part for part in parts_for(tmp_path, PORTS, ["beat"], ["--models", "a"])}
     assert next(iter(found)) == "worker"
     assert "beat" not in found
     assert found["worker"].command[-3:] == ("worker", "--models", "a")

@@ -74,7 +74,7 @@ def test_every_interleaving(entries: list[Entry], data: st.DataObject) -> None:
         for entry in entries:
             keep(assembly.read(entry, whole=True))
 
-    ids = [each for chunk in chunks for each in chunk.ids]
+    ids = [id_ for chunk in chunks for id_ in chunk.ids]
     assert ids == list(range(len(ids)))
     assert [chunk.index for chunk in chunks] == [sum(len(c.ids) for c in chunks[:i]) for i in range(len(chunks))]
     for kind in ("content", "reasoning"):

@@ -300,7 +300,7 @@ def test_redis_and_recent_failures() -> None:
     assert lines[0].endswith("0 requests waiting, Redis 13 MB of 4.0 GB")
     assert rendered(fleet, 60, 30)[0].endswith("…")
     assert lines[-2:] == ["  5s ago  mac@lab b  invalid_request", "  2m ago  mac@lab a  engine_failed: it died"]
-    assert [each["code"] for each in fleet.as_json()["failures"]] == ["invalid_request", "engine_failed"]
+    assert [failure["code"] for failure in fleet.as_json()["failures"]] == ["invalid_request", "engine_failed"]
 
 
 def test_a_narrow_terminal_shows_the_whole_reason_of_a_failure() -> None:

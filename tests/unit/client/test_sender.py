@@ -70,10 +70,10 @@ def test_what_a_cancelled_caller_has_sent_is_taken_back() -> None:
             await asyncio.sleep(0)
         second = asyncio.create_task(sender.send(lambda: line.send("second")))
         await asyncio.sleep(0)
-        for each in (first, second):
-            each.cancel()
+        for task in (first, second):
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await each
+                await task
         line.free.set()
 
     asyncio.run(main())

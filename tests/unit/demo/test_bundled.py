@@ -77,7 +77,7 @@ def test_leftovers_of_killed_processes_are_removed(folder: Path, monkeypatch: py
         (folder.parent / name).mkdir(parents=True)
     monkeypatch.setattr(bundled, "_fetch", lambda target, _report: target.mkdir())
     bundled.ensure_model(ignore)
-    assert sorted(each.name for each in folder.parent.iterdir()) == [".lock", bundled.MODEL]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", bundled.MODEL]
 
 
 @pytest.mark.usefixtures("folder")
@@ -99,7 +99,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(folder: Path, monkeyp
     monkeypatch.setattr(bundled, "_download", download)
     with pytest.raises(SetupError, match="no space left"):
         bundled.ensure_model(ignore)
-    assert [each.name for each in folder.parent.iterdir()] == [".lock"]
+    assert [path.name for path in folder.parent.iterdir()] == [".lock"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

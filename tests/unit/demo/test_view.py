@@ -51,12 +51,14 @@ class FakeResult:
 
 def make(question: str, words: str, error: Exception | None = None, *, follow: bool = True) -> Conversation:
     result = cast("Any", FakeResult(words.split(), error))
-    each = Conversation(question, time.monotonic(), result)
+    conversation = Conversation(question, time.monotonic(), result)
     if follow:
-        each.follow()
-        each.collect()
-        each.ended_at = (each.first_at or each.sent_at) + 2  # a fake is faster than any panel is wide
-    return each
+        conversation.follow()
+        conversation.collect()
+        conversation.ended_at = (
+            conversation.first_at or conversation.sent_at
+        ) + 2  # a fake is faster than any panel is wide
+    return conversation
 
 
 def console(width: int, height: int = 24, *, terminal: bool = True) -> Console:
@@ -69,33 +71,33 @@ def printed(target: Console) -> str:
 
 def test_a_conversation_goes_through_its_states() -> None:
     """It waits, runs from its first token, and is answered at its end, with its times and its text."""
-    each = make("q", "one two three", follow=False)
-    assert (each.state, each.first_token_s, each.tokens_per_s) == ("waiting", None, None)
-    each.first_at, each.tokens = time.monotonic() - 1, 3
-    assert each.state == "running"
-    assert each.tokens_per_s == pytest.approx(2, rel=0.2)
-    each = make("q", "one two three")
-    assert (each.state, each.text, each.tokens) == ("answered", "one two three ", 3)
-    assert each.first_token_s is not None
-    assert each.answer["worker"] == "demo@here"
+    conversation = make("q", "one two three", follow=False)
+    assert (conversation.state, conversation.first_token_s, conversation.tokens_per_s) == ("waiting", None, None)
+    conversation.first_at, conversation.tokens = time.monotonic() - 1, 3
+    assert conversation.state == "running"
+    assert conversation.tokens_per_s == pytest.approx(2, rel=0.2)
+    conversation = make("q", "one two three")
+    assert (conversation.state, conversation.text, conversation.tokens) == ("answered", "one two three ", 3)
+    assert conversation.first_token_s is not None
+    assert conversation.answer["worker"] == "demo@here"
 
 
 def test_a_failed_answer_keeps_its_text_and_says_why() -> None:
     """An error ends the conversation, is shown in its place, and its result is not asked for."""
-    each = make("q", "half an", EngineFailed("the engine died"))
-    assert (each.state, each.error, each.answer) == ("failed", "the engine died", {})
+    conversation = make("q", "half an", EngineFailed("the engine died"))
+    assert (conversation.state, conversation.error, conversation.answer) == ("failed", "the engine died", {})
     target = console(80)
-    view.watch(target, [each], lambda: None)
+    view.watch(target, [conversation], lambda: None)
     assert "error: the engine died" in printed(target)
 
 
 def test_a_failure_that_only_the_result_knows_is_shown() -> None:
     """Where the stream ended well and the stored result is an error, the error is shown."""
-    each = make("q", "one", follow=False)
-    each.follow()
-    cast("FakeResult", each.result).stored = TypeError("broken")
-    each.collect()
-    assert (each.state, each.error) == ("failed", "TypeError: broken")
+    conversation = make("q", "one", follow=False)
+    conversation.follow()
+    cast("FakeResult", conversation.result).stored = TypeError("broken")
+    conversation.collect()
+    assert (conversation.state, conversation.error) == ("failed", "TypeError: broken")
 
 
 def test_questions_are_asked_as_chats_at_once() -> None:
@@ -108,7 +110,7 @@ def test_questions_are_asked_as_chats_at_once() -> None:
 
     conversations = ask(cast("Any", SimpleNamespace(delay=delay)), ["a?", "b?"], max_tokens=4)
     wait_until(lambda: finished(conversations), about="both answers")
-    assert sent == [{"messages": [{"role": "user", "content": each}], "max_tokens": 4} for each in ("a?", "b?")]
+    assert sent == [{"messages": [{"role": "user", "content": question}], "max_tokens": 4} for question in ("a?", "b?")]
     assert total_tokens_per_s(conversations) > 0
 
 
@@ -116,7 +118,7 @@ def test_questions_are_asked_as_chats_at_once() -> None:
 def test_panels_fit_the_terminals_width(width: int, columns: int) -> None:
     """As many panels stand side by side as can be read, and no line is wider than the terminal."""
     target = console(width)
-    target.print(view._grid(target, [make(each, LONG) for each in QUESTIONS], whole=True))
+    target.print(view._grid(target, [make(question, LONG) for question in QUESTIONS], whole=True))
     lines = printed(target).splitlines()
     assert lines[0].count("╭") == columns
     assert max(map(len, lines)) <= width
@@ -127,7 +129,7 @@ def test_panels_fit_the_terminals_width(width: int, columns: int) -> None:
 def test_growing_answers_fit_the_terminals_height(width: int, height: int) -> None:
     """While answers grow, the last lines of each are shown and all panels fit the screen."""
     target = console(width, height)
-    target.print(view._grid(target, [make(each, LONG) for each in QUESTIONS], whole=False))
+    target.print(view._grid(target, [make(question, LONG) for question in QUESTIONS], whole=False))
     lines = printed(target).splitlines()
     assert len(lines) < height
     assert printed(target).count("END") == len(QUESTIONS)
@@ -164,7 +166,7 @@ def test_questions_one_after_another() -> None:
     """Each is sent when the one before has ended; a worker that ends ends it, too."""
     task = cast("Any", SimpleNamespace(delay=lambda **_: FakeResult(["yes"])))
     found = one_after_another(task, ["a?", "b?"], lambda: None, max_tokens=4)
-    assert [each.question for each in found] == ["a?", "b?"]
+    assert [conversation.question for conversation in found] == ["a?", "b?"]
     assert found[0].ended_at is not None
     assert found[1].sent_at >= found[0].ended_at
 
@@ -198,9 +200,9 @@ def test_rows_are_about_equally_long(count: int, columns: int) -> None:
 
 def test_markup_in_an_answer_is_text() -> None:
     """What the model writes is never taken for the terminal library's markup."""
-    each = make("[bold]q?", "[red]not red[/red] [/nonsense]")
+    conversation = make("[bold]q?", "[red]not red[/red] [/nonsense]")
     for target in (console(80), console(80, terminal=False)):
-        view.watch(target, [each], lambda: None)
+        view.watch(target, [conversation], lambda: None)
         assert "[red]not red[/red] [/nonsense]" in printed(target)
         assert "[bold]q?" in printed(target)
 

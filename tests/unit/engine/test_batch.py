@@ -190,8 +190,8 @@ def test_a_step_without_memory_puts_rows_back_and_they_go_on(
 
     monkeypatch.setattr(_batch(spoilt)._decoding, "step", fail)
     spoilt.finish()
-    assert {name: each.ids for name, each in spoilt.answers.items()} == {
-        name: each.ids for name, each in alone.answers.items()
+    assert {name: answer.ids for name, answer in spoilt.answers.items()} == {
+        name: answer.ids for name, answer in alone.answers.items()
     }
     assert max(output.running for output in spoilt.outputs[-12:]) <= 2
 

@@ -115,7 +115,7 @@ def test_a_resume_behind_a_token_that_said_nothing(family: Family, runner: MlxRu
     for count, known in before.items():
         assert said([*known, *events[f"{count}"]]) == said(parts)
         logprobs = [logprob.logprob for logprob in answers[f"{count}"].logprobs]
-        assert logprobs == pytest.approx([each.logprob for each in whole.logprobs[count:]], abs=1e-4)
+        assert logprobs == pytest.approx([score.logprob for score in whole.logprobs[count:]], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gemma3", "mistral"])

@@ -135,7 +135,7 @@ def test_every_cut_of_the_weights_is_noticed(folder: Path, tmp_path: Path) -> No
 def _answer(folder: Path) -> list[float]:
     """The logits of a few tokens."""
     model = _load(folder)._batch._model
-    return [float(each) for each in model(mx.array([[1, 2, 3]]))[0, -1]]
+    return [float(value) for value in model(mx.array([[1, 2, 3]]))[0, -1]]
 
 
 def test_a_stray_file_of_weights_changes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def _retrain(folder: Path) -> None:
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     tensor = read_tensors(path)[3]
-    at = len(content) - max(each.end for each in read_tensors(path))
+    at = len(content) - max(tensor.end for tensor in read_tensors(path))
     content[at + tensor.start : at + tensor.end] = bytes(tensor.end - tensor.start)
     path.write_bytes(content)
 

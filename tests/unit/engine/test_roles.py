@@ -128,7 +128,7 @@ def test_roles_that_do_not_alternate_are_named(told: str, says: str) -> None:
     """Where a template insists, the error has its words, the place, and what to do."""
     roles = {"s": "system", "d": "developer", "u": "user", "a": "assistant"}
     with pytest.raises(InvalidRequest, match=says):
-        render(ALTERNATES, *((roles[each], "x") for each in told))
+        render(ALTERNATES, *((roles[name], "x") for name in told))
 
 
 def test_the_roles_are_named_where_instructions_had_to_go_elsewhere_first() -> None:

@@ -191,7 +191,7 @@ def test_a_row_whose_logits_are_no_numbers_is_told_from_the_others(sampling: Sam
     spoilt = mx.array(logits)
     spoilt[1] = broken
     uids = [0, 1, 2]
-    sound, unsound = (sampler_of([sampling] * 3).sample(uids, each).read(uids) for each in (logits, spoilt))
+    sound, unsound = (sampler_of([sampling] * 3).sample(uids, array).read(uids) for array in (logits, spoilt))
     assert [draw.sound for draw in sound] == [True] * 3
     assert [draw.sound for draw in unsound] == [True, False, True]
     assert [draw.token for draw in unsound][::2] == [draw.token for draw in sound][::2]
@@ -362,7 +362,7 @@ def test_logprobs_come_for_rows_that_ask_and_for_no_others() -> None:
         assert draw.logprob.logprob == pytest.approx(row[draw.token], abs=1e-5)
         best = sorted(range(VOCABULARY), key=row.__getitem__, reverse=True)[:alternatives]
         assert [token_id for token_id, _, _ in draw.logprob.top] == best
-        assert [score for _, _, score in draw.logprob.top] == pytest.approx([row[each] for each in best], abs=1e-5)
+        assert [score for _, _, score in draw.logprob.top] == pytest.approx([row[place] for place in best], abs=1e-5)
 
 
 def test_penalties_follow_their_rows_through_the_batch() -> None:

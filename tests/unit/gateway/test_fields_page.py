@@ -51,7 +51,7 @@ def _order(row: tuple[str, str, str]) -> tuple[int, str]:
 
 def metrics_table() -> str:
     """Every metric of the gateway's own."""
-    rows = [f"| `{each.full_name}` | {each.kind} | {each.labels} | {each.about} |" for each in METRICS]
+    rows = [f"| `{metric.full_name}` | {metric.kind} | {metric.labels} | {metric.about} |" for metric in METRICS]
     return "\n".join(["| metric | kind | labels | |", "|---|---|---|---|", *rows, ""])
 
 

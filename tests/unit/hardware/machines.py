@@ -51,7 +51,7 @@ def mac(programs: Programs, architecture: str = "arm64") -> Machine:
 
 def recording(name: str, **instead: str | Exception) -> Programs:
     """The outputs of a recorded Mac, some of them replaced."""
-    outputs: dict[str, str | Exception] = {each.stem: each.read_text() for each in (RECORDED / name).iterdir()}
+    outputs: dict[str, str | Exception] = {path.stem: path.read_text() for path in (RECORDED / name).iterdir()}
     return Programs({**outputs, **instead})
 
 

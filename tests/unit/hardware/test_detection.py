@@ -133,7 +133,7 @@ def test_overridden_chip_is_a_mac(chip: str, memory_gb: float, name: str, varian
     assert (hardware.accelerator, hardware.memory_bytes) == ("metal", memory_gb * GIB)
     assert hardware.gpu_memory_bytes is None
     assert hardware.overridden
-    assert {hardware.sources[each] for each in ("chip", "variant", "accelerator", "memory_bytes")} == {"override"}
+    assert {hardware.sources[source] for source in ("chip", "variant", "accelerator", "memory_bytes")} == {"override"}
     assert hardware.sources["gpu_cores"] == "table"
 
 

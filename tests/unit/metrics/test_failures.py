@@ -13,7 +13,7 @@ def test_the_last_few_with_their_age() -> None:
         failures.note(f"id-{number}", "m", "engine_failed", "x" * 2 * LONGEST)
         now += 1.0
     found = failures.snapshot()
-    assert [each["task_id"] for each in found] == [f"id-{number}" for number in range(3, KEPT + 3)]
+    assert [failure["task_id"] for failure in found] == [f"id-{number}" for number in range(3, KEPT + 3)]
     assert found[-1] == {
         "age_s": 1.0,
         "task_id": "id-7",

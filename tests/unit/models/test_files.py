@@ -56,8 +56,8 @@ def write_weights(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> int:
     at = 0
     for name, (dtype, shape) in tensors.items():
         size = WIDTHS[dtype]
-        for each in shape:
-            size *= each
+        for width in shape:
+            size *= width
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()

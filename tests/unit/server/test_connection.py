@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def app() -> Iterator[Celery]:
     """An application of somebody else's."""
-    with Celery("shop", set_as_current=False) as each:
-        yield each
+    with Celery("shop", set_as_current=False) as app:
+        yield app
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,16 @@ def test_sentinel(app: Celery, scheme: str) -> None:
         ours = client.get_connection_kwargs()
     broker = _channel_parameters(app)
     results = app.backend.connparams
-    for each in (ours, broker, results):
-        assert [tuple(place) for place in each["sentinels"]] == [("a", 1), ("b", 2)]
-        assert (each["master_name"], each["db"], each["username"], each["password"]) == ("shop", 3, "me", "pw")
-        assert each["sentinel_kwargs"]["password"] == "secret"
-        assert ("ssl" in each["sentinel_kwargs"]) == (scheme != "sentinel")
+    for parameters in (ours, broker, results):
+        assert [tuple(place) for place in parameters["sentinels"]] == [("a", 1), ("b", 2)]
+        assert (parameters["master_name"], parameters["db"], parameters["username"], parameters["password"]) == (
+            "shop",
+            3,
+            "me",
+            "pw",
+        )
+        assert parameters["sentinel_kwargs"]["password"] == "secret"
+        assert ("ssl" in parameters["sentinel_kwargs"]) == (scheme != "sentinel")
     secure = scheme != "sentinel"
     assert issubclass(broker["connection_class"], SentinelTlsConnection if secure else SentinelConnection)
     assert results["connection_class"] is (SentinelTlsConnection if secure else SentinelConnection)

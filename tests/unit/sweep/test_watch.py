@@ -25,9 +25,9 @@ def look(
     return Look(at, 1000.0 + at if now is None else now, [A, B] if workers is None else workers, connections)
 
 
-def dead(watch: FleetWatch, each: Look) -> list[str]:
+def dead(watch: FleetWatch, look: Look) -> list[str]:
     """The names of the dead."""
-    return [verdict.worker.node for verdict in watch.verdicts(each)]
+    return [verdict.worker.node for verdict in watch.verdicts(look)]
 
 
 def test_everybody_present_is_alive() -> None:
@@ -55,7 +55,7 @@ def test_a_connection_that_comes_back_starts_anew() -> None:
     watch = FleetWatch(15.0)
     absent = BOTH - {"a@x#1"}
     looks = [look(0, absent), look(0.5), look(1.0, absent), look(1.5, absent), look(2.0, absent)]
-    assert [dead(watch, each) for each in looks] == [[], [], [], [], ["a@x"]]
+    assert [dead(watch, look) for look in looks] == [[], [], [], [], ["a@x"]]
 
 
 def test_silence_is_death_even_with_a_connection() -> None:
@@ -107,7 +107,7 @@ def test_nobody_is_dead_for_ten_seconds_after_a_disturbance(disturbance: dict[st
     looks = [
         look(at, frozenset(), workers=workers, run_id=run_id, now=1000.0 + at + shift) for at in (1.0, 5.0, 10.9, 11.1)
     ]
-    assert [len(dead(watch, each)) for each in looks] == [0, 0, 0, 2]
+    assert [len(dead(watch, look)) for look in looks] == [0, 0, 0, 2]
 
 
 def test_a_lost_connection_of_our_own_makes_absences_doubtful() -> None:
@@ -118,7 +118,7 @@ def test_a_lost_connection_of_our_own_makes_absences_doubtful() -> None:
     silent = Seen("c@x", "1", 0.0, None)
     workers = [A, B, silent]
     looks = [look(at, frozenset(), workers=workers) for at in (0.5, 5.0, 5.2)]
-    assert [dead(watch, each) for each in looks] == [["c@x"], ["c@x"], ["a@x", "b@x", "c@x"]]
+    assert [dead(watch, look) for look in looks] == [["c@x"], ["c@x"], ["a@x", "b@x", "c@x"]]
     assert not watch.believes_absences(5.0)
     assert watch.believes_leases(0.5)
 
@@ -140,11 +140,11 @@ def test_after_a_long_absence_of_our_own_nothing_is_believed() -> None:
     watch.verdicts(look(0))
     silent = Seen("a@x", "1", 1000.0, None)
     looks = [look(at, frozenset(), workers=[silent, B]) for at in (20, 25, 29.9, 30.1)]
-    assert [len(dead(watch, each)) for each in looks] == [0, 0, 0, 2]
+    assert [len(dead(watch, look)) for look in looks] == [0, 0, 0, 2]
 
 
 def test_a_young_server_is_given_time() -> None:
     """A sweep that starts 3 s after Redis waits for the 7 s that are left."""
     watch = FleetWatch(15.0)
     looks = [look(0, frozenset(), uptime_s=3.0), look(6.9, frozenset(), uptime_s=9.9), look(7.1, frozenset())]
-    assert [len(dead(watch, each)) for each in looks] == [0, 0, 2]
+    assert [len(dead(watch, look)) for look in looks] == [0, 0, 2]

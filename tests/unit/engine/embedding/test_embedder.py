@@ -89,7 +89,7 @@ def test_the_gelu_of_a_cpu_is_exact() -> None:
     x = np.concatenate(
         [np.linspace(-8, 8, 2 * elementwise.BLOCK + 7, dtype=np.float32), np.array([-100, 0, 100], np.float32)]
     )
-    exact = [each * 0.5 * (1 + math.erf(each / math.sqrt(2))) for each in x.tolist()]
+    exact = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()]
     np.testing.assert_allclose(np.array(elementwise.gelu(mx.array(x))), exact, atol=1e-6, rtol=1e-6)
 
 

@@ -139,7 +139,7 @@ def test_a_head_that_is_missing_or_too_wide_is_an_error(tmp_path: Path) -> None:
     configure(folder, id2label={"0": "L0"})
     with pytest.raises(ModelLoadFailed, match=r"classifier\.weight has 3 labels"):
         load(folder)
-    weights = {name: each for name, each in read_weights(folder).items() if not name.startswith("classifier")}
+    weights = {name: tensor for name, tensor in read_weights(folder).items() if not name.startswith("classifier")}
     write_safetensors(folder / "model.safetensors", weights)
     with pytest.raises(GenerationError, match=r"the weights lack classifier\.weight"):
         load(folder)

@@ -36,10 +36,10 @@ def test_numbers_give_each_32_bit_float_back() -> None:
     assert end.usage == {"prompt_tokens": 4, "total_tokens": 4}
     given = EMBEDDING.parse(None, {"input": ["a", "b"]}, {})
     answer = work.answer(made, given, end, "a")
-    numbers = [number for each in answer["data"] for number in each["embedding"]]
+    numbers = [number for item in answer["data"] for number in item["embedding"]]
     assert struct.pack("<4f", *numbers) == VECTORS.vectors
     assert max(len(repr(number)) for number in numbers) <= len("-0.123456789e-07")
-    assert [each["index"] for each in answer["data"]] == [0, 1]
+    assert [item["index"] for item in answer["data"]] == [0, 1]
     assert repr(answer) == "<2 vectors of m>"
 
 
@@ -65,9 +65,9 @@ def test_what_has_ended_before_is_computed_again_and_written_nowhere() -> None:
     """Its outcome is taken as it comes; an engine that dies then ends it, since no journal counts that."""
     end = End(attempt=1, index=0, finish_reason="stop", usage={})
     again, crashed, failed = attempt(), attempt(), attempt()
-    for each in (again, crashed):
-        each.found(end)
-        assert (each.is_recorded, each.outcome) == (True, None)
+    for recorded in (again, crashed):
+        recorded.found(end)
+        assert (recorded.is_recorded, recorded.outcome) == (True, None)
     again.settle(again.take(VECTORS))
     assert isinstance(again.outcome, End)
     crashed.settle(Release(attempt=1, crashed=True))

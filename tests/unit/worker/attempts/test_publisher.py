@@ -106,7 +106,7 @@ def test_what_is_put_is_written_in_order(journal: FakeJournal) -> None:
     said = journal.entries("t1")
     assert said[0] == start()
     assert said[-1] == end
-    assert [each for entry in said if isinstance(entry, Token) for each in entry.ids] == [100, 101]
+    assert [id_ for entry in said if isinstance(entry, Token) for id_ in entry.ids] == [100, 101]
     assert attempt.items[1:] == items
 
 
@@ -182,7 +182,7 @@ def test_tokens_of_two_kinds_are_never_joined(journal: FakeJournal) -> None:
         ("reasoning", "w3 "),
         ("content", "w4 w5 "),
     ]
-    assert [each for entry in tokens for each in entry.ids] == list(range(100, 106))
+    assert [id_ for entry in tokens for id_ in entry.ids] == list(range(100, 106))
 
 
 def test_who_is_fenced_is_dropped(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:

@@ -290,9 +290,9 @@ class Worker(RuleBasedStateMachine):
         for engine in list(self.engines):
             self.let_end(engine)
         self.retire()
-        for model in sorted(self.waiting, key=lambda each: self.waiting[each][0]):
+        for model in sorted(self.waiting, key=lambda key: self.waiting[key][0]):
             self.serve(model)
-        waiting = sorted(self.waiting, key=lambda each: self.waiting[each][0])
+        waiting = sorted(self.waiting, key=lambda key: self.waiting[key][0])
         coming = [MODELS[model] * GB for model in waiting if self.engine_of(model) is None]
         for reservation, size_bytes in self.budget.shares(coming):
             self.budget.set_target(reservation, size_bytes, self.now)

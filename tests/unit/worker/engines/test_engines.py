@@ -214,7 +214,7 @@ class TestFailing:
                 engines.acquire(fake("0:load_error=no weights"))
             told.append("".join(traceback.format_exception(info.value)))
         assert engines.loads == 1
-        assert len({len(each) for each in told[1:]}) == 1
+        assert len({len(size) for size in told[1:]}) == 1
         assert engines.degraded() == ""
 
     def test_it_is_tried_again(self, make: Callable[..., Engines]) -> None:
@@ -340,7 +340,7 @@ class TestBudget:
         """Of three models that load at once two are given room, and the third gets it when one of them is done."""
         engines = make(budget_bytes=int(2.5 * FLOOR))
         slow = [sized(f"{number}:load_s=0.3") for number in range(3)]
-        waiting = {number: in_thread(partial(engines.acquire, each)) for number, each in enumerate(slow)}
+        waiting = {number: in_thread(partial(engines.acquire, entry)) for number, entry in enumerate(slow)}
         reserved: list[int] = []
 
         def loaded() -> list[Any]:
@@ -488,7 +488,7 @@ class TestDying:
         """An attempt that another worker took over leaves the batch, and the next attempt at the request hears nothing of it."""
         engine = make().acquire(fake("10"))
         lost = submitted(engine, "hello", max_tokens=5_000)
-        wait_until(lambda: any(isinstance(each, Token) for each in notes.entries.get("hello", [])))
+        wait_until(lambda: any(isinstance(item, Token) for item in notes.entries.get("hello", [])))
         lost.finish(Fenced())
         engine.forget(lost)
         again = submitted(engine, "hello", max_tokens=3)
