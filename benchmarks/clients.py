@@ -62,7 +62,7 @@ CLIENTS = (
 
 def main(names: Sequence[str]) -> int:
     """Run all, or those whose scripts begin with one of these names; the number that failed."""
-    chosen = [each for each in CLIENTS if not names or each.script.startswith(tuple(names))]
+    chosen = [client for client in CLIENTS if not names or client.script.startswith(tuple(names))]
     source = ensure_model(lambda *_: None)
     failed = 0
     with ExitStack() as stack:

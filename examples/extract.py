@@ -28,7 +28,9 @@ def ask(document: str) -> list[dict[str, str]]:
 
 
 # One request for each document; a group is sent whole, or not at all. generate.bulk takes more than a queue has room for.
-requests = (generate.s(messages=ask(each), response_format=Invoice, temperature=0, max_tokens=96) for each in documents)
+requests = (
+    generate.s(messages=ask(document), response_format=Invoice, temperature=0, max_tokens=96) for document in documents
+)
 answers = group(requests).apply_async(priority=9).get()
 found = 0
 for document, answer in zip(documents, answers, strict=True):

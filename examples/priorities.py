@@ -10,7 +10,7 @@ interactive = generate.apply_async(kwargs=question, priority=0)
 print(f"in the queue before the interactive one: {interactive.position()}")
 interactive.get(timeout=300)
 print(
-    f"answered; of the {len(batch)} batch requests, which were sent before, {sum(each.ready() for each in batch)} are done"
+    f"answered; of the {len(batch)} batch requests, which were sent before, {sum(result.ready() for result in batch)} are done"
 )
-for each in batch:
-    each.get(timeout=300)
+for result in batch:
+    result.get(timeout=300)

@@ -21,7 +21,7 @@ question = sys.argv[1] if len(sys.argv) > 1 else "how do I stop a request?"
 
 # One request for all texts: its engine sorts them by length and batches them. base64 is a quarter of the size of numbers.
 answer = embed.delay(input=[question, *DOCUMENTS], model=MODEL, encoding_format="base64").get()
-vectors = [array("f", base64.b64decode(each["embedding"])) for each in answer["data"]]
+vectors = [array("f", base64.b64decode(item["embedding"])) for item in answer["data"]]
 
 # These vectors have the length 1, so that their product is the cosine of their angle.
 asked, *known = vectors

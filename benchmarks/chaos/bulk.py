@@ -118,14 +118,14 @@ def main() -> int:
         wrong = _wrong(target, options.lines, lines)
         left = [key for key in map(text, fleet.client.keys("*bulk-*-*")) if not key.startswith(keys.collected(""))]
         log = (folder / "driver.log").read_text(errors="replace")
-    redis_mib, driver_mib = (memory.redis_peak - memory.idle) / MIB, [each / MIB for each in memory.driver]
+    redis_mib, driver_mib = (memory.redis_peak - memory.idle) / MIB, [peak / MIB for peak in memory.driver]
     print(
         f"{options.lines} lines, {dict(killed)} killed, {took_s:.0f} s ({options.lines / took_s:.0f} lines/s): "
         f"{len(wrong)} wrong, {len(left)} keys left {left[:3]}; Redis {redis_mib:.1f} MiB above idle at most; "
         f"driver {driver_mib[len(driver_mib) // 4]:.0f} MiB at a quarter, {max(driver_mib):.0f} MiB at most"
     )
-    for each in wrong[:10]:
-        print(f"wrong: {each}")
+    for mistake in wrong[:10]:
+        print(f"wrong: {mistake}")
     if wrong:
         print(log[-2_000:])
     return 1 if wrong or left else 0

@@ -136,7 +136,9 @@ def _scripted_weights(folder: Path, tensors: dict[str, Any], script: str, *, end
     following = dict(zip(ids, [*ids[1:], end_id(folder) if ends else ids[0]], strict=True))
     for token_id in range(vocabulary):
         head[following.get(token_id, ids[0]), token_id] = 1.0
-    silent = {name: np.zeros_like(each) for name, each in tensors.items() if "o_proj" in name or "down_proj" in name}
+    silent = {
+        name: np.zeros_like(tensor) for name, tensor in tensors.items() if "o_proj" in name or "down_proj" in name
+    }
     embedding = np.eye(vocabulary, hidden, dtype=np.float32)
     return {**silent, "model.embed_tokens.weight": embedding, "lm_head.weight": head}
 

@@ -51,7 +51,7 @@ def _inputs(value: Any) -> tuple[Input, ...]:
         raise PydanticCustomError(
             "input", f"{len(value)} inputs; the limit is {MAX_INPUTS}; send several requests, as a group"
         )
-    inputs = tuple(_input(place, each) for place, each in enumerate(value))
+    inputs = tuple(_input(place, item) for place, item in enumerate(value))
     size = sum(len(item.encode()) if isinstance(item, str) else 4 * len(item) for item in inputs)
     if size > MAX_PROMPT_BYTES:
         raise PydanticCustomError(

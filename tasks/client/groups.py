@@ -97,7 +97,7 @@ class Groups:
         try:
             self._send(group, collector)
         finally:
-            group.collectors = {key: each for key, each in group.collectors.items() if each is not collector}
+            group.collectors = {key: other for key, other in group.collectors.items() if other is not collector}
             release()
 
     def _send(self, group: Group, collector: Collector) -> None:

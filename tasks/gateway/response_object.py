@@ -164,7 +164,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _logprob(each: Mapping[str, Any]) -> dict[str, Any]:
+def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
     """A token's log-probability, with the bytes that this shape requires."""
-    top = [{**other, "bytes": list(other["token"].encode())} for other in each["top_logprobs"]]
-    return {**each, "bytes": list(each["token"].encode()), "top_logprobs": top}
+    top = [{**other, "bytes": list(other["token"].encode())} for other in token["top_logprobs"]]
+    return {**token, "bytes": list(token["token"].encode()), "top_logprobs": top}

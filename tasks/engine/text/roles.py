@@ -51,9 +51,9 @@ def _system_first(messages: Conversation) -> Conversation:
 def _in_first_user(messages: Conversation) -> Conversation:
     """All instructions at the beginning of the first message of the user."""
     text, rest = _instructions(messages), [message for message in messages if message["role"] not in INSTRUCTIONS]
-    for at, each in enumerate(rest):
-        if each["role"] == USER and isinstance(each.get("content"), str):
-            return [*rest[:at], {**each, "content": f"{text}\n\n{each['content']}"}, *rest[at + 1 :]]
+    for at, message in enumerate(rest):
+        if message["role"] == USER and isinstance(message.get("content"), str):
+            return [*rest[:at], {**message, "content": f"{text}\n\n{message['content']}"}, *rest[at + 1 :]]
     return messages
 
 
@@ -127,8 +127,8 @@ class Roles:
 def _marked(messages: Conversation) -> tuple[list[str], Conversation]:
     """The conversation with a word of its own for each text, and the words of its instructions."""
     marked = [
-        {**each, "content": f"text{at}of{len(messages)}"} if isinstance(each.get("content"), str) else each
-        for at, each in enumerate(messages)
+        {**message, "content": f"text{at}of{len(messages)}"} if isinstance(message.get("content"), str) else message
+        for at, message in enumerate(messages)
     ]
     told = (message.get("content") for message in marked if message["role"] in INSTRUCTIONS)
     return [content for content in told if isinstance(content, str)], marked
@@ -150,7 +150,7 @@ def _refused(error: jinja2.TemplateError, messages: Conversation) -> InvalidRequ
 def _hint(messages: Conversation) -> str:
     """The first place where the roles of user and assistant do not alternate, which many templates insist on."""
     told: Sequence[tuple[int, str]] = [
-        (at, each["role"]) for at, each in enumerate(messages) if each["role"] not in INSTRUCTIONS
+        (at, message["role"]) for at, message in enumerate(messages) if message["role"] not in INSTRUCTIONS
     ]
     if told and told[0][1] != USER:
         return f" (messages[{told[0][0]}] is the first, and from {told[0][1]!r}: begin with one from 'user')"

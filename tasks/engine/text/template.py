@@ -142,8 +142,10 @@ class ChatTemplate:
     def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         if self._wants_parts:
             messages = [
-                {**each, "content": _part(each["content"])} if isinstance(each.get("content"), str) else each
-                for each in messages
+                {**message, "content": _part(message["content"])}
+                if isinstance(message.get("content"), str)
+                else message
+                for message in messages
             ]
         return self._applied(messages, options)
 

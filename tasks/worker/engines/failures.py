@@ -102,16 +102,18 @@ class Failures:
         """Why the worker cannot serve what it should; empty if it can."""
         self._forget_old()
         return "; ".join(
-            f"{name}: failed to load {each.count} times, {each.error}"
-            for name, each in self._failed.items()
-            if each.count >= DEGRADED_AFTER
+            f"{name}: failed to load {failure.count} times, {failure.error}"
+            for name, failure in self._failed.items()
+            if failure.count >= DEGRADED_AFTER
         )
 
     def states(self) -> list[EngineState]:
         """The failed models, as the registry shows them."""
         self._forget_old()
-        return [EngineState(model=name, state="failed", reason=str(each.error)) for name, each in self._failed.items()]
+        return [
+            EngineState(model=name, state="failed", reason=str(failure.error)) for name, failure in self._failed.items()
+        ]
 
     def _forget_old(self) -> None:
         edge = time.monotonic() - FORGET_S
-        self._failed = {name: each for name, each in self._failed.items() if each.retry_at > edge}
+        self._failed = {name: failure for name, failure in self._failed.items() if failure.retry_at > edge}
