@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tasks.cli.overview import plain
-from tasks.cli.overview.state import read_state
+from tasks.fleet.reading import read_state
 from tasks.hardware import Hardware
 from tasks.journal.writer import Journal
 from tasks.messages.registry import EngineState, WorkerRecord

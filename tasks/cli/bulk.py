@@ -21,9 +21,10 @@ from tasks.cli.job_progress import shown, summary
 from tasks.cli.overview.plain import table_lines
 from tasks.cli.overview.table import Column, fitted
 from tasks.cli.overview.terminal import printable, terminal_width
-from tasks.cli.overview.words import NOTHING, age, clean
+from tasks.cli.overview.words import NOTHING, clean
 from tasks.cli.remote import client_of, refusal
 from tasks.errors import BrokerUnavailable, GenerationError
+from tasks.fleet.words import age
 from tasks.messages.encoding import to_json
 from tasks.server.requirements import require_server
 

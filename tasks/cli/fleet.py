@@ -11,11 +11,11 @@ import click
 from tasks.broker.inventory import open_requests
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
-from tasks.cli.overview.state import read_state
 from tasks.cli.overview.terminal import printable
 from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown
 from tasks.cli.requests import cancel, purge, requests
 from tasks.errors import GenerationError
+from tasks.fleet.reading import read_state
 from tasks.messages.encoding import to_json
 from tasks.registry import Registry
 

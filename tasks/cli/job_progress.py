@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.cli.overview.words import age, counted, cut, rate
+from tasks.cli.overview.words import cut, rate
+from tasks.fleet.words import age, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,10 +12,11 @@ import click
 from tasks.cli.overview.plain import table_lines
 from tasks.cli.overview.table import Column, fitted
 from tasks.cli.overview.terminal import printable, terminal_width
-from tasks.cli.overview.words import NOTHING, age, clean
+from tasks.cli.overview.words import NOTHING, clean
 from tasks.cli.remote import client_of
 from tasks.client.options import LEAST_URGENT, MOST_URGENT
 from tasks.errors import GenerationError
+from tasks.fleet.words import age
 from tasks.gateway.access_key import AccessKey, id_of, new_key
 from tasks.gateway.store import Store
 from tasks.messages.encoding import to_json

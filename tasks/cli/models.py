@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from celery.bin.base import CLIContext
 
-    from tasks.cli.overview.state import WorkerView
+    from tasks.fleet.state import WorkerView
     from worker_config.catalogue import Catalogue, ModelEntry
 
 LOOK_S = 0.2

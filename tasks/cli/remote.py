@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from kombu.exceptions import OperationalError
 
-from tasks.cli.overview.state import read_state
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, GenerationError, pointer
+from tasks.fleet.reading import read_state
 from tasks.server.connection import connect
 from tasks.server.requirements import MONITOR, require_server
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import redis
     from celery.bin.base import CLIContext
 
-    from tasks.cli.overview.state import FleetState, WorkerView
+    from tasks.fleet.state import FleetState, WorkerView
 
 #: A worker answers within milliseconds, unless its loop is stuck.
 ANSWER_S = 3.0

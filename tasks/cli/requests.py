@@ -12,10 +12,11 @@ from tasks.broker.purge import purge_queue
 from tasks.cli.overview.requests import REQUEST_COLUMNS, request_row
 from tasks.cli.overview.table import fitted
 from tasks.cli.overview.terminal import terminal_width
-from tasks.cli.overview.words import clean, counted
+from tasks.cli.overview.words import clean
 from tasks.cli.remote import client_of
 from tasks.client.result import GenerateResult
 from tasks.errors import GenerationError
+from tasks.fleet.words import counted
 from tasks.messages.encoding import to_json
 from worker_config.celeryconfig import DEFAULT_QUEUE
 from worker_config.tiers import QUEUES, TIERS

@@ -16,9 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from tasks.cli.exporter.exposition import CONTENT_TYPE
-from tasks.cli.overview.state import read_state
 from tasks.errors import GenerationError
+from tasks.fleet.reading import read_state
 from tasks.gateway import chat, completions, embeddings, models, reranking, responses
 from tasks.gateway.answering import EventStream, answer_whole
 from tasks.gateway.body import read_json
@@ -31,6 +30,7 @@ from tasks.gateway.response_object import response_object
 from tasks.gateway.response_routes import ResponseRoutes
 from tasks.gateway.resumption import places_of
 from tasks.gateway.whole_result import answer_result
+from tasks.metrics.exposition import CONTENT_TYPE
 from tasks.server.connection import translated
 from worker_config.catalogue import catalogue_of
 

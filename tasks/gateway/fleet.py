@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.cli.overview.state import FleetState
+    from tasks.fleet.state import FleetState
 
 
 def overview(state: FleetState) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.cli.exporter.exposition import Exposition, Metric, labels
 from tasks.gateway.pieces import Piece
+from tasks.metrics.exposition import Exposition, Metric, labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

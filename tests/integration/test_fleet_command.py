@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from tasks.broker.queues import depths
 from tasks.cli import fleet as command
 from tasks.cli.overview import plain
-from tasks.cli.overview.state import read_state
 from tasks.cli.remote import tell
+from tasks.fleet.reading import read_state
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect

@@ -9,8 +9,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.exporter.exposition import Exposition, Metric, labels, mapping
-from tasks.cli.overview.state import ORDER, read_state
+from tasks.fleet.reading import read_state
+from tasks.fleet.state import ORDER
+from tasks.metrics.exposition import Exposition, Metric, labels, mapping
 from tasks.registry import Registry
 from tasks.registry.values import number
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tasks.cli.overview.state import FleetState, QueueView, WorkerView
+    from tasks.fleet.state import FleetState, QueueView, WorkerView
     from tasks.messages.registry import WorkerRecord
 
 #: For how long a worker that died is shown as dead, unless it comes back: long enough to be seen by who was away.

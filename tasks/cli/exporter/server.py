@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.cli.exporter.exposition import CONTENT_TYPE
+from tasks.metrics.exposition import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

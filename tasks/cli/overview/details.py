@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.cli.overview.words import NOTHING, age, clean, gib, milliseconds, percent, rate, tiers
+from tasks.cli.overview.words import NOTHING, clean, gib, milliseconds, percent, rate, tiers
+from tasks.fleet.words import age
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tasks.cli.overview.state import WorkerView
+    from tasks.fleet.state import WorkerView
     from tasks.messages.registry import EngineState, WorkerRecord
 
 TITLE_WIDTH = 14

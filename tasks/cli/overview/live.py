@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 
 from tasks.cli.overview import screen
-from tasks.cli.overview.words import age
 from tasks.errors import GenerationError
+from tasks.fleet.words import age
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tasks.broker.inventory import OpenRequest
     from tasks.cli.overview.keyboard import Keyboard
-    from tasks.cli.overview.state import FleetState
+    from tasks.fleet.state import FleetState
 
 REFRESH_S = 1.0
 QUIT, REQUESTS, WORKERS = "q", "r", "w"

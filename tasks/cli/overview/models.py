@@ -19,7 +19,7 @@ from tasks.models.routing import tier_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tasks.cli.overview.state import WorkerView
+    from tasks.fleet.state import WorkerView
     from tasks.hardware import Hardware
     from tasks.messages.registry import EngineState
     from worker_config.catalogue import ModelEntry

@@ -18,8 +18,8 @@ from tasks.cli.overview.words import clean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.cli.overview.state import FleetState
     from tasks.cli.overview.table import Table
+    from tasks.fleet.state import FleetState
 
 
 def lines(state: FleetState, width: int | None = None) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.cli.overview.table import Column
-from tasks.cli.overview.words import NOTHING, age, clean, rate
+from tasks.cli.overview.words import NOTHING, clean, rate
+from tasks.fleet.words import age
 
 if TYPE_CHECKING:
     from tasks.broker.inventory import OpenRequest

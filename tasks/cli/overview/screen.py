@@ -18,7 +18,8 @@ from tasks.cli.overview.table import (
     queue_row,
     worker_row,
 )
-from tasks.cli.overview.words import FULL, NOTHING, clean, counted, cut, size
+from tasks.cli.overview.words import FULL, NOTHING, clean, cut, size
+from tasks.fleet.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from tasks.broker.inventory import OpenRequest
-    from tasks.cli.overview.state import Failure, FleetState
     from tasks.cli.overview.table import Table
+    from tasks.fleet.state import Failure, FleetState
 
 STYLES = {
     "online": "green",

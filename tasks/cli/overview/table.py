@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tasks.cli.overview.words import NOTHING, age, bar, clean, cut, gib, milliseconds, percent, rate, tiers, width
+from tasks.cli.overview.words import NOTHING, bar, clean, cut, gib, milliseconds, percent, rate, tiers, width
+from tasks.fleet.words import age
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tasks.cli.overview.state import Failure, QueueView, WorkerView
+    from tasks.fleet.state import Failure, QueueView, WorkerView
 
 GAP = 2
 #: The recent failures that are shown.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import mlx.core as mx
 from mlx import nn
 
-from tasks.engine.embedding import elementwise
+from tasks.engine.model import elementwise
 from tasks.errors import ModelLoadFailed
 from tasks.models.embedding import encoder_positions
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.cli.exporter.exposition import Exposition, Metric, labels
 from tasks.cli.exporter.families import METRICS, OUTCOMES, exposition, recently_dead, redis_away
 from tasks.cli.exporter.server import MetricsServer
-from tasks.cli.overview.state import FleetState, QueueView, WorkerView
+from tasks.fleet.state import FleetState, QueueView, WorkerView
 from tasks.messages.registry import EngineState, Unreadable, WorkerRecord, decode_record
 from tasks.metrics.collector import MetricsCollector
+from tasks.metrics.exposition import Exposition, Metric, labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import numpy as np
 from mlx import nn
 from mlx_lm.models import activations, base
 
-from tasks.engine.embedding import elementwise
+from tasks.engine.model import elementwise
 from tasks.engine.model.layout.attention import attend
 
 if TYPE_CHECKING:

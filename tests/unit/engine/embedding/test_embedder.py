@@ -10,9 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tasks.engine.embedding import elementwise
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.model import MlxEmbedder, load_embedder
+from tasks.engine.model import elementwise
 from tasks.engine.model.loading import load_weights, open_folder
 from tasks.errors import ContextExceeded, InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import EngineConfig

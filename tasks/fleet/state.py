@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.queues import QueueDepth, depths
-from tasks.cli.overview.words import age, counted
-from tasks.errors import BrokerUnavailable
-from tasks.messages.registry import Unreadable, WorkerRecord
+from tasks.fleet.words import age, counted
 from tasks.names import COMMAND
-from tasks.registry import Registry
 from tasks.registry.values import number
-from tasks.server.connection import translated
-from worker_config.tiers import QUEUES, TIERS
 
 if TYPE_CHECKING:
-    import redis
+    from tasks.messages.registry import Unreadable, WorkerRecord
 
 #: Without a sweep for so long there is none.
 NO_SWEEP_S = 10.0
@@ -24,8 +18,6 @@ NO_SWEEP_S = 10.0
 STUCK_S = 30.0
 #: What needs a look comes first.
 ORDER = ("silent", "stuck", "degraded", "starting", "draining", "online")
-
-_TIER_NAMES = {tier.queue: tier.name for tier in TIERS}
 
 
 @dataclass(slots=True, frozen=True)
@@ -150,68 +142,10 @@ class FleetState:
                 | {"beat_age_s": worker.beat_age_s, "loop_age_s": worker.loop_age_s}
                 for worker in self.workers
             ],
-            "unreadable": [asdict(field) for field in self.unreadable],
+            "unreadable": [asdict(record) for record in self.unreadable],
             "queues": [asdict(queue) for queue in self.queues],
             "failures": [asdict(failure) for failure in self.failures],
             "redis": {"used_bytes": self.redis_bytes, "most_bytes": self.redis_most_bytes},
             "sweep": {"age_s": self.swept_s, "by": self.swept_by},
             "warnings": self.warnings,
         }
-
-
-def read_state(client: redis.Redis) -> FleetState:
-    """Look at the fleet: seven round trips, whatever its size.
-
-    Raises:
-        BrokerUnavailable: Redis cannot be reached or refuses for now.
-    """
-    registry = Registry(client)
-    reading = registry.read()
-    swept_at, swept_by = registry.last_sweep()
-    records = [known for known in reading.records if isinstance(known, WorkerRecord)]
-    workers = [
-        WorkerView(
-            record,
-            max(0.0, reading.now - record.beat_at),
-            max(0.0, record.beat_at - record.loop_at),
-            record.identity in reading.leases,
-        )
-        for record in records
-    ]
-    used, most = _redis_memory(client)
-    others = sorted({queue for record in records for queue in record.queues} - set(QUEUES))
-    return FleetState(
-        now=reading.now,
-        workers=sorted(workers, key=lambda worker: (ORDER.index(worker.condition), worker.record.node)),
-        unreadable=[field for field in reading.records if isinstance(field, Unreadable)],
-        queues=[_queue_view(depth, workers) for depth in depths(client, (*QUEUES, *others))],
-        swept_s=None if swept_at is None else max(0.0, reading.now - swept_at),
-        swept_by=swept_by,
-        redis_bytes=used,
-        redis_most_bytes=most,
-    )
-
-
-def _redis_memory(client: redis.Redis) -> tuple[int | None, int]:
-    """The bytes that Redis uses, and its bound; nothing where this user may not ask for them."""
-    try:
-        with translated("reading Redis' memory"):
-            found: Any = client.info("memory")
-    except BrokerUnavailable:
-        return None, 0
-    used, most = found.get("used_memory"), found.get("maxmemory")
-    return (used if isinstance(used, int) else None), (most if isinstance(most, int) else 0)
-
-
-def _queue_view(depth: QueueDepth, workers: list[WorkerView]) -> QueueView:
-    serving = [worker.record for worker in workers if worker.serves(depth.queue)]
-    return QueueView(
-        queue=depth.queue,
-        tier=_TIER_NAMES.get(depth.queue, ""),
-        depth=depth.depth,
-        oldest_s=depth.oldest_s,
-        workers=len(serving),
-        slots=sum(record.slots.get(depth.queue, 0) for record in serving),
-        busy=sum(record.busy.get(depth.queue, 0) for record in serving),
-        scheduled=depth.scheduled,
-    )

@@ -17,9 +17,10 @@ from tasks.broker.inventory import OpenRequest
 from tasks.cli.overview import plain, screen, words
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.live import LiveView
-from tasks.cli.overview.state import FleetState, QueueView, WorkerView
 from tasks.cli.overview.table import WORKER_COLUMNS, fitted, worker_row
 from tasks.errors import BrokerUnavailable
+from tasks.fleet.state import FleetState, QueueView, WorkerView
+from tasks.fleet.words import age, counted
 from tasks.messages.registry import EngineState, Unreadable, WorkerRecord
 from worker_config.tiers import GIB, QUEUES
 
@@ -159,11 +160,11 @@ def test_nothing_that_a_worker_says_reaches_the_terminal_raw(text: str) -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.age(0.4), "0s"),
-        (words.age(59), "59s"),
-        (words.age(90), "2m"),
-        (words.age(7200), "2h"),
-        (words.age(200_000), "2d"),
+        (age(0.4), "0s"),
+        (age(59), "59s"),
+        (age(90), "2m"),
+        (age(7200), "2h"),
+        (age(200_000), "2d"),
         (words.rate(0), "0"),
         (words.rate(8.54), "8.5"),
         (words.rate(120.4), "120"),
@@ -181,7 +182,7 @@ def test_nothing_that_a_worker_says_reaches_the_terminal_raw(text: str) -> None:
         (words.tiers(["tier-under-3B"]), "<3B"),
         (words.tiers(["tier-3-7B", "tier-30B-plus"]), "3-7B 30B+"),
         (words.tiers(["celery"]), "–"),
-        (words.counted(1, "slot"), "1 slot"),
+        (counted(1, "slot"), "1 slot"),
     ],
 )
 def test_figures_read_as_people_say_them(shown: str, expected: str) -> None:
