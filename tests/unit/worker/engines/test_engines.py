@@ -29,6 +29,7 @@ from tasks.worker.attempts.job import Job
 from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
+from tasks.worker.engines.peers import NoPeers
 from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside
 from tests.engines import engines_with
 from tests.support import wait_until
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.worker.attempts.publisher import Publisher
+    from tasks.worker.engines.backlog import Waiting
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.engines import Engines
+    from tasks.worker.engines.peers import Peers
 
 END_S = 30.0
 #: What :func:`make` hands on to :func:`tests.engines.engines_with`; all else are settings.
@@ -60,6 +63,31 @@ class Notes:
             self.entries.setdefault(attempt.task_id, []).append(entry)
             if isinstance(entry, End | Error | Release):
                 attempt.finish(entry)
+
+
+class WatchedBacklog(Backlog):
+    """Counts the looks of the watch over engines, which begins each of them by asking what waits."""
+
+    def __init__(
+        self, read: Callable[[], list[Aside]] = list, queues: Iterable[str] = (), peers: Peers | None = None
+    ) -> None:
+        self.changes = Changes()
+        self._looks = 0
+        super().__init__(read, queues, peers or NoPeers(), self.changes)
+
+    def waiting(self) -> list[Waiting]:
+        self._looks += threading.current_thread().name == "engines"
+        return super().waiting()
+
+    def watched(self) -> None:
+        """Wait until the watch has looked twice, from beginning to end."""
+        for looks in range(self._looks + 1, self._looks + 4):
+            with self.changes:
+                self.changes.notify()
+            wait_until(partial(self._has_looked, looks))
+
+    def _has_looked(self, looks: int) -> bool:
+        return self._looks >= looks
 
 
 @pytest.fixture
@@ -338,7 +366,8 @@ class TestBudget:
 
     def test_two_loads_at_once_never_overbook(self, make: Callable[..., Engines]) -> None:
         """Of three models that load at once two are given room, and the third gets it when one of them is done."""
-        engines = make(budget_bytes=int(2.5 * FLOOR))
+        backlog = WatchedBacklog()
+        engines = make(budget_bytes=int(2.5 * FLOOR), backlog=backlog, changes=backlog.changes)
         slow = [sized(f"{number}:load_s=0.3") for number in range(3)]
         waiting = {number: in_thread(partial(engines.acquire, entry)) for number, entry in enumerate(slow)}
         reserved: list[int] = []
@@ -349,7 +378,7 @@ class TestBudget:
             return [answers[0] for _, answers in waiting.values() if answers]
 
         wait_until(lambda: len(loaded()) == 2, timeout_s=END_S)
-        time.sleep(2 * WAIT_S)
+        backlog.watched()
         assert len(loaded()) == 2
         engines.release(loaded()[0])
         wait_until(lambda: len(loaded()) == 3, timeout_s=END_S)
@@ -567,9 +596,11 @@ class TestIdling:
     def test_an_idle_engine_is_ended(self, make: Callable[..., Engines], caplog: pytest.LogCaptureFixture) -> None:
         """An engine that nobody has used for its time is ended, and a new request starts a new one."""
         caplog.set_level(logging.INFO)
-        engines = make(keep_alive_s=0.2)
+        backlog = WatchedBacklog()
+        engines = make(keep_alive_s=0.2, backlog=backlog, changes=backlog.changes)
         engine = engines.acquire(fake())
-        time.sleep(3 * WAIT_S)
+        wait_until(lambda: time.monotonic() - engine.reservation.used_at > 0.2)
+        backlog.watched()
         assert engines.pids() == [engine.process.pid]  # it is in use, however idle it is
         engines.release(engine)
         wait_until(lambda: not engines.pids())
@@ -691,9 +722,8 @@ class TestSettingAside:
         """Makes engines that may move requests to lanes."""
 
         def make_aside(fleet: Fleet | None = None, **settings: Any) -> Engines:
-            changes, peers = Changes(), fleet or Fleet()
-            self.backlog = Backlog(lambda: aside, [self.QUEUE], peers, changes)
-            return make(backlog=self.backlog, changes=changes, **settings)
+            self.backlog = WatchedBacklog(lambda: aside, [self.QUEUE], fleet or Fleet())
+            return make(backlog=self.backlog, changes=self.backlog.changes, **settings)
 
         return make_aside
 
@@ -712,7 +742,7 @@ class TestSettingAside:
         with pytest.raises(SetAside) as caught:
             self.acquire(engines, sized("2"))
         assert caught.value.key == sized("2").name
-        time.sleep(3 * WAIT_S)
+        self.backlog.watched()
         assert engines.lanes(self.QUEUE) == ([sized("1").name], [])
         engines.release(busy)
         self.waits(aside, sized("2"))
@@ -723,7 +753,6 @@ class TestSettingAside:
         """The engine that is in its way takes no more requests, which are set aside in turn; then it comes first."""
         engines = make_aside(budget_bytes=FLOOR, fair_wait_s=0.5)
         busy = self.acquire(engines, sized("1"))
-        time.sleep(0.5)
         self.waits(aside, sized("2"), age_s=0.6)
         wait_until(lambda: busy.reservation.retiring)
         with pytest.raises(SetAside):
@@ -738,7 +767,7 @@ class TestSettingAside:
         engines = make_aside(budget_bytes=FLOOR, fair_wait_s=2.0)
         busy = self.acquire(engines, sized("1"))
         self.waits(aside, sized("2"), age_s=100)
-        time.sleep(1.0)
+        self.backlog.watched()
         assert not busy.reservation.retiring
         wait_until(lambda: busy.reservation.retiring)
         assert time.monotonic() - busy.reservation.since >= 2.0
@@ -748,7 +777,7 @@ class TestSettingAside:
         engines = make_aside(Fleet(holds=True), budget_bytes=FLOOR, fair_wait_s=0.1)
         busy = self.acquire(engines, sized("1"))
         self.waits(aside, sized("2"), age_s=100)
-        time.sleep(3 * WAIT_S)
+        self.backlog.watched()
         assert not busy.reservation.retiring
 
     def test_some_wait_while_it_loads(self, make_aside: Callable[..., Engines]) -> None:
@@ -792,7 +821,7 @@ class TestSettingAside:
             with pytest.raises(SetAside):
                 self.acquire(engines, broken)
         self.waits(aside, broken)
-        time.sleep(2 * WAIT_S)
+        self.backlog.watched()
         assert engines.lanes(self.QUEUE) == ([], [])
 
     def test_what_fits_elsewhere(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
@@ -801,7 +830,7 @@ class TestSettingAside:
         with pytest.raises(SetAside):
             self.acquire(engines, sized(weights_mb=1000))
         self.waits(aside, sized(weights_mb=1000), age_s=1000)
-        time.sleep(2 * WAIT_S)
+        self.backlog.watched()
         assert engines.lanes(self.QUEUE) == ([], [])
 
     def test_what_fits_nowhere(self, make_aside: Callable[..., Engines]) -> None:
