@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 
 import celery_mlx_commands
@@ -17,8 +18,6 @@ from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import click
 
 #: People's projects, by what they have of their own.
 PROJECTS = {
@@ -134,7 +133,9 @@ def test_the_engine_starts_beside_a_project_s_own_modules(tmp_path: Path) -> Non
     assert '"mlx"' in run("-m", "celery_mlx.engine.probe", cwd=project)
 
 
-@pytest.mark.parametrize("name", ["ask", "doctor", "fleet", "gateway", "keys", "metrics", "models", "service", "up"])
+@pytest.mark.parametrize(
+    "name", [name for name, found in vars(celery_mlx_commands).items() if isinstance(found, click.Command)]
+)
 def test_a_command_is_loaded_when_it_is_typed(name: str) -> None:
     """Celery's list of commands describes each as it describes itself, and its options are its own."""
     lazy: click.Command = getattr(celery_mlx_commands, name)
