@@ -97,7 +97,7 @@ def floors() -> dict[str, int]:
     """The floor of each room, by the first contract in pyproject.toml."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = contracts[0]["layers"][::-1]
-    return {room.strip(): floor for floor, rooms in enumerate(layers) for room in rooms.split(":")}
+    return {room.strip(): floor for floor, rooms in enumerate(layers) for room in re.split(r"[:|]", rooms)}
 
 
 def test_what_is_named_in_a_string_exists_and_is_below() -> None:
