@@ -19,6 +19,7 @@ TEXT, PARTS = "[text]", "[parts]"
 _OUTPUT_ONLY = (
     "annotations",
     "created_at",
+    "extra_content",
     "id",
     "index",
     "logprobs",
@@ -32,6 +33,9 @@ _OUTPUT_ONLY = (
 _REASONING = ("reasoning", "thinking")
 #: Types of parts that are text under the names of OpenAI's Responses API.
 _TEXT_PARTS = ("input_text", "output_text")
+
+#: A thought in shapes of providers' own.
+_THOUGHT_BLOCKS = ("reasoning_details", "thinking_blocks")
 
 #: Fields of a message, or of a part of its content, that mean something elsewhere, and what to do instead.
 INSTEAD = {
@@ -49,8 +53,15 @@ INSTEAD = {
     "tool_name": "use tool_call_id",
     "weight": "a field of training data; leave it out",
 }
+_RESPONSES = (
+    "an item of OpenAI's Responses API: send calls in the tool_calls of an assistant, results as messages of the role tool, "
+    "and what was thought as reasoning_content"
+)
 #: What people put where a message belongs, by a key that it has and a message has not, and what to send.
 _MISTAKEN = {
+    "call_id": _RESPONSES,
+    "summary": _RESPONSES,
+    "data": "a message of LangChain: send what langchain_core.messages.convert_to_openai_messages makes of it",
     "choices": "a whole response: send its choices[0].message",
     "finish_reason": 'an answer: send {"role": "assistant", "content": …} with its text',
     "additional_kwargs": "a message of LangChain: send what langchain_core.messages.convert_to_openai_messages makes of it",
@@ -75,7 +86,9 @@ class FunctionCall(BaseModel):
             # A model that calls a function without parameters may say nothing.
             found = json.loads(value, parse_constant=_refuse_constant) if value.strip() else {}
         except (ValueError, RecursionError):
-            raise PydanticCustomError("json", "are no JSON object; send the arguments that the model gave") from None
+            raise PydanticCustomError(
+                "json", "are no JSON object; send one, or leave the call and its result out"
+            ) from None
         if exceeds(found, MAX_DEPTH):
             raise PydanticCustomError("json", f"are nested more than {MAX_DEPTH} levels deep; send flatter arguments")
         return found
@@ -193,13 +206,8 @@ def tidied(message: Any, where: str) -> Any:
         for name, value in message.items()
         if name in ("role", "content") or not (_is_empty(value) or name in _OUTPUT_ONLY)
     }
-    if kept.get("role") == "assistant" and "reasoning_content" not in kept:
-        name = next((name for name in _REASONING if isinstance(kept.get(name), str)), None)
-        if name is not None:
-            kept["reasoning_content"] = kept.pop(name)
-    for name in _REASONING:  # vLLM says the same under both names
-        if name in kept and kept[name] == kept.get("reasoning_content"):
-            del kept[name]
+    if kept.get("role") == "assistant":
+        _tell_a_thought_once(kept)
     if kept.get("type") == "message":
         del kept["type"]
     if isinstance(kept.get("content"), list):
@@ -207,6 +215,19 @@ def tidied(message: Any, where: str) -> Any:
     if isinstance(kept.get("tool_calls"), list):
         kept["tool_calls"] = [_tidied_call(call) for call in kept["tool_calls"]]
     return kept
+
+
+def _tell_a_thought_once(message: dict[str, Any]) -> None:
+    """Have an assistant's thought under one name, in place: vLLM says it under two, others in blocks of their own too."""
+    name = next((name for name in ("reasoning_content", *_REASONING) if isinstance(message.get(name), str)), None)
+    if name is None:
+        return
+    thought = message["reasoning_content"] = message.pop(name)
+    for other in _REASONING:
+        if message.get(other) == thought:
+            del message[other]
+    for block in _THOUGHT_BLOCKS:
+        message.pop(block, None)
 
 
 def _tidied_part(part: Any) -> Any:
@@ -221,10 +242,12 @@ def _tidied_part(part: Any) -> Any:
 
 
 def _tidied_call(call: Any) -> Any:
-    """A call without the number that a stream's parts of it have in common, and without an SDK's own copy of its arguments."""
+    """A call without the number that a stream's parts of it have in common, and without an SDK's or a provider's own notes."""
     if not isinstance(call, dict):
         return call
-    kept = {name: value for name, value in call.items() if name != "index" and value is not None}
+    kept = {
+        name: value for name, value in call.items() if value is not None and (name == "id" or name not in _OUTPUT_ONLY)
+    }
     if isinstance(kept.get("function"), dict):
         kept["function"] = {
             name: value

@@ -41,6 +41,7 @@ _PART_HINTS = {
     **dict.fromkeys(("audio", "input_audio"), "sound is not supported"),
     **dict.fromkeys(("video", "video_url"), "videos are not supported"),
     **dict.fromkeys(("document", "file", "input_file"), "files are not supported"),
+    "refusal": "a refusal is text",
     **dict.fromkeys(("reasoning", "thinking"), "a thought is reasoning_content of the message"),
     **dict.fromkeys(("function_call", "tool-call", "tool_call", "tool_use"), "calls are tool_calls of the message"),
     **dict.fromkeys(

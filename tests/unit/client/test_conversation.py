@@ -114,6 +114,15 @@ class TestRefused:
             ({"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}, "send the call's id, as text"),
             ({"role": "tool", "tool_call_id": ["c1", "c2"], "content": "4"}, "several results are several messages"),
             ({"type": "human", "content": "a", "additional_kwargs": {}}, "convert_to_openai_messages"),
+            ({"type": "human", "data": {"content": "a"}}, "convert_to_openai_messages"),
+            ({"type": "function_call", "call_id": "c1", "name": "add"}, "send calls in the tool_calls of an assistant"),
+            ({"type": "reasoning", "summary": []}, "what was thought as reasoning_content"),
+            (
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1"}]},
+                "calls are tool_calls of the message",
+            ),
+            ({"role": "user", "content": [{"type": "tool_result"}]}, "a result is a message of the role tool"),
+            ({"role": "assistant", "content": [{"type": "thinking"}]}, "a thought is reasoning_content of the message"),
             ({"id": "x", "choices": [], "model": "m"}, "send its choices[0].message"),
             ({"text": "4", "finish_reason": "stop"}, 'send {"role": "assistant", "content": …}'),
         ],
@@ -153,7 +162,7 @@ class TestTemplate:
             {"role": "tool", "tool_call_id": "c1", "content": "4"},
         ]
 
-    @pytest.mark.parametrize("arguments", ["", " ", "{}", {}])
+    @pytest.mark.parametrize("arguments", ["", " ", "{}", {}, None])
     def test_a_call_without_arguments(self, arguments: Any) -> None:
         """A function without parameters is called with an empty object, whatever a model wrote for it."""
         message = {
@@ -164,6 +173,19 @@ class TestTemplate:
         (told,) = parse({"messages": [message, USER]}).conversation()[:1]  # type: ignore[index]
         assert told["tool_calls"] == [{"type": "function", "function": {"name": "now", "arguments": {}}}]
         assert told["content"] is None
+
+    def test_what_providers_note_beside_a_call_is_dropped(self) -> None:
+        """Signatures of other providers say nothing to the model."""
+        noted = {**CALL, "index": 0, "provider_specific_fields": {"signature": "x"}, "extra_content": {"google": {}}}
+        history = [USER, {**HISTORY[1], "tool_calls": [noted]}, HISTORY[2]]
+        assert parse({"messages": history}).conversation() == parse({"messages": HISTORY}).conversation()
+
+    @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+    def test_a_thought_is_told_once(self, name: str) -> None:
+        """Providers send a thought twice: as text, and in blocks of their own."""
+        message = {"role": "assistant", "content": "4", name: "Two and two.", "thinking_blocks": [{"type": "thinking"}]}
+        told = parse({"messages": [USER, {**message, "reasoning": "Two and two."}]}).conversation()
+        assert told == [USER, {"role": "assistant", "content": "4", "reasoning_content": "Two and two."}]
 
     def test_words_beside_a_call_stay(self) -> None:
         """What an assistant says before it calls a tool is content."""
