@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
@@ -153,10 +154,17 @@ def constraint_of(given: Mapping[str, Any]) -> Constraint | None:
 
 
 def parsed(text: str, finish_reason: str) -> Any:
-    """The value that a whole JSON answer says; ``None`` where it was cut off."""
+    """The value that a whole JSON answer says; ``None`` where it was cut off, or has a number that no float is."""
     if finish_reason != "stop":
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_finite)
     except (ValueError, RecursionError):  # a stop string ended it, or it is nested too deeply to be read
         return None
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value

@@ -38,5 +38,12 @@ def parts(schema: Any, pointer: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield pointer, schema
 
 
+def require(part: dict[str, Any], other: Any) -> None:
+    """Have a value of a schema be valid by another one as well; the schema is changed in place."""
+    others = part.get("allOf", [])
+    if isinstance(others, list) and other not in others:
+        part["allOf"] = [*others, other]
+
+
 def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")

@@ -36,6 +36,7 @@ _NO_PATTERN = "regex parse error"
 NEVER = ("no value is valid (", "$ref: ")
 #: A schema with more parts has its faults named without a place.
 MOST_PARTS = 1_000
+TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and uuid"
 
 
@@ -85,11 +86,8 @@ def as_object(schema: Any) -> dict[str, Any]:
 
 def _passed_over(part: dict[str, Any]) -> Iterator[str]:
     """What llguidance takes without a word and does not enforce."""
-    if (
-        isinstance(least := part.get("minProperties"), int)
-        and least > 1
-        and part.get("additionalProperties") is not False
-    ):
+    is_open = part.get("additionalProperties") is not False or bool(part.get("patternProperties"))
+    if isinstance(least := part.get("minProperties"), int) and least > 1 and is_open:
         yield "minProperties: a name that comes twice counts once; leave it out, or close the object: additionalProperties: false"
     yield from control_characters(part)
     for name, value in part.items():
@@ -133,6 +131,12 @@ def _explained(error: str, part: Any) -> str:
         return f"$ref: {part.get('$ref')!r:.200} leads to another document; put what it names into $defs"
     if error.startswith("Pointer"):
         return f"$ref: {part.get('$ref')!r:.200} leads nowhere; put what it names into $defs"
+    if error.startswith("min/maxProperties"):
+        return (
+            "minProperties, maxProperties: cannot be enforced beside properties that need not be there; leave them out"
+        )
+    if error.startswith("Invalid type"):
+        return f"type: {error.partition(': ')[2]!r:.100} is no type; the types are {', '.join(TYPES)}"
     return f"{error:.300}; change the schema"
 
 

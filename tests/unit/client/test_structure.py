@@ -93,7 +93,7 @@ class Described(BaseModel):
 
 
 AccountId = NewType("AccountId", int)
-BILL = {"total": "19.99", "link": "https://a.example/b?c"}
+BILL = {"total": "19.99", "link": "https://a-1.example:80/b?c"}
 
 
 class Exact(BaseModel):
@@ -146,6 +146,8 @@ def test_a_type_is_its_schema_and_answers_are_of_it(kind: Any, data: Any, value:
         (Invoice, {**BILL, "total": "19.999"}),
         (Invoice, {**BILL, "total": "1000"}),
         (Invoice, {**BILL, "link": "mailto:a@b.example"}),
+        (Invoice, {**BILL, "link": "https://a:b:c"}),
+        (Invoice, {**BILL, "link": "https://1.2.3.999/"}),
         (Invoice, {**BILL, "numbers": {"one": "a"}}),
         (Invoice, {**BILL, "words": {"A": 1}}),
     ],
@@ -227,11 +229,12 @@ def test_bad_input_is_one_error_at_the_producer(values: dict[str, Any], said: st
 
 
 def test_what_was_cut_off_is_no_value() -> None:
-    """Neither is what a stop string ended, nor what is nested more deeply than Python reads."""
+    """Neither is what a stop string ended, what is nested more deeply than Python reads, or a number that no float is."""
     assert parsed('{"a": 1}', "stop") == {"a": 1}
     assert parsed('{"a": 1', "length") is None
     assert parsed('{"a": 1', "stop") is None
     assert parsed("[" * 100_000, "stop") is None
+    assert parsed('{"a": -1e999}', "stop") is None
 
 
 class Stored:

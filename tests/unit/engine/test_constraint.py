@@ -390,9 +390,30 @@ def test_noise_by_generated_schemas_is_valid(simple: Loop) -> None:
     assert finished > len(schemas) // 2
 
 
+#: Expressions of Zod's, which look around.
+ZOD_EMAIL = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
+ZOD_DURATION = r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$"
+ZOD_HOST = (
+    r"^(?=.{1,253}\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+    r"(?:\.[a-zA-Z0-9](?:[-0-9a-zA-Z]{0,61}[0-9a-zA-Z])?)*\.?$"
+)
+BY_DAY = {"type": "object", "propertyNames": {"format": "date"}, "additionalProperties": {"type": "integer"}}
+
+
 @pytest.mark.parametrize(
     ("schema", "text", "valid"),
     [
+        (BY_DAY, '{"2024-02-29":1,"2023-12-31":2,"2023-04-30":3}', True),
+        (BY_DAY, '{"2023-02-29":1}', False),
+        (BY_DAY, '{"2023-04-31":1}', False),
+        ({"type": "object", "propertyNames": {"maxLength": 2, "minLength": 1}}, '{"\u00e9\\n":1}', True),
+        ({"type": "object", "propertyNames": {"maxLength": 2, "minLength": 1}}, '{"":1}', False),
+        ({"type": "string", "pattern": ZOD_EMAIL}, '"a.b\'c+d@e-f.example"', True),
+        ({"type": "string", "pattern": ZOD_EMAIL}, '"a..b@e.example"', False),
+        ({"type": "string", "pattern": ZOD_DURATION, "format": "duration"}, '"P1Y2M3DT4H"', True),
+        ({"type": "string", "pattern": ZOD_DURATION, "format": "duration"}, '"P1DT"', False),
+        ({"type": "string", "pattern": ZOD_HOST}, '"a-1.example"', True),
+        ({"type": "string", "pattern": ZOD_HOST}, '"a-.example"', False),
         ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"a":1,"b":"x"}', True),
         ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),
         ({"type": "object", "patternProperties": {"^a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),

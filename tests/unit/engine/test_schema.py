@@ -31,13 +31,16 @@ def within(inner: Any) -> dict[str, Any]:
             "uniqueItems: cannot be enforced; leave it out (have a list in the place",
         ),
         ({"if": {}, "then": {}}, "if, then: cannot be enforced"),
-        ({"type": "object", "propertyNames": {}}, "propertyNames: cannot be enforced"),
+        ({"type": "object", "propertyNames": {"pattern": "a", "maxLength": 2}}, "propertyNames: cannot be enforced"),
+        ({"type": "object", "propertyNames": {"format": "date", "minLength": 1}}, "propertyNames: cannot be enforced"),
+        ({"type": "object", "propertyNames": {"type": "integer"}}, "propertyNames: cannot be enforced"),
         ({"type": "array", "contains": {"type": "null"}}, "contains: cannot be enforced"),
         ({"type": "array", "unevaluatedItems": False}, "unevaluatedItems: cannot be enforced"),
         ({"type": "object", "unevaluatedProperties": False}, "unevaluatedProperties: cannot be enforced"),
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired: cannot be enforced"),
         ({"type": "object", "dependentSchemas": {"a": {}}}, "dependentSchemas: cannot be enforced"),
         ({"type": "object", "dependencies": {"a": ["b"]}}, "dependencies: cannot be enforced"),
+        ({"not": {}}, "no value is valid"),
         ({"$dynamicRef": "#node"}, "$dynamicRef: cannot be enforced"),
         ({"allOf": [{"type": "string"}, {"type": "null"}]}, "no value is valid"),
         ({"type": "integer", "minimum": 3, "maximum": 2}, "no value is valid"),
@@ -57,8 +60,20 @@ def within(inner: Any) -> dict[str, Any]:
         ({"type": "string", "pattern": "^[\x1f]$"}, "has a control character"),
         ({"type": "object", "patternProperties": {r"^\u001b": {}}}, "has a control character"),
         ({"type": "object", "propertyNames": {"enum": [1]}}, "propertyNames: cannot be enforced"),
-        ({"type": "text"}, "Invalid type: text"),
+        ({"type": "text"}, "type: 'text' is no type; the types are string, number, integer"),
         ({"type": "object", "minProperties": 2}, "minProperties: a name that comes twice counts once"),
+        (
+            {"type": "object", "patternProperties": {"^a": {}}, "additionalProperties": False, "minProperties": 2},
+            "minProperties: a name that comes twice counts once",
+        ),
+        (
+            {"type": "object", "propertyNames": {"pattern": "^a"}, "minProperties": 2},
+            "minProperties: a name that comes",
+        ),
+        (
+            {"type": "object", "properties": {"a": {}}, "additionalProperties": False, "minProperties": 2},
+            "minProperties, maxProperties: cannot be enforced beside properties that need not be there",
+        ),
     ],
     ids=str,
 )
@@ -85,6 +100,14 @@ def test_a_fault_is_named_with_its_place(inner: Any, said: str) -> None:
         {"enum": ['a\n\t\r\b\f"\\/']},
         {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
         {"type": "object", "propertyNames": {"const": "a"}},
+        {"type": "object", "propertyNames": {"type": "string"}, "properties": {"a": {}}},
+        {"type": "object", "propertyNames": True, "patternProperties": {"^a": {}}},
+        {"type": "object", "properties": {"a": {"not": {}}}},
+        {"type": "string", "pattern": "^[cC][0-9a-z]{6,}$", "format": "cuid"},
+        {"type": "number", "minimum": -1.7976931348623157e308, "exclusiveMaximum": 3.4028234663852886e38},
+        {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+        {"$schema": "https://json-schema.org/draft-07/schema#", "type": "null"},
+        {"$schema": "http://json-schema.org/draft/2020-12/schema", "type": "null"},
     ],
     ids=str,
 )
@@ -108,7 +131,11 @@ def test_all_faults_are_named_where_none_is_an_error() -> None:
     """Without ``strict`` each is a warning, except for what has no value."""
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "string", "format": "oid"}, "b": {"not": {}, "wibble": 1}, "c": {"enum": []}},
+        "properties": {
+            "a": {"type": "string", "format": "oid"},
+            "b": {"not": {"type": "null"}, "wibble": 1},
+            "c": {"enum": []},
+        },
     }
     places = sorted(fault.partition(": ")[0] for fault in faults(schema, strict=False))
     assert places == ["#/properties/a", "#/properties/b", "#/properties/b"]
