@@ -167,8 +167,6 @@ class Parameters(BaseModel):
         given = [name for name in FIELDS if getattr(self, name) is not None]
         if len(given) > 1:
             raise PydanticCustomError("constraint", f"{' and '.join(given)} are set: give one of them")
-        if self.called() is not None and self.constraint() is not None:
-            raise PydanticCustomError("constraint", f"tools and {given[0]} are set: give one of them")
         return self
 
     @property

@@ -11,7 +11,7 @@ from tasks.engine.text.control import added_tokens, special_tokens
 from tasks.engine.text.formats import find_format
 from tasks.engine.tools.form import find_form
 from tasks.engine.tools.functions import Functions
-from tasks.engine.tools.grammar import check_parameters, constraint_of
+from tasks.engine.tools.grammar import check_parameters, constraint_of, header_calls, unchecked
 from tasks.engine.tools.splitter import Splitter
 from tasks.errors import InvalidRequest
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Submit
+    from tasks.messages.tools import Tools
 
 logger = logging.getLogger(__name__)
 
@@ -53,28 +54,48 @@ class Answers:
         Raises:
             InvalidRequest: what the request insists on cannot be enforced.
         """
-        called = self._grammar_of_calls(submit, prompt, compiler)
-        if called is not None or not submit.is_bounded:
-            return called
+        tools = submit.tools
+        if tools is not None and self.calls is not None:
+            Functions(tools)  # says what is wrong with a schema by its place in the request
+            check_parameters(tools)
+            return self._with_calls(submit, tools, prompt, compiler)
+        if not submit.is_bounded:
+            return None
         return compiler.compile(submit.constraint, lead_of(self.format, prompt.tail, submit.thinking_budget))
 
-    def _grammar_of_calls(self, submit: Submit, prompt: Prompt, compiler: Compiler) -> Grammar | None:
+    def _with_calls(self, submit: Submit, tools: Tools, prompt: Prompt, compiler: Compiler) -> Grammar | None:
         """The grammar of an answer with tools, if there is one: calls are checked in any case."""
-        tools = submit.tools
-        if tools is None or self.calls is None:
-            return None
-        Functions(tools)  # says what is wrong with a schema by its place in the request
-        check_parameters(tools)
+        insists = any(function.strict for function in tools.functions)
         try:
-            found = constraint_of(self.calls, tools, compiler.tokens.term)
-            if found is None:
-                return None
-            return compiler.compile(found, lead_of(self.format, prompt.tail, submit.thinking_budget))
+            found = self._calling(submit, tools, prompt, compiler, checked=True)
         except InvalidRequest as error:
-            if any(function.strict for function in tools.functions):
+            if insists:
                 raise
             logger.info("request %s: its calls are checked, and not constrained: %s", submit.task_id, error)
+            found = None
+        if found is not None or not (submit.is_bounded or tools.choice == "required"):
+            return found
+        try:
+            return self._calling(submit, tools, prompt, compiler, checked=False)
+        except InvalidRequest:
+            if submit.is_bounded:
+                raise
             return None
+
+    def _calling(
+        self, submit: Submit, tools: Tools, prompt: Prompt, compiler: Compiler, *, checked: bool
+    ) -> Grammar | None:
+        """The grammar of calls, constrained if they are ``checked``, and of what else the request allows."""
+        assert self.calls is not None
+        budget, otherwise = submit.thinking_budget, submit.constraint
+        if self.calls.syntax.name == "harmony":
+            lead = lead_of(self.format, prompt.tail, budget, header_calls(tools, checked=checked))
+            return compiler.compile(otherwise, lead) if lead.calls is not None else None
+        make = constraint_of if checked else unchecked
+        found = make(self.calls, tools, compiler.tokens.term, otherwise=otherwise is not None)
+        if found is None:
+            return None
+        return compiler.compile(found, lead_of(self.format, prompt.tail, budget), otherwise)
 
     def assembler(self, submit: Submit, prompt: Prompt, grammar: Grammar | None) -> TextAssembler:
         """A new text assembler.
@@ -93,5 +114,5 @@ class Answers:
                 "tools: how this model writes calls is not known; leave tools out, or describe the functions in a message and "
                 "read the answer's text"
             )
-        sound = grammar is not None and grammar.constraint is not None and grammar.constraint.strict
-        return Splitter(self.calls, Functions(submit.tools), sound=sound)
+        sound = grammar is not None and grammar.sound_calls
+        return Splitter(self.calls, Functions(submit.tools), sound=sound, either=submit.constraint is not None)

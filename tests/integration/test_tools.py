@@ -11,6 +11,7 @@ from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.scripted_model import make_scripted_model
 from benchmarks.parts.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS
 from tasks.client.parameters import parse
+from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tasks.messages.tools import Calls, call_id, delta
 from tests.engine_client import EngineClient
@@ -152,7 +153,10 @@ def test_a_resume_at_every_token(engine: EngineClient) -> None:
 
 
 def test_every_length(engine: EngineClient) -> None:
-    """Wherever ``max_tokens`` cuts, the arguments begin the whole ones and the reason is ``length``; no marker is in the text."""
+    """Wherever ``max_tokens`` cuts, the arguments begin the whole ones and the reason is ``length``; no marker is in the text.
+
+    Nothing can follow a call of Harmony's, so its last character ends the answer.
+    """
     whole = engine.ask(ASK, 200, tools=TOOLS)
     tasks = [engine.submit(ASK, count, tools=TOOLS) for count in range(1, len(whole.ids) + 1)]
     for task_id in tasks:
@@ -160,8 +164,31 @@ def test_every_length(engine: EngineClient) -> None:
         text, calls = said(events_of(engine, task_id))
         assert [call["name"] for call in calls] in ([], ["dip"])
         assert all(ARGUMENTS.startswith(call["arguments"].rstrip("\ufffd")) for call in calls)
-        assert answer.reason == "length"
+        whole_call = engine.process.config.model == "harmony" and [call["arguments"] for call in calls] == [ARGUMENTS]
+        assert answer.reason == ("tool_calls" if whole_call else "length")
         assert not any(marker in text for marker in ("<tool_call>", "[TOOL_CALLS]", "functions."))
+
+
+def test_calls_or_data(engine: EngineClient) -> None:
+    """Beside a response_format a model says one of the two, and no other text: each is whole and by its schema."""
+    schema = {
+        "type": "object",
+        "properties": {"b": {"type": "boolean"}},
+        "required": ["b"],
+        "additionalProperties": False,
+    }
+    constraint = Constraint(kind="json_schema", value=json.dumps(schema))
+    task_id = engine.submit(ASK, 200, tools=TOOLS, constraint=constraint)
+    reason = engine.answer(task_id).reason
+    text, calls = said(events_of(engine, task_id))
+    if reason == "stop":
+        assert (isinstance(json.loads(text)["b"], bool), calls) == (True, [])
+    else:
+        assert (reason, text) == ("tool_calls", "")
+        assert {call["name"] for call in calls} == {"dip"}
+        assert all(json.loads(call["arguments"]).keys() <= {"a", "why"} for call in calls)
+    if engine.process.config.model == "harmony":  # whose script has no text before the call
+        assert calls == whole_of(engine)[1]
 
 
 @pytest.fixture(scope="module")

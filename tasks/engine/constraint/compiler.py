@@ -69,33 +69,35 @@ class Compiler:
         """
         return self._make_tokens()
 
-    def compile(self, constraint: Constraint | None, lead: Lead = NO_LEAD) -> Grammar:
+    def compile(
+        self, constraint: Constraint | None, lead: Lead = NO_LEAD, otherwise: Constraint | None = None
+    ) -> Grammar:
         """The grammar of an answer; one that is known is the same object.
 
         Args:
             constraint: what the answer has to be; ``None`` for any text.
             lead: what may stand before it.
+            otherwise: what it may be instead of calls of functions, where ``constraint`` are these.
 
         Raises:
             InvalidRequest: it cannot be enforced, or no answer satisfies it.
         """
-        grammar = self._compiled(constraint, lead)
+        grammar = self._compiled(constraint, lead, otherwise)
         grammar.renew()
         return grammar
 
-    def _compile(self, constraint: Constraint | None, lead: Lead) -> Grammar:
-        strict = constraint is None or constraint.strict
-        found = list(islice(_faults(constraint), 1 if strict else None))
-        if strict and found:
-            raise InvalidRequest(f"response_format: {found[0]}")
-        text = source(constraint, lead=lead, trims=self.tokens.trims)
-        grammar = Grammar(partial(self._matcher, text), tuple(found), constraint)
+    def _compile(self, constraint: Constraint | None, lead: Lead, otherwise: Constraint | None) -> Grammar:
+        found = [*_left_out(constraint), *_left_out(otherwise)]
+        text = source(constraint, lead=lead, trims=self.tokens.trims, otherwise=otherwise)
+        calls = constraint is not None and constraint.kind == "calls" and constraint.strict
+        sound = lead.calls.sound if lead.calls is not None else calls
+        grammar = Grammar(partial(self._matcher, text), tuple(found), sound_calls=sound)
         # The first mask is the slowest. What it brings into the lexer's memory is there for the step, and what it costs is known.
         tried = grammar.root.deep_copy()
         tried.compute_bitmask()
         _go_on(tried)
         if tried.is_error():
-            raise InvalidRequest(_refusal(constraint, tried))
+            raise InvalidRequest(_refusal(constraint, tried, calls=lead.calls is not None))
         return grammar
 
     def _matcher(self, text: str) -> LLMatcher:
@@ -109,14 +111,29 @@ def _go_on(state: LLMatcher) -> None:
         state.compute_ff_tokens()
 
 
-def _refusal(constraint: Constraint | None, tried: LLMatcher) -> str:
+def _refusal(constraint: Constraint | None, tried: LLMatcher, *, calls: bool) -> str:
     """What is wrong with a constraint that does not compile: its field, its value, and what to do."""
+    if calls:
+        return f"{FIELDS['calls']}: {said(tried, places=False)}; {REMEDIES['calls']}"
     if constraint is None:
         return f"thinking_budget: {said(tried)}; leave it out"
     # A schema is long, and its faults have places.
     value = f"={constraint.value!r:.100}" if constraint.kind in ("regex", "lark") else ""
     about = said(tried, places=constraint.kind == "lark")
     return f"{FIELDS[constraint.kind]}{value}: {about}; {REMEDIES[constraint.kind]}"
+
+
+def _left_out(constraint: Constraint | None) -> list[str]:
+    """What of a constraint is not enforced.
+
+    Raises:
+        InvalidRequest: there is something, and it is strict.
+    """
+    strict = constraint is None or constraint.strict
+    found = list(islice(_faults(constraint), 1 if strict else None))
+    if strict and found:
+        raise InvalidRequest(f"response_format: {found[0]}")
+    return found
 
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tasks.messages.constraint import Constraint
-
 #: Other versions may mask otherwise, so a request is resumed by the same one only.
 ENGINE = f"llguidance-{llguidance.__version__}"
 #: What compiling and one step may cost. llguidance's own bounds let an ambiguous grammar take 150 ms for a step.
@@ -72,19 +70,19 @@ class Grammar:
     Args:
         make: compiles it. It was tried before, so there is no error.
         warnings: what of the constraint is not enforced.
-        constraint: what it was made of; ``None`` for any text.
+        sound_calls: whether each call of a function in such an answer is one of the request's, by its schema.
     """
 
     engine = ENGINE
 
     def __init__(
-        self, make: Callable[[], LLMatcher], warnings: tuple[str, ...] = (), constraint: Constraint | None = None
+        self, make: Callable[[], LLMatcher], warnings: tuple[str, ...] = (), *, sound_calls: bool = False
     ) -> None:
         self._make = make
         #: A matcher that has taken no token, and whether its lexer has come to its end.
         self.root, self.spent = make(), False
         self.warnings = warnings
-        self.constraint = constraint
+        self.sound_calls = sound_calls
 
     def renew(self) -> None:
         """Compile it again, if its lexer has come to its end."""

@@ -21,24 +21,31 @@ WHITESPACE = r"[ \n\t]{1,8}"
 ESCAPES = '"\\bfnrt'
 #: White space before JSON: templates leave a line end to the model, and SentencePiece's tokens begin with a space.
 BEFORE_JSON = r"/[ \n]{0,2}/"
-#: The rule that a constraint becomes.
-ANSWER = "answer"
+#: The rules that a constraint becomes, and what may be answered in the place of calls.
+ANSWER, OTHERWISE = "answer", "otherwise"
 
 
-def source(constraint: Constraint | None, *, lead: Lead, trims: bool) -> str:
+def source(
+    constraint: Constraint | None, *, lead: Lead, trims: bool = False, otherwise: Constraint | None = None
+) -> str:
     """The grammar of an answer.
 
     Args:
         constraint: what the request asks for; ``None`` for any text.
         lead: what may stand before it.
         trims: whether the decoder drops a space before the text: then one may stand before an answer of any kind.
+        otherwise: what the constraint calls by that name.
     """
     is_json = constraint is not None and constraint.kind in ("json_object", "json_schema")
     answer = f"""{BEFORE_JSON if is_json else '" "?' if trims else ""} @{ANSWER}"""
     if lead.rules:
         answer = f"lead @{ANSWER}" if lead.required else f"lead @{ANSWER} | {answer}"
-    start = {"lark_grammar": f"start: {answer}\n{lead.rules}"}
-    return to_json({"grammars": [start, {"name": ANSWER, **_answer(constraint)}]})
+    if lead.calls is not None:
+        answer = "call" if lead.calls.required else f"{answer} | call"
+    grammars = [{"lark_grammar": f"start: {answer}\n{lead.rules}"}, {"name": ANSWER, **_answer(constraint)}]
+    if otherwise is not None:
+        grammars.append({"name": OTHERWISE, **_answer(otherwise)})
+    return to_json({"grammars": grammars})
 
 
 def _answer(constraint: Constraint | None) -> dict[str, Any]:

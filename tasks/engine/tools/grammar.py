@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.equivalent import adjusted
+from tasks.engine.constraint.lead import HeaderCalls
 from tasks.engine.constraint.schema import NEVER, as_object, faults
-from tasks.engine.constraint.source import WHITESPACE
+from tasks.engine.constraint.source import BEFORE_JSON, OTHERWISE, WHITESPACE
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_json
@@ -54,8 +56,11 @@ def check_parameters(tools: Tools) -> None:
                 raise InvalidRequest(f"tools: the parameters of {function.name!r}: {fault}")
 
 
-def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> Constraint | None:
-    """What an answer with these tools has to be; ``None`` for any answer.
+def constraint_of(
+    form: ToolForm, tools: Tools, term: Callable[[str], str], *, otherwise: bool = False
+) -> Constraint | None:
+    """What an answer with these tools has to be, so that each call is one of these functions' by its schema; ``None`` where the
+    syntax leaves no way to say so.
 
     It is ``strict`` where all of their schemas is enforced: every call in such an answer is sound.
 
@@ -63,15 +68,16 @@ def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> C
         form: how the model writes calls.
         tools: what it may call.
         term: gives a text or a token as a term of a Lark grammar.
+        otherwise: whether an answer without a call is what the grammar of this name says, and not any text.
 
     Raises:
         InvalidRequest: the schema of a strict function cannot be enforced.
     """
     if form.syntax.name not in _CALLS or (form.syntax.name == "mistral" and "[ARGS]" not in form.names):
         return None
-    functions = [called for called in tools.functions if tools.only in (None, called.name)]
+    functions = _callable(tools)
     strict = True
-    rules = [_start(form, tools, term), f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
+    rules = [_start(form, tools, term, otherwise), f"call: {' | '.join(f'call_{n}' for n in range(len(functions)))}"]
     for number, function in enumerate(functions):
         before, behind = _CALLS[form.syntax.name]
         opening = " ".join(_term(part.replace("{}", function.name), term) for part in before)
@@ -83,12 +89,54 @@ def constraint_of(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> C
     return Constraint(kind="calls", value="\n".join(rules), strict=strict)
 
 
-def _start(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> str:
+def unchecked(form: ToolForm, tools: Tools, term: Callable[[str], str], *, otherwise: bool = False) -> Constraint:
+    """What an answer with these tools has to be, where each call is checked once it is whole.
+
+    Args:
+        form: how the model writes calls.
+        tools: what it may call.
+        term: gives a text or a token as a term of a Lark grammar.
+        otherwise: see :func:`constraint_of`.
+    """
+    call = f"{''.join(_terms(form, term))} rest"
+    if tools.choice == "required":
+        start = f"{BEFORE_JSON} {call}"
+    else:
+        start = f"{BEFORE_JSON} (@{OTHERWISE} | {call})" if otherwise else "rest"
+    marks = " | ".join(f"<[{token_id}]>" for token_id in sorted(form.marks))
+    rest = f"rest: (text? mark)* text?\nmark: {marks}" if marks else "rest: text?"
+    return Constraint(kind="calls", value=f"start: {start}\n{rest}\ntext: /(?s:.+)/", strict=False)
+
+
+def header_calls(tools: Tools, *, checked: bool) -> HeaderCalls:
+    """The calls of a model that writes them as messages with headers.
+
+    Args:
+        tools: what it may call.
+        checked: whether arguments are constrained, as far as that can be.
+
+    Raises:
+        InvalidRequest: the schema of a strict function cannot be enforced.
+    """
+    functions, required = _callable(tools), tools.choice == "required"
+    if not checked:
+        return HeaderCalls(tuple((function.name, "/(?s:.*)/") for function in functions), required, sound=False)
+    schemas = {function.name: _schema(function) for function in functions}
+    sound = not any(schema["x-guidance"]["lenient"] for schema in schemas.values())
+    return HeaderCalls(tuple((name, f"%json {to_json(schema)}") for name, schema in schemas.items()), required, sound)
+
+
+def _callable(tools: Tools) -> list[Function]:
+    return [function for function in tools.functions if tools.only in (None, function.name)]
+
+
+def _start(form: ToolForm, tools: Tools, term: Callable[[str], str], otherwise: bool) -> str:
     """The rule of a whole answer."""
     start = form.syntax.start
-    if tools.choice == "required":
+    if otherwise or tools.choice == "required":
         more = rf"(/\n?/ {term(start)} call)*" if tools.parallel else ""
-        return rf"start: /[ \n]{{0,2}}/ {term(start)} call {more}"
+        calls = f"{term(start)} call {more}"
+        return f"start: {BEFORE_JSON} {calls if tools.choice == 'required' else f'(@{OTHERWISE} | {calls})'}"
     if start in form.names:  # a token, which no text has in it
         rules = f"start: text | segment{'+ text?' if tools.parallel else ''}\nsegment: text? {term(start)} call"
         return rf"{rules}{chr(10)}text: /(?s:.+)/"
@@ -101,6 +149,12 @@ def _start(form: ToolForm, tools: Tools, term: Callable[[str], str]) -> str:
             f"TEXT: /(?s:.*)/ & ~/(?s:.*){marker}(?s:.*)/",
         )
     )
+
+
+def _terms(form: ToolForm, term: Callable[[str], str]) -> list[str]:
+    """What begins calls, of tokens and of text, as terms of a Lark grammar."""
+    names = "|".join(map(re.escape, form.names)) or r"(?!)"
+    return [f"{term(part)} " for part in re.split(f"({names})", form.syntax.start) if part]
 
 
 def _term(part: str, term: Callable[[str], str]) -> str:

@@ -23,12 +23,15 @@ class Splitter:
         form: how the model writes calls.
         functions: what it may call.
         sound: whether a grammar makes sure of the calls.
+        either: whether the answer is calls or something else: then what begins without a marker has no call in it.
     """
 
-    def __init__(self, form: ToolForm, functions: Functions, *, sound: bool = False) -> None:
+    def __init__(self, form: ToolForm, functions: Functions, *, sound: bool = False, either: bool = False) -> None:
         self.form = form
         self._functions = functions
         self._sound = sound
+        self._either = either
+        self._is_something_else = False
         self._region: Region | None = None
         #: Calls of the current region that came out, and characters of the next one's arguments.
         self._taken = 0
@@ -83,8 +86,14 @@ class Splitter:
     def _push_text(self, pieces: list[Piece], text: str) -> str | None:
         """Take text outside of calls; what is behind a start marker is returned."""
         text, self._held = self._held + text, ""
+        if self._is_something_else:
+            self._say(pieces, text)
+            return None
         start = self.form.start
         before, marker, after = text.partition(start)
+        if self._either and not self.calls and not start.startswith(before.lstrip()):
+            self._is_something_else = True
+            return text
         if marker:
             words = before.rstrip()
             self._say(pieces, words)

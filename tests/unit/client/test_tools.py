@@ -9,6 +9,7 @@ import pytest
 from tasks.client.parameters import parse
 from tasks.client.tools import MAX_TOOLS, MAX_TOOLS_BYTES
 from tasks.errors import InvalidRequest
+from tasks.messages.constraint import Constraint
 
 ASK = [{"role": "user", "content": "?"}]
 
@@ -36,7 +37,6 @@ def named(name: str) -> dict[str, Any]:
         ({"tools": [tool(str(number)) for number in range(MAX_TOOLS + 1)]}, "give a list of"),
         ({"tools": [tool(description="x" * MAX_TOOLS_BYTES)]}, f"the limit is {MAX_TOOLS_BYTES}: send less"),
         ({"messages": None, "prompt": "?"}, "tools are for a chat template, and a prompt has none: send messages"),
-        ({"choice": ["a"]}, "tools"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -57,3 +57,10 @@ def test_a_function_that_has_to_be_called_is_called_once() -> None:
     ]
     called = [parse({"messages": ASK, "tools": [tool()], **values}).called() for values in asked]
     assert [tools.parallel for tools in called if tools is not None] == [True, True, False, True]
+
+
+def test_tools_beside_what_may_be_answered() -> None:
+    """A model may call functions or answer by a schema, as in OpenAI's interface: a request says both."""
+    asked = parse({"messages": ASK, "tools": [tool()], "response_format": {"type": "json_object"}})
+    assert asked.called() is not None
+    assert asked.constraint() == Constraint(kind="json_object")

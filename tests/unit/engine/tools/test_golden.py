@@ -64,10 +64,15 @@ FUNCTIONS = Functions(TOOLS)
 
 
 def split(
-    form: ToolForm, parts: list[str], functions: Functions = FUNCTIONS, *, sound: bool = False
+    form: ToolForm,
+    parts: list[str],
+    functions: Functions = FUNCTIONS,
+    *,
+    sound: bool = False,
+    either: bool = False,
 ) -> tuple[list[Piece], Splitter]:
     """The pieces of an answer that comes in these parts."""
-    splitter = Splitter(form, functions, sound=sound)
+    splitter = Splitter(form, functions, sound=sound, either=either)
     pieces = chain.from_iterable(map(splitter.push, parts))
     return joined([*pieces, *splitter.finish()]), splitter
 
@@ -185,3 +190,13 @@ def test_a_marker_that_is_cut_off_is_no_text_where_there_has_to_be_a_call() -> N
     for begun in ("\n", "<", "<tool_"):
         assert split(form, [begun], required, sound=True)[0] == []
         assert content_of(split(form, [begun], sound=True)[0]) == begun
+
+
+def test_data_has_no_call_in_it() -> None:
+    """Where an answer is calls or data, a marker in the data's texts is text, wherever it is cut; a call is a call."""
+    form = form_of("json_tools", tokens=False)
+    call = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+    for text, content, calls in ((data := f'{{"a": {json.dumps(call)}}} ', data, 0), (f"\n{call}\n{call}", "", 2)):
+        for at in range(len(text)):
+            pieces, splitter = split(form, [text[:at], text[at:]], either=True)
+            assert (content_of(pieces), splitter.calls, splitter.warnings) == (content, calls, [])

@@ -10,16 +10,18 @@ import pytest
 from benchmarks.parts.scripted_model import byte_tokenizer
 from benchmarks.parts.tiny_model import SPECIAL_TOKENS
 from tasks.engine.constraint.compiler import NO_LEAD, Compiler
-from tasks.engine.constraint.lead import Lead
+from tasks.engine.constraint.lead import Lead, lead_of
 from tasks.engine.constraint.tokens import Tokens
-from tasks.engine.text.control import special_tokens
+from tasks.engine.text.control import added_tokens, special_tokens
+from tasks.engine.text.formats import find_format
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.engine.tools.form import find_form
 from tasks.engine.tools.functions import Functions
-from tasks.engine.tools.grammar import check_parameters, constraint_of
+from tasks.engine.tools.grammar import check_parameters, constraint_of, header_calls, unchecked
 from tasks.engine.tools.region import Call
 from tasks.engine.tools.syntaxes import SYNTAXES
 from tasks.errors import InvalidRequest
+from tasks.messages.constraint import Constraint
 from tasks.messages.tools import Function, Tools
 
 if TYPE_CHECKING:
@@ -61,11 +63,22 @@ class Model:
         self.form: ToolForm = form
         self.compiler = Compiler(lambda: Tokens(tokenizer, len(tokenizer), form.marks))
 
-    def takes(self, tools: Tools, text: str, *, whole: bool = True, lead: Lead = NO_LEAD) -> bool:
+    def takes(
+        self,
+        tools: Tools,
+        text: str,
+        *,
+        whole: bool = True,
+        lead: Lead = NO_LEAD,
+        otherwise: Constraint | None = None,
+        checked: bool = True,
+    ) -> bool:
         """Whether a text is an answer with these tools, or may begin one."""
-        constraint = constraint_of(self.form, tools, self.compiler.tokens.term)
+        make = constraint_of if checked else unchecked
+        constraint = make(self.form, tools, self.compiler.tokens.term, otherwise=otherwise is not None)
         assert constraint is not None
-        matcher = self.compiler.compile(constraint, lead).matcher(self.bytes.encode(text, add_special_tokens=False).ids)
+        ids = self.bytes.encode(text, add_special_tokens=False).ids
+        matcher = self.compiler.compile(constraint, lead, otherwise).matcher(ids)
         return not matcher.error and (not whole or matcher.state.is_accepting())
 
 
@@ -98,6 +111,72 @@ def test_required(model: Model) -> None:
     assert model.takes(named, weather)
     assert not model.takes(named, ping, whole=False)
     assert not model.takes(replace(required, parallel=False), ping + weather, whole=False)
+
+
+DATA = Constraint(kind="json_schema", value='{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}')
+
+
+def test_calls_or_data(model: Model) -> None:
+    """Beside a response_format the answer is calls or data, whole, and no other text; data where a call is required is none."""
+    kind = model.form.syntax.name
+    ping, wrong = call(kind, "ping", "{}"), call(kind, "weather", '{"city":1}')
+    for whole in ('{"a":1}', f"\n{ping}", ping + ping):
+        assert model.takes(TOOLS, whole, otherwise=DATA)
+    for no in ("Hello", '{"a":"b"}', f"Hm {ping}", f'{{"a":1}}{ping}', wrong):
+        assert not model.takes(TOOLS, no, whole=False, otherwise=DATA)
+    required = replace(TOOLS, choice="required")
+    assert model.takes(required, ping, otherwise=DATA)
+    assert not model.takes(required, '{"a":1}', whole=False, otherwise=DATA)
+
+
+def test_calls_that_are_checked_later(tmp_path: Path) -> None:
+    """Of a syntax that no grammar describes, a call is begun, or data is answered; its tokens are allowed within it."""
+    model = Model(tmp_path, "glm47")
+    said = "<tool_call>ping<arg_key>a</arg_key><arg_value>{</arg_value></tool_call>"
+    assert model.takes(TOOLS, f"Hm {said} Hm", checked=False)
+    for otherwise in (None, DATA):
+        required = replace(TOOLS, choice="required")
+        assert model.takes(required, f"\n{said}", otherwise=otherwise, checked=False)
+        assert not model.takes(required, "Hm", whole=False, otherwise=otherwise, checked=False)
+    assert model.takes(TOOLS, '{"a":1}', otherwise=DATA, checked=False)
+    assert not model.takes(TOOLS, "Hm", whole=False, otherwise=DATA, checked=False)
+
+
+def test_calls_with_headers(tmp_path: Path) -> None:
+    """A call of Harmony's is one of the functions', by its schema, behind a thought and words; or the answer is the final one."""
+    names = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|constrain|>", "<|call|>", "<|return|>")
+    encode = byte_tokenizer((*SPECIAL_TOKENS, *names))
+    encode.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|return|>"}'
+    )
+    tokenizer = load_tokenizer(tmp_path, trust_remote_code=False, ends=(), template=None)
+    form = find_format(added_tokens(tokenizer), "")
+    compiler = Compiler(lambda: Tokens(tokenizer, len(tokenizer), form.marks))
+
+    def takes(text: str, constraint: Constraint | None, budget: int | None = None, tools: Tools = TOOLS) -> bool:
+        lead = lead_of(form, "<|start|>assistant", budget, header_calls(tools, checked=True))
+        grammar = compiler.compile(constraint, lead)
+        assert grammar.sound_calls
+        matcher = grammar.matcher(encode.encode(text, add_special_tokens=False).ids)
+        return not matcher.error and bool(matcher.state.is_accepting())
+
+    thought = "<|channel|>analysis<|message|>so {<|end|><|start|>assistant"
+    words = "<|channel|>commentary<|message|>I look it up.<|end|><|start|>assistant"
+    sound = '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city":"Oslo"}'
+    final = '<|channel|>final<|message|>{"a":1}'
+    for text in (sound, thought + sound, words + sound, thought + words + sound, final, thought + final):
+        assert takes(text, DATA)
+        assert takes(text, None)
+    assert takes(" to=functions.ping<|channel|>commentary<|message|>{}", DATA)
+    assert not takes(sound.replace("Oslo", 'Oslo","x":"'), DATA)
+    assert not takes(sound.replace("weather", "launch"), DATA)
+    assert not takes("<|channel|>final<|message|>Hm", DATA)
+    assert takes("<|channel|>final<|message|>Hm", None)
+    assert not takes(thought + sound, DATA, budget=0)
+    required = replace(TOOLS, choice="required")
+    assert takes(sound, None, tools=required)
+    assert not takes(final, None, tools=required)
 
 
 def test_a_call_behind_a_thought(model: Model) -> None:
