@@ -290,8 +290,8 @@ def _tls(scheme: Scheme, parameters: Mapping[str, str]) -> tuple[tuple[str, str]
             secure = "rediss+sentinel" if scheme in SENTINELS else "rediss"
             raise _Unusable(f"{next(iter(parameters))} is for TLS; write {secure}://, or leave it out")
         return ()
-    asked = parameters.get("ssl_cert_reqs") or "required"
-    if asked not in CHECKS:
+    check = parameters.get("ssl_cert_reqs") or "required"
+    if check not in CHECKS:
         raise _Unusable("ssl_cert_reqs is not valid; write CERT_REQUIRED, CERT_OPTIONAL or CERT_NONE")
-    values = {"ssl_cert_reqs": CHECKS[asked], **{name: value for name, value in parameters.items() if value}}
-    return tuple({**values, "ssl_cert_reqs": CHECKS[asked]}.items())
+    values = {"ssl_cert_reqs": CHECKS[check], **{name: value for name, value in parameters.items() if value}}
+    return tuple({**values, "ssl_cert_reqs": CHECKS[check]}.items())

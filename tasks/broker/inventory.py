@@ -92,15 +92,15 @@ def _scheduled(client: redis.Redis, entries: dict[str, dict[str, Any]]) -> set[s
     """Those of these that are not due yet; asked only for queues that have such messages at all."""
     queues = {queue_and_model(str(entry.get("queue", "")))[0] for entry in entries.values()}
     busy = {queue for queue in queues if client.zcard(keys.scheduled(queue))}
-    asked = []
+    looked_up = []
     pipeline = client.pipeline(transaction=False)
     for task_id, entry in entries.items():
         name = str(entry.get("queue", ""))
         queue, _ = queue_and_model(name)
         for item in (reference(task_id), entry.get("message")) if queue in busy else ():
-            asked.append(task_id)
+            looked_up.append(task_id)
             pipeline.zscore(keys.scheduled(queue), f"{name}\n{item}")
-    return {task_id for task_id, at in zip(asked, pipeline.execute(), strict=True) if at is not None}
+    return {task_id for task_id, at in zip(looked_up, pipeline.execute(), strict=True) if at is not None}
 
 
 def _held(client: redis.Redis, now: float, most: int) -> Iterator[OpenRequest]:

@@ -206,16 +206,16 @@ def known(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
     """
-    asked = list(task_ids)
+    ids = list(task_ids)
     pipeline = client.pipeline(transaction=False)
-    for task_id in asked:
+    for task_id in ids:
         # In this order: a claim writes the one in the script that deletes the other.
         pipeline.hexists(keys.LEDGER, task_id)
         pipeline.exists(keys.stream(task_id))
-    with translated(f"looking for {len(asked)} requests"):
+    with translated(f"looking for {len(ids)} requests"):
         replies = pipeline.execute()
     return {
-        task_id for task_id, entry, journal in zip(asked, replies[::2], replies[1::2], strict=True) if entry or journal
+        task_id for task_id, entry, journal in zip(ids, replies[::2], replies[1::2], strict=True) if entry or journal
     }
 
 
@@ -227,12 +227,12 @@ def unattended(client: redis.Redis, task_ids: Iterable[str]) -> set[str]:
     Raises:
         BrokerUnavailable: Redis cannot be reached, or this client may not read what workers hold.
     """
-    asked = list(task_ids)
-    if not asked:
+    ids = list(task_ids)
+    if not ids:
         return set()
-    with translated(f"looking for {len(asked)} requests"):
-        entries: Any = client.hmget(keys.LEDGER, asked)
-        return {task_id for task_id, entry in zip(asked, entries, strict=True) if entry is None} - _held(client)
+    with translated(f"looking for {len(ids)} requests"):
+        entries: Any = client.hmget(keys.LEDGER, ids)
+        return {task_id for task_id, entry in zip(ids, entries, strict=True) if entry is None} - _held(client)
 
 
 def _held(client: redis.Redis) -> set[str]:

@@ -49,10 +49,10 @@ class Doubts:
         if now < self._look_at:
             return set()
         self._look_at = now + self._look_every_s
-        asked = list(task_ids)
-        found = self._requests.unknown(asked)
+        ids = list(task_ids)
+        found = self._requests.unknown(ids)
         if not self._heard:
-            found |= self._requests.unattended(asked)
+            found |= self._requests.unattended(ids)
         self._heard = False
         lost = found & self._doubted
         self._doubted = found - lost

@@ -127,8 +127,8 @@ class Requests:
         Raises:
             BrokerUnavailable: Redis cannot be reached.
         """
-        asked = set(task_ids)
-        unknown = asked - known(self._client, asked)
+        ids = set(task_ids)
+        unknown = ids - known(self._client, ids)
         return unknown - {ended.task_id for ended in self.ended(unknown)}
 
     def unattended(self, task_ids: Iterable[str]) -> set[str]:
@@ -139,9 +139,9 @@ class Requests:
         Raises:
             BrokerUnavailable: Redis cannot be reached.
         """
-        asked = set(task_ids)
+        ids = set(task_ids)
         try:
-            found = unattended(self._client, asked)
+            found = unattended(self._client, ids)
         except BrokerUnavailable as error:
             if error.__cause__ is not None and is_denied(error.__cause__):
                 return set()

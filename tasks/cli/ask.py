@@ -102,22 +102,22 @@ def _print(text: str, kind: str) -> None:
 
 def _say_where(result: GenerateResult, done: Event) -> None:
     """Say on a terminal what a request waits for that has no token yet, whenever that changes."""
-    said = ""
+    shown = ""
     while not done.wait(LOOK_EVERY_S):
         with suppress(GenerationError):
             status = result.status()
-            if status.state in ("queued", "loading") and (now := str(status)) != said:
-                said = now
-                click.secho(f"({said})", err=True, dim=True)
+            if status.state in ("queued", "loading") and (now := str(status)) != shown:
+                shown = now
+                click.secho(f"({shown})", err=True, dim=True)
 
 
 def _summary(last: Chunk) -> str:
     """How it ended: ``stop: 74 tokens, first one after 0.7 s, 12 tokens/s``."""
     tokens = last.usage["completion_tokens"] if last.usage else last.index
-    said = [f"{last.finish_reason}: {tokens} tokens"]
+    parts = [f"{last.finish_reason}: {tokens} tokens"]
     first, total = (last.timing or {}).get("first_token_ms"), (last.timing or {}).get("total_ms")
     if first is not None and total is not None:
-        said.append(f"the first after {first / 1000:.1f} s")
+        parts.append(f"the first after {first / 1000:.1f} s")
         if tokens > 1 and total > first:
-            said.append(f"{(tokens - 1) * 1000 / (total - first):.1f} tokens/s")
-    return ", ".join(said)
+            parts.append(f"{(tokens - 1) * 1000 / (total - first):.1f} tokens/s")
+    return ", ".join(parts)

@@ -31,11 +31,11 @@ def _bar() -> Iterator[Callable[[str, float], None]]:
 
 
 def _lines() -> Callable[[str, float], None]:
-    said: list[str] = []
+    reported: list[str] = []
 
     def report(about: str, _fraction: float) -> None:
-        if about not in said:
-            said.append(about)
+        if about not in reported:
+            reported.append(about)
             print(f"{about} ...", flush=True)  # noqa: T201
 
     return report

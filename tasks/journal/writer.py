@@ -230,12 +230,12 @@ class Journal:
 
     def cancelled(self, task_ids: Iterable[str]) -> set[str]:
         """Those of these running requests that are to be aborted."""
-        asked = list(task_ids)
-        if not asked:
+        ids = list(task_ids)
+        if not ids:
             return set()
-        with translated(f"looking for cancels of {len(asked)} requests"):
-            marks: Any = self._client.mget([keys.cancel(task_id) for task_id in asked])
-        return {task_id for task_id, mark in zip(asked, marks, strict=True) if mark == _RUNNING}
+        with translated(f"looking for cancels of {len(ids)} requests"):
+            marks: Any = self._client.mget([keys.cancel(task_id) for task_id in ids])
+        return {task_id for task_id, mark in zip(ids, marks, strict=True) if mark == _RUNNING}
 
     def read(self, task_id: str) -> list[Entry]:
         """What the journal says; empty where Redis has none."""

@@ -27,8 +27,8 @@ class Function:
 
     def for_template(self) -> dict[str, Any]:
         """The function as chat templates expect it, in OpenAI's shape."""
-        said = {} if self.description is None else {"description": self.description}
-        return {"type": "function", "function": {"name": self.name, **said, "parameters": self.parameters}}
+        described = {} if self.description is None else {"description": self.description}
+        return {"type": "function", "function": {"name": self.name, **described, "parameters": self.parameters}}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -63,8 +63,8 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
 
 def in_brief(facts: Iterable[Fact]) -> str:
     """The facts that decide what a model answers, as one sentence."""
-    said = (fact for fact in facts if not fact.name.startswith(_BYTES))
-    places = groupby(said, lambda fact: fact.said_by)
+    named = (fact for fact in facts if not fact.name.startswith(_BYTES))
+    places = groupby(named, lambda fact: fact.said_by)
     return "; ".join(f"{', '.join(f'{fact.name} {fact.value}' for fact in group)} ({place})" for place, group in places)
 
 

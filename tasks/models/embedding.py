@@ -88,15 +88,15 @@ def read_recipe(folder: Path) -> EmbeddingRecipe | None:
             f"{folder / MODULES}: has {', '.join(behind)} behind the pooling; Dense layers and then Normalize are supported"
         )
     pooling = read_object(folder / modules[1][1] / "config.json")
-    said = read_object_if_there(folder / PROMPTS)
-    default = said.get("default_prompt_name")
+    prompts = read_object_if_there(folder / PROMPTS)
+    default = prompts.get("default_prompt_name")
     return EmbeddingRecipe(
         pooling=_pooling(folder / modules[1][1] / "config.json", pooling),
         include_prompt=pooling.get("include_prompt") is not False,
         dense=tuple(_dense(folder, path) for kind, path in modules if kind == "Dense"),
         normalise="Normalize" in behind,
         lower_case=read_object_if_there(folder / "sentence_bert_config.json").get("do_lower_case") is True,
-        prompts=_prompts(said.get("prompts")),
+        prompts=_prompts(prompts.get("prompts")),
         default_prompt=default if isinstance(default, str) else None,
     )
 

@@ -86,7 +86,7 @@ def read_generation(folder: Path, config: dict[str, Any]) -> Generation:
     # The same order as transformers and mlx-lm: generation_config.json replaces what config.json says.
     places = ((FILE, generation), ("config.json", config), ("config.json: text_config", nested))
     ends = ((_ends(place.get("eos_token_id")), where) for where, place in places if isinstance(place, dict))
-    found, said_by = next((said for said in ends if said[0]), ((), ""))
+    found, said_by = next((pair for pair in ends if pair[0]), ((), ""))
     words = _bad_words(generation.get("bad_words_ids"))
     # As in transformers, where an end token among the bad words is none of them.
     single = (word[0] for word in words if len(word) == 1 and word[0] not in found)

@@ -241,8 +241,8 @@ def _endpoint(text: str, name: str, tls: Any, transport_options: Any, patience: 
         url = _with_sentinels(url, transport_options or {})
     options = dict(tls) if isinstance(tls, dict) else {}
     if options:
-        asked = tuple((option, value) for option, value in url.tls if option not in options)
-        url = replace(url, scheme="rediss+sentinel" if url.sentinels else "rediss", tls=asked)
+        tls_options = tuple((option, value) for option, value in url.tls if option not in options)
+        url = replace(url, scheme="rediss+sentinel" if url.sentinels else "rediss", tls=tls_options)
     return Endpoint(str(url), tuple(sorted(options.items())), patience)
 
 

@@ -58,13 +58,13 @@ class Starvation(threading.Thread):
         """Look until :meth:`stop`."""
         while self._after_s and not self._ending.wait(self._look_s):
             try:
-                said = self.look()
+                message = self.look()
             except Exception:
                 # A thread that ends notices nothing any more.
                 logger.exception("a look at the queues failed")
                 continue
-            if said:
-                self._on_starved(said)
+            if message:
+                self._on_starved(message)
                 return
 
     def stop(self) -> None:

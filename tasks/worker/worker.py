@@ -148,9 +148,9 @@ class InferenceWorker:
     def _running(self) -> list[Job]:
         return list(self.in_engine.values())
 
-    def _on_starved(self, said: str) -> None:
+    def _on_starved(self, message: str) -> None:
         """Hand back what runs, and end the process with the code of a failure that passes."""
-        logger.critical(said)
+        logger.critical(message)
         self.room.close()
         self.drain.give_back()
         self.stop()

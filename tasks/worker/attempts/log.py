@@ -50,13 +50,13 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
         fields.pop("error", None)
     level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
     known = {name: value for name, value in fields.items() if value is not None}
-    said = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
+    text = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
     logger.log(
         level,
         "request %s %s: %s",
         task_id,
         outcome,
-        said,
+        text,
         extra={"fields": {"task_id": task_id, "outcome": outcome, **known}},
     )
 

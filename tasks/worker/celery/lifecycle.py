@@ -148,8 +148,8 @@ def _queues(app: Celery, hardware: Hardware) -> list[str]:
 def _typed_concurrency(sender: WorkController) -> int | None:
     """``-c``, or the application's setting; Celery's default, 0 and ``auto`` are the number of CPUs, which says nothing here."""
     typed = click.get_current_context().params["concurrency"] if _is_typed("concurrency") else None
-    asked = typed or sender.app.conf.worker_concurrency
-    return int(sender.concurrency) if asked and not is_auto_concurrency(asked) else None
+    concurrency = typed or sender.app.conf.worker_concurrency
+    return int(sender.concurrency) if concurrency and not is_auto_concurrency(concurrency) else None
 
 
 def _is_typed(option: str) -> bool:
@@ -182,8 +182,8 @@ def _begin(worker: InferenceWorker) -> None:
         set_worker(None)
         worker.stop()
         refuse(os.EX_CONFIG, str(error), "A name that is taken")
-    said, values = ready_line(worker.profile)
-    logger.info(said, extra={"fields": values})
+    line, values = ready_line(worker.profile)
+    logger.info(line, extra={"fields": values})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_term)
     signal.signal(signal.SIGQUIT, _on_quit)

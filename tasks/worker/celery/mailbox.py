@@ -25,13 +25,13 @@ class Node(KombuNode):
     def handle_message(self, body: Any, message: Any = None) -> Any:
         """Run the command of a broadcast, or answer with what is wrong with it."""
         try:
-            said = check_broadcast(body)
+            checked = check_broadcast(body)
         except InvalidRequest as error:
             return self._refuse(error, body)
         clock = message.headers.get("clock") if message is not None else None
         if isinstance(clock, int) and not isinstance(clock, bool) and 0 <= clock < MAX_CLOCK:
             self.adjust_clock(clock)
-        return super().handle_message(said)
+        return super().handle_message(checked)
 
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
         """Call a command, or return what is wrong with its arguments."""

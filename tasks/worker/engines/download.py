@@ -132,11 +132,11 @@ class Download:
             process.wait()
             listener.join()
         if not self.done:
-            said = "".join(words).strip()[-LAST_WORDS:]
+            last_words = "".join(words).strip()[-LAST_WORDS:]
             self.killed = process.returncode < 0
             self.error = ModelLoadFailed(
                 f"model {self.entry.name!r}: the process that fetches it {ending(process.returncode)}"
-                + (f"; its last words:\n{said}" if said else "")
+                + (f"; its last words:\n{last_words}" if last_words else "")
             )
         if self.source is not None:
             logger.info("model %s is on this machine: %s", self.entry.name, self.source.path)
@@ -147,17 +147,17 @@ class Download:
 
     def _take(self, line: str) -> None:
         try:
-            said = json.loads(line)
+            message = json.loads(line)
         except ValueError:
             logger.debug("not a line of the protocol: %.200r", line)
             return
-        if "folder" in said:
-            folder = Path(said["folder"])
+        if "folder" in message:
+            folder = Path(message["folder"])
             self.fraction, self.source = 1.0, Source(str(folder), folder.name)
-        elif "error" in said:
-            self.error = ModelLoadFailed(said["error"])
+        elif "error" in message:
+            self.error = ModelLoadFailed(message["error"])
         else:
-            self.fraction, self.about = said.get("fraction"), str(said.get("about", ""))
+            self.fraction, self.about = message.get("fraction"), str(message.get("about", ""))
             self._log()
             self._on_change(self)
 

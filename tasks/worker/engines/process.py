@@ -173,8 +173,8 @@ class EngineProcess:
             exitcode = self._process.wait()
         self._outgoing.put(None)
         self._pump.join(self._exit_wait_s)
-        said = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
-        return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{said}", exitcode)
+        last_words = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
+        return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{last_words}", exitcode)
 
     def _write(self) -> None:
         try:
