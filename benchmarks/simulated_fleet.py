@@ -27,6 +27,7 @@ from tasks.models.capabilities import capabilities
 from tasks.registry import Registry
 from tasks.registry.lifeline import Lifeline
 from tasks.server.connection import connect
+from tasks.sweep.ends import Ends
 from tasks.sweep.sweep import Sweep
 from worker_config.settings import Settings, current_settings
 from worker_config.tiers import GIB
@@ -146,7 +147,7 @@ def keep_beating(workers: list[SimulatedWorker], until: float) -> None:
 
 def measure(client: redis.Redis, rounds: int = 20) -> None:
     """Print what looking at this fleet costs."""
-    sweep = Sweep(client, _NoResults(), Journal(client), Settings(), "benchmark")
+    sweep = Sweep(client, Ends(Journal(client), _NoResults()), Settings(), "benchmark")
     looks: dict[str, Callable[[], object]] = {
         "read_state": lambda: read_state(client),
         "read_state, and the whole overview as text": lambda: list(plain.lines(read_state(client))),

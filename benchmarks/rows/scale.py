@@ -23,6 +23,7 @@ from tasks.demo.bundled import MODEL
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Start, Token
+from tasks.sweep.ends import Ends
 from tasks.sweep.sweep import Sweep
 from tasks.worker.engines.process import blas_threads
 from worker_config.settings import Settings
@@ -152,7 +153,7 @@ class _Fleet:
         token_us = max((long_us - short_us) / requests / (LONG - SHORT), 0.01)
         rounds = max(1, self._bench.size(500, 50) // len(self._workers))
         beat_us, _seconds = self._time(lambda: self._beat(rounds))
-        sweep = Sweep(self._client, _NoResults(), self._journal, Settings(), "benchmark")
+        sweep = Sweep(self._client, Ends(self._journal, _NoResults()), Settings(), "benchmark")
         sweep.round()
         looks = self._bench.size(20, 5)
         sweep_ms: list[float] = []

@@ -23,7 +23,11 @@ from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.sweep import results, start_sweep
-from tasks.sweep.sweep import LOCK_AT_LEAST_S, Sweep
+from tasks.sweep.election import LOCK_AT_LEAST_S
+from tasks.sweep.ends import Ends
+from tasks.sweep.lost import LostRequests
+from tasks.sweep.returns import Returns
+from tasks.sweep.sweep import Sweep
 from tests.fleet import NO_GRACE, Ghost, fetch_all, hold, message, record
 from tests.support import ROOT, wait_until
 from worker_config.settings import Settings
@@ -84,16 +88,16 @@ def make(redis_url: str, no_results: NoResults) -> Iterator[Callable[..., Sweep]
     ) -> Sweep:
         client = connect(redis_url)
         settings = Settings(sweep_s=0.05, dead_after_s=dead_after_s)
-        eager: dict[str, Any] = {"ledger": Ledger(client, time.monotonic, duty=1e9), "ledger_s": 0.0}
-        options = eager if looks_always else {}
-        sweep = Sweep(client, no_results, Journal(client), settings, name, grace=grace, **options)
+        ends = Ends(Journal(client), no_results)
+        lost = LostRequests(Ledger(client, time.monotonic, duty=1e9), ends)
+        options: dict[str, Any] = {"lost": lost, "chores_s": 0.0} if looks_always else {}
+        sweep = Sweep(client, ends, settings, name, grace=grace, **options)
         made.append((sweep, client))
         return sweep
 
     yield make
     for sweep, client in made:
         sweep.stop()
-        sweep._lifeline.close()
         client.close()
 
 
@@ -172,20 +176,21 @@ def test_a_lease_without_a_record_is_alive(client: redis.Redis, make: Callable[.
         assert ghost.beat() == "registered"
 
 
-def test_two_sweeps_restore_each_request_once(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+def test_two_sweeps_restore_each_request_once(client: redis.Redis, redis_url: str, no_results: NoResults) -> None:
     """Even without the lock between them, no request comes back twice."""
     ids = [f"t{number:03}" for number in range(120)]
     for name in ("a", "b", "c"):
         client.sadd(keys.OWNERS, f"{name}@lab#b1")
         hold(client, f"{name}@lab#b1", [message(f"{name}-{id_}") for id_ in ids])
-    first, second = make(), make()
     start = threading.Barrier(2)
 
-    def work(sweep: Sweep) -> None:
-        start.wait()
-        sweep._return_work(set())
+    def work() -> None:
+        with closing(connect(redis_url)) as own:
+            returns = Returns(own, Ends(Journal(own), no_results))
+            start.wait()
+            returns.return_work(set())
 
-    threads = [threading.Thread(target=work, args=(sweep,)) for sweep in (first, second)]
+    threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -246,10 +251,12 @@ def test_a_reset_of_its_own_connection_makes_it_doubt(client: redis.Redis, make:
     sweep = make(grace=Grace(restarted_s=0.0, reconnected_s=3600.0))
     sweep.start()
     wait_until(lambda: client.hget(keys.SWEEP, "at"), about="a first sweep")
-    assert sweep._watch.believes_absences(time.monotonic())
-    client.client_kill_filter(_id=sweep._lifeline.client_id)
-    wait_until(lambda: not sweep._watch.believes_absences(time.monotonic()), about="doubt")
-    assert sweep._watch.believes_leases(time.monotonic())
+    assert sweep.watch.believes_absences(time.monotonic())
+    name = keys.connection(f"sweep@{sweep.by}")
+    (own,) = (connection["id"] for connection in client.client_list() if connection["name"] == name)
+    client.client_kill_filter(_id=own)
+    wait_until(lambda: not sweep.watch.believes_absences(time.monotonic()), about="doubt")
+    assert sweep.watch.believes_leases(time.monotonic())
 
 
 def test_a_broken_round_does_not_end_the_sweep(
@@ -377,7 +384,7 @@ def test_beats_sweep_starts_with_the_settings(producer_app: Celery, client: redi
 def test_a_sweep_that_cannot_reach_redis_says_so(no_results: NoResults) -> None:
     """A round without Redis is one clear error."""
     with closing(connect("redis://127.0.0.1:1/0")) as away:
-        sweep = Sweep(away, no_results, Journal(away), Settings())
+        sweep = Sweep(away, Ends(Journal(away), no_results), Settings())
         with pytest.raises(BrokerUnavailable):
             sweep.round()
         sweep.stop()
