@@ -15,7 +15,7 @@ from benchmarks.models.tiny import build
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.host_trial import TOKENS, bears, compute_on_host, quick_tokens
-from tasks.engine.model.layout.panels import Lanes, Layout, Panels
+from tasks.engine.model.layout.panels import Lanes, Layout, Panels, host_product
 from tasks.engine.model.layout.rotation import GROW_POSITIONS, Rotation
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.slots import SlotCaches
@@ -103,6 +103,19 @@ def test_a_product_is_the_same_on_the_same_memory(rows: int) -> None:
     assert np.allclose(panels(np.asarray(x)), np.asarray(x @ weight.T), atol=1e-2)
     assert np.array_equal(panels.rows(np.array([[0, 127]])), np.asarray(weight[mx.array([[0, 127]])]))
     assert np.shares_memory(panels.on_host, np.asarray(panels.array))
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_threads_share_a_product_out(rows: int) -> None:
+    """Of one weight, and of two whose products are combined."""
+    lanes = Lanes(2)
+    lanes.host_threads.start()
+    weights = [mx.random.normal((1024, 1024), key=mx.random.key(n)) for n in range(2)]
+    one, other = (Panels.of(weight, Layout(64), lanes) for weight in weights)
+    x = mx.random.normal((rows, 1024), key=mx.random.key(2))
+    expected, by_other = (np.asarray(x @ weight.T) for weight in weights)
+    assert np.allclose(one(np.asarray(x)), expected, atol=1e-2)
+    assert np.allclose(host_product(np.asarray(x), [one, other], np.subtract), expected - by_other, atol=1e-2)
 
 
 def test_numpy_computes_as_many_tokens_as_it_is_quicker_with() -> None:

@@ -51,6 +51,7 @@ def lay_out(
     if 4 * sum(outputs * inputs * count for (outputs, inputs), count in shapes.items()) < LEAST_BYTES:
         return True
     lanes = Lanes(min(threads, MOST_LANES))
+    lanes.host_threads.start()
     layouts = {
         kind: _layout(kind, shape, record, machine, lanes, min(threads, MOST_LANES))
         for kind, shape in _largest(shapes).items()

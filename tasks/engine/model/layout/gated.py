@@ -10,7 +10,7 @@ import numpy as np
 from mlx import nn
 
 from tasks.engine.model.layout import functions
-from tasks.engine.model.layout.panels import PanelLinear, joined
+from tasks.engine.model.layout.panels import PanelLinear, host_product, joined
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
@@ -42,10 +42,11 @@ class GatedLayer(nn.Module):
     def __call__(self, x: Any) -> Any:
         """As the layer whose place it takes."""
         gate, up = self.gate_proj, self.up_proj
-        if isinstance(x, np.ndarray):
-            return self.down_proj(functions.swiglu(gate(x), up(x)))
+        on_host = isinstance(x, np.ndarray)
         if not isinstance(gate, PanelLinear) or not isinstance(up, PanelLinear) or "bias" in gate or "bias" in up:
-            gated = swiglu(gate(x), up(x))
+            gated = (functions.swiglu if on_host else swiglu)(gate(x), up(x))
+        elif on_host:
+            gated = host_product(x, [gate.weight_panels, up.weight_panels], functions.swiglu)
         else:
             rows = x.reshape(-1, x.shape[-1])
             # The parts of both products lie alike, so each stream goes on with its own.

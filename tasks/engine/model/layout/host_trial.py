@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Steps of so many tokens are tried, the next only if numpy has gained with the one before.
-TOKENS = (1, 4, 8, 16)
+TOKENS = (1, 4, 16, 32, 64)
 #: Each step is timed so often, in turns with MLX's, and its least time counts.
 ROUNDS = 2
 #: So much processor time may the trial have taken before more tokens are tried.
-MOST_S = 1.0
+MOST_S = 1.5
 LEAST_GAIN = 1.1
 #: A difference of logits, as a share of their largest one, that another order of summing explains.
 ROUNDING = 1e-3
@@ -46,7 +46,7 @@ def compute_on_host(
     """
     if not fit(make_prompt_cache(model)):
         return
-    about = ("host", about, np.__version__)
+    about = ("host", about, np.__version__, TOKENS)
     known = verdicts.find(about) if verdicts is not None else None
     tokens = known.get("tokens") if known is not None else None
     if tokens != 0:
@@ -102,19 +102,17 @@ def quick_tokens(least_seconds: Callable[[int], tuple[float, float]], tried: Seq
 
 
 def _least_seconds(model: Module, tokens: int) -> tuple[float, float]:
-    """numpy's time is that of this thread: where other processes want the cores, time says little."""
+    """The processor's time counts where it is less: where other processes want the cores, time says little."""
     caches = SlotCaches.merge([make_prompt_cache(model) for _ in range(tokens)])
-    by_mlx = by_numpy = math.inf
+    least = {0: math.inf, tokens: math.inf}
     for _ in range(ROUNDS):
-        model.host_tokens = 0
-        start, processor = time.perf_counter(), time.process_time()
-        _step(model, caches, tokens)
-        by_mlx = min(by_mlx, time.perf_counter() - start, time.process_time() - processor)
-        model.host_tokens = tokens
-        processor = time.thread_time()
-        _step(model, caches, tokens)
-        by_numpy = min(by_numpy, time.thread_time() - processor)
-    return by_mlx, by_numpy
+        for host_tokens in (0, tokens):
+            model.host_tokens = host_tokens
+            start, processor = time.perf_counter(), time.process_time()
+            _step(model, caches, tokens)
+            seconds = min(time.perf_counter() - start, time.process_time() - processor)
+            least[host_tokens] = min(least[host_tokens], seconds)
+    return least[0], least[tokens]
 
 
 def _step(model: Module, caches: SlotCaches, rows: int) -> None:

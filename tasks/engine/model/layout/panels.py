@@ -17,9 +17,10 @@ import numpy as np
 from mlx import nn
 
 from tasks.engine.model.layout.record import ROWS
+from tasks.engine.model.layout.threads import HostThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -31,6 +32,8 @@ WHOLE = -1
 MOST_MULTIPLICATIONS = 1_000_000
 #: Weights of fewer bytes are not shared out: to wait for another thread takes longer.
 SHARED_BYTES = 1 << 20
+#: The same for numpy's products. With more rows than this a product takes longer than it takes to read the weight.
+HOST_SHARED_BYTES, READING_ROWS = 3 << 20, 8
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,9 +56,10 @@ class Layout:
 
 
 class Lanes:
-    """Streams of MLX's CPU backend, the default one first. Each has a thread of its own."""
+    """Streams of MLX's CPU backend, the default one first, which have a thread each; and as many threads for numpy's products."""
 
     def __init__(self, count: int) -> None:
+        self.host_threads = HostThreads(count)
         cpu = mx.Device(mx.DeviceType.cpu, 0)
         self._streams = [mx.default_stream(cpu), *(mx.new_stream(cpu) for _ in range(count - 1))]
 
@@ -117,19 +121,50 @@ class Panels:
     def __call__(self, x: Any) -> Any:
         """``x``, ``[..., in]``, times the weight, ``[..., out]``; of numpy or of MLX."""
         if isinstance(x, np.ndarray):
-            return self._host_product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+            return host_product(x, [self])
         return joined(self.parts(x.reshape(-1, x.shape[-1])), x.shape[:-1])
 
-    def _host_product(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        rows = len(x)
-        if rows == 1:  # numpy has another call for that, which takes half as long again
-            x = np.concatenate([x, x])
-        _, inputs, width = self.array.shape
-        most = max(1, MOST_MULTIPLICATIONS // (len(x) * width))
-        products: npt.NDArray[np.float32] = np.matmul(x[:, :most], self.on_host[:, :most])
-        for start in range(most, inputs, most):
-            products += np.matmul(x[:, start : start + most], self.on_host[:, start : start + most])
-        return products[:, 0] if rows == 1 else products.swapaxes(0, 1)
+    def share(self, compute: Callable[[int, int], None], rows: int, weights: int) -> None:
+        """Have ``compute(start, end)`` called for all panels, by several threads where that many weights take long."""
+        panels = len(self.array)
+        if weights * self.array.nbytes * max(1, rows // READING_ROWS) < HOST_SHARED_BYTES:
+            compute(0, panels)
+        else:
+            self._lanes.host_threads.share(compute, panels)
+
+
+def host_product(
+    x: npt.NDArray[np.float32],
+    weights: Sequence[Panels],
+    combine: Callable[..., npt.NDArray[np.float32]] | None = None,
+) -> npt.NDArray[np.float32]:
+    """``x``, ``[..., in]``, times a weight, ``[..., out]``; or combined products of weights of one shape and layout."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) == 1:  # numpy has another call for that, which takes half as long again
+        rows = np.concatenate([rows, rows])
+    panels, _, width = weights[0].array.shape
+    product = np.empty((panels, len(rows), width), np.float32)
+
+    def compute(start: int, end: int) -> None:
+        first, *others = (weight.on_host[start:end] for weight in weights)
+        part = _multiply_on_host(rows, first, product[start:end])
+        if combine is not None:
+            part[:] = combine(part, *(_multiply_on_host(rows, other, np.empty_like(part)) for other in others))
+
+    weights[0].share(compute, len(rows), len(weights))
+    return product.swapaxes(0, 1)[: x.size // x.shape[-1]].reshape(*x.shape[:-1], -1)
+
+
+def _multiply_on_host(
+    x: npt.NDArray[np.float32], panels: npt.NDArray[np.float32], product: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Fill in ``[panels, rows, width]``."""
+    _, inputs, width = panels.shape
+    most = max(1, MOST_MULTIPLICATIONS // (len(x) * width))
+    np.matmul(x[:, :most], panels[:, :most], out=product)
+    for start in range(most, inputs, most):
+        product += np.matmul(x[:, start : start + most], panels[:, start : start + most])
+    return product
 
 
 def joined(parts: Sequence[mx.array], shape: Sequence[int]) -> mx.array:
@@ -168,6 +203,11 @@ class PanelLinear(nn.Linear):
     def weight(self) -> mx.array:
         """See :meth:`Panels.weight`."""
         return self._panels.weight()
+
+    @property
+    def weight_panels(self) -> Panels:
+        """The weight's panels."""
+        return self._panels
 
     def parts(self, x: mx.array) -> list[mx.array]:
         """See :meth:`Panels.parts`."""
