@@ -14,7 +14,7 @@ from tasks.broker.results import Backend
 from tasks.celery import app
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Token, decode
-from tasks.worker.attempts import publisher
+from tasks.worker.attempts import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,4 +99,4 @@ def _prepare(**_: Any) -> None:
 
         Journal.append = until_halves  # type: ignore[method-assign]
         Backend._store_result = _never  # type: ignore[method-assign]
-        publisher._coalesce = lambda entries: entries  # on a busy machine the half would be joined with what follows it
+        writing.coalesced = lambda entries: entries  # on a busy machine the half would be joined with what follows it

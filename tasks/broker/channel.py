@@ -11,6 +11,7 @@ from kombu.utils.json import loads
 
 from tasks.broker import scripts
 from tasks.broker.contents import ledger_message
+from tasks.broker.holding import NO_CLAIMS
 from tasks.broker.message import (
     MAX_CONTROL_BYTES,
     MAX_MESSAGE_BYTES,
@@ -24,13 +25,12 @@ from tasks.broker.queueing import QueueingChannel
 from tasks.broker.queues import aside_list
 from tasks.broker.references import referred, with_references
 from tasks.errors import InvalidRequest
+from tasks.journal.scripts import CLAIMING
 from tasks.server import keys
 from tasks.server.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tasks.broker.holding import Room
 
 
 #: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
@@ -40,9 +40,9 @@ FAIRNESS_PERIOD = 8
 MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 
-_HOLDING = scripts.source("holding")
-FETCH = Script(_HOLDING + with_references("fetch"))
-TAKE = Script(_HOLDING + with_references("take"))
+FETCH = Script(with_references("holding") + CLAIMING + scripts.source("fetch"))
+#: What the script gives of each message.
+_PARTS = 6
 
 
 class Channel(QueueingChannel):
@@ -92,12 +92,10 @@ class Channel(QueueingChannel):
             if referred(item) is None:
                 self._receive_text(item, queue, MAX_MESSAGE_BYTES)
                 self.holding.received += 1
-            else:
-                self._fetch_message(item, queue)
-            if self.holding.scripts is not None and self.holding.room is not None:
-                # The cycle has just put its queue at its end; there is none left if the worker was told to consume no more.
-                for last in self._queue_cycle.consume(len(self.active_queues))[-1:]:
-                    self._take_more(last, self.holding.room)
+                item = b""
+            more = self._more_of(queue, taken=1 if item else 0)
+            if item or more:
+                self._fetch(item.decode(errors="replace"), more, queue)
             return True
         finally:
             self._taking = False
@@ -125,14 +123,38 @@ class Channel(QueueingChannel):
         self._queue_cycle.rotate(queue)
         return queue, answer[1]
 
-    def _fetch_message(self, reference: bytes, queue: str) -> None:
-        """Hand on the message that a reference stands for, if its request has not been claimed meanwhile."""
-        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER)
-        found = FETCH(self.evaluator, names, (reference.decode(errors="replace"),))
-        if found:
-            self._hand_on(found[0].decode(), found[1], queue)
-        else:
-            self.holding.received += 1
+    def _more_of(self, queue: str, taken: int) -> int:
+        """How many further messages of a queue there is room for, behind so many that are not counted yet."""
+        room = self.holding.room
+        if self.holding.scripts is None or room is None or queue not in self.active_queues:
+            return 0
+        if room.in_use() < 2:  # behind one that came alone there is hardly ever another
+            return 0
+        return min(room.free(queue) - taken, MOST_MORE)
+
+    def _fetch(self, reference: str, more: int, queue: str) -> None:
+        """Hand on the message that a reference stands for, if its request has not been claimed meanwhile, and some more."""
+        holding = self.holding
+        lists = (
+            [name for step in self.priority_steps for name in self._lists(queue, step, own=True)] if more > 0 else []
+        )
+        # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
+        # its error ends the connection, and what this worker holds and does not run goes back to its queue.
+        evaluator = holding.scripts.once if holding.scripts is not None else self.evaluator
+        terms = holding.claims.terms(queue) if holding.claims is not None else NO_CLAIMS
+        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER, *lists)
+        limits = (max(0, more), MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
+        found = FETCH(evaluator, names, (reference, *limits, *terms))
+        if reference and not (found and found[2] < 0):
+            holding.received += 1
+        for tag, message, index, task_id, claim, queued_ms in zip(
+            *(found[n::_PARTS] for n in range(_PARTS)), strict=True
+        ):
+            if index >= 0 and holding.lanes is not None:
+                holding.lanes.took(lists[index])
+            if task_id and holding.claims is not None:
+                holding.claims.note(task_id.decode(), tag.decode(), claim, queued_ms)
+            self._hand_on(tag.decode(), message, queue)
 
     def _get(self, queue: str) -> dict[str, Any]:
         """A message for ``basic_get``.
@@ -181,21 +203,6 @@ class Channel(QueueingChannel):
             self.holding.refuse(id_in(text), f"not the JSON of a message ({fault(error)})")
         else:
             self.connection._deliver(message, queue)
-
-    def _take_more(self, queue: str, room: Room) -> None:
-        most = min(room.free(queue), MOST_MORE)
-        if most < 1 or room.in_use() < 2:  # behind one that came alone there is hardly ever another
-            return
-        lists = [name for step in self.priority_steps for name in self._lists(queue, step, own=True)]
-        assert self.holding.scripts is not None
-        # Run twice it would take others, and leave the first ones held by a worker that does not run them. Once it may have run,
-        # its error ends the connection, and what this worker holds and does not run goes back to its queue.
-        limits = (most, MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
-        found = TAKE(self.holding.scripts.once, (self.unacked_key, self.unacked_index_key, keys.LEDGER, *lists), limits)
-        for tag, message, index in zip(found[::3], found[1::3], found[2::3], strict=True):
-            if self.holding.lanes is not None:
-                self.holding.lanes.took(lists[index])
-            self._hand_on(tag.decode(), message, queue)
 
     def _hand_on(self, tag: str, message: bytes, queue: str) -> None:
         """Deliver a message that the script has noted under this tag, if any; it is not held if it goes no further."""

@@ -46,6 +46,20 @@ class Lanes(Protocol):
         """A request was taken from this list."""
 
 
+class Claims(Protocol):
+    """Claims requests of this worker's as their messages are fetched."""
+
+    def terms(self, queue: str) -> Sequence[str | int]:
+        """What the script that fetches is told of claims, or :data:`NO_CLAIMS`."""
+
+    def note(self, task_id: str, delivery: str, payload: bytes, queued_ms: bytes) -> None:
+        """A request was claimed."""
+
+
+#: What the script that fetches is told by a worker that leaves claims to its requests' threads.
+NO_CLAIMS = ("", "", 0, "", "", "", "", "")
+
+
 def log_refusal(task_id: str | None, why: str) -> None:
     """What a process without a worker does with a message that nobody can read."""
     logger.error("message %s was dropped: %s", task_id, why)
@@ -64,6 +78,8 @@ class Holding:
     room: Room | None = None
     #: The lanes that the worker takes from; ``None``: none.
     lanes: Lanes | None = None
+    #: Claims what is fetched; ``None``: nothing is claimed then.
+    claims: Claims | None = None
     #: Where the worker's threads call scripts together; ``None``: every call has its own connection.
     scripts: AutoPipeline | None = None
     #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.

@@ -7,7 +7,8 @@ message is nowhere tells of such a loss. An entry is JSON, field = task id::
     {"at": 1767225600.25, "queue": "tier-3-7B", "message": "{...}", "resent": 1}
 
 ``at`` is when it was queued, by Redis's clock; ``queue`` the Redis list (queue and priority), which has a reference to the entry
-(:mod:`tasks.broker.references`); ``message`` kombu's text; ``resent`` how often it was sent again. ``purged`` says that the
+(:mod:`tasks.broker.references`); ``message`` kombu's text; ``resent`` how often it was sent again; ``model`` the model of a new
+request, as its producer names it. ``purged`` says that the
 message was taken out of its queue for good, and that the request's journal has not ended yet (:mod:`tasks.broker.purge`).
 """
 

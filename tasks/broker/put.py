@@ -14,6 +14,7 @@ from tasks.broker.message import message_text
 from tasks.broker.queues import SEPARATOR, lane_of, list_of, lists_of
 from tasks.broker.references import with_references
 from tasks.errors import QueueFull
+from tasks.messages.encoding import to_compact_json
 from tasks.server import keys
 from tasks.server.script import Script
 from worker_config.celeryconfig import PRIORITY_STEPS
@@ -87,8 +88,19 @@ def call_of(puts: Sequence[Put]) -> Call:
     # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
     cold = int(priority < PRIORITY_STEPS[-1])
     place = (lane_of(queue, priority), cold, keys.AFFINITY, keys.unacked(""), len(lists))
-    parts = (part for put in puts for part in (put.text, put.task_id, put.terms.fingerprint, put.terms.digests))
+    parts = (part for put in puts for part in _parts(put))
     return Call(names, (push, queue, "" if floor is None else floor, SEPARATOR, kept_s, *place, *parts))
+
+
+def _parts(put: Put) -> tuple[str, ...]:
+    model = put.terms.model
+    return (
+        put.text,
+        put.task_id,
+        put.terms.fingerprint,
+        put.terms.digests,
+        "" if model is None else to_compact_json(model),
+    )
 
 
 def queue_one(evaluator: Evaluator, put: Put) -> GenerationError | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import End, Error, decode
@@ -37,8 +37,6 @@ class ResultWatch(Watch):
         problem: why nothing comes just now.
         reads: how often Redis has answered.
     """
-
-    essential: ClassVar[int] = 1
 
     def __init__(
         self, task_id: str, key: str, news: Callable[[ResultWatch], None], unknown_after_s: float = 0.0

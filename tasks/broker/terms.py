@@ -29,12 +29,14 @@ class Terms:
         fingerprint: empty where the message cannot be read, which its worker says; any fingerprint is taken then.
         kept_s: how long the fingerprint is kept.
         prefixes: the beginnings of its prompt, the longest first; none where the request goes to whichever worker is free.
+        model: the model as it is named, and empty where it is not; ``None`` where that is not known.
     """
 
     floor: int | None = None
     fingerprint: str = ""
     kept_s: int = 0
     prefixes: tuple[Prefix, ...] = ()
+    model: str | None = None
 
     @property
     def digests(self) -> str:
@@ -67,4 +69,11 @@ def terms_in(body: str | bytes, properties: Mapping[str, Any], settings: Setting
         return Terms(floor=floor)
     # The answer of an earlier link in a chain becomes a part of the prompt that nobody else has.
     prefixes = prefixes_of(values, settings.default_model) if settings.affinity and not args else []
-    return Terms(floor=floor, fingerprint=digits, kept_s=kept_s(settings), prefixes=tuple(prefixes))
+    model = values.get("model") or ""
+    return Terms(
+        floor=floor,
+        fingerprint=digits,
+        kept_s=kept_s(settings),
+        prefixes=tuple(prefixes),
+        model=model if isinstance(model, str) else None,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.client.chunks import Assembly, Outcome
 from tasks.errors import GenerationError
@@ -47,8 +47,6 @@ class JournalWatch(Watch):
         page: how many entries are read at once.
     """
 
-    essential: ClassVar[int] = 2
-
     def __init__(
         self, task_id: str, sink: Callable[[list[Event]], None], database: int = 0, page: int = ENTRIES_AT_ONCE
     ) -> None:
@@ -86,13 +84,17 @@ class JournalWatch(Watch):
         """Read what came after the last entry, the id of the newest, and whether the request is submitted."""
         after = f"({self.last_id}" if self.last_id else "-"
         pipeline.xrange(self.stream, min=after, count=self._page)
-        pipeline.xrevrange(self.stream, count=1)
+        if self.last_id:
+            pipeline.xrevrange(self.stream, count=1)
+        self.essential = 2 if self.last_id else 1
         if self.reads and not self._is_there:
             pipeline.hexists(keys.LEDGER, self._task_id)
 
     def take(self, replies: Sequence[Any], now: float) -> None:
         """Take what the stream holds after ``last_id``, and its last entry's id, which shows that it was written again."""
-        entries, newest = replies[0], replies[1][0][0] if replies[1] else None
+        entries = replies[0]
+        last = replies[1] if self.last_id else entries[-1:]
+        newest = last[0][0] if last else None
         self.reads += 1
         self.assembly.gap = False
         before = len(self.events)
@@ -134,7 +136,7 @@ class JournalWatch(Watch):
     def _is_known(self, replies: Sequence[Any]) -> bool | None:
         if self._is_there:
             return True
-        found = replies[2] if len(replies) > self.essential else None
+        found = replies[self.essential] if len(replies) > self.essential else None
         return None if found is None or isinstance(found, Exception) else bool(found)
 
     def _was_rewritten(self, newest: bytes | None) -> bool:

@@ -8,10 +8,10 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
+from tasks.messages.pipe import Pipe
 from tasks.models.reranking import RerankingRecipe
 from tasks.names import PACKAGE
 
@@ -92,13 +93,13 @@ def serve(fd: int) -> int:
     started = time.monotonic()
     _offer_to_oom_killer()
     os.set_inheritable(fd, False)
-    connection = Connection(fd)
-    config: EngineConfig = connection.recv()
+    pipe = Pipe(socket.socket(fileno=fd), "link-writer")
+    config: EngineConfig = pipe.receive()
     logging.basicConfig(level=config.log_level, stream=sys.stderr, format="%(levelname)s %(message)s")
     # A terminal's Ctrl-C and a service manager's stop reach the whole group; the worker drains, and then ends us.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    link = Link(connection)
+    link = Link(pipe)
     intake: Intake[Any] = Intake()
     link.start(intake.receive)
     try:

@@ -33,7 +33,7 @@ BURST_FACTOR = 5
 
 
 class Intake(Generic[Prepared]):
-    """Takes messages in on one thread, prepares requests on three others, and hands them over.
+    """Takes messages in on one thread, prepares requests on three others, or on that of an idle engine, and hands them over.
 
     Long prompts and constraints have a thread each, beside the one for short requests: a grammar may take a second to compile.
     """
@@ -47,13 +47,17 @@ class Intake(Generic[Prepared]):
         self._ready: list[Prepared | Abort | Failed | Resize] = []
         #: What has come and is not tokenised yet, each with the abort that came after it.
         self._pending: dict[str, Abort | None] = {}
+        self._prepare: Callable[[int, Work], Prepared] | None = None
+        #: Whether the stepping thread has nothing to do, and what came to it then, for it to prepare itself.
+        self._is_idle = False
+        self._for_idle: Work | None = None
 
     def receive(self, message: Work | Abort | Resize) -> None:
         """Take a message in; only requests queue behind other requests' tokenising."""
         with self._changed:
             if isinstance(message, Submit | Embed | Rerank):
                 self._pending[message.task_id] = None
-                self._lane(message).put(message)
+                self._hand_on(message)
             elif isinstance(message, Abort) and message.task_id in self._pending:
                 self._pending[message.task_id] = message
             else:
@@ -62,9 +66,18 @@ class Intake(Generic[Prepared]):
 
     def start(self, prepare: Callable[[int, Work], Prepared]) -> None:
         """Begin to tokenise with what a loaded model has for that: it makes work of a message, which gets this number."""
+        self._prepare = prepare
         lanes = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
         for name, lane in lanes.items():
-            threading.Thread(target=self._tokenise, args=(prepare, lane), name=name, daemon=True).start()
+            threading.Thread(target=self._tokenise, args=(lane,), name=name, daemon=True).start()
+
+    def _hand_on(self, work: Work) -> None:
+        """Have a request prepared. The first short one that comes to an idle engine costs no hand-over to another thread."""
+        lane = self._lane(work)
+        if self._is_idle and lane is self._short:
+            self._is_idle, self._for_idle = False, work
+        else:
+            lane.put(work)
 
     def _lane(self, work: Work) -> SimpleQueue[Work]:
         if isinstance(work, Submit) and (work.is_bounded or work.tools is not None):
@@ -78,12 +91,22 @@ class Intake(Generic[Prepared]):
         nothing is being tokenised and nothing new came for ``gather_s``, at most ``MOST_GATHER_S``. What has brought more
         than one request is a burst, and is given longer pauses.
         """
+        if gather_s is not None and (work := self._first()) is not None:
+            self._tokenise_one(work)
         with self._changed:
             if gather_s is not None:
-                self._changed.wait_for(lambda: self._ready)
                 self._gather(gather_s)
             items, self._ready = self._ready, []
         return items
+
+    def _first(self) -> Work | None:
+        """Wait until something is ready; or the work that the calling thread prepares, as it has nothing else to do."""
+        with self._changed:
+            self._is_idle = self._prepare is not None
+            self._changed.wait_for(lambda: self._ready or self._for_idle is not None)
+            self._is_idle = False
+            work, self._for_idle = self._for_idle, None
+            return work
 
     def _gather(self, quiet_s: float) -> None:
         deadline = time.monotonic() + MOST_GATHER_S
@@ -99,15 +122,18 @@ class Intake(Generic[Prepared]):
         known = len(self._ready)
         return self._changed.wait_for(lambda: bool(self._pending) or len(self._ready) > known, within_s)
 
-    def _tokenise(self, prepare: Callable[[int, Work], Prepared], lane: SimpleQueue[Work]) -> None:
+    def _tokenise(self, lane: SimpleQueue[Work]) -> None:
         while True:
-            work = lane.get()
-            item = _try(prepare, next(self._uids), work)
-            with self._changed:
-                self._ready.append(item)
-                if (abort := self._pending.pop(work.task_id, None)) is not None:
-                    self._ready.append(abort)
-                self._changed.notify_all()
+            self._tokenise_one(lane.get())
+
+    def _tokenise_one(self, work: Work) -> None:
+        assert self._prepare is not None
+        item = _try(self._prepare, next(self._uids), work)
+        with self._changed:
+            self._ready.append(item)
+            if (abort := self._pending.pop(work.task_id, None)) is not None:
+                self._ready.append(abort)
+            self._changed.notify_all()
 
 
 def _characters(work: Work) -> int:

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def holder(entries: Sequence[Entry]) -> tuple[str, str]:
-    """Whose lease and message stand between these entries and an end; empty where the last attempt was released."""
-    if not entries or isinstance(entries[-1], Release):
+def holder(entries: Sequence[Entry], nonce: str = "") -> tuple[str, str]:
+    """Whose lease and message stand between these entries and an end; empty where the last attempt was released.
+
+    The same where the last entry is the claim of this nonce.
+    """
+    last = entries[-1] if entries else None
+    if last is None or isinstance(last, Release) or (isinstance(last, Claim) and nonce and last.nonce == nonce):
         return "", ""
     claims = (entry for entry in reversed(entries) if isinstance(entry, Claim))
     return next(((str(claim.worker), str(claim.delivery)) for claim in claims), ("", ""))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.journal import scripts
+from tasks.journal.claim_answer import Answer, ClaimAnswer
 from tasks.journal.ending import after, holder
 from tasks.journal.items import Append, Asks, Held, order, pages
 from tasks.messages.journal import End, Entry, Error, Release, decode
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Status: TypeAlias = Literal["ok", "fenced", "gone", "behind"]
 EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
-Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended", "other"]
 
 SEALED = str(2**64 - 1)
 CANCEL_TTL_S = 86_400
@@ -33,32 +32,6 @@ _RUNNING, _QUEUED = b"running", b"queued"
 _END_TRIES = 20
 _ASK = "?"
 _STATUS: dict[int, Status] = {ord("o"): "ok", ord("f"): "fenced", ord("g"): "gone", ord("b"): "behind"}
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class ClaimAnswer:
-    """What a claim found.
-
-    - ``claimed``: the request is this worker's, as ``attempt``; ``entries`` are those of earlier attempts.
-    - ``cancelled``: the same, but it was cancelled before: append an ``end`` with ``finish_reason`` ``cancelled``, do
-      not compute. The claim is written all the same, so that the end and its usage are this worker's to write.
-    - ``busy``: its owner is alive and has not released it. ``owner`` may be this worker itself.
-    - ``ended``: the last of ``entries`` is its end or error.
-    - ``other``: another request, with other parameters, has this id.
-
-    ``items`` are the same entries and this claim, as :meth:`Journal.fill` wants them; empty unless this worker holds
-    it. ``crashes`` counts engines and workers that died with it in their batch. ``queued_ms`` is the time from
-    submission to this claim by Redis's clock; ``None`` where the ledger does not say.
-    """
-
-    kind: Answer
-    attempt: int
-    crashes: int
-    entries: list[Entry]
-    items: list[Append]
-    owner: str
-    nonce: str
-    queued_ms: float | None
 
 
 class Journal:
@@ -112,7 +85,7 @@ class Journal:
         answer: Answer = kind.decode()
         holds = answer in {"claimed", "cancelled"}
         stored: list[tuple[str, bytes]] = []
-        if answer not in ("busy", "other"):
+        if answer == "ended" or (holds and attempt > 1):  # before a first attempt there is nothing
             stored = self._stored(task_id, before=f"{attempt}-0" if holds else "")
         items = [Append.as_written(task_id, entry_id, text) for entry_id, text in stored] if holds else []
         return ClaimAnswer(
@@ -125,6 +98,11 @@ class Journal:
             nonce=nonce,
             queued_ms=float(queued_ms) if queued_ms else None,
         )
+
+    def claim_terms(self, identity: str, nonce: str) -> tuple[str | int, ...]:
+        """What a script is told that claims new requests for ``identity`` beside other things (``claiming.lua``)."""
+        prefixes = (keys.stream(""), keys.cancel(""), keys.request(""), self._channel)
+        return identity, nonce, self._open_ttl_ms, *prefixes
 
     def is_other(self, task_id: str, asks: Asks) -> bool:
         """Whether another request, with other parameters, has this id."""
@@ -241,8 +219,10 @@ class Journal:
         """What the journal says; empty where Redis has none."""
         return _decoded(payload for _, payload in self._stored(task_id))
 
-    def end_unclaimed(self, task_id: str, entry: End | Error) -> EndAnswer:
+    def end_unclaimed(self, task_id: str, entry: End | Error, nonce: str = "") -> EndAnswer:
         """End a request that no worker holds: revoked while queued, expired, rejected, or its result is already final.
+
+        A claim of this ``nonce`` is the caller's, who does not run it.
 
         The entry's ``attempt`` is set here. So are ``index`` and ``usage`` of an ``End``, where an earlier attempt got
         as far as tokens. ``busy``: its owner is alive, holds its message and has not released it, and will end it.
@@ -255,7 +235,7 @@ class Journal:
                 return "already"
             last_id = stored[-1][0] if stored else ""
             item = Append.of(task_id, 1, after(entries, int(last_id.partition("-")[0] or 0) + 1, entry))
-            owner, delivery = holder(entries)
+            owner, delivery = holder(entries, nonce)
             with translated(f"end of {task_id}"):
                 answer: bytes = scripts.END(
                     self._evaluator,

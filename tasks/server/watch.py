@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ class Watch(ABC):
         reached_at: when Redis last answered a read; ``None`` before the first time.
     """
 
-    #: How many of the commands of :meth:`ask` have to succeed; the replies of the rest may be errors.
-    essential: ClassVar[int] = 1
+    #: How many of the commands of the last :meth:`ask` have to succeed; the replies of the rest may be errors.
+    essential: int = 1
 
     def __init__(self, channel: str, about: str) -> None:
         self.channel = channel.encode()

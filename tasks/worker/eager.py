@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.hardware import detect
-from tasks.journal.writer import ClaimAnswer
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.messages.engine import LoadFailed, Ready, StepOutput
 from tasks.messages.journal import Claim, End, Error
 from tasks.models.footprint import local_source

@@ -28,7 +28,7 @@ def end_unstarted(task_id: str, *, expired: bool) -> bool:
     if expired:
         entry = Error(attempt=0, code="expired", message="the request waited in its queue for longer than its expires")
     try:
-        answer = worker.links.journal.end_unclaimed(task_id, entry)
+        answer = worker.links.journal.end_unclaimed(task_id, entry, worker.claims.nonce(task_id))
         return answer == "ended" or (answer == "already" and _was_stopped(worker.links.journal.read(task_id)[-1]))
     except GenerationError:
         logger.exception("the journal of %s could not be ended; the sweep will do it", task_id)
@@ -60,7 +60,7 @@ def refuse_message(task_id: str | None, why: str) -> None:
         return
     try:
         entry = Error(attempt=0, code=InvalidRequest.code, message=why)
-        if worker.links.journal.end_unclaimed(task_id, entry) == "ended":
+        if worker.links.journal.end_unclaimed(task_id, entry, worker.claims.nonce(task_id)) == "ended":
             worker.store_failure(task_id, InvalidRequest(why))
     except Exception:
         # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.

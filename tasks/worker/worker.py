@@ -17,6 +17,7 @@ from tasks.messages.engine import Tokens
 from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
 from tasks.registry.lifeline import Lifeline
+from tasks.worker.attempts.claims import Claims
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
@@ -85,7 +86,8 @@ class InferenceWorker:
             profile.node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch
         )
         self.warmth = Warmth(settings, self.lanes.warm)
-        self.holding = Holding(profile.identity, self.room, self.lanes, self.links.scripts, refuse_message)
+        self.claims = Claims(self.links.journal, profile.identity, app.conf.task_default_queue)
+        self.holding = Holding(profile.identity, self.room, self.lanes, self.claims, self.links.scripts, refuse_message)
         self.queue_watch = QueueWatch(
             profile, self.links, self.room, self.holding, self._queues_now, self._running, self._on_starved
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -275,7 +276,7 @@ def test_a_machine_without_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -
 def test_a_process_that_closes_its_pipe_and_stays_is_ended() -> None:
     """Without a pipe it is of no use."""
     process = EngineProcess.start(EngineConfig(model="fake:0:load_s=60"), exit_wait_s=0.2)
-    process._connection.close()
+    process._pipe._link.shutdown(socket.SHUT_RDWR)
     with pytest.raises(EngineGone):
         process.receive()
     assert process.exitcode is not None

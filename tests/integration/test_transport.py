@@ -329,7 +329,7 @@ class TestMore:
         for number in range(20):
             send(producer_app, f"u{number}")
         fetcher.fetch()
-        assert len(fetcher.messages) == 3 + 1 + 4
+        assert len(fetcher.messages) == 3 + room.free(SMALL)
 
     @pytest.mark.usefixtures("scripts")
     def test_they_are_held(self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis) -> None:
@@ -439,3 +439,73 @@ class TestLedger:
         send(producer_app, "t1", task="billing.charge")
         assert queued(redis_client, SMALL) == ["t1"]
         assert not redis_client.exists(keys.LEDGER)
+
+
+class TestClaiming:
+    """What the script that fetches claims, and what it leaves to the request's thread."""
+
+    @pytest.fixture
+    def claims(self, redis_url: str, holding: Holding, room: Room) -> Iterator[list[str]]:
+        """The ids of what was claimed; of the model ``fake:1``."""
+        found: list[str] = []
+        with closing(connect(redis_url)) as client, closing(AutoPipeline(redis_url)) as scripts:
+            journal = Journal(client)
+
+            class Noted:
+                def terms(self, _queue: str) -> tuple[str | int, ...]:
+                    return *journal.claim_terms("mac@lab#b1", "feed"), "\nfake:1\n"
+
+                def note(self, task_id: str, *_: object) -> None:
+                    found.append(task_id)
+
+            holding.claims, holding.scripts = Noted(), scripts
+            room.queues = {SMALL}
+            room.in_use = lambda: 0  # type: ignore[method-assign]
+            yield found
+
+    def test_a_new_request(
+        self, fetcher: Fetcher, claims: list[str], producer_app: Celery, redis_client: redis.Redis, redis_url: str
+    ) -> None:
+        """It is held, its journal begins with the claim, its entry is gone, and no other worker gets it."""
+        send(producer_app, "t1")
+        message = fetcher.fetch()
+        assert claims == ["t1"]
+        assert redis_client.hkeys("held") == [message.delivery_tag]
+        assert not redis_client.exists(keys.LEDGER)
+        redis_client.set(keys.alive("mac@lab#b1"), "", ex=60)
+        redis_client.hset(keys.unacked("mac@lab#b1"), message.delivery_tag, "")
+        with closing(connect(redis_url)) as client:
+            answer = Journal(client).claim("t1", "other@lab#b2")
+            assert (answer.kind, answer.owner, answer.attempt) == ("busy", "mac@lab#b1", 1)
+            # Its own worker ends it where no task will run, as after a revoke; nobody else does.
+            end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
+            assert Journal(client).end_unclaimed("t1", end) == "busy"
+            assert Journal(client).end_unclaimed("t1", end, "feed") == "ended"
+
+    @pytest.mark.parametrize("why", ["model", "expires", "cancelled", "journal", "fingerprint"])
+    def test_all_others_are_left(
+        self,
+        fetcher: Fetcher,
+        claims: list[str],
+        producer_app: Celery,
+        redis_client: redis.Redis,
+        redis_url: str,
+        why: str,
+    ) -> None:
+        """Of another model, with a time to expire, cancelled, with a journal, or sent so long ago that its digits are gone."""
+        with closing(connect(redis_url)) as client:
+            journal = Journal(client)
+            if why == "journal":
+                journal.claim("t1", "other@lab#b2")
+            elif why == "cancelled":
+                journal.mark_cancelled("t1")
+        values = {"prompt": "a", "model": "fake:2" if why == "model" else "fake:1"}
+        options = {"expires": 60} if why == "expires" else {}
+        producer_app.send_task(
+            "tasks.generate", kwargs=values, task_id="t1", queue=SMALL, ignore_result=True, **options
+        )
+        if why == "fingerprint":
+            redis_client.delete(keys.request("t1"))
+        assert fetcher.fetch().headers["id"] == "t1"
+        assert claims == []
+        assert redis_client.hexists(keys.LEDGER, "t1")

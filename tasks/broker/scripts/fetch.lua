@@ -1,9 +1,62 @@
--- Fetches the message of a request that a worker has just had a reference to, and notes that the worker holds it. Stands behind
--- reference.lua and holding.lua. Run twice it does the same again.
+-- Fetches the message of a request that a worker has just had a reference to, and some more that wait in its queue. Notes that the
+-- worker holds them, and claims the requests that it begins at once: new ones, of models that it has loaded. All or nothing.
+-- Stands behind reference.lua, holding.lua and claiming.lua.
 --
--- KEYS  unacked messages, their index, ledger
--- ARGV  the reference
--- Reply delivery tag ('' if the message cannot be held) and message; {} where the request was claimed, or purged, meanwhile
-local message = message_of(KEYS[3], ARGV[1])
-if not message then return {} end
-return {hold(KEYS[1], KEYS[2], message, 0), message}
+-- Of what waits it takes half at most, so that idle workers find some, too.
+--
+-- KEYS  unacked messages, their index, ledger, then the lists of the queue, most urgent first
+-- ARGV  the reference ('' for none), the most further messages, bytes after which no further one is looked at: Redis does nothing
+--       else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims nothing), nonce, time
+--       to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models that are loaded, as
+--       producers name them, each behind a line feed and the last one before another
+-- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
+--       was in, from 0, and -1 for the reference; task id if it was claimed, else ''; payload of the claim; ms that it waited)
+local unacked, index, ledger = KEYS[1], KEYS[2], KEYS[3]
+local first, more, most_bytes, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local owner, nonce, ttl_ms, streams, cancels, requests, channel, models = unpack(ARGV, 5, 12)
+local found, count = {}, 0
+
+local function is_new(task_id, record, message)
+  if type(record.model) ~= 'string' or not string.find(models, '\n' .. record.model .. '\n', 1, true) then return false end
+  local headers = message.headers
+  if type(headers) ~= 'table' or type(headers.expires) == 'string' or type(headers.eta) == 'string' then return false end
+  return redis.call('EXISTS', streams .. task_id, cancels .. task_id) == 0 and redis.call('EXISTS', requests .. task_id) == 1
+end
+
+-- The payload of the claim, and how long the request has waited; '' if it is left to the request's thread.
+local function claimed(task_id, entry, record, tag, message)
+  if owner == '' or tag == '' or not task_id or not is_new(task_id, record, message) then return '', '' end
+  local queued_ms = milliseconds_queued(entry)
+  local payload = claim_payload(1, owner, 0, nonce, queued_ms, tag)
+  write_claim(streams .. task_id, channel, 1, payload, ttl_ms)
+  redis.call('HDEL', ledger, task_id)
+  return payload, queued_ms
+end
+
+-- Note a message; its size.
+local function take(item, list)
+  local text, task_id, entry, record = message_of(ledger, item)
+  if not text then return 0 end
+  local tag, message = '', nil
+  if #text <= largest then tag, message = hold(unacked, index, text, count) end
+  local payload, queued_ms = claimed(task_id, entry, record, tag, message)
+  local at = 6 * count
+  found[at + 1], found[at + 2], found[at + 3] = tag, text, list
+  found[at + 4], found[at + 5], found[at + 6] = payload ~= '' and task_id or '', payload, queued_ms
+  count = count + 1
+  return #text
+end
+
+if first ~= '' then take(first, -1) end
+local waiting = 0
+for i = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+local left = math.min(more, math.floor(waiting / 2))
+for i = 4, #KEYS do
+  while left > 0 and most_bytes > 0 do
+    local item = redis.call('RPOP', KEYS[i])
+    if not item then break end
+    left = left - 1
+    most_bytes = most_bytes - take(item, i - 4)
+  end
+end
+return found

@@ -1,7 +1,7 @@
--- Noting that a worker holds a message. Loaded before the scripts that do (fetch.lua, take.lua).
+-- Noting that a worker holds a message. Loaded before the script that does (fetch.lua).
 
--- The delivery tag of a message that is noted now, as kombu notes it; '' if it cannot be, since it is not one of kombu's. Of the messages
--- of one call ``number`` says which this is, because the sweep returns them in the order of their times.
+-- The delivery tag of a message that is noted now, as kombu notes it, and the message; '' if it cannot be, since it is not one of
+-- kombu's. Of the messages of one call ``number`` says which this is, because the sweep returns them in the order of their times.
 local function hold(unacked, index, message, number)
   local ok, decoded = pcall(cjson.decode, message)
   local properties = ok and type(decoded) == 'table' and decoded.properties
@@ -13,6 +13,6 @@ local function hold(unacked, index, message, number)
   local clock = redis.call('TIME')
   redis.call('ZADD', index, string.format('%.6f', clock[1] + (clock[2] + number) / 1e6), tag)
   redis.call('HSET', unacked, tag, '[' .. message .. ',' .. cjson.encode(exchange) .. ',' .. cjson.encode(routing_key) .. ']')
-  return tag
+  return tag, decoded
 end
 

@@ -8,12 +8,12 @@
 --       behind a queue's name in those of its further lists, for how long fingerprints are kept (s), what stands before a node in the
 --       name of its lane, 1 if a worker may be chosen by the hash alone, prefixes of the keys of affinity and of unacknowledged
 --       messages, number of the queue's lists; then for each request message, task id, fingerprint ('' = any), digests of the
---       prompt's beginnings ('' = any worker)
+--       prompt's beginnings ('' = any worker), the model that it names as JSON ('' if that is not known)
 -- Reply {} if they were queued; else the number of the first that was not, counted from 1, and why: 'other' if its id is another
 --       request's, or depth, bound and the queue's limit as JSON ('' if unknown)
 local ledger, limits, aside, common = unpack(KEYS, 1, 4)
 local push, queue, floor, separator, kept_s, lane, cold, affinity, unacked, lists = unpack(ARGV, 1, 10)
-local BEFORE_LISTS, BEFORE_REQUESTS, PARTS = 3, 10, 4
+local BEFORE_LISTS, BEFORE_REQUESTS, PARTS = 3, 10, 5
 lists = tonumber(lists)
 
 local limit, bound, depth = '', math.huge, 0
@@ -31,7 +31,7 @@ local fleet
 
 for n = 1, #KEYS - BEFORE_LISTS - lists do
   local request, first = KEYS[BEFORE_LISTS + lists + n], BEFORE_REQUESTS + PARTS * (n - 1)
-  local message, task_id, fingerprint, digests = unpack(ARGV, first + 1, first + PARTS)
+  local message, task_id, fingerprint, digests, model = unpack(ARGV, first + 1, first + PARTS)
   if fingerprint ~= '' then
     local known = redis.call('GET', request)
     if known and known ~= fingerprint then return {n, 'other'} end
@@ -54,7 +54,8 @@ for n = 1, #KEYS - BEFORE_LISTS - lists do
     at = entry and string.match(entry, '"at": ?([%d.]+)') or now
   end
   redis.call('HSET', ledger, task_id,
-    '{"at":' .. at .. waits .. ',"queue":' .. cjson.encode(list) .. ',"message":' .. cjson.encode(message) .. '}')
+    '{"at":' .. at .. waits .. (model ~= '' and ',"model":' .. model or '') .. ',"queue":' .. cjson.encode(list) ..
+    ',"message":' .. cjson.encode(message) .. '}')
   redis.call(push, list, reference(task_id))
 end
 return {}

@@ -10,11 +10,14 @@ local function referred(item)
   if string.sub(item, 1, #REFERENCE) == REFERENCE then return string.sub(item, #REFERENCE + 1) end
 end
 
--- The message that an item of a list stands for; nil where its request was claimed, or purged, meanwhile.
+-- The message that an item of a list stands for, and, of a request, its id, its entry in the ledger as text and as a table; nil where
+-- the request was claimed, or purged, meanwhile.
 local function message_of(ledger, item)
   local task_id = referred(item)
   if not task_id then return item end
-  local ok, record = pcall(cjson.decode, redis.call('HGET', ledger, task_id) or '')
-  if ok and type(record) == 'table' and type(record.message) == 'string' and not record.purged then return record.message end
+  local entry = redis.call('HGET', ledger, task_id) or ''
+  local ok, record = pcall(cjson.decode, entry)
+  if ok and type(record) == 'table' and type(record.message) == 'string' and not record.purged then
+    return record.message, task_id, entry, record
+  end
 end
-

@@ -7,11 +7,14 @@ from importlib.resources import files
 from tasks.server.script import Script
 
 
-def _read(name: str) -> Script:
-    return Script(files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+def source(name: str) -> str:
+    """The text of one script."""
+    return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
-CLAIM = _read("claim")
-APPEND = _read("append")
-FILL = _read("fill")
-END = _read("end")
+#: What stands before the scripts that write a claim.
+CLAIMING = source("claiming")
+CLAIM = Script(CLAIMING + source("claim"))
+APPEND = Script(source("append"))
+FILL = Script(source("fill"))
+END = Script(source("end"))

@@ -1,5 +1,5 @@
 -- Takes a request for one worker, or says why not. One script, so that two claims of one request cannot both succeed.
--- It reads three entries at most, however long the journal is.
+-- It reads three entries at most, however long the journal is. Stands behind claiming.lua.
 --
 -- KEYS  stream, cancel mark, ledger, fingerprint of the request with this id
 -- ARGV  task id, owner (node#boot), nonce of this call, prefix of the lease keys, time to live of the stream (ms),
@@ -13,15 +13,6 @@ local function record(entry)
   local ok, value = pcall(cjson.decode, entry and entry[2][2] or '')
   if ok and type(value) == 'table' then return value end
   return {}
-end
-
-local function milliseconds_queued()
-  local submitted = redis.call('HGET', ledger, task_id)
-  -- Not decoded: the entry holds the whole message. Inside that, every quotation mark is escaped.
-  local at = submitted and tonumber(string.match(submitted, '"at"%s*:%s*([%d.]+)'))
-  if not at then return '' end
-  local now = redis.call('TIME')
-  return string.format('%.3f', math.max(0, (now[1] - at) * 1000 + now[2] / 1000))
 end
 
 -- A worker that has given its message away, or has lost it, runs the request no more, whatever the journal says.
@@ -75,12 +66,8 @@ if last then
 end
 
 attempt = attempt + 1
-local queued_ms = milliseconds_queued()
-local payload = string.format(
-  '{"v":1,"type":"claim","attempt":%d,"worker":%s,"crashes":%d,"nonce":%s,"queued_ms":%s,"delivery":%s}',
-  attempt, cjson.encode(owner), crashes, cjson.encode(nonce), queued_ms == '' and 'null' or queued_ms, cjson.encode(delivery))
-redis.call('XADD', stream, string.format('%d-0', attempt), 'd', payload)
-redis.call('PEXPIRE', stream, ttl_ms)
-redis.call('PUBLISH', channel .. stream, payload)
+local queued_ms = milliseconds_queued(redis.call('HGET', ledger, task_id))
+local payload = claim_payload(attempt, owner, crashes, nonce, queued_ms, delivery)
+write_claim(stream, channel, attempt, payload, ttl_ms)
 redis.call('HDEL', ledger, task_id)
 return {answer(), attempt, crashes, queued_ms, owner, payload}

@@ -20,8 +20,8 @@ from tasks.messages.tools import Calls, call_id, delta
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tasks.journal.claim_answer import ClaimAnswer
     from tasks.journal.items import Held
-    from tasks.journal.writer import ClaimAnswer
     from tasks.messages.answer import FinishReason, Usage
     from tasks.messages.engine import Isolation
     from tasks.worker.attempts.job import StopReason

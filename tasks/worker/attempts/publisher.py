@@ -1,7 +1,7 @@
-"""The publisher: the one thread that writes tokens to Redis.
+"""The publisher: what writes tokens to Redis, one call at a time, for all requests of the worker.
 
-It takes whatever has come since its last write and sends it in one call. While Redis is slow or away, what comes for one
-request grows into one larger entry, so that what waits is bounded by the requests' ``max_tokens``, and no engine ever waits.
+A call has whatever has come since the last one. While Redis is slow or away, what comes for one request grows into one larger
+entry, so that what waits is bounded by the requests' ``max_tokens``, and no engine ever waits.
 """
 
 from __future__ import annotations
@@ -10,46 +10,35 @@ import logging
 import random
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from tasks.errors import BrokerUnavailable, GenerationError
-from tasks.messages.journal import End, Entry, Error, Release, Token, decode
+from tasks.messages.journal import End, Entry, Error, Release, Start, decode
 from tasks.worker.attempts.attempt import Attempt, Fenced
+from tasks.worker.attempts.writing import Writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from tasks.journal.items import Append
     from tasks.journal.writer import Journal, Status
 
 logger = logging.getLogger(__name__)
 
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 1.0
+#: A request's start waits so long for its first token, to go out with it; for its own sake it needs no call.
+HOLD_S = 0.05
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(slots=True, eq=False)
-class _Writing:
-    """What is written of one attempt at once. ``known`` counts the items that it had before."""
-
-    attempt: Attempt
-    entries: list[Entry]
-    known: int
-    items: list[Append] = field(default_factory=list)
-
-    def note(self) -> None:
-        """Make the entries items of the journal."""
-        self.entries = _coalesce(self.entries)
-        self.items = [self.attempt.note(entry) for entry in self.entries]
-
-
 class Publisher(threading.Thread):
     """Writes entries of attempts in the order in which they were put; finishes an attempt when its outcome is written.
+
+    An engine's reader writes what the engine has said itself, unless somebody writes already: a hand-over to this thread costs
+    about as much as the call. It tries once. This thread does all else: what came meanwhile, what has to be tried again, and
+    what Redis has lost.
 
     Args:
         journal: where the entries go.
@@ -61,9 +50,17 @@ class Publisher(threading.Thread):
         self._journal = journal
         self._identity = identity
         self._pending: dict[Attempt, list[Entry]] = {}
+        #: Whether something is pending that is more than a request's start.
+        self._is_urgent = False
+        #: What an engine's reader could not write, and comes before what is pending.
+        self._left: list[Writing] = []
         self._open: set[Attempt] = set()
         self._doubted: set[Attempt] = set()
         self._changed = threading.Condition()
+        #: Whether a thread writes just now.
+        self._is_writing = False
+        #: Whether this thread looks for held starts by itself.
+        self._is_looking = False
         self._stopping = False
         #: Calls to Redis and entries written, for the record and for tests that count.
         self.writes = 0
@@ -75,6 +72,8 @@ class Publisher(threading.Thread):
             if instead_of is not None:
                 self._open.discard(instead_of)
             self._open.add(attempt)
+            if not self._is_looking:
+                self._changed.notify()
 
     def close(self, attempt: Attempt) -> None:
         """Look after its journal no more: whatever follows from its end has been done."""
@@ -90,21 +89,47 @@ class Publisher(threading.Thread):
     def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
         """Have these written; returns at once."""
         with self._changed:
-            for attempt, entry in items:
-                if attempt.is_recorded:
-                    attempt.settle(entry)
-                else:
-                    self._pending.setdefault(attempt, []).append(entry)
+            self._add(items)
+            self._is_urgent = True
             self._changed.notify()
+
+    def write(self, items: Sequence[tuple[Attempt, Entry]]) -> None:
+        """Write what an engine has said, or have it written. A request's start is held until there is more of some request."""
+        with self._changed:
+            self._add(items)
+            self._is_urgent = self._is_urgent or any(not isinstance(entry, Start) for _, entry in items)
+            leads = self._is_urgent and not (self._is_writing or self._left or self._doubted or self._stopping)
+            if not leads and (self._is_urgent or not self._is_looking):
+                self._changed.notify()
+            if not leads or not self._pending:
+                return
+            batch = self._take_pending()
+            self._is_writing = True
+        left: list[Writing] = []
+        try:
+            left = self._write_once(batch)
+        finally:
+            with self._changed:
+                self._is_writing = False
+                self._left = left
+                if left or self._is_urgent or self._doubted or self._stopping:
+                    self._changed.notify()
 
     def run(self) -> None:
         """Write until stopped; what is pending then is written first."""
-        while (work := self._take()) is not None:
-            batch, doubted = work
-            for attempt in doubted:
-                self._try(_Writing(attempt, [], len(attempt.items)), partial(self._fill, attempt))
-            if batch:
-                self._write(batch)
+        while self._wait():
+            with self._changed:
+                left, self._left = self._left, []
+                doubted, self._doubted = self._doubted, set()
+                batch = self._take_pending()
+            try:
+                self._write(left)
+                for attempt in doubted:
+                    self._try(Writing(attempt), partial(self._fill, attempt))
+                self._write(_noted(batch))
+            finally:
+                with self._changed:
+                    self._is_writing = False
 
     def stop(self) -> None:
         """Write what is pending and end the thread."""
@@ -114,23 +139,58 @@ class Publisher(threading.Thread):
         if self.is_alive():
             self.join(5)
 
-    def _take(self) -> tuple[dict[Attempt, list[Entry]], set[Attempt]] | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._doubted or self._stopping)
-            batch, self._pending = self._pending, {}
-            doubted, self._doubted = self._doubted, set()
-        return (batch, doubted) if batch or doubted else None
+    def _add(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
+        for attempt, entry in items:
+            if attempt.is_recorded:
+                attempt.settle(entry)
+            else:
+                self._pending.setdefault(attempt, []).append(entry)
 
-    def _write(self, batch: dict[Attempt, list[Entry]]) -> None:
-        writings = [_Writing(attempt, entries, len(attempt.items)) for attempt, entries in batch.items()]
-        writings = [
-            waiting for waiting in writings if waiting.attempt.outcome is None and self._try(waiting, waiting.note)
-        ]
+    def _take_pending(self) -> dict[Attempt, list[Entry]]:
+        batch, self._pending, self._is_urgent = self._pending, {}, False
+        return batch
+
+    def _wait(self) -> bool:
+        """Wait until this thread is to write; ``False`` once there is nothing left to write, and nothing will come."""
+        with self._changed:
+            while self._is_writing or not (self._left or self._doubted or self._is_urgent or self._stopping):
+                self._is_looking = bool(self._open or self._pending)
+                is_told = self._changed.wait(HOLD_S if self._is_looking else None)
+                if not is_told and self._pending:
+                    self._is_urgent = True
+            self._is_looking = True
+            if not (self._left or self._doubted or self._pending):
+                return False
+            self._is_writing = True
+            return True
+
+    def _write_once(self, batch: dict[Attempt, list[Entry]]) -> list[Writing]:
+        """Write this in one call, without a wait for a Redis that is away; what this thread's owner has to look at."""
+        writings = _noted(batch)
+        sound = [writing for writing in writings if writing.error is None]
+        left = [writing for writing in writings if writing.error is not None]
+        try:
+            statuses = self._append(sound)
+        except Exception:  # it is said, or raised, where it is tried again  # noqa: BLE001
+            return writings
+        for writing in sound:
+            own = [next(statuses) for _ in writing.items]
+            if any(status != "ok" for status in own):
+                left.append(writing)
+            else:
+                writing.finish()
+        return left
+
+    def _write(self, writings: list[Writing]) -> None:
+        for writing in writings:
+            if writing.error is not None:
+                self._fail(writing, writing.error)
+        writings = [writing for writing in writings if writing.error is None]
         if len(writings) == 1 or not self._try_together(writings):
             for writing in writings:
                 self._try(writing, partial(self._send, [writing]))
 
-    def _try_together(self, writings: list[_Writing]) -> bool:
+    def _try_together(self, writings: list[Writing]) -> bool:
         try:
             self._send(writings)
         except BrokerUnavailable:
@@ -141,42 +201,43 @@ class Publisher(threading.Thread):
             return False
         return True
 
-    def _try(self, writing: _Writing, write: Callable[[], None]) -> bool:
+    def _try(self, writing: Writing, write: Callable[[], None]) -> None:
         """Do it; whatever it raises ends this one attempt, and never this thread."""
         try:
             write()
         except BrokerUnavailable:
             self._hand_back(writing.attempt)
-        except Exception as error:
-            logger.exception("the journal of request %s cannot be written", writing.attempt.task_id)
+        except Exception as error:  # it is logged there  # noqa: BLE001
             self._fail(writing, error)
-            return False
-        return True
 
     def _hand_back(self, attempt: Attempt) -> None:
         """This worker ends while Redis is away: another one goes on from what the journal has."""
         attempt.finish(attempt.release(crashed=False))
 
-    def _send(self, writings: list[_Writing]) -> None:
+    def _send(self, writings: list[Writing]) -> None:
         """Write these, and finish the attempts whose outcome is among them. It may be repeated."""
-        items = [item for writing in writings for item in writing.items]
-        if not items:
+        if not writings:
             return
-        statuses = iter(self._patiently(lambda: self._journal.append(items)))
-        self.writes += 1
-        self.entries += len(items)
+        statuses = self._patiently(partial(self._append, writings))
         for writing in writings:
             self._settle(writing, [next(statuses) for _ in writing.items])
 
-    def _settle(self, writing: _Writing, statuses: list[Status]) -> None:
+    def _append(self, writings: list[Writing]) -> Iterator[Status]:
+        items = [item for writing in writings for item in writing.items]
+        statuses = self._journal.append(items)
+        self.writes += 1
+        self.entries += len(items)
+        return iter(statuses)
+
+    def _settle(self, writing: Writing, statuses: list[Status]) -> None:
         attempt = writing.attempt
         if "gone" in statuses or "behind" in statuses:
             logger.warning("Redis has lost a part of the journal of request %s; writing it again", attempt.task_id)
             self._fill(attempt)
         elif "fenced" in statuses:
             self._lose(attempt)
-        elif isinstance(writing.entries[-1], End | Error | Release):
-            attempt.finish(writing.entries[-1])
+        else:
+            writing.finish()
 
     def _fill(self, attempt: Attempt) -> None:
         """Write from memory what Redis has lost: it came back older than it was, or without its data."""
@@ -196,9 +257,10 @@ class Publisher(threading.Thread):
         logger.warning("request %s was taken over or ended elsewhere; this run is dropped", attempt.task_id)
         attempt.finish(Fenced())
 
-    def _fail(self, writing: _Writing, error: Exception) -> None:
+    def _fail(self, writing: Writing, error: Exception) -> None:
         """End an attempt with an error, and its journal too where that takes one."""
         attempt = writing.attempt
+        logger.error("the journal of request %s cannot be written", attempt.task_id, exc_info=error)
         if not isinstance(error, GenerationError):
             error = GenerationError(f"the request's journal could not be written ({type(error).__name__})")
         outcome = attempt.error(error.code, str(error))
@@ -227,29 +289,9 @@ class Publisher(threading.Thread):
             pause_s = min(pause_s * 2, RETRY_MAX_S)
 
 
-def _coalesce(entries: list[Entry]) -> list[Entry]:
-    """The entries with each run of tokens of one kind, and of one call, as one."""
-    merged: list[Entry] = []
-    for _, group in groupby(entries, _kind_of):
-        run = list(group)
-        tokens = [entry for entry in run if isinstance(entry, Token)]
-        merged.extend(_join(tokens) if tokens else run)
-    return merged
-
-
-def _kind_of(entry: Entry) -> tuple[str, int | None] | None:
-    return (entry.kind, entry.call) if isinstance(entry, Token) else None
-
-
-def _join(run: list[Token]) -> list[Token]:
-    if len(run) < 2:
-        return run
-    logprobs = [logprob for token in run for logprob in token.logprobs or []]
-    return [
-        replace(
-            run[0],
-            ids=[token for part in run for token in part.ids],
-            text="".join(part.text for part in run),
-            logprobs=logprobs or None,
-        )
-    ]
+def _noted(batch: dict[Attempt, list[Entry]]) -> list[Writing]:
+    """Items of the journals of those that are not lost."""
+    writings = [Writing(attempt, entries) for attempt, entries in batch.items() if attempt.outcome is None]
+    for writing in writings:
+        writing.note()
+    return writings

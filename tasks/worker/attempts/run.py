@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tasks.broker.prefix import Prefix
     from tasks.client.answer import Answer
     from tasks.client.form import Common
+    from tasks.journal.claim_answer import ClaimAnswer
     from tasks.journal.items import Asks
-    from tasks.journal.writer import ClaimAnswer
     from tasks.messages.engine import Isolation, Work
     from tasks.metrics.collector import Outcome as MetricOutcome
     from tasks.worker.attempts.attempt import Attempt, Outcome
@@ -63,6 +63,8 @@ class Run:
         self._asks = asks
         self._work = work
         self._prefixes: list[Prefix] = []
+        #: The model as the request names it; empty where it names none.
+        self._model = ""
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
         """See :func:`tasks.worker.attempts.body.run`."""
@@ -92,7 +94,8 @@ class Run:
 
     def _understand(self, previous: Any, values: dict[str, Any]) -> tuple[ModelEntry, Common]:
         """The model and the parameters, with the model's own defaults."""
-        name = values.get("model") or self._worker.profile.settings.default_model
+        self._model = values.get("model") or ""
+        name = self._model or self._worker.profile.settings.default_model
         try:
             entry = self._worker.profile.catalogue.resolve(str(name))
         except ModelNotAllowed as error:
@@ -116,6 +119,7 @@ class Run:
             self._refuse(error)
         try:
             assert engine.ready is not None
+            self._worker.claims.serve(self._model, engine)
             attempt = self._claim(entry)
             if self._is_late(parameters, self._worker.first_tokens.soonest_s(entry.name)):
                 return self._too_late(attempt)
@@ -136,12 +140,7 @@ class Run:
 
     def _claim(self, entry: ModelEntry) -> Attempt:
         """Take the request; an attempt that has finished already is not to be computed."""
-        identity, nonce = self._worker.profile.identity, new_nonce()
-        claim = self._patiently(
-            lambda: self._worker.links.journal.claim(
-                self._task_id, identity, nonce, delivery=self._delivery_tag, asks=self._asks
-            )
-        )
+        claim = self._worker.claims.take(self._task_id, self._delivery_tag) or self._new_claim()
         if claim.kind == "other":
             self._drop_other()
         if claim.kind == "busy":
@@ -164,6 +163,14 @@ class Run:
         else:
             attempt.isolate = ISOLATION[engine_crashes]
         return attempt
+
+    def _new_claim(self) -> ClaimAnswer:
+        identity, nonce = self._worker.profile.identity, new_nonce()
+        return self._patiently(
+            lambda: self._worker.links.journal.claim(
+                self._task_id, identity, nonce, delivery=self._delivery_tag, asks=self._asks
+            )
+        )
 
     def _compute(self, engine: Engine, attempt: Attempt, message: Work) -> None:
         """Hand the request to the engine, and what may stop it to the job."""
@@ -232,7 +239,7 @@ class Run:
         if self._patiently(lambda: self._worker.links.journal.is_other(self._task_id, self._asks)):
             self._drop_other()
         entry = Error(attempt=0, code=error.code, message=str(error), retryable=error.retryable)
-        self._patiently(lambda: self._worker.links.journal.end_unclaimed(self._task_id, entry))
+        self._end_unclaimed(entry)
         self._worker.metrics.started(self._task_id, "(refused)", queue=self._job.queue)
         self._worker.metrics.ended(self._task_id, "failed")
         self._note_failure("", error.code, str(error))
@@ -250,11 +257,15 @@ class Run:
             raise Reject(requeue=True)
         if reason == "cancelled":
             end = End(attempt=0, index=0, finish_reason="cancelled", usage={})
-            self._patiently(lambda: self._worker.links.journal.end_unclaimed(self._task_id, end))
+            self._end_unclaimed(end)
             log.log(self._task_id, "cancelled", why="before its model was loaded")
             raise Stopped
         message = f"the time limit of {self._job.limit_s or 0:g} s passed before the model was loaded"
         self._refuse(error_for("deadline_exceeded")(message))
+
+    def _end_unclaimed(self, entry: End | Error) -> None:
+        nonce = self._worker.claims.nonce(self._task_id)
+        self._patiently(lambda: self._worker.links.journal.end_unclaimed(self._task_id, entry, nonce))
 
     def _patiently(self, call: Callable[[], Value]) -> Value:
         """Call Redis until it answers: an outage delays a request and never fails it."""

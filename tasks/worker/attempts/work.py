@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from tasks.client.answer import Answer
     from tasks.client.form import Form
+    from tasks.journal.claim_answer import ClaimAnswer
     from tasks.journal.items import Held
-    from tasks.journal.writer import ClaimAnswer
     from tasks.messages import engine as messages
     from tasks.messages.journal import End
     from tasks.worker.attempts.attempt import Attempt

@@ -29,6 +29,10 @@ class GenerateRequest(Request):
 
     _stop_signal: Any = None
 
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        # It was decoded to be checked. Celery would have the task's thread decode it once more.
+        super().__init__(message, *args, **{**options, "body": message.payload, "decoded": True})
+
     @property
     def _shows_prompts(self) -> bool:
         worker = active_worker()

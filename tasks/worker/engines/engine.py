@@ -22,7 +22,7 @@ from tasks.worker.engines.open_attempts import OpenAttempts
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tasks.messages.answer import FinishReason
     from tasks.messages.engine import EngineConfig, FromEngine, Work
@@ -84,7 +84,7 @@ class Engine:
         self._publisher = publisher
         self._on_change = on_change
         self._on_step = on_step
-        self.attempts = OpenAttempts(publisher.put)
+        self.attempts = OpenAttempts(publisher.write)
         self.config = config
         self._made_at = time.monotonic()
         self._closing = False
@@ -234,7 +234,10 @@ class Engine:
         """Read what the process says until it is gone. Never let this thread die: its requests would wait for ever."""
         while not self.gone:
             try:
-                self._hear(process.receive())
+                messages = [process.receive()]
+                while process.has_more:
+                    messages.append(process.receive())
+                self._hear(messages)
             except EngineGone as error:
                 self._lost(error)
             except Exception:
@@ -242,17 +245,22 @@ class Engine:
                 logger.exception("what engine %s said cannot be dealt with; it is ended", process.pid)
                 process.kill()
 
-    def _hear(self, message: FromEngine) -> None:
-        if isinstance(message, StepOutput):
-            self._take(message)
-            self._tell(self._on_step, message)
-        elif isinstance(message, Loading):
-            self.loading = message
-            if time.monotonic() - self._made_at > SLOW_LOAD_S:
-                logger.info("model %s: %s", self.entry.name, message.about)
-        else:
-            self._note(message)
-            self._tell(self._on_change, self)
+    def _hear(self, messages: Sequence[FromEngine]) -> None:
+        """Take what came together; what several steps brought is written together, once the steps are counted."""
+        steps = [message for message in messages if isinstance(message, StepOutput)]
+        for message in messages:
+            if isinstance(message, StepOutput):
+                self._tell(self._on_step, message)
+            elif isinstance(message, Loading):
+                self.loading = message
+                if time.monotonic() - self._made_at > SLOW_LOAD_S:
+                    logger.info("model %s: %s", self.entry.name, message.about)
+            else:
+                self._note(message)
+                self._tell(self._on_change, self)
+        if steps:
+            self.last = steps[-1]
+            self.attempts.take([event for step in steps for event in step.events])
 
     def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call somebody else's function, whose faults are not the engine's."""
@@ -268,10 +276,6 @@ class Engine:
             self.failure = self.failure or error_for(message.code)(message.message)
         elif isinstance(message, Resized):
             self.bound_bytes = message.memory_budget_bytes
-
-    def _take(self, output: StepOutput) -> None:
-        self.last = output
-        self.attempts.take(output.events)
 
     def _lost(self, error: EngineGone) -> None:
         """The process has ended, asked or unasked."""

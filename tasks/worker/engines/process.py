@@ -10,12 +10,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
 from tasks.messages.engine import EngineConfig, Shutdown
+from tasks.messages.pipe import Pipe
 from tasks.names import PACKAGE
 from worker_config.settings import child_environment
 
@@ -52,9 +50,8 @@ class EngineGone(Exception):
 class EngineProcess:
     """One engine process. ``receive`` belongs to one thread; everything else may be called from any.
 
-    The process ends with its parent: it sees the pipe close. Its stderr goes to this module's log, line by line. A thread
-    of its own writes to the pipe: an engine that does not read (stopped, swapped out) must hold up nobody who sends, some
-    of whom hold locks.
+    The process ends with its parent: it sees the pipe close. Its stderr goes to this module's log, line by line. An engine
+    that does not read (stopped, swapped out) holds up nobody who sends, some of whom hold locks.
     """
 
     def __init__(
@@ -63,14 +60,12 @@ class EngineProcess:
         self.config = config
         self._exit_wait_s = exit_wait_s
         self._process = process
-        self._connection = Connection(link.detach())
-        self._outgoing: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._pipe = Pipe(link, f"engine-writer-{process.pid}")
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         assert process.stderr is not None
         self._pump = threading.Thread(
             target=self._forward, args=(process.stderr,), name=f"engine-log-{process.pid}", daemon=True
         )
-        self._writer = threading.Thread(target=self._write, name=f"engine-writer-{process.pid}", daemon=True)
 
     @classmethod
     def start(cls, config: EngineConfig, exit_wait_s: float = 5.0) -> Self:
@@ -100,7 +95,7 @@ class EngineProcess:
             theirs.close()
         engine = cls(config, process, ours, exit_wait_s)
         engine._pump.start()
-        engine._writer.start()
+        engine._pipe.start()
         with contextlib.suppress(EngineGone):  # receive() says why
             engine.send(config)
         return engine
@@ -122,11 +117,10 @@ class EngineProcess:
             EngineGone: the process has ended.
             Exception: whatever pickling raises for a message that cannot be sent.
         """
-        data = ForkingPickler.dumps(message)
         exitcode = self.exitcode
         if exitcode is not None:
             raise EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}", exitcode)
-        self._outgoing.put(data)
+        self._pipe.send(message)
 
     def receive(self) -> FromEngine:
         """Wait for the engine's next message.
@@ -135,10 +129,15 @@ class EngineProcess:
             EngineGone: the process has ended, or :meth:`close` was called.
         """
         try:
-            message: FromEngine = self._connection.recv()
+            message: FromEngine = self._pipe.receive()
         except (OSError, EOFError):
             raise self._gone() from None
         return message
+
+    @property
+    def has_more(self) -> bool:
+        """Whether :meth:`receive` returns at once, as more messages have come with the last one."""
+        return self._pipe.has_more
 
     def kill(self) -> None:
         """End the process at once; :meth:`receive` then raises."""
@@ -152,9 +151,8 @@ class EngineProcess:
             self.send(Shutdown())
         self._process.wait()
         killer.cancel()
-        self._outgoing.put(None)
+        self._pipe.end()
         self._pump.join(self._exit_wait_s)
-        # The pipe is closed when nobody holds it any more: a thread in receive() may still be about to read from it.
 
     def __enter__(self) -> Self:
         return self
@@ -171,17 +169,10 @@ class EngineProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             exitcode = self._process.wait()
-        self._outgoing.put(None)
+        self._pipe.end()
         self._pump.join(self._exit_wait_s)
         last_words = "; its last words:\n" + "\n".join(self._last_lines) if self._last_lines else ""
         return EngineGone(f"engine {self.pid} for {self.config.model!r} {ending(exitcode)}{last_words}", exitcode)
-
-    def _write(self) -> None:
-        try:
-            while (data := self._outgoing.get()) is not None:
-                self._connection.send_bytes(data)
-        except OSError:
-            logger.debug("engine %s reads no more", self.pid)  # receive() sees the same end, and says how it came
 
     def _forward(self, stderr: IO[bytes]) -> None:
         with stderr:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from multiprocessing import Pipe
+import socket
+from multiprocessing.connection import Connection
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tasks.engine.link import Link
 from tasks.messages.engine import Abort, LoadFailed, Shutdown
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+from tasks.messages.pipe import Pipe
 
 
 @pytest.fixture
@@ -26,10 +25,10 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Queue[int]:
 @pytest.fixture
 def pipe() -> tuple[Connection[Any, Any], Link, Queue[object]]:
     """The worker's end, a started link at the other, and what the link received."""
-    ours, theirs = Pipe()
-    link, received = Link(theirs), Queue[object]()
+    ours, theirs = socket.socketpair()
+    link, received = Link(Pipe(theirs, "link-writer")), Queue[object]()
     link.start(received.put)
-    return ours, link, received
+    return Connection(ours.detach()), link, received
 
 
 @pytest.mark.parametrize(("last", "code"), [(None, 0), (Shutdown(), 0), ("nonsense", 1)])

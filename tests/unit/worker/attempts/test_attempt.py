@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.journal.items import Append
-from tasks.journal.writer import ClaimAnswer
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Failed, Finished, Resume, Started, TokenLogprob, Tokens
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Start, Token

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from tasks.client.embedding import EMBEDDING
-from tasks.journal.writer import ClaimAnswer
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.messages.embedding import Embedded
 from tasks.messages.engine import Finished, Started
 from tasks.messages.journal import Claim, End, Error, Release

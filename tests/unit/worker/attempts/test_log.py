@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import InvalidRequest, UnknownModel
-from tasks.journal.writer import ClaimAnswer
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.messages.journal import Release
 from tasks.worker.attempts import log
 from tasks.worker.attempts.attempt import Attempt, Fenced, Outcome

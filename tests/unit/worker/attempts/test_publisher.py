@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.journal.items import Append
-from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Claim, End, Error, Start, Token, decode
 from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.publisher import Publisher
@@ -316,3 +316,56 @@ def test_a_publisher_that_never_ran_stops(journal: FakeJournal) -> None:
     """Ending a worker that was refused at its start does nothing."""
     Publisher(cast("Journal", journal)).stop()
     assert journal.tries == 0
+
+
+def test_an_engine_s_reader_writes_itself(journal: FakeJournal) -> None:
+    """Without a hand-over to the publisher's thread, which is not even started here; a start goes out with the first token."""
+    attempt, publisher = new_attempt(), Publisher(cast("Journal", journal))
+    publisher.write([(attempt, start())])
+    assert not journal.calls
+    publisher.write([(attempt, token(0))])
+    publisher.write([(attempt, attempt.end("stop"))])
+    assert [len(call) for call in journal.calls] == [2, 1]
+    assert [entry.type for entry in journal.entries("t1")] == ["start", "token", "end"]
+    assert isinstance(attempt.outcome, End)
+
+
+def test_a_start_alone_is_written_too(journal: FakeJournal) -> None:
+    """A prompt that takes long says soon that it is computed."""
+    attempt = new_attempt()
+    with publishing(journal) as publisher:
+        publisher.write([(attempt, start())])
+        wait_until(lambda: [entry.type for entry in journal.entries("t1")] == ["start"])
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("away"), JournalFailed("odd")])
+def test_what_a_reader_cannot_write_is_tried_again(
+    journal: FakeJournal, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The reader goes on at once, and what comes meanwhile stands behind."""
+    caplog.set_level(logging.CRITICAL)
+    attempt, publisher = new_attempt(), Publisher(cast("Journal", journal))
+    journal.error = error
+    publisher.write([(attempt, token(0))])
+    publisher.write([(attempt, token(1)), (attempt, attempt.end("stop"))])
+    assert journal.tries == 1
+    journal.error = None
+    publisher.start()
+    attempt.wait()
+    publisher.stop()
+    said = journal.entries("t1")
+    assert [entry.type for entry in said] == ["token", "token", "end"]
+    assert [item.n for call in journal.calls for item in call] == [1, 2, 3]
+
+
+def test_what_a_reader_finds_lost_is_written_again(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis has lost a part of the journal: the publisher's thread writes it, while the reader goes on."""
+    caplog.set_level(logging.CRITICAL)
+    attempt, publisher = new_attempt(), Publisher(cast("Journal", journal))
+    journal.statuses["t1"] = ["behind", "behind"]
+    publisher.write([(attempt, token(0))])
+    assert not journal.filled
+    publisher.start()
+    wait_until(lambda: journal.filled)
+    publisher.stop()
+    assert journal.filled == [attempt.items]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from tasks.errors import BrokerUnavailable, JournalFailed
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.journal.items import Append
-from tasks.journal.writer import ClaimAnswer
 from tasks.messages.journal import Claim
 from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job

@@ -19,7 +19,7 @@ from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.broker.aside import Aside
 from tasks.engine.fake import fake_text
 from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, OutOfMemory
-from tasks.journal.writer import ClaimAnswer
+from tasks.journal.claim_answer import ClaimAnswer
 from tasks.messages.engine import Submit
 from tasks.messages.journal import Claim, End, Entry, Error, Release, Token
 from tasks.models.footprint import expected
@@ -63,6 +63,8 @@ class Notes:
             self.entries.setdefault(attempt.task_id, []).append(entry)
             if isinstance(entry, End | Error | Release):
                 attempt.finish(entry)
+
+    write = put
 
 
 class WatchedBacklog(Backlog):
