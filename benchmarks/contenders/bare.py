@@ -34,14 +34,16 @@ class BareEngine:
         model: its name.
         max_batch: rows at once.
         prompt_cache_bytes: as a worker would give it.
+        urgent_rows: beyond those, beside batch work.
     """
 
-    def __init__(self, model: str, max_batch: int, prompt_cache_bytes: int) -> None:
+    def __init__(self, model: str, max_batch: int, prompt_cache_bytes: int, urgent_rows: int = 0) -> None:
         self._engine = loaded_engine(
             EngineConfig(
                 model=model,
                 source=str(bundled_folder(model)),
                 max_batch=max_batch,
+                urgent_rows=urgent_rows,
                 prompt_cache_bytes=prompt_cache_bytes,
             )
         )
@@ -68,14 +70,14 @@ class BareEngine:
         return tokens / (time.perf_counter() - started)
 
     def first_tokens(self, rows: Sequence[str], urgent: Sequence[str], per_s: float) -> tuple[list[float], list[float]]:
-        """Times to the first token of requests beside rows that decode, and of steps of those rows alone, in ms.
+        """Times to the first token of requests beside batch work that decodes, and of steps of its rows alone, in ms.
 
         Args:
             rows: prompts of the rows; none for an idle engine.
             urgent: prompts of the requests.
             per_s: how many of them come in a second.
         """
-        running = {self._submit(prompt, MANY_TOKENS) for prompt in rows}
+        running = {self._submit(prompt, MANY_TOKENS, gives_way=True) for prompt in rows}
         begun: set[str] = set()
         while begun != running:
             begun |= {event.task_id for event in self._step().events if isinstance(event, Tokens)}
@@ -115,7 +117,7 @@ class BareEngine:
             (after - before) * 1000 for before, after in pairwise(times) if before is not None and after is not None
         ]
 
-    def _submit(self, prompt: str, max_tokens: int) -> str:
+    def _submit(self, prompt: str, max_tokens: int, *, gives_way: bool = False) -> str:
         self._count += 1
         task_id = f"bare-{self._count}"
         self._engine.send(
@@ -125,6 +127,7 @@ class BareEngine:
                 prompt=prompt,
                 max_tokens=max_tokens,
                 sampling=Sampling(temperature=0.0),
+                gives_way=gives_way,
             )
         )
         return task_id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.rows import (
     affinity,
     batching,
+    beside_bulk,
     bulk,
     by_hand,
     drafts,
@@ -47,6 +48,7 @@ ROWS: tuple[Row, ...] = tuple(
         drafts,
         memory,
         bulk,
+        beside_bulk,
         by_hand,
         fleet,
         faults,

@@ -65,15 +65,13 @@ class Channel(QueueingChannel):
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for one message of the queues that have room, by priority; for none where there is no room."""
         queues = self._queue_cycle.consume(len(self.active_queues))
-        if self.holding.room is not None:
-            queues = [queue for queue in queues if self.holding.room.has_room(queue)]
-        if not queues:
+        steps: Sequence[int] = self.priority_steps
+        if (self._fetches + 1) % FAIRNESS_PERIOD == 0:
+            steps = list(reversed(steps))
+        names = self._wanted(queues, steps)
+        if not names:
             return
         self._fetches += 1
-        steps: Sequence[int] = self.priority_steps
-        if self._fetches % FAIRNESS_PERIOD == 0:
-            steps = list(reversed(steps))
-        names = [name for step in steps for queue in queues for name in self._lists(queue, step)]
         connection = self.client.connection
         self._learn_client_id(connection)
         self._in_poll = connection
@@ -216,6 +214,22 @@ class Channel(QueueingChannel):
         finally:
             taken.discard(tag)
 
+    def _wanted(self, queues: Sequence[str], steps: Sequence[int]) -> list[str]:
+        """The lists of these queues, at these priorities, for whose messages there is room now."""
+        room, lowest = self.holding.room, self.priority_steps[-1]
+        free = {
+            (queue, urgent): room is None or room.has_room(queue, urgent=urgent)
+            for queue in queues
+            for urgent in (False, True)
+        }
+        return [
+            name
+            for step in steps
+            for queue in queues
+            if free[queue, step < lowest]
+            for name in self._lists(queue, step)
+        ]
+
     def _lists(self, queue: str, step: int, *, own: bool = False) -> list[str]:
         """The Redis lists of a queue at one priority that are asked for now, in their order.
 
@@ -252,8 +266,7 @@ class Channel(QueueingChannel):
         """
         if not self._in_poll or self._client_id is None or self.holding.room is None:
             return
-        queues = [queue for queue in self.active_queues if self.holding.room.has_room(queue)]
-        wanted = {name for step in self.priority_steps for queue in queues for name in self._lists(queue, step)}
+        wanted = set(self._wanted(list(self.active_queues), self.priority_steps))
         if wanted != self._asked:
             self._asked = frozenset(wanted)
             with self.conn_or_acquire() as client:

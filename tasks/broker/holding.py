@@ -22,8 +22,8 @@ OPTION = "holding"
 class Room(Protocol):
     """Says which queues may be asked for a message now."""
 
-    def has_room(self, queue: str) -> bool:
-        """Whether one more message of this queue could be run at once."""
+    def has_room(self, queue: str, *, urgent: bool = False) -> bool:
+        """Whether one more message of this queue could be run at once; ``urgent``: one of a higher priority than the lowest."""
 
     def free(self, queue: str) -> int:
         """How many could be."""

@@ -145,6 +145,7 @@ def _engine(
         intake,
         link.send,
         max_batch=config.max_batch,
+        urgent_rows=config.urgent_rows,
         model=config.model,
         memory_budget_bytes=config.memory_budget_bytes,
         flush=link.flush,

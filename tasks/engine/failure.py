@@ -1,4 +1,4 @@
-"""What an error of a library says, in one line for people."""
+"""What is wrong, in one line for people."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ _OUT_OF_MEMORY = (
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def why_unsound(model: str, token: int) -> str:
+    """What an error says of logits that are not finite numbers."""
+    return (
+        f"model {model!r} computed logits that are not finite numbers for token {token}: "
+        "its weights are damaged, or overflow in the precision that they are stored in. Fetch them again, or take "
+        "another quantisation"
+    )
+
+
+def why_at_fault(token: int, fault: str) -> str:
+    """What an error says of a grammar that cannot go on."""
+    return (
+        f"the constraint of the answer cannot be kept to from token {token} on ({fault}): it is too ambiguous or "
+        "too large for a step. Take a simpler schema or grammar"
+    )

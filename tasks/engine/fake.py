@@ -189,15 +189,22 @@ class FakeRunner:
         self.prefilled_tokens += len(request.prompt) + len(request.ids)
         return 0
 
-    def decode(self) -> list[Draw]:
+    def compute_alone(self, request: Request) -> list[Draw]:
+        """Its first token."""
+        return [self._draw(self._rows[request.uid])]
+
+    def decode(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         """One token for each row, ``step_ms`` after the last."""
         if not self._rows:
             return []
+        rows = list(self._rows.values())
         if self._step_s:
             self._keep_time()
-        return [self._draw(row) for row in self._rows.values()]
+        if pause is not None:
+            pause()
+        return [self._draw(row) for row in rows]
 
-    def prefill(self) -> list[Draw]:
+    def prefill(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         """Nothing to do: rows count as prefilled when they are added."""
         return []
 

@@ -84,6 +84,11 @@ class Intake(Generic[Prepared]):
             return self._constrained
         return self._long if _characters(work) > LONG_CHARACTERS else self._short
 
+    @property
+    def has_ready(self) -> bool:
+        """Whether :meth:`collect` would bring something now; costs nothing to ask."""
+        return bool(self._ready)
+
     def collect(self, gather_s: float | None = None) -> list[Prepared | Abort | Failed | Resize]:
         """What is ready, in order of arrival.
 

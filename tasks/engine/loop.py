@@ -7,9 +7,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.memory import MemoryBound
+from tasks.engine.allowance import Allowance
+from tasks.engine.failure import why_at_fault, why_unsound
 from tasks.engine.patience import Patience
 from tasks.engine.runner import OutOfDeviceMemory
+from tasks.engine.running import Running
 from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
@@ -34,6 +36,7 @@ class GenerationLoop:
         send: Callable[[StepOutput | Resized], None],
         *,
         max_batch: int,
+        urgent_rows: int = 0,
         model: str = "",
         memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
@@ -45,14 +48,13 @@ class GenerationLoop:
         self._intake = intake
         self._send_out = send
         self._max_batch = max_batch
+        self._urgent_rows = urgent_rows
         self._model = model
-        self._bound = None if memory_budget_bytes is None else self._bound_of(memory_budget_bytes)
-        self._promised: MemoryBound | None = None
-        self._resizing = False
         self._limit = max_batch
         self._inbox: deque[Item] = deque()
         self._waiting: deque[Request] = deque()
-        self._running: dict[int, Request] = {}
+        self._running = Running()
+        self._allowance = Allowance(runner, self._running, memory_budget_bytes, self._patience)
         self._events: list[Event] = []
         self._reported_prefill = 0
         self._steps = 0
@@ -68,11 +70,9 @@ class GenerationLoop:
         try:
             self._receive()
             if self._admit():
-                # A request that kills the engine in its first step must be known to have been in the batch.
-                self.send()
-                self._flush()
+                self._announce()
             for step in (self._runner.decode, self._runner.prefill):
-                ended = self._take(step())
+                ended = self._take(step(self._let_urgent_in if self._running.batch_work else None))
                 self.send()  # before anything that takes time; a GPU is at work on the next step already
                 self._release(ended)
         except OutOfDeviceMemory as error:
@@ -88,7 +88,8 @@ class GenerationLoop:
             if isinstance(item, Abort):
                 self._abort(item)
             elif isinstance(item, Resize):
-                self._resize(item)
+                self._allowance.resize(item)
+                self._free_room()
             elif isinstance(item, Failed):
                 self._events.append(item)
             elif item.reason is not None:
@@ -109,39 +110,93 @@ class GenerationLoop:
 
     def _admit(self) -> bool:
         """Let requests join the batch; whether one did that its worker has not heard of."""
-        known = len(self._events)
-        while len(self._running) < self._limit and (request := self._next()) is not None:
+        is_new = False
+        while (request := self._next()) is not None:
             self._waiting.remove(request)
-            self._running[request.uid] = request
-            cached_tokens = self._runner.insert(request)
-            if not request.started:
-                # A request that resumes also finds tokens of its answer: they are no part of the prompt that usage counts.
-                request.cached_tokens = min(cached_tokens, len(request.prompt))
-                self._events.append(request.start())
-        return len(self._events) > known
+            if self._running.goes_before(request):
+                self._compute_first(request)
+            else:
+                is_new = self._join(request) or is_new
+        return is_new
+
+    def _join(self, request: Request) -> bool:
+        """Add a request to the batch; whether its worker has not heard of that."""
+        self._running[request.uid] = request
+        cached_tokens = self._runner.insert(request)
+        if request.started:
+            return False
+        # A request that resumes also finds tokens of its answer: they are no part of the prompt that usage counts.
+        request.cached_tokens = min(cached_tokens, len(request.prompt))
+        self._events.append(request.start())
+        return True
+
+    def _announce(self) -> None:
+        """Send at once: a request that kills the engine in its first step must be known to have been in the batch."""
+        self.send()
+        self._flush()
+
+    def _compute_first(self, request: Request) -> None:
+        """Have an urgent request join, and compute its prompt and its first token while batch work stands still."""
+        self._join(request)
+        self._announce()
+        self._take(self._runner.compute_alone(request))
+        self.send()
+
+    def _let_urgent_in(self) -> None:
+        """In the middle of a step beside batch work: do not have urgent requests that came meanwhile wait for its end."""
+        if not self._intake.has_ready:
+            return
+        self._inbox.extend(self._intake.collect())
+        for item in tuple(self._inbox):
+            if not isinstance(item, Abort | Resize | Failed) and item.reason is None and self._may_interrupt(item):
+                self._inbox.remove(item)
+                self._compute_first(item)
+
+    def _may_interrupt(self, request: Request) -> bool:
+        """Whether a request joins in the middle of a step; one that makes others leave waits for the end of it."""
+        return (
+            self._running.goes_before(request)
+            and self._running.has_place(request, self._limit, self._beyond)
+            and self._running.bears(request)
+            and not self._runner.shares_prefill(request)
+            and self._allowance.fits(request)
+        )
+
+    @property
+    def _beyond(self) -> int:
+        """How many urgent requests may join beyond the limit; none where a step ran out of memory a short time ago."""
+        return self._urgent_rows if self._limit == self._max_batch else 0
 
     def _next(self) -> Request | None:
-        """The first waiting request that may join the batch now, if those that it overtakes can wait."""
-        for request in tuple(self._waiting):
-            if not self._compatible(request):
+        """The first waiting request that may join the batch now, if those that it overtakes can wait; urgent ones go first."""
+        for request in sorted(self._waiting, key=lambda request: request.submit.gives_way):
+            if not self._running.has_place(request, self._limit, self._beyond):
+                return None
+            if not self._running.bears(request):
                 if self._waited_long(request):
                     return None
             elif self._runner.shares_prefill(request):
                 continue
-            elif self._fits(request):
+            elif self._allowance.fits(request):
                 return request
             elif self._running:
-                return None
-            elif not self._will_fit(request):
+                return request if self._set_aside_for(request) else None
+            elif not self._allowance.will_fit(request):
                 self._waiting.remove(request)
                 self._fail_for_memory(request)
         return None
 
-    def _compatible(self, request: Request) -> bool:
-        """Whether isolation allows the request beside those that run."""
-        first = next(iter(self._running.values()), None)
-        isolate = request.submit.isolate
-        return first is None or (isolate == first.submit.isolate and isolate != "alone")
+    def _set_aside_for(self, request: Request) -> bool:
+        """Have batch work leave until an urgent request fits into memory, if it can; it joins again once there is room."""
+        if not self._running.goes_before(request) or not self._allowance.fits_without_batch_work(request):
+            return False
+        for row in reversed(self._running.batch_work):
+            self._runner.remove([row.uid], keep=True)
+            del self._running[row.uid]
+            self._waiting.appendleft(row)
+            if self._allowance.fits(request):
+                break
+        return True
 
     def _waited_long(self, request: Request) -> bool:
         now = time.monotonic()
@@ -149,33 +204,8 @@ class GenerationLoop:
             request.passed_over_at = now
         return now - request.passed_over_at > self._patience.overtake_s
 
-    def _lengths(self, *more: Request) -> list[int]:
-        return [request.most_tokens for request in (*self._running.values(), *more)]
-
-    def _fits(self, request: Request) -> bool:
-        if self._bound is None:
-            return True
-        room = self._bound.room_bytes(self._lengths(request))
-        if room >= 0:
-            self._runner.limit_prompt_cache(room)
-        return room >= 0
-
-    def _will_fit(self, request: Request) -> bool:
-        """Whether the request fits into what was promised, which others are about to give back; waits for a moment."""
-        if self._promised is None or self._promised.room_bytes([request.most_tokens]) < 0:
-            return False
-        now = time.monotonic()
-        request.held_at = request.held_at or now
-        if now - request.held_at > self._patience.promise_s:
-            return False
-        time.sleep(self._patience.promise_look_s)
-        return True
-
     def _fail_for_memory(self, request: Request, why: str = "") -> None:
-        if not why:
-            assert self._bound is not None
-            why = self._bound.refusal(request.most_tokens)
-        self._events.append(Failed(request.task_id, OutOfMemory.code, why))
+        self._events.append(Failed(request.task_id, OutOfMemory.code, why or self._allowance.refusal(request)))
 
     def _take(self, drawn: Sequence[Draw]) -> list[Request]:
         """Turn a step's tokens into events; returns the requests that they end."""
@@ -190,26 +220,12 @@ class GenerationLoop:
             if request.done:
                 continue  # it ended with a token before this one of the same step
             if draw.fault:
-                self._events.append(request.fail(InvalidRequest.code, self._why_at_fault(request, draw.fault)))
+                self._events.append(request.fail(InvalidRequest.code, why_at_fault(len(request.ids), draw.fault)))
             elif draw.sound:
                 self._events += request.take(draw.token, draw.logprob, complete=draw.complete)
             else:
-                self._events.append(request.fail(GenerationError.code, self._why_unsound(request)))
+                self._events.append(request.fail(GenerationError.code, why_unsound(self._model, len(request.ids))))
         return [request for request in self._running.values() if request.done]
-
-    def _why_unsound(self, request: Request) -> str:
-        return (
-            f"model {self._model!r} computed logits that are not finite numbers for token {len(request.ids)}: "
-            "its weights are damaged, or overflow in the precision that they are stored in. Fetch them again, or take "
-            "another quantisation"
-        )
-
-    @staticmethod
-    def _why_at_fault(request: Request, fault: str) -> str:
-        return (
-            f"the constraint of the answer cannot be kept to from token {len(request.ids)} on ({fault}): it is too ambiguous or "
-            "too large for a step. Take a simpler schema or grammar"
-        )
 
     def _release(self, ended: Sequence[Request]) -> None:
         """Free the slots of requests that ended, and keep the prompts of those that ended well where there is room."""
@@ -221,25 +237,11 @@ class GenerationLoop:
                     del self._running[uid]
                 self._free_room()
 
-    def _resize(self, resize: Resize) -> None:
-        self._bound = self._bound_of(resize.memory_budget_bytes)
-        self._promised = self._bound_of(resize.promised_bytes)
-        self._resizing = True
-        self._free_room()
-
-    def _bound_of(self, total_bytes: int) -> MemoryBound:
-        facts = self._runner.facts
-        return MemoryBound(total_bytes, facts.weights_bytes, facts.kv, facts.prefill_step_tokens)
-
     def _free_room(self) -> None:
-        """Leave cached prompts what the running batch does not need, and say so once that fits a new bound."""
-        if self._bound is None:
-            return
-        room = self._bound.room_bytes(self._lengths())
-        self._runner.limit_prompt_cache(room)
-        if self._resizing and room >= 0:
-            self._resizing = False
-            self._send_out(Resized(self._bound.total_bytes))
+        """Leave cached prompts what the batch does not need, and say so once that fits a new bound."""
+        total_bytes = self._allowance.free_room()
+        if total_bytes is not None:
+            self._send_out(Resized(total_bytes))
 
     def _retreat(self, error: OutOfDeviceMemory) -> None:
         """After a step ran out of memory: forget cached prompts, halve the batch, and let the rest try again later."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sequence import Assembler, Request
@@ -104,14 +104,24 @@ class ModelRunner(Protocol):
         """Add a row for prompt and ids; returns how many of its tokens need no prefill."""
         ...
 
-    def decode(self) -> Sequence[Draw]:
-        """The tokens of one step: one for each row that is prefilled, or several, in order, for some of them."""
+    def compute_alone(self, request: Request) -> Sequence[Draw]:
+        """Compute the prompt of a row that was just added, and its first token, while all others stand still.
+
+        A long prompt gets none: it is computed by :meth:`prefill`, as those of others are. The row decodes from the next step on.
+        """
         ...
 
-    def prefill(self) -> Sequence[Draw]:
+    def decode(self, pause: Callable[[], None] | None = None) -> Sequence[Draw]:
+        """The tokens of one step: one for each row that is prefilled, or several, in order, for some of them.
+
+        A model that can stand still in the middle of a step calls ``pause`` there, which may add rows and compute them alone.
+        """
+        ...
+
+    def prefill(self, pause: Callable[[], None] | None = None) -> Sequence[Draw]:
         """Compute a bounded number of prompt tokens; returns the first tokens of rows whose prompt is complete now.
 
-        A row may go without one here. All rows whose prompt is complete decode next.
+        A row may go without one here. All rows whose prompt is complete decode next. ``pause`` is as in :meth:`decode`.
         """
         ...
 

@@ -37,6 +37,7 @@ class EngineConfig:
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
     and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.
     Without ``drafts`` each row gets one token a step. With ``try_each_load`` findings of earlier loads are not used.
+    ``urgent_rows`` is how many urgent requests may join the batch beyond ``max_batch``, each beside one of batch work.
     ``threads`` are those of the BLAS on a CPU, unless the environment says how many; 0 leaves that to the BLAS.
     """
 
@@ -44,6 +45,7 @@ class EngineConfig:
     source: str = ""
     revision: str | None = None
     max_batch: int = 8
+    urgent_rows: int = 0
     prefill_step_tokens: int = 256
     prompt_cache_bytes: int = 0
     memory_budget_bytes: int | None = None
@@ -107,7 +109,7 @@ class Submit:
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
     ``constraint`` bounds what may be answered, and ``thinking_budget`` how many tokens may be thought.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
-    only, ``"alone"`` with nobody.
+    only, ``"alone"`` with nobody. ``gives_way`` says that it is batch work, which urgent requests go before.
     """
 
     task_id: str
@@ -124,6 +126,7 @@ class Submit:
     tools: Tools | None = None
     resume: Resume | None = None
     isolate: Isolation = ""
+    gives_way: bool = False
     op: Literal["generate"] = "generate"
 
     @property

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Requests of this priority are batch work.
-BATCH = 9
 LOOK_S = 0.1
 #: A request that runs for less long keeps its slot: it has paid for its prompt, and has next to nothing for it.
 LEAST_RUN_S = 0.5
@@ -76,10 +74,10 @@ class Preemption(threading.Thread):
 
     def look(self) -> None:
         """Look once; Redis is asked only where batch work could give way."""
-        batch = [job for job in self._running() if job.priority >= BATCH]
+        batch = [job for job in self._running() if job.is_batch_work]
         if len(batch) <= self._floor or self._room.closed:
             return
-        full = [queue for queue in self._queues() if not self._room.has_room(queue)]
+        full = [queue for queue in self._queues() if not self._room.has_room(queue, urgent=True)]
         if not full:
             return
         for queue, waiting in self._urgent(full).items():

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from tasks.broker.queues import more_urgent_in, waiting_in
 from tasks.broker.schedule import move_due
-from tasks.worker.preemption import BATCH, Preemption
+from tasks.worker.attempts.job import BATCH
+from tasks.worker.preemption import Preemption
 from tasks.worker.scheduler import Scheduler
 from tasks.worker.starvation import Starvation
 

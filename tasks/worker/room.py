@@ -16,6 +16,7 @@ class Room:
     Args:
         limits: slots by queue; a queue that is not named is bounded by ``total`` alone.
         total: slots in all.
+        most_urgent: so many urgent requests run beyond the slots, each beside one of batch work.
         lanes: the lanes of a queue that requests are taken from, before and after those of the queue itself.
         on_change: called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
     """
@@ -26,20 +27,23 @@ class Room:
         total: int,
         lanes: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ()),
         on_change: Callable[[], None] = lambda: None,
+        most_urgent: int = 0,
     ) -> None:
         self.limits = dict(limits)
         self.total = total
         self.lanes = lanes
         self._on_change = on_change
+        self.most_urgent = most_urgent
         self._busy: Counter[str] = Counter()
+        self._batch_work: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._closed = False
 
-    def has_room(self, queue: str) -> bool:
-        """Whether one more message of this queue could be run at once."""
+    def has_room(self, queue: str, *, urgent: bool = False) -> bool:
+        """Whether one more message of this queue could be run at once; an ``urgent`` one also beside batch work."""
         with self._lock:
-            return not self._closed and self._fits(queue)
+            return not self._closed and self._fits(queue, urgent=urgent)
 
     def free(self, queue: str) -> int:
         """How many more messages of this queue could be run at once."""
@@ -56,22 +60,28 @@ class Room:
         with self._lock:
             return self._busy.total()
 
-    def _fits(self, queue: str) -> bool:
-        return self._busy.total() < self.total and self._busy[queue] < self.limits.get(queue, self.total)
+    def _fits(self, queue: str, *, urgent: bool = False) -> bool:
+        beyond = min(self.most_urgent, self._batch_work.total()) if urgent else 0
+        beyond_own = min(self.most_urgent, self._batch_work[queue]) if urgent else 0
+        own = self.limits.get(queue, self.total)
+        return self._busy.total() < self.total + beyond and self._busy[queue] < own + beyond_own
 
-    def enter(self, queue: str) -> None:
+    def enter(self, queue: str, *, is_batch_work: bool = False) -> None:
         """A request of this queue takes a slot, even one too many: it is here, so it is counted."""
         with self._lock:
             self._busy[queue] += 1
+            self._batch_work[queue] += is_batch_work
 
-    def leave(self, queue: str) -> None:
+    def leave(self, queue: str, *, is_batch_work: bool = False) -> None:
         """A request of this queue frees its slot."""
         with self._lock:
-            was_full = not self._fits(queue)
+            before = self._fits(queue), self._fits(queue, urgent=True)
             self._busy[queue] -= 1
+            self._batch_work[queue] -= is_batch_work
+            has_changed = before != (self._fits(queue), self._fits(queue, urgent=True))
             if self._busy.total() == 0:
                 self._idle.notify_all()
-        if was_full:
+        if has_changed:
             self._on_change()
 
     def busy(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from tasks.models.capabilities import slots_for
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: More threads than this would only wait for each other.
 MOST = 1_000
+#: Beside batch work so many urgent requests run beyond the slots, as a share of these.
+URGENT_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,11 @@ class Slots:
     by_queue: dict[str, int]
     total: int
     warnings: tuple[str, ...] = ()
+
+
+def urgent_slots(slots: int, batch_share: float) -> int:
+    """How many urgent requests run beyond so many slots, beside batch work; none where that never gives way."""
+    return ceil(slots * URGENT_SHARE) if batch_share < 1 else 0
 
 
 def slots_of(machine: Machine, queues: Sequence[str], typed: int | None) -> Slots:

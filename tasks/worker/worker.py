@@ -34,7 +34,7 @@ from tasks.worker.lanes import Lanes
 from tasks.worker.links import Links
 from tasks.worker.queue_watch import QueueWatch
 from tasks.worker.room import Room
-from tasks.worker.slots import unrouted
+from tasks.worker.slots import unrouted, urgent_slots
 from tasks.worker.survey import Survey
 from tasks.worker.unstarted import refuse_message
 
@@ -80,7 +80,8 @@ class InferenceWorker:
         changes = Changes()
         self.backlog = Backlog(lambda: read_aside(self.links.client), profile.queues, peers, changes)
         self.engines = Engines(profile, changes, self.backlog, self.links.publisher, self, Failures())
-        self.room = Room(slots.by_queue, slots.total, self.engines.lanes, loop.refetch)
+        most_urgent = urgent_slots(slots.total, settings.batch_share)
+        self.room = Room(slots.by_queue, slots.total, self.engines.lanes, loop.refetch, most_urgent)
         lanes = FleetLanes(self.links.client, profile.identity, lambda: self.room.slots(self._queues_now()))
         self.lanes = Lanes(
             profile.node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch

@@ -49,7 +49,7 @@ class Room:
     def __init__(self) -> None:
         self.models: tuple[Sequence[str], Sequence[str]] = ((), ())
 
-    def has_room(self, queue: str) -> bool:
+    def has_room(self, queue: str, *, urgent: bool = False) -> bool:
         return queue == QUEUE
 
     @staticmethod

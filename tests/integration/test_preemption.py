@@ -14,7 +14,7 @@ MODEL = "fake:20"
 
 
 def test_urgent_requests_overtake(generate: GenerateTask, worker: StartWorker) -> None:
-    """An urgent request gets a slot that batch work fills; the row it took it from goes on at the very next token."""
+    """An urgent request runs beside the slots that batch work fills; the next gets one of these, and its row goes on later."""
     worker("-c", "2", env={"CELERY_MLX_MODELS": MODEL})
     rows = [
         generate.apply_async(kwargs={"prompt": f"row {n}", "model": MODEL, "max_tokens": 400}, priority=9)
@@ -22,9 +22,12 @@ def test_urgent_requests_overtake(generate: GenerateTask, worker: StartWorker) -
     ]
     readers = [Reader(row) for row in rows]
     wait_until(lambda: all(reader.chunks for reader in readers))
+    beside = generate.delay(prompt="beside", model=MODEL, max_tokens=200)
+    next(beside.stream(timeout=30))
     urgent = generate.delay(prompt="urgent", model=MODEL, max_tokens=3).get(timeout=30)
     assert urgent["usage"]["completion_tokens"] == 3
-    assert not any(row.ready() for row in rows)
+    assert not any(request.ready() for request in (*rows, beside))
+    assert beside.get(timeout=30)["attempt"] == 1
     answers = [row.get(timeout=60) for row in rows]
     assert [reader.whole() for reader in readers] == [answer["text"] for answer in answers]
     assert [answer["usage"]["completion_tokens"] for answer in answers] == [400, 400]

@@ -41,7 +41,7 @@ class Room:
     def __init__(self, *queues: str) -> None:
         self.queues = set(queues)
 
-    def has_room(self, queue: str) -> bool:
+    def has_room(self, queue: str, *, urgent: bool = False) -> bool:
         return queue in self.queues
 
     def free(self, queue: str) -> int:

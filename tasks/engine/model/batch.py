@@ -23,8 +23,9 @@ import mlx.core as mx
 from tasks.engine.model.drafts import Drafts, Worth
 from tasks.engine.model.head import Head
 from tasks.engine.model.pace import GATHER_STEPS, IDLE_FACTOR, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
-from tasks.engine.model.prefixes import DONOR_STEPS, SHARED_TOKENS, Prefixes, common_prefix
-from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows, kind_of_caches
+from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes
+from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows
+from tasks.engine.model.urgent import Urgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,11 +75,11 @@ class Batch:
         self._step_tokens = prefill_step_tokens
         self._prefixes = Prefixes(model, prompt_cache_bytes)
         self._equal = batching == "equal"
-        self._caches = kind_of_caches(batching, slots)
         self._uids: set[int] = set()
         self._queue: list[tuple[Row, list[Any]]] = []
         self._head = Head(model)
         self._prefilling = Prefilling(self._head, self._sampler)
+        self._urgent = Urgent(self._head, sampler, batching=batching, slots=slots, most_tokens=prefill_step_tokens)
         self._ahead = ahead
         self._drafts = Drafts(sampler, make_worth) if slots and drafts and not ahead else None
         self._decoding = self._no_rows()
@@ -109,8 +110,25 @@ class Batch:
         self._queue.append((Row(uid, tokens, limit - len(ids), cached), cache))
         return cached
 
-    def decode(self) -> list[Draw]:
-        """One token for each row that had a step in flight."""
+    def compute_alone(self, uid: int) -> list[Draw]:
+        """Compute the prompt of a row that was just added, and its first token, or nothing of a long one; touches no others."""
+        place, (row, cache) = next(waiting for waiting in enumerate(self._queue) if waiting[1][0].uid == uid)
+        before, draws = row.computed, self._urgent.compute(row, cache)
+        if draws is None:
+            return []
+        del self._queue[place]
+        self._stepped_at = None
+        self.prefilled_tokens += row.computed - before
+        return draws
+
+    def _begin_step(self, pause: Callable[[], None] | None) -> None:
+        if self._urgent.rows:
+            self._decoding.join(self._urgent.take())
+        self._urgent.begin_step(pause)
+
+    def decode(self, pause: Callable[[], None] | None = None) -> list[Draw]:
+        """One token for each row that had a step in flight. ``pause`` is called in its middle, where rows lie in slots."""
+        self._begin_step(pause)
         if not self._has_begun:
             self._stepped_at = None
             if not self._decoding.rows:
@@ -141,11 +159,12 @@ class Batch:
     def _no_rows(self) -> Decoding:
         return Decoding(self._model, self._sampler, ahead=self._ahead, drafts=self._drafts)
 
-    def prefill(self) -> list[Draw]:
+    def prefill(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         """Compute one bounded step of the prompts that are not complete; returns the first tokens of those that it completes.
 
-        :meth:`decode` returns those of a batch that begins: it knows what came since.
+        :meth:`decode`, which has the same argument, returns those of a batch that begins: it knows what came since.
         """
+        self._begin_step(pause)
         self._since_join += 1
         if not self._holds():
             self._fill_lanes(self._bounds()[0])
@@ -163,6 +182,8 @@ class Batch:
 
     def _gathers(self) -> bool:
         """Whether rows whose prompt is complete wait for others of their burst, before any of them decodes."""
+        if any(row.is_urgent for row in self._decoding.rows):
+            return False
         if self._gathers_since is None:
             self._gathers_since = self.prefilled_tokens
         most_tokens = GATHER_STEPS * self._step_tokens - (self.prefilled_tokens - self._gathers_since)
@@ -175,9 +196,8 @@ class Batch:
         counts = plan(self._prefilling.todo(), *self._bounds(), equal=self._equal)
         draws = self._prefilling.compute(counts)
         self.prefilled_tokens += sum(counts)
-        self._pace.prefilled(
-            max(counts) * len(counts), time.perf_counter() - started, beside_a_step=self._decoding.in_flight
-        )
+        seconds = time.perf_counter() - started - self._urgent.seconds
+        self._pace.prefilled(max(counts) * len(counts), seconds, beside_a_step=self._decoding.in_flight)
         self._stepped_at = None
         return draws
 
@@ -186,7 +206,7 @@ class Batch:
         gone = set(uids)
         self._held = [draw for draw in self._held if draw.uid not in gone]
         self._queue = [(row, cache) for row, cache in self._queue if row.uid not in gone]
-        for group in (self._prefilling, self._decoding):
+        for group in (self._prefilling, self._decoding, self._urgent):
             left = [index for index, row in enumerate(group.rows) if row.uid not in gone]
             if len(left) == len(group.rows):
                 continue
@@ -202,23 +222,12 @@ class Batch:
 
     def shares_prefill(self, tokens: list[int]) -> bool:
         """Whether a prompt that is being computed has a prefix in common with these that is worth waiting for."""
-        held: int | None = None
-        for row in (*(row for row, _ in self._queue), *self._prefilling.rows):
-            if not self._can_give(len(row.tokens) + DONOR_STEPS):
-                continue
-            shared = common_prefix(row.tokens, tokens)
-            if shared < SHARED_TOKENS:
-                continue
-            if held is None:
-                held = max(self._prefixes.held(tokens), self._most_shared(tokens)[0])
-            gained = shared - held
-            if gained >= SHARED_TOKENS and len(row.tokens) - row.computed <= 2 * gained:
-                return True
-        return False
+        coming = (*(row for row, _ in self._queue), *self._prefilling.rows)
+        return self._prefixes.worth_waiting(tokens, coming, self._decoding.rows)
 
     @property
     def step_s(self) -> float:
-        """What a decode step has taken lately; 0 before the first one."""
+        """What a decode step takes; 0 before the first one."""
         return self._pace.step_s
 
     @property
@@ -236,8 +245,8 @@ class Batch:
             self._sampler.remove(uid)
         self._uids.clear()
         self._queue = []
-        self._prefilling = Prefilling(self._head, self._sampler)
-        self._decoding = self._no_rows()
+        self._prefilling, self._decoding = Prefilling(self._head, self._sampler), self._no_rows()
+        self._urgent.keep([])
         self._prefixes.clear()
         self._stepped_at, self._has_begun, self._gathers_since, self._held = None, False, None, []
         mx.clear_cache()
@@ -268,7 +277,7 @@ class Batch:
         if joining:
             self._since_join = 0
             rows, caches = zip(*joining, strict=True)
-            self._prefilling.join(Rows(list(rows), self._caches.merge(list(caches))))
+            self._prefilling.join(Rows(list(rows), self._urgent.merge(list(caches))))
 
     def _promote(self) -> None:
         ready = self._prefilling.split_ready()
@@ -277,22 +286,10 @@ class Batch:
 
     def _fetch(self, tokens: list[int]) -> tuple[list[Any], int]:
         """A cache for the longest known prefix, and its length. A row that decodes gives a copy of its own if it helps."""
-        shared, index = self._most_shared(tokens)
+        shared, index = self._prefixes.most_shared(tokens, self._decoding.rows)
         if shared >= self._prefixes.held(tokens) + SHARED_TOKENS:
             self._store(self._decoding, index)
         return self._prefixes.fetch(tokens)
-
-    def _most_shared(self, tokens: list[int]) -> tuple[int, int]:
-        """The longest prefix that a row which decodes has in common with these, and its place; 0 where none can give it."""
-        shared = [
-            (common_prefix(row.tokens[: row.computed], tokens) if self._can_give(row.computed) else 0, index)
-            for index, row in enumerate(self._decoding.rows)
-        ]
-        return max(shared, default=(0, 0))
-
-    def _can_give(self, computed: int) -> bool:
-        """Whether a cache of so many tokens can be copied and cut back to what another has in common with it."""
-        return self._prefixes.max_bytes > 0 and computed <= self._prefixes.reach
 
     def _store(self, group: Rows, index: int) -> None:
         if self._prefixes.make_room(group.row_bytes):

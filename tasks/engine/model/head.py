@@ -46,7 +46,7 @@ class Head:
             places: rows and columns of the tokens after which logits are asked for.
         """
         if not places:
-            self._model(tokens, cache=caches)
+            self._choose(tokens, caches, None)
             return None
         choice = _Choice.of(places)
         if self.chooses:
@@ -54,14 +54,16 @@ class Head:
         logits: mx.array = self._model(tokens, cache=caches)
         return logits[choice.rows, choice.columns]
 
-    def _choose(self, tokens: mx.array, caches: list[Any], choice: _Choice) -> mx.array:
+    def _choose(self, tokens: mx.array, caches: list[Any], choice: _Choice | None) -> mx.array:
+        """Call the model; in the middle of the call its caches may have another one made, with a choice of its own."""
+        before = [layer._choice for layer in self._layers]
         for layer in self._layers:
             layer._choice = choice
         try:
             logits: mx.array = self._model(tokens, cache=caches)
         finally:
-            for layer in self._layers:
-                layer._choice = None
+            for layer, chosen in zip(self._layers, before, strict=True):
+                layer._choice = chosen
         return logits
 
     def _tells(self) -> tuple[int, ...]:

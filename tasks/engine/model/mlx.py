@@ -207,21 +207,29 @@ class MlxRunner:
             )
         )
 
-    def decode(self) -> Sequence[Draw]:
+    def compute_alone(self, request: Request) -> Sequence[Draw]:
+        """See :meth:`Batch.compute_alone`.
+
+        Raises:
+            OutOfDeviceMemory: the batch is lost.
+        """
+        return _translated(lambda: self._batch.compute_alone(request.uid))
+
+    def decode(self, pause: Callable[[], None] | None = None) -> Sequence[Draw]:
         """See :meth:`Batch.decode`.
 
         Raises:
             OutOfDeviceMemory: the batch is lost.
         """
-        return _translated(self._batch.decode)
+        return _translated(lambda: self._batch.decode(pause))
 
-    def prefill(self) -> Sequence[Draw]:
+    def prefill(self, pause: Callable[[], None] | None = None) -> Sequence[Draw]:
         """See :meth:`Batch.prefill`.
 
         Raises:
             OutOfDeviceMemory: the batch is lost.
         """
-        return _translated(self._batch.prefill)
+        return _translated(lambda: self._batch.prefill(pause))
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         """See :meth:`Batch.remove`.

@@ -17,7 +17,11 @@ from mlx_lm.models.cache import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from mlx.nn.layers.base import Module
+
+    from tasks.engine.model.rows import Row
 
 #: A shared prefix shorter than this is computed again rather than waited for or kept.
 SHARED_TOKENS = 64
@@ -65,6 +69,34 @@ class Prefixes:
         """How many tokens :meth:`fetch` would spare; copies nothing."""
         length, _ = self._nearest(tokens)
         return length
+
+    def worth_waiting(self, tokens: list[int], coming: Iterable[Row], decoding: Sequence[Row]) -> bool:
+        """Whether a prompt that is being computed (``coming``) has a prefix in common with these that is worth waiting for."""
+        held: int | None = None
+        for row in coming:
+            if not self._can_give(len(row.tokens) + DONOR_STEPS):
+                continue
+            shared = common_prefix(row.tokens, tokens)
+            if shared < SHARED_TOKENS:
+                continue
+            if held is None:
+                held = max(self.held(tokens), self.most_shared(tokens, decoding)[0])
+            gained = shared - held
+            if gained >= SHARED_TOKENS and len(row.tokens) - row.computed <= 2 * gained:
+                return True
+        return False
+
+    def most_shared(self, tokens: list[int], rows: Sequence[Row]) -> tuple[int, int]:
+        """The longest prefix that one of these rows has in common with these tokens, and its place; 0 where none can give it."""
+        shared = [
+            (common_prefix(row.tokens[: row.computed], tokens) if self._can_give(row.computed) else 0, index)
+            for index, row in enumerate(rows)
+        ]
+        return max(shared, default=(0, 0))
+
+    def _can_give(self, computed: int) -> bool:
+        """Whether a cache of so many tokens can be copied and cut back to what another has in common with it."""
+        return self.max_bytes > 0 and computed <= self.reach
 
     def fetch(self, tokens: list[int]) -> tuple[list[Any], int]:
         """A cache for the longest known prefix, and its length. The last token is decoding's input, and never in it."""

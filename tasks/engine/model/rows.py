@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -11,7 +12,7 @@ from tasks.engine.model.caches import JointCaches, SeparateCaches
 from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mlx.nn.layers.base import Module
 
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One sequence. ``tokens`` are prompt, ids and all that was drawn; the first ``computed`` of them are in its cache."""
+    """One sequence. ``tokens`` are prompt, ids and all that was drawn; the first ``computed`` of them are in its cache.
+
+    ``is_urgent`` says that its prompt was computed alone.
+    """
 
     uid: int
     tokens: list[int]
     left: int
     computed: int
+    is_urgent: bool = False
 
     def take(self, token: int) -> None:
         """Go on with a token that was drawn."""
@@ -38,11 +43,11 @@ class Row:
         self.left -= 1
 
 
-def kind_of_caches(batching: Batching, slots: bool) -> type[Caches]:
-    """The caches of rows that bear each other like this."""
+def merging(batching: Batching, slots: bool, pause: Callable[[], None]) -> Callable[[list[list[Any]]], Caches]:
+    """Makes the caches of rows that bear each other like this; those in slots call ``pause`` in the middle of a step."""
     if batching == "apart":
-        return SeparateCaches
-    return SlotCaches if slots and batching == "padded" else JointCaches
+        return SeparateCaches.merge
+    return partial(SlotCaches.merge, pause=pause) if slots and batching == "padded" else JointCaches.merge
 
 
 class Rows:

@@ -6,10 +6,13 @@ A model computes MLX's arrays or numpy's (:mod:`tasks.engine.model.layout.host`)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Slots grow by so many tokens, or by a share of what they have, and by so many rows at a time: growing copies everything.
 GROW_TOKENS = 64
@@ -29,6 +32,7 @@ class Call:
 
     Its token ``sources[n]`` goes into ``slots[n]`` at ``targets[n]``; without sources input i goes into slot i.
     ``masked`` says that some inputs see less than others. Arrays are those of ``numbers``: of numpy or of MLX.
+    ``pause`` is called in each layer, and may call the model with other caches.
     """
 
     numbers: Any
@@ -40,10 +44,18 @@ class Call:
     sources: Any = None
     slots: Any = None
     targets: Any = None
+    pause: Callable[[], None] | None = None
 
     def places(self) -> Any:
         """Where each token goes, ``[inputs, count]``."""
         return self.offsets[:, None] + self.numbers.arange(self.count)[None]
+
+    def stand_still(self, *computed: Any) -> None:
+        """Let others compute something, now that this call has come as far as to these arrays."""
+        if self.pause is not None:
+            if self.numbers is mx:
+                mx.eval(*computed)  # MLX would compute nothing before the end of the call
+            self.pause()
 
 
 class SlotLayer:
@@ -77,6 +89,7 @@ class SlotLayer:
         """
         call = self.call
         assert call is not None
+        call.stand_still(keys, values)
         self.keys = grown(self.keys, call.inputs, call.longest, keys)
         self.values = grown(self.values, call.inputs, call.longest, values)
         if call.numbers is mx:

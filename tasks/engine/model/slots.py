@@ -18,6 +18,8 @@ from tasks.engine.model.slot_layer import Call, SlotLayer, grown, room
 from tasks.engine.sampling.chain import places
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlx.nn.layers.base import Module
 
     from tasks.engine.model.head import Head
@@ -29,18 +31,22 @@ def fit(cache: list[Any]) -> bool:
 
 
 class SlotCaches:
-    """The slots of some rows, in order; ``lengths`` says how many tokens each row has."""
+    """The slots of some rows, in order; ``lengths`` says how many tokens each row has.
 
-    def __init__(self, layers: list[SlotLayer], lengths: list[int]) -> None:
+    ``pause`` is called in the middle of each call of the model, once for each layer.
+    """
+
+    def __init__(self, layers: list[SlotLayer], lengths: list[int], pause: Callable[[], None] | None = None) -> None:
         self._layers = layers
         self._lengths = lengths
+        self._pause = pause
 
     @classmethod
-    def merge(cls, caches: list[list[Any]]) -> Self:
+    def merge(cls, caches: list[list[Any]], pause: Callable[[], None] | None = None) -> Self:
         """See :meth:`tasks.engine.model.caches.Caches.merge`."""
         # A layer without attention, as nemotron-nas has them, writes nothing into its cache.
         lengths = [max(int(layer.offset) for layer in layers) for layers in caches]
-        return cls([_merged(list(layers), lengths) for layers in zip(*caches, strict=True)], lengths)
+        return cls([_merged(list(layers), lengths) for layers in zip(*caches, strict=True)], lengths, pause)
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +76,7 @@ class SlotCaches:
         """See :meth:`tasks.engine.model.caches.Caches.copy`."""
         # Arrays are shared: MLX writes in place only into one that nobody else has.
         layers = [SlotLayer(*map(mx.array, layer.arrays())) for layer in self._layers]
-        return type(self)(layers, list(self._lengths))
+        return type(self)(layers, list(self._lengths), self._pause)
 
     def extract(self, index: int) -> list[Any]:
         """See :meth:`tasks.engine.model.caches.Caches.extract`."""
@@ -135,6 +141,7 @@ class SlotCaches:
             count=count,
             longest=longest + count,
             masked=min(self._lengths) < longest,
+            pause=self._pause,
         )
         self._tell(call)
 
@@ -163,6 +170,7 @@ class SlotCaches:
             sources=sources,
             slots=slots,
             targets=targets,
+            pause=self._pause,
         )
         self._tell(call)
         return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]))[:, -1, :]

@@ -65,6 +65,7 @@ class Attempt:
         self.stop_reason: StopReason | None = None
         self.limit_s: float | None = None
         self.isolate: Isolation = ""
+        self.gives_way = False
         #: The whole journal, so that this worker can write what Redis loses of it.
         self.items: list[Append] = list(claim.items)
         self.prompt_tokens = 0

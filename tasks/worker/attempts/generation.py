@@ -39,6 +39,7 @@ class Generation:
             thinking_budget=given.thinking_budget,
             resume=attempt.resume(),
             isolate=attempt.isolate,
+            gives_way=attempt.gives_way,
         )
 
     def answer(self, attempt: Attempt, given: Parameters, end: End, worker: str) -> Answer:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Why a job is to stop: its producer cancelled it, its soft or hard time limit passed, or the worker gives it back.
 StopReason: TypeAlias = Literal["cancelled", "soft_time_limit", "time_limit", "requeue"]
 
+#: Requests of this priority are batch work.
+BATCH = 9
+
 _current = threading.local()
 
 
@@ -54,6 +57,11 @@ class Job:
         self._requeues = requeues
         self._lock = threading.Lock()
         self._on_stop: Callable[[StopReason], None] | None = None
+
+    @property
+    def is_batch_work(self) -> bool:
+        """Whether urgent requests go before it."""
+        return self.priority >= BATCH
 
     def terminate(self, signal: int | str | None = None) -> None:
         """Celery's call, for a revoke and for a cold shutdown: they differ by what it has noted on the request."""

@@ -147,6 +147,7 @@ class Run:
             logger.info("request %s is run by %s; this delivery is dropped", self._task_id, claim.owner)
             raise Ignore
         attempt: Attempt = self._work.attempt(self._task_id, claim, entry.name, self._job.held)
+        attempt.gives_way = self._job.is_batch_work and self._worker.profile.settings.batch_share < 1
         self._worker.links.publisher.open(attempt, instead_of=self._job.attempt)
         self._job.attempt = attempt
         engine_crashes = sum(isinstance(earlier, Release) and earlier.crashed for earlier in claim.entries)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class EnginePool(ThreadPool):
         super().__init__(*args, **options)
         self._worker = active_worker()
         self.room = self._worker.room if self._worker is not None else Room({}, self.limit)
+        self.executor = ThreadPoolExecutor(self.limit + self.room.most_urgent)
         self._jobs: set[Job] = set()
         self._time_limits = TimeLimits(_call_later)
 
@@ -76,14 +78,14 @@ class EnginePool(ThreadPool):
         )
         self._time_limits.add(job, soft_timeout, timeout, timeout_callback)
         self._jobs.add(job)
-        self.room.enter(job.queue)
+        self.room.enter(job.queue, is_batch_work=job.is_batch_work)
 
         def let_go() -> None:
             self._time_limits.remove(job)
             self._jobs.discard(job)
             if self._worker is not None:
                 self._worker.links.recovery.remember(job)
-            self.room.leave(job.queue)
+            self.room.leave(job.queue, is_batch_work=job.is_batch_work)
 
         def done(future: Any) -> None:
             try:

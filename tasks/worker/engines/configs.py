@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tasks.messages.engine import EngineConfig
+from tasks.worker.slots import urgent_slots
 
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
@@ -43,11 +44,13 @@ class Configs:
             memory_budget_bytes: what it may take of MLX's memory; ``None`` means no bound.
         """
         settings = self._settings
+        max_batch = settings.max_batch or self._capacity.most_batch
         return EngineConfig(
             model=entry.name,
             source=source.path if source is not None else entry.source,
             revision=source.revision if source is not None else entry.revision,
-            max_batch=settings.max_batch or self._capacity.most_batch,
+            max_batch=max_batch,
+            urgent_rows=urgent_slots(max_batch, settings.batch_share),
             prefill_step_tokens=settings.prefill_step_tokens,
             prompt_cache_bytes=settings.prompt_cache_bytes or int(self._capacity.budget_bytes * PROMPT_CACHE_SHARE),
             memory_budget_bytes=memory_budget_bytes,

@@ -37,12 +37,22 @@ class HandIntake(Intake["Request"]):
     def __init__(self, runner: ModelRunner) -> None:
         super().__init__()
         self.items: list[Item] = []
+        #: After so many looks for a request in the middle of steps this is called, once.
+        self.after_asks = 0
+        self.on_asks: Callable[[], None] = lambda: None
         self._runner = runner
         self._uid = 0
 
     def put(self, submit: Submit) -> None:
         self._uid += 1
         self.items.append(prepare(self._uid, submit, self._runner))
+
+    @property
+    def has_ready(self) -> bool:
+        self.after_asks -= 1
+        if self.after_asks == 0:
+            self.on_asks()
+        return bool(self.items)
 
     def collect(self, gather_s: float | None = None) -> list[Item]:
         items, self.items = self.items, []
@@ -53,7 +63,13 @@ class Loop:
     """An engine whose turns the test makes."""
 
     def __init__(
-        self, *, max_batch: int = 4, total_bytes: int | None = None, runner: Any = None, patience: Patience = PATIENT
+        self,
+        *,
+        max_batch: int = 4,
+        urgent_rows: int = 0,
+        total_bytes: int | None = None,
+        runner: Any = None,
+        patience: Patience = PATIENT,
     ) -> None:
         self.runner: Any = runner or FakeRunner(EngineConfig(model="fake:0"), lambda: None)
         self.intake = HandIntake(self.runner)
@@ -63,6 +79,7 @@ class Loop:
         self.engine = GenerationLoop(
             *(self.runner, self.intake, self._take),
             max_batch=max_batch,
+            urgent_rows=urgent_rows,
             memory_budget_bytes=total_bytes,
             patience=patience,
         )
@@ -179,10 +196,10 @@ def test_a_halved_batch_grows_again() -> None:
 class Hungry(FakeRunner):
     """Runs out of memory whenever a certain request is in the batch."""
 
-    def decode(self) -> list[Draw]:
+    def decode(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         if any(row.prompt == "too much" for row in self._rows.values()):
             raise OutOfDeviceMemory("no room for this one")
-        return super().decode()
+        return super().decode(pause)
 
 
 def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
@@ -198,14 +215,15 @@ def test_a_request_that_runs_out_of_memory_alone_fails_alone() -> None:
     assert all(answer.reason == "length" for answer in loop.answers.values())
 
 
-def _room_for(steps: int) -> int:
+def room_for(steps: int) -> int:
+    """A bound for the weights and so many short requests."""
     empty = MemoryBound(0, WEIGHTS_BYTES, KV)
     return WEIGHTS_BYTES + empty.margin_bytes + steps * STEP_BYTES
 
 
 def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     """Need and budget are in the message; nobody else is concerned."""
-    loop = Loop(total_bytes=_room_for(2))
+    loop = Loop(total_bytes=room_for(2))
     loop.submit("too long", 3 * STEP_TOKENS)
     loop.submit("short")
     loop.finish()
@@ -213,13 +231,13 @@ def test_what_can_never_fit_is_refused_with_the_numbers() -> None:
     assert failed is not None
     assert failed.code == "out_of_memory"
     assert str(4 * STEP_BYTES) in failed.message
-    assert str(_room_for(2)) in failed.message
+    assert str(room_for(2)) in failed.message
     assert loop.answers["short"].reason == "length"
 
 
 def test_what_does_not_fit_now_waits_in_line() -> None:
     """With room for two, at most two run; a large one in front is not overtaken for ever."""
-    loop = Loop(total_bytes=_room_for(2))
+    loop = Loop(total_bytes=room_for(2))
     loop.submit("a")
     loop.submit("large", STEP_TOKENS + 10)
     for name in "bcd":
@@ -233,7 +251,7 @@ def test_what_does_not_fit_now_waits_in_line() -> None:
 
 def test_the_batch_never_exceeds_the_budget() -> None:
     """At every step the rows at their longest, weights and margin fit together."""
-    bound = MemoryBound(_room_for(6), WEIGHTS_BYTES, KV)
+    bound = MemoryBound(room_for(6), WEIGHTS_BYTES, KV)
     loop = Loop(max_batch=16, total_bytes=bound.total_bytes)
     for number in range(20):
         loop.submit(str(number), 100 * (1 + number % 5))
@@ -246,23 +264,23 @@ def test_the_batch_never_exceeds_the_budget() -> None:
 
 def test_a_smaller_budget_is_kept_to_once_enough_has_ended() -> None:
     """Nothing that runs is cut short; the engine says when it fits, and admits only what fits from then on."""
-    loop = Loop(total_bytes=_room_for(4))
+    loop = Loop(total_bytes=room_for(4))
     for number in range(8):
         loop.submit(str(number), 5)
     loop.turn(2)
-    loop.resize(_room_for(1))
+    loop.resize(room_for(1))
     loop.turn()
     assert loop.resized == []
     loop.finish()
-    assert loop.resized == [_room_for(1)]
+    assert loop.resized == [room_for(1)]
     assert all(answer.reason == "length" for answer in loop.answers.values())
     assert max(output.running for output in loop.outputs if output.step > 6) == 1
 
 
 def test_a_request_waits_for_memory_that_is_promised() -> None:
     """Another engine is about to give it back: until then shorter requests run, and what exceeds the promise is refused."""
-    loop = Loop(total_bytes=_room_for(1))
-    loop.resize(_room_for(1), _room_for(3))
+    loop = Loop(total_bytes=room_for(1))
+    loop.resize(room_for(1), room_for(3))
     loop.submit("long", STEP_TOKENS)
     loop.submit("too long", 4 * STEP_TOKENS)
     loop.submit("short")
@@ -270,31 +288,31 @@ def test_a_request_waits_for_memory_that_is_promised() -> None:
     assert loop.answers["long"].started is None
     assert loop.answers["too long"].failed is not None
     assert loop.answers["short"].started is not None
-    loop.resize(_room_for(3), _room_for(3))
+    loop.resize(room_for(3), room_for(3))
     loop.finish()
     assert loop.answers["long"].reason == "length"
 
 
 def test_a_promise_that_is_not_kept_is_not_waited_for_for_ever() -> None:
     """The error has the numbers as they are."""
-    loop = Loop(total_bytes=_room_for(1), patience=Patience(promise_s=0.0))
-    loop.resize(_room_for(1), _room_for(3))
+    loop = Loop(total_bytes=room_for(1), patience=Patience(promise_s=0.0))
+    loop.resize(room_for(1), room_for(3))
     loop.submit("long", STEP_TOKENS)
     loop.finish()
     failed = loop.answers["long"].failed
     assert failed is not None
-    assert str(_room_for(1)) in failed.message
+    assert str(room_for(1)) in failed.message
 
 
 def test_a_larger_budget_holds_at_once() -> None:
     """What waited for room starts, also where there was no bound before."""
-    loop = Loop(total_bytes=_room_for(1))
+    loop = Loop(total_bytes=room_for(1))
     for name in "ab":
         loop.submit(name, 50)
     loop.turn(2)
-    loop.resize(_room_for(2))
+    loop.resize(room_for(2))
     loop.turn()
-    assert loop.resized == [_room_for(2)]
+    assert loop.resized == [room_for(2)]
     assert loop.answers["b"].started is not None
 
 
@@ -386,9 +404,9 @@ class Fragile(FakeRunner):
             self._fail("insert")
         return super().insert(request)
 
-    def prefill(self) -> list[Draw]:
+    def prefill(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         self._fail("prefill")
-        return super().prefill()
+        return super().prefill(pause)
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
         self._fail("remove and keep" if keep else "remove")

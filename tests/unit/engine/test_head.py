@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import pytest
 from mlx import nn
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from benchmarks.models.tiny import build
 from tasks.engine.model.head import Head
@@ -37,6 +37,24 @@ def test_the_layer_computes_what_is_asked_for_alone(tied: bool, quantised: bool)
     assert logits is not None
     assert mx.allclose(logits, _at(model, places), atol=1e-4)
     assert Head(model).chooses, "a second one on the same model"
+
+
+def test_a_call_in_the_middle_of_another() -> None:
+    """A cache that calls the model itself changes nothing of what the outer call has chosen."""
+    model = build("llama")
+    head = Head(model)
+    inner: list[mx.array | None] = []
+
+    class Calling(KVCache):
+        def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+            inner.append(head.compute(TOKENS, make_prompt_cache(model), [] if inner else [(0, 1)]))
+            return super().update_and_fetch(keys, values)  # type: ignore[no-any-return]
+
+    logits = head.compute(TOKENS, [Calling() for _ in model.layers], [(1, 3)])
+    assert logits is not None
+    assert mx.allclose(logits, _at(model, [(1, 3)]), atol=1e-4)
+    assert inner[0] is not None
+    assert mx.allclose(inner[0], _at(model, [(0, 1)]), atol=1e-4)
 
 
 def test_what_a_model_does_to_its_logits_is_done() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.worker.attempts.job import Job
-from tasks.worker.preemption import BATCH, LEAST_RUN_S, Preemption
+from tasks.worker.attempts.job import BATCH, Job
+from tasks.worker.preemption import LEAST_RUN_S, Preemption
 from tasks.worker.room import Room
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class World:
         attempt: Any = SimpleNamespace(claimed_at=self.now)
         job.attempt = attempt
         self.jobs.append(job)
-        self.room.enter(queue)
+        self.room.enter(queue, is_batch_work=job.is_batch_work)
         self.now += 1
         return job
 

@@ -96,3 +96,20 @@ def test_waits_until_idle() -> None:
     waiter.join(30)
     assert answers == [True]
     assert room.wait_idle(0)
+
+
+def test_beyond_the_slots() -> None:
+    """Beside batch work that fills the slots so many urgent requests run, and no more batch work; without it none do."""
+    told: list[str] = []
+    room = Room({"small": 2}, total=2, on_change=lambda: told.append("change"), most_urgent=1)
+    room.enter("small")
+    room.enter("small", is_batch_work=True)
+    assert room.has_room("small", urgent=True)
+    assert not room.has_room("small")
+    room.enter("small")
+    assert not room.has_room("small", urgent=True)
+    room.leave("small")
+    assert told == ["change"]
+    room.leave("small", is_batch_work=True)
+    room.enter("small")
+    assert not room.has_room("small", urgent=True)

@@ -1,0 +1,71 @@
+"""Urgent rows: their prompts are computed alone, between two steps of the other rows or in the middle of one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from tasks.engine.model.rows import Prefilling, Rows, merging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasks.engine.model.head import Head
+    from tasks.engine.model.rows import Row
+    from tasks.engine.runner import Draw
+    from tasks.engine.sampling.sampler import BatchSampler
+    from tasks.messages.engine import Batching
+
+
+class Urgent(Rows):
+    """Urgent rows with their first tokens, until the next step begins and they join the others.
+
+    Args:
+        head: the model.
+        sampler: draws for all rows.
+        batching: how the model bears rows beside each other.
+        slots: whether padded rows lie in slots: those can stand still in the middle of a step.
+        most_tokens: prompt tokens that are computed alone before the others get a step.
+    """
+
+    def __init__(self, head: Head, sampler: BatchSampler, *, batching: Batching, slots: bool, most_tokens: int) -> None:
+        super().__init__([], None)
+        self._head = head
+        self._sampler = sampler
+        self._most_tokens = self._left_tokens = most_tokens
+        self._pause: Callable[[], None] | None = None
+        #: Makes the caches of all rows, those of the other groups included: what stands still is a step of theirs.
+        self.merge = merging(batching, slots, self._stand_still)
+        #: How long the step of the others has stood still.
+        self.seconds = 0.0
+
+    def begin_step(self, pause: Callable[[], None] | None) -> None:
+        """A step of the others begins, which calls this in its middle."""
+        self._pause, self._left_tokens, self.seconds = pause, self._most_tokens, 0.0
+
+    def compute(self, row: Row, cache: list[Any]) -> list[Draw] | None:
+        """Compute a row's prompt and its first token, without touching others; ``None`` where it is too long for that."""
+        alone = Prefilling(self._head, self._sampler)
+        todo = len(row.tokens) - row.computed  # a last token, too: it would wait for the end of the step
+        if todo > self._left_tokens:
+            return None
+        self._left_tokens -= todo
+        row.is_urgent = True
+        started, pause = time.perf_counter(), self._pause
+        self._pause = None  # no other one interrupts this
+        alone.join(Rows([row], self.merge([cache])))
+        draws = alone.compute([todo])
+        self.join(alone)
+        self._pause = pause
+        self.seconds += time.perf_counter() - started
+        return draws
+
+    def take(self) -> Rows:
+        """Take out all rows."""
+        taken = Rows(self.rows, self.caches)
+        self.keep([])
+        return taken
+
+    def _stand_still(self) -> None:
+        if self._pause is not None:
+            self._pause()
