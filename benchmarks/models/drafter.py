@@ -40,8 +40,14 @@ class Drafter(Follower):
         self._drawn_uids = None
         return super().sample(uids, logits)
 
-    def sample_drafted(self, uids: Sequence[int], drafts: Sequence[Sequence[int]], logits: mx.array) -> Drawn:
+    @staticmethod
+    def draft(uids: Sequence[int], drafts: Sequence[Sequence[int]]) -> list[tuple[int, Sequence[int]]]:
+        """Each row with its draft."""
+        return list(zip(uids, drafts, strict=True))
+
+    def sample_drafted(self, chains: Sequence[tuple[int, Sequence[int]]], logits: mx.array) -> Drawn:
         """Each row's next token, and those behind it for which the draft was right."""
+        uids, drafts = zip(*chains, strict=True)
         order = places([1 + len(draft) for draft in drafts])
         counted = [place for place, (row, depth) in enumerate(order) if self._is_right(uids[row], drafts[row][:depth])]
         rows = [order[place] for place in counted]

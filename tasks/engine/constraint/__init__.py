@@ -13,7 +13,8 @@ A request has a :class:`tasks.messages.constraint.Constraint`. This is its way t
    string, or of a character, is a replay of the ids.
 3. **Fill**: while the device computes the logits, the host asks the matchers for their masks, one bit for each token
    (:mod:`~tasks.engine.constraint.masks`). Where the next step is launched before the last one is read, the last one is read
-   first if a row of the batch is constrained: only the sampling waits for it, the model does not.
+   first if a row of the batch is constrained: only the sampling waits for it, the model does not. Elsewhere the device may be
+   the step's own thread, so another thread asks: others wait for the part of a slow mask that is longer than the model's step.
 4. **Apply**: one operation of MLX's over the constrained rows alone, after bias and penalties and before everything that
    looks at probabilities. llguidance's own helper is a kernel of Metal's; this is the same on Metal, CUDA and the CPU.
 5. **Advance**: as a step is read, each matcher takes its row's token. A row whose grammar is complete ends with ``stop``,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -10,6 +11,7 @@ from llguidance.numpy import allocate_token_bitmask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     import numpy.typing as npt
 
@@ -31,6 +33,30 @@ def fill(matchers: Sequence[Matcher], vocabulary_tokens: int) -> npt.NDArray[np.
         if matcher.error:
             masks[row] = -1
     return masks
+
+
+class Filling:
+    """Masks that are filled on a thread of their own while the model computes, where its thread computes itself.
+
+    Args:
+        vocabulary_tokens: the width of a mask.
+    """
+
+    def __init__(self, vocabulary_tokens: int) -> None:
+        self._vocabulary_tokens = vocabulary_tokens
+        self._thread = ThreadPoolExecutor(1, "masks")
+        self._begun: tuple[list[Matcher], Future[npt.NDArray[np.int32]]] | None = None
+
+    def begin(self, matchers: list[Matcher]) -> None:
+        """Fill the masks of these matchers, which nobody else may use until :meth:`masks` has returned them."""
+        self._begun = (matchers, self._thread.submit(fill, matchers, self._vocabulary_tokens)) if matchers else None
+
+    def masks(self, matchers: list[Matcher]) -> npt.NDArray[np.int32]:
+        """The masks of these matchers: those that were begun, or else they are filled now."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == matchers:
+            return begun[1].result()
+        return fill(matchers, self._vocabulary_tokens)
 
 
 def apply(logits: mx.array, masks: npt.NDArray[np.int32]) -> mx.array:

@@ -216,9 +216,12 @@ class Decoding(Rows):
         if self.drafted:
             self._launch_drafted(uids, drafts)
             return None
+        constrained = self._sampler.is_constrained(uids)
+        if constrained and self._drawn is None:
+            self._sampler.begin_masks(uids)
         logits = self.caches.step(self._model, self._inputs())
         draws = None
-        if self._sampler.is_constrained(uids):
+        if constrained:
             mx.async_eval(logits)  # type: ignore[no-untyped-call]  # mlx's own stub says so
             if self._drawn is not None:
                 draws = self._sampler.read(self._drawn, [row.uid for row in self._drawn_rows])
@@ -228,8 +231,9 @@ class Decoding(Rows):
     def _launch_drafted(self, uids: list[int], drafts: list[list[int]]) -> None:
         assert isinstance(self.caches, SlotCaches)
         tokens = [[row.tokens[-1], *draft] for row, draft in zip(self.rows, drafts, strict=True)]
+        chains = self._sampler.draft(uids, drafts)
         logits = self.caches.step_drafted(self._model, tokens)
-        self._launched(self._sampler.sample_drafted(uids, drafts, logits))
+        self._launched(self._sampler.sample_drafted(chains, logits))
 
     def _launched(self, drawn: Drawn) -> None:
         self._drawn, self._drawn_rows = drawn, self.rows

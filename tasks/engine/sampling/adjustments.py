@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from tasks.engine.constraint import masks
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.part import Part
 from tasks.engine.sampling.row import Slot, stack
@@ -92,13 +91,9 @@ class Constrained(Part):
 
     def __init__(self, rows: list[Row], chosen: list[int]) -> None:
         super().__init__(rows, chosen)
-        self._matchers = [row.matcher for row in self.rows if row.matcher is not None]
+        self.matchers = [row.matcher for row in self.rows if row.matcher is not None]
 
     @staticmethod
     def takes(row: Row) -> bool:
         """See :class:`Part`."""
         return row.matcher is not None
-
-    def adjust(self, logits: mx.array) -> mx.array:
-        """These rows\' logits, changed, ``[rows, vocabulary]``."""
-        return masks.apply(logits, masks.fill(self._matchers, logits.shape[-1]))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 
+from tasks.engine.constraint import masks
+from tasks.engine.constraint.masks import Filling
 from tasks.engine.runner import Draw
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repeating
@@ -102,6 +104,7 @@ class BatchSampler:
         self._entropy = entropy or Random()
         self._rows: dict[int, Row] = {}
         self._plan = _Plan([])
+        self._filling = Filling(vocabulary_tokens)
 
     def add(
         self, uid: int, sampling: Sampling, prompt: list[int], generated: list[int], grammar: Grammar | None = None
@@ -158,20 +161,31 @@ class BatchSampler:
             return []
         return token_ids if row.matcher is None else row.matcher.allowed(token_ids)
 
+    def begin_masks(self, uids: Sequence[int]) -> None:
+        """Fill the masks of the next draw of these rows while their logits are computed: what they drew has been read."""
+        self._begin([self._rows[uid] for uid in uids])
+
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:
         """Draw the next token of these rows from their logits, ``[rows, vocabulary_tokens]`` in any precision."""
         return self._sample([self._rows[uid] for uid in uids], logits)
 
-    def sample_drafted(self, uids: Sequence[int], drafts: Sequence[Sequence[int]], logits: mx.array) -> Drawn:
-        """The same after each of the first i tokens of each row's draft: logits are in the order of :func:`places`."""
+    def draft(self, uids: Sequence[int], drafts: Sequence[Sequence[int]]) -> list[Chain]:
+        """The chains of these rows' drafts, whose masks are filled while their logits are computed."""
         chains = [Chain.of(self._rows[uid], draft) for uid, draft in zip(uids, drafts, strict=True)]
-        order = places([len(chain.rows) for chain in chains])
-        return replace(self._sample([chains[row].rows[depth] for row, depth in order], logits), chains=chains)
+        self._begin(_along(chains))
+        return chains
+
+    def sample_drafted(self, chains: Sequence[Chain], logits: mx.array) -> Drawn:
+        """Draw after each of the first i tokens of each row's draft: logits are in the order of :func:`places`."""
+        return replace(self._sample(_along(chains), logits), chains=chains)
+
+    def _begin(self, rows: list[Row]) -> None:
+        self._filling.begin([row.matcher for row in rows if row.matcher is not None])
 
     def _sample(self, rows: list[Row], logits: mx.array) -> Drawn:
         plan = self._plan_for(rows)
         if not plan.is_argmax:
-            logits = plan.adjust(logits.astype(mx.float32))
+            logits = plan.adjust(logits.astype(mx.float32), self._filling)
         tokens = best = mx.argmax(logits, axis=-1)
         sound = drawing.are_numbers(logits, best)
         if plan.random is not None:
@@ -194,17 +208,26 @@ class _Plan:
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self.begins = any(row.begins_otherwise for row in rows)
-        adjusting = (Biased.where(rows), Repeating.where(rows), Counted.where(rows), Constrained.where(rows))
+        adjusting = (Biased.where(rows), Repeating.where(rows), Counted.where(rows))
         self.adjustments = [part for part in adjusting if part is not None]
+        self.constrained = Constrained.where(rows)
         self.random = Drawing.where(rows)
         self.asking = Asking.where(rows)
 
     @property
     def is_argmax(self) -> bool:
-        return not self.adjustments and self.random is None and self.asking is None
+        parts = (self.constrained, self.random, self.asking)
+        return not self.adjustments and all(part is None for part in parts)
 
-    def adjust(self, logits: mx.array) -> mx.array:
+    def adjust(self, logits: mx.array, filling: Filling) -> mx.array:
         """Bias and penalties, in mlx-lm's order, and then what a grammar allows."""
         for part in self.adjustments:
             logits = part.into(logits, part.adjust(part.of(logits)))
+        if (bound := self.constrained) is not None:
+            logits = bound.into(logits, masks.apply(bound.of(logits), filling.masks(bound.matchers)))
         return logits
+
+
+def _along(chains: Sequence[Chain]) -> list[Row]:
+    """The rows of these chains, in the order of :func:`places`."""
+    return [chains[row].rows[depth] for row, depth in places([len(chain.rows) for chain in chains])]

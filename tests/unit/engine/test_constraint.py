@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
+import mlx.core as mx
 import pytest
 from llguidance import LLParserLimits
 
@@ -17,17 +19,24 @@ from benchmarks.parts.tiny_model import make_tiny_model
 from benchmarks.structured.generated import generate
 from tasks.engine.constraint import masks
 from tasks.engine.constraint.compiler import Compiler
+from tasks.engine.constraint.grammar import Grammar, Matcher
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.mlx import MlxRunner, load_model
+from tasks.engine.model.rows import Decoding, Row, Rows
+from tasks.engine.sampling.sampler import BatchSampler
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import CannotResume, InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit
+from tests.engine_client import WAIT_S
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from llguidance import LLMatcher
 
     from tests.engine_client import Answer
 
@@ -292,6 +301,60 @@ def test_a_mask_that_costs_too_much_fails_one_answer_alone(compiler: Compiler) -
         masks.fill([grammar.matcher()], 266).tolist()
         == masks.fill([compiler.compile(constraint).matcher()], 266).tolist()
     )
+
+
+class Watched(Grammar):
+    """Says when a mask of one of its answers is begun."""
+
+    def __init__(self, make: Callable[[], LLMatcher]) -> None:
+        super().__init__(make)
+        self.begun = threading.Event()
+
+    def matcher(self, ids: Sequence[int] = ()) -> Matcher:
+        """See :meth:`Grammar.matcher`."""
+        grammar = self
+
+        class Begun(Matcher):
+            """Says so."""
+
+            def fill(self, masks: Any, row: int) -> None:
+                grammar.begun.set()
+                super().fill(masks, row)
+
+        return Begun(self, self.root, self.root.deep_copy(), list(ids))
+
+
+class Model:
+    """In the place of a row's caches: its model computes nothing before the mask is begun."""
+
+    def __init__(self, grammar: Watched) -> None:
+        self.grammar = grammar
+        self.steps = 0
+
+    def step(self, _model: Any, _inputs: mx.array) -> mx.array:
+        """The logits of a step."""
+        assert self.grammar.begun.wait(WAIT_S)
+        self.grammar.begun.clear()
+        self.steps += 1
+        return mx.zeros((1, 266))
+
+
+def test_masks_are_filled_while_the_model_computes(compiler: Compiler) -> None:
+    """Another thread does it, also where the model computes on the step's own: the model waits here until its mask is begun."""
+    root = compiler.compile(Constraint(kind="regex", value="[ab]{3}")).root
+    grammar = Watched(root.deep_copy)
+    sampler = BatchSampler(266, str)
+    sampler.add(0, GREEDY, [1], [], grammar)
+    rows = Decoding(None, sampler, ahead=False)
+    caches = Model(grammar)
+    rows.join(Rows([Row(0, [1], 3, 0)], caches))  # type: ignore[arg-type]
+    draws = []
+    for _ in range(3):
+        rows.launch()
+        draws += rows.step()
+    assert [draw.token for draw in draws] == [id_of("a")] * 3
+    assert [draw.complete for draw in draws] == [False, False, True]
+    assert caches.steps == 3
 
 
 def test_what_a_lexer_remembers_of_others_fails_nobody(compiler: Compiler) -> None:

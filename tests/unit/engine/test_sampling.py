@@ -263,7 +263,7 @@ def test_barred_tokens_never_come() -> None:
     assert tokens_of(sampler, [0, 1, 2, 3], rows) == [third, third, second, best]
     assert tokens_of(sampler, [0, 1, 2, 3], rows) == [second, second, second, best]
     sampler.add(4, GREEDY, [1], [])
-    drawn = sampler.sample_drafted([4], [[third, second]], mx.broadcast_to(logits, (3, VOCABULARY)))
+    drawn = sampler.sample_drafted(sampler.draft([4], [[third, second]]), mx.broadcast_to(logits, (3, VOCABULARY)))
     assert [draw.token for draw in sampler.read(drawn, [4])] == [third, second, second]
 
 
