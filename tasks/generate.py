@@ -9,9 +9,8 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
-from celery import Task, shared_task
+from celery import Celery, Task, shared_task
 from celery._state import get_current_worker_task
-from celery.app.amqp import _callback_publish_retry
 from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.signature import KeywordSignature
@@ -42,7 +41,8 @@ class GenerateTask(Task):
 
     abstract = True
     typing = False  # the parameters are checked by tasks.client.parameters, with better messages
-    acks_late, serializer = True, "json"  # all that the fleet reads, whatever an application's own tasks are
+    # Whatever an application's own tasks are: all that the fleet reads, and a request is sent for its answer.
+    acks_late, serializer, ignore_result = True, "json", False
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False
@@ -72,6 +72,12 @@ class GenerateTask(Task):
         """:meth:`apply_async` for asyncio, with the same arguments and errors."""
         return await self.sender.send(lambda: self.apply_async(*args, **options))
 
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Have a group's ``revoke()`` work as a result's, unless the application has a remote control of its own."""
+        if app.control_cls == Celery.control_cls:
+            app.control_cls = f"{PACKAGE}.broker.control:Control"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the body, which a worker does: everybody else sends a request."""
         if self.request.called_directly:
@@ -79,11 +85,7 @@ class GenerateTask(Task):
         return self.run(*args, **kwargs)
 
     def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
-        """``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another.
-
-        Raises:
-            InvalidRequest: always.
-        """
+        """Refuse ``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another."""
         raise InvalidRequest(self.instead_of_sequence)
 
     map = starmap = chunks = _refuse_sequence
@@ -124,11 +126,11 @@ class GenerateTask(Task):
         # pydantic and redis are two thirds of the import's time.
         from tasks.broker.sending import sending
         from tasks.client.answer_type import response_model
-        from tasks.client.followers import require_signatures
+        from tasks.client.followers import follows, require_signatures
         from tasks.client.request import prepare, require_room
 
         options["shadow"] = shadow
-        if self._follows(options):
+        if follows(options):
             with sending(self.app):
                 return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
         with self.groups.member(options, producer) as member:
@@ -179,24 +181,15 @@ class GenerateTask(Task):
         self._meet_redis()
         return Job(self.app, source, output, defaults, options)
 
-    def _follows(self, options: dict[str, Any]) -> bool:
-        """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.
-
-        It was accepted with what it follows, so no bound applies; and a worker of its own says what is wrong with it, on its
-        stream: raised here, that would fail the task before it, which has been done. A request that a task makes is like any
-        other.
-        """
-        before = get_current_worker_task()
-        if before is None:
-            return False
-        is_callback = options.get("parent_id") is not None and options["parent_id"] == before.request.id
-        return bool(is_ours(before.name) or is_callback or _callback_publish_retry.get())
-
     def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
-        from tasks.client.followers import name_queues
+        from tasks.client.followers import name_destinations
         from tasks.client.redaction import redact
+        from tasks.client.request import with_model
 
-        name_queues(self.app, options, *given[4:])
+        before = get_current_worker_task()
+        if before is None or before.request.id != given[2]:  # else it is sent on as it is, and known by its parameters
+            given = (given[0], with_model(given[1], self.settings), *given[2:])
+        name_destinations(self.app, options, *given[4:])
         if not self.settings.show_prompts:
             options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
         sent = self.direct.send(given, options)
@@ -217,12 +210,9 @@ class GenerateTask(Task):
     def _meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
-            from tasks.server.connection import endpoint
-            from tasks.server.requirements import require_server
-            from tasks.server.subscriptions import SUBSCRIPTIONS
+            from tasks.client.contact import meet
 
-            require_server(self.app)
-            SUBSCRIPTIONS.note_contact(endpoint(self.app))
+            meet(self.app)
             self._has_met_redis = True
 
     @property
@@ -274,8 +264,7 @@ class GenerateTask(Task):
         from tasks.client.request import arguments
 
         checked(options, self.form.fields)
-        args, kwargs = arguments(args, kwargs)
-        return eager_result(super().apply(args, kwargs, **options), response_model(kwargs))
+        return eager_result(super().apply(*arguments(args, kwargs), **options), response_model(kwargs))
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
         """The result of a request that was sent, here or by another process."""

@@ -56,7 +56,9 @@ class Settings:
     cache: str = setting(
         "", "The folder of the bundled model; empty means celery-mlx in the platform's folder for caches."
     )
-    default_model: str = setting("smollm2-135m", "The model of a request that names none.")
+    default_model: str = setting(
+        "smollm2-135m", "The model of a request that names none; the producer's own setting counts."
+    )
     catalogue: str = setting("", "A model catalogue (TOML) that is read after, and wins over, the built-in one.")
     allow_fake: bool = setting(False, "Allow models called fake:STEP_MS, which compute nothing. For tests.")
     show_prompts: bool = setting(False, "Show prompts in events, logs and Flower instead of their lengths.")

@@ -7,7 +7,7 @@ request that a task sends, events, receivers of Celery's signals about publishin
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, signals
@@ -72,7 +72,7 @@ class Direct:
         queue = route.get("queue")
         if not _ROUTED.issuperset(route) or route.get("serializer", "json") != "json" or not _is_direct(queue):
             return None
-        self._declared.once(queue, self._declare)
+        self._declared.once(queue, partial(self._declare, producer))
         task_id = task_id or uuid()
         headers, properties, body, _ = self._app.amqp.as_task_v2(
             task_id,
@@ -101,8 +101,9 @@ class Direct:
             raise error
         SENT.note(put)
 
-    def _declare(self, queue: Queue) -> None:
-        with self._app.producer_or_acquire() as producer:
+    def _declare(self, given: Collector | None, queue: Queue) -> None:
+        # Who sends a group has a producer. Threads that took another one would wait for each other's.
+        with self._app.producer_or_acquire(given) as producer:
             producer.maybe_declare(queue)
 
     def _is_plain(self) -> bool:

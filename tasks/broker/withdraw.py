@@ -44,4 +44,4 @@ def withdraw(app: Celery, task_ids: Sequence[str]) -> None:
                 mark_cancelled(client, task_id, running=True)
             if left:
                 with app.connection_for_write() as own:
-                    pool_free_control(app).revoke(left, terminate=True, connection=own)
+                    pool_free_control(app).broadcast("revoke", {"task_id": left, "terminate": True}, connection=own)

@@ -19,8 +19,10 @@ from tasks.bulk.record import JobRecord, Records
 from tasks.bulk.requests import Requests
 from tasks.bulk.source import Source
 from tasks.bulk.window import Window, reader
+from tasks.client.request import with_model
 from tasks.errors import BrokerUnavailable, Cancelled, Expired, GenerationError
 from tasks.server.connection import connect
+from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,7 +83,7 @@ class Job:
         options: Options | None = None,
     ) -> None:
         self._options = options or Options()
-        self._source = Source(given, defaults or {})
+        self._source = Source(given, with_model(defaults or {}, settings_of(app)))
         survey = self._source.survey()
         self.job_id = self._options.job_id or (survey.digest if survey is not None else uuid.uuid4().hex[:16])
         self.done = Done()

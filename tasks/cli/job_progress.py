@@ -106,7 +106,7 @@ def summary(record: JobRecord, passed_s: float, written_before: int = 0) -> str:
         )
     else:
         before = f" ({written_before:,} of them before)" if written_before else ""
-        head = f"{record.status}: {record.done:,} done{before}, {record.failed:,} failed"
+        head = f"{record.status}: {record.done - record.failed:,} answered, {record.failed:,} failed{before}"
     tokens = f"{record.prompt_tokens:,} prompt and {record.completion_tokens:,} completion tokens"
     return f"{head}; {tokens}; {age(passed_s)}"
 

@@ -9,17 +9,21 @@ from celery.result import EagerResult
 from tasks.client.answer import Answer
 from tasks.client.chunks import Chunk, call_chunk
 from tasks.client.status import CeleryState, RequestStatus
+from tasks.client.stream import ChunkStream
 from tasks.client.values import ValueResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Generator
 
 
 class EagerStream(ValueResult, EagerResult):
     """An eager result with what a real one has beside Celery's own: everything comes as one chunk, and has ended."""
 
-    def stream(self, *_: Any, **__: Any) -> Iterator[Chunk]:
+    def stream(self, *_: Any, **__: Any) -> ChunkStream:
         """The whole answer as one chunk, after one of its reasoning and of each call; raises the request's error."""
+        return ChunkStream(self._chunks(), self.astream)
+
+    def _chunks(self) -> Generator[Chunk, None, None]:
         answer = self.get()
         if answer["reasoning"]:
             yield Chunk(text=answer["reasoning"], index=0, kind="reasoning")
@@ -37,7 +41,7 @@ class EagerStream(ValueResult, EagerResult):
 
     async def astream(self, *_: Any, **__: Any) -> AsyncIterator[Chunk]:
         """The same for asyncio."""
-        for chunk in self.stream():
+        for chunk in self._chunks():
             yield chunk
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.client.options import checked
 from tasks.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Groups:
         group = self._thread.group
         collector = self._collector(group, producer)
         try:
+            checked({"producer": producer}, ())
             yield Member(collector or producer, group.task_ids)
         except GenerationError as error:
             unsent = [task_id for sender in group.collectors.values() for task_id in sender.submission.clear()]
@@ -146,9 +148,16 @@ def outermost_group(options: Mapping[str, Any]) -> str | None:
             chord is in.
     """
     chain = options.get("chain")
-    carrier = chain[0]["options"] if chain else options
+    last = chain[0] if isinstance(chain, list | tuple) and chain else None
+    carrier = _options_of(last) if last is not None else options
     group = carrier.get("group_id")
     while chord := carrier.get("chord"):
-        carrier = chord["options"]
+        carrier = _options_of(chord)
         group = carrier.get("group_id") or group
     return group if isinstance(group, str) else None
+
+
+def _options_of(signature: Any) -> Mapping[str, Any]:
+    """The options of a signature; none of what is no signature, which is refused later."""
+    options = signature.get("options") if isinstance(signature, dict) else None
+    return options if isinstance(options, dict) else {}

@@ -184,6 +184,14 @@ def _are_headers(value: Any) -> bool:
     return True
 
 
+def _is_signature(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("task"), str)
+
+
+_CANVAS = "leave it out: Celery sets it"
+#: Options that become texts, and whole numbers, in a message.
+_TEXTS = ("argsrepr", "kwargsrepr", "group_id", "origin", "parent_id", "reply_to", "root_id", "route_name", "shadow")
+_COUNTS = ("group_index", "replaced_task_nesting", "retries")
 #: Options whose wrong values would be passed over, or raise something unclear, or reach a worker that drops the message.
 _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "priority": (_is_priority, "use 0 (the most urgent, the default), 5, or 9 for batch work"),
@@ -195,7 +203,6 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ignore_result": (lambda value: isinstance(value, bool), "use True or False"),
     "serializer": (lambda value: value in ("json", "application/json"), "use json, which is all that workers read"),
     "headers": (_are_headers, f"give a dictionary of text, numbers and lists, at most {MAX_DEPTH} levels deep"),
-    "shadow": (lambda value: isinstance(value, str), "give a text"),
     "queue": (_is_queue, "use the name of a queue, as in tier-3-7B, or leave it out"),
     # Celery passes over a routing key, and has an exchange to which no queue belongs take messages that reach nobody.
     "exchange": (lambda value: value == "", "leave it out, and say queue=… where the model's tier is not meant"),
@@ -214,6 +221,25 @@ _VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "give a dictionary of max_retries, interval_start, interval_step and interval_max, as in {'max_retries': 1}",
     ),
     "expiration": (lambda value: _is_number(value) and 0 <= value <= MAX_TIME_S, "use expires=…, in seconds"),
+    "connection": (lambda value: hasattr(value, "default_channel"), "give one as app.connection_for_write() makes it"),
+    **dict.fromkeys(
+        ("producer", "publisher"),
+        (lambda value: hasattr(value, "publish"), "give one as app.producer_pool.acquire() gives it"),
+    ),
+    "chord": (_is_signature, "give the signature that follows the group, or use chord(header)(body)"),
+    "chain": (
+        lambda value: isinstance(value, list | tuple) and all(map(_is_signature, value)),
+        "give a list of signatures, or use chain(…)",
+    ),
+    "declare": (lambda value: isinstance(value, list | tuple), _CANVAS),
+    "add_to_parent": (lambda value: isinstance(value, bool), "use True or False"),
+    **dict.fromkeys(_TEXTS, (lambda value: isinstance(value, str), "give a text, or leave it out")),
+    **dict.fromkeys(_COUNTS, (lambda value: isinstance(value, int) and value >= 0, _CANVAS)),
+    **dict.fromkeys(("timeout", "confirm_timeout"), (_is_limit, "use a number of seconds above 0")),
+    "result_cls": (callable, _CANVAS),
+    "router": (lambda value: hasattr(value, "route"), _CANVAS),
+    "task_type": (lambda value: hasattr(value, "app"), _CANVAS),
+    "exchange_type": (lambda value: value == "direct", "leave it out: the fleet's queues are direct"),
 }
 
 

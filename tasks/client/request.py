@@ -15,6 +15,8 @@ from tasks.errors import ContextExceeded, InvalidRequest
 from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from worker_config.settings import Settings
 
 #: What ``generate`` takes.
@@ -50,6 +52,11 @@ def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form:
         options=options,
         parameters=form.check(form.with_previous(previous, sent), {}),
     )
+
+
+def with_model(values: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The parameters with the name of the model: the producer's default where they have none, whatever a worker's is."""
+    return {**values, "model": values.get("model") or settings.default_model}
 
 
 def require_room(parameters: Any, settings: Settings) -> None:

@@ -18,13 +18,15 @@ from tasks.names import PACKAGE
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from tasks.broker.limits import Position
     from tasks.client.answer import Answer
     from tasks.client.chunks import Chunk
     from tasks.client.reading import Stored
     from tasks.client.status import CeleryState, RequestStatus
+    from tasks.client.stream import ChunkStream
+    from tasks.server.connection import Endpoint
 
 
 class GenerateResult(ValueResult, AsyncResult):
@@ -36,11 +38,11 @@ class GenerateResult(ValueResult, AsyncResult):
 
     def stream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
-    ) -> Generator[Chunk, None, None]:
+    ) -> ChunkStream:
         """The answer's chunks as they come: each index once, in order, to the last one, which has a ``finish_reason``.
 
         A cancelled request ends with the ``finish_reason`` ``cancelled`` after what was generated. Once the journal has
-        expired, what is stored of the result comes as one chunk.
+        expired, what is stored of the result comes as one chunk. ``async for`` reads it as :meth:`astream` does.
 
         Args:
             timeout: seconds to wait for the end, from the first chunk asked for.
@@ -54,20 +56,10 @@ class GenerateResult(ValueResult, AsyncResult):
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
         from tasks.client.stream import ChunkStream, follow
-        from tasks.server.connection import endpoint
 
-        leave = self._cancel if cancel_on_close else None
         return ChunkStream(
-            follow(
-                endpoint(self.app),
-                self.id,
-                self._stored,
-                leave,
-                timeout=timeout,
-                idle_timeout=idle_timeout,
-                unknown_after_s=self.unknown_after_s,
-                is_mentioned=self.is_mentioned,
-            )
+            follow(*self._place(cancel_on_close), **self._terms(timeout, idle_timeout)),
+            lambda: self.astream(timeout, idle_timeout, cancel_on_close),
         )
 
     def astream(
@@ -75,19 +67,23 @@ class GenerateResult(ValueResult, AsyncResult):
     ) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio; it never blocks the event loop."""
         from tasks.client.stream import afollow
+
+        return afollow(*self._place(cancel_on_close), **self._terms(timeout, idle_timeout))
+
+    def _place(self, cancel_on_close: bool) -> tuple[Endpoint, str, Callable[[], Stored], Callable[[], None] | None]:
+        """Where a reader reads, and what it does when it leaves early."""
         from tasks.server.connection import endpoint
 
-        leave = self._cancel if cancel_on_close else None
-        return afollow(
-            endpoint(self.app),
-            self.id,
-            self._stored,
-            leave,
-            timeout=timeout,
-            idle_timeout=idle_timeout,
-            unknown_after_s=self.unknown_after_s,
-            is_mentioned=self.is_mentioned,
-        )
+        return endpoint(self.app), self.id, self._stored, self._cancel if cancel_on_close else None
+
+    def _terms(self, timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
+        """For how long a reader waits."""
+        return {
+            "timeout": timeout,
+            "idle_timeout": idle_timeout,
+            "unknown_after_s": self.unknown_after_s,
+            "is_mentioned": self.is_mentioned,
+        }
 
     def revoke(
         self,
@@ -117,11 +113,10 @@ class GenerateResult(ValueResult, AsyncResult):
                 hasten(client, [self.id])
         with sending(self.app), self.app.connection_for_write() as own:
             try:
-                return pool_free_control(self.app).revoke(
-                    self.id,
+                return pool_free_control(self.app).broadcast(
+                    "revoke",
+                    {"task_id": self.id, "terminate": terminate, "signal": signal},
                     connection=connection or own,
-                    terminate=terminate,
-                    signal=signal,
                     reply=wait,
                     timeout=timeout,
                 )

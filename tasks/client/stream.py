@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from tasks.client.journal_watch import JournalWatch
 from tasks.client.reading import Reading
 from tasks.server.subscriptions import SUBSCRIPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from tasks.client.chunks import Chunk
     from tasks.client.journal_watch import Event
@@ -23,40 +23,34 @@ if TYPE_CHECKING:
 
 
 class ChunkStream(Generator["Chunk", None, None]):
-    """What ``stream()`` returns: a generator of chunks that says so to an ``async for``.
+    """A stream that is read by ``for``, and by ``async for`` as well: who writes that for ``stream()`` means ``astream()``.
 
     Args:
-        chunks: the generator.
+        blocking: what ``for`` reads.
+        begin_async: what ``async for`` reads is made when it begins.
     """
 
-    __slots__ = ("_chunks",)
-
-    def __init__(self, chunks: Generator[Chunk, None, None]) -> None:
-        self._chunks = chunks
+    def __init__(self, blocking: Generator[Chunk, None, None], begin_async: Callable[[], AsyncIterator[Chunk]]) -> None:
+        self._blocking = blocking
+        self._begin_async = begin_async
 
     def __next__(self) -> Chunk:
-        """The next chunk."""
-        return next(self._chunks)
+        return next(self._blocking)
 
-    def send(self, value: None) -> Chunk:
-        """As of any generator."""
-        return self._chunks.send(value)
+    def send(self, value: None, /) -> Chunk:
+        """A generator's."""
+        return self._blocking.send(value)
 
     def throw(self, *error: Any) -> Chunk:
-        """As of any generator."""
-        return self._chunks.throw(*error)
+        """A generator's."""
+        return self._blocking.throw(*error)
 
     def close(self) -> None:
-        """Stop reading."""
-        self._chunks.close()
+        """Leave the stream."""
+        self._blocking.close()
 
-    def __aiter__(self) -> NoReturn:
-        """Nothing.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("stream() blocks the event loop: use `async for chunk in result.astream()`")
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self._begin_async()
 
 
 def follow(

@@ -175,7 +175,7 @@ def size_of(entry: ModelEntry, files: ModelSize | None = None) -> ModelSize:
     Raises:
         UnknownModel: nothing tells how many parameters it has.
     """
-    why = "its files are not here"
+    why = "its files are not here" if entry.kind != "path" else f"there is no {entry.source} on this machine"
     if files is None:
         try:
             files = _local_size(entry)

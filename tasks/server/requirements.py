@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from tasks.server import keys
-from tasks.server.connection import OLDEST_VERSION, WRONG_URL, Trouble, connect, endpoint, trouble
+from tasks.server.application import require_options, require_results
+from tasks.server.connection import OLDEST_VERSION, WRONG_URL, Endpoint, Trouble, connect, endpoint, trouble
 from tasks.server.listener import listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tasks.server.connection import Endpoint
 
 _EVERYBODY = (
     *(
@@ -91,16 +90,21 @@ NO_REDIS = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)
 
 
 def require_server(source: Any, requirements: Requirements = PRODUCER) -> None:
-    """Make sure that the server of a Celery app, or at a URL, can be used.
+    """Make sure that the server of a Celery app, or at a URL, can be used, and that the app's options are the fleet's.
 
     Raises:
         BrokerUnavailable: it cannot be used now; the message says what to do.
-        BrokerMisconfigured: it can never be used under this URL.
+        BrokerMisconfigured: it can never be used under this URL, or with the app's options.
     """
     where = endpoint(source)
+    app = source if requirements.writes and not isinstance(source, str | Endpoint) else None
+    if app is not None:
+        require_options(app)
     with closing(connect(where, attempts=1)) as client:
         try:
             found = next(troubles(client, requirements), None)
+            if found is None and app is not None:
+                require_results(app, client)
         except (redis.RedisError, OSError) as error:
             raise trouble_at(where, error).error(f"{where}: Redis cannot be used") from error
     if found is not None:

@@ -180,6 +180,17 @@ class TestStream:
             list(result.stream(idle_timeout=0.3))
         assert (caught.value.code, isinstance(caught.value, GenerationError)) == ("stream_timeout", True)
 
+    def test_async_for(self, result: GenerateResult, journal: Journal) -> None:
+        """``async for`` over ``stream()`` reads it as over ``astream()``: the loop goes on meanwhile, and its end is the same."""
+
+        async def read() -> str:
+            writing = asyncio.create_task(asyncio.to_thread(answer, journal, result.id, "a", "b"))
+            text = "".join([chunk.text async for chunk in result.stream(timeout=10)])
+            await writing
+            return text
+
+        assert asyncio.run(read()) == "ab"
+
     def test_awaited(self, result: GenerateResult, journal: Journal) -> None:
         """``await`` gives what ``get`` does, also for many at once, and raises what it raises."""
         results = [GenerateResult(f"awaited-{n}", app=result.app) for n in range(100)]

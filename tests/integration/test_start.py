@@ -82,6 +82,12 @@ class TestSettings:
         assert code == EX_CONFIG
         assert message == "CELERY_MLX_HEARTBEAT_S='often' (environment): expected a number"
 
+    def test_a_name_that_breaks_lines(self) -> None:
+        """A worker's name becomes a key, and a word of its log."""
+        code, message = start("-n", "one\ntwo@here")
+        assert code == EX_CONFIG
+        assert message == "-n 'one\\ntwo@here': use text of 1 to 256 printable characters, as in one@%h"
+
     def test_out_of_bounds(self) -> None:
         """So is one that is out of bounds."""
         code, message = start(CELERY_MLX_DEAD_AFTER_S="0")

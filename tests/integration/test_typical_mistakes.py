@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +61,10 @@ def applied(**options: Any) -> Callable[[], Any]:
         (applied(kwargs={"prompt": "a"}, max_tokens=3), "max_tokens: a parameter", "put it into kwargs={…}"),
         (applied(prompt="a"), "prompt: a parameter", "use generate.delay(prompt=…)"),
         (applied(kwargs={"prompt": "a"}, priority="low"), "priority='low'", "9"),
+        (applied(kwargs={"prompt": "a"}, chord=5), "chord=5", "use chord(header)(body)"),
+        (applied(kwargs={"prompt": "a"}, chain=[5]), "chain=[5]", "use chain(…)"),
+        (applied(kwargs={"prompt": "a"}, connection=5), "connection=5", "app.connection_for_write()"),
+        (applied(kwargs={"prompt": "a"}, producer=5), "producer=5", "app.producer_pool.acquire()"),
         (lambda: generate.map([{"prompt": "a"}]), "map, starmap and chunks", "whose requests run together"),
     ],
 )
@@ -91,17 +94,6 @@ def test_a_queue_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
     assert (
         "no live worker consumes the queue 'celery'; the fleet serves no queue at all; the request waits" in caplog.text
     )
-
-
-def test_a_stream_in_asyncio() -> None:
-    """``async for`` over ``stream()`` says what to use."""
-
-    async def read() -> None:
-        async for _ in generate.AsyncResult("x").stream():  # type: ignore[attr-defined]
-            pass
-
-    with pytest.raises(TypeError, match=r"use `async for chunk in result\.astream\(\)`"):
-        asyncio.run(read())
 
 
 def test_what_changes_nothing_is_taken() -> None:

@@ -165,6 +165,13 @@ def _stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
     return stats
 
 
+def _active(state: Any, safe: bool = False, **_: Any) -> list[dict[str, Any]]:
+    """Celery's ``active``, without requests whose readers know that they have ended."""
+    requests = state.tset(celery_state.active_requests)
+    return [request.info(safe=safe) for request in requests if not getattr(request, "has_ended", False)]
+
+
+Panel.data["active"] = Panel.data["dump_active"] = _active
 Panel.data["stats"] = _stats_without_password
 Panel.data["revoke"] = _revoke_many
 Panel.data["terminate"] = lambda state, signal, task_id: _revoke_many(state, task_id, terminate=True, signal=signal)

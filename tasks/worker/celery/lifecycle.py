@@ -19,6 +19,7 @@ from celery.utils.sysinfo import is_auto_concurrency
 
 from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
+from tasks.messages.identifier import IDENTIFIER, is_identifier
 from tasks.models.capabilities import capabilities
 from tasks.names import PACKAGE, has_others
 from tasks.registry import DuplicateWorker
@@ -72,6 +73,8 @@ def _on_worker_init(sender: WorkController, **_: Any) -> None:
             return
         if refused:
             refuse(os.EX_CONFIG, refused, "Wrong pool")
+        if not is_identifier(sender.hostname):  # it becomes a key, and a word in lines of a log
+            refuse(os.EX_CONFIG, f"-n {sender.hostname!r:.80}: use {IDENTIFIER}, as in one@%h", "A name that is taken")
         worker = _make_worker(sender, _settings(sender))
         set_worker(worker)
     except SettingError as error:

@@ -13,6 +13,7 @@ from celery.worker import state as celery_state
 from celery.worker.request import Request
 
 from tasks.client.redaction import redact
+from tasks.messages.journal import End, Error
 from tasks.worker.attempts.job import Stopped
 from tasks.worker.current import active_worker
 from tasks.worker.unstarted import end_unstarted, forget_unclaimed
@@ -55,6 +56,12 @@ class GenerateRequest(Request):
         if not self._shows_prompts:
             described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}
         return described
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its journal has an end, which every reader has been told; what is left to do is Celery's."""
+        job = self._apply_result() if self._apply_result is not None else None
+        return job is not None and job.attempt is not None and isinstance(job.attempt.outcome, End | Error)
 
     def maybe_expire(self) -> bool:
         """Whether it has expired. ``expires`` is the producer's; this machine's clock may be far from that."""

@@ -54,4 +54,4 @@ def test_speed() -> None:
 def test_summary() -> None:
     """The last line has the status, the counts and the usage."""
     record = JobRecord(job_id="a", status="completed", done=3, failed=1, prompt_tokens=10, completion_tokens=1200)
-    assert summary(record, 75.0) == ("completed: 3 done, 1 failed; 10 prompt and 1,200 completion tokens; 1m")
+    assert summary(record, 75.0) == ("completed: 2 answered, 1 failed; 10 prompt and 1,200 completion tokens; 1m")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from celery import Celery, chain, chord, group
+from celery import Celery, Signature, chain, chord, group
 
-from tasks.client.followers import name_queues, require_signatures
+from tasks.client.followers import name_destinations, require_signatures
 from tasks.errors import InvalidRequest
+from worker_config.celeryconfig import celery_options
+from worker_config.settings import Settings
 
 shop = Celery("shop", set_as_current=False, changes={"task_default_queue": "shop"})
 shop.conf.task_routes = {"print": {"queue": "printers"}}
@@ -39,7 +42,7 @@ def test_a_task_goes_where_its_application_sends_it(app: Celery, follower: Any, 
     """By its application's default queue and its routes; a name that is there stays."""
     for place in ("link", "link_error", "chain", "chord"):
         signature = follower.clone()
-        name_queues(app, {place: [signature] if place != "chord" else signature})
+        name_destinations(app, {place: [signature] if place != "chord" else signature})
         assert signature.options["queue"] == queue
 
 
@@ -47,20 +50,33 @@ def test_what_is_within(app: Celery) -> None:
     """In groups, chords and chains, and what follows those that follow; also once they are plain data."""
     body, within = word.s(), chain(write.s(), word.s())
     first = write.s().on_error(word.s())
-    name_queues(app, {"chain": [first, chord(group(word.s(), within), body), group(write.s())]})
+    name_destinations(app, {"chain": [first, chord(group(word.s(), within), body), group(write.s())]})
     found = [first, first.options["link_error"][0], body, *within.tasks]
     assert [task.options["queue"] for task in found] == ["printers", "shop", "shop", "printers", "shop"]
     plain: dict[str, Any] = {"task": "word", "args": [], "kwargs": {}, "options": {}}
-    name_queues(shop, {"chain": [plain]})
+    name_destinations(shop, {"chain": [plain]})
     assert plain["options"] == {"queue": "shop"}
 
 
 def test_what_is_left_alone(app: Celery) -> None:
-    """Requests, which have routes of their own, and tasks that this process does not know."""
+    """The queues of requests, which have routes of their own, and tasks that this process does not know."""
     request: dict[str, Any] = {"task": "tasks.generate", "args": [], "kwargs": {}, "options": {}}
     other = {**request, "task": "other", "options": {}}
-    name_queues(app, {"link": [request], "chain": None, "task_id": "x"}, other, None)
+    name_destinations(app, {"link": [request], "chain": None, "task_id": "x"}, other, None)
     assert request["options"] == other["options"] == {}
+
+
+def test_a_request_means_its_producer_s_model(app: Celery) -> None:
+    """A follower that names none has this application's default, also within a group or a chord; a name that is there stays."""
+    app.conf.update(celery_options(replace(Settings(), default_model="house-7b")))
+    ask, embed = Signature("tasks.generate", app=app), Signature("tasks.embed", app=app)
+    named = Signature("tasks.generate", kwargs={"model": "mine"}, app=app)
+    name_destinations(app, {"link": [ask], "chord": dict(embed), "chain": [group(named, Signature("word", app=shop))]})
+    assert ask.kwargs == {"model": "house-7b"}
+    assert named.kwargs == {"model": "mine"}
+    body: dict[str, Any] = {"task": "tasks.generate", "kwargs": None}
+    name_destinations(app, {"chord": body})
+    assert body["kwargs"] == {"model": "house-7b"}
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,33 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from celery.worker import state as celery_state
 from celery.worker.control import Panel
 from kombu import Connection
 
 from tasks.worker.celery import control
 from worker_config.celeryconfig import celery_options
 from worker_config.settings import read_settings
+
+
+def test_what_is_active() -> None:
+    """A request whose journal has ended is not listed, though Celery is yet to store its result; other tasks are."""
+
+    class Known:
+        def __init__(self, **values: Any) -> None:
+            vars(self).update(values)
+
+        def info(self, safe: bool) -> dict[str, Any]:
+            return vars(self)
+
+    known = [Known(id="runs", has_ended=False), Known(id="ended", has_ended=True), Known(id="another's")]
+    celery_state.active_requests.update(known)
+    try:
+        listed = Panel.data["active"](SimpleNamespace(tset=set))
+    finally:
+        celery_state.active_requests.difference_update(known)
+    assert {found["id"] for found in listed} == {"runs", "another's"}
+    assert Panel.data["dump_active"] is Panel.data["active"]
 
 
 def test_stats_have_no_password_of_a_sentinel() -> None:

@@ -1,0 +1,54 @@
+"""Celery's remote control, which waits for no connection of a pool, and whose ``revoke`` reaches workers that start later."""
+
+from __future__ import annotations
+
+from contextlib import closing, nullcontext, suppress
+from typing import TYPE_CHECKING, Any
+
+from celery.app.control import Control as CeleryControl
+from celery.utils.functional import maybe_list
+
+from tasks.broker.ledger import known
+from tasks.broker.schedule import hasten
+from tasks.broker.sending import pool_free_control
+from tasks.broker.transport import Transport
+from tasks.errors import GenerationError
+from tasks.journal.writer import mark_cancelled
+from tasks.server.connection import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Control(CeleryControl):
+    """What Celery's own ways of revoking use: a group's ``revoke()``, ``app.control.revoke()``, Flower."""
+
+    def broadcast(
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        destination: list[str] | None = None,
+        connection: Any = None,
+        *more: Any,
+        **options: Any,
+    ) -> Any:
+        """Celery's, on the connection that is given, else on one of its own."""
+        own = self.app.connection_for_write() if connection is None else nullcontext(connection)
+        with own as free:
+            return CeleryControl.broadcast(
+                pool_free_control(self.app), command, arguments, destination, free, *more, **options
+            )
+
+    def revoke(self, task_id: Any, destination: Any = None, terminate: bool = False, *more: Any, **options: Any) -> Any:
+        """Celery's, and a mark in Redis for those of these ids that are requests: workers that start later heard no broadcast."""
+        if destination is None and issubclass(self.app.connection_for_write().get_transport_cls(), Transport):
+            self._mark(maybe_list(task_id), running=terminate)
+        return super().revoke(task_id, destination, terminate, *more, **options)
+
+    def _mark(self, task_ids: Iterable[str], *, running: bool) -> None:
+        # Without the right to do so, or without Redis, the broadcast says what can be done.
+        with suppress(GenerationError), closing(connect(self.app)) as client:
+            requests = list(known(client, map(str, task_ids)))
+            for task_id in requests:
+                mark_cancelled(client, task_id, running=running)
+            hasten(client, requests)
