@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tasks import __version__
 from tasks.broker.aside import read_aside
 from tasks.broker.holding import Holding
 from tasks.broker.lanes import FleetLanes
 from tasks.broker.schedule import hasten
 from tasks.hardware.usage import UsageSampler
 from tasks.messages.engine import Tokens
-from tasks.messages.registry import WorkerRecord
 from tasks.metrics.collector import MetricsCollector
 from tasks.registry.lifeline import Lifeline
 from tasks.worker.attempts.claims import Claims
@@ -33,6 +30,7 @@ from tasks.worker.heartbeat.sweep_watch import SweepWatch
 from tasks.worker.lanes import Lanes
 from tasks.worker.links import Links
 from tasks.worker.queue_watch import QueueWatch
+from tasks.worker.record import describe
 from tasks.worker.room import Room
 from tasks.worker.slots import unrouted, urgent_slots
 from tasks.worker.survey import Survey
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
     from tasks.errors import GenerationError
     from tasks.messages.engine import StepOutput
-    from tasks.messages.registry import Status
     from tasks.worker.attempts.job import Job
     from tasks.worker.celery.loop import CeleryLoop
     from tasks.worker.heartbeat.keeper import Lost
@@ -102,7 +99,7 @@ class InferenceWorker:
         return Keeper(
             links.registry,
             Lifeline(links.registry.client, self.profile.identity),
-            self.describe,
+            partial(describe, self),
             interval_s=settings.heartbeat_s,
             dead_after_s=settings.dead_after_s,
             on_lost=self._on_lost,
@@ -175,46 +172,6 @@ class InferenceWorker:
         self.engines.close()
         self.links.publisher.stop()
         self.keeper.stop()
-
-    def describe(self) -> WorkerRecord:
-        """The record as it is now."""
-        metrics = self.metrics.snapshot()
-        rates = {model: counted["tokens_per_s"] for model, counted in metrics["models"].items()}
-        states = [replace(state, tokens_per_s=rates.get(state.model, 0.0)) for state in self.engines.states()]
-        status, reason = self._status()
-        return WorkerRecord(
-            node=self.profile.node,
-            boot=self.profile.boot,
-            status=status,
-            reason=reason,
-            pid=os.getpid(),
-            version=__version__,
-            concurrency=self.profile.capacity.slots.total,
-            queues=self.profile.queues,
-            slots=dict(self.room.limits),
-            busy=self.room.busy(),
-            paused=self.room.closed,
-            models=[state.model for state in states if state.state == "ready"],
-            unknown_models=list(self.engines.unknown),
-            tiers=self.tiers(),
-            engines=states,
-            engine_restarts=self.engines.restarts,
-            budget_bytes=self.profile.capacity.budget_bytes,
-            room_bytes=self.engines.room_bytes,
-            hardware=asdict(self.profile.capacity.hardware),
-            usage=asdict(self.usage.sample(self.engines.pids(), self.engines.last_steps())),
-            metrics={**metrics, "lanes": self.lanes.counts()},
-        )
-
-    def _status(self) -> tuple[Status, str]:
-        if self.drain.reason:
-            return "draining", self.drain.reason
-        degraded = self.engines.degraded()
-        if degraded:
-            return "degraded", degraded
-        if self.engines.loading:
-            return "starting", "loading a model"
-        return "online", ""
 
     # What engines tell, as their Listener.
 

@@ -21,6 +21,7 @@ from tasks.models.key import key_of
 from tasks.names import is_ours
 from tasks.worker.celery.revoke import revoke
 from tasks.worker.current import active_worker
+from tasks.worker.record import describe
 from worker_config.catalogue import ModelNotAllowed
 from worker_config.celeryconfig import SETTINGS
 
@@ -98,7 +99,7 @@ def _tell(tell: Callable[[Drain], None]) -> dict[str, str]:
     if worker is None:
         return {"error": "this worker serves no models, so it cannot drain"}
     tell(worker.drain)
-    record = worker.describe()
+    record = describe(worker)
     return {"ok": record.status, "reason": record.reason}
 
 
