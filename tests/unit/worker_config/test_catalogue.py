@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import Parameters
+from tasks.messages.engine import Sampling
 from worker_config.catalogue import Catalogue, ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError
 from worker_config.model_entry import DEFAULT_FIELDS, ModelEntry, is_hub_id
@@ -341,3 +343,4 @@ def test_a_catalogue_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_defaults_are_parameters_of_a_request() -> None:
     """Whatever the catalogue lets an entry set is a field that a request has."""
     assert {*Parameters.model_fields, *EMBEDDING.fields} >= DEFAULT_FIELDS
+    assert {field.name for field in fields(Sampling)} <= DEFAULT_FIELDS
