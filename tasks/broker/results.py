@@ -4,13 +4,11 @@
    (:mod:`tasks.broker.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
    subscribes to each result that is sent: a subscription stays for ever where nobody asks, a process hangs for 20 s at its end
    when Redis is gone by then, and a connection that died without a word has ``get()`` wait for ever.
-2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new
-   one, and acknowledges later, on another thread, which was a fifth of a busy worker's time (py-spy); and a worker that died
-   in between had its request delivered again for nothing.
+2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new one,
+   and acknowledges later, on another thread; a worker that died in between had its request delivered again for nothing.
 3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
 4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
-5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: Redis that was full for a moment
-   left a journal that had ended, no result, and callers that waited for ever.
+5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: callers would wait for ever.
 """
 
 from __future__ import annotations
@@ -199,24 +197,28 @@ class Backend(RedisBackend):
             return {**meta, "status": states.STARTED}
         return meta
 
-    def on_task_call(self, producer: Any, task_id: str) -> None:
+    def on_task_call(self, *_: Any) -> None:
         """Nothing: whoever waits for a result listens to it."""
+
+    @cached_property
+    def broker(self) -> Endpoint:
+        """The server that messages and journals are on."""
+        return endpoint(self.app)
 
     @cached_property
     def where(self) -> Endpoint:
         """The server that results are on."""
-        brokers = endpoint(self.app)
         found = endpoint(str(self.url), self._transport_options)
-        if found.is_same_server(brokers):
-            return brokers
+        if found.is_same_server(self.broker):
+            return self.broker
         tls = self.app.conf.redis_backend_use_ssl
         options = tuple(sorted(tls.items())) if isinstance(tls, dict) else ()
-        return Endpoint(found.url, options, brokers.patience)
+        return Endpoint(found.url, options, self.broker.patience)
 
     @cached_property
     def is_brokers(self) -> bool:
         """Whether results are where messages are, so that one script can do both."""
-        return self.where == endpoint(self.app)
+        return self.where == self.broker
 
     @property
     def retry_policy(self) -> dict[str, Any]:
@@ -263,7 +265,6 @@ class Backend(RedisBackend):
         except Exception as error:
             if state == states.REVOKED:
                 raise
-            # Celery would acknowledge the message all the same, and whoever waits would wait for ever.
             raise Reject(f"the result cannot be stored: {error}", requeue=True) from error
         return result
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tasks.client.journal_watch import JournalWatch
 from tasks.client.reading import Reading
-from tasks.server.connection import endpoint
+from tasks.client.where import journals_of
 from tasks.server.subscriptions import SUBSCRIPTIONS
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class CallbackReader:
         self._events: list[Event] = []
         self._settling: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        where = endpoint(result.app)
+        where = journals_of(result.app)
         self._place = JournalWatch(result.id, self._post, where.database)
         self._reading = Reading(result.id, self._place, None, None, result.unknown_after_s)
         subscriptions.open(where, self._place)

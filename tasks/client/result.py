@@ -72,9 +72,9 @@ class GenerateResult(ValueResult, AsyncResult):
 
     def _place(self, cancel_on_close: bool) -> tuple[Endpoint, str, Callable[[], Stored], Callable[[], None] | None]:
         """Where a reader reads, and what it does when it leaves early."""
-        from tasks.server.connection import endpoint
+        from tasks.client.where import journals_of
 
-        return endpoint(self.app), self.id, self._stored, self._cancel if cancel_on_close else None
+        return journals_of(self.app), self.id, self._stored, self._cancel if cancel_on_close else None
 
     def _terms(self, timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
         """For how long a reader waits."""

@@ -72,14 +72,17 @@ class Subscription:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._is_woken = False
         self._heard_at = self._asked_at = 0.0
         self.thread = threading.Thread(target=self._run, name="celery-mlx-reader", daemon=True)
 
     def order(self, command: str, watch: Watch) -> None:
         """Have the thread ``open``, ``read`` or ``close`` a watch; from any thread, and it never blocks."""
         self._orders.append((command, watch))
-        with suppress(OSError):  # full: the thread will wake anyway; closed: it has ended, and so has the watch
-            self._wake_writer.send(b"w")
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(OSError):  # full: the thread will wake anyway; closed: it has ended, and so has the watch
+                self._wake_writer.send(b"w")
 
     def is_idle(self) -> bool:
         """Whether nobody has listened for a while."""
@@ -126,14 +129,16 @@ class Subscription:
             # redis-py has no other way to wait for its socket and something else at once; kombu does the same.
             selector.register(connection._sock, selectors.EVENT_READ)
             selector.register(self._wake_reader, selectors.EVENT_READ)
+            has_news = True
             while not self.is_idle():
                 self._obey(connection)
-                more = self._hear(connection)
+                has_news = has_news and self._hear(connection)
                 self._read(client)
                 self._watches.deliver()
                 self._check_pulse(connection)
-                if not more and not self._orders and not self._watches.urgent:
-                    selector.select(TICK_S)
+                if not has_news and not self._orders and not self._watches.urgent:
+                    ready = selector.select(TICK_S)
+                    has_news = any(key.fileobj is not self._wake_reader for key, _ in ready)
 
     def _obey(self, connection: Any) -> None:
         opened: list[bytes] = []
@@ -255,9 +260,11 @@ class Subscription:
         self._watches.clear()
 
     def _clear_wake(self) -> None:
-        with suppress(BlockingIOError):
-            while self._wake_reader.recv(4_096):
-                pass
+        """Before the first look at the orders: whoever orders after the last look wakes the thread."""
+        if self._is_woken:
+            self._is_woken = False
+            with suppress(BlockingIOError):
+                self._wake_reader.recv(4_096)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ logger = get_logger(__name__)
 class GenerateRequest(Request):
     """One delivery of ``tasks.generate``."""
 
+    acknowledged: bool = False
     _stop_signal: Any = None
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
@@ -72,6 +73,15 @@ class GenerateRequest(Request):
             return False
         celery_state.revoked.add(self.id)
         return True
+
+    def acknowledge(self) -> None:
+        """Celery's, by a turn of its loop; nothing is left for that where the message was forgotten as the result was stored."""
+        message = self.message
+        if not self.acknowledged and message.delivery_tag in message.channel.holding.answered:
+            message.ack_log_error(logger, self._connection_errors)
+            self.acknowledged = True
+        else:
+            super().acknowledge()
 
     def terminate(self, pool: BasePool, signal: int | None = None) -> None:
         """Cancel: a running request is asked to stop, one that waits for its thread never starts."""
