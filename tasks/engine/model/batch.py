@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.model.drafts import Drafts, Worth
+from tasks.engine.model.drafts import Drafts, Worth, bound_step
 from tasks.engine.model.head import Head
 from tasks.engine.model.pace import GATHER_STEPS, IDLE_FACTOR, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes
@@ -81,7 +81,7 @@ class Batch:
         self._prefilling = Prefilling(self._head, self._sampler)
         self._urgent = Urgent(self._head, sampler, batching=batching, slots=slots, most_tokens=prefill_step_tokens)
         self._ahead = ahead
-        self._drafts = Drafts(sampler, make_worth) if slots and drafts and not ahead else None
+        self._drafts = Drafts(sampler, make_worth, bound_step(model)) if slots and drafts and not ahead else None
         self._decoding = self._no_rows()
         self._pace = Pace()
         self._stepped_at: float | None = None

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mlx.nn.layers.base import Module
+
     from tasks.engine.model.rows import Row
     from tasks.engine.sampling.sampler import BatchSampler
 
 #: The longest drafts. A step grows with each of its tokens, and a draft may end early.
 MOST_FORCED, MOST_COPIED = 16, 8
+#: The most tokens of one step, over all rows, with drafts.
+MOST_STEP_TOKENS = 64
 #: While more rows run, what repeats itself is not looked for: a full batch pays for each token of a draft.
 MOST_COPYING = 2
 #: So many equal tokens are followed by what followed before; how far back is looked.
@@ -73,16 +77,20 @@ class Drafts:
     Args:
         sampler: knows the rows' grammars.
         make_worth: makes the judge of one kind of draft.
+        step_tokens: the most tokens of one step, over all rows.
     """
 
-    def __init__(self, sampler: BatchSampler, make_worth: Callable[[], Worth]) -> None:
+    def __init__(
+        self, sampler: BatchSampler, make_worth: Callable[[], Worth], step_tokens: int = MOST_STEP_TOKENS
+    ) -> None:
         self._sampler = sampler
+        self._step_tokens = step_tokens
         self._forced, self._copied = make_worth(), make_worth()
         self._judge: Worth | None = None
 
     def propose(self, rows: list[Row]) -> list[list[int]]:
         """A draft for each row; most are empty. With the token after it none is longer than what is left of its row."""
-        drafts, self._judge = [self._force(row) for row in rows], self._forced
+        drafts, self._judge = self._force_all(rows), self._forced
         if len(rows) <= MOST_COPYING and not any(drafts) and self._copied.pays:
             drafts, self._judge = [self._copy(row) for row in rows], self._copied
         if not any(drafts):
@@ -97,11 +105,23 @@ class Drafts:
         for worth in (self._forced, self._copied):
             worth.stepped(rows, tokens, seconds, drafted=False)
 
-    def _force(self, row: Row) -> list[int]:
-        return self._sampler.forced(row.uid)[: _room(row, MOST_FORCED)] if self._forced.pays else []
+    def _force_all(self, rows: list[Row]) -> list[list[int]]:
+        if not self._forced.pays:
+            return [[] for _ in rows]
+        left = max(0, self._step_tokens - len(rows))
+        drafts = []
+        for row in rows:
+            drafts.append(self._sampler.forced(row.uid)[: _room(row, min(MOST_FORCED, left))])
+            left -= len(drafts[-1])
+        return drafts
 
     def _copy(self, row: Row) -> list[int]:
         return self._sampler.allowed(row.uid, continued(row.tokens)[: _room(row, MOST_COPIED)])
+
+
+def bound_step(model: Module) -> int:
+    """The most tokens of a step with drafts. Where numpy computes short steps it copies nothing for a draft, and MLX does."""
+    return getattr(model, "host_tokens", 0) or MOST_STEP_TOKENS
 
 
 def _room(row: Row, most: int) -> int:

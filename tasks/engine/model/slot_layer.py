@@ -5,14 +5,14 @@ A model computes MLX's arrays or numpy's (:mod:`tasks.engine.model.layout.host`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 #: Slots grow by so many tokens, or by a share of what they have, and by so many rows at a time: growing copies everything.
 GROW_TOKENS = 64
@@ -33,6 +33,7 @@ class Call:
     Its token ``sources[n]`` goes into ``slots[n]`` at ``targets[n]``; without sources input i goes into slot i.
     ``masked`` says that some inputs see less than others. Arrays are those of ``numbers``: of numpy or of MLX.
     ``pause`` is called in each layer, and may call the model with other caches.
+    ``further`` names the inputs that have no slot of their own, by the slot that they look at: of numpy alone.
     """
 
     numbers: Any
@@ -45,6 +46,12 @@ class Call:
     slots: Any = None
     targets: Any = None
     pause: Callable[[], None] | None = None
+    further: Mapping[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def seen_slots(self) -> int:
+        """How many slots the inputs look at."""
+        return self.inputs - sum(map(len, self.further.values()))
 
     def places(self) -> Any:
         """Where each token goes, ``[inputs, count]``."""
@@ -83,15 +90,15 @@ class SlotLayer:
         return self.call.offsets
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
-        """Take in the call's keys and values, ``[inputs, heads, count, width]``, and return all that its inputs see.
+        """Take in the call's keys and values, ``[inputs, heads, count, width]``, and return all slots that its inputs see.
 
         numpy's arrays are written into the memory of MLX's. What others may still read of that is behind no row's length.
         """
         call = self.call
         assert call is not None
         call.stand_still(keys, values)
-        self.keys = grown(self.keys, call.inputs, call.longest, keys)
-        self.values = grown(self.values, call.inputs, call.longest, values)
+        self.keys = grown(self.keys, call.seen_slots, call.longest, keys)
+        self.values = grown(self.values, call.seen_slots, call.longest, values)
         if call.numbers is mx:
             self.keys, self.values = self._taken(self.keys, keys, call), self._taken(self.values, values, call)
             both = self.keys, self.values
@@ -99,7 +106,7 @@ class SlotLayer:
             both = np.asarray(self.keys), np.asarray(self.values)
             for array, new in zip(both, (keys, values), strict=True):
                 self._taken(array, new, call)
-        seen, seen_values = (array[: call.inputs, :, : call.longest] for array in both)
+        seen, seen_values = (array[: call.seen_slots, :, : call.longest] for array in both)
         return seen, seen_values
 
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:

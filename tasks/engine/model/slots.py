@@ -148,17 +148,25 @@ class SlotCaches:
     def _compute_apart(self, model: Module, tokens: list[list[int]], numbers: Any) -> Any:
         """As if each token were a row of its own: so a row's second token costs no padding of the others.
 
-        Such an input looks at a copy of its row's slot, behind the last slot, which gets the row's tokens before it, too.
+        numpy's attention computes several inputs of one slot. MLX's has a slot for each input: it looks at a copy of its
+        row's slot, behind the last slot, which gets the row's tokens before it, too.
         """
         order = places(list(map(len, tokens)))
         offsets = [self._lengths[row] + depth for row, depth in order]
-        self._copy_behind([row for row, depth in order if depth])
-        writes = [
-            (source, slot, offsets[source])
-            for slot, (row, depth) in enumerate(order)
-            for source, (of, number) in enumerate(order)
-            if of == row and (number <= depth or not depth)
-        ]
+        further: dict[int, list[int]] = {}
+        if numbers is np:
+            for number, (row, depth) in enumerate(order):
+                if depth:
+                    further.setdefault(row, []).append(number)
+            writes = [(number, row, offsets[number]) for number, (row, _) in enumerate(order)]
+        else:
+            self._copy_behind([row for row, depth in order if depth])
+            writes = [
+                (source, slot, offsets[source])
+                for slot, (row, depth) in enumerate(order)
+                for source, (of, number) in enumerate(order)
+                if of == row and (number <= depth or not depth)
+            ]
         sources, slots, targets = (numbers.array(list(column)) for column in zip(*writes, strict=True))
         call = Call(
             numbers=numbers,
@@ -171,6 +179,7 @@ class SlotCaches:
             slots=slots,
             targets=targets,
             pause=self._pause,
+            further=further,
         )
         self._tell(call)
         return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]))[:, -1, :]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.model.batch import Batch
-from tasks.engine.model.drafts import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth, continued
+from tasks.engine.model.drafts import MOST_STEP_TOKENS, PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Drafts, Worth, continued
 from tasks.engine.model.mlx import MlxRunner, load_model
+from tasks.engine.model.rows import Row
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
@@ -20,6 +21,7 @@ from tests.unit.engine.test_engine_loop import Loop
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.engine.sampling.sampler import BatchSampler
     from tests.engine_client import Answer
 
 pytestmark = pytest.mark.xdist_group("mlx")
@@ -146,6 +148,21 @@ def test_what_repeats_itself_is_said_as_by_single_steps(runners: dict[str, MlxRu
 def test_what_followed_before(tokens: list[int], expected: list[int]) -> None:
     """The last place at which the last three tokens stood, or else the last two, says what may follow."""
     assert continued(tokens) == expected
+
+
+class Forcing:
+    """A sampler whose rows have ten forced tokens each."""
+
+    def forced(self, uid: int) -> list[int]:
+        """See :meth:`tasks.engine.sampling.sampler.BatchSampler.forced`."""
+        return [uid] * 10
+
+
+def test_forced_tokens_fill_a_step_up_to_its_bound() -> None:
+    """More tokens than numpy computes would leave the step to MLX, which copies a row for each of them."""
+    rows = [Row(uid, [1, 2], 20, 0) for uid in range(MOST_STEP_TOKENS - 14)]
+    drafts = Drafts(cast("BatchSampler", Forcing()), Always).propose(rows)
+    assert [len(draft) for draft in drafts] == [10, 4, *(0 for _ in rows[2:])]
 
 
 def test_an_answer_goes_on_within_forced_text(runners: dict[str, MlxRunner]) -> None:

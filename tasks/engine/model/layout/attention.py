@@ -8,6 +8,8 @@ import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy.typing as npt
 
 _LOWEST = np.finfo(np.float32).min
@@ -23,7 +25,30 @@ def attend(queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask:
         return scaled_dot_product_attention(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
     if sinks is not None:
         raise TypeError("attention with sinks on numpy's arrays")
+    call = getattr(cache, "call", None)
+    if call is not None and call.further:
+        return _attend_further(queries, keys, values, scale, mask, call.further)
     return _attend(queries, keys, values, scale, mask)
+
+
+def _attend_further(
+    queries: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32],
+    scale: float,
+    mask: npt.NDArray[np.bool_],
+    further: Mapping[int, list[int]],
+) -> npt.NDArray[np.float32]:
+    """Of inputs with one token each: the first look at a slot each, and ``further`` ones at slots that others look at, too."""
+    slots = len(keys)
+    attended = np.empty((*queries.shape[:-1], values.shape[-1]), np.float32)
+    attended[:slots] = _attend(queries[:slots], keys, values, scale, mask[:slots])
+    for slot, inputs in further.items():
+        together = queries[inputs].transpose(2, 1, 0, 3)
+        of_slot = slice(slot, slot + 1)
+        found = _attend(together, keys[of_slot], values[of_slot], scale, mask[inputs].transpose(2, 1, 0, 3))
+        attended[inputs] = found.transpose(2, 1, 0, 3)
+    return attended
 
 
 def _attend(
