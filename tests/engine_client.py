@@ -12,9 +12,6 @@ from tasks.messages.engine import (
     EngineConfig,
     Failed,
     Finished,
-    LoadFailed,
-    Loading,
-    Ready,
     Resized,
     Resume,
     Sampling,
@@ -24,6 +21,7 @@ from tasks.messages.engine import (
     TokenLogprob,
     Tokens,
 )
+from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:

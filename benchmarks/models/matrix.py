@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.model.selftest import Bearing
     from tasks.engine.sampling.sampler import BatchSampler
-    from tasks.messages.engine import Batching
+    from tasks.messages.load import Batching
 
 #: Prompts longer than this are computed in pieces, and windows are as long.
 PIECE_TOKENS = 16

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.processes import BenchmarkError
 from tasks.hardware import detect
-from tasks.messages.engine import LoadFailed, Ready
+from tasks.messages.load import LoadFailed, Ready
 from tasks.worker.engines.configs import engine_threads
 from tasks.worker.engines.process import EngineProcess, engine_environment
 from worker_config.settings import current_settings

@@ -25,7 +25,8 @@ from tasks.engine.link import Link
 from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
-from tasks.messages.engine import EngineConfig, LoadFailed, Loading, Ready, Sampling, Submit
+from tasks.messages.engine import EngineConfig, Sampling, Submit
+from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.messages.pipe import Pipe
 from tasks.models.reranking import RerankingRecipe
 from tasks.names import PACKAGE

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sequence import Assembler, Request
     from tasks.engine.text.prompt import Prompt
-    from tasks.messages.engine import Batching, Submit, TokenLogprob
+    from tasks.messages.engine import Submit, TokenLogprob
+    from tasks.messages.load import Batching
     from tasks.messages.memory import KvSize
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Facts:
-    """What is known of a model once it is loaded; see :class:`tasks.messages.engine.Ready`."""
+    """What is known of a model once it is loaded; see :class:`tasks.messages.load.Ready`."""
 
     revision: str
     context_tokens: int

@@ -12,18 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.messages.embedding import Embed, Embedded, Rerank
+from tasks.messages.load import LoadFailed, Loading, Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tasks.messages.answer import FinishReason, Kind
     from tasks.messages.constraint import Constraint
-    from tasks.messages.memory import KvSize
     from tasks.messages.tools import Tools
 
 Isolation: TypeAlias = Literal["", "suspects", "alone"]
-#: How rows are computed beside each other: padded to the longest; with equal counts, so that none is padded; or one by one.
-Batching: TypeAlias = Literal["padded", "equal", "apart"]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -157,44 +153,6 @@ class Resize:
 @dataclass(slots=True, frozen=True)
 class Shutdown:
     """End the process, without finishing what runs."""
-
-
-@dataclass(slots=True, frozen=True)
-class Loading:
-    """How far loading is: a fraction between 0 and 1, or ``None`` where it cannot be known."""
-
-    fraction: float | None
-    about: str
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Ready:
-    """The model is loaded. ``kv`` is what the KV cache of one request takes.
-
-    ``sampling`` are the fields of :class:`Sampling` that the model's authors set in its generation_config.json.
-    ``batching`` is how its rows are computed, and ``batching_why`` why not in a quicker way.
-    """
-
-    model: str
-    revision: str
-    context_tokens: int
-    weights_bytes: int
-    kv: KvSize
-    accelerator: Literal["metal", "cuda", "cpu", "fake"]
-    blas: str
-    load_s: float
-    pid: int
-    sampling: Mapping[str, float] = field(default_factory=dict)
-    batching: Batching = "padded"
-    batching_why: str = ""
-
-
-@dataclass(slots=True, frozen=True)
-class LoadFailed:
-    """The model cannot be served. ``code`` is a wire code of :mod:`tasks.errors`."""
-
-    code: str
-    message: str
 
 
 @dataclass(slots=True, frozen=True)

@@ -15,7 +15,7 @@ from worker_config.cache import bundled_folder
 from worker_config.hub import fetched_snapshot
 
 if TYPE_CHECKING:
-    from tasks.messages.engine import Ready
+    from tasks.messages.load import Ready
     from tasks.models.files import ModelSize
     from worker_config.catalogue import ModelEntry
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import EngineFailed, ModelLoadFailed, UnknownModel, error_for
 from tasks.hardware import detect
 from tasks.journal.claim_answer import ClaimAnswer
-from tasks.messages.engine import LoadFailed, Ready, StepOutput
+from tasks.messages.engine import StepOutput
 from tasks.messages.journal import Claim, End, Error
+from tasks.messages.load import LoadFailed, Ready
 from tasks.models.footprint import local_source
 from tasks.worker.attempts.works import work_of
 from tasks.worker.capacity import Capacity

@@ -17,7 +17,8 @@ import pytest
 
 from tasks.engine.fake import CRASH_EXITCODE, chat_prompt, fake_text
 from tasks.hardware import detect
-from tasks.messages.engine import EngineConfig, LoadFailed, Ready, Shutdown, Submit
+from tasks.messages.engine import EngineConfig, Shutdown, Submit
+from tasks.messages.load import LoadFailed, Ready
 from tasks.worker.engines.configs import MOST_BLAS_THREADS, engine_threads
 from tasks.worker.engines.process import EngineGone, EngineProcess, ending
 from tests.engine_client import EngineClient, resume_from

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
-    from tasks.messages.engine import Batching, Sampling
+    from tasks.messages.engine import Sampling
+    from tasks.messages.load import Batching
 
 #: Rows that come within so many decode steps after others have joined wait for the end of them, and join together.
 HOLD_STEPS = 2

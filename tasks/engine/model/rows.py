@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.engine.model.head import Head
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler, Drawn
-    from tasks.messages.engine import Batching
+    from tasks.messages.load import Batching
 
 
 @dataclass(slots=True, eq=False)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
-    from tasks.messages.engine import Batching
+    from tasks.messages.load import Batching
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tasks.engine.model.rows import Row
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
-    from tasks.messages.engine import Batching
+    from tasks.messages.load import Batching
 
 
 class Urgent(Rows):

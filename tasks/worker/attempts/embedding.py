@@ -16,8 +16,9 @@ from tasks.worker.attempts.attempt import Attempt
 if TYPE_CHECKING:
     from tasks.client.embedding import Parameters
     from tasks.messages.answer import Usage
-    from tasks.messages.engine import Event, Ready
+    from tasks.messages.engine import Event
     from tasks.messages.journal import Entry
+    from tasks.messages.load import Ready
     from tasks.worker.attempts.attempt import Outcome
     from worker_config.catalogue import ModelEntry
 

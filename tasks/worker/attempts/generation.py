@@ -11,8 +11,8 @@ from tasks.worker.attempts.attempt import Attempt
 if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.client.parameters import Parameters
-    from tasks.messages.engine import Ready
     from tasks.messages.journal import End
+    from tasks.messages.load import Ready
     from worker_config.catalogue import ModelEntry
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tasks.journal.items import Held
     from tasks.messages import engine as messages
     from tasks.messages.journal import End
+    from tasks.messages.load import Ready
     from tasks.worker.attempts.attempt import Attempt
     from worker_config.catalogue import ModelEntry
 
@@ -32,7 +33,7 @@ class Work(Protocol[Given, Tried]):
     def attempt(self, task_id: str, claim: ClaimAnswer, model: str, held: Callable[[], Held | None] = ...) -> Tried:
         """An attempt at it."""
 
-    def message(self, attempt: Tried, given: Given, entry: ModelEntry, ready: messages.Ready | None) -> messages.Work:
+    def message(self, attempt: Tried, given: Given, entry: ModelEntry, ready: Ready | None) -> messages.Work:
         """What the engine is asked for."""
 
     def answer(self, attempt: Tried, given: Given, end: End, worker: str) -> Answer:

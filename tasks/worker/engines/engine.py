@@ -8,15 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
-from tasks.messages.engine import (
-    Abort,
-    LoadFailed,
-    Loading,
-    Ready,
-    Resize,
-    Resized,
-    StepOutput,
-)
+from tasks.messages.engine import Abort, Resize, Resized, StepOutput
+from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.messages.registry import EngineState
 from tasks.worker.engines.open_attempts import OpenAttempts
 from tasks.worker.engines.process import EngineGone, EngineProcess

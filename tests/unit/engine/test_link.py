@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tasks.engine.link import Link
-from tasks.messages.engine import Abort, LoadFailed, Shutdown
+from tasks.messages.engine import Abort, Shutdown
+from tasks.messages.load import LoadFailed
 from tasks.messages.pipe import Pipe
 
 

@@ -17,7 +17,7 @@ from tasks.errors import ModelLoadFailed
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-    from tasks.messages.engine import Batching
+    from tasks.messages.load import Batching
 
 pytestmark = pytest.mark.xdist_group("mlx")
 

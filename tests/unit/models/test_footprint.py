@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.errors import ModelLoadFailed, UnknownModel
-from tasks.messages.engine import Ready
+from tasks.messages.load import Ready
 from tasks.messages.memory import MARGIN_BYTES, KvSize, KvWindow
 from tasks.models.footprint import (
     FAKE_KV_BYTES,
