@@ -36,6 +36,8 @@ _NO_PATTERN = "regex parse error"
 NEVER = ("no value is valid (", "$ref: ")
 #: A schema with more parts has its faults named without a place.
 MOST_PARTS = 1_000
+#: So much of what parts refer to is read, again for each of them: a second or two.
+MOST_BYTES = 50_000_000
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and uuid"
 
@@ -54,10 +56,10 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
     whole = _refused(schema)
     if not whole:
         return
-    shared = {name: schema[name] for name in SHARED if isinstance(schema, dict) and name in schema}
     found: dict[str, str] = {}
+    looking = _Looking(schema)
     for pointer, part in placed:
-        error = _refused({**shared, **part})
+        error = looking.refused(part)
         if not error or not _matters(error, whole, strict=strict):
             continue
         if "$ref" in part and not error.startswith(_UNRESOLVED):
@@ -68,6 +70,25 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
             yield f"{pointer or '#'}: {_explained(error, part)}"
     if not found:
         yield f"#: {_explained(whole, schema)}"
+    elif looking.left_bytes < 0:
+        yield "#: it is too large to say all that cannot be enforced"
+
+
+class _Looking:
+    """Looks at the parts of a schema by themselves, with what they refer to, as long as that takes a bounded time."""
+
+    def __init__(self, schema: Any) -> None:
+        self._shared = {name: schema[name] for name in SHARED if isinstance(schema, dict) and name in schema}
+        self._dialect = {name: value for name, value in self._shared.items() if name == "$schema"}
+        self._shared_bytes = len(to_json(self._shared))
+        self.left_bytes = MOST_BYTES
+
+    def refused(self, part: dict[str, Any]) -> str:
+        """Why a part cannot be enforced; empty where it can, or is not looked at any more."""
+        if '"$ref"' not in to_json(part):
+            return _refused({**self._dialect, **part})
+        self.left_bytes -= self._shared_bytes
+        return _refused({**self._shared, **part}) if self.left_bytes >= 0 else ""
 
 
 def _matters(error: str, whole: str, *, strict: bool) -> bool:

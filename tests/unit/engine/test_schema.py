@@ -141,6 +141,20 @@ def test_all_faults_are_named_where_none_is_an_error() -> None:
     assert places == ["#/properties/a", "#/properties/b", "#/properties/b"]
 
 
+def test_a_large_schema_is_looked_at_for_a_bounded_time() -> None:
+    """Each of a thousand parts reads all that it may refer to: what is found before that is too much is named, and that it is."""
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "description": "x" * 100_000}
+    many = {f"p{number}": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]} for number in range(900)}
+    schema = {
+        "type": "object",
+        "properties": {"first": {"type": "string", "format": "oid"}, **many},
+        "$defs": {"Node": node},
+    }
+    found = list(faults(schema, strict=False))
+    assert [fault.partition(": ")[0] for fault in found] == ["#/properties/first", "#"]
+    assert "too large to say all" in found[-1]
+
+
 def test_names_out_of_a_list_are_properties() -> None:
     """Also where the list is a definition, as pydantic has it of a dictionary whose keys are an enumeration."""
     schema = {
