@@ -17,7 +17,7 @@ from tasks.engine.text.roles import Roles
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -76,8 +76,7 @@ class ChatTemplate:
         self._source = source
         self._variables = _variables(source)
         self._absent = absent
-        # Templates of models that also see may look for parts alone, and leave out a text without a word.
-        self._wants_parts = bool(source) and not self._shows(_WORD) and self._shows(_part(_WORD))
+        self._wanting_parts = frozenset(self._roles_wanting_parts()) if source else frozenset()
 
     def render(self, messages: list[dict[str, Any]], options: Options) -> str:
         """The conversation as one text, up to where the answer begins.
@@ -131,27 +130,41 @@ class ChatTemplate:
             options.setdefault(_THINKING[1], options[_THINKING[0]])  # DeepSeek's name for it
         return options
 
-    def _shows(self, content: Any) -> bool:
-        """Whether this, as a message of the user, comes out: as text, and not as a list written down."""
+    def _roles_wanting_parts(self) -> Iterator[str]:
+        """Templates of models that also see may look for parts alone, and leave out a text without a word."""
+        if self._shows([_said("user", _WORD)]) or not self._shows([_said("user", _part(_WORD))]):
+            return
+        yield "user"
+        user = _said("user", _part("x"))
+        # A role that this finds nothing out about is the user's like.
+        for role, before in (("system", []), ("assistant", [user]), ("tool", [user])):
+            if not self._shows([*before, _said(role, _WORD), user]):
+                yield role
+
+    def _shows(self, messages: list[dict[str, Any]]) -> bool:
+        """Whether the word in one of these messages comes out: as text, and not as a list written down."""
         try:
-            text = self._applied([{"role": "user", "content": content}], {}).casefold()
+            text = self._applied(messages, {}).casefold()
         except Exception:  # noqa: BLE001 - templates fail in ways of their own; with real messages it may not
             return False
-        return _WORD in text and (isinstance(content, str) or not re.search(f"[\"']{_WORD}", text))
+        return _WORD in text and not re.search(f"[\"']{_WORD}", text)
 
     def _rendered(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
-        if self._wants_parts:
+        if self._wanting_parts:
             messages = [
                 {**message, "content": _part(message["content"])}
-                if isinstance(message.get("content"), str)
+                if message["role"] in self._wanting_parts and isinstance(message.get("content"), str)
                 else message
                 for message in messages
             ]
         return self._applied(messages, options)
 
     def _applied(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
-        tokenizer = self._tokenizer
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
+        tokenizer: Any = self._tokenizer
+        # mlx-lm's wrapper has each template told whether to think: yes where it knows the model's markers, and no elsewhere.
+        # A template's own default is its authors'; those that are programs of mlx-lm's have none.
+        renderer = tokenizer if tokenizer._chat_template is not None else tokenizer._tokenizer
+        return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options))
 
 
 class _Other(ChatTemplate):
@@ -163,6 +176,10 @@ class _Other(ChatTemplate):
 
     def _applied(self, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
         return super()._applied(messages, {**options, "chat_template": self._source})
+
+
+def _said(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
 
 
 def _part(text: str) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -13,6 +13,9 @@ from tasks.engine.text.template import ChatTemplate, Options
 from tasks.errors import InvalidRequest
 from tests import tiny_tokenizers
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 USER = {"role": "user", "content": "1+1?"}
 EFFORT = "effort {{ reasoning_effort }}"
 THINKING = "{{ enable_thinking is defined and enable_thinking }}"
@@ -22,9 +25,11 @@ QWEN = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }};{% endf
 GPT_OSS = "{% for m in messages %}{{ m.thinking }}|{{ m.content }};{% endfor %}"
 
 
-def template_of(source: str, tool_source: str = "") -> ChatTemplate:
+def template_of(source: str, tool_source: str = "", *, added: Sequence[str] = ()) -> ChatTemplate:
     fast: Any = PreTrainedTokenizerFast
-    hf = fast(tokenizer_object=tiny_tokenizers.byte_level(), chat_template=source or None)
+    made = tiny_tokenizers.byte_level()
+    made.add_tokens(list(added))
+    hf = fast(tokenizer_object=made, chat_template=source or None)
     return ChatTemplate(TokenizerWrapper(hf), source, "it has none", tool_source)
 
 
@@ -58,11 +63,25 @@ EITHER = (
 )
 
 
-@pytest.mark.parametrize("source", [PARTS, EITHER])
+#: For parts from users, and for text from everyone else.
+USERS_PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% if m.role == 'user' %}{{ m.content[0].text }}{% else %}{{ m.content }}{% endif %};"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("source", [PARTS, EITHER, USERS_PARTS])
 def test_a_template_for_parts_alone_is_given_parts(source: str) -> None:
     """It would leave the text out without a word; one that takes text is given that."""
     told = [{"role": "system", "content": "be brief"}, USER]
     assert template_of(source).render(told, Options()) == "system:be brief;user:1+1?;"
+
+
+@pytest.mark.parametrize("markers", [(), ("<think>", "</think>")])
+def test_a_template_that_is_told_nothing_does_what_its_authors_chose(markers: tuple[str, ...]) -> None:
+    """mlx-lm's wrapper would have EXAONE 4 think, and a model whose markers are text not think, whatever they do unasked."""
+    source = "{% if enable_thinking is not defined %}as its authors chose{% endif %}{% if messages %}{% endif %}"
+    assert template_of(source, added=markers).render([USER], Options()) == "as its authors chose"
 
 
 @pytest.mark.parametrize("source", ["hello", "{% broken", ""])
