@@ -27,23 +27,29 @@ TOKENS = (
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("◁think▷", "◁/think▷"),  # Kimi
     ("<reasoning>", "</reasoning>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thinking>", "</thinking>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),  # OpenThinker, Sky-T1
 )
 #: Markers that are ordinary text where the vocabulary has no tokens for them; the last are those of Granite 3.2 and Apriel.
 TEXTS = (
     *TOKENS[:6],
-    *TOKENS[-3:],
+    *TOKENS[-4:],
     ("Here is my thought process:", "Here is my response:"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
-#: Tokens around the answer behind a thought, which say nothing: ERNIE's, Hunyuan's, Cohere's.
-AROUND_ANSWERS = ("<response>", "</response>", "<answer>", "</answer>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
-#: The same as ordinary text that the template names: Granite 3.3's, Hunyuan-A13B's, Apriel's.
-AROUND_TEXTS = (("<response>", "</response>"), ("<answer>", "</answer>"), ("[END FINAL RESPONSE]",))
+_SOLUTION = ("<|begin_of_solution|>", "<|end_of_solution|>")
+#: Tokens around the answer behind a thought, which say nothing: ERNIE's, Hunyuan's, Cohere's, OpenThinker's.
+AROUND_ANSWERS = (
+    *("<response>", "</response>", "<answer>", "</answer>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    *_SOLUTION,
+)
+#: The same as ordinary text that the template names: Granite 3.3's, Hunyuan-A13B's, Apriel's, OpenThinker's.
+AROUND_TEXTS = (("<response>", "</response>"), ("<answer>", "</answer>"), ("[END FINAL RESPONSE]",), _SOLUTION)
 _GEMMA = ("<|channel>", "<channel|>")
 _XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
 _HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 _HARMONY_OTHERS = ("<|constrain|>", "<|call|>", "<|return|>")
+_SOLAR = ("<|begin|>", "<|think|>", "<|end|>", "<|content|>")  # Solar Open
 _MUSE = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
 #: Lone surrogates, one for each marker: no decoded text has them.
 _FIRST_MARK = 0xDC00
@@ -124,6 +130,12 @@ def _of_tokens(added: Mapping[str, int]) -> Format | None:
         silent = (f"{begin}response{sep}", f"{end}response{sep}", f"{end}message{sep}")
         thoughts = Delimiters((f"{begin}think{sep}",), (f"{end}think{sep}",), silent, "".join(names.values()))
         return made(names, partial(Thoughts, thoughts))
+    if all(name in added for name in _SOLAR):
+        names = marks_of(*_SOLAR)
+        begin, think, end, answer = names.values()
+        header = f"{begin}assistant"
+        solar = Delimiters((think, f"{header}{think}"), (end,), (answer, f"{header}{answer}"), "".join(names.values()))
+        return made(names, partial(Thoughts, solar))
     if all(name in added for name in _GEMMA):
         names = marks_of(*_GEMMA)
         begin, end = names.values()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: How markers of plain text begin that end an answer.
-_ENDING = ("</", "[END ")
+_ENDING = ("</", "[END ", "<|end_of")
 
 
 @dataclass(frozen=True)

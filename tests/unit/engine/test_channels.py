@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<|constrain|>")
 MUSE = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
 XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")
+SOLAR = ("<|begin|>", "<|think|>", "<|end|>", "<|content|>")
 GEMMA = ("<|channel>", "<channel|>")
 THINK = TOKENS[0]
 
@@ -91,6 +92,19 @@ CASES = [
         "hm\n[BEGIN FINAL RESPONSE]\nYES[END FINAL RESPONSE]", "hm\n", "YES", id="Apriel",
     ),
     pytest.param(
+        (), "<|begin_of_thought|> <|end_of_thought|> <|begin_of_solution|> <|end_of_solution|>", "",
+        "<|begin_of_thought|>hm<|end_of_thought|>\n\n<|begin_of_solution|>\nYES<|end_of_solution|>", "hm", "YES",
+        id="OpenThinker",
+    ),
+    pytest.param(
+        SOLAR, "", "<|end|><|begin|>assistant", "<|think|>hm<|end|><|begin|>assistant<|content|>YES", "hm", "YES", id="Solar",
+    ),
+    pytest.param(
+        SOLAR, "", "<|end|><|begin|>assistant", "<|think|>a<|end|><|begin|>assistant<|think|>b<|end|><|content|>YES<|end|>",
+        "ab", "YES", id="Solar, two thoughts",
+    ),
+    pytest.param(SOLAR, "", "<|end|><|begin|>assistant", "<|content|>YES", "", "YES", id="Solar without a thought"),
+    pytest.param(
         (*THINK, *AROUND_ANSWERS), "", "", "<think>hm</think>\n<response>\nYES</response>", "hm", "YES", id="around answers",
     ),
     pytest.param(AROUND_ANSWERS, "", "", "<answer>YES</answer>", "", "<answer>YES</answer>", id="tokens without thoughts"),
@@ -156,7 +170,7 @@ def test_each_family(
 
 
 @pytest.mark.parametrize(
-    "names", [THINK, GEMMA, HARMONY, MUSE, XTML, ()], ids=lambda names: names[0] if names else "text"
+    "names", [THINK, GEMMA, HARMONY, MUSE, SOLAR, XTML, ()], ids=lambda names: names[0] if names else "text"
 )
 @settings(deadline=None)
 @given(data=st.data())
