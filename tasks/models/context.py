@@ -10,6 +10,7 @@ from tasks.models.embedding import encoder_positions
 from tasks.models.reading import number_of, read_object_if_there, text_config, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 #: Where nothing says how long the context is.
@@ -20,6 +21,8 @@ FIELDS = (
     *("model_max_length", "max_context_length", "context_length", "max_seq_length", "max_target_positions"),
     "block_size",
 )
+#: Names of the part that is the language model.
+PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 #: What transformers takes where config.json leaves the field out: nested configs are saved without their defaults.
 DEFAULTS = {
     "gemma3": 131072,
@@ -83,8 +86,7 @@ def learned_positions(config: dict[str, Any]) -> int | None:
 
 
 def _field(config: dict[str, Any]) -> tuple[str, int | None]:
-    nested = config.get("text_config")
-    for prefix, place in (("text_config.", nested if isinstance(nested, dict) else {}), ("", config)):
+    for prefix, place in (*_nested(config), ("", config)):
         for name in FIELDS:
             number = number_of(place.get(name))
             tokens = UNBOUNDED_TOKENS if number is not None and number >= UNBOUNDED_TOKENS else whole(number)
@@ -92,6 +94,15 @@ def _field(config: dict[str, Any]) -> tuple[str, int | None]:
                 return f"{prefix}{name}", tokens
     model_type = text_config(config).get("model_type")
     return f"model_type {model_type}", DEFAULTS.get(str(model_type))
+
+
+def _nested(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The language model's part of a larger model's config, under each name that it goes by."""
+    for name in PARTS:
+        part = config.get(name)
+        if isinstance(part, dict):
+            yield from ((f"{name}.{inner}", place) for inner, place in _nested(part))
+            yield f"{name}.", part
 
 
 def _tokenizer_bound(folder: Path) -> int | None:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, read_context
 from tasks.models.embedding import MODULES, PROMPTS, read_recipe
 from tasks.models.files import read_model_size
-from tasks.models.foreign import read_config
+from tasks.models.foreign import CONFIG, read_config
 from tasks.models.generation import FILE, WHOLE_CONTEXT, read_generation
 from tasks.models.reading import read_object_if_there
 from tasks.models.reranking import read_reranking
+from tasks.models.special_tokens import read_end_token
 from tasks.models.templates import read_templates
 from tasks.models.weights import INDEX, stray_files, weight_files
+from tasks.models.windows import FIELD as WINDOW
+from tasks.models.windows import ignored_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -84,13 +87,17 @@ def _size(folder: Path) -> Iterator[Fact]:
 
 
 def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
-    found = read_context(folder, read_config(folder))
+    config = read_config(folder)
+    found = read_context(folder, config)
     if entry.context_tokens is not None:
         yield Fact("context", f"{entry.context_tokens:,} tokens", CATALOGUE)
     elif found is not None:
         yield Fact("context", f"{found.tokens:,} tokens", found.said_by)
     else:
         yield Fact("context", f"{DEFAULT_CONTEXT_TOKENS:,} tokens", "assumed: no file says it")
+    longest = entry.context_tokens or (found.tokens if found is not None else DEFAULT_CONTEXT_TOKENS)
+    if (window := ignored_window(config, longest)) is not None:
+        yield Fact("without effect", f"{WINDOW} {window:,}: mlx-lm attends to all tokens", CONFIG)
 
 
 def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
@@ -130,11 +137,10 @@ def _ends(folder: Path) -> Iterator[Fact]:
         yield Fact("stop strings", ", ".join(map(repr, generation.stops)), FILE)
     if texts:
         yield Fact("end tokens", ", ".join(texts), generation.ends_said_by)
-    token = read_object_if_there(folder / "tokenizer_config.json").get("eos_token")
-    token = token.get("content") if isinstance(token, dict) else token
-    if token and token not in texts.values():
-        yield Fact("end token", str(token), "tokenizer_config.json")
-    elif not texts and not token:
+    token = read_end_token(folder)
+    if token is not None and token[0] not in texts.values():
+        yield Fact("end token", *token)
+    elif not texts and token is None:
         yield Fact("end tokens", "none: answers end by max_tokens and stop strings", _OURS)
 
 

@@ -42,14 +42,31 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelFilesUnreadable: it is missing or damaged; the message says what the folder is instead.
     """
     path = folder / CONFIG
-    if not path.is_file() and (known := _found(folder, _WITHOUT_CONFIG) or _in_subfolder(folder)):
+    if not path.is_file() and (known := misspelt(path) or _found(folder, _WITHOUT_CONFIG) or _in_subfolder(folder)):
         raise ModelFilesUnreadable(f"{path}: missing; {known}")
-    return read_object(path)
+    return {name: _number(value) for name, value in read_object(path).items()}
+
+
+def _number(value: Any) -> Any:
+    """The value with numbers in the place of what transformers 5 writes for those that JSON has not: Mamba 2 has infinity."""
+    if isinstance(value, list):
+        return [_number(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"__float__"} and value["__float__"] in ("Infinity", "-Infinity", "NaN"):
+        return float(value["__float__"])
+    return {name: _number(entry) for name, entry in value.items()}
 
 
 def instead_of_weights(folder: Path) -> str:
     """What to do about a folder that has a ``config.json`` and no weights."""
     return _found(folder, _OTHER_WEIGHTS) or "fetch them, or convert the original model with mlx_lm.convert"
+
+
+def misspelt(path: Path) -> str:
+    """What to do where a file of this name is here in other letters, as disks of Windows and macOS take for the same."""
+    others = (other.name for other in path.parent.glob("*") if other.name.lower() == path.name != other.name)
+    return next((f"it has {name}: call that {path.name}" for name in others), "")
 
 
 def _found(folder: Path, kinds: Sequence[tuple[str, str]]) -> str:

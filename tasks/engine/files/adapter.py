@@ -62,7 +62,13 @@ def _checked(folder: Path) -> str:
     wanted = ("num_layers", "lora_parameters") if config.get("fine_tune_type", "lora") != "full" else ()
     for name in wanted:
         if name not in config:
-            raise ModelFilesUnreadable(f"{folder / CONFIG}: has no {name}; it is not the configuration of mlx_lm.lora")
+            older = "it has lora_layers, as older versions of mlx_lm.lora wrote it: call that num_layers"
+            why = older if "lora_layers" in config else "it is not the configuration of mlx_lm.lora"
+            raise ModelFilesUnreadable(f"{folder / CONFIG}: has no {name}; {why}")
+    if wanted and "dropout" not in config["lora_parameters"]:
+        raise ModelFilesUnreadable(
+            f"{folder / CONFIG}: lora_parameters has no dropout; add the one of the training, or 0.0"
+        )
     if not (folder / WEIGHTS).is_file():
         raise ModelFilesUnreadable(f"{folder / WEIGHTS}: missing; is this an adapter's folder?")
     read_header(folder / WEIGHTS)

@@ -16,8 +16,10 @@ from tasks.models.reading import ModelFilesUnreadable
 from tasks.models.reranking import RerankingRecipe, read_reranking
 from tasks.models.templates import Template, Templates, read_templates
 from tasks.models.weights import stray_files
+from tasks.models.windows import ignored_window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tasks.messages.engine import EngineConfig
@@ -63,21 +65,17 @@ def read_folder(config: EngineConfig) -> ModelFolder:
     path, revision = find_model(config.source, config.revision)
     try:
         description = check_model(path)
-        if strays := stray_files(path):
-            logger.warning("%s: %s are no part of the model by its index, and are not loaded", path, ", ".join(strays))
         generation = read_generation(path, description)
-        if generation.not_done:
-            logger.warning(
-                "%s: generation_config.json asks for %s, which changes nothing here (docs/models.md)",
-                *(path, ", ".join(generation.not_done)),
-            )
+        longest = context_tokens(path, description, config)
+        for remark in _without_effect(path, description, generation, longest):
+            logger.warning("%s: %s", path, remark)
         templates = read_templates(path)
         adapter = find_adapter(config.adapter) if config.adapter else None
         return ModelFolder(
             path=path,
             revision=f"{revision}+{adapter.revision}" if adapter is not None else revision,
             config=description,
-            context_tokens=context_tokens(path, description, config),
+            context_tokens=longest,
             generation=generation,
             templates=templates,
             template=templates.choose(config.chat_template),
@@ -87,6 +85,23 @@ def read_folder(config: EngineConfig) -> ModelFolder:
         )
     except ModelFilesUnreadable as error:
         raise ModelLoadFailed(str(error)) from None
+
+
+def _without_effect(
+    path: Path, description: dict[str, Any], generation: Generation, longest_tokens: int
+) -> Iterator[str]:
+    """What is in the folder and changes nothing here."""
+    if strays := stray_files(path):
+        yield f"{', '.join(strays)} are no part of the model by its index, and are not loaded"
+    if generation.not_done:
+        yield (
+            f"generation_config.json asks for {', '.join(generation.not_done)}, which changes nothing here (docs/models.md)"
+        )
+    if (window := ignored_window(description, longest_tokens)) is not None:
+        yield (
+            f"config.json asks for a window of {window} tokens, and mlx-lm attends to all: it reads longer sequences otherwise "
+            "than in training (docs/models.md)"
+        )
 
 
 def context_tokens(path: Path, description: dict[str, Any], config: EngineConfig) -> int:

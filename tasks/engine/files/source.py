@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.files.download import fetch
 from tasks.errors import ModelLoadFailed
-from tasks.models.foreign import read_config
+from tasks.models.foreign import misspelt, read_config
 from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message, require_file
 from tasks.models.weights import INDEX, check_weights, read_header, read_tensors, weight_files
 from tasks.names import PACKAGE
@@ -82,9 +82,8 @@ def check_model(folder: Path) -> dict[str, Any]:
     check_weights(folder)
     tokenizers = [path for pattern in _TOKENIZERS for path in folder.glob(pattern)]
     if not tokenizers:
-        raise ModelFilesUnreadable(
-            f"{folder}: has no tokenizer ({' or '.join(_TOKENIZERS[:2])}); copy the original model's"
-        )
+        remedy = misspelt(folder / _TOKENIZERS[0]) or "copy the original model's"
+        raise ModelFilesUnreadable(f"{folder}: has no tokenizer ({' or '.join(_TOKENIZERS[:2])}); {remedy}")
     for path in tokenizers:
         require_file(path)
         if is_pointer(path):

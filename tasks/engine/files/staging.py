@@ -1,35 +1,80 @@
-"""A folder of which mlx-lm loads the model's own weights and no others.
+"""A folder of which libraries read what its authors mean: the model's own weights and no others, and JSON in UTF-8.
 
 mlx-lm loads every file that is called ``model*.safetensors``, whatever the index says, and none that is called otherwise. It
-finds none in a folder whose path has a character that means something in a pattern, such as ``[``.
+finds none in a folder whose path has a character that means something in a pattern, such as ``[``. Neither it nor transformers
+reads JSON that begins with a byte order mark, as editors of Windows write it.
 """
 
 from __future__ import annotations
 
 import glob
+import json
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.errors import ModelLoadFailed
 from tasks.models.weights import PATTERN, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+#: The longest byte order mark, with what tells the encodings apart.
+_BEGINNING_BYTES = 4
 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """The folder itself where its weights are all that mlx-lm would load; else one of links, for as long as it is needed."""
+    """The folder itself where mlx-lm loads it rightly; else one of links and copies, for as long as it is needed."""
     weights = weight_files(folder)
-    if set(weights) == set(folder.glob(PATTERN)) and glob.escape(str(folder)) == str(folder):
+    marked = _marked(folder)
+    if set(weights) == set(folder.glob(PATTERN)) and glob.escape(str(folder)) == str(folder) and not marked:
         yield folder
         return
+    with _copied(folder, marked) as links:
+        for path in links.glob("*.safetensors"):
+            path.unlink()
+        for number, path in enumerate(weights):
+            (links / f"model-{number}.safetensors").symlink_to(path.absolute())
+        yield links
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[Path]:
+    """The folder itself where all of its JSON is plain; else one of links and copies, for as long as it is needed.
+
+    Raises:
+        ModelLoadFailed: one that was raised within, about the folder itself.
+    """
+    marked = _marked(folder)
+    if not marked:
+        yield folder
+        return
+    with _copied(folder, marked) as links:
+        try:
+            yield links
+        except ModelLoadFailed as error:
+            raise ModelLoadFailed(str(error).replace(str(links), str(folder))) from error
+
+
+def _marked(folder: Path) -> list[Path]:
+    """Files of JSON that begin with a byte order mark, or have another encoding than UTF-8."""
+    return [path for path in folder.glob("*.json") if path.is_file() and _encoding(path) != "utf-8"]
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return json.detect_encoding(file.read(_BEGINNING_BYTES))
+
+
+@contextmanager
+def _copied(folder: Path, marked: Collection[Path]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="celery-mlx-") as temporary:
         links = Path(temporary)
         for path in folder.iterdir():
-            if path.suffix != ".safetensors":
+            if path in marked:
+                (links / path.name).write_text(path.read_text(_encoding(path)), encoding="utf-8")
+            else:
                 (links / path.name).symlink_to(path.absolute())
-        for number, path in enumerate(weights):
-            (links / f"model-{number}.safetensors").symlink_to(path.absolute())
         yield links

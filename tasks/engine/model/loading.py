@@ -16,14 +16,16 @@ from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.source import weights_bytes
 from tasks.engine.files.staging import staged
+from tasks.engine.model.activation import check_activation
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.blas import blas_threads, describe_blas
+from tasks.engine.model.buffers import without_buffers
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.dequantise import dequantise
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
-from tasks.engine.model.rotary import exact_ramps, rotary_fields
+from tasks.engine.model.rotary import exact_frequencies, rotary_fields
 from tasks.engine.model.selftest import Bearing, try_out
 from tasks.engine.model.tied import tied_fields
 from tasks.engine.model.unloadable import why_unloadable
@@ -95,6 +97,7 @@ def clear_errors(folder: ModelFolder) -> Iterator[None]:
 
 def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> Module:
     """A model of mlx-lm with its weights in memory, with these options of :func:`mlx_lm.utils.load_model`."""
+    check_activation(folder)
     model: Module
     described = _config_for_mlx_lm(folder)
     with staged(folder.path) as loadable:
@@ -102,9 +105,9 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
             *(loadable, True),
             model_config=described,
             trust_remote_code=config.trust_remote_code,
-            **options,
+            **{"get_model_classes": without_buffers, **options},
         )
-        exact_ramps(model, described)
+        exact_frequencies(model, described, folder.context_tokens)
         if folder.adapter is not None:
             apply_adapter(model, folder.adapter)
         if accelerator() == "cpu" and _fits_dense(model, config):
@@ -123,6 +126,9 @@ def _config_for_mlx_lm(folder: ModelFolder) -> dict[str, Any]:
     config = dict(folder.config)
     if config.get("text_config", {}) is None:
         config["text_config"] = {}  # mlx-lm's loader takes it for an object without a look
+    for name in ("quantization", "quantization_config"):
+        if config.get(name) == {}:
+            config[name] = None
     config |= tied_fields(folder.path, config)
     return config | rotary_fields(config)
 

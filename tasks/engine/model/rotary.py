@@ -4,7 +4,10 @@ transformers 5 writes the base, the scaling and the rotated share of a head into
 0.32.2 read the older fields alone; where these are missing they take their own defaults, and the model answers nonsense
 without an error. Of YaRN, mlx-lm takes 4,096 tokens where the file leaves out the length that is scaled. It rounds the range
 between scaled and other frequencies also where the file says ``"truncate": false``, as gpt-oss does, one of whose frequencies
-is off by 76 % then.
+is off by 76 % then. Of LongRoPE it takes the factors of long contexts, however short the context is.
+
+A scaling has its kind under ``type`` or ``rope_type``, and its factor as any number; some modules read one of the names alone,
+and a float.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 from mlx_lm import utils
-from mlx_lm.models.rope_utils import YarnRoPE
+from mlx_lm.models.rope_utils import SuScaledRoPE, YarnRoPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,15 +47,24 @@ def rotary_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"text_config": {**nested, **found}} if found else {}
 
 
-def exact_ramps(model: Module, config: Mapping[str, Any]) -> None:
-    """Give YaRN the frequencies of its authors where they are not to be rounded; ``config`` is mlx-lm's."""
+def exact_frequencies(model: Module, config: Mapping[str, Any], context_tokens: int) -> None:
+    """Give YaRN the frequencies of its authors where they are not to be rounded, and LongRoPE those of a short context.
+
+    Args:
+        model: with the frequencies that mlx-lm computes.
+        config: mlx-lm's.
+        context_tokens: of the longest sequence. One length decides for all: keys are cached, and could not change theirs later.
+    """
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     scaling, base = text.get("rope_scaling"), text.get("rope_theta")
-    if not isinstance(scaling, dict) or scaling.get("truncate") is not False or base is None:
+    if not isinstance(scaling, dict):
         return
     for _, part in model.named_modules():
-        if type(part) is YarnRoPE:
+        if type(part) is YarnRoPE and scaling.get("truncate") is False and base is not None:
             part._freqs = _yarn_frequencies(part.dims, float(base), scaling)
+        elif type(part) is SuScaledRoPE and context_tokens <= part.original_max_position_embeddings:
+            short, long = (mx.array(scaling[name], mx.float32) for name in ("short_factor", "long_factor"))
+            part._freqs = part._freqs * short / long
 
 
 def _yarn_frequencies(dims: int, base: float, scaling: Mapping[str, Any]) -> mx.array:
@@ -73,8 +85,14 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     found = _missing(config)
     scaling = found.get("rope_scaling", config.get("rope_scaling"))
     most = config.get("max_position_embeddings")
-    if isinstance(scaling, dict) and _ORIGINAL not in scaling and isinstance(most, int) and _kind(scaling) == "yarn":
-        found["rope_scaling"] = {**scaling, _ORIGINAL: most}
+    if isinstance(scaling, dict) and scaling.keys() & {"type", "rope_type"}:
+        more: dict[str, Any] = {"type": _kind(scaling), "rope_type": _kind(scaling)}
+        if isinstance(most, int) and _kind(scaling) == "yarn":
+            more[_ORIGINAL] = most
+        whole = scaling.get("factor")
+        floats = {"factor": float(whole)} if type(whole) is int else {}
+        if (complete := {**more, **scaling, **floats}) != scaling or floats:
+            found["rope_scaling"] = complete
     return found
 
 

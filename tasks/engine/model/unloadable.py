@@ -43,7 +43,7 @@ def why_unloadable(folder: ModelFolder, error: Exception) -> str:
         return (
             f"{place}: {FIELD} is false, and the files have no lm_head.weight: make it true, or fetch the weights again"
         )
-    if config.get("rope_scaling") and (isinstance(error, _ODD_FIELD) or "RoPE" in said):
+    if config.get("rope_scaling") and (isinstance(error, _ODD_FIELD) or "RoPE" in said or "rope_scaling" in said):
         return f"{place}: {mlx_lm} cannot compute rope_scaling {str(config['rope_scaling'])[:200]} ({said})"
     return f"{folder.path}: {said}"
 

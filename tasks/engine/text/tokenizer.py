@@ -17,10 +17,13 @@ from mlx_lm import utils
 from mlx_lm.tokenizer_utils import TokenizerWrapper, _infer_tool_parser
 
 from tasks.engine.failure import first_line
+from tasks.engine.files.staging import readable
 from tasks.engine.text.detokenizer import streamed_text
 from tasks.engine.text.spm import follow_file
+from tasks.engine.text.tokenizer_fields import corrected_fields
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object_if_there
+from tasks.models.special_tokens import CONFIG, SPECIAL_TOKENS, read_end_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +72,11 @@ def load_tokenizer(
         ModelLoadFailed: it says other text than it was given.
         Exception: transformers cannot load it, in whatever way.
     """
-    hf = _with_decoder(_checked(_load(folder, trust_remote_code), folder))
+    with readable(folder) as plain:
+        hf = _with_decoder(_checked(_load(plain, trust_remote_code), plain))
+    hf.split_special_tokens = (
+        False  # a template's own tokens are tokens; those in messages are told from them elsewhere
+    )
     hf.chat_template = f"{template or ''}{tool_template}" or None
     defaults = utils._tokenizer_defaults(folder) or {}
     ids = [end for end in ends if isinstance(end, int)] or defaults.get("eos_token_ids")
@@ -77,6 +84,8 @@ def load_tokenizer(
     hf.chat_template = template
     wrapped = TokenizerWrapper(hf, _NoDetokenizer, eos_token_ids=ids, **_template_module(hf, defaults))
     vocabulary = hf.get_vocab()
+    if hf.eos_token is None and (token := read_end_token(folder)) is not None:
+        ends = [*ends, token[0]]
     wrapped.eos_token_ids |= {vocabulary[end] for end in ends if isinstance(end, str) and end in vocabulary}
     if not wrapped.eos_token_ids:
         logger.warning("%s names no end token: answers end by max_tokens and stop strings alone", folder)
@@ -109,7 +118,8 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
 def _why_unloadable(folder: Path, error: Exception) -> str:
     """Which file is damaged, where one is: transformers says which character of it; or whose code would have to run."""
     try:
-        read_object_if_there(folder / "tokenizer.json")
+        for file in ("tokenizer.json", CONFIG, SPECIAL_TOKENS, "added_tokens.json"):
+            read_object_if_there(folder / file)
     except ModelFilesUnreadable as damaged:
         return str(damaged)
     if "custom code" in str(error):
@@ -120,7 +130,9 @@ def _why_unloadable(folder: Path, error: Exception) -> str:
 def _by_class(folder: Path, trust_remote_code: bool, **more: Any) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **more)
+    return AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, **corrected_fields(folder), **more
+    )
 
 
 def _without_config(folder: Path, trust_remote_code: bool) -> Any:
@@ -139,7 +151,7 @@ def _by_file(folder: Path) -> Any:
     """The tokenizer exactly as ``tokenizer.json`` describes it."""
     from transformers import PreTrainedTokenizerFast
 
-    if "auto_map" in read_object_if_there(folder / "tokenizer_config.json"):
+    if "auto_map" in read_object_if_there(folder / CONFIG):
         raise ModelLoadFailed(_own_code(folder))
     return PreTrainedTokenizerFast.from_pretrained(folder)
 

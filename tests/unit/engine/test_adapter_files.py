@@ -23,7 +23,7 @@ def write_adapter(folder: Path, value: float) -> Path:
 
     folder.mkdir()
     write_safetensors(folder / WEIGHTS, {"lora_a": np.full((2, 2), value, np.float32)})
-    (folder / CONFIG).write_text(json.dumps({"num_layers": 1, "lora_parameters": {}}))
+    (folder / CONFIG).write_text(json.dumps({"num_layers": 1, "lora_parameters": {"dropout": 0.0}}))
     return folder
 
 
@@ -50,6 +50,13 @@ def test_what_is_no_adapter(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(json.dumps({"r": 8, "lora_alpha": 16}))
     with pytest.raises(ModelFilesUnreadable, match=r"has no num_layers; it is not the configuration of mlx_lm\.lora"):
         find_adapter(str(tmp_path))
+    for described, says in (
+        ({"lora_layers": 2, "lora_parameters": {}}, "it has lora_layers, as older versions .*: call that num_layers"),
+        ({"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 1.0}}, "lora_parameters has no dropout; add"),
+    ):
+        (tmp_path / CONFIG).write_text(json.dumps(described))
+        with pytest.raises(ModelFilesUnreadable, match=says):
+            find_adapter(str(tmp_path))
     (tmp_path / CONFIG).write_text(json.dumps({"fine_tune_type": "full"}))
     with pytest.raises(ModelFilesUnreadable, match=r"adapters\.safetensors: missing"):
         find_adapter(str(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.utils import MODEL_REMAPPING
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from benchmarks.parts.tiny_model import make_tiny_model, write_safetensors
+from benchmarks.parts.tiny_model import make_tiny_architecture, make_tiny_model, write_safetensors
+from tasks.engine.model.activation import FIELD, SILU, SILU_ALONE
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit
@@ -59,6 +64,10 @@ def test_tensors_that_are_missing_or_too_many_are_named(
             "tie_word_embeddings is false, and the files have no lm_head.weight: make it true",
         ),
         ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "cannot compute rope_scaling {'type': 'ntk'"),
+        (
+            {"model_type": "qwen2_moe", "rope_scaling": {"type": "yarn", "factor": 2.0}},
+            "cannot compute rope_scaling|lacks",
+        ),
         ({"rope_scaling": [1]}, r"cannot compute rope_scaling \[1\]"),
         (
             {"quantization_config": {"quant_method": "gptq", "bits": 4}},
@@ -76,6 +85,27 @@ def test_fields_that_cannot_be_served(tmp_path: Path, config: dict[str, Any], sa
     with pytest.raises(ModelLoadFailed, match=says) as raised:
         load(tmp_path)
     assert str(path) in str(raised.value)
+
+
+def test_an_activation_that_mlx_lm_has_not(tmp_path: Path) -> None:
+    """Its code for llama computes silu, and would answer nonsense with weights that were trained with another function."""
+    path = make_tiny_model(tmp_path) / "config.json"
+    described = json.loads(path.read_text())
+    for part in ({"hidden_act": "relu"}, {"text_config": {**described, "hidden_act": "relu"}}):
+        path.write_text(json.dumps({**described, **part}))
+        with pytest.raises(
+            ModelLoadFailed, match=r"hidden_act is .relu., and mlx-lm computes silu for .* type .llama."
+        ):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", sorted(SILU_ALONE))
+def test_activations_that_are_written_into_mlx_lms_code(kind: str) -> None:
+    """It reads no such field for these, and what their authors have is silu."""
+    module = MODEL_REMAPPING.get(kind, kind)
+    assert FIELD not in inspect.getsource(importlib.import_module(f"mlx_lm.models.{module}"))
+    known = CONFIG_MAPPING[kind]() if kind in CONFIG_MAPPING else None
+    assert getattr(known, FIELD, "silu") in SILU
 
 
 def test_numbers_that_mlx_does_not_read(tmp_path: Path) -> None:
@@ -101,6 +131,23 @@ def test_a_part_that_is_null_is_none(tmp_path: Path) -> None:
     """mlx-lm looks into ``text_config`` wherever there is one."""
     path = make_tiny_model(tmp_path) / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "text_config": None}))
+    assert load(tmp_path).facts.batching == "padded"
+
+
+def test_buffers_of_pytorch_are_no_weights(tmp_path: Path) -> None:
+    """Older files have them; mlx-lm's module for qwen3 refuses the whole model for one."""
+    folder = make_tiny_architecture(tmp_path, "qwen3")
+    weights = folder / "model.safetensors"
+    tensors: Any = mx.load(str(weights))
+    mx.save_safetensors(str(weights), {**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": mx.zeros((8,))})
+    assert load(folder).facts.batching == "padded"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_configuration_as_editors_of_windows_write_it(tmp_path: Path, encoding: str) -> None:
+    """With a byte order mark, which mlx-lm does not read; and with a quantisation that says nothing."""
+    path = make_tiny_model(tmp_path) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization": {}}), encoding)
     assert load(tmp_path).facts.batching == "padded"
 
 

@@ -14,10 +14,11 @@ from mlx_lm import utils
 from mlx_lm.models.rope_utils import initialize_rope
 from transformers import AutoConfig
 
+from benchmarks.models.tiny import config as tiny_config
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.model.loading import load_weights
-from tasks.engine.model.rotary import exact_ramps, rotary_fields
+from tasks.engine.model.rotary import exact_frequencies, rotary_fields
 from tasks.messages.engine import EngineConfig
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def test_the_frequencies_of_gpt_oss(truncate: bool) -> None:
     model = nn.Module()
     model.rope = initialize_rope(64, 150000, False, scaling)
     mlx_lms = np.array(model.rope._freqs)
-    exact_ramps(model, {"rope_theta": 150000, "rope_scaling": scaling})
+    exact_frequencies(model, {"rope_theta": 150000, "rope_scaling": scaling}, 131072)
     ours = np.array(model.rope._freqs)
     lengths = 150000 ** (np.arange(0, 64, 2) / 64)
     low, high = (32 * np.log(4096 / (turns * 2 * np.pi)) / np.log(150000) for turns in (32, 1))
@@ -128,6 +129,34 @@ def test_the_frequencies_of_gpt_oss(truncate: bool) -> None:
     assert np.allclose(1 / ours, authors, rtol=1e-5) is not truncate
     assert np.array_equal(ours, mlx_lms) is truncate
     assert np.abs(authors * mlx_lms - 1).max() > 0.4
+
+
+@pytest.mark.parametrize("name", ["type", "rope_type"])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "internlm2", "internlm3", "deepseek"])
+def test_a_scaling_is_read_by_either_name_of_its_kind(model_type: str, name: str) -> None:
+    """Some modules know one name alone, or want a float: they raised KeyError, AssertionError or ValueError."""
+    _, described = tiny_config(model_type)
+    described["rope_scaling"] = {
+        name: "linear",
+        "factor": 2,
+        **({"long_factor": [1.0]} if model_type == "phi3" else {}),
+    }
+    completed = {**described, **rotary_fields(described)}
+    model_class, made = utils._get_classes(completed)
+    scales = {part.scale for _, part in model_class(made.from_dict(completed)).named_modules() if type(part) is nn.RoPE}
+    assert scales <= {0.5}
+
+
+@pytest.mark.parametrize(("context_tokens", "factor"), [(4096, 3.0), (4097, 7.0)])
+def test_longrope_has_the_factors_of_its_context(context_tokens: int, factor: float) -> None:
+    """mlx-lm has those of long ones always; llama.cpp and vLLM go by the context that the model is served with."""
+    scaling = {
+        "type": "longrope", "original_max_position_embeddings": 4096, "short_factor": [3.0] * 4, "long_factor": [7.0] * 4,
+    }  # fmt: skip
+    model = nn.Module()
+    model.rope = initialize_rope(8, 10.0, False, scaling, 131072)
+    exact_frequencies(model, {"rope_theta": 10.0, "rope_scaling": scaling}, context_tokens)
+    assert np.allclose(np.array(model.rope._freqs), factor * 10.0 ** (np.arange(0, 8, 2) / 8))
 
 
 def test_what_the_file_says_stays() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tasks.engine.text.detokenizer import streamed_text
 from tasks.engine.text.tokenizer import PROBES, load_tokenizer
 from tasks.errors import ModelLoadFailed
+from tasks.models.special_tokens import read_end_token
 from tests.tiny_tokenizers import byte_level, save, sentencepiece, suffixed
 
 if TYPE_CHECKING:
@@ -189,6 +190,49 @@ def test_a_tokenizer_whose_text_changes_behind_a_stream_is_refused(tmp_path: Pat
     """Here the mark of a line end takes three tokens, so its beginning would be sent before it is known."""
     with pytest.raises(ModelLoadFailed, match="cannot be streamed"):
         load(save(sentencepiece(), tmp_path, tokenizer_class="NewlineTokenizer"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_as_editors_of_windows_write_it(tmp_path: Path, encoding: str) -> None:
+    """transformers reads none that begins with a byte order mark."""
+    folder = save(byte_level(), tmp_path)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>"}))
+    for path in folder.glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=1).replace("\n", "\r\n"), encoding)
+    assert load(folder).eos_token == "</s>"
+    path = folder / "tokenizer.json"
+    path.write_text("{,}", encoding)
+    with pytest.raises(ModelLoadFailed, match=str(path)):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"eos_token": {"content": "</s>", "lstrip": False, "normalized": True}},
+        {"additional_special_tokens": ["<s>", {"content": "</s>", "lstrip": False}]},
+        {"model_max_length": "1e30"},
+        {"split_special_tokens": True},
+    ],
+)
+def test_fields_that_transformers_fails_with(tmp_path: Path, described: dict[str, Any]) -> None:
+    """Tokens as objects without a type, a bound as text; and one that would cut a template's own tokens into letters."""
+    tokenizer = load(save(byte_level(), tmp_path, **described))
+    assert tokenizer.encode("</s>", add_special_tokens=False) == tokenizer.convert_tokens_to_ids(["</s>"])
+    assert tokenizer.eos_token == "</s>"
+
+
+def test_an_end_token_in_the_older_file(tmp_path: Path) -> None:
+    """transformers does not look there where tokenizer_config.json lists the added tokens; a damaged one is named."""
+    added = {"258": {"content": "</s>", "special": True}}
+    folder = save(byte_level(), tmp_path, eos_token=None, added_tokens_decoder=added)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
+    assert load(folder).eos_token_ids == {load(folder).convert_tokens_to_ids("</s>")}
+    assert read_end_token(folder) == ("</s>", "special_tokens_map.json")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "special_tokens_map.json").write_text("{,}")
+    with pytest.raises(ModelLoadFailed, match=r"special_tokens_map\.json: not valid JSON"):
+        load(folder)
 
 
 def test_end_tokens_come_from_the_model_and_from_the_tokenizer(tmp_path: Path) -> None:

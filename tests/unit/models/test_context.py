@@ -32,6 +32,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         ({"seq_length": 8192}, 8192, "seq_length"),
         ({"text_config": {"max_position_embeddings": 70}}, 70, "text_config.max_position_embeddings"),
         ({"max_position_embeddings": 4096, "text_config": {"max_position_embeddings": 70}}, 70, "text_config"),
+        ({"llm_config": {"max_position_embeddings": 70}}, 70, "llm_config.max_position_embeddings"),
+        ({"thinker_config": {"text_config": {"n_ctx": 70}}}, 70, "thinker_config.text_config.n_ctx"),
         ({"max_position_embeddings": True, "n_ctx": 60}, 60, "n_ctx"),
         ({"max_position_embeddings": None, "n_ctx": "x", "seq_length": -5, "block_size": 8}, 8, "block_size"),
         ({"max_position_embeddings": "32768"}, 32768, "max_position_embeddings"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import write_safetensors
 from tasks.models.files import read_model_size
+from tasks.models.foreign import read_config
 from tasks.models.reading import LFS_POINTER, ModelFilesUnreadable
 from tasks.models.weights import INDEX, WeightsMissing, check_weights, stray_files, weight_files
 
@@ -93,6 +95,7 @@ def test_weights_that_are_missing(
         (["adapter_config.json", "adapter_model.safetensors"], "name the folder of its base model"),
         (["model_index.json", "unet/config.json"], "writes no text"),
         (["model/config.json"], "its folder model has one: name that"),
+        (["Config.JSON"], "it has Config.JSON: call that config.json"),
     ],
 )
 def test_folders_without_a_configuration(tmp_path: Path, files: list[str], says: str) -> None:
@@ -103,6 +106,15 @@ def test_folders_without_a_configuration(tmp_path: Path, files: list[str], says:
     with pytest.raises(ModelFilesUnreadable, match=says) as raised:
         read_model_size(tmp_path)
     assert str(tmp_path / "config.json") in str(raised.value)
+
+
+def test_numbers_that_json_has_not(tmp_path: Path) -> None:
+    """transformers 5 writes infinity as an object, and older versions as a word that Python reads."""
+    for infinity in ('{"__float__": "Infinity"}', "Infinity"):
+        (tmp_path / "config.json").write_text(
+            f'{{"time_step_limit": [0.0, {infinity}], "text_config": {{"a": {infinity}}}}}'
+        )
+        assert read_config(tmp_path) == {"time_step_limit": [0.0, math.inf], "text_config": {"a": math.inf}}
 
 
 @pytest.mark.parametrize(
