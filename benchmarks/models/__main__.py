@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from benchmarks.models.matrix import Finding, examine
+from benchmarks.models.memory import rows_of
 from benchmarks.models.report import PAGE, write
 from benchmarks.models.tiny import architectures, build, left_out, variants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from benchmarks.models.memory import RowBytes
 
 #: What cannot be computed here for a reason that is not ours: it is in the table, and no failure of this command.
 EXPECTED = frozenset({"bitnet", "olmo"})
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings.append(finding := _examine(name))
         _show(finding, time.monotonic() - started)
     if options.write:
-        write(findings, without)
+        write(findings, without, _memory(names))
     wrong = [finding.name for finding in findings if not finding.is_right and finding.name not in EXPECTED]
     print(
         f"{len(findings) - len(wrong)} of {len(findings)} as expected"
@@ -47,6 +51,15 @@ def _examine(name: str) -> Finding:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - what a module raises is what is found
         return Finding(name, error=f"{type(error).__name__}: {error}")
     return examine(name, model)
+
+
+def _memory(names: Sequence[str]) -> dict[str, list[RowBytes]]:
+    """What caches take, of all models whose shapes can be had here."""
+    found = {}
+    for name in names:
+        with suppress(Exception, SystemExit):  # the table of architectures says why
+            found[name] = rows_of(name)
+    return found
 
 
 def _show(finding: Finding, seconds: float) -> None:

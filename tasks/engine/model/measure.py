@@ -25,14 +25,16 @@ def measure_cache(model: Module) -> KvSize:
     """Bytes of one row's cache, by what a few tokens lead to; shapes alone, nothing is computed."""
     cache = make_prompt_cache(model)
     model(mx.zeros((1, _TRIED_TOKENS), mx.int32), cache=cache)
-    parts = list(_parts(cache))
+    parts = list(cache_parts(cache))
     if not all(isinstance(part, _KNOWN) for part in parts):
         return _by_growth(model)
     per_token = per_row = 0
     windows: Counter[int] = Counter()
     for part in parts:
         keys = getattr(part, "keys", None)
-        most = getattr(part, "max_size", None) or getattr(part, "chunk_size", None)
+        most = getattr(part, "max_size", None)
+        if isinstance(part, ChunkedKVCache):
+            most = part.chunk_size + STEP_TOKENS  # it drops what is before a chunk, and then grows by a step
         if keys is None:
             per_row += part.nbytes
         elif most is None:
@@ -43,14 +45,14 @@ def measure_cache(model: Module) -> KvSize:
     return KvSize(bytes_per_token=per_token, bytes_per_row=per_row, windows=kept)
 
 
-def _parts(caches: Any) -> Iterator[Any]:
+def cache_parts(caches: Any) -> Iterator[Any]:
     """The caches of all layers; one layer may have several."""
     for cache in caches:
         nested = getattr(cache, "caches", None)
         if nested is None:
             yield cache
         else:
-            yield from _parts(nested)
+            yield from cache_parts(nested)
 
 
 def _by_growth(model: Module) -> KvSize:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.messages.memory import STEP_TOKENS
 from tasks.models.reading import whole
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _WINDOW_TOKENS = {
     "afmoe": 2048, "cohere2": 4096, "gemma3_text": 512, "gemma3n_text": 512, "gemma4_text": 512, "gpt_oss": 128,
     "gear": 512, "iquestloopcoder": 64, "laguna": 512, "muse_glimmer": 2048, "plamo3": 2048, "step3p5": 512,
 }  # fmt: skip
+#: Their caches drop what is before a chunk, and then grow by a step.
+_CHUNKED = frozenset({"llama4"})
 #: Dimensions where the files leave them out: those of transformers, whose nested configs are saved without their defaults.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "num_hidden_layers": 26},
@@ -119,7 +122,8 @@ class Dimensions:
     @property
     def window(self) -> int:
         """The last tokens that a layer with a window keeps."""
-        return self.number(*_WINDOW, default=_WINDOW_TOKENS.get(self.model, 0))
+        tokens = self.number(*_WINDOW, default=_WINDOW_TOKENS.get(self.model, 0))
+        return tokens + STEP_TOKENS if tokens and self.model in _CHUNKED else tokens
 
     @property
     def heads(self) -> int:

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
+from tasks.engine.files.folder import read_folder
 from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.batch import HOLD_STEPS, Batch
-from tasks.engine.model.mlx import load_model
+from tasks.engine.model.layout.dense import apply
+from tasks.engine.model.layout.host import prepare
+from tasks.engine.model.layout.panels import Lanes, Layout
+from tasks.engine.model.loading import load_weights
+from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
+from tasks.engine.model.reference import Reference
+from tasks.engine.model.selftest import try_out
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.engine.sampling.sampler import Drawn
+from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.unit.engine.test_engine_loop import Loop
 
@@ -52,6 +60,18 @@ def _loop(folder: Path, **config: Any) -> Loop:
     settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
     runner = load_model(EngineConfig(model="tiny", source=str(folder), **settings), lambda *_: None, "")
     return Loop(max_batch=16, runner=runner)
+
+
+def _numpys_loop(folder: Path) -> Loop:
+    """An engine whose steps numpy computes, as it does where that is quicker."""
+    config = EngineConfig(model="tiny", source=str(folder), prefill_step_tokens=64)
+    opened = read_folder(config)
+    model = load_weights(opened, config)
+    assert apply(model, {"layers": Layout(8)}, Lanes(1), Reference(model))
+    prepare(model)
+    model.host_tokens = 64
+    tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=opened.generation.ends, template=None)
+    return Loop(max_batch=16, runner=MlxRunner(config, model, tokenizer, opened, "", try_out(model)))
 
 
 @pytest.fixture
@@ -239,6 +259,32 @@ def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder:
     assert whole.ids[:6] + resumed.ids == whole.ids
     assert resumed.started is not None
     assert resumed.started.cached_tokens <= resumed.started.prompt_tokens, "tokens of the answer are none of the prompt"
+
+
+def test_a_seed_says_the_same_in_batches_of_one_two_and_sixteen(folder: Path, endless: Sampling, ahead: bool) -> None:
+    """MLX draws otherwise for a lone row than for several; here neither the batch's size matters nor who computes its steps."""
+    bias = endless.logit_bias
+    asked = [
+        Sampling(temperature=1.0, seed=5, logit_bias=bias),
+        Sampling(temperature=1.3, top_p=0.8, seed=6, logit_bias=bias),
+        Sampling(temperature=0.8, top_k=20, min_p=0.05, seed=7, logit_bias=bias),
+        Sampling(temperature=1.1, repetition_penalty=1.2, presence_penalty=0.5, seed=8, logit_bias=bias),
+    ]
+    said = set()
+    for on_numpy in (False,) if ahead else (False, True):
+        loop = _numpys_loop(folder) if on_numpy else _loop(folder)
+        for size in (1, 2, 16):
+            rows = [f"{on_numpy} {size} {row}" for row in range(size)]
+            for row, name in enumerate(rows):
+                loop.submit(name, 12, prompt="seeded" + "!" * row, sampling=asked[row % len(asked)])
+            loop.finish()
+            said.add(tuple(loop.answers[rows[0]].ids))
+        for number, sampling in enumerate(asked[1:], 1):
+            loop.submit(f"{on_numpy} alone {number}", 12, prompt="seeded" + "!" * number, sampling=sampling)
+            loop.finish()
+            assert loop.answers[f"{on_numpy} alone {number}"].ids == loop.answers[f"{on_numpy} 16 {number}"].ids
+    assert len(said) == 1
+    assert len(set(said.pop())) > 6
 
 
 def _batch(loop: Loop) -> Batch:

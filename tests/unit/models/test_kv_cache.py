@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.models.tiny import architectures, config, left_out, variants
+from benchmarks.models.memory import unloaded
+from benchmarks.models.tiny import architectures, left_out, variants
 from tasks.messages.memory import KvSize, KvWindow
 from tasks.models.kv_cache import kv_size
-
-if TYPE_CHECKING:
-    from mlx.nn.layers.base import Module
 
 pytestmark = pytest.mark.xdist_group("mlx")
 
@@ -23,23 +20,12 @@ NOT_MEASURED = frozenset({"bitnet", "olmo", "deepseek_v41", *left_out()})
 MODELS = [name for name in (*architectures(), *variants()) if name not in NOT_MEASURED]
 
 
-def _build(name: str) -> tuple[Module, dict[str, Any]]:
-    """The tiny model and its configuration; its weights are never computed."""
-    import mlx.core as mx
-
-    architecture, described = config(name)
-    module = importlib.import_module(f"mlx_lm.models.{architecture}")
-    model: Module = module.Model(module.ModelArgs.from_dict(described))
-    model.set_dtype(mx.float16)
-    return model, described
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_an_estimate_is_what_mlx_lm_makes(name: str) -> None:
     """Within five percent for requests of 4,096 and 32,768 tokens, for every kind of model that mlx-lm loads."""
     from tasks.engine.model.measure import measure_cache
 
-    model, described = _build(name)
+    model, described = unloaded(name)
     measured, estimate = measure_cache(model), kv_size(described)
     assert estimate is not None
     for tokens in (4096, 32768):
@@ -57,7 +43,7 @@ def test_what_is_measured_is_what_a_batch_holds(name: str, tokens: int) -> None:
 
     from tasks.engine.model.measure import measure_cache
 
-    model, _ = _build(name)
+    model, _ = unloaded(name)
     cache = [layer.merge([layer, layer]) for layer in make_prompt_cache(model)]
     for count in (tokens - 2, 1, 1):
         model(mx.zeros((2, count), mx.int32), cache=cache)
