@@ -17,6 +17,7 @@ from tasks.engine.model.layout.host_trial import bears
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.engine.model.slots import fit
+from tasks.engine.model.stepping import Stepping
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
@@ -167,12 +168,9 @@ def difference(
     batch = Batch(
         model,
         cast("BatchSampler", follower),
+        Stepping(batching=bearing.batching, ahead=ahead, slots=slots, make_worth=_Always if drafts else _Never),
         prefill_step_tokens=PIECE_TOKENS,
         prompt_cache_bytes=CACHE_BYTES,
-        ahead=ahead,
-        batching=bearing.batching,
-        slots=slots,
-        make_worth=_Always if drafts else _Never,
     )
     left = {uid: arrival.tokens for uid, arrival in enumerate(arrivals)}
     turn = 0

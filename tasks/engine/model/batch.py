@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.model.drafts import Drafts, Worth, bound_step
 from tasks.engine.model.head import Head
 from tasks.engine.model.pace import GATHER_STEPS, IDLE_FACTOR, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.constraint.grammar import Grammar
+    from tasks.engine.model.stepping import Stepping
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Sampling
-    from tasks.messages.load import Batching
 
 #: Rows that come within so many decode steps after others have joined wait for the end of them, and join together.
 HOLD_STEPS = 2
@@ -48,41 +47,31 @@ class Batch:
     Args:
         model: a model of mlx-lm.
         sampler: draws for all rows.
+        stepping: how rows are stepped.
         prefill_step_tokens: the most prompt tokens, over all rows, that delay a decode step.
         prompt_cache_bytes: the most that cached prompts may take; 0 keeps none.
-        batching: how the model bears rows beside each other.
-        ahead: whether the device works on its own. MLX's CPU backend does so for a few operations only: there, a step that
-            is launched before the last one is read delays its tokens by nearly a whole step, and gains nothing.
-        slots: whether padded rows lie in slots (:mod:`tasks.engine.model.slots`).
-        drafts: whether a step may have several tokens of a row. That needs slots, and the last step read before the next one.
-        make_worth: makes a judge of whether steps have drafts.
     """
 
     def __init__(
         self,
         model: Module,
         sampler: BatchSampler,
+        stepping: Stepping,
         *,
         prefill_step_tokens: int,
         prompt_cache_bytes: int,
-        ahead: bool,
-        batching: Batching = "padded",
-        slots: bool = False,
-        drafts: bool = True,
-        make_worth: Callable[[], Worth] = Worth,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._step_tokens = prefill_step_tokens
         self._prefixes = Prefixes(model, prompt_cache_bytes)
-        self._equal = batching == "equal"
+        self._stepping = stepping
         self._uids: set[int] = set()
         self._queue: list[tuple[Row, list[Any]]] = []
         self._head = Head(model)
         self._prefilling = Prefilling(self._head, self._sampler)
-        self._urgent = Urgent(self._head, sampler, batching=batching, slots=slots, most_tokens=prefill_step_tokens)
-        self._ahead = ahead
-        self._drafts = Drafts(sampler, make_worth, bound_step(model)) if slots and drafts and not ahead else None
+        self._urgent = Urgent(self._head, sampler, stepping, most_tokens=prefill_step_tokens)
+        self._drafts = stepping.make_drafts(sampler, model)
         self._decoding = self._no_rows()
         self._pace = Pace()
         self._stepped_at: float | None = None
@@ -158,7 +147,7 @@ class Batch:
             self._drafts.stepped(rows, len(draws), seconds)
 
     def _no_rows(self) -> Decoding:
-        return Decoding(self._model, self._sampler, ahead=self._ahead, drafts=self._drafts)
+        return Decoding(self._model, self._sampler, ahead=self._stepping.ahead, drafts=self._drafts)
 
     def prefill(self, pause: Callable[[], None] | None = None) -> list[Draw]:
         """Compute one bounded step of the prompts that are not complete; returns the first tokens of those that it completes.
@@ -194,7 +183,7 @@ class Batch:
 
     def _compute_prompts(self) -> list[Draw]:
         started = time.perf_counter()
-        counts = plan(self._prefilling.todo(), *self._bounds(), equal=self._equal)
+        counts = plan(self._prefilling.todo(), *self._bounds(), equal=self._stepping.batching == "equal")
         draws = self._prefilling.compute(counts)
         self.prefilled_tokens += sum(counts)
         seconds = time.perf_counter() - started - self._urgent.seconds

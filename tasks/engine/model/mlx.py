@@ -22,6 +22,7 @@ from tasks.engine.model.loading import (
     open_folder,
 )
 from tasks.engine.model.measure import measure_cache
+from tasks.engine.model.stepping import Stepping
 from tasks.engine.model.verdicts import Verdicts
 from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.sampling.barred import Barred
@@ -57,7 +58,13 @@ Result = TypeVar("Result")
 LEAST_QUIET_S, MOST_QUIET_S = 0.002, 0.01
 
 
-def load_model(config: EngineConfig, progress: Progress, blas: str, folder: ModelFolder | None = None) -> MlxRunner:
+def load_model(
+    config: EngineConfig,
+    progress: Progress,
+    blas: str,
+    folder: ModelFolder | None = None,
+    adjust: Callable[[Stepping], Stepping] = lambda usual: usual,
+) -> MlxRunner:
     """Load the model that the configuration names.
 
     Args:
@@ -65,6 +72,7 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
         progress: is told how far it is.
         blas: what MLX computes with.
         folder: the model's, where it has been opened.
+        adjust: changes how rows are stepped, to compare one way with another.
 
     Raises:
         ModelLoadFailed: files are missing or broken, or mlx-lm does not know this kind of model.
@@ -85,14 +93,10 @@ def load_model(config: EngineConfig, progress: Progress, blas: str, folder: Mode
         loaded = load_laid_out(folder, config, blas, verdicts)
         tokenizer.result()
         progress(0.9, "trying it out")
-        return MlxRunner(
-            config,
-            loaded.model,
-            tokenizer.result(),
-            folder,
-            blas,
-            find_bearing(loaded, verdicts, warm_up=accelerator() != "cpu"),
-        )
+        on_gpu = accelerator() != "cpu"
+        bearing = find_bearing(loaded, verdicts, warm_up=on_gpu)
+        stepping = adjust(Stepping.of(bearing, on_gpu=on_gpu, drafts=config.drafts))
+        return MlxRunner(config, loaded.model, tokenizer.result(), folder, blas, bearing, stepping)
 
 
 class MlxRunner:
@@ -106,6 +110,7 @@ class MlxRunner:
         folder: ModelFolder,
         blas: str,
         bearing: Bearing,
+        stepping: Stepping,
     ) -> None:
         template = ChatTemplate(
             *(tokenizer, _text(folder.template), folder.templates.none_for_messages), _text(folder.tool_template)
@@ -132,7 +137,6 @@ class MlxRunner:
             batching_why=bearing.why,
         )
         bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
-        ahead = self.facts.accelerator != "cpu"
         self._batch: Batch = Batch(
             model,
             BatchSampler(
@@ -140,12 +144,9 @@ class MlxRunner:
                 lambda token_id: token_text(tokenizer, token_id),
                 barred=Barred(folder.generation.barred, folder.generation.barred_first),
             ),
+            stepping,
             prefill_step_tokens=config.prefill_step_tokens,
             prompt_cache_bytes=config.prompt_cache_bytes,
-            ahead=ahead,
-            batching=bearing.batching,
-            slots=bearing.slots and not ahead,  # on a GPU nothing gains by them
-            drafts=config.drafts,
         )
 
     @property

@@ -22,6 +22,7 @@ from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model import slots
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.reference import SEQUENCE_TOKENS, Reference
+from tasks.engine.model.stepping import Stepping
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import Sampling
 
@@ -133,11 +134,9 @@ class _Trial:
         batch = Batch(
             self._model,
             cast("BatchSampler", follower),
+            Stepping(batching=batching, slots=in_slots),
             prefill_step_tokens=SEQUENCE_TOKENS,
             prompt_cache_bytes=0,
-            ahead=False,
-            batching=batching,
-            slots=in_slots,
         )
         rows = 0
         for lengths in ROWS_WITH_STATE if self._has_state else ROWS:

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from tasks.engine.model.head import Head
     from tasks.engine.model.rows import Row
+    from tasks.engine.model.stepping import Stepping
     from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
-    from tasks.messages.load import Batching
 
 
 class Urgent(Rows):
@@ -23,19 +23,18 @@ class Urgent(Rows):
     Args:
         head: the model.
         sampler: draws for all rows.
-        batching: how the model bears rows beside each other.
-        slots: whether padded rows lie in slots: those can stand still in the middle of a step.
+        stepping: how rows are stepped. Those in slots can stand still in the middle of a step.
         most_tokens: prompt tokens that are computed alone before the others get a step.
     """
 
-    def __init__(self, head: Head, sampler: BatchSampler, *, batching: Batching, slots: bool, most_tokens: int) -> None:
+    def __init__(self, head: Head, sampler: BatchSampler, stepping: Stepping, *, most_tokens: int) -> None:
         super().__init__([], None)
         self._head = head
         self._sampler = sampler
         self._most_tokens = self._left_tokens = most_tokens
         self._pause: Callable[[], None] | None = None
         #: Makes the caches of all rows, those of the other groups included: what stands still is a step of theirs.
-        self.merge = merging(batching, slots, self._stand_still)
+        self.merge = merging(stepping.batching, stepping.slots, self._stand_still)
         #: How long the step of the others has stood still.
         self.seconds = 0.0
 

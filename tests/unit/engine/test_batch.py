@@ -28,6 +28,7 @@ from tasks.messages.engine import EngineConfig, Sampling
 from tests.unit.engine.test_engine_loop import Loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -40,26 +41,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(params=[False, True], ids=["one-by-one", "ahead"], autouse=True)
-def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways of stepping: the CPU's, and the GPU's, where a step is launched before the last one is read."""
-    if request.param:
-        monkeypatch.setattr(
-            "tasks.engine.model.mlx.Batch", lambda *args, **kwargs: Batch(*args, **{**kwargs, "ahead": True})
-        )
-    return bool(request.param)
+@pytest.fixture(params=[False, True], ids=["one-by-one", "ahead"])
+def make_loop(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Loop]:
+    """Makes engines that are turned by hand, with both ways of stepping.
+
+    They are the CPU's, and the GPU's, where a step is launched before the last one is read.
+    """
+    ahead = bool(request.param)
+
+    def make_loop(**config: Any) -> Loop:
+        settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
+        engine = EngineConfig(model="tiny", source=str(folder), **settings)
+        adjust = (lambda usual: replace(usual, ahead=True)) if ahead else (lambda usual: usual)
+        return Loop(max_batch=16, runner=load_model(engine, lambda *_: None, "", adjust=adjust))
+
+    return make_loop
 
 
 @pytest.fixture
-def loop(folder: Path) -> Loop:
-    """An engine with a prompt cache, turned by hand."""
-    return _loop(folder)
-
-
-def _loop(folder: Path, **config: Any) -> Loop:
-    settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
-    runner = load_model(EngineConfig(model="tiny", source=str(folder), **settings), lambda *_: None, "")
-    return Loop(max_batch=16, runner=runner)
+def loop(make_loop: Callable[..., Loop]) -> Loop:
+    """An engine with a prompt cache."""
+    return make_loop()
 
 
 def _numpys_loop(folder: Path) -> Loop:
@@ -100,9 +102,9 @@ def test_greedy_answers_are_those_of_mlx_lm(loop: Loop, folder: Path, endless: S
         assert loop.answers[prompt].ids == [int(token) for token, _ in itertools.islice(steps, length)]
 
 
-def test_an_idle_engine_prefills_a_burst_before_it_decodes(folder: Path, endless: Sampling) -> None:
+def test_an_idle_engine_prefills_a_burst_before_it_decodes(make_loop: Callable[..., Loop], endless: Sampling) -> None:
     """Sixteen short prompts are computed in one turn, and the next has the first tokens that it drew."""
-    loop = _loop(folder, prefill_step_tokens=128)
+    loop = make_loop(prefill_step_tokens=128)
     for number in range(16):
         loop.submit(f"short {number}", 3, sampling=endless)
     loop.turn()
@@ -194,11 +196,11 @@ def test_decoding_goes_on_beside_a_prefill_that_ends(loop: Loop, endless: Sampli
 
 
 def test_a_step_without_memory_puts_rows_back_and_they_go_on(
-    folder: Path, endless: Sampling, monkeypatch: pytest.MonkeyPatch
+    make_loop: Callable[..., Loop], endless: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLX raises in the middle; each request says in the end what it would have said."""
-    alone = _loop(folder)
-    spoilt = _loop(folder)
+    alone = make_loop()
+    spoilt = make_loop()
     for loop in (alone, spoilt):
         for number in range(4):
             loop.submit(f"request {number}", 12, sampling=endless)
@@ -231,9 +233,9 @@ def test_other_errors_of_mlx_are_not_taken_for_it(
         loop.turn()
 
 
-def test_without_a_prompt_cache_nothing_is_kept(folder: Path, endless: Sampling) -> None:
+def test_without_a_prompt_cache_nothing_is_kept(make_loop: Callable[..., Loop], endless: Sampling) -> None:
     """prompt_cache_bytes 0: the same prompt is computed again."""
-    loop = _loop(folder, prompt_cache_bytes=0)
+    loop = make_loop(prompt_cache_bytes=0)
     for name in ("first", "second"):
         loop.submit(name, 2, prompt="the same words " * 10, sampling=endless)
         loop.finish()
@@ -345,11 +347,13 @@ def test_the_pace_finds_its_way_out_of_small_steps(first: int) -> None:
     assert 4.5 < taken_s / pace.step_s <= 5
 
 
-def test_a_crowd_joins_a_few_at_once(folder: Path, endless: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowd_joins_a_few_at_once(
+    make_loop: Callable[..., Loop], endless: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One row decodes and twelve short prompts come: they are computed in one turn, not a lane or two at a time."""
     for measured in ("stepped", "prefilled"):  # a busy machine would decide how many are few
         monkeypatch.setattr(Pace, measured, lambda *_, **__: None)
-    loop = _loop(folder, prefill_step_tokens=256)
+    loop = make_loop(prefill_step_tokens=256)
     loop.submit("first", 40, sampling=endless)
     loop.turn(2 + HOLD_STEPS)
     for number in range(12):
@@ -395,9 +399,9 @@ def test_the_error_that_means_memory(loop: Loop, monkeypatch: pytest.MonkeyPatch
     assert isinstance(loop.engine, GenerationLoop)
 
 
-def test_the_late_half_of_a_burst_decodes_with_the_first(folder: Path, endless: Sampling) -> None:
+def test_the_late_half_of_a_burst_decodes_with_the_first(make_loop: Callable[..., Loop], endless: Sampling) -> None:
     """Rows that came during the first prefill step are computed before any row decodes: the steps after it are for all."""
-    loop = _loop(folder, prefill_step_tokens=64, prompt_cache_bytes=0)
+    loop = make_loop(prefill_step_tokens=64, prompt_cache_bytes=0)
     names = [f"{number} long prompt " * 5 for number in range(6)]
     loop.submit(names[0], 3, sampling=endless)
     loop.turn()
@@ -410,9 +414,9 @@ def test_the_late_half_of_a_burst_decodes_with_the_first(folder: Path, endless: 
     assert [len(answer.ids) for answer in loop.answers.values()] == [2] * 6
 
 
-def test_a_short_prompt_does_not_wait_for_long_ones(folder: Path, endless: Sampling) -> None:
+def test_a_short_prompt_does_not_wait_for_long_ones(make_loop: Callable[..., Loop], endless: Sampling) -> None:
     """It has its first token while most of those that came with it are being computed."""
-    loop = _loop(folder, prefill_step_tokens=64, prompt_cache_bytes=0)
+    loop = make_loop(prefill_step_tokens=64, prompt_cache_bytes=0)
     loop.submit("hi", 60, sampling=endless)
     for number in range(2):
         loop.submit(f"{number} long prompt " * 40, 3, sampling=endless)

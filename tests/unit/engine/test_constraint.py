@@ -21,7 +21,6 @@ from tasks.engine.constraint import masks
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.grammar import Grammar, Matcher
 from tasks.engine.constraint.tokens import Tokens
-from tasks.engine.model.batch import Batch
 from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.model.rows import Decoding, Row, Rows
 from tasks.engine.sampling.sampler import BatchSampler
@@ -76,9 +75,7 @@ def runners(folder: Path) -> dict[str, MlxRunner]:
     """The model, stepped in both ways: the CPU's, and the GPU's, where a step is launched before the last one is read."""
     config = EngineConfig(model="tiny", source=str(folder), prompt_cache_bytes=8 << 20, prefill_step_tokens=64)
     made = {"one-by-one": load_model(config, lambda *_: None, "")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.engine.model.mlx.Batch", lambda *args, **kwargs: Batch(*args, **{**kwargs, "ahead": True}))
-        made["ahead"] = load_model(config, lambda *_: None, "")
+    made["ahead"] = load_model(config, lambda *_: None, "", adjust=lambda usual: replace(usual, ahead=True))
     return made
 
 

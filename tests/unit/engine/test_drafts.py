@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.model.batch import Batch
 from tasks.engine.model.drafts import MOST_STEP_TOKENS, PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Drafts, Worth, continued
 from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.model.rows import Row
@@ -21,6 +21,7 @@ from tests.unit.engine.test_engine_loop import Loop
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.engine.model.stepping import Stepping
     from tasks.engine.sampling.sampler import BatchSampler
     from tests.engine_client import Answer
 
@@ -69,14 +70,12 @@ def runners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MlxRunner]:
     made: dict[str, MlxRunner] = {}
     kinds: dict[str, dict[str, Any]] = {"drafted": {"make_worth": Always}, "single": {"slots": False}}
     for name, changes in kinds.items():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tasks.engine.model.mlx.Batch", partial(_batch, changes))
-            made[name] = load_model(config, lambda *_: None, "")
+        made[name] = load_model(config, lambda *_: None, "", adjust=partial(_changed, changes))
     return made
 
 
-def _batch(changes: dict[str, Any], *args: Any, **options: Any) -> Batch:
-    return Batch(*args, **{**options, **changes})
+def _changed(changes: dict[str, Any], usual: Stepping) -> Stepping:
+    return replace(usual, **changes)
 
 
 def _answers(runner: MlxRunner, rows: dict[str, dict[str, Any]]) -> tuple[dict[str, Answer], int]:

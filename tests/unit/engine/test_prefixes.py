@@ -15,6 +15,7 @@ from benchmarks.models.tiny import build
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.prefixes import Prefixes, common_prefix
 from tasks.engine.model.selftest import Follower, try_out
+from tasks.engine.model.stepping import Stepping
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ class Turns:
         self.batch = Batch(
             self.model,
             cast("BatchSampler", self.follower),
+            Stepping(batching=try_out(self.model).batching),
             prefill_step_tokens=16,
             prompt_cache_bytes=1 << 26,
-            ahead=False,
-            batching=try_out(self.model).batching,
         )
         self.waits = 0
 
