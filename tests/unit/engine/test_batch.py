@@ -21,6 +21,7 @@ from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import try_out
+from tasks.engine.model.stepping import Stepping
 from tasks.engine.runner import OutOfDeviceMemory
 from tasks.engine.sampling.sampler import Drawn
 from tasks.engine.text.tokenizer import load_tokenizer
@@ -42,12 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[False, True], ids=["one-by-one", "ahead"])
-def make_loop(request: pytest.FixtureRequest, folder: Path) -> Callable[..., Loop]:
-    """Makes engines that are turned by hand, with both ways of stepping.
+def ahead(request: pytest.FixtureRequest) -> bool:
+    """Both ways of stepping: the CPU's, and the GPU's, where a step is launched before the last one is read."""
+    return bool(request.param)
 
-    They are the CPU's, and the GPU's, where a step is launched before the last one is read.
-    """
-    ahead = bool(request.param)
+
+@pytest.fixture
+def make_loop(folder: Path, ahead: bool) -> Callable[..., Loop]:
+    """Makes engines that are turned by hand."""
 
     def make_loop(**config: Any) -> Loop:
         settings: dict[str, Any] = {"prompt_cache_bytes": 8 << 20, "prefill_step_tokens": 64, **config}
@@ -73,7 +76,9 @@ def _numpys_loop(folder: Path) -> Loop:
     prepare(model)
     model.host_tokens = 64
     tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=opened.generation.ends, template=None)
-    return Loop(max_batch=16, runner=MlxRunner(config, model, tokenizer, opened, "", try_out(model)))
+    bearing = try_out(model)
+    stepping = Stepping.of(bearing, on_gpu=False, drafts=config.drafts)
+    return Loop(max_batch=16, runner=MlxRunner(config, model, tokenizer, opened, "", bearing, stepping))
 
 
 @pytest.fixture
@@ -263,7 +268,9 @@ def test_a_seed_at_a_position_draws_the_same_after_a_restart(loop: Loop, folder:
     assert resumed.started.cached_tokens <= resumed.started.prompt_tokens, "tokens of the answer are none of the prompt"
 
 
-def test_a_seed_says_the_same_in_batches_of_one_two_and_sixteen(folder: Path, endless: Sampling, ahead: bool) -> None:
+def test_a_seed_says_the_same_in_batches_of_one_two_and_sixteen(
+    folder: Path, make_loop: Callable[..., Loop], endless: Sampling, ahead: bool
+) -> None:
     """MLX draws otherwise for a lone row than for several; here neither the batch's size matters nor who computes its steps."""
     bias = endless.logit_bias
     asked = [
@@ -274,7 +281,7 @@ def test_a_seed_says_the_same_in_batches_of_one_two_and_sixteen(folder: Path, en
     ]
     said = set()
     for on_numpy in (False,) if ahead else (False, True):
-        loop = _numpys_loop(folder) if on_numpy else _loop(folder)
+        loop = _numpys_loop(folder) if on_numpy else make_loop()
         for size in (1, 2, 16):
             rows = [f"{on_numpy} {size} {row}" for row in range(size)]
             for row, name in enumerate(rows):
