@@ -7,7 +7,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
 
 from tasks.broker import scripts
 from tasks.broker.contents import ledger_message
@@ -18,6 +17,7 @@ from tasks.broker.message import (
     blames_message,
     fault,
     id_in,
+    message_value,
     require_size,
 )
 from tasks.broker.qos import DROP
@@ -165,7 +165,9 @@ class Channel(QueueingChannel):
                 while item := client.rpop(self._q_for_pri(queue, step)):
                     task_id = referred(item)
                     message = (
-                        loads(item.decode()) if task_id is None else ledger_message(client.hget(keys.LEDGER, task_id))
+                        message_value(item.decode())
+                        if task_id is None
+                        else ledger_message(client.hget(keys.LEDGER, task_id))
                     )
                     if message:
                         return cast("dict[str, Any]", message)
@@ -192,7 +194,7 @@ class Channel(QueueingChannel):
         """Hand on a message. Nothing in it may end the worker: the next worker would take it and end, too."""
         try:
             require_size("message", len(text), most_bytes)
-            message = loads(text.decode())
+            message = message_value(text.decode())
         except InvalidRequest as error:
             self.holding.refuse(id_in(text), str(error))
         except Exception as error:

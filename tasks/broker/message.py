@@ -10,10 +10,11 @@ import bz2
 import lzma
 import re
 import zlib
+from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kombu.transport import virtual
-from kombu.utils.json import JSONEncoder
+from kombu.utils.json import JSONEncoder, object_hook
 
 from tasks.errors import InvalidRequest
 from tasks.messages.identifier import is_identifier
@@ -37,13 +38,19 @@ EDGE_BYTES = 64 * 1024
 _TASK_ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,256})"')
 
 
-#: Kombu makes one for each message.
+#: Kombu makes one of each for each message.
 _ENCODER = JSONEncoder()
+_DECODER = JSONDecoder(object_hook=object_hook)
 
 
 def message_text(value: Any) -> str:
     """A message, or its body, as kombu writes it."""
     return str(_ENCODER.encode(value))
+
+
+def message_value(text: str) -> Any:
+    """What kombu reads in the text of a message, or of its body."""
+    return _DECODER.decode(text)
 
 
 class Unpacker(Protocol):

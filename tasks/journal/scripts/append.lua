@@ -7,6 +7,8 @@
 -- Reply one letter for each item: o(k), f(enced), g(one: there is no such journal) or b(ehind: what it follows is not there)
 local SEALED = '18446744073709551615'
 local ttl_ms, channel = ARGV[1], ARGV[2]
+-- The id of the entry that this call has written last to each stream.
+local written = {}
 
 local function split(id)
   local attempt, n = string.match(id, '^(%d+)-(%d+)$')
@@ -26,11 +28,15 @@ end
 
 -- What keeps an entry out, if anything does.
 local function obstacle(stream, id, payload, nonce)
+  local attempt, n = split(id)
+  local before = string.format('%d-%d', attempt, n - 1)
+  if written[stream] == before then return nil end
   local found = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
   if found.err then return 'f' end
-  if not found[1] then return 'g' end
-  local attempt, n = split(id)
-  local last_attempt, last_n = split(found[1][1])
+  local last = found[1]
+  if not last then return 'g' end
+  if last[1] == before and n == 1 and string.find(last[2][2], nonce, 1, true) then return nil end
+  local last_attempt, last_n = split(last[1])
   if last_attempt < attempt then return 'b' end
   if last_attempt == attempt and nonce ~= '' and not is_mine(stream, attempt, nonce) then return 'f' end
   if last_attempt > attempt or last_n >= n then return refused(stream, id, payload) end
@@ -47,6 +53,7 @@ local function append(stream, id, payload, closes, nonce)
     return nil, added
   end
   redis.call('PUBLISH', channel .. stream, payload)
+  written[stream] = id
   -- A last id beyond every later one: whatever this attempt (or anyone, after an end) still holds is refused.
   if closes == 'attempt' then
     redis.call('XSETID', stream, string.match(id, '^%d+') .. '-' .. SEALED)
