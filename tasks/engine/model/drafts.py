@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,31 +23,21 @@ MOST_COPYING = 2
 #: So many equal tokens are followed by what followed before; how far back is looked.
 COPIED_AFTER = (3, 2)
 LOOK_BACK_TOKENS = 4096
-#: Of each kind of step, so many of the latest are compared.
-WINDOW_STEPS = 16
+#: So many of the latest steps with drafts are compared with those without: with the median of a few of as many rows, or of
+#: one more or less in so many.
+WINDOW_STEPS, PLAIN_STEPS, ALIKE_ROWS = 16, 5, 8
 #: While drafts pay, one step of so many goes without, which says what one without costs now.
 PLAIN_EVERY = 32
 #: Where drafts do not pay, so many steps go without before they are tried again: more each time, up to a bound.
 PAUSE_STEPS, MOST_PAUSE_STEPS = 64, 1024
 
 
-@dataclass(slots=True)
-class _Steps:
-    """The latest steps of one kind: tokens for each row, and seconds."""
-
-    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW_STEPS))
-
-    @property
-    def tokens_per_s(self) -> float:
-        """How quickly each row went on."""
-        return sum(tokens for tokens, _ in self.latest) / sum(seconds for _, seconds in self.latest)
-
-
 class Worth:
-    """Whether drafts pay here, by what recent steps took: rows go on more quickly with them than without."""
+    """Whether drafts pay here, by what recent steps took: rows go on more quickly with them than as many rows without."""
 
     def __init__(self) -> None:
-        self._plain, self._drafted = _Steps(), _Steps()
+        self._plain_s: dict[int, deque[float]] = {}
+        self._gains: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._since_plain = 0
         self._pause = 0
         self._next_pause = PAUSE_STEPS
@@ -60,15 +50,23 @@ class Worth:
     def stepped(self, rows: int, tokens: int, seconds: float, *, drafted: bool) -> None:
         """A step of so many rows brought so many tokens."""
         self._since_plain = self._since_plain + 1 if drafted else 0
-        (self._drafted if drafted else self._plain).latest.append((tokens / rows, seconds))
+        if not drafted:
+            self._plain_s.setdefault(rows, deque(maxlen=PLAIN_STEPS)).append(seconds)
+        elif (plain_s := self._expected_s(rows)) is not None:
+            self._gains.append(tokens / rows * plain_s / seconds)
         if self._pause:
             self._pause -= 1
-        elif len(self._drafted.latest) == WINDOW_STEPS and self._plain.latest:
-            if self._drafted.tokens_per_s < self._plain.tokens_per_s:
+        elif len(self._gains) == WINDOW_STEPS:
+            if fmean(self._gains) < 1:
                 self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MOST_PAUSE_STEPS)
-                self._drafted.latest.clear()
+                self._gains.clear()
             else:
                 self._next_pause = PAUSE_STEPS
+
+    def _expected_s(self, rows: int) -> float | None:
+        """What a step of so many rows takes without drafts; ``None`` where none of about as many was seen."""
+        known = min(self._plain_s, key=lambda number: abs(number - rows), default=0)
+        return median(self._plain_s[known]) if known and abs(known - rows) <= rows // ALIKE_ROWS else None
 
 
 class Drafts:

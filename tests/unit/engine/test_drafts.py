@@ -207,6 +207,14 @@ def test_drafts_go_on_only_where_they_pay() -> None:
     assert pauses == [PAUSE_STEPS, 2 * PAUSE_STEPS]
 
 
+def test_drafts_are_compared_with_steps_of_as_many_rows() -> None:
+    """One row goes on more quickly than four do, with drafts or without."""
+    worth = Worth()
+    for rows, seconds in ((4, 1.0), (1, 0.1)):
+        worth.stepped(rows, rows, seconds, drafted=False)
+    assert _drafted_until_it_stops(worth, 8, 1.5) == PLAIN_EVERY
+
+
 def _drafted_until_it_stops(worth: Worth, tokens: int, seconds: float) -> int:
     steps = 0
     while worth.pays:
