@@ -145,10 +145,7 @@ def _engine(
         runner,
         intake,
         link.send,
-        max_batch=config.max_batch,
-        urgent_rows=config.urgent_rows,
-        model=config.model,
-        memory_budget_bytes=config.memory_budget_bytes,
+        config,
         flush=link.flush,
     )
 

@@ -21,24 +21,30 @@ if TYPE_CHECKING:
     from tasks.engine.intake import Intake, Item
     from tasks.engine.runner import Draw, ModelRunner
     from tasks.engine.sequence import Request
-    from tasks.messages.engine import Event
+    from tasks.messages.engine import EngineConfig, Event
 
 logger = logging.getLogger(__name__)
 
 
 class GenerationLoop:
-    """Owns the batch. Everything here happens on the thread that calls :meth:`run`."""
+    """Owns the batch. Everything here happens on the thread that calls :meth:`run`.
+
+    Args:
+        runner: the model.
+        intake: where requests come from, prepared.
+        send: called with what each step brought.
+        config: the model's name, and the bounds of its batch and its memory.
+        flush: waits until what was sent is with the worker.
+        patience: how long requests wait for each other.
+    """
 
     def __init__(
         self,
         runner: ModelRunner,
         intake: Intake[Request],
         send: Callable[[StepOutput | Resized], None],
+        config: EngineConfig,
         *,
-        max_batch: int,
-        urgent_rows: int = 0,
-        model: str = "",
-        memory_budget_bytes: int | None = None,
         flush: Callable[[], object] = lambda: None,
         patience: Patience | None = None,
     ) -> None:
@@ -47,14 +53,12 @@ class GenerationLoop:
         self._patience = patience or Patience()
         self._intake = intake
         self._send_out = send
-        self._max_batch = max_batch
-        self._urgent_rows = urgent_rows
-        self._model = model
-        self._limit = max_batch
+        self._config = config
+        self._limit = config.max_batch
         self._inbox: deque[Item] = deque()
         self._waiting: deque[Request] = deque()
         self._running = Running()
-        self._allowance = Allowance(runner, self._running, memory_budget_bytes, self._patience)
+        self._allowance = Allowance(runner, self._running, config.memory_budget_bytes, self._patience)
         self._events: list[Event] = []
         self._reported_prefill = 0
         self._steps = 0
@@ -165,7 +169,7 @@ class GenerationLoop:
     @property
     def _beyond(self) -> int:
         """How many urgent requests may join beyond the limit; none where a step ran out of memory a short time ago."""
-        return self._urgent_rows if self._limit == self._max_batch else 0
+        return self._config.urgent_rows if self._limit == self._config.max_batch else 0
 
     def _next(self) -> Request | None:
         """The first waiting request that may join the batch now, if those that it overtakes can wait; urgent ones go first."""
@@ -213,8 +217,8 @@ class GenerationLoop:
             return []
         self._steps += 1
         self._fitting_steps += 1
-        if self._limit < self._max_batch and self._fitting_steps >= self._patience.recover_steps:
-            self._limit, self._fitting_steps = min(self._max_batch, 2 * self._limit), 0
+        if self._limit < self._config.max_batch and self._fitting_steps >= self._patience.recover_steps:
+            self._limit, self._fitting_steps = min(self._config.max_batch, 2 * self._limit), 0
         for draw in drawn:
             request = self._running[draw.uid]
             if request.done:
@@ -224,7 +228,9 @@ class GenerationLoop:
             elif draw.sound:
                 self._events += request.take(draw.token, draw.logprob, complete=draw.complete)
             else:
-                self._events.append(request.fail(GenerationError.code, why_unsound(self._model, len(request.ids))))
+                self._events.append(
+                    request.fail(GenerationError.code, why_unsound(self._config.model, len(request.ids)))
+                )
         return [request for request in self._running.values() if request.done]
 
     def _release(self, ended: Sequence[Request]) -> None:

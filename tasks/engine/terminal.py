@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.intake import Intake, preparing
 from tasks.engine.loop import GenerationLoop
-from tasks.messages.engine import Failed, Finished, Started, StepOutput, Tokens
+from tasks.messages.engine import EngineConfig, Failed, Finished, Started, StepOutput, Tokens
 
 if TYPE_CHECKING:
     from tasks.engine.runner import ModelRunner
@@ -45,7 +45,7 @@ def answer(runner: ModelRunner, submit: Submit) -> int:
     intake: Intake[Request] = Intake()
     intake.start(preparing(runner))
     intake.receive(submit)
-    engine = GenerationLoop(runner, intake, terminal, max_batch=1)
+    engine = GenerationLoop(runner, intake, terminal, EngineConfig(model="", max_batch=1))
     while terminal.exitcode is None:
         engine.turn()
         # What ends without a step is sent when the engine would wait, and here nothing more comes.

@@ -78,9 +78,7 @@ class Loop:
         self.resized: list[int] = []
         self.engine = GenerationLoop(
             *(self.runner, self.intake, self._take),
-            max_batch=max_batch,
-            urgent_rows=urgent_rows,
-            memory_budget_bytes=total_bytes,
+            EngineConfig(model="", max_batch=max_batch, urgent_rows=urgent_rows, memory_budget_bytes=total_bytes),
             patience=patience,
         )
 
