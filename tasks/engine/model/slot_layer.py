@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from tasks.engine.model.layout.threads import HostThreads
+
 #: Slots grow by so many tokens, or by a share of what they have, and by so many rows at a time: growing copies everything.
 GROW_TOKENS = 64
 GROW_SHARE = 1 / 8
@@ -33,7 +35,8 @@ class Call:
     Its token ``sources[n]`` goes into ``slots[n]`` at ``targets[n]``; without sources input i goes into slot i.
     ``masked`` says that some inputs see less than others. Arrays are those of ``numbers``: of numpy or of MLX.
     ``pause`` is called in each layer, and may call the model with other caches.
-    ``further`` names the inputs that have no slot of their own, by the slot that they look at: of numpy alone.
+    ``further`` names the inputs that have no slot of their own, by the slot that they look at, and ``threads`` share attention
+    out: both for numpy alone.
     """
 
     numbers: Any
@@ -47,6 +50,7 @@ class Call:
     targets: Any = None
     pause: Callable[[], None] | None = None
     further: Mapping[int, list[int]] = field(default_factory=dict)
+    threads: HostThreads | None = None
 
     @property
     def seen_slots(self) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.model.head import Head
+    from tasks.engine.model.layout.threads import HostThreads
 
 
 def fit(cache: list[Any]) -> bool:
@@ -127,10 +128,10 @@ class SlotCaches:
         self._lengths[index] += tokens
 
     def _compute(self, model: Module, tokens: Any, numbers: Any) -> Any:
-        self._prepare(tokens.shape, numbers)
+        self._prepare(tokens.shape, numbers, _threads(model))
         return self._call(model, tokens)
 
-    def _prepare(self, shape: tuple[int, ...], numbers: Any) -> None:
+    def _prepare(self, shape: tuple[int, ...], numbers: Any, threads: HostThreads | None = None) -> None:
         """Tell the layers of a call with tokens of this shape."""
         rows, count = shape
         longest = max(self._lengths)
@@ -142,6 +143,7 @@ class SlotCaches:
             longest=longest + count,
             masked=min(self._lengths) < longest,
             pause=self._pause,
+            threads=threads,
         )
         self._tell(call)
 
@@ -180,6 +182,7 @@ class SlotCaches:
             targets=targets,
             pause=self._pause,
             further=further,
+            threads=_threads(model),
         )
         self._tell(call)
         return self._call(model, numbers.array([[tokens[row][depth]] for row, depth in order]))[:, -1, :]
@@ -209,6 +212,10 @@ class SlotCaches:
 def _numbers(model: Module, tokens: int) -> Any:
     """What computes so many tokens quicker, numpy or MLX."""
     return np if tokens <= getattr(model, "host_tokens", 0) else mx
+
+
+def _threads(model: Module) -> HostThreads | None:
+    return getattr(model, "host_threads", None)
 
 
 def _of_mlx(logits: Any) -> mx.array:

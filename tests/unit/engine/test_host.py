@@ -12,12 +12,15 @@ from mlx_lm.models import rope_utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.tiny import build
+from tasks.engine.model.layout.attention import SHARED_BYTES, attend
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.host_trial import TOKENS, bears, compute_on_host, quick_tokens
 from tasks.engine.model.layout.panels import Lanes, Layout, Panels, host_product
 from tasks.engine.model.layout.rotation import GROW_POSITIONS, Rotation
+from tasks.engine.model.layout.threads import HostThreads
 from tasks.engine.model.reference import Reference
+from tasks.engine.model.slot_layer import Call, SlotLayer
 from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
@@ -116,6 +119,25 @@ def test_threads_share_a_product_out(rows: int) -> None:
     expected, by_other = (np.asarray(x @ weight.T) for weight in weights)
     assert np.allclose(one(np.asarray(x)), expected, atol=1e-2)
     assert np.allclose(host_product(np.asarray(x), [one, other], np.subtract), expected - by_other, atol=1e-2)
+
+
+def test_threads_share_long_attention_out() -> None:
+    """Of rows of unequal lengths, one of which has a further token."""
+    rng = np.random.default_rng(1)
+    keys, values = rng.standard_normal((2, 4, 2, 1100, 64), np.float32)
+    queries = rng.standard_normal((5, 4, 1, 64), np.float32)
+    assert keys.nbytes >= SHARED_BYTES
+    seen = np.array([100, 900, 1100, 1000, 901])
+    mask = (np.arange(1100) < seen[:, None])[:, None, None]
+    slots = [0, 1, 2, 3, 1]
+    expected = mx.fast.scaled_dot_product_attention(
+        mx.array(queries), mx.array(keys[slots]), mx.array(values[slots]), scale=0.1, mask=mx.array(mask)
+    )
+    threads = HostThreads(2)
+    threads.start()
+    layer = SlotLayer()
+    layer.call = Call(np, 5, seen, 1, 1100, masked=True, further={1: [4]}, threads=threads)
+    assert np.allclose(attend(queries, keys, values, layer, 0.1, mask), np.asarray(expected), atol=1e-4)
 
 
 def test_numpy_computes_as_many_tokens_as_it_is_quicker_with() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
 
+#: Keys of fewer bytes are not shared out: to wait for another thread takes longer.
+SHARED_BYTES = 2 << 20
 _LOWEST = np.finfo(np.float32).min
 
 
@@ -26,29 +26,35 @@ def attend(queries: Any, keys: Any, values: Any, cache: Any, scale: float, mask:
     if sinks is not None:
         raise TypeError("attention with sinks on numpy's arrays")
     call = getattr(cache, "call", None)
-    if call is not None and call.further:
-        return _attend_further(queries, keys, values, scale, mask, call.further)
-    return _attend(queries, keys, values, scale, mask)
+    if call is None:
+        return _attend(queries, keys, values, scale, mask)
+    slots = len(keys)
+    attended = np.empty((*queries.shape[:-1], values.shape[-1]), np.float32)
+
+    def compute(start: int, end: int) -> None:
+        rows = slice(start, end)
+        seen = None if mask is None else mask[rows]
+        attended[rows] = _attend(queries[rows], keys[rows], values[rows], scale, seen)
+
+    if call.threads is None or keys.nbytes < SHARED_BYTES:
+        compute(0, slots)
+    else:
+        call.threads.share(compute, slots)
+    for slot, inputs in call.further.items():
+        attended[inputs] = _attend_at_one_slot(queries[inputs], keys[slot], values[slot], scale, mask[inputs])
+    return attended
 
 
-def _attend_further(
+def _attend_at_one_slot(
     queries: npt.NDArray[np.float32],
     keys: npt.NDArray[np.float32],
     values: npt.NDArray[np.float32],
     scale: float,
     mask: npt.NDArray[np.bool_],
-    further: Mapping[int, list[int]],
 ) -> npt.NDArray[np.float32]:
-    """Of inputs with one token each: the first look at a slot each, and ``further`` ones at slots that others look at, too."""
-    slots = len(keys)
-    attended = np.empty((*queries.shape[:-1], values.shape[-1]), np.float32)
-    attended[:slots] = _attend(queries[:slots], keys, values, scale, mask[:slots])
-    for slot, inputs in further.items():
-        together = queries[inputs].transpose(2, 1, 0, 3)
-        of_slot = slice(slot, slot + 1)
-        found = _attend(together, keys[of_slot], values[of_slot], scale, mask[inputs].transpose(2, 1, 0, 3))
-        attended[inputs] = found.transpose(2, 1, 0, 3)
-    return attended
+    """Of several inputs with one token each that look at the same keys, ``[groups, tokens, width]``."""
+    together = queries.transpose(2, 1, 0, 3)
+    return _attend(together, keys[None], values[None], scale, mask.transpose(2, 1, 0, 3)).transpose(2, 1, 0, 3)
 
 
 def _attend(

@@ -68,6 +68,7 @@ def lay_out(
         _give(model, layouts, lanes)
     else:
         return True
+    model.host_threads = lanes.host_threads
     compute_on_host(model, reference, verdicts, layouts)
     return True
 
