@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -48,15 +48,20 @@ class Filling:
         self._begun: tuple[list[Matcher], Future[npt.NDArray[np.int32]]] | None = None
 
     def begin(self, matchers: list[Matcher]) -> None:
-        """Fill the masks of these matchers, which nobody else may use until :meth:`masks` has returned them."""
+        """Fill the masks of these matchers, which nobody else may use until :meth:`masks` has returned them.
+
+        Waits for masks that were begun before and not taken, as of a step that failed.
+        """
+        if self._begun is not None:
+            wait([self._begun[1]])
         self._begun = (matchers, self._thread.submit(fill, matchers, self._vocabulary_tokens)) if matchers else None
 
     def masks(self, matchers: list[Matcher]) -> npt.NDArray[np.int32]:
-        """The masks of these matchers: those that were begun, or else they are filled now."""
-        begun, self._begun = self._begun, None
-        if begun is not None and begun[0] == matchers:
-            return begun[1].result()
-        return fill(matchers, self._vocabulary_tokens)
+        """The masks of these matchers: those that were begun, or else they are filled now, as for rows that interrupt a step."""
+        if self._begun is None or self._begun[0] != matchers:
+            return fill(matchers, self._vocabulary_tokens)
+        masks, self._begun = self._begun[1], None
+        return masks.result()
 
 
 def apply(logits: mx.array, masks: npt.NDArray[np.int32]) -> mx.array:

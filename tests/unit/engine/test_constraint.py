@@ -354,6 +354,20 @@ def test_masks_are_filled_while_the_model_computes(compiler: Compiler) -> None:
     assert caches.steps == 3
 
 
+def test_masks_of_a_row_that_interrupts_a_step_leave_the_begun_ones(compiler: Compiler) -> None:
+    """Those are taken afterwards, and not filled again: two threads may not ask one matcher."""
+    root = compiler.compile(Constraint(kind="regex", value="[ab]{3}")).root
+    grammar, other = Watched(root.deep_copy), Watched(root.deep_copy)
+    filling = masks.Filling(266)
+    begun, urgent = [grammar.matcher()], [other.matcher()]
+    filling.begin(begun)
+    assert filling.masks(urgent).shape == (1, 9)
+    assert grammar.begun.wait(WAIT_S)
+    grammar.begun.clear()
+    assert (filling.masks(begun) == filling.masks(urgent)).all()
+    assert not grammar.begun.is_set()
+
+
 def test_what_a_lexer_remembers_of_others_fails_nobody(compiler: Compiler) -> None:
     """A grammar whose answers were in more states than a lexer may have goes on in another lexer, from where each answer is."""
     bounded = Compiler(lambda: compiler.tokens, limits=LLParserLimits(max_lexer_states=300))
