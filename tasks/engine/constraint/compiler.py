@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
 
+from tasks.engine.constraint.depth import DEEP_RULES, DEEP_SCHEMA, has_deep_rules, is_deep
 from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
 from tasks.engine.constraint.lead import Lead
@@ -137,9 +138,13 @@ def _left_out(constraint: Constraint | None) -> list[str]:
 
 
 def _faults(constraint: Constraint | None) -> Iterator[str]:
+    if constraint is not None and constraint.kind == "lark" and has_deep_rules(constraint.value):
+        raise InvalidRequest(f"grammar: {DEEP_RULES}")
     if constraint is None or constraint.kind != "json_schema":
         return
     schema = as_object(json.loads(constraint.value))
+    if is_deep(schema):
+        raise InvalidRequest(f"response_format: #: {DEEP_SCHEMA}")
     yield from faults(schema, strict=constraint.strict)
     if pointer := endless(schema):
         raise InvalidRequest(f"response_format: {pointer}: {ENDLESS}")

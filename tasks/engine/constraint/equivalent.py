@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.engine.constraint.exclusive import exclude_each_other
+from tasks.engine.constraint.exclusive import Comparison
 from tasks.engine.constraint.parts import parts, require
 from tasks.engine.constraint.property_names import without_names
 from tasks.engine.constraint.text_formats import hold_to_format
@@ -33,15 +33,16 @@ def adjusted(schema: Any) -> Any:
         hold_to_format(part)
     everything = [part for _, part in parts(schema, "")]
     if not any("$id" in part for part in everything[:-1]):  # where references are as they stand
+        comparison = Comparison(schema)
         for part in everything:
-            _tell_apart(part, schema)
+            _tell_apart(part, comparison)
     return schema
 
 
-def _tell_apart(part: dict[str, Any], root: dict[str, Any]) -> None:
+def _tell_apart(part: dict[str, Any], comparison: Comparison) -> None:
     """Have alternatives that exclude each other be any of them."""
     alternatives = part.get("oneOf")
-    if not isinstance(alternatives, list) or not alternatives or not exclude_each_other(alternatives, root):
+    if not isinstance(alternatives, list) or not alternatives or not comparison.exclude_each_other(alternatives):
         return
     del part["oneOf"]
     if "anyOf" in part:

@@ -5,7 +5,7 @@ llguidance knows that of some schemas, and never of references, which is what py
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,39 +16,51 @@ _KINDS = frozenset({"array", "boolean", "null", "number", "object", "string"})
 _MOST_DEPTH = 8
 #: Each alternative is compared with each other one.
 _MOST_ALTERNATIVES = 200
+#: So many of the schemas in one are compared, and so many that one refers to are looked at: they multiply with each level.
+_MOST_COMPARED = 200_000
+_MOST_PARTS = 500
 
 
-def exclude_each_other(alternatives: list[Any], root: dict[str, Any]) -> bool:
-    """Whether every value is valid by one of them at most, as far as can be told.
+class Comparison:
+    """Tells which schemas exclude each other, until it has compared too much of one schema.
 
     Args:
-        alternatives: schemas.
         root: the schema that references lead into.
     """
-    return len(alternatives) <= _MOST_ALTERNATIVES and all(
-        _disjoint([one], [other], root, _MOST_DEPTH) for one, other in combinations(alternatives, 2)
-    )
 
+    def __init__(self, root: dict[str, Any], *, most: int = _MOST_COMPARED) -> None:
+        self._root = root
+        self._left = most
 
-def _disjoint(some: list[Any], others: list[Any], root: dict[str, Any], depth: int) -> bool:
-    """Whether no value is valid by all of these schemas."""
-    if not depth:
-        return False
-    left, right = _Said(some, root, depth), _Said(others, root, depth)
-    if not left.kinds & right.kinds or not left.may_be(right) or not right.may_be(left):
-        return True
-    if any(choices and all(_disjoint([one], others, root, depth - 1) for one in choices) for choices in left.choices):
-        return True
-    if any(choices and all(_disjoint(some, [one], root, depth - 1) for one in choices) for choices in right.choices):
-        return True
-    if left.kinds & right.kinds != {"object"}:
-        return False
-    return any(
-        left.bars(name)
-        or right.bars(name)
-        or _disjoint(left.properties.get(name, []), right.properties.get(name, []), root, depth - 1)
-        for name in left.required | right.required
-    )
+    def exclude_each_other(self, alternatives: list[Any]) -> bool:
+        """Whether every value is valid by one of these schemas at most, as far as can be told."""
+        return len(alternatives) <= _MOST_ALTERNATIVES and all(
+            self._disjoint([first], [second], _MOST_DEPTH) for first, second in combinations(alternatives, 2)
+        )
+
+    def _disjoint(self, some: list[Any], others: list[Any], depth: int) -> bool:
+        """Whether no value is valid by all of these schemas."""
+        if not depth or self._left <= 0:
+            return False
+        left, right = _Said(some, self._root, depth), _Said(others, self._root, depth)
+        self._left -= 1 + left.size + right.size
+        if not left.kinds & right.kinds or not left.may_be(right) or not right.may_be(left):
+            return True
+        if any(self._all_disjoint(choices, others, depth) for choices in left.choices):
+            return True
+        if any(self._all_disjoint(choices, some, depth) for choices in right.choices):
+            return True
+        if left.kinds & right.kinds != {"object"}:
+            return False
+        return any(
+            left.bars(name)
+            or right.bars(name)
+            or self._disjoint(left.properties.get(name, []), right.properties.get(name, []), depth - 1)
+            for name in left.required | right.required
+        )
+
+    def _all_disjoint(self, choices: list[Any], others: list[Any], depth: int) -> bool:
+        return bool(choices) and all(self._disjoint([choice], others, depth - 1) for choice in choices)
 
 
 class _Said:
@@ -63,8 +75,13 @@ class _Said:
         self.choices: list[list[Any]] = []
         self._names: list[frozenset[str]] = []
         for schema in schemas:
-            for part in _together(schema, root, depth):
+            for part in islice(_together(schema, root, depth), _MOST_PARTS):
                 self._add(part)
+
+    @property
+    def size(self) -> int:
+        """How much is said."""
+        return len(self.properties) + len(self.values or ()) + sum(map(len, self.choices))
 
     def may_be(self, other: _Said) -> bool:
         """Whether one of its values is one of the other's, or of its kinds."""

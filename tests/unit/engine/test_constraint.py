@@ -206,6 +206,13 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
     assert compiler.compile(of_schema(PERSON, strict=False)) is not known
 
 
+#: As long a way as llguidance still goes.
+LONG = {
+    "$ref": "#/$defs/d0",
+    "$defs": {f"d{number}": {"properties": {"a": {"$ref": f"#/$defs/d{number + 1}"}}} for number in range(400)},
+}
+
+
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
@@ -240,6 +247,13 @@ def test_equal_constraints_compile_once(compiler: Compiler) -> None:
         ),
         (Constraint(kind="regex", value="a$b"), "regex='a$b': invalid regex"),
         (Constraint(kind="calls", value="begin: /a/"), "tools: no start rule found; send fewer functions or smaller"),
+        (of_schema(LONG), "response_format: #: its references lead more than 1000 levels deep; use fewer definitions"),
+        (
+            Constraint(
+                kind="lark", value="start: r0\n" + "\n".join(f"r{number}: r{number + 1}" for number in range(1300))
+            ),
+            "grammar: it has more than 1200 rules and groups in each other; write it with fewer",
+        ),
         (
             of_schema({"$ref": "#"}),
             "response_format: #: no value is valid (each has to have another of its kind in it); ch",

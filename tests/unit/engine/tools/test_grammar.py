@@ -216,6 +216,13 @@ def test_what_cannot_be_enforced(model: Model) -> None:
             {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
             "#/properties/a: no value is valid (each",
         ),
+        (
+            {
+                "properties": {"a": {"$ref": "#/$defs/d0"}},
+                "$defs": {f"d{number}": {"items": {"$ref": f"#/$defs/d{number + 1}"}} for number in range(500)},
+            },
+            "#: its references lead more than 1000 levels deep",
+        ),
     ],
     ids=str,
 )

@@ -1,0 +1,91 @@
+"""How deep a grammar leads: llguidance follows schemas and rules by recursion, and has no bound of its own.
+
+An engine whose stack is exhausted dies, with all requests that it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+#: Objects and lists in each other, across references. llguidance bears three times as many on a thread's stack.
+MOST_LEVELS = 1_000
+#: Rules of a Lark grammar, and groups in each other in each of them, all together: it bears twice as many.
+MOST_RULES = 1_200
+DEEP_SCHEMA = f"its references lead more than {MOST_LEVELS} levels deep; use fewer definitions that need each other"
+DEEP_RULES = f"it has more than {MOST_RULES} rules and groups in each other; write it with fewer"
+_JSON = "%json"
+_DEFINITION = re.compile(r"^\s*[\w.]+\s*(?:\[[^\n]*\])?\s*:", re.MULTILINE)
+#: What has no rules in it: texts, expressions and comments.
+_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|//[^\n]*')
+
+
+def is_deep(schema: Any, *, most: int = MOST_LEVELS) -> bool:
+    """Whether a JSON Schema leads deeper than that. What is referred to again is not followed again."""
+    names = dict(_named(schema))
+    seen: set[int] = set()
+    stack = [(schema, 0)]
+    while stack:
+        value, level = stack.pop()
+        if id(value) in seen:
+            continue
+        if level > most:
+            return True
+        seen.add(id(value))
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(value, dict) and isinstance(value.get("$ref"), str):
+            inner.append(_target(value["$ref"], schema, names))
+        stack += [(part, level + 1) for part in reversed(inner) if isinstance(part, dict | list)]
+    return False
+
+
+def has_deep_rules(text: str, *, most: int = MOST_RULES) -> bool:
+    """Whether a Lark grammar has more rules and groups than that, or a JSON Schema in it that leads too deep."""
+    rules, *behind = text.split(_JSON)
+    for part in behind:
+        try:
+            schema, end = json.JSONDecoder().raw_decode(part.lstrip())
+        except (ValueError, RecursionError):  # it is refused for that
+            continue
+        if isinstance(schema, dict) and is_deep(schema):
+            return True
+        rules += part.lstrip()[end:]
+    bare = _LITERAL.sub("", rules)
+    count = 0
+    for body in _DEFINITION.split(bare)[1:]:
+        level = deepest = 0
+        for character in body:
+            level += (character in "([") - (character in ")]")
+            deepest = max(deepest, level)
+        count += 1 + deepest
+    return count > most
+
+
+def _named(schema: Any) -> list[tuple[str, Any]]:
+    """The parts that references call by a name."""
+    found, stack = [], [schema]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            found += [(f"#{value['$anchor']}", value)] if "$anchor" in value else []
+            found += [(str(value[name]), value) for name in ("$id", "id") if isinstance(value.get(name), str)]
+        stack += [
+            part for part in (value.values() if isinstance(value, dict) else value) if isinstance(part, dict | list)
+        ]
+    return found
+
+
+def _target(reference: str, root: Any, names: dict[str, Any]) -> Any:
+    """What a reference leads to; ``None`` where that is not to be seen from here."""
+    if reference in names:
+        return names[reference]
+    document, _, pointer = reference.partition("#")
+    found = names.get(document) if document else root
+    for name in pointer.split("/")[1:]:
+        key = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
+    return found
