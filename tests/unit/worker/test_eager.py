@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.generate import GenerateTask
+    from tasks.worker.engines.process import EngineProcess
 
 MODEL = "fake:0"
 
@@ -36,9 +37,13 @@ MODEL = "fake:0"
 def engines() -> Iterator[None]:
     """Ends the engines that these tests start."""
     yield
-    for process, _ in eager._engines.values():
-        process.close()
-    eager._engines.clear()
+    eager.ENGINES.close()
+
+
+def process_of(name: str) -> EngineProcess:
+    process = eager.ENGINES.process(name)
+    assert process is not None
+    return process
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ def test_a_dead_engine_is_replaced(generate: GenerateTask) -> None:
 def test_an_engine_that_dies_between_requests_is_an_error(generate: GenerateTask) -> None:
     """A process that is gone when the next request comes fails that one, not all after it."""
     apply(generate, prompt="hello", max_tokens=1).get()
-    process, _ = eager._engines[MODEL]
+    process = process_of(MODEL)
     process.kill()
     wait_until(lambda: process.exitcode is not None)
     with pytest.raises(EngineFailed, match="SIGKILL"):
@@ -200,7 +205,7 @@ def test_an_interrupted_request_answers_no_other(generate: GenerateTask) -> None
     """Ctrl-C in the middle of an answer, as in a notebook: the next request gets its own tokens, and as many as it asked for."""
     slow = "fake:20"
     apply(generate, prompt="warm", model=slow, max_tokens=1).get()
-    process, _ = eager._engines[slow]
+    process = process_of(slow)
     sent = process.send
 
     def interrupt(message: Any) -> None:
@@ -219,7 +224,7 @@ def test_an_interrupted_request_answers_no_other(generate: GenerateTask) -> None
 def test_what_an_engine_says_of_another_request_is_not_taken(generate: GenerateTask) -> None:
     """Tokens of a request that nobody waits for any more, before one's own."""
     apply(generate, prompt="warm", max_tokens=1).get()
-    process, _ = eager._engines[MODEL]
+    process = process_of(MODEL)
     process.send(Submit(task_id="somebody else's", messages=None, prompt="other", max_tokens=5))
     answer = apply(generate, prompt="mine", max_tokens=7).get()
     assert answer["text"] == fake_text("mine", None, 7)
@@ -236,7 +241,7 @@ def test_a_model_that_cannot_be_loaded(
     monkeypatch.setitem(generate.app.conf.broker_transport_options, SETTINGS, settings)
     with pytest.raises(ModelLoadFailed, match=str(folder)):
         apply(generate, prompt="hello", model=str(folder)).get()
-    assert str(folder) not in eager._engines
+    assert eager.ENGINES.process(str(folder)) is None
 
 
 def test_no_redis_is_needed() -> None:
@@ -245,7 +250,7 @@ def test_no_redis_is_needed() -> None:
 from tasks import app, generate
 from tasks.worker import eager
 app.conf.task_always_eager = True
-print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finish_reason"], eager._engines["{MODEL}"][0].pid)
+print(generate.delay(prompt="hello", model="{MODEL}", max_tokens=5).get()["finish_reason"], eager.ENGINES.process("{MODEL}").pid)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],

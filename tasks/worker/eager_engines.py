@@ -1,0 +1,94 @@
+"""The engines of a process that answers requests itself, without a worker."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tasks.errors import EngineFailed, ModelLoadFailed, error_for
+from tasks.hardware import detect
+from tasks.messages.load import LoadFailed, Ready
+from tasks.models.footprint import local_source
+from tasks.worker.capacity import Capacity
+from tasks.worker.engines.configs import Configs
+from tasks.worker.engines.process import EngineGone, EngineProcess
+from tasks.worker.slots import Slots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker_config.catalogue import ModelEntry
+    from worker_config.settings import Settings
+
+
+class EagerEngines:
+    """One engine for each model, started at its first request and ended with this process. Any thread may ask, one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: dict[str, tuple[EngineProcess, Ready]] = {}
+
+    @contextmanager
+    def having(self, entry: ModelEntry, settings: Settings) -> Iterator[tuple[EngineProcess, Ready]]:
+        """The engine of a model, for one request alone. It ends where that request does not.
+
+        Raises:
+            GenerationError: it cannot be loaded, or it died.
+        """
+        with self._lock:
+            engine = self._engine(entry, settings)
+            try:
+                yield engine
+            except EngineGone as error:
+                self._drop(entry.name)
+                raise EngineFailed(str(error)) from None
+            except BaseException:
+                # An interrupt may have cut a message in two, and what is left of this answer is nobody's.
+                self._drop(entry.name)
+                raise
+
+    def process(self, name: str) -> EngineProcess | None:
+        """The process of a model's engine; ``None`` if there is none."""
+        process, _ = self._loaded.get(name, (None, None))
+        return process
+
+    def close(self) -> None:
+        """End all engines; the next request of each model starts another."""
+        with self._lock:
+            for name in tuple(self._loaded):
+                self._drop(name)
+
+    def _engine(self, entry: ModelEntry, settings: Settings) -> tuple[EngineProcess, Ready]:
+        if entry.name not in self._loaded:
+            configs = Configs(settings, Capacity(detect(settings), Slots({}, total=1), budget_bytes=0))
+            process = EngineProcess.start(configs.of(entry, local_source(entry)))
+            atexit.register(process.close)
+            try:
+                self._loaded[entry.name] = process, _ready(process)
+            except BaseException:
+                _end(process)
+                raise
+        return self._loaded[entry.name]
+
+    def _drop(self, name: str) -> None:
+        process, _ = self._loaded.pop(name)
+        _end(process)
+
+
+def _end(process: EngineProcess) -> None:
+    process.close()
+    atexit.unregister(process.close)
+
+
+def _ready(process: EngineProcess) -> Ready:
+    try:
+        while not isinstance(message := process.receive(), Ready):
+            if isinstance(message, LoadFailed):
+                raise error_for(message.code)(message.message)
+    except EngineGone as error:
+        killed = error.exitcode is not None and error.exitcode < 0
+        kind = EngineFailed if killed else ModelLoadFailed
+        raise kind(f"model {process.config.model!r} cannot be loaded: {error}") from None
+    return message
