@@ -11,6 +11,7 @@ import numpy as np
 from tasks.engine.embedding.decoder import PIECE_TOKENS
 from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.embedding.encoder import Encoder
+from tasks.engine.embedding.host_encoder import HostEncoder
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.model.loading import accelerator, bound_memory
 from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
@@ -44,7 +45,8 @@ def load_encoder(folder: ModelFolder) -> Encoder:
     """
     if folder.adapter is not None:
         raise ModelLoadFailed(f"{folder.path}: an encoder takes no adapter; leave it out")
-    return Encoder(folder.config, weight_files(folder.path), on_cpu=accelerator() == "cpu")
+    kind = HostEncoder if accelerator() == "cpu" else Encoder
+    return kind(folder.config, weight_files(folder.path))
 
 
 class MlxTextModel(TextModel):

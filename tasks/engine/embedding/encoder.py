@@ -5,12 +5,11 @@ Their layers are the same. They differ in the number of the first position, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
 from mlx import nn
 
-from tasks.engine.model import elementwise
 from tasks.errors import ModelLoadFailed
 from tasks.models.embedding import encoder_positions
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 _BEGINNINGS = ("bert.", "roberta.", "model.")
 #: Names of a layer norm's weights in checkpoints that were converted from TensorFlow.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
-Attention: TypeAlias = "Callable[[mx.array, mx.array, mx.array, mx.array | None], mx.array]"
 #: ``gelu`` is the exact one.
 _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": nn.gelu,
@@ -38,13 +36,12 @@ class Encoder:
     Args:
         config: ``config.json``.
         files: the weights.
-        on_cpu: whether MLX computes on a CPU, where its own GELU and softmax are slow.
 
     Raises:
         ModelLoadFailed: it is of a kind that is not supported, or weights are missing.
     """
 
-    def __init__(self, config: dict[str, Any], files: Iterable[Path], *, on_cpu: bool) -> None:
+    def __init__(self, config: dict[str, Any], files: Iterable[Path]) -> None:
         positions = encoder_positions(config)
         activation = str(config.get("hidden_act", "gelu"))
         kind = config.get("position_embedding_type") or "absolute"
@@ -53,8 +50,7 @@ class Encoder:
                 f"an encoder of type {config.get('model_type')!r} with hidden_act {activation!r} and positions {kind!r} is not "
                 f"supported; supported are absolute positions and {', '.join(_ACTIVATIONS)}"
             )
-        self._activation = elementwise.gelu if on_cpu and activation == "gelu" else _ACTIVATIONS[activation]
-        self._attend: Attention = elementwise.attention if on_cpu else _attention
+        self.activation = activation
         self._first_position = positions[1]
         self._heads = int(config["num_attention_heads"])
         self._eps = float(config.get("layer_norm_eps", 1e-12))
@@ -89,7 +85,7 @@ class Encoder:
         attended = self._attention(f"{name}.attention.self", hidden, rows, mask)
         attended = self._linear(f"{name}.attention.output.dense", attended)
         hidden = self._norm(f"{name}.attention.output.LayerNorm", hidden + attended)
-        wide = self._activation(self._linear(f"{name}.intermediate.dense", hidden))
+        wide = _ACTIVATIONS[self.activation](self._linear(f"{name}.intermediate.dense", hidden))
         return self._norm(f"{name}.output.LayerNorm", hidden + self._linear(f"{name}.output.dense", wide))
 
     def _attention(self, name: str, hidden: mx.array, rows: int, mask: mx.array | None) -> mx.array:
@@ -98,7 +94,7 @@ class Encoder:
             for part in ("query", "key", "value")
         )
         rows_first = [part.transpose(0, 2, 1, 3) for part in (queries, keys, values)]
-        attended = self._attend(rows_first[0], rows_first[1], rows_first[2], mask)
+        attended = _attention(rows_first[0], rows_first[1], rows_first[2], mask)
         return attended.transpose(0, 2, 1, 3).reshape(hidden.shape)
 
     def _linear(self, name: str, hidden: mx.array) -> mx.array:

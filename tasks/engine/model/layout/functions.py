@@ -63,7 +63,7 @@ def gelu_approx(x: Array) -> Array:
 
 def gelu(x: Array) -> Array:
     """The exact GELU."""
-    return np.asarray(elementwise.gelu(x))
+    return elementwise.gelu(x)
 
 
 class _Names:

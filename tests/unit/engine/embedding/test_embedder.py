@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.engine.embedding.encoder import Encoder
+from tasks.engine.embedding.host_encoder import HostEncoder, attend
 from tasks.engine.embedding.model import MlxEmbedder, load_embedder
 from tasks.engine.model import elementwise
 from tasks.engine.model.loading import load_weights, open_folder
@@ -73,24 +74,40 @@ def test_a_batch_of_an_encoder_has_the_vectors_of_each_text_alone(
     np.testing.assert_allclose(embedder.embed(rows), expected, atol=2e-5)
 
 
-def test_a_cpu_and_a_gpu_compute_the_same(tmp_path: Path) -> None:
-    """Vectors with numpy's GELU and softmax, and with MLX's own, in a batch with padding."""
+@pytest.mark.parametrize("activation", sorted(elementwise.ACTIVATIONS))
+def test_a_cpu_and_a_gpu_compute_the_same(tmp_path: Path, activation: str) -> None:
+    """Vectors by numpy, and by MLX: of texts of equal lengths and of others, with types of tokens and without."""
     folder = make_tiny_encoder(tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    ids = mx.array([[4, 5, 6, 7, 0, 0], [8, 9, 4, 5, 6, 7]])
-    found = [Encoder(config, [folder / "model.safetensors"], on_cpu=cpu)(ids, [4, 6]) for cpu in (True, False)]
-    on_cpu, on_gpu = (np.array(hidden) for hidden in found)
-    np.testing.assert_allclose(on_cpu[0, :4], on_gpu[0, :4], atol=1e-5)
-    np.testing.assert_allclose(on_cpu[1], on_gpu[1], atol=1e-5)
+    config = json.loads((folder / "config.json").read_text()) | {"hidden_act": activation}
+    lengths = [4, 4, 6, 1]
+    ids = mx.array([[4 + n for n in range(length)] + [0] * (6 - length) for length in lengths])
+    for types in (None, mx.array([[0, 1, 0, 1, 0, 1]] * 4)):
+        by_mlx, by_numpy = (
+            np.array(kind(config, [folder / "model.safetensors"])(ids, lengths, types))
+            for kind in (Encoder, HostEncoder)
+        )
+        for row, length in enumerate(lengths):
+            np.testing.assert_allclose(by_numpy[row, :length], by_mlx[row, :length], atol=2e-5)
+
+
+def test_heads_in_turns() -> None:
+    """Attention of long texts is computed for some heads, or some texts, at a time, and is what it is for all at once."""
+    projected = np.random.default_rng(1).standard_normal((90, 3 * 8), np.float32)
+    at_once = attend(projected, [30, 30, 30], heads=4)
+    for most_shares in (1, 2_000, 9_000):
+        np.testing.assert_allclose(attend(projected, [30, 30, 30], 4, most_shares), at_once, atol=1e-6)
 
 
 def test_the_gelu_of_a_cpu_is_exact() -> None:
-    """It is x·Φ(x) within single precision, over several blocks and at both ends."""
+    """It is x·Φ(x) within a few millionths, over several blocks and at both ends."""
     x = np.concatenate(
-        [np.linspace(-8, 8, 2 * elementwise.BLOCK + 7, dtype=np.float32), np.array([-100, 0, 100], np.float32)]
+        [
+            np.linspace(-8, 8, 2 * elementwise.BLOCK + 7, dtype=np.float32),
+            np.array([-1e3, -100, 0, 100, 1e3], np.float32),
+        ]
     )
     exact = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.tolist()]
-    np.testing.assert_allclose(np.array(elementwise.gelu(mx.array(x))), exact, atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(elementwise.gelu(x), exact, atol=4e-6, rtol=1e-6)
 
 
 def test_a_dense_layer_and_the_normalising_are_the_files(tmp_path: Path) -> None:
