@@ -33,7 +33,7 @@ WORKER_COLUMNS = (
     Column("chip", 7, least=14),
     Column("tiers", 4),
     Column("status", 1, least=10),
-    Column("slots", 2, justify="right"),
+    Column("slots", 2),
     Column("models", 6, least=12),
     Column("tok/s", 3, justify="right"),
     Column("first token", 5, justify="right"),
@@ -47,7 +47,7 @@ QUEUE_COLUMNS = (
     Column("waiting", 1, justify="right"),
     Column("oldest", 2, justify="right"),
     Column("workers", 1, justify="right"),
-    Column("slots", 2, justify="right"),
+    Column("slots", 2),
 )
 
 
