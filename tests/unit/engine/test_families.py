@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.engine.model.memory import MemoryBound
 from tasks.engine.model.mlx import load_model
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit, Tokens
@@ -127,6 +128,27 @@ def test_roles_that_have_to_alternate(name: str, tmp_path_factory: pytest.TempPa
     twice = [*CONVERSATIONS["system"][:2], {"role": "user", "content": "Well?"}]
     with pytest.raises(InvalidRequest, match=r"must alternate.*messages\[1\] and messages\[2\] are both from 'user'"):
         runner.encode(submit(twice))
+
+
+def test_a_long_request_is_admitted_where_its_real_bytes_fit(tmp_path: Path) -> None:
+    """32,768 tokens of Gemma 3: half of its layers keep a window, and a budget without room for all of theirs is enough."""
+    folder = FAMILIES["gemma3"].write(tmp_path / "gemma3")
+    runner = load_model(EngineConfig(model="gemma3", source=str(folder)), lambda *_: None, "")
+    kv, prompt = runner.facts.kv, len(runner.encode(submit(CONVERSATIONS["chat"])).ids)
+    assert kv.row_bytes(32768) < 0.51 * 32768 * (
+        kv.bytes_per_token + sum(window.bytes_per_token for window in kv.windows)
+    )
+    bound = MemoryBound(0, runner.facts.weights_bytes, kv, runner.facts.prefill_step_tokens)
+    enough = bound.weights_bytes + bound.margin_bytes + kv.row_bytes(32768)
+    for total_bytes, admitted in ((enough, True), (enough - 1, False)):
+        loop = Loop(runner=runner, total_bytes=total_bytes)
+        loop.submit("long", 32768 - prompt, messages=CONVERSATIONS["chat"], prompt=None)
+        loop.turn(3)
+        answer = loop.answers["long"]
+        assert (answer.started is not None) is admitted
+        assert admitted or (answer.failed is not None and answer.failed.code == "out_of_memory")
+        loop.abort("long")
+        loop.turn()
 
 
 def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path) -> None:
