@@ -5,11 +5,13 @@ Each is loaded when it is typed: before that nobody knows whether ``tasks`` is t
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +35,20 @@ class _LastResort(MetaPathFinder, Loader):
         module.__spec__ = self._spec  # which the import system has just replaced
 
 
+def _open_streams() -> None:
+    """Open the standard streams that are closed, on nothing.
+
+    Without standard error Celery ends with status 1 and no word, and the next socket would be standard output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115  (for as long as the process lives)
+            os.set_inheritable(stream.fileno(), True)  # engines and commands that are started have them too
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+_open_streams()
 if re.search(r" (-A[ =]?|--app[ =])tasks( |$)", " ".join(sys.argv)):
     sys.meta_path.append(_LastResort())
 if {"control", "inspect"} & set(sys.argv):

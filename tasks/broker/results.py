@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.backends.asynchronous import BaseResultConsumer
+from celery.backends.asynchronous import BaseResultConsumer, Drainer
 from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject
 from kombu.exceptions import DecodeError
@@ -62,6 +62,7 @@ class Consumer(BaseResultConsumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.drainer = Drainer(self)  # Celery's for gevent and eventlet calls drain_events without a pause
         self._reset()
 
     def _reset(self) -> None:

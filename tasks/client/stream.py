@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Generator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.client.journal_watch import JournalWatch
 from tasks.client.reading import Reading
+from tasks.errors import InvalidRequest
 from tasks.server.subscriptions import SUBSCRIPTIONS
 
 if TYPE_CHECKING:
@@ -77,13 +79,16 @@ def follow(
         UnknownRequest: the request is in no queue, and has neither journal nor result, for ``unknown_after_s`` s.
         BrokerUnavailable: Redis could not be reached at all, or not for ``redis_patience_s``.
         GenerationError: the request's own error, or what Celery stored as such.
+        InvalidRequest: the process has forked since, and this is the child, where nobody follows the journal.
     """
+    owner = os.getpid()
     events: SimpleQueue[list[Event]] = SimpleQueue()
     place = JournalWatch(task_id, events.put, where.database)
     reading = Reading(task_id, place, timeout, idle_timeout, unknown_after_s)
     subscriptions.open(where, place)
     try:
         while not reading.is_over:
+            _require_own(task_id, owner)
             patience_s = reading.patience_s(waiting=events.empty())
             try:
                 batch = events.get(timeout=patience_s)
@@ -95,9 +100,17 @@ def follow(
                     reading.conclude(is_mentioned=is_mentioned())
             reading.come_back()
     finally:
-        place.close()
-        if leave is not None and not reading.is_over:
-            leave()
+        if os.getpid() == owner:  # the parent reads on
+            place.close()
+            if leave is not None and not reading.is_over:
+                leave()
+
+
+def _require_own(task_id: str, owner: int) -> None:
+    if os.getpid() != owner:
+        raise InvalidRequest(
+            f"request {task_id}: this stream was begun before a fork: call stream() again in this process"
+        )
 
 
 async def afollow(

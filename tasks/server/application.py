@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 
 from tasks.errors import BrokerMisconfigured
+from tasks.names import GENERATE
 
 if TYPE_CHECKING:
     import redis
+
+logger = logging.getLogger(GENERATE)
 
 #: The entry of docs/troubleshooting.md.
 OPTIONS = "An option that the fleet does not share"
@@ -44,7 +49,7 @@ def require_results(app: Any, client: redis.Redis) -> None:
     """Make sure that an application reads results where the fleet stores them: beside the requests.
 
     Args:
-        app: the application. One whose results are not in Redis reads streams alone.
+        app: the application. Where its results are not in Redis, it may read streams alone, or have workers of its own.
         client: a client of its broker's server.
 
     Raises:
@@ -53,6 +58,12 @@ def require_results(app: Any, client: redis.Redis) -> None:
     """
     backend = app.backend
     if not isinstance(backend, RedisBackend):
+        if not isinstance(backend, DisabledBackend):
+            logger.warning(
+                "result_backend is a %s, and workers of `celery -A tasks` store results in Redis, beside the requests: get() "
+                "would wait for ever for what they answer; read stream(), or set result_backend to the broker's URL",
+                type(backend).__name__,
+            )
         return
     requests, results = (found.connection_pool.connection_kwargs for found in (client, backend.client))
     if all(requests.get(name) == results.get(name) for name in _PLACE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from tasks.client.result import GenerateResult
-from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, StreamTimeout
+from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, InvalidRequest, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token
@@ -179,6 +180,26 @@ class TestStream:
         with pytest.raises(StreamTimeout, match=r"no worker has claimed it .*PENDING") as caught:
             list(result.stream(idle_timeout=0.3))
         assert (caught.value.code, isinstance(caught.value, GenerationError)) == ("stream_timeout", True)
+
+    def test_a_fork_in_the_middle(self, result: GenerateResult, journal: Journal, redis_client: Redis) -> None:
+        """A child that reads on is told to begin its own stream, and its end cancels nothing: the parent reads to the end."""
+        answer(journal, result.id, "a", "b", end=False)
+        stream = result.stream(timeout=30, cancel_on_close=True)
+        assert next(stream).text == "a"
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                list(stream)  # what had come before is given
+            except InvalidRequest as error:
+                status = 0 if "begun before a fork: call stream() again" in str(error) else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert not redis_client.exists(keys.cancel(result.id))
+        assert next(stream).text == "b"
+        stream.close()
+        assert redis_client.exists(keys.cancel(result.id))
 
     def test_async_for(self, result: GenerateResult, journal: Journal) -> None:
         """``async for`` over ``stream()`` reads it as over ``astream()``: the loop goes on meanwhile, and its end is the same."""

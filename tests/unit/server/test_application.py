@@ -64,7 +64,15 @@ def test_results_in_another_database(shop: Celery, url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", [BOX, "redis://other:login@box:6379", "rpc://", "disabled", None])
+def test_results_in_another_store(shop: Celery, caplog: pytest.LogCaptureFixture) -> None:
+    """An application whose results are not in Redis is told that it can read streams alone, unless it has workers of its own."""
+    shop.conf.result_backend = "cache+memory://"
+    with closing(connect(BOX)) as client:
+        require_results(shop, client)
+    assert "result_backend is a CacheBackend, and workers of `celery -A tasks` store results in Redis" in caplog.text
+
+
+@pytest.mark.parametrize("url", [BOX, "redis://other:login@box:6379", "disabled", None])
 def test_results_in_the_same_place(shop: Celery, url: str | None) -> None:
     """Those are not: the same database, with whatever login, and applications that read streams alone. Nobody is asked."""
     shop.conf.result_backend = url
