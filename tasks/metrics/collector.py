@@ -196,13 +196,9 @@ class MetricsCollector:
             # Python's sort merges runs that are sorted already at next to no cost.
             **{name: summary(sorted(chain.from_iterable(by_model.values()))) for name, by_model in ordered.items()},
             "models": {
-                model: {
-                    "running": running.count(model),
-                    **tallies.get(model, Tally()).as_dict(),
-                    **tallies.get(model, Tally()).rates(observed_s),
-                    **{name: summary(by_model.get(model, ())) for name, by_model in ordered.items()},
-                    "totals": total,
-                }
+                model: self._of_model(tallies.get(model, Tally()), running.count(model), observed_s)
+                | {name: summary(by_model.get(model, ())) for name, by_model in ordered.items()}
+                | {"totals": total}
                 for model, total in totals.items()
             },
             "queues": {
@@ -211,6 +207,10 @@ class MetricsCollector:
             "failures": self.failures.snapshot(),
             "totals": {**sums(totals.values()), "histograms": histograms},
         }
+
+    @staticmethod
+    def _of_model(tally: Tally, running: int, observed_s: float) -> dict[str, Any]:
+        return {"running": running, **tally.as_dict(), **tally.rates(observed_s)}
 
     def _clear(self) -> None:
         self._counted_from = self._clock()

@@ -79,31 +79,30 @@ class EnginePool(ThreadPool):
         self._time_limits.add(job, soft_timeout, timeout, timeout_callback)
         self._jobs.add(job)
         self.room.enter(job.queue, is_batch_work=job.is_batch_work)
-
-        def let_go() -> None:
-            self._time_limits.remove(job)
-            self._jobs.discard(job)
-            if self._worker is not None:
-                self._worker.links.recovery.remember(job)
-            self.room.leave(job.queue, is_batch_work=job.is_batch_work)
-
-        def done(future: Any) -> None:
-            try:
-                if not future.cancelled() and (error := future.exception()) is not None:
-                    _give_back(request, job.task_id, error)
-            finally:
-                let_go()
-
         try:
             future = self.executor.submit(
                 _run, job, partial(apply_target, target, args, kwargs, callback, accept_callback)
             )
         except BaseException:
-            let_go()
+            self._let_go(job)
             raise
         job.result = ApplyResult(future)
-        future.add_done_callback(done)
+        future.add_done_callback(partial(self._done, request, job))
         return job
+
+    def _done(self, request: Any, job: Job, future: Any) -> None:
+        try:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                _give_back(request, job.task_id, error)
+        finally:
+            self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        self._time_limits.remove(job)
+        self._jobs.discard(job)
+        if self._worker is not None:
+            self._worker.links.recovery.remember(job)
+        self.room.leave(job.queue, is_batch_work=job.is_batch_work)
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Nothing: Celery calls this with the process, then :meth:`Job.terminate` of the very request."""
