@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
 
-from tasks.engine.constraint.depth import DEEP_RULES, DEEP_SCHEMA, has_deep_rules, is_deep
+from tasks.engine.constraint.depth import DEEP_RULES, excess, has_deep_rules
 from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.grammar import LIMITS, Grammar, said
 from tasks.engine.constraint.lead import Lead
@@ -143,8 +143,8 @@ def _faults(constraint: Constraint | None) -> Iterator[str]:
     if constraint is None or constraint.kind != "json_schema":
         return
     schema = as_object(json.loads(constraint.value))
-    if is_deep(schema):
-        raise InvalidRequest(f"response_format: #: {DEEP_SCHEMA}")
+    if found := excess(schema):
+        raise InvalidRequest(f"response_format: {found}")
     yield from faults(schema, strict=constraint.strict)
     if pointer := endless(schema):
         raise InvalidRequest(f"response_format: {pointer}: {ENDLESS}")

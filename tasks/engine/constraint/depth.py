@@ -1,6 +1,6 @@
-"""How deep a grammar leads: llguidance follows schemas and rules by recursion, and has no bound of its own.
+"""How deep a grammar leads, and what of it multiplies: llguidance follows schemas and rules by recursion, without a bound.
 
-An engine whose stack is exhausted dies, with all requests that it runs.
+An engine whose stack is exhausted dies, with all requests that it runs; a grammar that compiles for hours keeps others waiting.
 """
 
 from __future__ import annotations
@@ -9,16 +9,45 @@ import json
 import re
 from typing import Any
 
+from tasks.engine.constraint.parts import parts
+
 #: Objects and lists in each other, across references. llguidance bears three times as many on a thread's stack.
 MOST_LEVELS = 1_000
 #: Rules of a Lark grammar, and groups in each other in each of them, all together: it bears twice as many.
 MOST_RULES = 1_200
+#: Expressions that one text has to match, all of them: what llguidance does with these doubles with each.
+MOST_PATTERNS = 8
 DEEP_SCHEMA = f"its references lead more than {MOST_LEVELS} levels deep; use fewer definitions that need each other"
+MANY_PATTERNS = f"pattern: a text has to match more than {MOST_PATTERNS} expressions; put them into one"
 DEEP_RULES = f"it has more than {MOST_RULES} rules and groups in each other; write it with fewer"
 _JSON = "%json"
 _DEFINITION = re.compile(r"^\s*[\w.]+\s*(?:\[[^\n]*\])?\s*:", re.MULTILINE)
 #: What has no rules in it: texts, expressions and comments.
 _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|//[^\n]*')
+
+
+def excess(schema: Any) -> str:
+    """What is too much in a JSON Schema, with its JSON pointer; empty where nothing is."""
+    if is_deep(schema):
+        return f"#: {DEEP_SCHEMA}"
+    names = dict(_named(schema))
+    found = (pointer for pointer, part in parts(schema, "") if _has_many_patterns(part, schema, names))
+    pointer = next(found, None)
+    return "" if pointer is None else f"{pointer or '#'}: {MANY_PATTERNS}"
+
+
+def _has_many_patterns(part: dict[str, Any], root: Any, names: dict[str, Any]) -> bool:
+    """Whether a text that is valid by this schema has to match too many expressions."""
+    count, seen, stack = 0, set[int](), [part]
+    while stack and count <= MOST_PATTERNS:
+        here = stack.pop()
+        if not isinstance(here, dict) or id(here) in seen:
+            continue
+        seen.add(id(here))
+        count += "pattern" in here
+        stack += here["allOf"] if isinstance(here.get("allOf"), list) else []
+        stack += [_target(here["$ref"], root, names)] if isinstance(here.get("$ref"), str) else []
+    return count > MOST_PATTERNS
 
 
 def is_deep(schema: Any, *, most: int = MOST_LEVELS) -> bool:
@@ -41,14 +70,14 @@ def is_deep(schema: Any, *, most: int = MOST_LEVELS) -> bool:
 
 
 def has_deep_rules(text: str, *, most: int = MOST_RULES) -> bool:
-    """Whether a Lark grammar has more rules and groups than that, or a JSON Schema in it that leads too deep."""
+    """Whether a Lark grammar has more rules and groups than that, or a JSON Schema in it has too much."""
     rules, *behind = text.split(_JSON)
     for part in behind:
         try:
             schema, end = json.JSONDecoder().raw_decode(part.lstrip())
         except (ValueError, RecursionError):  # it is refused for that
             continue
-        if isinstance(schema, dict) and is_deep(schema):
+        if isinstance(schema, dict) and excess(schema):
             return True
         rules += part.lstrip()[end:]
     bare = _LITERAL.sub("", rules)

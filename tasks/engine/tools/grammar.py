@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.constraint.depth import DEEP_SCHEMA, is_deep
+from tasks.engine.constraint.depth import DEEP_SCHEMA, MANY_PATTERNS, excess
 from tasks.engine.constraint.endless import ENDLESS, endless
 from tasks.engine.constraint.equivalent import adjusted
 from tasks.engine.constraint.lead import HeaderCalls
@@ -53,7 +53,7 @@ def check_parameters(tools: Tools) -> None:
     """
     for function in tools.functions:
         for fault in _faults(to_json(_described(function))):
-            if any(reason in fault for reason in (*NEVER, DEEP_SCHEMA)):
+            if any(reason in fault for reason in (*NEVER, DEEP_SCHEMA, MANY_PATTERNS)):
                 raise InvalidRequest(f"tools: the parameters of {function.name!r}: {fault}")
 
 
@@ -166,8 +166,8 @@ def _term(part: str, term: Callable[[str], str]) -> str:
 def _faults(schema: str) -> tuple[str, ...]:
     """What of a schema cannot be enforced."""
     described = json.loads(schema)
-    if is_deep(described):
-        return (f"#: {DEEP_SCHEMA}",)
+    if found := excess(described):
+        return (found,)
     pointer = endless(described)
     return (*faults(described, strict=True), *([f"{pointer}: {ENDLESS}"] if pointer else ()))
 

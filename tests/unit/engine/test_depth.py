@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.constraint.depth import has_deep_rules, is_deep
+from tasks.engine.constraint.depth import excess, has_deep_rules, is_deep
 from tasks.engine.constraint.exclusive import Comparison
 
 
@@ -56,6 +56,17 @@ def test_rules_of_a_grammar() -> None:
     assert has_deep_rules(f"start: %json {schema}")
     assert not has_deep_rules(f"start: %json {json.dumps(chain(9, LINKS['property']))} (x)\nx: y", most=4)
     assert not has_deep_rules("start: %json {")
+
+
+def test_expressions_that_one_text_has_to_match() -> None:
+    """They count where they are in lists and behind references; those of other texts do not."""
+    several = [{"pattern": f"a{number}"} for number in range(4)]
+    some = {"type": "string", "allOf": several, "$ref": "#/$defs/more"}
+    schema = {"properties": {"b": some}, "$defs": {"more": {"pattern": "b", "allOf": [*several, {"pattern": "c"}]}}}
+    assert excess(json.loads(json.dumps(schema))).startswith(
+        "#/properties/b: pattern: a text has to match more than 8 expressions"
+    )
+    assert not excess({"anyOf": [{"allOf": several}, {"allOf": several}, {"allOf": several}]})
 
 
 def test_schemas_are_compared_for_a_bounded_time() -> None:
