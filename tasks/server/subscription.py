@@ -77,9 +77,12 @@ class Subscription:
         self.thread = threading.Thread(target=self._run, name="celery-mlx-reader", daemon=True)
 
     def order(self, command: str, watch: Watch) -> None:
-        """Have the thread ``open``, ``read`` or ``close`` a watch; from any thread, and it never blocks."""
+        """Have the thread ``open``, ``read`` or ``close`` a watch; from any thread, and it never blocks.
+
+        A close waits for the thread's next turn: with the next open it costs no turn of its own.
+        """
         self._orders.append((command, watch))
-        if not self._is_woken:
+        if command != "close" and not self._is_woken:
             self._is_woken = True
             with suppress(OSError):  # full: the thread will wake anyway; closed: it has ended, and so has the watch
                 self._wake_writer.send(b"w")
