@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
+from tasks.engine.files.staging import readable
 from tasks.errors import ModelLoadFailed
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def apply_adapter(model: Module, adapter: Adapter) -> None:
     from mlx_lm.tuner.utils import load_adapters  # takes a tenth of a second, and few models have adapters
 
     try:
-        load_adapters(model, str(adapter.path))
+        with readable(adapter.path) as folder:
+            load_adapters(model, str(folder))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadFailed(f"adapter {adapter.path}: does not fit its base model: {error}") from error
     model.eval()

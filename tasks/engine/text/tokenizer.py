@@ -278,7 +278,8 @@ def check_round_trip(tokenizer: TokenizerWrapper, folder: Path) -> None:
         "its tokenizer files do not fit its tokenizer_class; set that to PreTrainedTokenizerFast in tokenizer_config.json, "
         "or save the tokenizer again with the version of transformers that made it"
     )
-    if (said := _said(hf, PROBES[0])).split() != PROBES[0].split() and _letters(said) == _letters(PROBES[0]):
+    said = _said(hf, PROBES[0])
+    if len(said.split()) < len(PROBES[0].split()) and _letters(said) == _letters(PROBES[0]):
         raise ModelLoadFailed(f"{folder}: its tokenizer turns {PROBES[0]!r} into {said!r}: {remedy}")
     for text in PROBES:
         said = _said(hf, text)

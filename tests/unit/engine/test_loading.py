@@ -151,6 +151,20 @@ def test_a_configuration_as_editors_of_windows_write_it(tmp_path: Path, encoding
     assert load(tmp_path).facts.batching == "padded"
 
 
+def test_an_adapter_as_editors_of_windows_write_it(tmp_path: Path) -> None:
+    """The byte order mark is no part of its configuration, which counts layers from the last as mlx_lm.lora does."""
+    base, adapter = make_tiny_model(tmp_path / "base"), tmp_path / "adapter"
+    adapter.mkdir()
+    lora = {"rank": 2, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps({"num_layers": -1, "lora_parameters": lora}), "utf-8-sig")
+    name = "model.layers.1.self_attn.q_proj.lora_"
+    mx.save_safetensors(
+        str(adapter / "adapters.safetensors"), {f"{name}a": mx.zeros((64, 2)), f"{name}b": mx.zeros((2, 64))}
+    )
+    config = EngineConfig(model="tiny", source=str(base), adapter=str(adapter))
+    assert load_model(config, lambda *_: None, "").facts.batching == "padded"
+
+
 def test_the_authors_stop_strings_end_an_answer(tmp_path: Path) -> None:
     """Beside those of the request."""
     (make_tiny_model(tmp_path) / "generation_config.json").write_text(json.dumps({"stop_strings": ["END"]}))

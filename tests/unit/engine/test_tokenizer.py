@@ -107,6 +107,24 @@ def test_a_file_without_a_decoder_is_given_the_one_of_its_vocabulary(tmp_path: P
     assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == "a b\n c"
 
 
+@pytest.mark.parametrize(
+    ("lowercase", "said"), [(True, "the cat ' s mat, it is 2."), (False, "The cat ' s mat, it is 2.")]
+)
+def test_word_pieces(tmp_path: Path, lowercase: bool, said: str) -> None:
+    """GPT-2 in Chinese has BERT's tokenizer, whose text comes back in small letters and with spaces around signs."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    signs = [chr(code) for code in range(33, 127)]
+    tokens = ["[UNK]", "<s>", "</s>", *signs, *(f"##{sign}" for sign in signs)]
+    made = Tokenizer(models.WordPiece({token: number for number, token in enumerate(tokens)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece()
+    tokenizer = load(save(made, tmp_path, "gpt2", tokenizer_class="PreTrainedTokenizerFast"))
+    ids = tokenizer.encode("The cat's mat, it is 2.", add_special_tokens=False)
+    assert streamed_text(tokenizer, ids) == tokenizer.decode(ids) == said
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "version https://git-lfs.github.com/spec/v1"])
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     """The error of transformers says which character or key, and not of which file."""
