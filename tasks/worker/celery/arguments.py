@@ -106,7 +106,7 @@ ARGUMENTS: dict[str, Mapping[str, Kind]] = {
     "unload_model": {"name": TEXT},
 }
 #: Arguments that a command cannot do without. Celery would take ``None`` for a queue's or a task's name.
-REQUIRED = {"queue", "task_id", "name", "task_name", "headers"}
+REQUIRED = {"queue", "task_id", "ids", "name", "task_name", "rate_limit", "headers", "id", "topic", "from_node"}
 
 
 def check(command: str, arguments: Mapping[str, Any], known: Container[str]) -> None:

@@ -175,7 +175,9 @@ def _active(state: Any, safe: bool = False, **_: Any) -> list[dict[str, Any]]:
 Panel.data["active"] = Panel.data["dump_active"] = _active
 Panel.data["stats"] = _stats_without_password
 Panel.data["revoke"] = _revoke_many
-Panel.data["terminate"] = lambda state, signal, task_id: _revoke_many(state, task_id, terminate=True, signal=signal)
+Panel.data["terminate"] = lambda state, task_id, signal=None: _revoke_many(
+    state, task_id, terminate=True, signal=signal
+)
 _rate_limit: Callable[..., Any] = Panel.data["rate_limit"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -55,6 +56,16 @@ def test_refused(command: str) -> None:
                 check(command, {**good, name: value}, Panel.data)
     with pytest.raises(InvalidRequest, match="has no argument 'prefetch'"):
         check(command, {**good, "prefetch": 5}, Panel.data)
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+def test_what_a_command_needs(command: str) -> None:
+    """No command is called without an argument that its function has no default for: Python's error would be the answer."""
+    parameters = signature(Panel.data[command]).parameters.values()
+    needed = {
+        found.name for found in parameters if found.kind is found.POSITIONAL_OR_KEYWORD and found.default is found.empty
+    }
+    assert needed - {"state"} <= REQUIRED
 
 
 def test_missing() -> None:
