@@ -14,39 +14,32 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import Counter
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from celery import states
-from celery.backends.asynchronous import BaseResultConsumer, Drainer
 from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject
 from kombu.exceptions import DecodeError
 from kombu.serialization import loads
-from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
-from tasks.broker.before import pending_before
 from tasks.broker.holding import holding_of
-from tasks.broker.result_watch import ResultWatch
-from tasks.broker.search import is_expected
-from tasks.broker.waiting import Wait, has_come, meta_of
+from tasks.broker.result_consumer import ResultConsumer
+from tasks.broker.waiting import has_come, meta_of
 from tasks.errors import GenerationError
 from tasks.journal.claims import has_begun
 from tasks.names import is_ours
 from tasks.server import keys
-from tasks.server.connection import Endpoint, endpoint, is_away
+from tasks.server.connection import Endpoint, endpoint
 from tasks.server.pool import Pool
 from tasks.server.script import Script
 from tasks.server.sentinel import through_sentinel
-from tasks.server.subscriptions import SUBSCRIPTIONS
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
     from celery.app.task import Context
 
@@ -57,111 +50,10 @@ ANSWER = Script(scripts.source("answer"))
 ERRORS, OLD_ERRORS = "celery_mlx.errors", "tasks.errors"
 
 
-class Consumer(BaseResultConsumer):
-    """Hears of results, for each caller that waits for some."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.drainer = Drainer(self)  # Celery's for gevent and eventlet calls drain_events without a pause
-        self._reset()
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._settling = threading.RLock()
-        self._waited_for: Counter[str] = Counter()
-
-    def _wait_for_pending(
-        self, result: Any, timeout: float | None = None, on_interval: Any = None, on_message: Any = None, **_: Any
-    ) -> Iterator[None]:
-        try:
-            with Wait(self, result, timeout, on_message) as wait:
-                while wait.waiting:
-                    wait.step()
-                    yield
-                    if on_interval is not None and wait.waiting:
-                        _call(on_interval)
-        finally:
-            self._forget(result)
-
-    def watch(self, task_id: str, news: Callable[[ResultWatch], None], unknown_after_s: float) -> ResultWatch:
-        """Follow one result until its watch is closed, and :meth:`leave` says so."""
-        backend: Any = self.backend
-        key = bytes_to_str(backend.get_key_for_task(task_id))
-        found = ResultWatch(task_id, key, news, unknown_after_s if backend.is_brokers else 0.0)
-        with self._lock:
-            self._waited_for[task_id] += 1
-        SUBSCRIPTIONS.open(backend.where, found)
-        return found
-
-    def leave(self, task_ids: Iterable[str]) -> None:
-        """Note that these are not followed any more."""
-        with self._lock:
-            for task_id in task_ids:
-                self._waited_for[task_id] -= 1
-                if not self._waited_for[task_id]:
-                    del self._waited_for[task_id]
-
-    def unwatched(self) -> list[str]:
-        """Results that somebody wants to be called back for, and that nobody waits for."""
-        pending = {task_id for found in self._pending_results for task_id in list(found)}
-        with self._lock:
-            return list(pending - self._waited_for.keys())
-
-    def decode(self, payload: bytes) -> dict[str, Any]:
-        """A result's metadata, made from what is stored."""
-        meta: dict[str, Any] = self.backend.decode_result(payload)
-        return meta
-
-    def settle(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None:
-        """Give a stored result to those that are waited for, and to all others of this process that have the same id."""
-        with self._settling:  # a promise that two threads fulfil at once calls back twice
-            for result in [*waiting, *self._pending(task_id)]:
-                if not result._cache:
-                    # Each has its own: Python writes into an exception that is raised.
-                    result._maybe_set_cache(self.decode(payload))
-
-    def pending_before(self, result: Any) -> list[Any]:
-        """What has to end next before this result; itself where Redis cannot be asked."""
-        try:
-            return pending_before(result)
-        except Exception as error:
-            if is_away(error):
-                return [result]
-            raise
-
-    def is_expected(self, task_id: str) -> bool:
-        """Whether any message leads to this request."""
-        return is_expected(self.backend.app, task_id)
-
-    def start(self, initial_task_id: str, **_: Any) -> None:
-        """Nothing: whoever waits listens."""
-
-    def consume_from(self, task_id: str) -> None:
-        """Nothing: whoever waits listens."""
-
-    def cancel_for(self, task_id: str) -> None:
-        """Nothing: whoever waits stops listening once it has waited."""
-
-    def drain_events(self, timeout: float | None = None) -> None:
-        """Nothing: the subscription's thread hears, and whoever waits is told."""
-
-    def on_after_fork(self) -> None:
-        """Nobody of the parent waits here, and a lock may have been held."""
-        self._reset()
-
-    def _pending(self, task_id: str) -> list[Any]:
-        return [result for found in self._pending_results for result in list(found.get(task_id, {}).values())]
-
-    def _forget(self, result: Any) -> None:
-        """Let go of a result that was waited for in vain, unless somebody wants to be called back for it."""
-        if not has_come(result) and hasattr(result, "id") and not any(result.on_ready.listeners):
-            self.backend._remove_pending_result(result)
-
-
 class Backend(RedisBackend):
     """What Celery's is to everybody, but for the places above."""
 
-    ResultConsumer = Consumer
+    ResultConsumer = ResultConsumer
     connparams: dict[str, Any]
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -277,15 +169,6 @@ class Backend(RedisBackend):
         encoded = self.encode({**meta, "task_id": task_id})
         self.ensure(ANSWER, (holding.scripts, names, (encoded, int(life_s or 0), tag)))
         holding.answered.add(tag)
-
-
-def _call(on_interval: Callable[[], Any]) -> None:
-    """For a chain it asks whether what comes before has failed, which without Redis is not known yet."""
-    try:
-        on_interval()
-    except Exception as error:
-        if not is_away(error):
-            raise
 
 
 def _delivery_tag(request: Context, state: str) -> str:

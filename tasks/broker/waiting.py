@@ -22,8 +22,8 @@ from tasks.errors import StreamTimeout, UnknownRequest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from tasks.broker.result_consumer import ResultConsumer
     from tasks.broker.result_watch import ResultWatch
-    from tasks.broker.results import Consumer
 
 #: The caller's ``on_interval`` is called so often.
 INTERVAL_S = 1.0
@@ -51,7 +51,7 @@ class Wait:
 
     def __init__(
         self,
-        consumer: Consumer,
+        consumer: ResultConsumer,
         result: Any,
         timeout: float | None,
         on_message: Callable[[dict[str, Any]], None] | None,
