@@ -86,7 +86,7 @@ class Backend(RedisBackend):
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """Celery's; a request that a worker has claimed is ``STARTED``, which its journal knows without another write."""
         meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)
-        if meta["status"] == states.PENDING and self.is_brokers and has_begun(self.client, task_id):
+        if meta["status"] == states.PENDING and self.is_brokers and self.ensure(has_begun, (self.client, task_id)):
             return {**meta, "status": states.STARTED}
         return meta
 
@@ -164,8 +164,7 @@ class Backend(RedisBackend):
     def _answer(self, holding: Holding, tag: str, task_id: str, meta: dict[str, Any]) -> None:
         """Store a result, and forget the message."""
         life_s = self.failure_expires if meta["status"] == states.FAILURE else self.expires
-        held = (keys.unacked(holding.identity), keys.unacked_index(holding.identity))
-        names = (self.get_key_for_task(task_id), *held)
+        names = (self.get_key_for_task(task_id), keys.unacked(holding.identity), keys.unacked_index(holding.identity))
         encoded = self.encode({**meta, "task_id": task_id})
         self.ensure(ANSWER, (holding.scripts, names, (encoded, int(life_s or 0), tag)))
         holding.answered.add(tag)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import Celery, states
 from celery.exceptions import Reject
+from redis.exceptions import ConnectionError  # noqa: A004
 
 from tasks.broker.holding import OPTION, Holding
 from tasks.broker.results import Backend
+from tasks.journal.writer import Journal
 from tasks.server import keys
+from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
 from tests.fleet import waiting_messages
 from tests.support import wait_until
@@ -136,6 +139,24 @@ class TestProducer:
         producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)
         waiting.join()
         assert answers == [{"text": "stored"}]
+
+    def test_a_connection_that_is_lost_is_no_answer(
+        self, producer_app: Celery, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The state of a request that runs is looked for again, as a stored one is."""
+        with closing(connect(redis_url)) as client:
+            Journal(client).claim("t1", "mac@lab#b1")
+        backend = producer_app.backend
+        look, errors = backend.client.xrevrange, [ConnectionError("lost")]
+
+        def xrevrange(*arguments: Any, **options: Any) -> Any:
+            if errors:
+                raise errors.pop()
+            return look(*arguments, **options)
+
+        monkeypatch.setattr(backend.client, "xrevrange", xrevrange)
+        assert producer_app.AsyncResult("t1").state == states.STARTED
+        assert not errors
 
 
 @pytest.mark.usefixtures("holding")
