@@ -227,8 +227,13 @@ def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) ->
         if url.split(":", 1)[0].lower() in SCHEMES:
             return _endpoint(url, name, tls, options, patience)
         shown.append(f"{name}={without_password(url)!r}")
+    # Celery's current application is a thread's own; a thread that has none gets an empty one of this name.
+    is_nobodys = source.main == "default"
+    remedy = (
+        "call app.set_default() where your application is made, for all threads" if is_nobodys else "use a redis:// URL"
+    )
     raise BrokerMisconfigured(
-        f"journals need Redis, and neither setting names one: {', '.join(shown)}; use a redis:// URL", WRONG_URL
+        f"journals need Redis, and neither setting names one: {', '.join(shown)}; {remedy}", WRONG_URL
     )
 
 

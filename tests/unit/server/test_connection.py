@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,15 @@ def test_no_redis(app: Celery) -> None:
     with pytest.raises(BrokerMisconfigured) as caught:
         endpoint(app)
     assert "broker_read_url='amqp://me:***@h/***', result_backend='rpc://'" in str(caught.value)
+
+
+def test_another_thread() -> None:
+    """Celery gives a thread without a current application an empty one: the error says how to give it yours."""
+    with (
+        ThreadPoolExecutor(1) as thread,
+        pytest.raises(BrokerMisconfigured, match=r"; call app\.set_default\(\) where"),
+    ):
+        thread.submit(lambda: endpoint(Celery("default", set_as_current=False))).result()
 
 
 @pytest.mark.parametrize("url", ["redis://:pw@h:port/0", "redis://:pw@h/0?socket_timeout=soon"])
