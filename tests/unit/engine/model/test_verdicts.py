@@ -21,7 +21,7 @@ from tasks.engine.model.reference import Reference
 from tasks.engine.model.verdict_file import FILE, host_tokens
 from tasks.engine.model.verdicts import MOST, Verdicts, running_code
 from tasks.messages.engine import EngineConfig
-from tests.unit.engine.test_layout import MACHINE, small
+from tests.unit.engine.model.test_layout import MACHINE, small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
