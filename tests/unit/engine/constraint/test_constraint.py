@@ -502,6 +502,11 @@ BY_DAY = {"type": "object", "propertyNames": {"format": "date"}, "additionalProp
         ({"type": "string", "pattern": ZOD_DURATION, "format": "duration"}, '"P1DT"', False),
         ({"type": "string", "pattern": ZOD_HOST}, '"a-1.example"', True),
         ({"type": "string", "pattern": ZOD_HOST}, '"a-.example"', False),
+        (
+            {"format": "uri", "minLength": 1, "maxLength": 2083, "pattern": "^(http|https)://[A-Za-z0-9]"},
+            '"https://a.b/c"',
+            True,
+        ),
         ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"a":1,"b":"x"}', True),
         ({"type": "object", "properties": {"a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),
         ({"type": "object", "patternProperties": {"^a": {"type": "integer"}}}, '{"\\u0061":"x"}', False),
