@@ -32,6 +32,9 @@ class Nowhere:
     def put(self, items: object) -> None:
         """Nothing is published."""
 
+    def write(self, items: object) -> None:
+        """Nor written."""
+
 
 def tree_bytes() -> int:
     """Resident memory of this process and all below it."""

@@ -18,6 +18,8 @@ from tests.families.family import CONVERSATIONS, families
 from tests.support import Reader, send_unchecked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import redis
     from celery import Celery
 
@@ -46,7 +48,7 @@ def ask(task: GenerateTask, family: Family, conversation: str = "chat", **values
 @pytest.fixture(scope="module")
 def killed(
     shared_app: Celery, shared_redis: redis.Redis, shared_worker: StartWorker, tmp_path_factory: Any
-) -> dict[str, tuple[Reader, list[Any]]]:
+) -> Iterator[dict[str, tuple[Reader, list[Any]]]]:
     """A reader of each family's answer, whose worker was killed in the middle of a character of all of them, and what its
     journal had then; another worker serves them by now."""
     from tasks import generate
@@ -69,7 +71,9 @@ def killed(
         stored: Any = shared_redis.xrange(keys.stream(reader.result.id))
         journals[name] = [decode(fields["d"]) for _, fields in stored]
     shared_worker(*slots, "-B", "-s", str(folder / "beat"), env=env)
-    return {name: (reader, journals[name]) for name, reader in readers.items()}
+    yield {name: (reader, journals[name]) for name, reader in readers.items()}
+    for reader in readers.values():  # another process may have this fixture too, and the tests of some families
+        reader.whole()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

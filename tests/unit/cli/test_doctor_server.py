@@ -24,7 +24,7 @@ def app(url: str) -> Any:
     """As much of a Celery app as says where Redis is."""
     conf = {"broker_url": url, "broker_read_url": None, "result_backend": url}
     beside = ("broker_use_ssl", "redis_backend_use_ssl", "broker_transport_options", "result_backend_transport_options")
-    return SimpleNamespace(conf=SimpleNamespace(**conf, **dict.fromkeys(beside)))
+    return SimpleNamespace(main="other", conf=SimpleNamespace(**conf, **dict.fromkeys(beside)))
 
 
 def bulk(value: bytes) -> bytes:
