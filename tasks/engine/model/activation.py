@@ -29,8 +29,6 @@ SILU_ALONE = frozenset(
         "granite",
         "llama",
         "ministral3",
-    }
-    | {
         "mistral",
         "mixtral",
         "olmo2",
@@ -42,8 +40,8 @@ SILU_ALONE = frozenset(
         "qwen3_moe",
         "seed_oss",
         "smollm3",
+        "stablelm",
     }
-    | {"stablelm"}
 )
 
 

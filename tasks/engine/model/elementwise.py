@@ -67,8 +67,17 @@ ACTIVATIONS: dict[str, Callable[[Array], None]] = {
 
 def gelu(x: Array) -> Array:
     """The exact GELU, ``x * Φ(x)``, of a copy."""
-    values = np.array(x, np.float32)
-    _gelu(values, _EXACT)
+    return _of_copy(x, _EXACT)
+
+
+def gelu_approx(x: Array) -> Array:
+    """GELU by way of a hyperbolic tangent, of a copy."""
+    return _of_copy(x, _APPROXIMATE)
+
+
+def _of_copy(x: Array, coefficients: Sequence[float]) -> Array:
+    values = np.array(x, np.float32, order="C")
+    _gelu(values, coefficients)
     return values
 
 

@@ -155,20 +155,13 @@ class SlotCaches:
         """
         order = places(list(map(len, tokens)))
         offsets = [self._lengths[row] + depth for row, depth in order]
-        further: dict[int, list[int]] = {}
         if numbers is np:
-            for number, (row, depth) in enumerate(order):
-                if depth:
-                    further.setdefault(row, []).append(number)
+            further = _further(order)
             writes = [(number, row, offsets[number]) for number, (row, _) in enumerate(order)]
         else:
+            further = {}
             self._copy_behind([row for row, depth in order if depth])
-            writes = [
-                (source, slot, offsets[source])
-                for slot, (row, depth) in enumerate(order)
-                for source, (of, number) in enumerate(order)
-                if of == row and (number <= depth or not depth)
-            ]
+            writes = _writes_of_copies(order, offsets)
         sources, slots, targets = (numbers.array(list(column)) for column in zip(*writes, strict=True))
         call = Call(
             numbers=numbers,
@@ -207,6 +200,25 @@ class SlotCaches:
 
     def _arrays(self) -> list[mx.array]:
         return [array for layer in self._layers for array in layer.arrays()]
+
+
+def _further(order: list[tuple[int, int]]) -> dict[int, list[int]]:
+    """The inputs behind the first one of each row, by row."""
+    further: dict[int, list[int]] = {}
+    for number, (row, depth) in enumerate(order):
+        if depth:
+            further.setdefault(row, []).append(number)
+    return further
+
+
+def _writes_of_copies(order: list[tuple[int, int]], offsets: list[int]) -> list[tuple[int, int, int]]:
+    """Source, slot and target of each token where each input has a slot: a row's own gets all its tokens, a copy those before."""
+    return [
+        (source, slot, offsets[source])
+        for slot, (row, depth) in enumerate(order)
+        for source, (of, number) in enumerate(order)
+        if of == row and (number <= depth or not depth)
+    ]
 
 
 def _numbers(model: Module, tokens: int) -> Any:

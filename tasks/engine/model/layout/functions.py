@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Array = npt.NDArray[np.float32]
-
-_ROOT = math.sqrt(2 / math.pi)
 
 
 def rms_norm(x: Array, weight: Any, eps: float) -> Array:
@@ -50,20 +47,6 @@ def swiglu(gate: Array, x: Array) -> Array:
     product = silu(gate)
     product *= x
     return product
-
-
-def gelu_approx(x: Array) -> Array:
-    """GELU by way of a hyperbolic tangent."""
-    product: Array = np.tanh(_ROOT * (x + 0.044715 * (x * x * x)))
-    product += 1.0
-    product *= x
-    product *= 0.5
-    return product
-
-
-def gelu(x: Array) -> Array:
-    """The exact GELU."""
-    return elementwise.gelu(x)
 
 
 class _Names:
@@ -96,7 +79,10 @@ _MX = _Names(
     tanh=_either(mx.tanh, np.tanh),
 )
 _NN = _Names(
-    nn, silu=_either(nn.silu, silu), gelu=_either(nn.gelu, gelu), gelu_approx=_either(nn.gelu_approx, gelu_approx)
+    nn,
+    silu=_either(nn.silu, silu),
+    gelu=_either(nn.gelu, elementwise.gelu),
+    gelu_approx=_either(nn.gelu_approx, elementwise.gelu_approx),
 )
 #: What takes the place of these in the code of models.
 EITHER: list[tuple[Any, Any]] = [
