@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 MOST_ROWS = 512
 
 
-def take_batch(requests: Sequence[Texts], most_tokens: int) -> list[tuple[Texts, int]]:
+def take_batch(requests: Sequence[Texts], most_tokens: int, threads: int = 1) -> list[tuple[Texts, int]]:
     """Take the rows of one step out of their requests' pending ones: request and place of each, the longest first.
 
     The first request's longest row leads, so that every request that comes to stand first gets on. The others are the longest of
-    all requests that are no longer than it. ``most_tokens`` bounds their tokens with padding, except for a row alone.
+    all requests that are no longer than it. ``most_tokens`` bounds their tokens with padding, except for a row alone. Where
+    there are rows for all ``threads``, each gets as many as the others.
     """
     lead = requests[0]
     longest = lead.length(lead.pending[-1])
     most_rows = max(1, min(most_tokens // max(longest, 1), MOST_ROWS))
+    if most_rows > threads:
+        most_rows -= most_rows % threads
     # Of equal lengths those of the first request come first.
     rows = merge(*(_upto(request, longest) for request in requests), key=lambda row: -row[0].length(row[1]))
     batch = list(islice(rows, most_rows))

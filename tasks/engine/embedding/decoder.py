@@ -9,8 +9,9 @@ from mlx.utils import tree_reduce
 from mlx_lm import utils
 from mlx_lm.models.cache import make_prompt_cache
 
+from tasks.engine.embedding.encoder import MOST_STEP_TOKENS
 from tasks.engine.model.corrections import correct
-from tasks.engine.model.loading import load_weights
+from tasks.engine.model.loading import accelerator, load_weights
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import text_config
 
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 #: A longer text is computed in pieces of so many tokens, each with the KV cache of those before.
 PIECE_TOKENS = 2048
+#: In a longer step a CPU's caches lose what one layer has for the next.
+MOST_STEP_TOKENS_ON_CPU = 256
 
 
 class Decoder:
     """A model of mlx-lm. Padding stands behind a row's tokens, and no token sees what is behind it.
+
+    Its bounds of a step are named as those of :class:`tasks.engine.embedding.encoder.Encoder`.
 
     Args:
         folder: the model's files.
@@ -34,8 +39,11 @@ class Decoder:
         ModelLoadFailed: mlx-lm gives no access to its last layer, or computes it with another attention.
     """
 
+    threads = 1
+
     def __init__(self, folder: ModelFolder, config: EngineConfig, piece_tokens: int = PIECE_TOKENS) -> None:
         self._piece_tokens = piece_tokens
+        self.most_tokens = MOST_STEP_TOKENS_ON_CPU if accelerator() == "cpu" else MOST_STEP_TOKENS
         described = text_config(folder.config)
         if described.get("use_bidirectional_attention") or described.get("is_causal") is False:
             # mlx-lm would compute it with a causal mask, without a word.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
     from tasks.messages.engine import EngineConfig
 
-#: More tokens than this in a step use a device no better; a CPU's caches lose what one layer has for the next.
-MOST_STEP_TOKENS, MOST_STEP_TOKENS_ON_CPU = 8192, 256
 #: Vectors of a layer that are there at the same time, by their width: hidden and intermediate ones.
 HIDDEN_ARRAYS, INTERMEDIATE_ARRAYS = 8, 3
 
@@ -45,8 +43,12 @@ def load_encoder(folder: ModelFolder) -> Encoder:
     """
     if folder.adapter is not None:
         raise ModelLoadFailed(f"{folder.path}: an encoder takes no adapter; leave it out")
-    kind = HostEncoder if accelerator() == "cpu" else Encoder
-    return kind(folder.config, weight_files(folder.path))
+    files = weight_files(folder.path)
+    if accelerator() != "cpu":
+        return Encoder(folder.config, files)
+    encoder = HostEncoder(folder.config, files)
+    encoder.start()
+    return encoder
 
 
 class MlxTextModel(TextModel):
@@ -80,6 +82,11 @@ class MlxTextModel(TextModel):
         # The first step tells the vectors' length.
         super().__init__(facts, self._compute(trial).shape[-1], normalised=normalised)
 
+    @property
+    def threads(self) -> int:
+        """See :attr:`TextModel.threads`."""
+        return self._body.threads
+
     @abstractmethod
     def vectors(self, hidden: mx.array, rows: Sequence[Row]) -> mx.array:
         """One vector for each row, of its tokens' vectors ``[rows, tokens, width]``, padded behind."""
@@ -92,11 +99,10 @@ class MlxTextModel(TextModel):
     def step_tokens(self, memory_budget_bytes: int | None) -> int:
         """What fits beside the weights, the margin and a KV cache for as many tokens."""
         facts = self.facts
-        most = MOST_STEP_TOKENS_ON_CPU if facts.accelerator == "cpu" else MOST_STEP_TOKENS
         if memory_budget_bytes is None:
-            return most
+            return self._body.most_tokens
         room = memory_budget_bytes - facts.weights_bytes - margin_bytes(facts.weights_bytes, facts.kv, 0)
-        return min(max(room // (self._token_bytes + facts.kv.bytes_per_token), 1), most)
+        return min(max(room // (self._token_bytes + facts.kv.bytes_per_token), 1), self._body.most_tokens)
 
     def embed(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """One vector for each row.

@@ -46,6 +46,11 @@ class TextModel(ABC):
         self.dimensions = dimensions
         self.normalised = normalised
 
+    @property
+    def threads(self) -> int:
+        """How many threads compute rows of a step apart."""
+        return 1
+
     @abstractmethod
     def prepare(self, work: Work) -> list[Row]:
         """The tokens of what is asked for, a row for each vector.

@@ -30,8 +30,12 @@ _ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
 }
 
 
+#: More tokens than this in a step use a device no better.
+MOST_STEP_TOKENS = 8192
+
+
 class Encoder:
-    """A BERT of any family.
+    """A BERT of any family. A step has at most ``most_tokens``, and is quickest with a multiple of ``threads`` rows.
 
     Args:
         config: ``config.json``.
@@ -40,6 +44,9 @@ class Encoder:
     Raises:
         ModelLoadFailed: it is of a kind that is not supported, or weights are missing.
     """
+
+    threads = 1
+    most_tokens = MOST_STEP_TOKENS
 
     def __init__(self, config: dict[str, Any], files: Iterable[Path]) -> None:
         positions = encoder_positions(config)

@@ -108,7 +108,7 @@ class EmbeddingLoop:
         return not self._running or (isolate == self._running[0].work.isolate and isolate != "alone")
 
     def _step(self) -> None:
-        batch = take_batch(self._running, self._most_tokens)
+        batch = take_batch(self._running, self._most_tokens, self._model.threads)
         rows = [request.rows[place] for request, place in batch]
         try:
             vectors = self._model.embed(rows)

@@ -191,15 +191,21 @@ def test_a_model_does_one_kind_of_work() -> None:
         preparing(object())(0, Embed(task_id="t", inputs=("a",)))  # type: ignore[arg-type]
 
 
+def texts_of(*lengths: int) -> Texts:
+    rows = [Row([0] * length) for length in lengths]
+    work = Embed(task_id="t", inputs=())
+    return Texts(uid=0, work=work, rows=rows, dimensions=1, normalised=False, revision="")
+
+
 def test_rows_of_a_batch_are_near_each_other_in_length() -> None:
     """The longest row of the first request leads; longer rows of others wait for their own lead, and padding stays small."""
-
-    def request(*lengths: int) -> Texts:
-        rows = [Row([0] * length) for length in lengths]
-        work = Embed(task_id="t", inputs=())
-        return Texts(uid=0, work=work, rows=rows, dimensions=1, normalised=False, revision="")
-
-    first, second = request(3, 9, 8), request(100, 7, 1)
+    first, second = texts_of(3, 9, 8), texts_of(100, 7, 1)
     batch = take_batch([first, second], 27)
     assert [owner.length(place) for owner, place in batch] == [9, 8, 7]
     assert ([first.length(n) for n in first.pending], [second.length(n) for n in second.pending]) == ([3], [1, 100])
+
+
+@pytest.mark.parametrize(("most_tokens", "rows"), [(9, 1), (20, 2), (30, 2), (45, 4)])
+def test_threads_get_as_many_rows_as_each_other(most_tokens: int, rows: int) -> None:
+    """With two threads, a step has one row, or an even number of them."""
+    assert len(take_batch([texts_of(9, 9, 9, 9, 9)], most_tokens, 2)) == rows
