@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.bulk.line import EMBEDDINGS, RERANKS
+from tasks.client.openai_shape import chat_logprobs, completion_logprobs, message_of, openai_reason
 from tasks.errors import Cancelled, DeadlineExceeded, Expired
 
 if TYPE_CHECKING:
@@ -79,14 +80,12 @@ class Finished:
             return {"id": f"rerank-{self.task_id}"} | {name: answer[name] for name in kept if name in answer}
         is_chat = self.line.url.endswith("/chat/completions")
         logprobs = answer.get("logprobs")
-        choice: dict[str, Any] = {"index": 0, "finish_reason": answer["finish_reason"]}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": openai_reason(answer["finish_reason"])}
         if is_chat:
-            message = {"role": "assistant", "content": answer["text"], "refusal": None}
-            if answer.get("reasoning"):
-                message["reasoning_content"] = answer["reasoning"]
-            choice |= {"message": message, "logprobs": {"content": logprobs} if logprobs else None}
+            message = message_of(answer["text"], answer.get("reasoning"), answer.get("tool_calls"))
+            choice |= {"message": message, "logprobs": chat_logprobs(logprobs)}
         else:
-            choice |= {"text": answer["text"], "logprobs": None}
+            choice |= {"text": answer["text"], "logprobs": completion_logprobs(logprobs)}
         return {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{self.task_id}",
             "object": "chat.completion" if is_chat else "text_completion",

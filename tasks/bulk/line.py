@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from tasks.client.compatibility import IGNORED
 from tasks.client.embedding import EMBEDDING
 from tasks.client.parameters import MAX_PROMPT_BYTES
 from tasks.client.request import GENERATION
@@ -32,6 +33,7 @@ RERANKS = "/v1/rerank"
 PATHS = {CHAT: "messages", COMPLETIONS: "prompt", EMBEDDINGS: "input", RERANKS: "query"}
 #: The tasks that answer lines, where that is not ``generate``, and their parameters.
 _TASKS: dict[str, tuple[str, Form[Any]]] = {EMBEDDINGS: (EMBED, EMBEDDING), RERANKS: (RERANK, RERANKING)}
+_NOT_FOR_LINES = frozenset({*IGNORED, "service_tier"})
 _ENVELOPE = frozenset({"custom_id", "method", "url", "body"})
 
 
@@ -188,4 +190,18 @@ def envelope_of(record: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise InvalidRequest("body: expected an object with the request's parameters")
     if body.get(PATHS[url]) is None:
         raise InvalidRequest(f"body: {url} needs {PATHS[url]}")
-    return url, body
+    return url, _as_parameters(url, body)
+
+
+def _as_parameters(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body without what its endpoint ignores, and with what the older interface says otherwise.
+
+    A service tier says how urgent a request is: those of a job are not.
+    """
+    if url in _TASKS:
+        return body
+    values = {name: value for name, value in body.items() if name not in _NOT_FOR_LINES}
+    most = values.get("logprobs")
+    if url == COMPLETIONS and isinstance(most, int) and not isinstance(most, bool):
+        values |= {"logprobs": True, "top_logprobs": most}
+    return values

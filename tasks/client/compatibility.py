@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _TOOLS = "use tools and tool_choice"
 _SCHEMA = 'use response_format={"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
@@ -181,6 +185,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "transforms": ([],),
     "usage": ({"include": True}, {"include": False}),
     "reasoning": ({},),
+    # PHP writes an empty object so.
+    "logit_bias": ([],),
+    "metadata": ([],),
+    "chat_template_kwargs": ([],),
 }
 #: The parts of ``stream_options`` that change nothing: every stream ends with the usage, and none is padded.
 _STREAM_OPTIONS = {"include_usage": (True, False, None), "include_obfuscation": (False, None)}
@@ -190,6 +198,15 @@ _WITHOUT_TOOLS: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
 }
+#: Fields of OpenAI's interface over HTTP that mean something there and nothing here.
+IGNORED: Mapping[str, str] = MappingProxyType(
+    {
+        "store": "every answer is kept for `result_ttl_s`",
+        "prompt_cache_retention": "prompts are cached without it",
+        "safety_identifier": "nobody watches for abuse",
+        "verbosity": "no model here knows it",
+    }
+)
 #: Hints for a service's caches and its watch on abuse.
 _HINTS = ("prompt_cache_retention", "safety_identifier")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.openai_shape import chat_logprobs, message_of, openai_reason
 from tasks.errors import InvalidRequest
-from tasks.gateway.choice_shape import ChoiceShape, openai_reason
+from tasks.gateway.choice_shape import ChoiceShape
 from tasks.gateway.fields import CHAT, NOT_CHAT, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, service_tier_of, several, wants_usage
 from tasks.gateway.pieces import Finish
@@ -58,7 +59,7 @@ class ChatShape(ChoiceShape):
     def say(self, said: Piece | Finish) -> bytes:
         """The event for a piece of the answer."""
         if isinstance(said, Finish):
-            return self._said(said, _delta(said.choice, {}, said.logprobs, openai_reason(said)))
+            return self._said(said, _delta(said.choice, {}, said.logprobs, openai_reason(said.reason)))
         if said.tool_call is not None:
             return self._said(said, _delta(said.choice, {"tool_calls": [said.tool_call]}, said.logprobs))
         if said.kind in _NAMES and not said.logprobs:
@@ -67,16 +68,12 @@ class ChatShape(ChoiceShape):
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         assert choice.finish is not None
-        message: dict[str, Any] = {"role": "assistant", "content": choice.text("content"), "refusal": None}
-        if reasoning := choice.text("reasoning"):
-            message["reasoning_content"] = reasoning
-        if choice.calls:
-            message |= {"content": message["content"] or None, "tool_calls": choice.calls.as_message()}
+        calls = choice.calls.as_message() if choice.calls else None
         return {
             "index": choice.number,
-            "message": message,
-            "logprobs": _logprobs(choice.logprobs),
-            "finish_reason": openai_reason(choice.finish),
+            "message": message_of(choice.text("content"), choice.text("reasoning"), calls),
+            "logprobs": chat_logprobs(choice.logprobs),
+            "finish_reason": openai_reason(choice.finish.reason),
         }
 
 
@@ -86,8 +83,4 @@ def _delta(
     logprobs: Sequence[Mapping[str, Any]] | None = None,
     finish_reason: str | None = None,
 ) -> dict[str, Any]:
-    return {"index": number, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
-
-
-def _logprobs(logprobs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | None:
-    return {"content": logprobs, "refusal": None} if logprobs else None
+    return {"index": number, "delta": delta, "logprobs": chat_logprobs(logprobs), "finish_reason": finish_reason}

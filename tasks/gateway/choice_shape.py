@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from tasks.gateway.record import Record
     from tasks.gateway.refusal import Refusal
 
-#: OpenAI has no reason of its own for an answer that its deadline has cut.
-_REASONS = {"deadline": "length"}
-
 
 class ChoiceShape:
     """An answer of choices.
@@ -88,8 +85,3 @@ class ChoiceShape:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._record.id, "object": kind, "created": self._record.created, "model": self._record.model}
-
-
-def openai_reason(finish: Finish) -> str:
-    """Why a choice has ended, in OpenAI's words."""
-    return _REASONS.get(finish.reason, finish.reason)

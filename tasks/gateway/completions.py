@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.openai_shape import completion_logprobs, openai_reason
 from tasks.errors import InvalidRequest
-from tasks.gateway.choice_shape import ChoiceShape, openai_reason
+from tasks.gateway.choice_shape import ChoiceShape
 from tasks.gateway.fields import COMPLETIONS, NOT_COMPLETIONS, passed
 from tasks.gateway.order import MAX_CHOICES, Order, flag, model_of, number, several, wants_usage
 from tasks.gateway.pieces import Finish, Piece
 from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tasks.gateway.pieces import Choice
 
@@ -67,8 +67,8 @@ class CompletionShape(ChoiceShape):
         """The event for a piece of the answer."""
         if isinstance(said, Piece) and not said.logprobs:
             return self._said_plainly(said, f'"text":{to_compact_json(said.text)}')
-        text, reason = ("", openai_reason(said)) if isinstance(said, Finish) else (said.text, None)
-        logprobs = _logprobs(said.logprobs, self._places[said.choice])
+        text, reason = ("", openai_reason(said.reason)) if isinstance(said, Finish) else (said.text, None)
+        logprobs = completion_logprobs(said.logprobs, self._places[said.choice])
         return self._said(said, {"index": said.choice, "text": text, "logprobs": logprobs, "finish_reason": reason})
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
@@ -76,18 +76,6 @@ class CompletionShape(ChoiceShape):
         return {
             "index": choice.number,
             "text": choice.text("content"),
-            "logprobs": _logprobs(choice.logprobs, 0),
-            "finish_reason": openai_reason(choice.finish),
+            "logprobs": completion_logprobs(choice.logprobs),
+            "finish_reason": openai_reason(choice.finish.reason),
         }
-
-
-def _logprobs(logprobs: Sequence[Mapping[str, Any]], begin: int) -> dict[str, Any] | None:
-    """OpenAI's older shape: lists side by side; the first token begins at this character of the answer."""
-    if not logprobs:
-        return None
-    return {
-        "tokens": [logprob["token"] for logprob in logprobs],
-        "token_logprobs": [logprob["logprob"] for logprob in logprobs],
-        "top_logprobs": [{top["token"]: top["logprob"] for top in logprob["top_logprobs"]} for logprob in logprobs],
-        "text_offset": list(accumulate((len(logprob["token"]) for logprob in logprobs[:-1]), initial=begin)),
-    }

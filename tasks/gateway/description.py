@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import __version__
 from tasks.bulk.line import PATHS
+from tasks.client.compatibility import IGNORED
 from tasks.client.embedding import Parameters as EmbeddingParameters
 from tasks.client.parameters import Parameters
 from tasks.client.reranking import Parameters as RerankingParameters
-from tasks.gateway.fields import IGNORED, NOT_CHAT, NOT_COMPLETIONS, NOT_RESPONSES
+from tasks.gateway.fields import NOT_CHAT, NOT_COMPLETIONS, NOT_RESPONSES
 from tasks.gateway.order import MAX_CHOICES
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.compatibility import INSTEAD, NEUTRAL
+from tasks.client.compatibility import IGNORED, INSTEAD, NEUTRAL
 from tasks.client.parameters import Parameters
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
@@ -56,17 +56,6 @@ RESPONSES: Mapping[str, str] = MappingProxyType(
 )
 #: How the entry of a field begins that only has its empty value.
 _REFUSED = "refused: "
-#: Fields that mean something elsewhere and nothing here.
-IGNORED: Mapping[str, str] = MappingProxyType(
-    {
-        "store": "every answer is kept for `result_ttl_s`",
-        "prompt_cache_retention": "prompts are cached without it",
-        "safety_identifier": "nobody watches for abuse",
-        "verbosity": "no model here knows it",
-    }
-)
-
-
 #: Fields of ``generate`` that an endpoint takes under another name, or not at all.
 NOT_CHAT = ("prompt",)
 NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from openai.types.chat import ChatCompletion
@@ -12,6 +12,9 @@ from tasks.bulk.finished import Finished
 from tasks.bulk.line import BadLine, Line, read_line
 from tasks.client.answer import Answer
 from tasks.errors import Cancelled, EngineFailed, Expired, GenerationError, InvalidRequest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 ANSWER = Answer(
     text="Hi",
@@ -45,6 +48,30 @@ def test_a_completion() -> None:
     line = Line(1, "a", "openai", {}, "/v1/completions")
     body = Completion.model_validate(Finished(line, "bulk-0-1", ANSWER).record()["response"]["body"], strict=True)
     assert body.choices[0].text == "Hi"
+
+
+def test_a_call() -> None:
+    """Functions that the model calls are in the message, as the gateway gives them; without words its content is null."""
+    call = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    answer = Answer(**{**ANSWER.data, "text": "", "tool_calls": [call], "finish_reason": "tool_calls"})
+    body = Finished(CHAT, "bulk-0-1", answer).record()["response"]["body"]
+    (choice,) = ChatCompletion.model_validate(body, strict=True).choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    assert [found.model_dump() for found in choice.message.tool_calls or ()] == [call]
+
+
+@pytest.mark.parametrize(("url", "shape"), [("/v1/chat/completions", ChatCompletion), ("/v1/completions", Completion)])
+def test_log_probabilities_and_a_deadline(url: str, shape: type[BaseModel]) -> None:
+    """Both interfaces have their own shape of log-probabilities, and neither a finish reason for a time that is over."""
+    logprob = {"token": "Hi", "logprob": -0.5, "top_logprobs": [{"token": "Ho", "logprob": -1.5}]}
+    answer = Answer(**{**ANSWER.data, "logprobs": [logprob], "finish_reason": "deadline"})
+    body = Finished(Line(1, "a", "openai", {}, url), "bulk-0-1", answer).record()["response"]["body"]
+    found: Any = shape.model_validate(body, strict=True)
+    assert found.choices[0].finish_reason == "length"
+    older = {"tokens": ["Hi"], "token_logprobs": [-0.5], "top_logprobs": [{"Ho": -1.5}], "text_offset": [0]}
+    newer = {"content": [logprob], "refusal": None}
+    assert body["choices"][0]["logprobs"] == (newer if shape is ChatCompletion else older)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,20 @@ def test_a_completion() -> None:
     assert line.values == {"model": "fake:0", "prompt": "Once", "max_tokens": 5}
 
 
+def test_what_the_gateway_takes() -> None:
+    """Fields that its endpoints ignore, and the older interface's number of log-probabilities, are taken in a line, too."""
+    ignored = {"store": True, "verbosity": "low", "safety_identifier": "x", "service_tier": "flex", "stream": False}
+    chat = read_line(1, text({**BATCH, "body": {**BATCH["body"], **ignored}}), {})
+    assert isinstance(chat, Line)
+    assert chat.values == BATCH["body"]
+    asked = {"prompt": "Once", "logprobs": 2, "echo": False, "store": True}
+    completion = read_line(1, text({**BATCH, "url": "/v1/completions", "body": asked}), {})
+    assert isinstance(completion, Line)
+    assert completion.values == {"prompt": "Once", "logprobs": True, "top_logprobs": 2}
+    plain = read_line(1, text({"prompt": "Once", "store": True}), {})
+    assert isinstance(plain, BadLine)
+
+
 def test_vectors() -> None:
     """A third path makes vectors, by the task for that; defaults for text are none of its parameters."""
     record = {**BATCH, "url": "/v1/embeddings", "body": {"input": ["Once", "twice"]}}

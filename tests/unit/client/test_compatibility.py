@@ -24,6 +24,7 @@ WORDS = ("leave", "send", "use ", "give", "not supported", "as a group")
         {"temperature": None, "user": None, "extra_body": {}},
         {"add_generation_prompt": True, "continue_final_message": False, "include_reasoning": True, "documents": []},
         {"cache_prompt": True, "top_a": 0, "n_probs": 0, "transforms": [], "usage": {"include": True}},
+        {"logit_bias": [], "metadata": [], "chat_template_kwargs": []},
     ],
 )
 def test_neutral_values_are_dropped(values: dict[str, Any]) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.client.compatibility import IGNORED
 from tasks.gateway import description, fields
 from tasks.gateway.batches.batch_routes import FIELDS
 from tasks.gateway.description import describe
-from tasks.gateway.fields import IGNORED, treatment
+from tasks.gateway.fields import treatment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,9 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 
+from tasks.client.compatibility import IGNORED
 from tasks.gateway import chat, completions, responses
-from tasks.gateway.fields import CHAT, COMPLETIONS, IGNORED, RESPONSES, passed, treatment
+from tasks.gateway.fields import CHAT, COMPLETIONS, RESPONSES, passed, treatment
 from tasks.gateway.metrics import METRICS
 
 if TYPE_CHECKING:
