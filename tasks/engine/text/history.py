@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Conversation = list[dict[str, Any]]
 
+TOOL = "tool"
 _MISTRAL_ID_CHARACTERS = 9
 
 
@@ -31,12 +32,22 @@ def render_calls(render: Callable[[Conversation], str], messages: Conversation, 
         source: the template's text.
 
     Raises:
-        InvalidRequest: the template refuses the messages, or leaves calls out.
+        InvalidRequest: the template refuses the messages, or leaves calls or their results out.
     """
-    calls = list(_functions(messages))
-    if not calls:
-        return render(messages)
     told = _with_ids(messages, source)
+    text = _with_calls(render, told)
+    if _loses_results(render, told, text):
+        raise InvalidRequest(
+            "messages: the model's chat template leaves out messages of the role 'tool'; say it in a message of the user"
+        )
+    return text
+
+
+def _with_calls(render: Callable[[Conversation], str], told: Conversation) -> str:
+    """The conversation as text, with arguments as the template wants them."""
+    calls = list(_functions(told))
+    if not calls:
+        return render(told)
     try:
         text = render(told)
         if not any(call["arguments"] and str(call["arguments"]) in text for call in calls):
@@ -46,6 +57,20 @@ def render_calls(render: Callable[[Conversation], str], messages: Conversation, 
             return _complete(calls, render(_as_json(told)))
         raise
     return _complete(calls, render(_as_json(told)))
+
+
+def _loses_results(render: Callable[[Conversation], str], told: Conversation, text: str) -> bool:
+    """Whether the template has passed over a result without a word: it may know no role ``tool``."""
+    results = [message for message in told if message["role"] == TOOL]
+    if all(str(message.get("content") or "").strip() in text for message in results):
+        return False
+    # It may have escaped or cut them: a word in the place of each tells.
+    word = "resultofnobody"
+    marked = [{**message, "content": word} if message["role"] == TOOL else message for message in told]
+    try:
+        return _with_calls(render, marked).casefold().count(word) < len(results)
+    except Exception:  # noqa: BLE001 - templates fail in ways of their own; with the real results this one did not
+        return False
 
 
 def _functions(messages: Conversation) -> Iterator[dict[str, Any]]:

@@ -67,13 +67,19 @@ class PromptEncoder:
         try:
             if submit.prompt is not None:
                 self._check_length(submit, submit.prompt)
-                return Prompt(list(self._tokenizer.encode(submit.prompt)), raw_tail(submit.prompt))
+                return Prompt(self._raw_ids(submit.prompt), raw_tail(submit.prompt))
             return self._chat(submit)
         except GenerationError:
             raise
         except (TypeError, ValueError, OverflowError) as error:
             field = "messages" if submit.prompt is None else "prompt"
             raise InvalidRequest(f"{field}: cannot be tokenised: {first_line(error)}") from error
+
+    def _raw_ids(self, prompt: str) -> list[int]:
+        """The ids of a raw prompt. One that begins with the first token already, as a rendered chat does, gets no second."""
+        first = self._tokenizer.bos_token
+        is_begun = bool(first) and prompt.startswith(first)
+        return list(self._tokenizer.encode(prompt, add_special_tokens=not is_begun))
 
     def _chat(self, submit: Submit) -> Prompt:
         messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None

@@ -4,6 +4,7 @@ template and markers."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,6 +76,13 @@ def test_a_conversation_becomes_the_tokens_that_its_authors_meant(
 ) -> None:
     """Spaces, markers and one token for the beginning; instructions are where the family has a place for them."""
     assert runner.encode(submit(CONVERSATIONS[conversation])).ids == family.prompt_ids(conversation)
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+def test_a_rendered_conversation_may_be_sent_as_a_prompt(family: Family, runner: MlxRunner, conversation: str) -> None:
+    """It begins with the family's first token, and gets no second one."""
+    asked = submit([], prompt=family.described["prompts"][conversation])
+    assert runner.encode(replace(asked, messages=None)).ids == family.prompt_ids(conversation)
 
 
 def test_answers_come_apart_and_end(family: Family, runner: MlxRunner) -> None:

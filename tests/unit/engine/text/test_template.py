@@ -113,6 +113,25 @@ def test_conversations_with_tools_may_have_a_template_of_their_own() -> None:
         template_of(plain).render([USER], Options(tools=tools))
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
+CALLED = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": 'it is "2"\n'}
+#: A template that knows calls, and no results.
+NO_RESULTS = (
+    "{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"
+    "{% endif %};{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("told", [[USER, RESULT, USER], [*CALLED, RESULT]])
+def test_results_that_a_template_leaves_out_are_refused(told: list[dict[str, Any]]) -> None:
+    """A template that knows no role ``tool`` passes over them without a word; one that escapes them has them."""
+    with pytest.raises(InvalidRequest, match="leaves out messages of the role 'tool'; say it in a message of the user"):
+        template_of(NO_RESULTS).render(told, Options())
+    escaping = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.content | tojson }}{% endif %}{% endfor %}"
+    assert '"it is \\"2\\"\\n"' in template_of(NO_RESULTS + escaping).render(told, Options())
+
+
 @pytest.mark.parametrize("source", [QWEN, GPT_OSS])
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_what_an_assistant_thought(source: str, name: str) -> None:
