@@ -182,7 +182,7 @@ def test_an_encoder_generates_nothing(embed: EmbedTask) -> None:
 
 
 def score(folder: Path, query: str, document: str) -> float:
-    pair = PairTokens(folder / "cross", POSITIONS).rows(query, [document])[0]
+    pair = PairTokens(folder / "cross", POSITIONS, 10_000).rows(query, [document])[0]
     return 1 / (1 + math.exp(-ReferenceEncoder(folder / "cross", "bert.").logit(pair.ids, pair.types)))
 
 

@@ -13,7 +13,7 @@ from tasks.engine.embedding.encoder import MOST_STEP_TOKENS
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.loading import accelerator, load_weights
 from tasks.errors import ModelLoadFailed
-from tasks.models.reading import text_config
+from tasks.models.reading import text_config, whole
 
 if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
@@ -45,6 +45,8 @@ class Decoder:
         self._piece_tokens = piece_tokens
         self.most_tokens = MOST_STEP_TOKENS_ON_CPU if accelerator() == "cpu" else MOST_STEP_TOKENS
         described = text_config(folder.config)
+        #: How many tokens it has vectors for; ``None`` where its configuration leaves that to mlx-lm.
+        self.known_tokens = whole(described.get("vocab_size"))
         if described.get("use_bidirectional_attention") or described.get("is_causal") is False:
             # mlx-lm would compute it with a causal mask, without a word.
             raise ModelLoadFailed(

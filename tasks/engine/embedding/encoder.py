@@ -70,6 +70,11 @@ class Encoder:
         """What the weights take in memory."""
         return sum(array.nbytes for array in self._weights.values())
 
+    @property
+    def known_tokens(self) -> int:
+        """How many tokens it has vectors for."""
+        return int(self._table("word").shape[0])
+
     def __call__(self, ids: mx.array, lengths: list[int], types: mx.array | None = None) -> mx.array:
         """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing.
 

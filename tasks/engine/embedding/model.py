@@ -37,9 +37,9 @@ def load_embedder(config: EngineConfig, progress: Progress, blas: str, folder: M
     recipe = folder.recipe
     assert isinstance(recipe, EmbeddingRecipe)
     with clear_errors(folder):
-        tokens = TextTokens(folder.path, recipe, folder.context_tokens)
         is_encoder = folder.config["model_type"] in ENCODERS
         body = load_encoder(folder) if is_encoder else Decoder(folder, config)
+        tokens = TextTokens(folder.path, recipe, folder.context_tokens, body.known_tokens)
         progress(0.9, "trying it out")
         embedder = MlxEmbedder(folder, recipe, tokens, body, blas)
         embedder.bound_memory(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.engine.embedding.embedder import Row
-from tasks.engine.embedding.tokens import open_tokenizer
+from tasks.engine.embedding.tokens import open_tokenizer, require_known
 from tasks.errors import ContextExceeded
 
 if TYPE_CHECKING:
@@ -21,26 +21,30 @@ class PairTokens:
     Args:
         folder: the model's.
         context_tokens: the most tokens of a pair, what the tokenizer adds included.
+        known_tokens: how many tokens the model has vectors for.
 
     Raises:
         ModelLoadFailed: there is no ``tokenizer.json``.
     """
 
-    def __init__(self, folder: Path, context_tokens: int) -> None:
+    def __init__(self, folder: Path, context_tokens: int, known_tokens: int) -> None:
         self._tokenizer = open_tokenizer(folder)
         self._context_tokens = context_tokens
+        self._known_tokens = known_tokens
 
     def rows(self, query: str, documents: Sequence[str]) -> list[Row]:
         """The query with each document. A document loses its end where the pair is longer than the context.
 
         Raises:
             ContextExceeded: the query leaves no room for a document.
+            InvalidRequest: the model has no vector for a token.
         """
         pairs = self._tokenizer.encode_batch([(query, document) for document in documents])
         return [self._row(place, pair) for place, pair in enumerate(pairs)]
 
     def _row(self, place: int, pair: Encoding) -> Row:
         ids, types = list(pair.ids), list(pair.type_ids)
+        require_known(f"query, documents[{place}]", ids, self._known_tokens)
         excess = len(ids) - self._context_tokens
         if excess <= 0:
             return Row(ids, types=types)

@@ -37,8 +37,8 @@ def load_reranker(config: EngineConfig, progress: Progress, blas: str, folder: M
     recipe = folder.recipe
     assert isinstance(recipe, RerankingRecipe)
     with clear_errors(folder):
-        tokens = PairTokens(folder.path, folder.context_tokens)
         body, head = load_encoder(folder), Head(folder)
+        tokens = PairTokens(folder.path, folder.context_tokens, body.known_tokens)
         progress(0.9, "trying it out")
         reranker = MlxReranker(folder, recipe, tokens, body, head, blas)
         reranker.bound_memory(config)

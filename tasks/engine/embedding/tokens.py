@@ -34,6 +34,20 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def require_known(where: str, ids: Sequence[int], known_tokens: int) -> None:
+    """Refuse a token that the model has no vector for, because its tokenizer has more tokens: MLX reads whatever lies there.
+
+    Raises:
+        InvalidRequest: there is one.
+    """
+    last = max(ids)
+    if last >= known_tokens:
+        raise InvalidRequest(
+            f"{where}: has the token {last}, and the model has {known_tokens}: use its own tokens, or take the tokenizer "
+            "that the model was trained with"
+        )
+
+
 class TextTokens:
     """A model's tokenizer, its prompts and its context.
 
@@ -41,17 +55,21 @@ class TextTokens:
         folder: the model's.
         recipe: its prompts, and whether it wants lower case.
         context_tokens: the most tokens of a text, its prompt and what the tokenizer adds included.
+        known_tokens: how many tokens the model has vectors for; ``None`` for all of the tokenizer's.
 
     Raises:
         ModelLoadFailed: there is no ``tokenizer.json``.
     """
 
-    def __init__(self, folder: Path, recipe: EmbeddingRecipe, context_tokens: int) -> None:
+    def __init__(
+        self, folder: Path, recipe: EmbeddingRecipe, context_tokens: int, known_tokens: int | None = None
+    ) -> None:
         self._tokenizer = open_tokenizer(folder)
         self._recipe = recipe
         self._context_tokens = context_tokens
         self._end = self._missing_end(folder)
-        self.vocabulary_tokens = int(self._tokenizer.get_vocab_size())
+        # A vocabulary may have holes: its last id says more than its size.
+        self._known_tokens = known_tokens or 1 + max(self._tokenizer.get_vocab().values())
 
     def rows(self, inputs: Sequence[str | tuple[int, ...]], input_type: str | None, prompt: str | None) -> list[Row]:
         """The inputs' tokens, in their order.
@@ -99,11 +117,7 @@ class TextTokens:
             raise ContextExceeded(
                 f"input[{place}]: has {len(ids)} tokens, and the model takes {self._context_tokens}: send shorter pieces"
             )
-        wrong = next((token for token in ids if token >= self.vocabulary_tokens), None)
-        if wrong is not None:
-            raise InvalidRequest(
-                f"input[{place}]: has the token {wrong}, and the model has {self.vocabulary_tokens}: use its own tokens, or text"
-            )
+        require_known(f"input[{place}]", ids, self._known_tokens)
 
     def _missing_end(self, folder: Path) -> list[int]:
         """The end token, where the model wants one that ``tokenizer.json`` does not add."""

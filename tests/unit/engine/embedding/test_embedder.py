@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.host_encoder import HostEncoder, attend
@@ -21,6 +22,7 @@ from tests.reference_encoder import ReferenceEncoder, read_safetensors
 from tests.tiny_encoder import POSITIONS, make_tiny_embedding_decoder, make_tiny_encoder, write_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -188,6 +190,33 @@ def test_what_a_model_cannot_take_is_refused_with_its_place(tmp_path: Path) -> N
         InvalidRequest, match=r"input_type='query': the model has no prompt of this name \(it has: none\)"
     ):
         embedder.rows(("the",), "query", None)
+
+
+@pytest.mark.parametrize("make", [make_tiny_encoder, make_tiny_embedding_decoder])
+def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """A tokenizer with more tokens than the model: such a text is refused, and gets no vector of whatever lies there."""
+    folder = make(tmp_path)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    known = tokenizer.get_vocab_size()
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(
+        InvalidRequest, match=rf"input\[1\]: has the token {known}, and the model has {known}: use its own"
+    ):
+        load(folder).rows(("a", "a zebra"), None, None)
+
+
+def test_a_vocabulary_with_holes(tmp_path: Path) -> None:
+    """A token behind a hole has a larger id than there are tokens."""
+    folder = make_tiny_encoder(tmp_path, vocab_size=64)
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    described["model"]["vocab"]["far"] = 50
+    path.write_text(json.dumps(described))
+    embedder = load(folder)
+    (row,) = embedder.rows(("far",), None, None)
+    assert 50 in row.ids
+    assert np.isfinite(embedder.embed([row])).all()
 
 
 def test_an_encoder_without_a_pooling_is_not_guessed_at(tmp_path: Path) -> None:

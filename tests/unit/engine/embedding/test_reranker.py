@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from benchmarks.parts.tiny_model import write_safetensors
 from tasks.engine.embedding.reranker import MlxReranker, load_reranker
@@ -104,6 +105,16 @@ def test_a_document_that_is_too_long_loses_its_end_with_a_warning(tmp_path: Path
     )
     with pytest.raises(ContextExceeded, match=r"query: has 70 tokens, and the model takes 64"):
         reranker.prepare(ask(query=long))
+
+
+def test_a_token_that_the_model_has_no_vector_for(tmp_path: Path) -> None:
+    """Its tokenizer has more tokens: the pair is refused with its document."""
+    folder = make_tiny_cross_encoder(tmp_path)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with pytest.raises(InvalidRequest, match=r"query, documents\[1\]: has the token \d+, and the model has \d+"):
+        load(folder).prepare(ask(documents=("dog", "zebra")))
 
 
 @pytest.mark.parametrize(
