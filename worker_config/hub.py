@@ -14,13 +14,21 @@ LEAST_FREE_BYTES = 512 << 20
 
 
 def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
-    """The hub client's folder: ``HF_HUB_CACHE``, else ``hub`` in ``HF_HOME``, else in the user's folder for caches."""
+    """The hub client's folder: ``HF_HUB_CACHE``, or its older name, else ``hub`` in ``HF_HOME``, else in the user's folder
+    for caches.
+    """
     values = os.environ if environ is None else environ
-    if values.get("HF_HUB_CACHE"):
-        return Path(values["HF_HUB_CACHE"]).expanduser()
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if values.get(name):
+            return _expanded(values[name])
     if values.get("HF_HOME"):
-        return Path(values["HF_HOME"]).expanduser() / "hub"
-    return Path(values.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+        return _expanded(values["HF_HOME"]) / "hub"
+    return _expanded(values.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def _expanded(folder: str) -> Path:
+    """As the hub's client reads it."""
+    return Path(os.path.expandvars(folder)).expanduser()
 
 
 def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> Path:
@@ -31,7 +39,8 @@ def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> 
 def hub_is_offline(environ: Mapping[str, str] | None = None) -> bool:
     """Whether the hub's client may not ask the hub: ``HF_HUB_OFFLINE``, as that client reads it."""
     values = os.environ if environ is None else environ
-    return values.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    said = values.get("HF_HUB_OFFLINE") or values.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def hub_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:

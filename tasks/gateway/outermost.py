@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -26,9 +27,13 @@ class Outermost:
         self._inside = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Clients that put their base address together carelessly double slashes, or end with one."""
-        if "//" in scope.get("path", "") or scope.get("path", "").endswith("/"):
-            scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))
+        """Answer one request. Clients that put their base address together carelessly double slashes, or end with one.
+
+        A slash that is written as %2F belongs to a name: a model may be a folder.
+        """
+        written = scope.get("raw_path", b"").decode("ascii", "replace")
+        if "//" in written or written.endswith("/"):
+            scope["path"] = unquote("/" + "/".join(filter(None, written.split("/"))))
         await self._inside(scope, receive, send)
         stream = scope.pop(STREAM, None)
         if stream is not None:
