@@ -89,6 +89,8 @@ class FunctionCall(BaseModel):
             raise PydanticCustomError(
                 "json", "are no JSON object; send one, or leave the call and its result out"
             ) from None
+        if found is None:
+            return {}
         if exceeds(found, MAX_DEPTH):
             raise PydanticCustomError("json", f"are nested more than {MAX_DEPTH} levels deep; send flatter arguments")
         return found
@@ -148,7 +150,9 @@ class ChatMessage(BaseModel):
             )
         if self.tool_call_id is not None and self.role != "tool":
             raise PydanticCustomError("conversation", "has tool_call_id, which only the role tool has; leave it out")
-        if self.content is None and not self.tool_calls:
+        if self.content is None and not (
+            self.tool_calls or self.reasoning_content
+        ):  # one that was cut off in its thought
             raise PydanticCustomError(
                 "conversation", "has no content; send text, or, for an assistant that called tools, tool_calls"
             )

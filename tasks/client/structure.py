@@ -46,9 +46,9 @@ class JsonSchemaFormat(BaseModel):
     def _none_is_strict(cls, value: Any) -> Any:
         return True if value is None else value
 
-    @field_validator("description", mode="before")
+    @field_validator("name", "description", mode="before")
     @classmethod
-    def _none_is_no_description(cls, value: Any) -> Any:
+    def _none_is_no_text(cls, value: Any) -> Any:
         return "" if value is None else value
 
     @field_validator("schema_")

@@ -77,8 +77,9 @@ def _read(value: Any) -> Choice:
         return value
     if value in ("auto", "none", "required"):
         return Choice(value)
-    if isinstance(value, dict) and value.get("type") == "function" and value.keys() <= {"type", "function"}:
-        function = value.get("function")
+    named = _without_nulls(value)
+    if isinstance(named, dict) and named.get("type") == "function" and named.keys() <= {"type", "function"}:
+        function = _without_nulls(named.get("function"))
         if isinstance(function, dict) and function.keys() == {"name"} and isinstance(function["name"], str):
             return Choice("required", function["name"])
     raise PydanticCustomError("tools", "is no choice")
@@ -90,12 +91,15 @@ ToolChoice = Annotated[Choice, PlainValidator(_read), Field(description=CHOICE_H
 
 def tidied_tool(tool: Any) -> Any:
     """A tool without fields that are null; whatever else it is stays."""
-    if not isinstance(tool, dict):
-        return tool
-    kept = {name: value for name, value in tool.items() if value is not None}
-    if isinstance(kept.get("function"), dict):
-        kept["function"] = {name: value for name, value in kept["function"].items() if value is not None}
+    kept = _without_nulls(tool)
+    if isinstance(kept, dict) and "function" in kept:
+        kept["function"] = _without_nulls(kept["function"])
     return kept
+
+
+def _without_nulls(value: Any) -> Any:
+    """An object without fields that are null; whatever else it is stays."""
+    return {name: inner for name, inner in value.items() if inner is not None} if isinstance(value, dict) else value
 
 
 def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> None:

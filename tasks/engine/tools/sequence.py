@@ -170,7 +170,7 @@ class JsonCalls:
             self._fault = "it names no function"
             return None
         arguments: Any = next((found[key] for key in _ARGUMENT_KEYS if key in found), {})
-        return Call(name, arguments if isinstance(arguments, str) else to_json(arguments, ensure_ascii=False))
+        return Call(name, _unwrapped(to_json(arguments, ensure_ascii=False)))
 
     def _break_at_end(self) -> None:
         """End a broken region at its end marker, or at once where it has none."""
@@ -183,10 +183,12 @@ class JsonCalls:
 
 
 def _unwrapped(value: str) -> str:
-    """The arguments of a model that puts their JSON into a text once more."""
+    """The arguments of a model that puts their JSON into a text once more, or says that there are none."""
+    if value == "null":
+        return "{}"
     if not value.startswith('"'):
         return value
     try:
-        return str(json.loads(value))
+        return str(json.loads(value)) or "{}"
     except ValueError:
         return value

@@ -138,8 +138,8 @@ def _invoke(prefix: str, more: str) -> TagSyntax:
 
 
 _QWEN = TagSyntax(
-    call=r"<function=(?P<name>[^\s<>]+)>",
-    argument=r"<parameter=(?P<key>[^\s<>]+)>",
+    call=r"<function=[\"']?(?P<name>[^\"'\s<>]+)[\"']?>",
+    argument=r"<parameter=[\"']?(?P<key>[^\"'\s<>]+)[\"']?>",
     close=r"</parameter>",
     close_call=r"</function>",
 )

@@ -66,6 +66,11 @@ class TestHarmless:
         assert sent["tools"] == [{"type": "function", "function": {"name": "add"}}]
         parse(sent)
 
+    def test_a_turn_that_was_cut_off_in_its_thought(self) -> None:
+        """Its content is null where other servers made it; what was thought is the turn."""
+        told = parse({"messages": [USER, {"role": "assistant", "content": None, "reasoning_content": "2 + 2"}, USER]})
+        assert told.conversation() == [USER, {"role": "assistant", "content": "", "reasoning_content": "2 + 2"}, USER]
+
     def test_parts(self) -> None:
         """Parts of OpenAI's two interfaces are text, and one's empty fields change nothing."""
         parts = [

@@ -47,6 +47,12 @@ def test_bad_input_is_one_error_at_the_producer(values: dict[str, Any], said: st
     assert "\n" not in str(caught.value)
 
 
+def test_nulls_in_a_choice_say_nothing() -> None:
+    """As an SDK's object is written down with all of its fields."""
+    choice = {"type": "function", "function": {"name": "dip", "description": None}, "custom": None}
+    assert parse({"messages": ASK, "tools": [tool()], "tool_choice": choice}).tool_choice.only == "dip"
+
+
 def test_a_function_that_has_to_be_called_is_called_once() -> None:
     """Unless the request says otherwise; a model that may choose may call several."""
     asked: list[dict[str, Any]] = [
