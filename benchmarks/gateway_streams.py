@@ -24,9 +24,9 @@ from benchmarks.figures import p50
 from benchmarks.processes import guarded, processor_s
 from tasks.demo.embedded import EmbeddedServer, free_port
 from tasks.demo.process import GuardedProcess
-from tasks.gateway.access_key import LOCAL
-from tasks.gateway.record import Record
-from tasks.gateway.store import Store
+from tasks.gateway.records.access_key import LOCAL
+from tasks.gateway.records.record import Record
+from tasks.gateway.records.store import Store
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tasks.gateway.description import describe
+from tasks.gateway.endpoints.description import describe
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, RERANK, BATCHES = "/v1/embeddings", "/v1/rerank", "/v1/batches"

@@ -13,8 +13,8 @@ from celery.bin.base import CeleryCommand
 
 from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable
-from tasks.gateway.access import Doors, is_loopback
-from tasks.gateway.store import Store
+from tasks.gateway.access.access import Doors, is_loopback
+from tasks.gateway.records.store import Store
 from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE, RERANK
 from tasks.server.connection import connect
 from tasks.server.requirements import GATEWAY, require_server
@@ -103,8 +103,8 @@ def _require_safe(client: redis.Redis, doors: Doors, address: str, *, has_tls: b
 
 
 def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], certificate: tuple[str, str]) -> None:
+    from tasks.gateway.connection.server import OPEN_FILES, Server, listen
     from tasks.gateway.gateway import make_gateway
-    from tasks.gateway.server import OPEN_FILES, Server, listen
 
     allow_open_files(OPEN_FILES)
     address, port = where

@@ -17,8 +17,8 @@ from tasks.cli.remote import client_of
 from tasks.client.options import LEAST_URGENT, MOST_URGENT
 from tasks.errors import GenerationError
 from tasks.fleet.words import age
-from tasks.gateway.access_key import AccessKey, id_of, new_key
-from tasks.gateway.store import Store
+from tasks.gateway.records.access_key import AccessKey, id_of, new_key
+from tasks.gateway.records.store import Store
 from tasks.messages.encoding import to_json
 from tasks.names import COMMAND
 

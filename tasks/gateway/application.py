@@ -18,18 +18,18 @@ from starlette.routing import Route
 
 from tasks.errors import GenerationError
 from tasks.fleet.reading import read_state
-from tasks.gateway import chat, completions, embeddings, models, reranking, responses
-from tasks.gateway.answering import EventStream, answer_whole
-from tasks.gateway.body import read_json
-from tasks.gateway.client import ClientGone
-from tasks.gateway.description import describe
-from tasks.gateway.fleet import overview
-from tasks.gateway.priority import priority_of
-from tasks.gateway.refusal import Refusal, refusal_of
-from tasks.gateway.response_object import response_object
-from tasks.gateway.response_routes import ResponseRoutes
-from tasks.gateway.resumption import places_of
-from tasks.gateway.whole_result import answer_result
+from tasks.gateway.access.priority import priority_of
+from tasks.gateway.answers.answering import EventStream, answer_whole
+from tasks.gateway.answers.response_routes import ResponseRoutes
+from tasks.gateway.answers.resumption import places_of
+from tasks.gateway.answers.whole_result import answer_result
+from tasks.gateway.connection.body import read_json
+from tasks.gateway.connection.client import ClientGone
+from tasks.gateway.connection.refusal import Refusal, refusal_of
+from tasks.gateway.endpoints import chat, completions, embeddings, models, reranking, responses
+from tasks.gateway.endpoints.description import describe
+from tasks.gateway.endpoints.fleet import overview
+from tasks.gateway.endpoints.response_object import response_object
 from tasks.metrics.exposition import CONTENT_TYPE
 from tasks.server.connection import translated
 from worker_config.catalogue import catalogue_of
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     import redis
     from starlette.requests import Request
 
-    from tasks.gateway.access import Access
-    from tasks.gateway.answering import Service
+    from tasks.gateway.access.access import Access
+    from tasks.gateway.answers.answering import Service
+    from tasks.gateway.answers.revocation import Revocation
     from tasks.gateway.batches.bulk import Bulk
-    from tasks.gateway.order import Order
-    from tasks.gateway.revocation import Revocation
+    from tasks.gateway.endpoints.order import Order
     from worker_config.settings import Settings
 
     Handler = Callable[[Request], Awaitable[Response]]
@@ -102,7 +102,7 @@ class Application:
             exception_handlers={404: _not_here, 405: _not_here},
             lifespan=self._lifespan,
         )
-        made.state.stall_s = self._settings.gateway_stall_s  # for tasks.gateway.body
+        made.state.stall_s = self._settings.gateway_stall_s  # for tasks.gateway.connection.body
         return made
 
     @cached_property

@@ -5,24 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.gateway.access import Access
-from tasks.gateway.answering import Service
+from tasks.gateway.access.access import Access
+from tasks.gateway.answers.answering import Service
+from tasks.gateway.answers.background import Background
+from tasks.gateway.answers.desk import Desk
+from tasks.gateway.answers.metrics import Metrics
+from tasks.gateway.answers.revocation import Revocation
 from tasks.gateway.application import Application
-from tasks.gateway.background import Background
 from tasks.gateway.batches.bulk import make_bulk
-from tasks.gateway.closing import Closing
-from tasks.gateway.desk import Desk
-from tasks.gateway.metrics import Metrics
-from tasks.gateway.outermost import Outermost
-from tasks.gateway.revocation import Revocation
-from tasks.gateway.store import Store
+from tasks.gateway.connection.closing import Closing
+from tasks.gateway.connection.outermost import Outermost
+from tasks.gateway.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import redis
 
-    from tasks.gateway.access import Doors
+    from tasks.gateway.access.access import Doors
     from tasks.generate import GenerateTask
     from worker_config.settings import Settings
 

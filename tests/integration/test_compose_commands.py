@@ -16,8 +16,8 @@ import redis
 
 from tasks import generate
 from tasks.demo.embedded import find_server, free_port
-from tasks.gateway.access_key import AccessKey
-from tasks.gateway.store import Store
+from tasks.gateway.records.access_key import AccessKey
+from tasks.gateway.records.store import Store
 from tasks.server import keys
 from tests.processes import running
 from tests.support import wait_until

@@ -24,8 +24,8 @@ from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
 from tasks.engine.fake import chat_prompt, fake_text
-from tasks.gateway.access_key import id_of
-from tasks.gateway.server import OPEN_FILES
+from tasks.gateway.connection.server import OPEN_FILES
+from tasks.gateway.records.access_key import id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events, read_until
 from tests.gateway_bodies import bodies

@@ -12,11 +12,11 @@ import openai
 import pytest
 from openai.types import Batch, FileObject
 
-from tasks.gateway.access_key import LOCAL, AccessKey, id_of, new_key
 from tasks.gateway.batches.batch import FINAL
 from tasks.gateway.batches.batch import Batch as StoredBatch
 from tasks.gateway.batches.batches import Batches
-from tasks.gateway.store import Store
+from tasks.gateway.records.access_key import LOCAL, AccessKey, id_of, new_key
+from tasks.gateway.records.store import Store
 from tasks.server.connection import connect
 from tests.gateway import GatewayProcess
 from tests.support import left_of_bulk, wait_until

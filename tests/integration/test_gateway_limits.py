@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks.gateway.access_key import LOCAL, AccessKey
-from tasks.gateway.record import Record
-from tasks.gateway.store import Store
+from tasks.gateway.records.access_key import LOCAL, AccessKey
+from tasks.gateway.records.record import Record
+from tasks.gateway.records.store import Store
 from tasks.server import keys
 
 if TYPE_CHECKING:

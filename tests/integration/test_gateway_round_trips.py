@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import redis
 from starlette.requests import Request
 
-from tasks.gateway import chat
-from tasks.gateway.access import Access, Doors
-from tasks.gateway.access_key import AccessKey
-from tasks.gateway.desk import Desk
-from tasks.gateway.store import Store
+from tasks.gateway.access.access import Access, Doors
+from tasks.gateway.answers.desk import Desk
+from tasks.gateway.endpoints import chat
+from tasks.gateway.records.access_key import AccessKey
+from tasks.gateway.records.store import Store
 
 if TYPE_CHECKING:
     from tasks.generate import GenerateTask

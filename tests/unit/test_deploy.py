@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tasks.cli.exporter.families import METRICS
-from tasks.gateway.metrics import METRICS as GATEWAY_METRICS
+from tasks.gateway.answers.metrics import METRICS as GATEWAY_METRICS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy/prometheus"

@@ -16,19 +16,19 @@ from tasks.gateway.batches.batch import Batch
 from tasks.gateway.batches.file_routes import LEAST_TTL_S, MOST_TTL_S
 from tasks.gateway.batches.files import BATCH
 from tasks.gateway.batches.listing import page_of
-from tasks.gateway.body import read_json
-from tasks.gateway.order import number
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.body import read_json
+from tasks.gateway.connection.refusal import Refusal
+from tasks.gateway.endpoints.order import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.requests import Request
 
-    from tasks.gateway.access import Access
-    from tasks.gateway.access_key import AccessKey
+    from tasks.gateway.access.access import Access
     from tasks.gateway.batches.drive import Office
     from tasks.gateway.batches.drivers import Drivers
+    from tasks.gateway.records.access_key import AccessKey
 
 FIELDS = frozenset({"completion_window", "endpoint", "input_file_id", "metadata", "output_expires_after"})
 _WINDOW = re.compile(r"([1-9][0-9]{0,4})([mhd])")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.gateway.batches.batch import Batch
 from tasks.gateway.batches.shelf import Shelf
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.refusal import Refusal
 from tasks.messages.encoding import known_fields
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from tasks.gateway.batches.drive import Office
 from tasks.gateway.batches.drivers import Drivers
 from tasks.gateway.batches.file_routes import FileRoutes
 from tasks.gateway.batches.files import Files
-from tasks.gateway.body import MIB
+from tasks.gateway.connection.body import MIB
 from worker_config.data import data_folder
 
 if TYPE_CHECKING:
     from celery import Celery
 
-    from tasks.gateway.access import Access
-    from tasks.gateway.store import Store
+    from tasks.gateway.access.access import Access
+    from tasks.gateway.records.store import Store
     from worker_config.settings import Settings
 
 

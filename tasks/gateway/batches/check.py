@@ -9,7 +9,7 @@ from tasks.bulk.ids import Ids
 from tasks.bulk.line import MAX_LINE_BYTES, custom_id_of, envelope_of, parsed
 from tasks.bulk.texts import texts
 from tasks.errors import InvalidRequest
-from tasks.gateway.order import model_of
+from tasks.gateway.endpoints.order import model_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

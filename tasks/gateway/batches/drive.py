@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from tasks.bulk.job import Job, Options
 from tasks.bulk.output import Done
 from tasks.errors import InvalidRequest
-from tasks.gateway.access_key import AccessKey
 from tasks.gateway.batches.check import Check
 from tasks.gateway.batches.files import BATCH_OUTPUT
-from tasks.gateway.record import Record
+from tasks.gateway.records.access_key import AccessKey
+from tasks.gateway.records.record import Record
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.gateway.batches.batch import Batch
     from tasks.gateway.batches.batches import Batches
     from tasks.gateway.batches.files import Files
-    from tasks.gateway.store import Store
+    from tasks.gateway.records.store import Store
 
 #: The record is written so often while lines end.
 NOTE_EVERY_S = 1.0

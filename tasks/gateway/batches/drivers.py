@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import GenerationError
 from tasks.gateway.batches.drive import Drive
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.refusal import Refusal
 
 if TYPE_CHECKING:
     from tasks.gateway.batches.batch import Batch

@@ -11,14 +11,14 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from tasks.gateway.batches.files import BATCH
 from tasks.gateway.batches.listing import page_of
 from tasks.gateway.batches.upload import file_of, read_form
-from tasks.gateway.body import MIB
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.body import MIB
+from tasks.gateway.connection.refusal import Refusal
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.requests import Request
 
-    from tasks.gateway.access import Access
+    from tasks.gateway.access.access import Access
     from tasks.gateway.batches.drive import Office
     from tasks.gateway.batches.files import StoredFile
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.gateway.batches.shelf import Shelf, place
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.refusal import Refusal
 from tasks.messages.encoding import known_fields
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

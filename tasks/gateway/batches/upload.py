@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from tasks.gateway.body import bounded
-from tasks.gateway.refusal import Refusal
+from tasks.gateway.connection.body import bounded
+from tasks.gateway.connection.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,1 @@
+"""Who may ask for an answer, how much of it, and how urgently."""

@@ -1,0 +1,1 @@
+"""Answers under way: sent, followed, streamed, resumed, counted and cancelled."""

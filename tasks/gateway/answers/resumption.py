@@ -1,0 +1,18 @@
+"""Where a stream is continued."""
+
+from __future__ import annotations
+
+from tasks.gateway.connection.refusal import Refusal
+
+
+def places_of(event_id: str) -> tuple[str, list[int]]:
+    """The answer that an event belongs to, and how much of each choice had been said with it.
+
+    Raises:
+        Refusal: it is the id of no event of ours.
+    """
+    request_id, separator, places = event_id.rpartition(":")
+    parts = places.split(".")
+    if not separator or not all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
+        raise Refusal(400, f"Last-Event-ID: {event_id:.80}: is no id of an event of this gateway", "wrong_event")
+    return request_id, [int(part) for part in parts]

@@ -1,0 +1,95 @@
+"""``/v1/chat/completions``: from its body to requests, and from their pieces to its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.openai_shape import chat_logprobs, message_of, openai_reason
+from tasks.errors import InvalidRequest
+from tasks.gateway.endpoints.choice_shape import ChoiceShape
+from tasks.gateway.endpoints.fields import CHAT, NOT_CHAT, passed
+from tasks.gateway.endpoints.order import (
+    MAX_CHOICES,
+    Order,
+    flag,
+    model_of,
+    number,
+    service_tier_of,
+    several,
+    wants_usage,
+)
+from tasks.gateway.endpoints.pieces import Finish
+from tasks.messages.encoding import to_compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tasks.gateway.endpoints.pieces import Choice, Piece
+
+PREFIX = "chatcmpl-"
+#: The names that deltas and messages have for kinds of text.
+_NAMES = {"content": "content", "reasoning": "reasoning_content"}
+
+
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
+    """What a body asks for.
+
+    Raises:
+        InvalidRequest: a field that the gateway reads itself is wrong; ``generate`` checks the others.
+    """
+    stream = flag(body, "stream")
+    include_usage = wants_usage(body, stream=stream)
+    values = passed(body, CHAT, NOT_CHAT)
+    if values.get("messages") is None:
+        raise InvalidRequest("messages: missing; give a list with a message or more")
+    values["model"] = model_of(body, default_model)
+    return Order(
+        kind="chat",
+        model=values["model"],
+        values=several(values, number(body, "n", 1, 1, MAX_CHOICES)),
+        stream=stream,
+        include_usage=include_usage,
+        service_tier=service_tier_of(body),
+    )
+
+
+class ChatShape(ChoiceShape):
+    """A chat's answer."""
+
+    WHOLE, CHUNK = "chat.completion", "chat.completion.chunk"
+
+    def begin(self) -> list[bytes]:
+        """The first events of a stream; none for a client that has them."""
+        if self.reads_from:
+            return []
+        delta = {"role": "assistant", "content": ""}
+        return [self._chunk(_delta(number, delta)) for number in range(self._record.choices)]
+
+    def say(self, said: Piece | Finish) -> bytes:
+        """The event for a piece of the answer."""
+        if isinstance(said, Finish):
+            return self._said(said, _delta(said.choice, {}, said.logprobs, openai_reason(said.reason)))
+        if said.tool_call is not None:
+            return self._said(said, _delta(said.choice, {"tool_calls": [said.tool_call]}, said.logprobs))
+        if said.kind in _NAMES and not said.logprobs:
+            return self._said_plainly(said, f'"delta":{{"{_NAMES[said.kind]}":{to_compact_json(said.text)}}}')
+        return self._said(said, _delta(said.choice, {_NAMES.get(said.kind, said.kind): said.text}, said.logprobs))
+
+    def _choice(self, choice: Choice) -> dict[str, Any]:
+        assert choice.finish is not None
+        calls = choice.calls.as_message() if choice.calls else None
+        return {
+            "index": choice.number,
+            "message": message_of(choice.text("content"), choice.text("reasoning"), calls),
+            "logprobs": chat_logprobs(choice.logprobs),
+            "finish_reason": openai_reason(choice.finish.reason),
+        }
+
+
+def _delta(
+    number: int,
+    delta: dict[str, Any],
+    logprobs: Sequence[Mapping[str, Any]] | None = None,
+    finish_reason: str | None = None,
+) -> dict[str, Any]:
+    return {"index": number, "delta": delta, "logprobs": chat_logprobs(logprobs), "finish_reason": finish_reason}

@@ -1,0 +1,110 @@
+"""What becomes of each field of a request: answered, ignored or refused. docs/openai.md is made of this."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.compatibility import IGNORED, INSTEAD, NEUTRAL
+from tasks.client.parameters import Parameters
+from tasks.errors import InvalidRequest
+from tasks.messages.encoding import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tasks.gateway.endpoints.order import Kind
+
+#: The fields that the gateway itself reads. All others go to ``generate``, which refuses those that it does not know.
+CHAT: Mapping[str, str] = MappingProxyType(
+    {
+        "n": "so many requests, as a group; a `seed` counts up from choice to choice",
+        "stream": "server-sent events, one for each piece of text",
+        "stream_options": "`include_usage`; `include_obfuscation` changes nothing",
+        "service_tier": "`priority` is the queue's priority 0 and `flex` 9, within what the key allows; others say nothing",
+        "max_completion_tokens": "another name of `max_tokens`",
+        "user": "goes into `metadata`",
+    }
+)
+COMPLETIONS: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: CHAT[name] for name in ("n", "stream", "stream_options", "user")},
+        "prompt": "a text, or a list of texts; token ids are refused",
+        "logprobs": "0 to 5, or more up to 20",
+    }
+)
+RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        "background": "the answer is made whether or not anybody reads it; `GET` it later",
+        "conversation": "refused: send the whole conversation as `input`",
+        "include": "`message.output_text.logprobs`; `reasoning.encrypted_content` changes nothing",
+        "input": "a text, or items: messages, function calls and their outputs, reasoning",
+        "instructions": "the first system message",
+        "max_output_tokens": "`max_tokens`",
+        "previous_response_id": "refused: send the whole conversation as `input`",
+        "reasoning": "`effort`",
+        "service_tier": CHAT["service_tier"],
+        "stream": "server-sent events; `starting_after` continues them",
+        "stream_options": "`include_obfuscation` changes nothing",
+        "text": "`format`; `verbosity` changes nothing",
+        "tool_choice": "as in chat",
+        "tools": "functions",
+        "top_logprobs": "0 to 20",
+        "truncation": "`disabled`",
+        "user": CHAT["user"],
+    }
+)
+#: How the entry of a field begins that only has its empty value.
+_REFUSED = "refused: "
+#: Fields of ``generate`` that an endpoint takes under another name, or not at all.
+NOT_CHAT = ("prompt",)
+NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
+NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
+#: What ``/v1/responses`` calls some of them.
+_IN_RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "reasoning_effort": "reasoning.effort",
+        "response_format": "text.format",
+    }
+)
+#: Among the fields above, those that ``generate`` knows under this name.
+_THROUGH = frozenset({"max_completion_tokens", "user"})
+
+
+def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Iterable[str]) -> dict[str, Any]:
+    """The fields of a body that go to ``generate`` as they are; ``others`` are another endpoint's.
+
+    Raises:
+        InvalidRequest: the body has a field of another endpoint.
+    """
+    for name in others:
+        if body.get(name) is not None:
+            raise InvalidRequest(f"{name}: this endpoint has no such field: leave it out")
+    kept = (name for name in body if name in _THROUGH or not (name in shaped or name in IGNORED))
+    return {name: body[name] for name in kept}
+
+
+def as_called(error: InvalidRequest, kind: Kind) -> InvalidRequest:
+    """The same error, with the name that an endpoint has for the field of ``generate`` that it begins with."""
+    said = str(error)
+    name = next((name for name in _IN_RESPONSES if said.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
+    if kind != "response" or name is None:
+        return error
+    rest = f": {said}" if name == "messages" else said.removeprefix(name)  # items are not messages one by one
+    return type(error)(f"{_IN_RESPONSES[name]}{rest}")
+
+
+def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:
+    """What becomes of a field (``answered``, ``ignored`` or ``refused``), and what there is to say about it."""
+    if name in shaped:
+        about = shaped[name]
+        return ("refused", about.removeprefix(_REFUSED)) if about.startswith(_REFUSED) else ("answered", about)
+    if name in IGNORED:
+        return "ignored", IGNORED[name]
+    if name in Parameters.model_fields:
+        return "answered", ""
+    about = INSTEAD.get(name, "")
+    values = ", ".join(f"`{to_json(value)}`" for value in NEUTRAL.get(name, ()))
+    return "refused", f"{about}; taken is {values}" if values else about

@@ -1,0 +1,25 @@
+"""``/v1/rerank``: scores of documents for a query, as Cohere, Jina and vLLM have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.client.embedding import normalise
+from tasks.gateway.endpoints.order import Order, model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "rerank-"
+#: What the answer has.
+FIELDS = ("id", "model", "results", "usage", "warnings")
+
+
+def parse(body: Mapping[str, Any], default_model: str) -> Order:
+    """What a body asks for; ``rerank`` checks its fields.
+
+    Raises:
+        InvalidRequest: the model is no name.
+    """
+    values = normalise({**body, "model": model_of(body, default_model)})
+    return Order(kind="rerank", model=values["model"], values=[values])

@@ -1,0 +1,75 @@
+"""Bodies whose fields are wrong, or another endpoint's: each is refused with the field's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tasks.client.request import prepare
+from tasks.errors import GenerationError, InvalidRequest
+from tasks.gateway.connection.refusal import refusal_of
+from tasks.gateway.endpoints import chat, completions, responses
+from tasks.gateway.endpoints.fields import as_called
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def reasoning(content: Any) -> dict[str, Any]:
+    """A conversation with what a model has thought."""
+    return {"input": [{"type": "reasoning", "summary": [], "content": content}, {"role": "user", "content": "hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("parse", "body", "param"),
+    [
+        (responses.parse, reasoning(5), "input"),
+        (responses.parse, reasoning("thought"), "input"),
+        (responses.parse, reasoning([{"text": 1}]), "input"),
+        (responses.parse, {"input": "hello", "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        (responses.parse, {"input": "hello", "max_tokens": 5}, "max_tokens"),
+        (responses.parse, {"input": "hello", "messages": []}, "messages"),
+        (completions.parse, {"prompt": "hello", "tools": []}, "tools"),
+        (chat.parse, {"messages": None}, "messages"),
+        (chat.parse, {"messages": [], "prompt": "hello"}, "prompt"),
+    ],
+)
+def test_it_is_refused_with_its_name(parse: Callable[[Any, str], Any], body: dict[str, Any], param: str) -> None:
+    """Nothing of a body is passed over, and nothing in it meets an error of the gateway's own."""
+    with pytest.raises(GenerationError) as refused:
+        parse(body, "fake:1")
+    refusal = refusal_of(refused.value)
+    assert (refusal.status, refusal.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "said"),
+    [
+        ({"max_output_tokens": 0}, "max_output_tokens", "max_output_tokens=0: "),
+        ({"input": [{"role": "user", "content": 5}]}, "input", "input: messages[0]['content']=5: "),
+        (
+            {"input": [{"type": None, "role": "nobody", "content": "a"}]},
+            "input",
+            "input: messages[0]['role']='nobody': ",
+        ),
+        ({"text": {"format": {"type": "xml"}}}, "text", "text.format['type']='xml': "),
+        ({"reasoning": {"effort": "most"}}, "reasoning", "reasoning.effort='most': "),
+        ({"topP": 1}, "topP", "topP=1: unknown field; did you mean top_p?"),
+    ],
+)
+def test_an_error_has_the_endpoint_s_own_names(body: dict[str, Any], param: str, said: str) -> None:
+    """What ``generate`` says of a field is said of the field that the client has sent."""
+    order = responses.parse({"input": "hello", **body}, "fake:1")
+    with pytest.raises(InvalidRequest) as refused:
+        prepare(None, order.values[0], None, {})
+    refusal = refusal_of(as_called(refused.value, order.kind))
+    assert (refusal.param, str(refusal).startswith(said)) == (param, True), str(refusal)
+    assert as_called(refused.value, "chat") is refused.value
+
+
+@pytest.mark.parametrize("content", [None, [], [{"type": "reasoning_text", "text": ""}]])
+def test_an_empty_thought_is_none(content: Any) -> None:
+    """Reasoning items of models that hide what they think are left out."""
+    (values,) = responses.parse(reasoning(content), "fake:1").values
+    assert values["messages"] == [{"role": "user", "content": "hello"}]
