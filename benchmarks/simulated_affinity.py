@@ -3,8 +3,8 @@
     python benchmarks/simulated_affinity.py --workers 50 --seconds 60
 
 Requests come as traces of shared prefixes have them: system prompts whose popularity falls as Zipf has it, and conversations of
-several turns. ``put.lua`` chooses the lanes and :class:`tasks.worker.lanes.Lanes` the order, against a private server and in real
-time, since the scripts read its clock. The work is made up: a prefill of what is not in a worker's cache, then an answer.
+several turns. ``put.lua`` chooses the lanes and :class:`tasks.worker.queues.lanes.Lanes` the order, against a private server and
+in real time, since the scripts read its clock. The work is made up: a prefill of what is not in a worker's cache, then an answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tasks.demo.embedded import EmbeddedServer
 from tasks.names import ACCEPTED, GENERATE
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.worker.lanes import LOOK_S, Lanes
+from tasks.worker.queues.lanes import LOOK_S, Lanes
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run_body(task: Task, previous: Any, values: dict[str, Any]) -> Any:
     """Run a task's body: on the worker that this process is, or, for an eager call, on an engine of this process."""
-    module = ".worker.eager" if task.request.is_eager else ".worker.attempts.body"
+    module = ".worker.eager" if task.request.is_eager else ".worker.celery.body"
     return import_module(module, __package__).run(task, previous, values)
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.hardware import detect
-from tasks.worker.capacity import Capacity
-from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import NoPeers
-from tasks.worker.profile import Profile
-from tasks.worker.slots import Slots
+from tasks.worker.profile.capacity import Capacity
+from tasks.worker.profile.profile import Profile
+from tasks.worker.profile.slots import Slots
 from worker_config.catalogue import catalogue_of
 from worker_config.settings import Settings
 

@@ -3,7 +3,7 @@
 Celery fetches such a message at once and holds it. One idle worker would take all of them, and run them beyond its slots when
 they are due. Here they wait in Redis, in a sorted set for each queue. Producers put requests there. A worker that fetches such
 a message (from another client, or of another task) puts it there as well. Every worker queues what is due
-(:class:`tasks.worker.scheduler.Scheduler`). Every time is Redis's clock.
+(:class:`tasks.worker.queues.scheduler.Scheduler`). Every time is Redis's clock.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.worker.room import Room
+    from tasks.worker.queues.room import Room
 
 logger = logging.getLogger(__name__)
 

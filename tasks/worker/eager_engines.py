@@ -11,10 +11,10 @@ from tasks.errors import EngineFailed, ModelLoadFailed, error_for
 from tasks.hardware import detect
 from tasks.messages.load import LoadFailed, Ready
 from tasks.models.footprint import local_source
-from tasks.worker.capacity import Capacity
 from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.process import EngineGone, EngineProcess
-from tasks.worker.slots import Slots
+from tasks.worker.profile.capacity import Capacity
+from tasks.worker.profile.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

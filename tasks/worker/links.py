@@ -16,7 +16,7 @@ from tasks.worker.attempts.recovery import KEEP_S, Recovery
 if TYPE_CHECKING:
     from celery import Celery
 
-    from tasks.worker.profile import Profile
+    from tasks.worker.profile.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

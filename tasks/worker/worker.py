@@ -18,22 +18,22 @@ from tasks.worker.attempts.claims import Claims
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
-from tasks.worker.changes import Changes
 from tasks.worker.drain import GIVE_BACK_S, Drain
 from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
 from tasks.worker.engines.peers import RegistryPeers
 from tasks.worker.heartbeat.cancels import CancelWatch
 from tasks.worker.heartbeat.keeper import Keeper
 from tasks.worker.heartbeat.sweep_watch import SweepWatch
-from tasks.worker.lanes import Lanes
 from tasks.worker.links import Links
-from tasks.worker.queue_watch import QueueWatch
+from tasks.worker.profile.slots import unrouted, urgent_slots
+from tasks.worker.profile.survey import Survey
+from tasks.worker.queues.lanes import Lanes
+from tasks.worker.queues.queue_watch import QueueWatch
+from tasks.worker.queues.room import Room
 from tasks.worker.record import describe
-from tasks.worker.room import Room
-from tasks.worker.slots import unrouted, urgent_slots
-from tasks.worker.survey import Survey
 from tasks.worker.unstarted import refuse_message
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from tasks.errors import GenerationError
     from tasks.messages.engine import StepOutput
     from tasks.worker.attempts.job import Job
-    from tasks.worker.celery.loop import CeleryLoop
     from tasks.worker.heartbeat.keeper import Lost
-    from tasks.worker.profile import Profile
+    from tasks.worker.loop import CeleryLoop
+    from tasks.worker.profile.profile import Profile
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class InferenceWorker:
         self.claims = Claims(self.links.journal, profile.identity, app.conf.task_default_queue)
         self.holding = Holding(profile.identity, self.room, self.lanes, self.claims, self.links.scripts, refuse_message)
         self.queue_watch = QueueWatch(
-            profile, self.links, self.room, self.holding, self._queues_now, self._running, self._on_starved
+            profile, self.links.client, self.room, self.holding, self._queues_now, self._running, self._on_starved
         )
         self.keeper = self._make_keeper()
         self.survey = Survey(profile.catalogue, self.keeper.beat_soon)

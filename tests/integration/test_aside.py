@@ -20,8 +20,8 @@ from tasks.models.key import EngineKey, key_of
 from tasks.registry import Registry
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.peers import NoPeers, RegistryPeers
 from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send

@@ -24,7 +24,7 @@ from tasks.broker.withdraw import withdraw
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.worker.lanes import Lanes
+from tasks.worker.queues.lanes import Lanes
 from tests.fleet import hold, message
 from tests.integration.test_transport import Fetcher, Room, queued
 from worker_config.celeryconfig import celery_options, settings_of

@@ -25,7 +25,7 @@ UPWARDS = {
     "celery": {"tasks.cli.flower"},
     "client/result": {"tasks.celery"},
     "generate": {"tasks.worker.celery.request"},
-    "roles": {"tasks.sweep", "tasks.worker.attempts.body", "tasks.worker.celery.lifecycle", "tasks.worker.eager"},
+    "roles": {"tasks.sweep", "tasks.worker.celery.body", "tasks.worker.celery.lifecycle", "tasks.worker.eager"},
 }
 #: Who reads the environment beside the command line and the demo: the project's application.
 READERS_OF_THE_ENVIRONMENT = {"celery.py"}

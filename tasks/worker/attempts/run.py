@@ -67,7 +67,7 @@ class Run:
         self._model = ""
 
     def answer(self, previous: Any, values: dict[str, Any]) -> Answer:
-        """See :func:`tasks.worker.attempts.body.run`."""
+        """See :func:`tasks.worker.celery.body.run`."""
         try:
             entry, parameters = self._understand(previous, values)
         except GenerationError as error:

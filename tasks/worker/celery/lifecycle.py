@@ -24,16 +24,16 @@ from tasks.models.capabilities import capabilities
 from tasks.names import PACKAGE, has_others
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
-from tasks.worker.capacity import Capacity
 from tasks.worker.celery import logs, mailbox
-from tasks.worker.celery.loop import CeleryLoop
 from tasks.worker.celery.orphans import RestoreOrphans
 from tasks.worker.celery.pool_choice import refusal
 from tasks.worker.celery.ready_line import ready_line
 from tasks.worker.current import active_worker, current_worker, set_worker
-from tasks.worker.equipment import Unequipped, require_equipment
-from tasks.worker.profile import Profile
-from tasks.worker.slots import slots_of
+from tasks.worker.loop import CeleryLoop
+from tasks.worker.profile.capacity import Capacity
+from tasks.worker.profile.equipment import Unequipped, require_equipment
+from tasks.worker.profile.profile import Profile
+from tasks.worker.profile.slots import slots_of
 from tasks.worker.worker import InferenceWorker
 from worker_config.catalogue import catalogue_of
 from worker_config.celeryconfig import SETTINGS, settings_of

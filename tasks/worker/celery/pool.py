@@ -24,7 +24,7 @@ from tasks.worker.attempts.job import Job, set_current_job
 from tasks.worker.attempts.recovery import held_message
 from tasks.worker.celery.time_limits import TimeLimits
 from tasks.worker.current import active_worker
-from tasks.worker.room import Room
+from tasks.worker.queues.room import Room
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from worker_config.tiers import TIERS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tasks.worker.profile import Profile
+    from tasks.worker.profile.profile import Profile
     from worker_config.catalogue import ModelEntry
 
 #: More names than these are counted.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.worker.attempts.job import Job
-    from tasks.worker.changes import Changes
     from tasks.worker.engines.backlog import Backlog
+    from tasks.worker.engines.changes import Changes
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.known import KnownModels
     from tasks.worker.engines.loading import Loading

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tasks.broker.aside import Aside
-    from tasks.worker.changes import Changes
+    from tasks.worker.engines.changes import Changes
     from tasks.worker.engines.peers import Peers
 
 logger = logging.getLogger(__name__)

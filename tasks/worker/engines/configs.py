@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tasks.messages.engine import EngineConfig
-from tasks.worker.slots import urgent_slots
+from tasks.worker.profile.slots import urgent_slots
 
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
     from tasks.models.footprint import Source
-    from tasks.worker.capacity import Capacity
+    from tasks.worker.profile.capacity import Capacity
     from worker_config.catalogue import ModelEntry
     from worker_config.settings import Settings
 

@@ -4,7 +4,7 @@ A request whose model is not loaded waits here, in its slot, while the model loa
 it moves to its model's lane (:mod:`tasks.broker.aside`), where it takes no slot and any worker that can run it may take it.
 docs/models.md has the rules.
 
-Decisions are made with the lock of :class:`tasks.worker.changes.Changes` held, and carried out after it is released.
+Decisions are made with the lock of :class:`tasks.worker.engines.changes.Changes` held, and carried out after it is released.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from tasks.models.key import EngineKey
     from tasks.worker.attempts.job import Job
     from tasks.worker.attempts.publisher import Publisher
-    from tasks.worker.changes import Changes
     from tasks.worker.engines.backlog import Backlog, Waiting
+    from tasks.worker.engines.changes import Changes
     from tasks.worker.engines.download import Download
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
     from tasks.worker.engines.listener import Listener
     from tasks.worker.engines.turns import Lanes
-    from tasks.worker.profile import Profile
+    from tasks.worker.profile.profile import Profile
     from worker_config.catalogue import ModelEntry
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from worker_config.catalogue import ModelNotAllowed
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tasks.worker.capacity import Capacity
+    from tasks.worker.profile.capacity import Capacity
     from worker_config.catalogue import Catalogue, ModelEntry
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.models.footprint import Footprint, Source
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.engines.budget import Reservation
-    from tasks.worker.profile import Profile
+    from tasks.worker.profile.profile import Profile
     from worker_config.catalogue import ModelEntry
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tasks.messages.registry import EngineState
     from tasks.models.footprint import Footprint, Source
-    from tasks.worker.changes import Action
+    from tasks.worker.engines.changes import Action
     from tasks.worker.engines.download import Download
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures

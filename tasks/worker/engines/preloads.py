@@ -13,7 +13,7 @@ from tasks.worker.engines.waiting import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.worker.changes import Action, Changes
+    from tasks.worker.engines.changes import Action, Changes
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.loading import Loading
     from worker_config.catalogue import ModelEntry

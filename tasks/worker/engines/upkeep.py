@@ -11,7 +11,7 @@ from tasks.errors import ModelLoadFailed
 from tasks.models.key import key_of
 
 if TYPE_CHECKING:
-    from tasks.worker.changes import Action
+    from tasks.worker.engines.changes import Action
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.loading import Loading
     from tasks.worker.engines.preloads import Preloads

@@ -13,7 +13,7 @@ from tasks.worker.engines.waiting import WAIT_S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.worker.changes import Changes
+    from tasks.worker.engines.changes import Changes
     from tasks.worker.engines.demand import Demand
     from tasks.worker.engines.upkeep import Upkeep
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.worker.drain import Drain
-from tasks.worker.room import Room
+from tasks.worker.queues.room import Room
 from tests.support import wait_until
 
 if TYPE_CHECKING:

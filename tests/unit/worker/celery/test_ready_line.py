@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tasks.hardware import detect
-from tasks.worker.capacity import Capacity
 from tasks.worker.celery.ready_line import ready_line, served_models
-from tasks.worker.profile import Profile
-from tasks.worker.slots import Slots
+from tasks.worker.profile.capacity import Capacity
+from tasks.worker.profile.profile import Profile
+from tasks.worker.profile.slots import Slots
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
 

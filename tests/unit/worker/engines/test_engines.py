@@ -26,8 +26,8 @@ from tasks.models.footprint import expected
 from tasks.models.key import key_of
 from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job
-from tasks.worker.changes import Changes
 from tasks.worker.engines.backlog import Backlog
+from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
 from tasks.worker.engines.peers import NoPeers
 from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from tasks.errors import ModelLoadFailed
-from tasks.worker.changes import Changes
+from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.preloads import Preloads
 from tests.support import wait_until
 from worker_config.catalogue import ModelEntry

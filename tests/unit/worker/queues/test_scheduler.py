@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.broker.schedule import Moved
 from tasks.errors import BrokerUnavailable
-from tasks.worker.scheduler import Scheduler
+from tasks.worker.queues.scheduler import Scheduler
 from tests.support import wait_until
 
 

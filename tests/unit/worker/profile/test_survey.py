@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tasks.worker.survey import Survey
+from tasks.worker.profile.survey import Survey
 from worker_config.catalogue import Catalogue
 from worker_config.hub import complete_mark
 from worker_config.model_entry import ModelEntry

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.broker.queues import more_urgent_in, waiting_in
 from tasks.broker.schedule import move_due
 from tasks.worker.attempts.job import BATCH
-from tasks.worker.preemption import Preemption
-from tasks.worker.scheduler import Scheduler
-from tasks.worker.starvation import Starvation
+from tasks.worker.queues.preemption import Preemption
+from tasks.worker.queues.scheduler import Scheduler
+from tasks.worker.queues.starvation import Starvation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from tasks.broker.holding import Holding
     from tasks.worker.attempts.job import Job
-    from tasks.worker.links import Links
-    from tasks.worker.profile import Profile
-    from tasks.worker.room import Room
+    from tasks.worker.profile.profile import Profile
+    from tasks.worker.queues.room import Room
 
 
 class QueueWatch:
@@ -26,7 +25,7 @@ class QueueWatch:
 
     Args:
         profile: the worker's settings and name.
-        links: its ways to Redis.
+        client: reads Redis.
         room: its slots.
         holding: what it has received.
         consumed: the queues that it consumes now.
@@ -37,14 +36,14 @@ class QueueWatch:
     def __init__(
         self,
         profile: Profile,
-        links: Links,
+        client: Any,
         room: Room,
         holding: Holding,
         consumed: Callable[[], list[str]],
         running: Callable[[], Collection[Job]],
         on_starved: Callable[[str], None],
     ) -> None:
-        self._client = links.client
+        self._client = client
         self._node = profile.node
         self._room = room
         self._consumed = consumed
@@ -52,7 +51,7 @@ class QueueWatch:
         self._threads = (
             Starvation(settings.starved_after_s, self._waiting, lambda: holding.received, on_starved),
             Preemption(settings.batch_share, consumed, room, running, self._urgent),
-            Scheduler(lambda: move_due(links.client, consumed())),
+            Scheduler(lambda: move_due(client, consumed())),
         )
 
     def start(self) -> None:

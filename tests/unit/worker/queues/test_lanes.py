@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.broker.lanes import SERVE_S, Head
 from tasks.broker.queues import lane_of, list_of
 from tasks.errors import BrokerUnavailable
-from tasks.worker.lanes import Lanes
+from tasks.worker.queues.lanes import Lanes
 from tests.support import wait_until
 
 if TYPE_CHECKING:

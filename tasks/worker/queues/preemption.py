@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from tasks.worker.attempts.job import Job
-    from tasks.worker.room import Room
+    from tasks.worker.queues.room import Room
 
 logger = logging.getLogger(__name__)
 

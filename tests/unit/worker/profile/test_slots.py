@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.worker.slots import slots_of, unrouted
+from tasks.worker.profile.slots import slots_of, unrouted
 from tests.unit.machines import mac
 
 MACHINE = mac("Base", 10, 16)

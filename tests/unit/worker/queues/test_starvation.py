@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.errors import BrokerUnavailable
-from tasks.worker.starvation import Starvation
+from tasks.worker.queues.starvation import Starvation
 
 
 class World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.worker.room import Room
+from tasks.worker.queues.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from tasks.models.capabilities import memory_budget_bytes
 
 if TYPE_CHECKING:
     from tasks.hardware import Hardware
-    from tasks.worker.slots import Slots
+    from tasks.worker.profile.slots import Slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.worker.capacity import Capacity
+    from tasks.worker.profile.capacity import Capacity
     from worker_config.catalogue import Catalogue
     from worker_config.settings import Settings
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.worker.attempts.job import BATCH, Job
-from tasks.worker.preemption import LEAST_RUN_S, Preemption
-from tasks.worker.room import Room
+from tasks.worker.queues.preemption import LEAST_RUN_S, Preemption
+from tasks.worker.queues.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

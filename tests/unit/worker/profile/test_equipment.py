@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.hardware import detect
-from tasks.worker.equipment import Unequipped, require_equipment
+from tasks.worker.profile.equipment import Unequipped, require_equipment
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
 
