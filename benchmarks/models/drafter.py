@@ -13,7 +13,7 @@ from tasks.engine.sampling.sampler import Drawn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.engine.runner import Draw
+    from tasks.engine.generation.runner import Draw
 
 #: The most tokens of a draft that are the row's, and how many drafts there are to one that has another token at its end.
 MOST_TOKENS, WRONG_EVERY = 3, 3

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.allocator import trim_heap
 from tasks.engine.embedding.embedder import TextModel
-from tasks.engine.fake import FakeRunner
-from tasks.engine.fake_options import is_fake, parse_options
-from tasks.engine.intake import Intake, preparing
+from tasks.engine.generation.fake import FakeRunner
+from tasks.engine.generation.fake_options import is_fake, parse_options
+from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.library import import_mlx_lm
 from tasks.engine.link import Link
-from tasks.engine.loop import GenerationLoop
 from tasks.engine.model.blas import load_blas
 from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, Sampling, Submit
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.engine.embedding.loop import EmbeddingLoop
-    from tasks.engine.runner import Facts, ModelRunner
+    from tasks.engine.generation.runner import Facts, ModelRunner
     from tasks.messages.engine import FromEngine
 
 logger = logging.getLogger("tasks.engine")
@@ -77,7 +77,7 @@ def answer_once(options: argparse.Namespace) -> int:
     if isinstance(runner, TextModel):
         print(f"{options.model}: it makes vectors or scores of texts and says nothing", file=sys.stderr)  # noqa: T201
         return 1
-    from tasks.engine.terminal import answer
+    from tasks.engine.generation.terminal import answer
 
     submit = Submit(
         task_id="terminal",

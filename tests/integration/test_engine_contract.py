@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
-from tasks.engine.model.memory import MemoryBound
+from tasks.engine.generation.memory import MemoryBound
 from tasks.messages.engine import EngineConfig, Resize, Resume, Sampling
 from tests.engine_client import GREEDY, EngineClient, resume_from
 

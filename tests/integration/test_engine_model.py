@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model, write_safetensors
-from tasks.engine.model.memory import MemoryBound
+from tasks.engine.generation.memory import MemoryBound
 from tasks.messages.engine import EngineConfig, Sampling
 from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, EngineClient, resume_from

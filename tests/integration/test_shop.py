@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.broker.limits import QueueLimit, write_limits
-from tasks.engine.fake import fake_text
+from tasks.engine.generation.fake import fake_text
 from tasks.errors import GenerationError, InvalidRequest, UnknownModel
 from tasks.server import keys
 from tests.support import MARK, ROOT, assert_gone, wait_until

@@ -13,8 +13,8 @@ from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.host_encoder import HostEncoder
 from tasks.engine.failure import first_line, ran_out_of_memory
+from tasks.engine.generation.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.model.loading import accelerator, bound_memory
-from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.errors import ModelLoadFailed
 from tasks.messages.memory import KvSize, margin_bytes
 from tasks.models.kv_cache import kv_size

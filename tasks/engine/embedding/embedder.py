@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tasks.engine.runner import Facts, Memory
+    from tasks.engine.generation.runner import Facts, Memory
     from tasks.messages.engine import Work
 
 
@@ -68,7 +68,7 @@ class TextModel(ABC):
         """One vector for each row, ``[rows, dimensions]``.
 
         Raises:
-            tasks.engine.runner.OutOfDeviceMemory: they do not fit into memory together.
+            tasks.engine.generation.runner.OutOfDeviceMemory: they do not fit into memory together.
         """
 
     @abstractmethod

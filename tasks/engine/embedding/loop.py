@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tasks.engine.embedding.batching import take_batch
-from tasks.engine.runner import OutOfDeviceMemory
+from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.errors import GenerationError, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.embedding.embedder import TextModel
     from tasks.engine.embedding.texts import Texts
-    from tasks.engine.intake import Intake
+    from tasks.engine.generation.intake import Intake
     from tasks.messages.engine import Event
 
 logger = logging.getLogger(__name__)

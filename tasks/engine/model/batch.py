@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.constraint.grammar import Grammar
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.model.stepping import Stepping
-    from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Sampling
 

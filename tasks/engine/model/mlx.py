@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 import mlx.core as mx
 from mlx.utils import tree_reduce
 
-from tasks.engine.answers import Answers
+from tasks.engine.answers.answers import Answers
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
+from tasks.engine.generation.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.loading import (
     accelerator,
@@ -24,7 +25,6 @@ from tasks.engine.model.loading import (
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.stepping import Stepping
 from tasks.engine.model.verdicts import Verdicts
-from tasks.engine.runner import Facts, Memory, OutOfDeviceMemory
 from tasks.engine.sampling.barred import Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+    from tasks.engine.answers.assembler import TextAssembler
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.files.folder import ModelFolder
+    from tasks.engine.generation.runner import Draw
+    from tasks.engine.generation.sequence import Request
     from tasks.engine.model.loading import Progress
     from tasks.engine.model.selftest import Bearing
-    from tasks.engine.runner import Draw
-    from tasks.engine.sequence import Request
-    from tasks.engine.text.assembler import TextAssembler
     from tasks.messages.engine import EngineConfig, Submit
     from tasks.models.templates import Template
 

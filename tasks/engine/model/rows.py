@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.model.caches import Caches
     from tasks.engine.model.drafts import Drafts
     from tasks.engine.model.head import Head
-    from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler, Drawn
     from tasks.messages.load import Batching
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.constraint.grammar import Grammar
-    from tasks.engine.runner import Draw
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.load import Batching
 

@@ -10,10 +10,10 @@ from tasks.engine.model.rows import Prefilling, Rows, merging
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.model.head import Head
     from tasks.engine.model.rows import Row
     from tasks.engine.model.stepping import Stepping
-    from tasks.engine.runner import Draw
     from tasks.engine.sampling.sampler import BatchSampler
 
 

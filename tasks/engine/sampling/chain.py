@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tasks.engine.runner import Draw
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.sampling.row import Row
 
 

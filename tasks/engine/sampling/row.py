@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tasks.engine.constraint.grammar import Matcher
-    from tasks.engine.runner import Draw
+    from tasks.engine.generation.runner import Draw
     from tasks.engine.sampling.barred import Barred
     from tasks.messages.engine import Sampling
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from tasks.engine.constraint import masks
 from tasks.engine.constraint.masks import Filling
-from tasks.engine.runner import Draw
+from tasks.engine.generation.runner import Draw
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repeating
 from tasks.engine.sampling.barred import NONE_BARRED

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.model.memory import MemoryBound
+from tasks.engine.generation.memory import MemoryBound
 from tasks.engine.model.mlx import load_model
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit, Tokens
 from tests.engine_client import GREEDY
 from tests.families.family import CONVERSATIONS, families
-from tests.unit.engine.test_engine_loop import Loop
+from tests.unit.engine.generation.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from pathlib import Path

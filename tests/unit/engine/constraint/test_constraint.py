@@ -29,7 +29,7 @@ from tasks.errors import CannotResume, InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Submit
 from tests.engine_client import WAIT_S
-from tests.unit.engine.test_engine_loop import Loop
+from tests.unit.engine.generation.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.parts.scripted_model import byte_tokenizer
+from tasks.engine.answers.assembler import TextAssembler
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.lead import lead_of
 from tasks.engine.constraint.tokens import Tokens
-from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.control import added_tokens
 from tasks.engine.text.formats import find_format
 from tasks.engine.text.tokenizer import load_tokenizer

@@ -13,8 +13,8 @@ from tasks.engine.embedding.embedder import Row
 from tasks.engine.embedding.fake import FakeEmbedder, fake_vector
 from tasks.engine.embedding.loop import EmbeddingLoop
 from tasks.engine.embedding.texts import Texts, prepare_texts
-from tasks.engine.intake import Intake, preparing
-from tasks.engine.runner import OutOfDeviceMemory
+from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.errors import InvalidRequest
 from tasks.messages.embedding import Embed, Embedded
 from tasks.messages.engine import Abort, EngineConfig, Failed, Finished, Resize, Resized, Started, Submit

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.files.folder import read_folder
-from tasks.engine.loop import GenerationLoop
+from tasks.engine.generation.loop import GenerationLoop
+from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.engine.model.batch import HOLD_STEPS, Batch
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
@@ -22,11 +23,10 @@ from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import try_out
 from tasks.engine.model.stepping import Stepping
-from tasks.engine.runner import OutOfDeviceMemory
 from tasks.engine.sampling.sampler import Drawn
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.messages.engine import EngineConfig, Sampling
-from tests.unit.engine.test_engine_loop import Loop
+from tests.unit.engine.generation.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from tasks.engine.model.rows import Row
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
-from tests.unit.engine.test_engine_loop import Loop
+from tests.unit.engine.generation.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from tasks.engine.model.activation import FIELD, SILU, SILU_ALONE
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit
-from tests.unit.engine.test_engine_loop import Loop
+from tests.unit.engine.generation.test_engine_loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
-from tasks.engine.fake import fake_text
+from tasks.engine.generation.fake import fake_text
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.loading import load_laid_out
 from tasks.engine.model.mlx import load_model
 from tasks.messages.engine import EngineConfig, Resized, Sampling, StepOutput, Tokens
-from tests.unit.engine.test_engine_loop import Loop, room_for
+from tests.unit.engine.generation.test_engine_loop import Loop, room_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tasks.engine.text.assembler import TextAssembler
+from tasks.engine.answers.assembler import TextAssembler
 from tasks.engine.text.detokenizer import token_text
 from tasks.engine.text.formats import find_format
 

@@ -7,20 +7,20 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tasks.engine.allowance import Allowance
 from tasks.engine.failure import why_at_fault, why_unsound
-from tasks.engine.patience import Patience
-from tasks.engine.runner import OutOfDeviceMemory
-from tasks.engine.running import Running
+from tasks.engine.generation.allowance import Allowance
+from tasks.engine.generation.patience import Patience
+from tasks.engine.generation.runner import OutOfDeviceMemory
+from tasks.engine.generation.running import Running
 from tasks.errors import GenerationError, InvalidRequest, OutOfMemory
 from tasks.messages.engine import Abort, Failed, Resize, Resized, StepOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.intake import Intake, Item
-    from tasks.engine.runner import Draw, ModelRunner
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.intake import Intake, Item
+    from tasks.engine.generation.runner import Draw, ModelRunner
+    from tasks.engine.generation.sequence import Request
     from tasks.messages.engine import EngineConfig, Event
 
 logger = logging.getLogger(__name__)

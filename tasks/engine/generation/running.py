@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.sequence import Request
 
 
 class Running(dict[int, "Request"]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tasks.engine.intake import Intake, preparing
-from tasks.engine.loop import GenerationLoop
+from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.loop import GenerationLoop
 from tasks.messages.engine import EngineConfig, Failed, Finished, Started, StepOutput, Tokens
 
 if TYPE_CHECKING:
-    from tasks.engine.runner import ModelRunner
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.runner import ModelRunner
+    from tasks.engine.generation.sequence import Request
     from tasks.messages.engine import Resized, Submit
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.engine.fake import FakeRunner
-from tasks.engine.intake import Intake, preparing
-from tasks.engine.sequence import Request
+from tasks.engine.generation.fake import FakeRunner
+from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.sequence import Request
 from tasks.engine.text.length import LONG_CHARACTERS
 from tasks.messages.engine import EngineConfig, Submit
 from tests.support import wait_until

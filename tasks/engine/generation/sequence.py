@@ -23,7 +23,7 @@ _ORDER: tuple[Kind, ...] = ("reasoning", "content", "tool_call")
 
 
 class Assembler(Protocol):
-    """Ids in, text of each kind out: :class:`tasks.engine.text.assembler.TextAssembler`, or the fake engine's."""
+    """Ids in, text of each kind out: :class:`tasks.engine.answers.assembler.TextAssembler`, or the fake engine's."""
 
     @property
     def kind(self) -> Kind:

@@ -20,8 +20,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.fake_options import fake_facts, load_fake, parse_options
-from tasks.engine.runner import Draw, OutOfDeviceMemory
+from tasks.engine.generation.fake_options import fake_facts, load_fake, parse_options
+from tasks.engine.generation.runner import Draw, OutOfDeviceMemory
 from tasks.engine.text.piece import Piece
 from tasks.engine.text.prompt import Prompt
 from tasks.engine.text.stop import StopMatcher
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.engine.constraint.grammar import Grammar
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.sequence import Request
     from tasks.messages.answer import Kind
     from tasks.messages.engine import EngineConfig, Submit
 

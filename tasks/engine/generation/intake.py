@@ -9,7 +9,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from tasks.engine.sequence import Request, prompt_hash
+from tasks.engine.generation.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
 from tasks.messages.embedding import Embed, Rerank
@@ -18,7 +18,7 @@ from tasks.messages.engine import Abort, Failed, Resize, Submit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.engine.runner import ModelRunner
+    from tasks.engine.generation.runner import ModelRunner
     from tasks.messages.engine import Work
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.runner import Facts
+from tasks.engine.generation.runner import Facts
 from tasks.errors import ModelLoadFailed
 from tasks.messages.memory import KvSize
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.fake import FakeRunner, fake_text
-from tasks.engine.fake_options import KV, WEIGHTS_BYTES
-from tasks.engine.intake import Intake, prepare, preparing
-from tasks.engine.loop import GenerationLoop
-from tasks.engine.model.memory import MemoryBound
-from tasks.engine.patience import Patience
-from tasks.engine.runner import OutOfDeviceMemory
+from tasks.engine.generation.fake import FakeRunner, fake_text
+from tasks.engine.generation.fake_options import KV, WEIGHTS_BYTES
+from tasks.engine.generation.intake import Intake, prepare, preparing
+from tasks.engine.generation.loop import GenerationLoop
+from tasks.engine.generation.memory import MemoryBound
+from tasks.engine.generation.patience import Patience
+from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.messages.engine import Abort, EngineConfig, Resize, Resized, Started, StepOutput, Submit
 from tasks.messages.memory import STEP_TOKENS
 from tests.engine_client import GREEDY, Answer
@@ -21,9 +21,9 @@ from tests.engine_client import GREEDY, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tasks.engine.intake import Item
-    from tasks.engine.runner import Draw, ModelRunner
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.intake import Item
+    from tasks.engine.generation.runner import Draw, ModelRunner
+    from tasks.engine.generation.sequence import Request
     from tasks.engine.text.prompt import Prompt
 
 STEP_BYTES = STEP_TOKENS * KV.bytes_per_token

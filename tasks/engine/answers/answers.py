@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from tasks.engine.answers.assembler import TextAssembler
 from tasks.engine.constraint.lead import lead_of
-from tasks.engine.text.assembler import TextAssembler
 from tasks.engine.text.control import added_tokens, special_tokens
 from tasks.engine.text.formats import find_format
 from tasks.engine.tools.form import find_form

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tasks.engine.constraint.grammar import Grammar
-    from tasks.engine.sequence import Assembler, Request
+    from tasks.engine.generation.sequence import Assembler, Request
     from tasks.engine.text.prompt import Prompt
     from tasks.messages.engine import Submit, TokenLogprob
     from tasks.messages.load import Batching

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.memory import MemoryBound
+from tasks.engine.generation.memory import MemoryBound
 
 if TYPE_CHECKING:
-    from tasks.engine.patience import Patience
-    from tasks.engine.runner import ModelRunner
-    from tasks.engine.running import Running
-    from tasks.engine.sequence import Request
+    from tasks.engine.generation.patience import Patience
+    from tasks.engine.generation.runner import ModelRunner
+    from tasks.engine.generation.running import Running
+    from tasks.engine.generation.sequence import Request
     from tasks.messages.engine import Resize
 
 

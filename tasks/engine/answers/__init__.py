@@ -1,0 +1,1 @@
+"""How a model's answers are read: from its tokens to text, thoughts and calls."""
