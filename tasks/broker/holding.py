@@ -95,6 +95,10 @@ class Holding:
     #: Delivery tags of messages that were noted by the very script that took them.
     taken: set[str] = field(default_factory=set)
 
+    def set_aside(self, delivery_tag: str, key: str) -> None:
+        """Have a message go to the lane of this engine's key when it is given back."""
+        self.aside[delivery_tag] = key
+
     def transport_options(self) -> dict[str, Any]:
         """Kombu's options for the worker's application: this object, and keys of its own for what is not acknowledged."""
         return {

@@ -14,7 +14,10 @@ from tasks.hardware.usage import UsageSampler
 from tasks.messages.engine import Tokens
 from tasks.metrics.collector import MetricsCollector
 from tasks.registry.lifeline import Lifeline
+from tasks.worker.attempts.accounts import Accounts
+from tasks.worker.attempts.claiming import Claiming
 from tasks.worker.attempts.claims import Claims
+from tasks.worker.attempts.context import RunContext
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
@@ -66,9 +69,7 @@ class InferenceWorker:
         #: What the operator should know about the options; logged once the worker has started.
         self.warnings = (*slots.warnings, *unrouted(profile.queues, app.tasks))
         self.metrics = MetricsCollector()
-        self.first_tokens = FirstTokens()
         self.usage = UsageSampler(settings)
-        self.exclusive = Exclusive()
         #: The jobs whose requests are in an engine, by task id.
         self.in_engine: dict[str, Job] = {}
         self._backend = app.backend
@@ -83,15 +84,29 @@ class InferenceWorker:
         self.lanes = Lanes(
             profile.node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch
         )
-        self.warmth = Warmth(settings, self.lanes.warm)
         self.claims = Claims(self.links.journal, profile.identity, app.conf.task_default_queue)
         self.holding = Holding(profile.identity, self.room, self.lanes, self.claims, self.links.scripts, refuse_message)
+        self.run_context = self._make_run_context()
         self.queue_watch = QueueWatch(
             profile, self.links.client, self.room, self.holding, self._queues_now, self._running, self._on_starved
         )
         self.keeper = self._make_keeper()
         self.survey = Survey(profile.catalogue, self.keeper.beat_soon)
         self.drain = Drain(self.room, loop, settings.drain_timeout_s, self.keeper.beat_soon, self.engines.close)
+
+    def _make_run_context(self) -> RunContext:
+        profile, links = self.profile, self.links
+        return RunContext(
+            profile=profile,
+            clock=links.clock,
+            engines=self.engines,
+            claiming=Claiming(profile, links.journal, links.publisher, self.claims),
+            claims=self.claims,
+            exclusive=Exclusive(),
+            accounts=Accounts(self.metrics, FirstTokens(), Warmth(profile.settings, self.lanes.warm)),
+            holding=self.holding,
+            in_engine=self.in_engine,
+        )
 
     def _make_keeper(self) -> Keeper:
         settings, links = self.profile.settings, self.links

@@ -10,6 +10,7 @@ from tasks.broker.fingerprint import fingerprint, kept_s
 from tasks.errors import GenerationError
 from tasks.journal.items import Asks
 from tasks.models.routing import queue_for_model
+from tasks.worker.attempts.delivery import Delivery
 from tasks.worker.attempts.job import current_job
 from tasks.worker.attempts.run import Run
 from tasks.worker.attempts.works import work_of
@@ -37,9 +38,9 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
     worker = current_worker()
     if job.queue == task.app.conf.task_default_queue:
         _forward(task, worker, values)
-    delivery_tag = str((task.request.properties or {}).get("delivery_tag", ""))
-    asks = Asks(fingerprint(previous, values), kept_s(worker.profile.settings))
-    return Run(worker, job, task.request.id, delivery_tag, asks, work_of(task.name)).answer(previous, values)
+    tag = str((task.request.properties or {}).get("delivery_tag", ""))
+    delivery = Delivery(job, tag, Asks(fingerprint(previous, values), kept_s(worker.profile.settings)))
+    return Run(worker.run_context, delivery, work_of(task.name)).answer(previous, values)
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]
     try:
         queue = queue_for_model(model, profile.catalogue, worker.tiers())
     except GenerationError:
-        return  # whatever is wrong with it is said by this worker
+        return  # the run on this worker reports what is wrong
     if queue not in profile.queues:
         _send_on(task, queue)
 

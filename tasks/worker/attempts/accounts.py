@@ -1,0 +1,86 @@
+"""What a worker notes of the requests that it runs: in its metrics, in its log, and for the requests that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.errors import InvalidRequest, error_for
+from tasks.messages.journal import End, Error
+from tasks.worker.attempts import log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasks.broker.prefix import Prefix
+    from tasks.errors import GenerationError
+    from tasks.metrics.collector import MetricsCollector
+    from tasks.metrics.collector import Outcome as MetricOutcome
+    from tasks.worker.attempts.attempt import Attempt, Outcome
+    from tasks.worker.attempts.delivery import Delivery
+    from tasks.worker.attempts.first_tokens import FirstTokens
+    from tasks.worker.attempts.warmth import Warmth
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Every thread may call it.
+
+    Args:
+        metrics: counts and times, for the worker's record.
+        first_tokens: how soon first tokens came.
+        warmth: which prompts are warm, and what a prefill costs.
+    """
+
+    metrics: MetricsCollector
+    first_tokens: FirstTokens
+    warmth: Warmth
+
+    def started(self, delivery: Delivery, attempt: Attempt) -> None:
+        """An attempt begins."""
+        self.metrics.started(
+            delivery.task_id,
+            attempt.model,
+            attempt.queued_ms,
+            resumed=bool(attempt.ids),
+            queue=delivery.job.queue,
+        )
+
+    def computed(self, attempt: Attempt, prefixes: Sequence[Prefix]) -> None:
+        """An engine has computed an attempt at a prompt with these beginnings."""
+        if attempt.first_token_at is not None:
+            self.first_tokens.note(attempt.model, attempt.first_token_at - attempt.claimed_at)
+            self.warmth.computed(attempt, prefixes)
+
+    def ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """An attempt that was started has ended."""
+        self.metrics.ended(
+            attempt.task_id,
+            _metric(outcome),
+            prompt_tokens=attempt.prompt_tokens,
+            cached_tokens=attempt.cached_tokens,
+        )
+        if isinstance(outcome, Error):
+            self._note_failure(attempt.task_id, attempt.model, outcome.code, outcome.message)
+        log.ended(attempt, outcome)
+
+    def refused(self, delivery: Delivery, error: GenerationError) -> None:
+        """A request cannot be run."""
+        self.metrics.started(delivery.task_id, "(refused)", queue=delivery.job.queue)
+        self.metrics.ended(delivery.task_id, "failed")
+        self._note_failure(delivery.task_id, "", error.code, str(error))
+        log.refused(delivery.task_id, error)
+
+    def _note_failure(self, task_id: str, model: str, code: str, message: str) -> None:
+        # The message of a wrong request quotes it, which may show a part of a prompt.
+        reason = "" if issubclass(error_for(code), InvalidRequest) else message
+        self.metrics.failures.note(task_id, model, code, reason)
+
+
+def _metric(outcome: Outcome) -> MetricOutcome:
+    """The name that metrics have for an outcome."""
+    if isinstance(outcome, Error):
+        return "failed"
+    if not isinstance(outcome, End):
+        return "released"
+    return "cancelled" if outcome.finish_reason == "cancelled" else "succeeded"
