@@ -46,7 +46,7 @@ class GenerateTask(Task):
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
     _has_met_redis = False
-    #: What is said to whoever calls the task as a function, and to whoever makes several calls in one task of Celery's.
+    #: The errors for calling the task as a function, and for several calls in one task of Celery's.
     instead_of_call = (
         "generate is no function to call: use generate.delay(...) and its result's .stream() or .get(), "
         "generate.bulk([...]) for many requests, or generate.apply(kwargs={...}) in tests without Redis"

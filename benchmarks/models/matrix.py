@@ -13,7 +13,7 @@ from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.drafts import Worth
 from tasks.engine.model.layout.host import prepare
-from tasks.engine.model.layout.host_trial import bears
+from tasks.engine.model.layout.host_trial import supports_numpy
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.engine.model.slots import fit
@@ -23,7 +23,7 @@ from tasks.messages.engine import Sampling
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.selftest import Bearing
+    from tasks.engine.model.selftest import BatchSupport
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.load import Batching
 
@@ -108,21 +108,21 @@ def examine(name: str, model: Module) -> Finding:
     try:
         why_apart = correct(model)
         on_numpy = _bears_numpy(model)
-        bearing = try_out(model, why_apart)
-        finding.batching, finding.why, finding.slots = bearing.batching, bearing.why, bearing.slots
+        support = try_out(model, why_apart)
+        finding.batching, finding.why, finding.slots = support.batching, support.why, support.slots
         finding.caches = _caches(make_prompt_cache(model))
         for scenario, arrivals in SCENARIOS.items():
-            finding.differences[scenario] = difference(model, bearing, arrivals)
-            if bearing.slots:
-                finding.differences[f"{scenario} in slots"] = difference(model, bearing, arrivals, slots=True)
-        finding.differences["ahead"] = difference(model, bearing, SCENARIOS["joins"], ahead=True)
-        if bearing.slots:
+            finding.differences[scenario] = difference(model, support, arrivals)
+            if support.slots:
+                finding.differences[f"{scenario} in slots"] = difference(model, support, arrivals, slots=True)
+        finding.differences["ahead"] = difference(model, support, SCENARIOS["joins"], ahead=True)
+        if support.slots:
             for scenario in ("joins", "windows"):
                 finding.differences[f"{scenario} with drafts"] = difference(
-                    model, bearing, SCENARIOS[scenario], slots=True, drafts=True
+                    model, support, SCENARIOS[scenario], slots=True, drafts=True
                 )
-        if bearing.slots and on_numpy:
-            finding.differences |= _on_numpy(model, bearing)
+        if support.slots and on_numpy:
+            finding.differences |= _on_numpy(model, support)
     except Exception as error:  # noqa: BLE001 - what a model raises is what is found
         finding.error = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     return finding
@@ -135,24 +135,24 @@ def _bears_numpy(model: Module) -> bool:
     reference = Reference(model)
     mx.eval(reference.logits)
     prepare(model)
-    return bears(model, reference)
+    return supports_numpy(model, reference)
 
 
-def _on_numpy(model: Module, bearing: Bearing) -> dict[str, float]:
+def _on_numpy(model: Module, support: BatchSupport) -> dict[str, float]:
     """The differences where numpy computes all steps."""
     model.host_tokens = HOST_TOKENS
     return {
         **{
-            f"{scenario} on numpy": difference(model, bearing, arrivals, slots=True)
+            f"{scenario} on numpy": difference(model, support, arrivals, slots=True)
             for scenario, arrivals in SCENARIOS.items()
         },
-        "joins with drafts on numpy": difference(model, bearing, SCENARIOS["joins"], slots=True, drafts=True),
+        "joins with drafts on numpy": difference(model, support, SCENARIOS["joins"], slots=True, drafts=True),
     }
 
 
 def difference(
     model: Module,
-    bearing: Bearing,
+    support: BatchSupport,
     arrivals: tuple[Arrival, ...],
     *,
     ahead: bool = False,
@@ -163,12 +163,12 @@ def difference(
 
     ``drafts`` lets rows in slots have several tokens in a step, of which the last one may be another than the row's.
     """
-    sequences = [_sequence(uid, arrival, bearing.vocabulary_tokens) for uid, arrival in enumerate(arrivals)]
-    follower = Drafter(bearing.vocabulary_tokens) if drafts else Follower()
+    sequences = [_sequence(uid, arrival, support.vocabulary_tokens) for uid, arrival in enumerate(arrivals)]
+    follower = Drafter(support.vocabulary_tokens) if drafts else Follower()
     batch = Batch(
         model,
         cast("BatchSampler", follower),
-        Stepping(batching=bearing.batching, ahead=ahead, slots=slots, make_worth=_Always if drafts else _Never),
+        Stepping(batching=support.batching, ahead=ahead, slots=slots, make_worth=_Always if drafts else _Never),
         prefill_step_tokens=PIECE_TOKENS,
         prompt_cache_bytes=CACHE_BYTES,
     )

@@ -1,4 +1,4 @@
-"""Purging: a queue is emptied for good, and whoever waits for an answer learns it.
+"""Purging: a queue is emptied for good, and readers of the purged requests see that they were cancelled.
 
 One script takes the messages out of the queue, its lanes and its schedule, and marks the requests' ledger entries. So the
 sweep does not send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled`` in its journal. The

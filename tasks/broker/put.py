@@ -85,7 +85,7 @@ def call_of(puts: Sequence[Put]) -> Call:
     """The call that queues requests which are alike (:attr:`Put.alike`), in order."""
     (queue, priority, lists, push), floor, kept_s = puts[0].alike
     names = (keys.LEDGER, keys.LIMITS, keys.ASIDE, *lists, *(keys.request(put.task_id) for put in puts))
-    # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to whoever is idle.
+    # Batch work has no hurry, and often nothing in common: it goes where a beginning is warm, and else to any idle worker.
     cold = int(priority < PRIORITY_STEPS[-1])
     place = (lane_of(queue, priority), cold, keys.AFFINITY, keys.unacked(""), len(lists))
     parts = (part for put in puts for part in _parts(put))

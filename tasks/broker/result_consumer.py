@@ -1,4 +1,4 @@
-"""What hears of results for the callers of this process that wait for some (:mod:`tasks.broker.waiting`)."""
+"""Notifies this process's waits for results (:mod:`tasks.broker.waiting`)."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ class ResultConsumer(BaseResultConsumer):
         return is_expected(self.backend.app, task_id)
 
     def start(self, initial_task_id: str, **_: Any) -> None:
-        """Nothing: whoever waits listens."""
+        """Nothing: each wait listens for itself."""
 
     def consume_from(self, task_id: str) -> None:
-        """Nothing: whoever waits listens."""
+        """Nothing: each wait listens for itself."""
 
     def cancel_for(self, task_id: str) -> None:
-        """Nothing: whoever waits stops listening once it has waited."""
+        """Nothing: a wait stops listening when it ends."""
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Nothing: the subscription's thread hears, and whoever waits is told."""
+        """Nothing: the subscription's thread notifies the waits."""
 
     def on_after_fork(self) -> None:
         """Nobody of the parent waits here, and a lock may have been held."""

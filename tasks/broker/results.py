@@ -91,7 +91,7 @@ class Backend(RedisBackend):
         return meta
 
     def on_task_call(self, *_: Any) -> None:
-        """Nothing: whoever waits for a result listens to it."""
+        """Nothing: each wait listens for itself."""
 
     @cached_property
     def broker(self) -> Endpoint:

@@ -51,7 +51,7 @@ class Options:
         deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
         tries: how often a line is sent at most, if its error is one of the fleet's.
         priority: that of its requests; 9 has everything else go first.
-        job_id: hexadecimal digits, for whoever may run one input twice at a time; by default it follows from the input.
+        job_id: hexadecimal digits, for callers that may run one input twice at a time; by default it follows from the input.
     """
 
     deadline_s: float | None = None

@@ -13,7 +13,7 @@ from celery.bin.base import CeleryCommand
 
 from tasks.cli.remote import refusal
 from tasks.errors import BrokerUnavailable
-from tasks.gateway.access.access import Doors, is_loopback
+from tasks.gateway.access.access import AccessRules, is_loopback
 from tasks.gateway.records.store import Store
 from tasks.names import COMMAND, EMBED, GENERATE, PACKAGE, RERANK
 from tasks.server.connection import connect
@@ -76,33 +76,35 @@ def gateway(
         client = connect(app)
     except BrokerUnavailable as error:
         raise refusal(error) from error
-    doors = Doors(is_local=is_loopback(address), needs_no_key=no_keys, origins=origins)
+    rules = AccessRules(is_local=is_loopback(address), needs_no_key=no_keys, origins=origins)
     with closing(client):
-        _require_safe(client, doors, address, has_tls=bool(tls_cert), plain_http=plain_http)
-        _serve(app, client, doors, (address, port), (tls_cert, tls_key))
+        _require_safe(client, rules, address, has_tls=bool(tls_cert), plain_http=plain_http)
+        _serve(app, client, rules, (address, port), (tls_cert, tls_key))
 
 
-def _require_safe(client: redis.Redis, doors: Doors, address: str, *, has_tls: bool, plain_http: bool) -> None:
+def _require_safe(client: redis.Redis, rules: AccessRules, address: str, *, has_tls: bool, plain_http: bool) -> None:
     """An address that others reach needs keys and TLS, unless the person who types says otherwise.
 
     Raises:
         click.ClickException: it has not.
     """
-    if doors.is_local:
+    if rules.is_local:
         return
     if not has_tls and not plain_http:
         raise click.ClickException(
             f"{address} is reached by others, and keys and prompts would travel in plain text: give --tls-cert and --tls-key, or "
             "--plain-http where a proxy has TLS or the network is yours"
         )
-    if not doors.needs_no_key and not Store(client).has_keys():
+    if not rules.needs_no_key and not Store(client).has_keys():
         raise click.ClickException(
             f"{address} is reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
-            "to answer whoever asks"
+            "to answer every client"
         )
 
 
-def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], certificate: tuple[str, str]) -> None:
+def _serve(
+    app: Any, client: redis.Redis, rules: AccessRules, where: tuple[str, int], certificate: tuple[str, str]
+) -> None:
     from tasks.gateway.connection.server import OPEN_FILES, Server, listen
     from tasks.gateway.gateway import make_gateway
 
@@ -119,7 +121,7 @@ def _serve(app: Any, client: redis.Redis, doors: Doors, where: tuple[str, int], 
     )  # shared tasks are every application's once their modules are loaded, as embed's is then
     others = {"embedding": app.tasks[EMBED], "rerank": app.tasks[RERANK]}
     settings = current_settings()
-    made = make_gateway(app.tasks[GENERATE], others, client, doors, settings)
+    made = make_gateway(app.tasks[GENERATE], others, client, rules, settings)
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"

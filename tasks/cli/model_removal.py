@@ -50,7 +50,7 @@ def size_of_folder(folder: Path) -> str:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove it. Renamed first: whoever looks meanwhile finds all of the model, or none of it.
+    """Remove it. Renamed first: another process finds all of the model, or none of it.
 
     Raises:
         NotRemovable: the system refuses.

@@ -54,10 +54,15 @@ def _tagged(schema: Any) -> list[tuple[str, str]]:
     if not isinstance(schema, dict):
         return []
     found = [found for part in schema.values() for found in _tagged(part)]
-    said = schema.get("discriminator")
-    if isinstance(said, dict) and isinstance(said.get("mapping"), dict) and isinstance(said.get("propertyName"), str):
+    discriminator = schema.get("discriminator")
+    if (
+        isinstance(discriminator, dict)
+        and isinstance(discriminator.get("mapping"), dict)
+        and isinstance(discriminator.get("propertyName"), str)
+    ):
         found += [
-            (str(reference).removeprefix("#/$defs/"), said["propertyName"]) for reference in said["mapping"].values()
+            (str(reference).removeprefix("#/$defs/"), discriminator["propertyName"])
+            for reference in discriminator["mapping"].values()
         ]
     return found
 

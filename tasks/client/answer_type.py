@@ -48,8 +48,8 @@ def schema_of(kind: Any) -> Any:
         AttributeError,
         NameError,
     ) as error:  # the last two are BaseModel's own, and an unknown name's
-        said = str(error).partition("\n")[0]
-        raise InvalidRequest(f"response_format={name_of(kind)}: no JSON Schema says what it is ({said})") from None
+        reason = str(error).partition("\n")[0]
+        raise InvalidRequest(f"response_format={name_of(kind)}: no JSON Schema says what it is ({reason})") from None
 
 
 def instance(kind: Any, value: Any) -> Any:
@@ -74,5 +74,5 @@ def _is_adapter(value: Any) -> bool:
 
 def response_model(values: dict[str, Any] | None) -> Any:
     """The type that a request has as its ``response_format``, if that is what it has."""
-    asked = (values or {}).get("response_format")
-    return asked if asked is not None and not isinstance(asked, dict) and is_type(asked) else None
+    given = (values or {}).get("response_format")
+    return given if given is not None and not isinstance(given, dict) and is_type(given) else None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Token ids are below.
 _MOST_IDS = 2**32
-# How far back a chunk that straddles what was seen is compared with what was said.
+# How many characters before a chunk are compared with it, where it may overlap the text that was seen.
 _TAIL_CHARACTERS = 1_024
 
 
@@ -119,7 +119,7 @@ class Assembly:
                 return None
             self._flushed.add((token.index, voice))
         tail = self._tails.get(voice, "")
-        text = _unsaid(tail, token.text) if seen else token.text
+        text = _unseen(tail, token.text) if seen else token.text
         self.next_index = after
         ids = token.ids[len(seen) :]
         self._ids.extend(ids)
@@ -170,11 +170,11 @@ class Assembly:
             self.worker = None
 
 
-def call_chunk(number: int, call: dict[str, Any], index: int, said: str | None = None) -> Chunk:
-    """A whole call of an answer as one chunk, or what is left of it where this much of its arguments was said."""
+def call_chunk(number: int, call: dict[str, Any], index: int, seen: str | None = None) -> Chunk:
+    """A whole call of an answer as one chunk, or what is left of it where this much of its arguments was seen."""
     function = call["function"]
-    text = str(function["arguments"]).removeprefix(said or "")
-    first = (call["id"], function["name"]) if said is None else ()
+    text = str(function["arguments"]).removeprefix(seen or "")
+    first = (call["id"], function["name"]) if seen is None else ()
     return Chunk(text=text, index=index, kind="tool_call", tool_call=delta(number, text, *first))
 
 
@@ -201,11 +201,11 @@ def _is_sound(token: Token) -> bool:
     )
 
 
-def _unsaid(said: str, text: str) -> str:
-    """The text without its longest beginning that was said last.
+def _unseen(seen: str, text: str) -> str:
+    """The text without its longest beginning that was seen last.
 
     Needed where Redis lost a journal and its request was run again, in chunks that begin elsewhere.
     """
-    longest = min(len(said), len(text))
-    overlap = next((size for size in range(longest, 0, -1) if said.endswith(text[:size])), 0)
+    longest = min(len(seen), len(text))
+    overlap = next((size for size in range(longest, 0, -1) if seen.endswith(text[:size])), 0)
     return text[overlap:]

@@ -113,14 +113,14 @@ def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     where = name + "".join(f"[{step!r}]" for step in steps)
     message = first["msg"][0].lower() + first["msg"][1:]
     if first["type"] in ("missing", "conversation"):  # the input is the whole object around it
-        said = f"{where}: {message}"
+        line = f"{where}: {message}"
     elif first["type"] == "extra_forbidden":
-        said = f"{where}={_shown(first)}: unknown field"
+        line = f"{where}={_shown(first)}: unknown field"
     else:
-        said = f"{where}={_shown(first)}: {message}"
+        line = f"{where}={_shown(first)}: {message}"
     if "; " in message:  # it says what to do
-        return said
-    return f"{said}; {_message_hint(steps, first) if name == 'messages' and steps else fields[name].description}"
+        return line
+    return f"{line}; {_message_hint(steps, first) if name == 'messages' and steps else fields[name].description}"
 
 
 def short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a task's requests consist of: the only thing in which the tasks of this project differ for whoever sends them."""
+"""What a task's requests consist of: for producers, the only difference between the tasks of this project."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.broker.result_watch import LOST_AFTER_S, unknown
 from tasks.client.chunks import Chunk, call_chunk, changed
 from tasks.client.journal_watch import Quiet
-from tasks.client.said import Said
+from tasks.client.text_buffer import TextBuffer
 from tasks.errors import AnswerChanged, Cancelled, GenerationError, StreamTimeout, UnknownRequest, error_for
 from tasks.messages.journal import Error
 
@@ -62,7 +62,7 @@ class Reading:
         self._timeout, self._idle_timeout = timeout, idle_timeout
         self._began_at = self._waiting_since = self._chunk_at = time.monotonic()
         self._has_passed = False
-        self._said: defaultdict[Voice, Said] = defaultdict(Said)
+        self._seen_text: defaultdict[Voice, TextBuffer] = defaultdict(TextBuffer)
         self._next_index = 0
         self._state = ""
         self._problem = ""
@@ -138,16 +138,16 @@ class Reading:
         self.is_over = True
         if stored.error is not None:
             raise stored.error
-        if stored.state == "SUCCESS" and not stored.text.startswith(self._said_of("content")):
+        if stored.state == "SUCCESS" and not stored.text.startswith(self._seen_of("content")):
             raise AnswerChanged(f"request {self.task_id}: {changed('than is stored')}")
-        reasoning = self._unsaid("reasoning", stored.reasoning)
+        reasoning = self._unseen("reasoning", stored.reasoning)
         chunks = [self._pass(Chunk(text=reasoning, index=self._next_index, kind="reasoning"))] if reasoning else []
-        chunks += map(self._pass, self._unsaid_calls(stored.tool_calls))
+        chunks += map(self._pass, self._unseen_calls(stored.tool_calls))
         return [
             *chunks,
             self._pass(
                 Chunk(
-                    text=self._unsaid("content", stored.text),
+                    text=self._unseen("content", stored.text),
                     index=self._next_index,
                     logprobs=stored.logprobs[self._next_index :] if stored.logprobs else None,
                     finish_reason=stored.finish_reason,
@@ -158,21 +158,21 @@ class Reading:
             ),
         ]
 
-    def _unsaid(self, kind: str, text: str) -> str:
+    def _unseen(self, kind: str, text: str) -> str:
         """What of a stored text this reader has not given its caller; none of it where the two are not the same answer."""
-        said = self._said_of(kind)
-        return text.removeprefix(said) if text.startswith(said) else ""
+        seen = self._seen_of(kind)
+        return text.removeprefix(seen) if text.startswith(seen) else ""
 
-    def _unsaid_calls(self, calls: list[dict[str, Any]]) -> Iterator[Chunk]:
+    def _unseen_calls(self, calls: list[dict[str, Any]]) -> Iterator[Chunk]:
         """What of stored calls this reader has not given its caller."""
         for number, call in enumerate(calls):
-            said = self._said_of("tool_call", number) if ("tool_call", number) in self._said else None
-            if said is None or call["function"]["arguments"] != said:
-                yield call_chunk(number, call, self._next_index, said)
+            seen = self._seen_of("tool_call", number) if ("tool_call", number) in self._seen_text else None
+            if seen is None or call["function"]["arguments"] != seen:
+                yield call_chunk(number, call, self._next_index, seen)
 
-    def _said_of(self, kind: str, call: int | None = None) -> str:
-        said = self._said.get((kind, call))
-        return "" if said is None else str(said)
+    def _seen_of(self, kind: str, call: int | None = None) -> str:
+        seen = self._seen_text.get((kind, call))
+        return "" if seen is None else str(seen)
 
     def _note_absence(self, *, absent: bool, known: bool | None) -> None:
         self._was_known = self._was_known or bool(known)
@@ -211,7 +211,7 @@ class Reading:
         self._problem, self._has_passed = "", True
         self._chunk_at = time.monotonic()
         call = chunk.tool_call["index"] if chunk.tool_call is not None else None
-        self._said[chunk.kind, call].add(chunk.text)
+        self._seen_text[chunk.kind, call].add(chunk.text)
         self._next_index = chunk.index + len(chunk.ids)
         self.is_over = chunk.finish_reason is not None
         return chunk

@@ -80,9 +80,9 @@ class ResponseFormat(BaseModel):
     @model_validator(mode="after")
     def _has_its_schema(self) -> ResponseFormat:
         if (self.json_schema is None) == (self.type == "json_schema"):
-            said = "has no json_schema" if self.json_schema is None else f"of type {self.type!r} has a json_schema"
+            problem = "has no json_schema" if self.json_schema is None else f"of type {self.type!r} has a json_schema"
             raise PydanticCustomError(
-                "schema", f'{said}; send {{"type": "json_schema", "json_schema": {{"name": …, "schema": …}}}}'
+                "schema", f'{problem}; send {{"type": "json_schema", "json_schema": {{"name": …, "schema": …}}}}'
             )
         return self
 

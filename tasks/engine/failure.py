@@ -8,8 +8,8 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines()]
     if not lines:
         return type(error).__name__
-    said = " ".join(lines) if lines[0].endswith(":") else lines[0]
-    return f"{type(error).__name__}: {said[:300]}"
+    text = " ".join(lines) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 #: How MLX and the device's driver say that there is no memory left.

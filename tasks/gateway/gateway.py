@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tasks.gateway.access.access import Doors
+    from tasks.gateway.access.access import AccessRules
     from tasks.generate import GenerateTask
     from worker_config.settings import Settings
 
@@ -36,13 +36,17 @@ class Gateway:
 
 
 def make_gateway(
-    generate: GenerateTask, others: Mapping[str, GenerateTask], client: redis.Redis, doors: Doors, settings: Settings
+    generate: GenerateTask,
+    others: Mapping[str, GenerateTask],
+    client: redis.Redis,
+    rules: AccessRules,
+    settings: Settings,
 ) -> Gateway:
     """A gateway to ``generate`` and the tasks of other kinds of orders, whose Redis this client reaches."""
     store, closing = Store(client, settings.result_ttl_s), Closing()
-    access = Access(store, doors)
+    access = Access(store, rules)
     desk = Desk(generate, others, store)
     service = Service(desk, Background(desk), closing, Metrics(), settings.gateway_wait_s, settings.gateway_grace_s)
     bulk = make_bulk(generate.app, store, settings)
     application = Application(service, access, Revocation(store, desk), bulk, client, settings)
-    return Gateway(Outermost(application.starlette(doors.origins)), closing)
+    return Gateway(Outermost(application.starlette(rules.origins)), closing)

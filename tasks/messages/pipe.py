@@ -98,7 +98,7 @@ class Pipe:
             return self._link.send(packet, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
-        except OSError:  # whoever receives sees the same end, and says how it came
+        except OSError:  # the receiving thread sees the same end, and reports it
             self._has_ended = True
             return 0
 

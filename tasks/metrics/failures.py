@@ -1,4 +1,4 @@
-"""The last requests that failed on a worker, for whoever looks at the fleet."""
+"""The last requests that failed on a worker, for `fleet` and the metrics."""
 
 from __future__ import annotations
 

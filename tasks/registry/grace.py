@@ -12,7 +12,7 @@ class Grace:
     Attributes:
         absent_s: a worker whose connection is absent may be reconnecting.
         restarted_s: Redis has started a short time ago, or its clock has leapt: everyone is on the way back.
-        reconnected_s: whoever looks has lost its own connection. Keepers reconnect within 2 s.
+        reconnected_s: the sweep has lost its own connection. Keepers reconnect within 2 s.
         look_s: the interval in which a predecessor of the same name is looked at again.
     """
 

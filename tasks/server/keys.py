@@ -6,7 +6,7 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A stream, and a pub/sub channel of the same name; the worker that holds the claim writes it, and it lives until an
     hour after its request's end.
 ``cancel``
-    A string; whoever cancels writes it, for a day.
+    A string; the canceller writes it, for a day.
 ``WORKERS``
     A hash, node name → record; each worker's keeper writes, the sweep deletes.
 ``alive``
@@ -44,9 +44,9 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A sorted set for each queue, messages that are not due yet (``countdown``, ``eta``) → Unix time at which they are. Producers
     and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
 ``bulk``
-    A hash, how far a bulk job is; its driver writes, every second, for a week; whoever cancels the job adds a field.
+    A hash, how far a bulk job is; its driver writes, every second, for a week; a cancel adds a field.
 ``BULK_JOBS``
-    A sorted set, ids of bulk jobs → when each last said something; drivers add, whoever looks removes what has expired.
+    A sorted set, ids of bulk jobs → when its driver last wrote; drivers add, readers remove what has expired.
 ``unacked``, ``unacked_index``, ``unacked_mutex``
     A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
     acknowledged or swept.

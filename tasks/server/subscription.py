@@ -263,7 +263,7 @@ class Subscription:
         self._watches.clear()
 
     def _clear_wake(self) -> None:
-        """Before the first look at the orders: whoever orders after the last look wakes the thread."""
+        """Before the first look at the orders: an order after the last look wakes the thread."""
         if self._is_woken:
             self._is_woken = False
             with suppress(BlockingIOError):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Subscriptions:
-    """Finds a server's subscription, or starts it. It has the patience of whoever reads first."""
+    """Finds a server's subscription, or starts it. It has the patience of the first reader."""
 
     def __init__(self) -> None:
         self._found: dict[Endpoint, Subscription] = {}
@@ -34,7 +34,7 @@ class Subscriptions:
             found.order("open", watch)
 
     def note_contact(self, where: Endpoint) -> None:
-        """This process has reached the server: whoever reads from it now waits for longer."""
+        """This process has reached the server: its readers wait for longer from now on."""
         self._contacts.add(where)
 
     def _retires(self, subscription: Subscription) -> bool:

@@ -94,7 +94,7 @@ class Drain:
         """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
 
         Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
-        shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted whoever holds a
+        shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted a thread that holds a
         lock, so all else happens on a thread of its own.
         """
         if self._leaving.is_set():

@@ -53,7 +53,7 @@ def _was_stopped(last: Entry) -> bool:
 
 
 def refuse_message(task_id: str | None, why: str) -> None:
-    """Say once what is wrong with a message that is no request, to whoever waits for its id. A request of this id goes on."""
+    """Report once, to the readers of its id, what is wrong with a message that is no request. A request of this id goes on."""
     logger.error("a message%s was dropped: %s", f" with the id {task_id!r}" if task_id else " without an id", why)
     worker = active_worker()
     if worker is None or task_id is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from starlette.requests import Request
 
-from tasks.gateway.access.access import Access, Doors
+from tasks.gateway.access.access import Access, AccessRules
 from tasks.gateway.answers.desk import Desk
 from tasks.gateway.endpoints import chat
 from tasks.gateway.records.access_key import AccessKey
@@ -40,7 +40,7 @@ def test_one_before_a_request_is_sent(generate: GenerateTask, redis_url: str) ->
     with closing(Counting(connection_pool=redis.ConnectionPool.from_url(redis_url))) as client:
         store = Store(client)
         store.add_key("secret", AccessKey(id="k", name="editor", requests_a_minute=9, tokens_a_minute=9_000, at_once=9))
-        access = Access(store, Doors(is_local=False, needs_no_key=False))
+        access = Access(store, AccessRules(is_local=False, needs_no_key=False))
         desk = Desk(generate, {"embedding": embed}, store)
 
         async def ask() -> None:

@@ -1,5 +1,5 @@
 -- Takes messages out of a queue for good. The ledger says of each request that it was purged, until its journal has ended, so that
--- nobody sends it again, and whoever finds the entry can end the journal. Stands behind reference.lua.
+-- nobody sends it again, and the sweep or a worker that finds the entry can end the journal. Stands behind reference.lua.
 --
 -- KEYS  ledger, lists of requests set aside by time, schedule of the queue, then its lists
 -- ARGV  the name of the queue and what stands behind it in the names of further lists, messages in one call, bytes after which no

@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from tasks.engine.constraint.depth import DEEP_RULES, excess, has_deep_rules
 from tasks.engine.constraint.endless import ENDLESS, endless
-from tasks.engine.constraint.grammar import LIMITS, Grammar, said
+from tasks.engine.constraint.grammar import LIMITS, Grammar, fault_of
 from tasks.engine.constraint.lead import Lead
 from tasks.engine.constraint.schema import as_object, faults
 from tasks.engine.constraint.source import source
@@ -115,12 +115,12 @@ def _go_on(state: LLMatcher) -> None:
 def _refusal(constraint: Constraint | None, tried: LLMatcher, *, calls: bool) -> str:
     """What is wrong with a constraint that does not compile: its field, its value, and what to do."""
     if calls:
-        return f"{FIELDS['calls']}: {said(tried, places=False)}; {REMEDIES['calls']}"
+        return f"{FIELDS['calls']}: {fault_of(tried, places=False)}; {REMEDIES['calls']}"
     if constraint is None:
-        return f"thinking_budget: {said(tried)}; leave it out"
+        return f"thinking_budget: {fault_of(tried)}; leave it out"
     # A schema is long, and its faults have places.
     value = f"={constraint.value!r:.100}" if constraint.kind in ("regex", "lark") else ""
-    about = said(tried, places=constraint.kind == "lark")
+    about = fault_of(tried, places=constraint.kind == "lark")
     return f"{FIELDS[constraint.kind]}{value}: {about}; {REMEDIES[constraint.kind]}"
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from tasks.engine.constraint.parts import parts
 
-#: Objects and lists in each other, across references. llguidance bears three times as many on a thread's stack.
+#: Objects and lists in each other, across references. llguidance takes three times as many on a thread's stack.
 MOST_LEVELS = 1_000
-#: Rules of a Lark grammar, and groups in each other in each of them, all together: it bears twice as many.
+#: Rules of a Lark grammar, and groups in each other in each of them, all together: it takes twice as many.
 MOST_RULES = 1_200
 #: Expressions that one text has to match, all of them: what llguidance does with these doubles with each.
 MOST_PATTERNS = 8

@@ -42,7 +42,7 @@ class Comparison:
         """Whether no value is valid by all of these schemas."""
         if not depth or self._left <= 0:
             return False
-        left, right = _Said(some, self._root, depth), _Said(others, self._root, depth)
+        left, right = _Demands(some, self._root, depth), _Demands(others, self._root, depth)
         self._left -= 1 + left.size + right.size
         if not left.kinds & right.kinds or not left.may_be(right) or not right.may_be(left):
             return True
@@ -63,7 +63,7 @@ class Comparison:
         return bool(choices) and all(self._disjoint([choice], others, depth - 1) for choice in choices)
 
 
-class _Said:
+class _Demands:
     """What a value has to be to be valid by some schemas, which references lead to others."""
 
     def __init__(self, schemas: list[Any], root: dict[str, Any], depth: int) -> None:
@@ -80,10 +80,10 @@ class _Said:
 
     @property
     def size(self) -> int:
-        """How much is said."""
+        """How many demands there are."""
         return len(self.properties) + len(self.values or ()) + sum(map(len, self.choices))
 
-    def may_be(self, other: _Said) -> bool:
+    def may_be(self, other: _Demands) -> bool:
         """Whether one of its values is one of the other's, or of its kinds."""
         if self.values is None:
             return True

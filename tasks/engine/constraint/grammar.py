@@ -39,7 +39,7 @@ _TOO_COSTLY = "too many expressions constructed"
 MOST_CHARACTERS = 300
 
 
-def said(state: LLMatcher, *, places: bool = True) -> str:
+def fault_of(state: LLMatcher, *, places: bool = True) -> str:
     """What an llguidance matcher says of its error: the first line, since others show its inside, or what ails an expression.
 
     Args:
@@ -149,7 +149,7 @@ class Matcher:
     @property
     def error(self) -> str:
         """Why it cannot go on; empty while it can. Where it is not, all else here means nothing."""
-        return said(self.state) if self.state.is_error() else ""
+        return fault_of(self.state) if self.state.is_error() else ""
 
     @property
     def complete(self) -> bool:

@@ -107,8 +107,8 @@ class _Lead:
             rules = [f"lead: ({thought})? {answer}", f"thought{self._bound}: {_ANYTHING}"]
         if not channel or calls is None:
             return Lead("\n".join(rules), required=True)
-        said = f'{channel} "commentary" {message} words {end} {start} "assistant"'
-        before = f"({said})?" if self._budget_tokens == 0 else f"({thought})? ({said})?"
+        preamble = f'{channel} "commentary" {message} words {end} {start} "assistant"'
+        before = f"({preamble})?" if self._budget_tokens == 0 else f"({thought})? ({preamble})?"
         rules += [
             f"words: {_ANYTHING}",
             f"call: {before} ({' | '.join(f'call_{n}' for n in range(len(calls.arguments)))})",

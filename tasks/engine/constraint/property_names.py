@@ -20,15 +20,17 @@ def without_names(part: dict[str, Any], root: dict[str, Any]) -> None:
     """
     if "propertyNames" not in part:
         return
-    asked = _resolved(part["propertyNames"], root)
+    names_schema = _resolved(part["propertyNames"], root)
     others = part.get("additionalProperties", True)
-    if asked is True or (isinstance(asked, dict) and asked.keys() <= _SILENT and _may_be_text(asked)):
+    if names_schema is True or (
+        isinstance(names_schema, dict) and names_schema.keys() <= _SILENT and _may_be_text(names_schema)
+    ):
         del part["propertyNames"]
     elif part.get("properties") or "patternProperties" in part:
-        return  # what is said of these names, too, would have to hold for both
-    elif (names := _listed(asked)) is not None:
+        return  # what the schema says of these names, too, would have to hold for both
+    elif (names := _listed(names_schema)) is not None:
         part["properties"] = dict.fromkeys(names, others)
-    elif (pattern := _pattern(asked)) is not None:
+    elif (pattern := _pattern(names_schema)) is not None:
         part["patternProperties"] = {pattern: others}
     else:
         return
@@ -36,37 +38,41 @@ def without_names(part: dict[str, Any], root: dict[str, Any]) -> None:
         part["additionalProperties"] = False
 
 
-def _resolved(asked: Any, root: dict[str, Any]) -> Any:
-    """What is asked of names; pydantic refers to an enumeration."""
-    if not isinstance(asked, dict) or asked.keys() != {"$ref"} or not isinstance(asked["$ref"], str):
-        return asked
-    kind, _, name = asked["$ref"].removeprefix("#/").partition("/")
+def _resolved(names_schema: Any, root: dict[str, Any]) -> Any:
+    """The schema of names; pydantic refers to an enumeration."""
+    if (
+        not isinstance(names_schema, dict)
+        or names_schema.keys() != {"$ref"}
+        or not isinstance(names_schema["$ref"], str)
+    ):
+        return names_schema
+    kind, _, name = names_schema["$ref"].removeprefix("#/").partition("/")
     shared = root.get(kind) if kind in SHARED else None
     return shared.get(name) if isinstance(shared, dict) else None
 
 
-def _may_be_text(asked: dict[str, Any]) -> bool:
-    kinds = asked.get("type", "string")
+def _may_be_text(names_schema: dict[str, Any]) -> bool:
+    kinds = names_schema.get("type", "string")
     return "string" in (kinds if isinstance(kinds, list) else [kinds])
 
 
-def _listed(asked: Any) -> list[str] | None:
+def _listed(names_schema: Any) -> list[str] | None:
     """The names that there may be, where these are a list."""
-    if not isinstance(asked, dict) or not asked.keys() <= {"enum", "const", *_SILENT}:
+    if not isinstance(names_schema, dict) or not names_schema.keys() <= {"enum", "const", *_SILENT}:
         return None
-    names = asked.get("enum", [asked.get("const")])
+    names = names_schema.get("enum", [names_schema.get("const")])
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _pattern(asked: Any) -> str | None:
+def _pattern(names_schema: Any) -> str | None:
     """The expression that says the same of names, where one does."""
-    if not isinstance(asked, dict) or not _may_be_text(asked):
+    if not isinstance(names_schema, dict) or not _may_be_text(names_schema):
         return None
-    said = {name: value for name, value in asked.items() if name not in _SILENT}
-    if said.keys() == {"pattern"}:
-        return str(said["pattern"])
-    if said.keys() == {"format"}:
-        return OF_NAMES.get(str(said["format"]))
-    if said.keys() <= {"minLength", "maxLength"} and all(type(value) is int for value in said.values()):
-        return rf"^(.|\n){{{said.get('minLength', 0)},{said.get('maxLength', '')}}}$"
+    keywords = {name: value for name, value in names_schema.items() if name not in _SILENT}
+    if keywords.keys() == {"pattern"}:
+        return str(keywords["pattern"])
+    if keywords.keys() == {"format"}:
+        return OF_NAMES.get(str(keywords["format"]))
+    if keywords.keys() <= {"minLength", "maxLength"} and all(type(value) is int for value in keywords.values()):
+        return rf"^(.|\n){{{keywords.get('minLength', 0)},{keywords.get('maxLength', '')}}}$"
     return None

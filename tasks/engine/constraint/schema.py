@@ -52,7 +52,7 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
     placed = list(parts(schema, ""))[:MOST_PARTS]
     adjusted(schema)
     for pointer, part in placed:
-        yield from (f"{pointer or '#'}: {said}" for said in _passed_over(part))
+        yield from (f"{pointer or '#'}: {fault}" for fault in _passed_over(part))
     whole = _refused(schema)
     if not whole:
         return
@@ -122,10 +122,10 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
 
 def _refused(schema: Any) -> str:
     """Why llguidance cannot enforce it; empty where it can."""
-    is_error, said = LLMatcher.validate_grammar_with_warnings(
+    is_error, messages = LLMatcher.validate_grammar_with_warnings(
         to_json({"grammars": [{"json_schema": schema}]}), limits=LIMITS
     )
-    return str(said[0]).strip().partition("\n")[0] if is_error else ""
+    return str(messages[0]).strip().partition("\n")[0] if is_error else ""
 
 
 def _explained(error: str, part: Any) -> str:

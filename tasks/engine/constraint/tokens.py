@@ -70,5 +70,5 @@ class _Vocabulary:
         self._hf = hf
 
     def __call__(self, text: str | bytes) -> list[int]:
-        said = text if isinstance(text, str) else text.decode()
-        return list(self._hf.encode(said, add_special_tokens=False))
+        decoded = text if isinstance(text, str) else text.decode()
+        return list(self._hf.encode(decoded, add_special_tokens=False))

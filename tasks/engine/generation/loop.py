@@ -161,7 +161,7 @@ class GenerationLoop:
         return (
             self._running.goes_before(request)
             and self._running.has_place(request, self._limit, self._beyond)
-            and self._running.bears(request)
+            and self._running.allows(request)
             and not self._runner.shares_prefill(request)
             and self._allowance.fits(request)
         )
@@ -176,7 +176,7 @@ class GenerationLoop:
         for request in sorted(self._waiting, key=lambda request: request.submit.gives_way):
             if not self._running.has_place(request, self._limit, self._beyond):
                 return None
-            if not self._running.bears(request):
+            if not self._running.allows(request):
                 if self._waited_long(request):
                     return None
             elif self._runner.shares_prefill(request):

@@ -26,7 +26,7 @@ class Running(dict[int, "Request"]):
             return True
         return self.goes_before(request) and len(self) < limit + min(urgent_rows, len(self.batch_work))
 
-    def bears(self, request: Request) -> bool:
+    def allows(self, request: Request) -> bool:
         """Whether isolation allows the request beside those that run."""
         first = next(iter(self.values()), None)
         isolate = request.submit.isolate

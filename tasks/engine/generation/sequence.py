@@ -178,13 +178,13 @@ class Request:
         return self.reason is not None
 
     def _owe(self, pieces: list[Piece]) -> None:
-        """Have this text said, except for what an earlier attempt said of it."""
+        """Owe this text, except for the part that an earlier attempt has sent."""
         for piece in pieces:
-            said = min(self.ahead.get(piece.kind, 0), len(piece.text))
-            if said:
-                self.ahead[piece.kind] -= said
+            sent = min(self.ahead.get(piece.kind, 0), len(piece.text))
+            if sent:
+                self.ahead[piece.kind] -= sent
             name = "" if piece.call is not None and piece.call < self.named else piece.name
-            self.owed = joined((*self.owed, piece._replace(text=piece.text[said:], name=name)))
+            self.owed = joined((*self.owed, piece._replace(text=piece.text[sent:], name=name)))
 
     def _rest(self) -> list[Event]:
         """Text that no token is left for, in at most one event of each kind and call: so readers tell it from its copy."""

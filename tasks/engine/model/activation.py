@@ -53,9 +53,9 @@ def check_activation(folder: ModelFolder) -> None:
     """
     nested = folder.config.get("text_config")
     config: dict[str, Any] = nested if isinstance(nested, dict) else folder.config
-    kind, said = config.get("model_type", folder.config["model_type"]), config.get(FIELD)
-    if kind in SILU_ALONE and isinstance(said, str) and said not in SILU:
+    kind, name = config.get("model_type", folder.config["model_type"]), config.get(FIELD)
+    if kind in SILU_ALONE and isinstance(name, str) and name not in SILU:
         raise ModelLoadFailed(
-            f"{folder.path / 'config.json'}: {FIELD} is {said!r}, and mlx-lm computes silu for every model of type {kind!r}: its "
+            f"{folder.path / 'config.json'}: {FIELD} is {name!r}, and mlx-lm computes silu for every model of type {kind!r}: its "
             "answers would be nonsense; take a model with silu"
         )

@@ -26,7 +26,7 @@ from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.rotary import exact_frequencies, rotary_fields
-from tasks.engine.model.selftest import Bearing, try_out
+from tasks.engine.model.selftest import BatchSupport, try_out
 from tasks.engine.model.tied import tied_fields
 from tasks.engine.model.unloadable import why_unloadable
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
@@ -154,7 +154,7 @@ def load_laid_out(folder: ModelFolder, config: EngineConfig, blas: str, verdicts
     if blas:
         machine = (describe_blas(blas), blas_threads(blas))
         if not lay_out(loaded.model, Record(cache_folder()), *machine, loaded.reference, verdicts):
-            logger.warning("%s: mlx-lm's code does not bear weights that lie otherwise: kept as they come", folder.path)
+            logger.warning("%s: mlx-lm's code fails with weights in another layout: kept as they come", folder.path)
             del loaded  # before its weights come again
             loaded = _load_corrected(folder, config)
     return loaded
@@ -166,19 +166,19 @@ def _load_corrected(folder: ModelFolder, config: EngineConfig) -> Loaded:
     return Loaded(model, Reference(model), why_apart)
 
 
-def find_bearing(loaded: Loaded, verdicts: Verdicts, *, warm_up: bool) -> Bearing:
-    """How a model bears rows beside each other: as an earlier load has found out, or by a trial.
+def find_batch_support(loaded: Loaded, verdicts: Verdicts, *, warm_up: bool) -> BatchSupport:
+    """How a model computes rows beside each other: as an earlier load has found out, or by a trial.
 
     With ``warm_up`` it is called once in any case: a GPU compiles its kernels then, and not at the first request.
     """
     about = ("rows", loaded.why_apart, _kinds(loaded.model))
-    if (known := Bearing.read(verdicts.find(about))) is not None:
+    if (known := BatchSupport.read(verdicts.find(about))) is not None:
         if warm_up:
             mx.eval(loaded.reference.logits)
         return known
-    bearing = try_out(loaded.model, loaded.why_apart, loaded.reference)
-    verdicts.keep(about, asdict(bearing))
-    return bearing
+    support = try_out(loaded.model, loaded.why_apart, loaded.reference)
+    verdicts.keep(about, asdict(support))
+    return support
 
 
 def _kinds(model: Module) -> str:

@@ -18,7 +18,7 @@ from tasks.engine.model.loading import (
     accelerator,
     bound_memory,
     clear_errors,
-    find_bearing,
+    find_batch_support,
     load_laid_out,
     open_folder,
 )
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tasks.engine.generation.runner import Draw
     from tasks.engine.generation.sequence import Request
     from tasks.engine.model.loading import Progress
-    from tasks.engine.model.selftest import Bearing
+    from tasks.engine.model.selftest import BatchSupport
     from tasks.messages.engine import EngineConfig, Submit
     from tasks.models.templates import Template
 
@@ -94,9 +94,9 @@ def load_model(
         tokenizer.result()
         progress(0.9, "trying it out")
         on_gpu = accelerator() != "cpu"
-        bearing = find_bearing(loaded, verdicts, warm_up=on_gpu)
-        stepping = adjust(Stepping.of(bearing, on_gpu=on_gpu, drafts=config.drafts))
-        return MlxRunner(config, loaded.model, tokenizer.result(), folder, blas, bearing, stepping)
+        support = find_batch_support(loaded, verdicts, warm_up=on_gpu)
+        stepping = adjust(Stepping.of(support, on_gpu=on_gpu, drafts=config.drafts))
+        return MlxRunner(config, loaded.model, tokenizer.result(), folder, blas, support, stepping)
 
 
 class MlxRunner:
@@ -109,7 +109,7 @@ class MlxRunner:
         tokenizer: TokenizerWrapper,
         folder: ModelFolder,
         blas: str,
-        bearing: Bearing,
+        support: BatchSupport,
         stepping: Stepping,
     ) -> None:
         template = ChatTemplate(
@@ -120,8 +120,8 @@ class MlxRunner:
         self._answers = Answers(tokenizer, source, folder.generation.stops)
         control = ControlTokens(tokenizer, source, self._answers.format.names)
         self._prompts = PromptEncoder(tokenizer, template, control, folder.context_tokens)
-        self._vocabulary_tokens = bearing.vocabulary_tokens
-        width, marks = bearing.vocabulary_tokens, self._answers.marks
+        self._vocabulary_tokens = support.vocabulary_tokens
+        width, marks = support.vocabulary_tokens, self._answers.marks
         self._compiler = Compiler(lambda: Tokens(tokenizer, width, marks))
         self.facts = Facts(
             revision=folder.revision,
@@ -133,8 +133,8 @@ class MlxRunner:
             accelerator=accelerator(),
             blas=blas,
             end_ids=frozenset(tokenizer.eos_token_ids),
-            batching=bearing.batching,
-            batching_why=bearing.why,
+            batching=support.batching,
+            batching_why=support.why,
         )
         bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
         self._batch: Batch = Batch(

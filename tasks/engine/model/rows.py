@@ -44,7 +44,7 @@ class Row:
 
 
 def merging(batching: Batching, slots: bool, pause: Callable[[], None]) -> Callable[[list[list[Any]]], Caches]:
-    """Makes the caches of rows that bear each other like this; those in slots call ``pause`` in the middle of a step."""
+    """Makes the caches of rows that can be batched like this; those in slots call ``pause`` in the middle of a step."""
     if batching == "apart":
         return SeparateCaches.merge
     return partial(SlotCaches.merge, pause=pause) if slots and batching == "padded" else JointCaches.merge

@@ -1,4 +1,4 @@
-"""How a loaded model bears rows beside each other: tried out, because mlx-lm's code for some models does not.
+"""Whether a loaded model computes a batch of rows as it computes single rows: tried, because mlx-lm's code may not.
 
 A padded row may see its padding (recurrent states, windows), its neighbours' masks (attention that is computed by hand) or
 their positions; the answers are then wrong without an error, or a step raises. So a few rows go through the real batch, and
@@ -53,7 +53,7 @@ SMALLEST_SPREAD = 1e-12
 
 
 @dataclass(slots=True, frozen=True)
-class Bearing:
+class BatchSupport:
     """How a model is to be served, why not in a quicker way (empty for the quickest), and the width of its logits.
 
     ``slots`` says that its padded rows can lie in slots.
@@ -65,7 +65,7 @@ class Bearing:
     slots: bool = False
 
     @classmethod
-    def read(cls, written: Mapping[str, Any] | None) -> Bearing | None:
+    def read(cls, written: Mapping[str, Any] | None) -> BatchSupport | None:
         """What :func:`dataclasses.asdict` made of one; ``None`` for anything else."""
         match written:
             case {
@@ -78,7 +78,7 @@ class Bearing:
         return None
 
 
-def try_out(model: Module, why_apart: str = "", reference: Reference | None = None) -> Bearing:
+def try_out(model: Module, why_apart: str = "", reference: Reference | None = None) -> BatchSupport:
     """Find the quickest way to serve this model that computes what it computes for a row alone.
 
     Args:
@@ -104,10 +104,10 @@ def try_out(model: Module, why_apart: str = "", reference: Reference | None = No
             why = why or ("" if in_slots else f"rows beside each other raise {first_line(error)}")
             continue
         if difference <= trial.rounding(batching) or difference <= NOISE_FACTOR * trial.difference("apart"):
-            return Bearing(batching, why, trial.vocabulary_tokens, in_slots)
+            return BatchSupport(batching, why, trial.vocabulary_tokens, in_slots)
         if not in_slots:
             why = why or f"rows beside each other differ from single ones by {difference:.2g} of the logits' deviation"
-    return Bearing("apart", why, trial.vocabulary_tokens)
+    return BatchSupport("apart", why, trial.vocabulary_tokens)
 
 
 class _Trial:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.selftest import Bearing
+    from tasks.engine.model.selftest import BatchSupport
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.load import Batching
 
@@ -37,9 +37,9 @@ class Stepping:
     make_worth: Callable[[], Worth] = Worth
 
     @classmethod
-    def of(cls, bearing: Bearing, *, on_gpu: bool, drafts: bool) -> Stepping:
+    def of(cls, support: BatchSupport, *, on_gpu: bool, drafts: bool) -> Stepping:
         """The choices for a model on this device. On a GPU nothing gains by slots."""
-        return cls(batching=bearing.batching, ahead=on_gpu, slots=bearing.slots and not on_gpu, drafts=drafts)
+        return cls(batching=support.batching, ahead=on_gpu, slots=support.slots and not on_gpu, drafts=drafts)
 
     def make_drafts(self, sampler: BatchSampler, model: Module) -> Drafts | None:
         """The drafts of a batch; ``None`` where steps have none."""

@@ -37,9 +37,9 @@ def tied_fields(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def _tied(folder: Path, config: Mapping[str, Any]) -> bool | None:
     """``None`` where mlx-lm may do as it likes."""
     nested = config.get("text_config")
-    said = (nested.get(FIELD) if isinstance(nested, dict) else None, config.get(FIELD))
-    asked = next((value for value in said if isinstance(value, bool)), None)
-    if asked is False:
+    values = (nested.get(FIELD) if isinstance(nested, dict) else None, config.get(FIELD))
+    tied = next((value for value in values if isinstance(value, bool)), None)
+    if tied is False:
         return False
     found = {path: read_tensors(path) for path in weight_files(folder)}
     heads, embeddings = (
@@ -47,9 +47,9 @@ def _tied(folder: Path, config: Mapping[str, Any]) -> bool | None:
         for suffix in (_HEAD, _EMBEDDING)
     )
     if len(heads) != 1:
-        return asked
+        return tied
     if len(embeddings) != 1 or _are_equal(*heads[0], *embeddings[0]):
-        return asked
+        return tied
     return False
 
 

@@ -24,28 +24,28 @@ _ODD_FIELD = (AttributeError, KeyError, TypeError)
 
 def why_unloadable(folder: ModelFolder, error: Exception) -> str:
     """One line that names the file, the field and the remedy where it is known."""
-    said, config = first_line(error), folder.config
+    message, config = first_line(error), folder.config
     place, mlx_lm = folder.path / "config.json", f"mlx-lm {metadata.version('mlx-lm')}"
     kind = config["model_type"]
-    if _UNKNOWN.search(said):
+    if _UNKNOWN.search(message):
         own = "; code that comes with a model is not run" if "auto_map" in config else ""
         return f"{place}: model_type is {kind!r}, which {mlx_lm} does not know{own}: take a model of another type"
-    if lacking := _LACKING.search(said):
+    if lacking := _LACKING.search(message):
         return f"{place}: lacks {lacking[1]}, which {mlx_lm} needs for a model of type {kind!r}; fetch the file again"
-    if unread := _UNREAD.search(said):
+    if unread := _UNREAD.search(message):
         return f"{_tensor_of(folder, unread[1])}, which MLX does not read: save the model with numbers of 16 or 32 bits"
     if quantised := _quantised(config, error):
         return (
-            f"{place}: {quantised}, and {mlx_lm} cannot read that ({said}): take the model's weights of 16 bits, or a "
+            f"{place}: {quantised}, and {mlx_lm} cannot read that ({message}): take the model's weights of 16 bits, or a "
             "conversion for MLX"
         )
-    if "lm_head.weight" in said and config.get(FIELD) is False:
+    if "lm_head.weight" in message and config.get(FIELD) is False:
         return (
             f"{place}: {FIELD} is false, and the files have no lm_head.weight: make it true, or fetch the weights again"
         )
-    if config.get("rope_scaling") and (isinstance(error, _ODD_FIELD) or "RoPE" in said or "rope_scaling" in said):
-        return f"{place}: {mlx_lm} cannot compute rope_scaling {str(config['rope_scaling'])[:200]} ({said})"
-    return f"{folder.path}: {said}"
+    if config.get("rope_scaling") and (isinstance(error, _ODD_FIELD) or "RoPE" in message or "rope_scaling" in message):
+        return f"{place}: {mlx_lm} cannot compute rope_scaling {str(config['rope_scaling'])[:200]} ({message})"
+    return f"{folder.path}: {message}"
 
 
 def _quantised(config: dict[str, Any], error: Exception) -> str:

@@ -147,5 +147,5 @@ class Headers:
         if len(header) <= MOST_CHARACTERS if named else self._marks.plausible(header):
             return ""
         self.kind, self._header = "content", None
-        said = header[self._prompted :]
-        return self._marks.role("", said).replace(channel or "\0", "")
+        text = header[self._prompted :]
+        return self._marks.role("", text).replace(channel or "\0", "")

@@ -2,7 +2,7 @@
 
 A template may print the time, or anything else that is not the same twice. A resumed request goes on from the prompt that
 was computed, so the journal says what the template wrote around the messages; that is some hundred bytes. The messages are
-in the request, which whoever resumes it has.
+in the request, which the next attempt has.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def words_of(value: Any) -> Iterator[str]:
 
 def write(text: str, words: Sequence[str]) -> str:
     """The rendered text as base64 of compressed JSON, with references in the place of the words; empty if it is too long."""
-    said: list[str | list[int]] = []
+    parts: list[str | list[int]] = []
     at = 0
     for place, start, length in _found(text, words):
         if place > at:
-            said.append(text[at:place])
-        said.append([start, length])
+            parts.append(text[at:place])
+        parts.append([start, length])
         at = place + length
     if at < len(text):
-        said.append(text[at:])
-    packed = base64.b64encode(zlib.compress(json.dumps(said, allow_nan=False).encode(), 9))
+        parts.append(text[at:])
+    packed = base64.b64encode(zlib.compress(json.dumps(parts, allow_nan=False).encode(), 9))
     return packed.decode() if len(packed) <= MOST_BYTES else ""
 
 
@@ -61,8 +61,8 @@ def read(written: str, words: Sequence[str]) -> str | None:
     try:
         unpacker = zlib.decompressobj()
         unpacked = unpacker.decompress(base64.b64decode(written, validate=True), MOST_UNPACKED_BYTES)
-        said = json.loads(unpacked)
-        return "".join(part if isinstance(part, str) else source[part[0] : part[0] + part[1]] for part in said) or None
+        parts = json.loads(unpacked)
+        return "".join(part if isinstance(part, str) else source[part[0] : part[0] + part[1]] for part in parts) or None
     except (ValueError, zlib.error, TypeError, IndexError, RecursionError):
         return None
 

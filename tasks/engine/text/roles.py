@@ -143,8 +143,8 @@ def _rendered(template: Callable[[Conversation], str], messages: Conversation) -
 
 def _refused(error: jinja2.TemplateError, messages: Conversation) -> InvalidRequest:
     """What the template says, and what of the conversation it may mean."""
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    return InvalidRequest(f"messages: the model's chat template refuses them: {said[0][:300]}{_hint(messages)}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InvalidRequest(f"messages: the model's chat template refuses them: {lines[0][:300]}{_hint(messages)}")
 
 
 def _hint(messages: Conversation) -> str:

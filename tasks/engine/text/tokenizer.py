@@ -176,7 +176,7 @@ def _checked(hf: Any, folder: Path) -> Any:
         by_file = _by_file(folder)
     except ModelLoadFailed:
         return hf
-    # Where both differ from the bare file in the same way, tokenizer_config.json has said so.
+    # Where both differ from the bare file in the same way, tokenizer_config.json is the cause.
     differing = _differing(hf.backend_tokenizer, by_file.backend_tokenizer)
     if differing is None:
         return hf
@@ -198,7 +198,7 @@ def _with_decoder(hf: Any) -> Any:
     if backend is None:
         return hf
     if backend.decoder is not None:
-        if MARKS[3] in _said(hf, "a\nb"):
+        if MARKS[3] in _round_trip(hf, "a\nb"):
             backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
         return hf
     tokens = "".join(hf.convert_ids_to_tokens(_ids(hf, " a b")))
@@ -207,7 +207,7 @@ def _with_decoder(hf: Any) -> Any:
     elif MARKS[2] in tokens:
         steps = [decoders.Replace(MARKS[2], " "), decoders.ByteFallback(), decoders.Fuse()]
         backend.decoder = decoders.Sequence(steps)
-        if _said(hf, "a b").startswith(" "):  # the encoder puts a space before a text
+        if _round_trip(hf, "a b").startswith(" "):  # the encoder puts a space before a text
             backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     return hf
 
@@ -228,7 +228,7 @@ def _ids(hf: Any, text: str) -> list[int]:
     return list(hf.encode(text, add_special_tokens=False))
 
 
-def _said(hf: Any, text: str) -> str:
+def _round_trip(hf: Any, text: str) -> str:
     return _decoded(hf, _ids(hf, text))
 
 
@@ -278,18 +278,18 @@ def check_round_trip(tokenizer: TokenizerWrapper, folder: Path) -> None:
         "its tokenizer files do not fit its tokenizer_class; set that to PreTrainedTokenizerFast in tokenizer_config.json, "
         "or save the tokenizer again with the version of transformers that made it"
     )
-    said = _said(hf, PROBES[0])
-    if len(said.split()) < len(PROBES[0].split()) and _letters(said) == _letters(PROBES[0]):
-        raise ModelLoadFailed(f"{folder}: its tokenizer turns {PROBES[0]!r} into {said!r}: {remedy}")
+    decoded = _round_trip(hf, PROBES[0])
+    if len(decoded.split()) < len(PROBES[0].split()) and _letters(decoded) == _letters(PROBES[0]):
+        raise ModelLoadFailed(f"{folder}: its tokenizer turns {PROBES[0]!r} into {decoded!r}: {remedy}")
     for text in PROBES:
-        said = _said(hf, text)
-        if any(mark in said for mark in MARKS):
-            raise ModelLoadFailed(f"{folder}: its tokenizer turns {text!r} into {said!r}: {remedy}")
+        decoded = _round_trip(hf, text)
+        if any(mark in decoded for mark in MARKS):
+            raise ModelLoadFailed(f"{folder}: its tokenizer turns {text!r} into {decoded!r}: {remedy}")
         ids = [token_id for token_id in _ids(hf, text) if token_id not in tokenizer.eos_token_ids]
-        said, streamed = _decoded(hf, ids), streamed_text(tokenizer, ids)
-        if streamed != said:
+        decoded, streamed = _decoded(hf, ids), streamed_text(tokenizer, ids)
+        if streamed != decoded:
             raise ModelLoadFailed(
-                f"{folder}: its tokenizer cannot be streamed: {text!r} would be {streamed!r} where decode says {said!r}"
+                f"{folder}: its tokenizer cannot be streamed: {text!r} would be {streamed!r} where decode says {decoded!r}"
             )
 
 

@@ -95,9 +95,9 @@ class Functions:
             try:
                 _validator(self._texts[function.name])
             except (SchemaError, RecursionError) as error:
-                said = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
+                reason = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
                 raise InvalidRequest(
-                    f"tools[{number}].function.parameters of {function.name!r}: are no JSON Schema: {said:.300}"
+                    f"tools[{number}].function.parameters of {function.name!r}: are no JSON Schema: {reason:.300}"
                 ) from None
 
     @cached_property

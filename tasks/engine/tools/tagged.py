@@ -87,13 +87,13 @@ class Tags:
     def _arguments(self, text: str, at: int, name: str) -> tuple[Call, int] | None:
         """The call of this name, whose arguments begin here, and where it ends."""
         arguments: dict[str, Any] = {}
-        said = ""
+        arguments_text = ""
         while True:
             if self._json is not None and (match := self._json.match(text, at)) is not None:
                 closed = self._close_json.search(text, match.end())
                 if closed is None:
                     return None
-                said, at = text[match.end() : closed.start()], closed.end()
+                arguments_text, at = text[match.end() : closed.start()], closed.end()
                 continue
             match = self._argument.match(text, at)
             if match is None:
@@ -107,7 +107,7 @@ class Tags:
         end = self._close_call.match(text, at)
         if end is None:
             raise BrokenCall("its arguments do not end where it does")
-        return Call(name, said or to_json(arguments, ensure_ascii=False)), end.end()
+        return Call(name, arguments_text or to_json(arguments, ensure_ascii=False)), end.end()
 
     def _search_from(self, text: str, at: int) -> int:
         """Where to look for the end of a value: behind its CDATA, if it is one."""
@@ -127,5 +127,5 @@ class Tags:
 
 def _is_text(match: re.Match[str]) -> bool | None:
     """What the syntax itself says of an argument's type."""
-    said = match.groupdict().get("type")
-    return None if said is None else said in ("string", "true")
+    kind = match.groupdict().get("type")
+    return None if kind is None else kind in ("string", "true")

@@ -30,11 +30,11 @@ def is_loopback(address: str) -> bool:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class Doors:
+class AccessRules:
     """Who is let in.
 
-    ``is_local``: the gateway listens on loopback alone, and while no key was made whoever asks from this machine needs none.
-    ``needs_no_key``: anybody may ask, whatever keys there are. ``origins`` are other sites whose pages may ask.
+    ``is_local``: the gateway listens on loopback alone, and clients on this machine need no key while none was made.
+    ``needs_no_key``: clients need no key even if keys exist. ``origins`` are other sites whose pages may ask.
     """
 
     is_local: bool
@@ -47,12 +47,12 @@ class Access:
 
     Args:
         store: has the keys.
-        doors: who may come without a key.
+        rules: who may come without a key.
     """
 
-    def __init__(self, store: Store, doors: Doors) -> None:
+    def __init__(self, store: Store, rules: AccessRules) -> None:
         self._store = store
-        self._doors = doors
+        self._rules = rules
         self._known: dict[str, tuple[float, AccessKey | None]] = {}
         self._has_keys = (0.0, True)
 
@@ -68,16 +68,16 @@ class Access:
         if known is not None:
             return known
         if await self._takes_anybody():
-            if self._doors.is_local:
-                _require_own_page(request, self._doors.origins)
+            if self._rules.is_local:
+                _require_own_page(request, self._rules.origins)
             return LOCAL
         if secret:
             raise Refusal(401, "nobody knows this API key: was it revoked?", "invalid_api_key")
         raise Refusal(401, "no API key: send one as Authorization: Bearer KEY", "invalid_api_key")
 
     async def _takes_anybody(self) -> bool:
-        if self._doors.needs_no_key or not self._doors.is_local:
-            return self._doors.needs_no_key
+        if self._rules.needs_no_key or not self._rules.is_local:
+            return self._rules.needs_no_key
         until, has_keys = self._has_keys
         if time.monotonic() >= until:
             has_keys = await asyncio.to_thread(self._store.has_keys)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: What fails within this time is answered with a status of its own; then the stream begins, with nothing to say yet.
 HEAD_S = 0.5
-#: Comments come after so long without news, and later and later while a request waits for its turn.
+#: Comments come after so long without parts, and later and later while a request waits for its turn.
 FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
 
 
@@ -106,10 +106,10 @@ async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Re
                     "timeout",
                     should_retry=False,
                 )
-            news = refuse_cancelled(following.take())
-            service.metrics.count(news)
-            for said in news:
-                shape.note(said)
+            parts = refuse_cancelled(following.take())
+            service.metrics.count(parts)
+            for part in parts:
+                shape.note(part)
 
     try:
         following = await service.give(ticket, receive, gather)
@@ -119,15 +119,15 @@ async def answer_whole(service: Service, ticket: Ticket, receive: Receive) -> Re
     return JSONResponse(shape.whole(following.choices), headers={**ticket.headers, "x-request-id": ticket.record.id})
 
 
-def refuse_cancelled(news: list[Piece | Finish]) -> list[Piece | Finish]:
-    """The same news. Somebody else than the client has cancelled the request: OpenAI has no such finish reason.
+def refuse_cancelled(parts: list[Piece | Finish]) -> list[Piece | Finish]:
+    """The same parts. Somebody else than the client has cancelled the request: OpenAI has no such finish reason.
 
     Raises:
         Cancelled: that is so.
     """
-    if any(isinstance(said, Finish) and said.reason == "cancelled" for said in news):
+    if any(isinstance(part, Finish) and part.reason == "cancelled" for part in parts):
         raise Cancelled("the request was cancelled")
-    return news
+    return parts
 
 
 class EventStream:
@@ -143,7 +143,7 @@ class EventStream:
         self._service = service
         self._ticket = ticket
         self._shape: Shape = shape_of(ticket.record, after)
-        self._has_said = False
+        self._has_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave all of it to the outermost application: :class:`tasks.gateway.connection.outermost.Outermost`."""
@@ -177,10 +177,10 @@ class EventStream:
         patience_s = HEAD_S
         while not following.is_over:
             if await client.wait(patience_s):
-                patience_s = FIRST_COMMENT_S if not self._has_said else LONGEST_COMMENT_S
-                await self._say(following, outlet)
+                patience_s = FIRST_COMMENT_S if not self._has_sent else LONGEST_COMMENT_S
+                await self._send(following, outlet)
                 continue
-            waits = None if self._has_said else await self._service.desk.position(self._ticket)
+            waits = None if self._has_sent else await self._service.desk.position(self._ticket)
             if not outlet.has_begun:
                 await self._begin(outlet, waits)
                 patience_s = FIRST_COMMENT_S
@@ -189,15 +189,15 @@ class EventStream:
             await outlet.send([frames.comment(_about(waits))])
         await outlet.send(self._shape.end(following.choices), more=False)
 
-    async def _say(self, following: Following, outlet: Outlet) -> None:
-        news = refuse_cancelled(following.take())
-        if not news:
+    async def _send(self, following: Following, outlet: Outlet) -> None:
+        parts = refuse_cancelled(following.take())
+        if not parts:
             return
-        self._service.metrics.count(news)
+        self._service.metrics.count(parts)
         if not outlet.has_begun:
             await self._begin(outlet, None)
-        self._has_said = True
-        await outlet.send([self._shape.say(said) for said in news])
+        self._has_sent = True
+        await outlet.send([self._shape.say(part) for part in parts])
 
     async def _begin(self, outlet: Outlet, waits: Position | None) -> None:
         headers = {**self._ticket.headers, "x-request-id": self._ticket.record.id}

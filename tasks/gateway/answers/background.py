@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Background:
-    """Follows answers to their ends. If the gateway ends first, whoever reads an answer has it counted.
+    """Follows answers to their ends. If the gateway ends first, the next reader of the answer has it counted.
 
     Args:
         desk: counts.
@@ -51,7 +51,7 @@ class Background:
                         await stirred.wait()
                         following.take()
             except TimeoutError:
-                if await self._desk.is_read_elsewhere(ticket):  # whoever reads it now counts it
+                if await self._desk.is_read_elsewhere(ticket):  # its reader counts it
                     self._desk.open.pop(ticket, None)
                     return
                 await self._desk.cancel(ticket)

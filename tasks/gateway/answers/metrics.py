@@ -56,9 +56,9 @@ class Metrics:
         """Count a request that was sent once more."""
         self._resent += 1
 
-    def count(self, news: Sequence[Piece | Finish]) -> None:
+    def count(self, parts: Sequence[Piece | Finish]) -> None:
         """Count what is passed on."""
-        self._pieces += sum(isinstance(said, Piece) for said in news)
+        self._pieces += sum(isinstance(part, Piece) for part in parts)
 
     def encode(self) -> bytes:
         """All of it."""

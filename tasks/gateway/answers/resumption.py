@@ -6,7 +6,7 @@ from tasks.gateway.connection.refusal import Refusal
 
 
 def places_of(event_id: str) -> tuple[str, list[int]]:
-    """The answer that an event belongs to, and how much of each choice had been said with it.
+    """The answer that an event belongs to, and how much of each choice had been sent with it.
 
     Raises:
         Refusal: it is the id of no event of ours.

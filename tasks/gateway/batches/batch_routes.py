@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tasks.gateway.access.access import Access
-    from tasks.gateway.batches.drive import Office
+    from tasks.gateway.batches.drive import BatchContext
     from tasks.gateway.batches.drivers import Drivers
     from tasks.gateway.records.access_key import AccessKey
 
@@ -43,14 +43,14 @@ class BatchRoutes:
     """The handlers.
 
     Args:
-        office: has the batches.
+        context: has the batches.
         drivers: go on with them.
         access: lets requests in.
         ttl_s: how long the files of a batch are kept whose owner does not say.
     """
 
-    def __init__(self, office: Office, drivers: Drivers, access: Access, ttl_s: int) -> None:
-        self._office = office
+    def __init__(self, context: BatchContext, drivers: Drivers, access: Access, ttl_s: int) -> None:
+        self._context = context
         self._drivers = drivers
         self._access = access
         self._ttl_s = ttl_s
@@ -70,7 +70,7 @@ class BatchRoutes:
         return JSONResponse(page_of(shown, request.query_params, _LISTED, _MOST_LISTED))
 
     async def retrieve(self, request: Request) -> Response:
-        """A batch as it stands."""
+        """A batch, with its progress."""
         return JSONResponse(await asyncio.to_thread(self._show, await self._find(request)))
 
     async def cancel(self, request: Request) -> Response:
@@ -79,25 +79,25 @@ class BatchRoutes:
         if batch.is_over:
             why = f"{batch.id} is {batch.status}: only a batch that is not over can be cancelled"
             raise Refusal(409, why, "batch_is_over", should_retry=False)
-        await asyncio.to_thread(self._office.batches.cancel, batch)
+        await asyncio.to_thread(self._context.batches.cancel, batch)
         self._drivers.stir()
         return JSONResponse(await asyncio.to_thread(self._show, batch))
 
     async def _find(self, request: Request) -> Batch:
         key = await self._access.key_of(request)
-        return await asyncio.to_thread(self._office.batches.find, request.path_params["id"], key.id)
+        return await asyncio.to_thread(self._context.batches.find, request.path_params["id"], key.id)
 
     def _show(self, batch: Batch) -> dict[str, Any]:
-        return batch.shown(self._office.batches.cancelling_at(batch))
+        return batch.shown(self._context.batches.cancelling_at(batch))
 
     def _owned(self, owner: str) -> list[dict[str, Any]]:  # type: ignore[valid-type]
-        return [self._show(batch) for batch in self._office.batches.owned(owner)]
+        return [self._show(batch) for batch in self._context.batches.owned(owner)]
 
     def _begin(self, batch: Batch) -> None:
-        file = self._office.files.find(batch.input_file_id, batch.owner)
+        file = self._context.files.find(batch.input_file_id, batch.owner)
         if file.purpose != BATCH:
             raise Refusal(400, f"input_file_id: {file.id} has the purpose {file.purpose}: use {BATCH}", "wrong_purpose")
-        self._office.batches.write(batch)
+        self._context.batches.write(batch)
 
     def _batch(self, body: Mapping[str, Any], key: AccessKey) -> Batch:
         unknown = sorted(set(body) - FIELDS)

@@ -61,7 +61,7 @@ class Batches:
         return next((batch for batch in self.unfinished() if batch.input_file_id == file_id), None)
 
     def cancel(self, batch: Batch) -> None:
-        """Have whoever drives a batch end it."""
+        """Have the gateway that drives a batch end it."""
         self._mark(batch.id).touch()
 
     def cancelling_at(self, batch: Batch) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.gateway.batches.batch_routes import BatchRoutes
 from tasks.gateway.batches.batches import Batches
-from tasks.gateway.batches.drive import Office
+from tasks.gateway.batches.drive import BatchContext
 from tasks.gateway.batches.drivers import Drivers
 from tasks.gateway.batches.file_routes import FileRoutes
 from tasks.gateway.batches.files import Files
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 class Bulk:
     """What answers the endpoints, and what does the work."""
 
-    office: Office
+    context: BatchContext
     drivers: Drivers
     settings: Settings
 
     def file_routes(self, access: Access) -> FileRoutes:
         """The handlers of ``/v1/files``."""
-        return FileRoutes(self.office, access, self.settings.gateway_file_mib, self.settings.gateway_file_ttl_s)
+        return FileRoutes(self.context, access, self.settings.gateway_file_mib, self.settings.gateway_file_ttl_s)
 
     def batch_routes(self, access: Access) -> BatchRoutes:
         """The handlers of ``/v1/batches``."""
-        return BatchRoutes(self.office, self.drivers, access, self.settings.gateway_file_ttl_s)
+        return BatchRoutes(self.context, self.drivers, access, self.settings.gateway_file_ttl_s)
 
 
 def make_bulk(app: Celery, store: Store, settings: Settings) -> Bulk:
     """Files and batches in the folder of the settings, whose requests go to this application."""
     folder = Path(settings.gateway_files).expanduser() if settings.gateway_files else data_folder() / "gateway"
     files = Files(folder / "files", settings.gateway_files_mib * MIB)
-    office = Office(app, files, Batches(folder / "batches", settings.gateway_file_ttl_s), store)
-    return Bulk(office, Drivers(office, settings.gateway_batch_lease_s), settings)
+    context = BatchContext(app, files, Batches(folder / "batches", settings.gateway_file_ttl_s), store)
+    return Bulk(context, Drivers(context, settings.gateway_batch_lease_s), settings)

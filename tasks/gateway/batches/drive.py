@@ -1,4 +1,4 @@
-"""Driving one batch: from its check to its files. Whoever goes on with a batch starts where the folder says that it stands."""
+"""Driving one batch: from its check to its files. Another gateway goes on from what the folder has."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOTE_EVERY_S = 1.0
 
 
 @dataclass(slots=True, frozen=True)
-class Office:
+class BatchContext:
     """What every batch needs: the application that its requests go to, the folder, and what gateways keep in Redis."""
 
     app: Celery
@@ -46,12 +46,12 @@ class Drive:
     """One batch.
 
     Args:
-        office: what every batch needs.
-        batch: as it stands.
+        context: what every batch needs.
+        batch: its record.
     """
 
-    def __init__(self, office: Office, batch: Batch) -> None:
-        self._office = office
+    def __init__(self, context: BatchContext, batch: Batch) -> None:
+        self._context = context
         self.batch = batch
         self._stopped = False
         self._noted_at = 0.0
@@ -78,9 +78,9 @@ class Drive:
     def _validate(self) -> None:
         batch = self.batch
         allows = AccessKey(id=batch.owner, name="", models=tuple(batch.models)).allows
-        found = Check(batch.endpoint, settings_of(self._office.app).default_model, allows)
+        found = Check(batch.endpoint, settings_of(self._context.app).default_model, allows)
         try:
-            found.read(self._office.files.content(batch.input_file_id))
+            found.read(self._context.files.content(batch.input_file_id))
         except FileNotFoundError:
             self._fail("the input file is gone")
             return
@@ -92,9 +92,9 @@ class Drive:
         batch = self.batch
         left_s = max(0.001, batch.expires_at - time.time())
         options = Options(deadline_s=left_s, job_id=batch.id.removeprefix("batch_"))
-        source, target = self._office.files.content(batch.input_file_id), self._office.batches.lines(batch)
+        source, target = self._context.files.content(batch.input_file_id), self._context.batches.lines(batch)
         try:
-            job = Job(self._office.app, source, target, options=options)
+            job = Job(self._context.app, source, target, options=options)
         except InvalidRequest as error:
             self._fail(str(error))
             return
@@ -103,7 +103,7 @@ class Drive:
                 self._note(job)
                 if self._stopped:
                     return
-                if self._office.batches.cancelling_at(batch) is not None:
+                if self._context.batches.cancelling_at(batch) is not None:
                     batch.outcome = "cancelled"
                     break
         if job.record.status == "cancelled":  # by ``celery -A tasks bulk cancel``
@@ -115,7 +115,7 @@ class Drive:
         if now >= self._noted_at:
             self._noted_at = now + NOTE_EVERY_S
             self._count(job.done)
-            self._office.batches.write(self.batch)
+            self._context.batches.write(self.batch)
 
     def _count(self, done: Done) -> None:
         batch = self.batch
@@ -124,19 +124,19 @@ class Drive:
 
     def _finish(self) -> None:
         """Make the two files of OpenAI's out of the one with all lines; done twice it is the same."""
-        batch, lines = self.batch, self._office.batches.lines(self.batch)
+        batch, lines = self.batch, self._context.batches.lines(self.batch)
         done, expired = self._split(lines) if lines.exists() else (Done(), False)
         self._count(done)
         if expired and batch.outcome == "completed" and time.time() >= batch.expires_at:
             batch.outcome = "expired"
         record = Record(id=batch.id, kind="batch", model=batch.model or "", created=batch.created_at, owner=batch.owner)
-        self._office.store.count(record, batch.prompt_tokens, batch.completion_tokens)
+        self._context.store.count(record, batch.prompt_tokens, batch.completion_tokens)
         self._come_to(batch.outcome)
         lines.unlink(missing_ok=True)
 
     def _split(self, lines: Path) -> tuple[Done, bool]:
         """What there was in all, and whether there was no time for some of it."""
-        batch, files = self.batch, self._office.files
+        batch, files = self.batch, self._context.files
         parts = {"output": files.part(), "error": files.part()}
         done, expired = Done(), False
         with ExitStack() as stack:
@@ -160,7 +160,7 @@ class Drive:
             part.unlink()
             return None
         digest = blake2b(f"{batch.id}:{kind}".encode(), digest_size=16).hexdigest()
-        return self._office.files.add(
+        return self._context.files.add(
             part,
             owner=batch.owner,
             filename=f"{batch.id}_{kind}.jsonl",
@@ -175,7 +175,7 @@ class Drive:
 
     def _come_to(self, status: Any) -> None:
         self.batch.come_to(status)
-        self._office.batches.write(self.batch)
+        self._context.batches.write(self.batch)
 
 
 def _has_answer(record: dict[str, Any]) -> bool:

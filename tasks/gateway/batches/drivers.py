@@ -14,7 +14,7 @@ from tasks.gateway.connection.refusal import Refusal
 
 if TYPE_CHECKING:
     from tasks.gateway.batches.batch import Batch
-    from tasks.gateway.batches.drive import Office
+    from tasks.gateway.batches.drive import BatchContext
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,12 @@ class Drivers:
     """A thread that looks for batches, and one for each that it drives.
 
     Args:
-        office: what every batch needs.
+        context: what every batch needs.
         lease_s: how long the others wait for this gateway's word.
     """
 
-    def __init__(self, office: Office, lease_s: int) -> None:
-        self._office = office
+    def __init__(self, context: BatchContext, lease_s: int) -> None:
+        self._context = context
         self._lease_s = lease_s
         self._holder = uuid.uuid4().hex
         self._stirred = threading.Event()
@@ -79,30 +79,30 @@ class Drivers:
     def _look(self) -> None:
         self._running = {name: (drive, thread) for name, (drive, thread) in self._running.items() if thread.is_alive()}
         for name, (drive, _) in self._running.items():
-            if not self._office.store.lease(name, self._holder, self._lease_s):
+            if not self._context.store.lease(name, self._holder, self._lease_s):
                 logger.warning("%s goes on at another gateway, which has not heard of this one for too long", name)
                 drive.stop()
-        unfinished = self._office.batches.unfinished()
-        revoked = self._office.store.revoked({batch.owner for batch in unfinished})
+        unfinished = self._context.batches.unfinished()
+        revoked = self._context.store.revoked({batch.owner for batch in unfinished})
         for batch in unfinished:
-            if batch.owner in revoked and self._office.batches.cancelling_at(batch) is None:
+            if batch.owner in revoked and self._context.batches.cancelling_at(batch) is None:
                 logger.info("%s is cancelled: its API key %s was revoked", batch.id, batch.owner)
-                self._office.batches.cancel(batch)
+                self._context.batches.cancel(batch)
             if len(self._running) < AT_ONCE and batch.id not in self._running:
                 self._take(batch)
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + SWEEP_EVERY_S
-            self._office.batches.sweep()
-            self._office.files.sweep()
+            self._context.batches.sweep()
+            self._context.files.sweep()
 
     def _take(self, seen: Batch) -> None:
         """Drive a batch, unless another gateway does, or it was just tried in vain."""
         if time.monotonic() < self._not_before.get(seen.id, 0.0):
             return
-        if not self._office.store.lease(seen.id, self._holder, self._lease_s):
+        if not self._context.store.lease(seen.id, self._holder, self._lease_s):
             return
-        batch = self._office.batches.find(seen.id, seen.owner)  # another gateway may have ended it since
-        drive = Drive(self._office, batch)
+        batch = self._context.batches.find(seen.id, seen.owner)  # another gateway may have ended it since
+        drive = Drive(self._context, batch)
         thread = threading.Thread(target=self._drive, args=(drive,), name=f"celery-mlx-{batch.id}", daemon=True)
         self._running[batch.id] = drive, thread
         thread.start()
@@ -118,6 +118,6 @@ class Drivers:
             logger.exception("%s has ended with an error of this program; it is tried again", name)
             self._not_before[name] = time.monotonic() + RETRY_S
         try:
-            self._office.store.lease(name, self._holder, 0)
+            self._context.store.lease(name, self._holder, 0)
         except GenerationError as error:
             logger.warning("%s is free only once its lease has passed: %s", name, error)

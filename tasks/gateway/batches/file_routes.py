@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from tasks.gateway.access.access import Access
-    from tasks.gateway.batches.drive import Office
+    from tasks.gateway.batches.drive import BatchContext
     from tasks.gateway.batches.files import StoredFile
 
 MAX_NAME_CHARACTERS = 255
@@ -32,14 +32,14 @@ class FileRoutes:
     """The handlers.
 
     Args:
-        office: has the files.
+        context: has the files.
         access: lets requests in.
         most_mib: the size of a file.
         ttl_s: how long a file is kept whose owner does not say.
     """
 
-    def __init__(self, office: Office, access: Access, most_mib: int, ttl_s: int) -> None:
-        self._office = office
+    def __init__(self, context: BatchContext, access: Access, most_mib: int, ttl_s: int) -> None:
+        self._context = context
         self._access = access
         self._most_mib = most_mib
         self._ttl_s = ttl_s
@@ -59,7 +59,7 @@ class FileRoutes:
     async def list(self, request: Request) -> Response:
         """The key's files, the newest first."""
         key = await self._access.key_of(request)
-        files = await asyncio.to_thread(self._office.files.owned, key.id)
+        files = await asyncio.to_thread(self._context.files.owned, key.id)
         purpose = request.query_params.get("purpose")
         shown = [file.shown() for file in files if purpose in (None, file.purpose)]
         order = request.query_params.get("order", "desc")
@@ -76,27 +76,27 @@ class FileRoutes:
     async def content(self, request: Request) -> Response:
         """A file's bytes."""
         file = await self._find(request)
-        return FileResponse(self._office.files.content(file.id), media_type="application/octet-stream")
+        return FileResponse(self._context.files.content(file.id), media_type="application/octet-stream")
 
     async def delete(self, request: Request) -> Response:
         """Delete a file."""
         file = await self._find(request)
-        user = await asyncio.to_thread(self._office.batches.user_of, file.id)
+        user = await asyncio.to_thread(self._context.batches.user_of, file.id)
         if user is not None:
             raise Refusal(400, f"{file.id} is read by {user.id}: cancel that first, or wait for its end", "file_in_use")
-        await asyncio.to_thread(self._office.files.delete, file.id)
+        await asyncio.to_thread(self._context.files.delete, file.id)
         return JSONResponse({"id": file.id, "object": "file", "deleted": True})
 
     async def _find(self, request: Request) -> StoredFile:
         key = await self._access.key_of(request)
-        return await asyncio.to_thread(self._office.files.find, request.path_params["id"], key.id)
+        return await asyncio.to_thread(self._context.files.find, request.path_params["id"], key.id)
 
     def _store(self, file: Any, name: str, owner: str, ttl_s: int) -> StoredFile:
-        part = self._office.files.part()
+        part = self._context.files.part()
         try:
             with part.open("wb") as target:
                 shutil.copyfileobj(file, target, MIB)
-            return self._office.files.add(part, owner=owner, filename=name, purpose=BATCH, ttl_s=ttl_s)
+            return self._context.files.add(part, owner=owner, filename=name, purpose=BATCH, ttl_s=ttl_s)
         except OSError:
             part.unlink(missing_ok=True)
             raise

@@ -65,15 +65,17 @@ class ChatShape(ChoiceShape):
         delta = {"role": "assistant", "content": ""}
         return [self._chunk(_delta(number, delta)) for number in range(self._record.choices)]
 
-    def say(self, said: Piece | Finish) -> bytes:
+    def say(self, part: Piece | Finish) -> bytes:
         """The event for a piece of the answer."""
-        if isinstance(said, Finish):
-            return self._said(said, _delta(said.choice, {}, said.logprobs, openai_reason(said.reason)))
-        if said.tool_call is not None:
-            return self._said(said, _delta(said.choice, {"tool_calls": [said.tool_call]}, said.logprobs))
-        if said.kind in _NAMES and not said.logprobs:
-            return self._said_plainly(said, f'"delta":{{"{_NAMES[said.kind]}":{to_compact_json(said.text)}}}')
-        return self._said(said, _delta(said.choice, {_NAMES.get(said.kind, said.kind): said.text}, said.logprobs))
+        if isinstance(part, Finish):
+            return self._choice_event(part, _delta(part.choice, {}, part.logprobs, openai_reason(part.reason)))
+        if part.tool_call is not None:
+            return self._choice_event(part, _delta(part.choice, {"tool_calls": [part.tool_call]}, part.logprobs))
+        if part.kind in _NAMES and not part.logprobs:
+            return self._plain_event(part, f'"delta":{{"{_NAMES[part.kind]}":{to_compact_json(part.text)}}}')
+        return self._choice_event(
+            part, _delta(part.choice, {_NAMES.get(part.kind, part.kind): part.text}, part.logprobs)
+        )
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         assert choice.finish is not None

@@ -35,7 +35,7 @@ class ChoiceShape:
         #: How the data of every event begins: what they all have in common is encoded once.
         self._beginning = f"{to_compact_json(self._head(self.CHUNK))[:-1]},"
 
-    def note(self, said: Piece | Finish) -> None:
+    def note(self, part: Piece | Finish) -> None:
         """Nothing: :meth:`whole` takes it from the choices."""
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:
@@ -50,24 +50,24 @@ class ChoiceShape:
 
     def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
         """The answer of a request without a stream."""
-        said = [self._choice(choice) for choice in choices]
-        return {**self._head(self.WHOLE), "choices": said, "usage": self._usage(choices)}
+        shaped = [self._choice(choice) for choice in choices]
+        return {**self._head(self.WHOLE), "choices": shaped, "usage": self._usage(choices)}
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         """A choice that has ended."""
         raise NotImplementedError
 
-    def _said(self, said: Piece | Finish, choice: dict[str, Any]) -> bytes:
+    def _choice_event(self, part: Piece | Finish, choice: dict[str, Any]) -> bytes:
         """The event for a piece of a choice."""
-        self._places[said.choice] = said.place
+        self._places[part.choice] = part.place
         return self._chunk(choice)
 
-    def _said_plainly(self, said: Piece, text: str) -> bytes:
+    def _plain_event(self, part: Piece, text: str) -> bytes:
         """The same for text alone, here as a member of a JSON object. Nearly all events are: they need no encoder of objects."""
-        self._places[said.choice] = said.place
+        self._places[part.choice] = part.place
         usage = ',"usage":null' if self._record.include_usage else ""
         return self._framed(
-            f'"choices":[{{"index":{said.choice},{text},"logprobs":null,"finish_reason":null}}]{usage}}}'
+            f'"choices":[{{"index":{part.choice},{text},"logprobs":null,"finish_reason":null}}]{usage}}}'
         )
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:

@@ -63,13 +63,15 @@ class CompletionShape(ChoiceShape):
         """Nothing: a chunk says all of itself."""
         return []
 
-    def say(self, said: Piece | Finish) -> bytes:
+    def say(self, part: Piece | Finish) -> bytes:
         """The event for a piece of the answer."""
-        if isinstance(said, Piece) and not said.logprobs:
-            return self._said_plainly(said, f'"text":{to_compact_json(said.text)}')
-        text, reason = ("", openai_reason(said.reason)) if isinstance(said, Finish) else (said.text, None)
-        logprobs = completion_logprobs(said.logprobs, self._places[said.choice])
-        return self._said(said, {"index": said.choice, "text": text, "logprobs": logprobs, "finish_reason": reason})
+        if isinstance(part, Piece) and not part.logprobs:
+            return self._plain_event(part, f'"text":{to_compact_json(part.text)}')
+        text, reason = ("", openai_reason(part.reason)) if isinstance(part, Finish) else (part.text, None)
+        logprobs = completion_logprobs(part.logprobs, self._places[part.choice])
+        return self._choice_event(
+            part, {"index": part.choice, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        )
 
     def _choice(self, choice: Choice) -> dict[str, Any]:
         assert choice.finish is not None

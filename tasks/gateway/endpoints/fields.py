@@ -88,11 +88,11 @@ def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Iterable[
 
 def as_called(error: InvalidRequest, kind: Kind) -> InvalidRequest:
     """The same error, with the name that an endpoint has for the field of ``generate`` that it begins with."""
-    said = str(error)
-    name = next((name for name in _IN_RESPONSES if said.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
+    message = str(error)
+    name = next((name for name in _IN_RESPONSES if message.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
     if kind != "response" or name is None:
         return error
-    rest = f": {said}" if name == "messages" else said.removeprefix(name)  # items are not messages one by one
+    rest = f": {message}" if name == "messages" else message.removeprefix(name)  # items are not messages one by one
     return type(error)(f"{_IN_RESPONSES[name]}{rest}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.client.said import Said
+from tasks.client.text_buffer import TextBuffer
 from tasks.messages.tools import Calls, delta
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Piece(NamedTuple):
     """Text of one kind of one choice.
 
-    ``place`` counts what of the choice has been said with it: characters of all kinds, and one for the name of a function that is
+    ``place`` counts what of the choice has been sent with it: characters of all kinds, and one for the name of a function that is
     called. ``tool_call`` is a part of a call in OpenAI's shape. Another reader may get the journal's
     tokens in other chunks (after a worker has died), and still the same text at the same place.
     """
@@ -51,7 +51,7 @@ class Choice:
 
     def __init__(self, number: int, after: int = 0) -> None:
         self.number = number
-        self._texts: defaultdict[str, Said] = defaultdict(Said)
+        self._texts: defaultdict[str, TextBuffer] = defaultdict(TextBuffer)
         self.calls = Calls()
         self.logprobs: list[dict[str, Any]] = []
         self.tokens = 0
@@ -68,17 +68,17 @@ class Choice:
     def take(self, chunk: Chunk) -> list[Piece | Finish]:
         """What a chunk says that the client has not got yet."""
         self.tokens = max(self.tokens, chunk.index + len(chunk.ids))
-        said: list[Piece | Finish] = []
+        parts: list[Piece | Finish] = []
         # A token that completes no character has a probability and no text: it goes out with the next text.
         if chunk.kind == "content":
             self._pending.extend(chunk.logprobs or ())
         if chunk.text or chunk.tool_call:
-            said.extend(self._say(chunk))
+            parts.extend(self._pieces(chunk))
         if chunk.finish_reason is not None:
-            said.append(self._end(chunk))
-        return said
+            parts.append(self._end(chunk))
+        return parts
 
-    def _say(self, chunk: Chunk) -> list[Piece | Finish]:
+    def _pieces(self, chunk: Chunk) -> list[Piece | Finish]:
         names = chunk.tool_call is not None and "id" in chunk.tool_call
         begin, self._place = self._place, self._place + len(chunk.text) + names
         if chunk.tool_call is not None:

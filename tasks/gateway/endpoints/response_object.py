@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.said import Said
+from tasks.client.text_buffer import TextBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tasks.gateway.records.record import Record
     from tasks.messages.answer import Usage
 
-#: What a response says of fields that its request has left out.
-_UNSAID: Mapping[str, Any] = MappingProxyType(
+#: The values in a response of fields that its request has left out.
+_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         **dict.fromkeys(("instructions", "max_output_tokens", "prompt_cache_key", "safety_identifier", "user")),
         # The model's own, which its worker knows.
@@ -30,8 +30,8 @@ _UNSAID: Mapping[str, Any] = MappingProxyType(
     }
 )
 #: The same of objects, whose other fields the request may have.
-_PARTS_UNSAID: Mapping[str, Mapping[str, Any]] = {name: _UNSAID[name] for name in ("reasoning", "text")}
-_FUNCTION_UNSAID = {"description": None, "parameters": None, "strict": False}
+_DEFAULT_PARTS: Mapping[str, Mapping[str, Any]] = {name: _DEFAULTS[name] for name in ("reasoning", "text")}
+_FUNCTION_DEFAULTS = {"description": None, "parameters": None, "strict": False}
 #: By the kind of an item's text: how its id begins, and what its events are called.
 _PREFIXES = {"reasoning": "rs", "tool_call": "fc"}
 _EVENTS = {"reasoning": "response.reasoning_text", "tool_call": "response.function_call_arguments"}
@@ -54,18 +54,18 @@ class OpenItem:
         self.is_text = kind not in _EVENTS
         self.is_closed = False
         self._id = f"{_PREFIXES.get(kind, 'msg')}_{response_id}_{number}"
-        self._said = Said()
+        self._text = TextBuffer()
         self._logprobs: list[Mapping[str, Any]] = []
 
     def add(self, text: str, logprobs: Sequence[Mapping[str, Any]]) -> None:
         """Take what comes next."""
-        self._said.add(text)
+        self._text.add(text)
         self._logprobs.extend(logprobs)
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return str(self._said)
+        return str(self._text)
 
     @property
     def delta_type(self) -> str:
@@ -122,7 +122,7 @@ def response_object(
 ) -> dict[str, Any]:
     """A response in its current state."""
     return {
-        **_UNSAID,
+        **_DEFAULTS,
         **{name: _completed(name, value) for name, value in record.echo.items()},
         "id": record.id,
         "object": "response",
@@ -144,12 +144,12 @@ def response_object(
 
 def _completed(name: str, value: Any) -> Any:
     """A field that a request had, with what it left out of it."""
-    if name in _PARTS_UNSAID:
-        return {**_PARTS_UNSAID[name], **{part: said for part, said in value.items() if said is not None}}
+    if name in _DEFAULT_PARTS:
+        return {**_DEFAULT_PARTS[name], **{name: part for name, part in value.items() if part is not None}}
     if name == "tools":
-        return [{**_FUNCTION_UNSAID, **tool} for tool in value]
+        return [{**_FUNCTION_DEFAULTS, **tool} for tool in value]
     if name == "service_tier" and value not in ("flex", "priority"):
-        return _UNSAID[name]
+        return _DEFAULTS[name]
     return value
 
 

@@ -22,8 +22,8 @@ _CODES = {400: "invalid_prompt", 404: "invalid_prompt", 429: "rate_limit_exceede
 class ResponseShape:
     """The answer's shape.
 
-    An event's number counts what was said with it: one for each event, but a delta counts its characters. So numbers grow, and
-    depend on the text alone: whoever continues a stream may get the text in other deltas.
+    An event's number counts what it carries: one for each event, but a delta counts its characters. So numbers grow, and
+    depend on the text alone: a client that continues a stream may get the text in other deltas.
 
     Args:
         record: what is known of the request.
@@ -41,25 +41,25 @@ class ResponseShape:
 
     def begin(self) -> list[bytes]:
         """The first events of a stream."""
-        said = response_object(self._record, "in_progress", [])
+        response = response_object(self._record, "in_progress", [])
         return [
-            self._event("response.created", response={**said, "status": "queued"}),
-            self._event("response.in_progress", response=said),
+            self._event("response.created", response={**response, "status": "queued"}),
+            self._event("response.in_progress", response=response),
         ]
 
-    def say(self, said: Piece | Finish) -> bytes:
+    def say(self, part: Piece | Finish) -> bytes:
         """The events for a piece of the answer."""
-        if isinstance(said, Finish):
+        if isinstance(part, Finish):
             return b"".join(self._close())
-        events = [] if self._is_continued(said) else [*self._close(), *self._open(said)]
+        events = [] if self._is_continued(part) else [*self._close(), *self._open(part)]
         item = self._items[-1]
-        item.add(said.text, said.logprobs)
-        delta = self._delta(item.delta_type, said.text, **item.where, **({"logprobs": []} if item.is_text else {}))
+        item.add(part.text, part.logprobs)
+        delta = self._delta(item.delta_type, part.text, **item.where, **({"logprobs": []} if item.is_text else {}))
         return b"".join([*events, delta])
 
-    def note(self, said: Piece | Finish) -> None:
+    def note(self, part: Piece | Finish) -> None:
         """Take a piece of an answer that is not streamed."""
-        self.say(said)
+        self.say(part)
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:
         """The last event of a stream."""

@@ -24,10 +24,10 @@ class Shape(Protocol):
     def begin(self) -> list[bytes]:
         """The first events of a stream."""
 
-    def say(self, said: Piece | Finish) -> bytes:
+    def say(self, part: Piece | Finish) -> bytes:
         """The events for a piece of the answer."""
 
-    def note(self, said: Piece | Finish) -> None:
+    def note(self, part: Piece | Finish) -> None:
         """Take a piece of an answer that is not streamed."""
 
     def end(self, choices: Sequence[Choice]) -> list[bytes]:

@@ -51,7 +51,7 @@ class AccessKey:
         return cls(**{**values, "models": tuple(values.get("models", ()))})
 
 
-#: Who needs no key: whoever asks from this machine, where the gateway listens nowhere else.
+#: The key of clients that need none: those on this machine, if the gateway listens on loopback alone.
 LOCAL = AccessKey(id="local", name="this machine")
 
 

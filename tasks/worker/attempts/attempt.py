@@ -78,7 +78,7 @@ class Attempt:
         # Without a start it is not known which prompt and model the tokens belong to: everything is computed again.
         earlier = contiguous(claim.entries) if self._first is not None else []
         self.ids: list[int] = [token for entry in earlier for token in entry.ids]
-        self._said: list[tuple[str, str]] = [(entry.kind, entry.text) for entry in earlier]
+        self._parts: list[tuple[str, str]] = [(entry.kind, entry.text) for entry in earlier]
         self._calls = Calls()
         for entry in earlier:
             self._note_call(entry)
@@ -174,7 +174,7 @@ class Attempt:
             logprobs = [_openai_logprob(asdict(logprob)) for logprob in event.logprobs]
             self._logprobs.extend(logprobs)
         self.ids.extend(event.ids)
-        self._said.append((event.kind, event.text))
+        self._parts.append((event.kind, event.text))
         if event.kind == "reasoning":
             self.reasoning_tokens += len(event.ids)
         named = event.call is not None and bool(event.name)
@@ -197,7 +197,7 @@ class Attempt:
             self._calls.add(delta(token.call, token.text, token.call_id, token.name))
 
     def _text_of(self, kind: str) -> str:
-        return "".join(text for said, text in self._said if said == kind)
+        return "".join(text for part, text in self._parts if part == kind)
 
     def _finish(self, event: Finished) -> Entry:
         if self.stop_reason == "requeue":

@@ -50,7 +50,7 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
         fields.pop("error", None)
     level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
     known = {name: value for name, value in fields.items() if value is not None}
-    text = " ".join(f"{name}={_said(value)}" for name, value in known.items() if value != 0 or name not in RARE)
+    text = " ".join(f"{name}={_shown(value)}" for name, value in known.items() if value != 0 or name not in RARE)
     logger.log(
         level,
         "request %s %s: %s",
@@ -61,7 +61,7 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
     )
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     """A value for people: milliseconds without thousandths, texts with spaces in quotes."""
     if isinstance(value, float):
         return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

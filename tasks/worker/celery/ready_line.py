@@ -43,7 +43,7 @@ def served_models(entries: Iterable[ModelEntry], queues: Sequence[str]) -> tuple
     here: list[str] = []
     elsewhere: list[str] = []
     for entry in entries:
-        with suppress(GenerationError, OSError):  # whoever asks for the model learns what is wrong with its files
+        with suppress(GenerationError, OSError):  # a request for the model reports what is wrong with its files
             found = local_source(entry)
             if tier_of(entry).queue in queues:
                 (elsewhere if found is None else here).append(entry.name)

@@ -36,9 +36,7 @@ class Survey(threading.Thread):
         found = {}
         for entry in self._catalogue.models.values():
             if entry.kind == "hub" and entry.tier is None:
-                with suppress(
-                    GenerationError, OSError
-                ):  # whoever asks for the model learns what is wrong with its files
+                with suppress(GenerationError, OSError):  # a request for the model reports what is wrong with its files
                     if local_source(entry) is not None:
                         found[entry.name] = tier_of(entry).queue
         if found:

@@ -59,12 +59,12 @@ def lay_out(
     about = ("layouts", layouts)
     known = verdicts.find(about) if verdicts is not None else None
     if known is None:
-        bears = apply(model, layouts, lanes, reference)
+        is_right = apply(model, layouts, lanes, reference)
         if verdicts is not None:
-            verdicts.keep(about, {"bears": bears})
-        if not bears:
+            verdicts.keep(about, {"is_right": is_right})
+        if not is_right:
             return False
-    elif known.get("bears") is True:
+    elif known.get("is_right") is True:
         _give(model, layouts, lanes)
     else:
         return True
@@ -80,7 +80,7 @@ def apply(model: Module, layouts: Mapping[str, Layout], lanes: Lanes, reference:
     try:
         after = _logits(model, _pieces(reference))
     except (ValueError, AttributeError, TypeError, KeyError):
-        logger.debug("the model does not bear another layout", exc_info=True)
+        logger.debug("the model's code fails with another layout", exc_info=True)
         return False
     return _largest_of(after - before) <= ROUNDING * _largest_of(before)
 

@@ -1,4 +1,4 @@
-"""Whether a model bears numpy's arrays, and up to how many tokens of a step they are quicker here."""
+"""Whether a model's code works on numpy's arrays, and up to how many tokens of a step they are quicker here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROUNDING = 1e-3
 def compute_on_host(
     model: Module, reference: Reference, verdicts: Verdicts | None = None, about: object = None
 ) -> None:
-    """Have steps of few tokens computed by numpy, in place, where the model bears that and it is quicker.
+    """Have steps of few tokens computed by numpy, in place, where the model's code allows that and it is quicker.
 
     A verdict on the same ``about`` spares the trial.
     """
@@ -52,14 +52,14 @@ def compute_on_host(
     if tokens != 0:
         prepare(model)
     if not isinstance(tokens, int):
-        tokens = quick_tokens(partial(_least_seconds, model)) if bears(model, reference) else 0
+        tokens = quick_tokens(partial(_least_seconds, model)) if supports_numpy(model, reference) else 0
         if verdicts is not None:
             verdicts.keep(about, {"tokens": tokens})
     logger.debug("numpy computes steps of at most %d tokens", tokens)
     model.host_tokens = tokens
 
 
-def bears(model: Module, reference: Reference) -> bool:
+def supports_numpy(model: Module, reference: Reference) -> bool:
     """Whether prepared code computes the same of numpy arrays: for rows of unequal lengths, with one token or more."""
     given = reference.sequence
     model.host_tokens = TOKENS[-1]
@@ -78,7 +78,7 @@ def bears(model: Module, reference: Reference) -> bool:
         bound = ROUNDING * mx.where(mx.isfinite(expected), mx.abs(expected), 0.0).max()
         return bool((difference <= bound).item())
     except (ValueError, AttributeError, TypeError, LookupError, RuntimeError):
-        logger.debug("the model does not bear numpy's arrays", exc_info=True)
+        logger.debug("the model's code fails with numpy's arrays", exc_info=True)
         return False
     finally:
         model.host_tokens = 0

@@ -1,4 +1,4 @@
-"""Rotary positions on numpy, by tables: MLX's CPU build computes sines and cosines anew in each layer of each step."""
+"""Rotary positions on numpy, by tables: MLX's CPU build computes sines and cosines again in each layer of each step."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class HostThreads:
     """Threads that share work out among themselves and their caller.
 
-    There is a part for each thread, and whoever is free takes the next one. So the caller computes all parts while its
+    There is a part for each thread, and a free thread takes the next one. So the caller computes all parts while its
     helpers do not run: other processes may want the cores, too. numpy computes without the interpreter's lock. Twice as many
     parts were no quicker: each costs some calls.
 

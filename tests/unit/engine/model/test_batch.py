@@ -76,9 +76,9 @@ def _numpys_loop(folder: Path) -> Loop:
     prepare(model)
     model.host_tokens = 64
     tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=opened.generation.ends, template=None)
-    bearing = try_out(model)
-    stepping = Stepping.of(bearing, on_gpu=False, drafts=config.drafts)
-    return Loop(max_batch=16, runner=MlxRunner(config, model, tokenizer, opened, "", bearing, stepping))
+    support = try_out(model)
+    stepping = Stepping.of(support, on_gpu=False, drafts=config.drafts)
+    return Loop(max_batch=16, runner=MlxRunner(config, model, tokenizer, opened, "", support, stepping))
 
 
 @pytest.fixture

@@ -53,13 +53,13 @@ SERVED: dict[str, Batching] = {
 def test_alone_and_together_are_the_same(name: str) -> None:
     """Rows that come and go, prompts over the window and in pieces: each row's logits are those of mlx-lm for it alone."""
     model = build(name)
-    bearing = try_out(model, correct(model))
-    assert bearing.batching == SERVED[name]
-    assert bool(bearing.why) == (bearing.batching != "padded")
+    support = try_out(model, correct(model))
+    assert support.batching == SERVED[name]
+    assert bool(support.why) == (support.batching != "padded")
     for scenario in ("joins", "windows"):
-        assert difference(model, bearing, SCENARIOS[scenario]) <= TOLERANCE
-        if bearing.slots:
-            assert difference(model, bearing, SCENARIOS[scenario], slots=True, drafts=True) <= TOLERANCE
+        assert difference(model, support, SCENARIOS[scenario]) <= TOLERANCE
+        if support.slots:
+            assert difference(model, support, SCENARIOS[scenario], slots=True, drafts=True) <= TOLERANCE
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4, 8])
@@ -109,9 +109,9 @@ class Wrapped:
 )
 def test_how_much_of_a_difference_is_one(change: Any, batching: Batching, why: str) -> None:
     """Rounding is none; a hundredth of the logits' deviation is, and so are NaN and an error."""
-    bearing = try_out(Wrapped(build("llama"), change))
-    assert bearing.batching == batching
-    assert why in bearing.why
+    support = try_out(Wrapped(build("llama"), change))
+    assert support.batching == batching
+    assert why in support.why
 
 
 def test_tokens_that_a_model_bars_are_no_difference() -> None:

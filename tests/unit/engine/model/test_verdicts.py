@@ -16,7 +16,7 @@ from tasks.engine.files.folder import read_folder
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.panels import PanelLinear
 from tasks.engine.model.layout.record import Measured, Record
-from tasks.engine.model.loading import find_bearing, load_laid_out
+from tasks.engine.model.loading import find_batch_support, load_laid_out
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.verdict_file import FILE, host_tokens
 from tasks.engine.model.verdicts import MOST, Verdicts, running_code
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tasks.engine.model.selftest import Bearing
+    from tasks.engine.model.selftest import BatchSupport
 
 pytestmark = pytest.mark.xdist_group("mlx")
 
@@ -40,7 +40,7 @@ class Counted:
         #: In the place of versions and loaded modules, which differ between test processes.
         self.code = "a version"
 
-    def load(self, folder: Path, *, warm_up: bool = False) -> tuple[int, Bearing]:
+    def load(self, folder: Path, *, warm_up: bool = False) -> tuple[int, BatchSupport]:
         """Calls of the model until it is known how it is served, and how it is."""
         described = EngineConfig(model="any", source=str(folder))
         opened = read_folder(described)
@@ -55,8 +55,8 @@ class Counted:
                 return super().__call__(*args, **options)
 
         loaded.model.__class__ = Counting
-        bearing = find_bearing(loaded, verdicts, warm_up=warm_up)
-        return calls, bearing
+        support = find_batch_support(loaded, verdicts, warm_up=warm_up)
+        return calls, support
 
 
 def _edit(folder: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -130,10 +130,10 @@ def test_other_parameters_of_the_same_files_have_a_verdict_of_their_own(tmp_path
     described = EngineConfig(model="any", source=str(folder))
     opened = read_folder(described)
     verdicts = Verdicts(tmp_path / "cache", opened, "")
-    find_bearing(load_laid_out(opened, described, ""), verdicts, warm_up=False)
+    find_batch_support(load_laid_out(opened, described, ""), verdicts, warm_up=False)
     loaded = load_laid_out(opened, described, "")
     loaded.model.set_dtype(mx.bfloat16)
-    find_bearing(loaded, verdicts, warm_up=False)
+    find_batch_support(loaded, verdicts, warm_up=False)
     assert len(json.loads((tmp_path / "cache" / FILE).read_text())) == 2
 
 

@@ -1,13 +1,13 @@
-"""Text that grows by a few characters at a time."""
+"""Text that grows by a few characters at a time, kept in little memory."""
 
 from __future__ import annotations
 
-#: So many parts become one: a part of its own takes 50 bytes more than its characters.
+#: This many parts become one: a part of its own takes 50 bytes more than its characters.
 _PARTS = 64
 
 
-class Said:
-    """What was said so far."""
+class TextBuffer:
+    """The text so far: ``str(buffer)``."""
 
     __slots__ = ("_blocks", "_parts")
 
@@ -16,7 +16,7 @@ class Said:
         self._parts: list[str] = []
 
     def add(self, text: str) -> None:
-        """Say more."""
+        """Append."""
         self._parts.append(text)
         if len(self._parts) >= _PARTS:
             self._blocks.append("".join(self._parts))
