@@ -36,11 +36,10 @@ def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> 
     return hub_cache(environ) / f"models--{hub_id.replace('/', '--')}"
 
 
-def hub_is_offline(environ: Mapping[str, str] | None = None) -> bool:
+def hub_is_offline() -> bool:
     """Whether the hub's client may not ask the hub: ``HF_HUB_OFFLINE``, as that client reads it."""
-    values = os.environ if environ is None else environ
-    said = values.get("HF_HUB_OFFLINE") or values.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in {"1", "ON", "YES", "TRUE"}
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def hub_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
@@ -55,9 +54,9 @@ def hub_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str,
     return snapshot if snapshot.is_dir() else None
 
 
-def fetched_snapshot(hub_id: str, revision: str | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+def fetched_snapshot(hub_id: str, revision: str | None = None) -> Path | None:
     """The local folder of a model if all of it was fetched; ``None`` if it was not, or if nobody here knows."""
-    snapshot = hub_snapshot(hub_id, revision, environ)
+    snapshot = hub_snapshot(hub_id, revision)
     return snapshot if snapshot is not None and complete_mark(snapshot).is_file() else None
 
 

@@ -45,8 +45,8 @@ class OpenRequest:
     tokens: int
 
 
-def open_requests(client: redis.Redis, most: int = MOST) -> list[OpenRequest]:
-    """Requests that workers hold, then those that wait, the oldest first; at most ``most`` of each.
+def open_requests(client: redis.Redis) -> list[OpenRequest]:
+    """Requests that workers hold, then those that wait, the oldest first; at most :data:`MOST` of each.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -54,9 +54,9 @@ def open_requests(client: redis.Redis, most: int = MOST) -> list[OpenRequest]:
     with translated("reading the requests"):
         seconds, microseconds = client.time()
         now = seconds + microseconds / 1e6
-        held = list(_held(client, now, most))
+        held = list(_held(client, now))
         known = {request.task_id for request in held}
-        waiting = [request for request in _ledger(client, now, most) if request.task_id not in known]
+        waiting = [request for request in _ledger(client, now) if request.task_id not in known]
     return [*_oldest_first(held), *_oldest_first(waiting)]
 
 
@@ -64,10 +64,10 @@ def _oldest_first(requests: list[OpenRequest]) -> list[OpenRequest]:
     return sorted(requests, key=lambda request: -(request.age_s or 0.0))
 
 
-def _ledger(client: redis.Redis, now: float, most: int) -> Iterator[OpenRequest]:
+def _ledger(client: redis.Redis, now: float) -> Iterator[OpenRequest]:
     entries: dict[str, dict[str, Any]] = {}
     cursor = 0
-    while len(entries) < most:
+    while len(entries) < MOST:
         page: Any = client.hscan(keys.LEDGER, cursor, count=PAGE)
         cursor, found = page
         entries.update((text(task_id), json_object(entry)) for task_id, entry in found.items())
@@ -103,7 +103,7 @@ def _scheduled(client: redis.Redis, entries: dict[str, dict[str, Any]]) -> set[s
     return {task_id for task_id, at in zip(looked_up, pipeline.execute(), strict=True) if at is not None}
 
 
-def _held(client: redis.Redis, now: float, most: int) -> Iterator[OpenRequest]:
+def _held(client: redis.Redis, now: float) -> Iterator[OpenRequest]:
     """What workers hold, each with the last entry of its journal."""
     found: list[tuple[Contents, str, float | None]] = []
     owners: Any = client.smembers(keys.OWNERS)
@@ -115,7 +115,7 @@ def _held(client: redis.Redis, now: float, most: int) -> Iterator[OpenRequest]:
             contents = contents_of(held_message(payload))
             if is_ours(contents.task):
                 found.append((contents, identity.partition("#")[0], since.get(text(tag))))
-    del found[most:]
+    del found[MOST:]
     pipeline = client.pipeline(transaction=False)
     for contents, _, _ in found:
         pipeline.xrevrange(keys.stream(contents.task_id), count=1)

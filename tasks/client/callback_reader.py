@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tasks.client.journal_watch import Event
     from tasks.client.mailbox import Mailbox
     from tasks.client.result import GenerateResult
-    from tasks.server.subscriptions import Subscriptions
 
 
 class CallbackReader:
@@ -54,7 +53,6 @@ class CallbackReader:
         take: Callable[[list[Chunk]], None],
         fail: Callable[[Exception], None],
         mailbox: Mailbox,
-        subscriptions: Subscriptions = SUBSCRIPTIONS,
     ) -> None:
         self._result, self._take, self._fail, self._mailbox = result, take, fail, mailbox
         self._loop = asyncio.get_running_loop()
@@ -64,7 +62,7 @@ class CallbackReader:
         where = journals_of(result.app)
         self._place = JournalWatch(result.id, self._post, where.database)
         self._reading = Reading(result.id, self._place, None, None, result.unknown_after_s)
-        subscriptions.open(where, self._place)
+        SUBSCRIPTIONS.open(where, self._place)
 
     def close(self) -> None:
         """Read no further. Nothing is called after this."""

@@ -26,6 +26,8 @@ EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
 
 SEALED = str(2**64 - 1)
 CANCEL_TTL_S = 86_400
+#: How long a journal is kept after its last claim.
+OPEN_TTL_MS = 86_400_000
 #: Entries, or journals, in one reading: Redis does nothing else meanwhile.
 PAGE = 500
 _RUNNING, _QUEUED = b"running", b"queued"
@@ -41,20 +43,17 @@ class Journal:
         client: answers in bytes (:func:`tasks.server.connection.connect`).
         evaluator: runs the scripts; the client, where there is none.
         ttl_s: how long a journal is kept after its end.
-        open_ttl_s: how long one is kept after its last claim.
 
     Every method raises :class:`tasks.errors.BrokerUnavailable` when Redis cannot be reached or refuses for now, and
     :class:`tasks.errors.JournalFailed` for what waiting does not fix. Each may be called again with the same arguments
     after a lost reply.
     """
 
-    def __init__(
-        self, client: Redis, evaluator: Evaluator | None = None, *, ttl_s: float = 3_600, open_ttl_s: float = 86_400
-    ) -> None:
+    def __init__(self, client: Redis, evaluator: Evaluator | None = None, *, ttl_s: float = 3_600) -> None:
         self._client = client
         self._evaluator = evaluator or client
         self._ttl_ms = int(ttl_s * 1000)
-        self._open_ttl_ms = int(open_ttl_s * 1000)
+        self._open_ttl_ms = OPEN_TTL_MS
         self._channel = keys.channel_prefix(int(client.get_connection_kwargs().get("db") or 0))
 
     def claim(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # redis-py's own bookkeeping in a pool's settings, which belongs to that pool.
 NOT_COPIED = ("maint_", "orig_", "himport", "event_")
+#: The longest wait for a connection or a reply.
+TIMEOUT_S = 3.0
 
 
 class Lifeline:
@@ -29,10 +31,9 @@ class Lifeline:
     Args:
         client: says where Redis is; nothing else of it is used.
         identity: the worker's ``node#boot``.
-        timeout_s: the longest wait for a connection or a reply.
     """
 
-    def __init__(self, client: redis.Redis, identity: str, *, timeout_s: float = 3.0) -> None:
+    def __init__(self, client: redis.Redis, identity: str) -> None:
         pool = client.connection_pool
         settings = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(NOT_COPIED)}
         settings |= {
@@ -40,8 +41,8 @@ class Lifeline:
             "decode_responses": False,
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": timeout_s,
-            "socket_connect_timeout": timeout_s,
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": TIMEOUT_S,
             "socket_keepalive": True,
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }

@@ -249,10 +249,10 @@ class Registry:
         present = {identity for identity, number in leases.items() if names.get(number) == keys.connection(identity)}
         return Connections(server["run_id"], float(server["uptime_in_seconds"]), frozenset(present))
 
-    def history(self, n: int = HISTORY_LENGTH) -> list[dict[str, Any]]:
-        """The last ``n`` departed workers, newest first: their records with ``departed`` (why) and ``departed_at``."""
+    def history(self) -> list[dict[str, Any]]:
+        """The last departed workers, newest first: their records with ``departed`` (why) and ``departed_at``."""
         with translated("reading the history"):
-            stored: Any = self.client.lrange(keys.HISTORY, 0, n - 1)
+            stored: Any = self.client.lrange(keys.HISTORY, 0, HISTORY_LENGTH - 1)
         return [record for payload in stored if (record := json_object(payload))]
 
     def last_sweep(self) -> tuple[float | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha1
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import NoScriptError
@@ -43,3 +44,8 @@ class Script:
         except NoScriptError:
             client.script_load(self.source)
             return client.evalsha(self.digest, len(keys), *keys, *args)
+
+
+def read_script(package: str, name: str) -> str:
+    """The text of a script beside the modules of a package."""
+    return files(package).joinpath(f"{name}.lua").read_text(encoding="utf-8")

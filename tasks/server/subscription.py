@@ -172,7 +172,7 @@ class Subscription:
                 self._watches.close(watch)
 
     def _subscribe(self, connection: Any, channels: list[bytes]) -> None:
-        for batch in _batches(channels, WATCHES_AT_ONCE):
+        for batch in _batches(channels):
             self._ask(connection, "SUBSCRIBE", *batch)
         self._watches.subscribe(channels)
 
@@ -196,7 +196,7 @@ class Subscription:
 
     def _read(self, client: redis.Redis) -> None:
         now = time.monotonic()
-        for batch in _batches(self._watches.take_due(now), WATCHES_AT_ONCE):
+        for batch in _batches(self._watches.take_due(now)):
             pipeline = client.pipeline(transaction=False)
             ends = []
             for watch in batch:
@@ -288,6 +288,6 @@ def _translate(error: Exception, about: str) -> GenerationError:
         return found
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), WATCHES_AT_ONCE):
+        yield items[start : start + WATCHES_AT_ONCE]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from functools import partial
 
-from tasks.server.script import Script
+from tasks.server.script import Script, read_script
 
-
-def source(name: str) -> str:
-    """The text of one script."""
-    return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
-
+source = partial(read_script, __name__)
 
 #: What stands before the scripts that write a claim.
 CLAIMING = source("claiming")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from functools import partial
 
+from tasks.server.script import read_script
 
-def source(name: str) -> str:
-    """The text of one script."""
-    return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+source = partial(read_script, __name__)
