@@ -13,8 +13,8 @@ from tasks.broker.before import pending_before
 from tasks.broker.result_watch import ResultWatch
 from tasks.broker.search import is_expected
 from tasks.broker.waiting import Wait, has_come
-from tasks.server.connection import is_away
 from tasks.server.subscriptions import SUBSCRIPTIONS
+from tasks.server.trouble import is_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

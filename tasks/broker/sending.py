@@ -12,7 +12,8 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks.errors import BrokerUnavailable
-from tasks.server.connection import endpoint, is_away, translated, trouble
+from tasks.server.connection import endpoint, translated
+from tasks.server.trouble import is_away, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

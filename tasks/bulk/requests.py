@@ -20,7 +20,8 @@ from tasks.errors import BrokerUnavailable, Cancelled, GenerationError, InvalidR
 from tasks.names import GENERATE
 from tasks.registry.values import text
 from tasks.server import keys
-from tasks.server.connection import connect, is_denied, translated
+from tasks.server.connection import connect, translated
+from tasks.server.trouble import is_denied
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:

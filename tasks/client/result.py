@@ -105,7 +105,8 @@ class GenerateResult(ValueResult, AsyncResult):
         from tasks.broker.sending import pool_free_control, sending
         from tasks.errors import GenerationError
         from tasks.journal.writer import mark_cancelled
-        from tasks.server.connection import connect, is_denied
+        from tasks.server.connection import connect
+        from tasks.server.trouble import is_denied
 
         with closing(connect(self.app)) as client:
             mark_cancelled(client, self.id, running=terminate)
@@ -195,7 +196,7 @@ class GenerateResult(ValueResult, AsyncResult):
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
         """Celery's. It is how ``get()`` asks whether what comes before has failed, which without Redis is not known yet."""
-        from tasks.server.connection import is_away
+        from tasks.server.trouble import is_away
 
         try:
             return super().maybe_throw(propagate, callback)

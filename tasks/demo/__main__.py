@@ -102,7 +102,8 @@ def private_redis() -> Iterator[Redis]:
     """A client of a server of our own, or of the one that ``REDIS_URL`` names; the settings name it from then on."""
     import redis
 
-    from tasks.server.connection import connect, trouble
+    from tasks.server.connection import connect
+    from tasks.server.trouble import trouble
 
     with ExitStack() as stack:
         if not redis_was_given():

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError
 
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server.patience import Patience
 from tasks.server.sentinel import through_sentinel
+from tasks.server.trouble import WRONG_URL, is_refusal, trouble
 from worker_config.celeryconfig import settings_of
 from worker_config.environment import SettingError
 from worker_config.redis_url import SCHEMES, RedisUrl, without_password
@@ -25,46 +23,6 @@ if TYPE_CHECKING:
 
 #: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
 OLDEST_VERSION = (6, 2)
-#: What a server says while somebody's script runs for longer than its limit (5 s). Nothing was done.
-BUSY = ("BUSY ", "UNKILLABLE")
-# Answers of a server that will take the same write later; redis-py has classes of their own for some others.
-REFUSALS = (
-    "OOM",
-    "READONLY",
-    "MISCONF",
-    "LOADING",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "NOPERM",
-    "NOAUTH",
-    *BUSY,
-)
-
-
-#: The entry of docs/troubleshooting.md about an address that cannot be used.
-WRONG_URL = "An address that cannot be used"
-START = "start it there, or set REDIS_URL to where it is"
-
-_PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
-
-
-class Trouble(NamedTuple):
-    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md.
-
-    ``lasting``: this URL will not do, however long one waits.
-    """
-
-    says: str
-    remedy: str
-    entry: str
-    lasting: bool = False
-
-    def error(self, about: str) -> BrokerUnavailable:
-        """The error that says this."""
-        kind = BrokerMisconfigured if self.lasting else BrokerUnavailable
-        return kind(f"{about} ({self.says}): {self.remedy}", self.entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,62 +97,6 @@ def _to_primary(url: RedisUrl, options: dict[str, Any]) -> dict[str, Any]:
         "connection_class": redis.SSLConnection if secure else redis.Connection,
     }
     return through_sentinel(parameters, url.sentinel_options())
-
-
-def trouble(error: BaseException) -> Trouble:
-    """What is the matter with Redis, by an error of redis-py's, whichever class it gives it."""
-    says = _PIPELINE.sub("", str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
-    if isinstance(error, redis.AuthenticationError) or says.startswith(("NOAUTH", "WRONGPASS")):
-        return Trouble(says, "put the right user and password into REDIS_URL", "Wrong password")
-    if isinstance(error, NoPermissionError):
-        remedy = "give this user the rules of its role (docs/security.md)"
-        return Trouble(says, remedy, "Wrong password")
-    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in says:
-        remedy = "raise its maxmemory, or wait until results expire (result_ttl_s, journal_ttl_s)"
-        return Trouble(says, remedy, "Redis is full")
-    if isinstance(error, ReadOnlyError) or "READONLY" in says:
-        return Trouble(says, "set REDIS_URL to the primary", "Redis is a replica")
-    if says.startswith("MISCONF"):
-        return Trouble(says, "make room on the disk that it saves to", "Redis is full")
-    if says.startswith("unknown command"):
-        remedy = "remove rename-command from its configuration, or use another server"
-        return Trouble(says.partition(", with args")[0], remedy, "Redis lacks a command")
-    if says.startswith("WRONGTYPE"):
-        return Trouble(says, "another program has a key of this name: use a database of its own, as in /1", WRONG_URL)
-    if isinstance(error, BusyLoadingError):
-        return Trouble(says, "wait until Redis has read its data", "Redis is not there")
-    if is_busy(error):
-        return Trouble(says, "wait until the script that runs there has ended", "Redis is not there")
-    if "DB index" in says:
-        remedy = "end REDIS_URL with the number of one of its databases, as in /0"
-        return Trouble(says, remedy, "Redis is not there", lasting=True)
-    if isinstance(error, MasterNotFoundError):
-        return Trouble(says, "are the Sentinels' hosts and master_name in REDIS_URL right?", "Redis is not there")
-    if isinstance(error, redis.TimeoutError):
-        remedy = "check host and port in REDIS_URL, and whether a firewall is between"
-        return Trouble(says, remedy, "Redis is not there")
-    if "SSL" in says or "certificate" in says:
-        remedy = "use redis:// for a server without TLS, or name its certificate: rediss://...?ssl_ca_certs=FILE"
-        return Trouble(says, remedy, "TLS at one end only", lasting=True)
-    return Trouble(says, START, "Redis is not there")
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether Redis did nothing, because a script runs there for too long; the same call is taken later."""
-    return _PIPELINE.sub("", str(error)).startswith(BUSY)
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether this error of Celery's says that Redis cannot be reached, as redis-py or Celery's result backend put it."""
-    away = (redis.ConnectionError, redis.TimeoutError)
-    if isinstance(error, redis.ResponseError):
-        return is_busy(error)
-    return isinstance(error, away) or (isinstance(error, RuntimeError) and isinstance(error.__cause__, away))
-
-
-def is_denied(error: BaseException) -> bool:
-    """Whether an ACL refuses a command, as redis-py or kombu put it."""
-    return isinstance(error, NoPermissionError) or isinstance(error.__cause__, NoPermissionError)
 
 
 def endpoint(source: Any, transport_options: Mapping[str, Any] | None = None) -> Endpoint:
@@ -278,9 +180,7 @@ def translated(about: str) -> Iterator[None]:
         verb = "refuses" if isinstance(error, redis.AuthenticationError) else "cannot be reached"
         raise BrokerUnavailable(f"{about}: Redis {verb} ({found.says}): {found.remedy}", found.entry) from error
     except redis.ResponseError as error:
-        if isinstance(error, ReadOnlyError | NoPermissionError | OutOfMemoryError) or _PIPELINE.sub(
-            "", str(error)
-        ).startswith(REFUSALS):
+        if is_refusal(error):
             found = trouble(error)
             raise BrokerUnavailable(f"{about}: Redis refuses ({found.says}): {found.remedy}", found.entry) from error
         raise JournalFailed(f"{about}: Redis answered {error}") from error

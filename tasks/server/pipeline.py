@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004
 
-from tasks.server.connection import connect, is_busy
+from tasks.server.connection import connect
+from tasks.server.trouble import is_busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

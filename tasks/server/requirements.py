@@ -11,8 +11,9 @@ import redis
 
 from tasks.server import keys
 from tasks.server.application import require_options, require_results
-from tasks.server.connection import OLDEST_VERSION, WRONG_URL, Endpoint, Trouble, connect, endpoint, trouble
+from tasks.server.connection import OLDEST_VERSION, Endpoint, connect, endpoint
 from tasks.server.listener import listener
+from tasks.server.trouble import WRONG_URL, Trouble, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from tasks.errors import BrokerUnavailable
-from tasks.server.connection import connect, is_busy, translated
+from tasks.server.connection import connect, translated
 from tasks.server.pipeline import MOST_CALLS, AutoPipeline, _Call
 from tasks.server.script import Script
+from tasks.server.trouble import is_busy
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ def _trouble(url: str) -> str | None:
     """Why no Redis answers there; ``None`` if one does."""
     import redis
 
-    from tasks.server.connection import trouble
+    from tasks.server.trouble import trouble
 
     with closing(connect(url, timeout_s=2.0, attempts=1)) as client:
         try:

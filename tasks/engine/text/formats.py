@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.engine.text.channels import OneChannel
 from tasks.engine.text.headers import HeaderMarks, Headers
 from tasks.engine.text.thoughts import Delimiters, Thoughts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tasks.engine.text.channels import Channels
+
+    #: From the end of a prompt, stop strings and the marks of calls to the channels of one answer.
+    MakeChannels: TypeAlias = Callable[[str, frozenset[str], Mapping[str, str]], Channels]
 
 #: Markers of thoughts, each a token of its own. The first three are what mlx-lm looks for.
 TOKENS = (
@@ -45,13 +48,7 @@ AROUND_ANSWERS = (
 )
 #: The same as ordinary text that the template names: Granite 3.3's, Hunyuan-A13B's, Apriel's, OpenThinker's.
 AROUND_TEXTS = (("<response>", "</response>"), ("<answer>", "</answer>"), ("[END FINAL RESPONSE]",), _SOLUTION)
-_GEMMA = ("<|channel>", "<channel|>")
-_XTML = ("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>")  # Kimi K3
-_HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
-_HARMONY_OTHERS = ("<|constrain|>", "<|call|>", "<|return|>")
-_SOLAR = ("<|begin|>", "<|think|>", "<|end|>", "<|content|>")  # Solar Open
-_MUSE = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
-#: Lone surrogates, one for each marker: no decoded text has them.
+#: Halves of surrogate pairs, one for each marker: no decoded text has them.
 _FIRST_MARK = 0xDC00
 
 
@@ -65,7 +62,7 @@ class Format:
 
     marks: Mapping[int, str]
     names: Mapping[str, str]
-    make: Callable[[str, frozenset[str], Mapping[str, str]], Channels]
+    make: MakeChannels
 
     @property
     def markers(self) -> Delimiters | HeaderMarks | None:
@@ -106,44 +103,82 @@ def find_format(added: Mapping[str, int], template: str) -> Format:
 
 def _of_tokens(added: Mapping[str, int]) -> Format | None:
     """The format whose markers are tokens of this vocabulary."""
+    names: tuple[str, ...]
+    for family in _FAMILIES:
+        if all(name in added for name in family.needed):
+            names, make = (*family.needed, *family.further), family.make
+            break
+    else:
+        pairs = [pair for pair in TOKENS if all(name in added for name in pair)]
+        if not pairs:
+            return None
+        names, make = (*(name for pair in pairs for name in pair), *AROUND_ANSWERS), partial(_pairs, pairs)
+    here = [name for name in names if name in added]
+    marks = {name: chr(_FIRST_MARK + number) for number, name in enumerate(here)}
+    return Format({added[name]: mark for name, mark in marks.items()}, marks, make(marks))
 
-    def made(names: Mapping[str, str], make: Callable[[str, frozenset[str], Mapping[str, str]], Channels]) -> Format:
-        return Format({added[name]: mark for name, mark in names.items()}, names, make)
 
-    def marks_of(*names: str) -> dict[str, str]:
-        here = [name for name in names if name in added]
-        return {name: chr(_FIRST_MARK + number) for number, name in enumerate(here)}
+def _pairs(pairs: Sequence[tuple[str, str]], marks: Mapping[str, str]) -> MakeChannels:
+    """One marker opens a thought and one closes it."""
+    opens, closes = zip(*((marks[first], marks[last]) for first, last in pairs), strict=True)
+    around = tuple(marks[name] for name in AROUND_ANSWERS if name in marks)
+    return partial(Thoughts, Delimiters(opens, closes, around, "".join(marks.values())))
 
-    if all(name in added for name in _HARMONY):
-        names = marks_of(*_HARMONY, *_HARMONY_OTHERS)
-        start, channel, message, *others = names.values()
-        constrain = names.get("<|constrain|>", "")
-        ends = "".join(others).replace(constrain, "")
-        return made(names, partial(Headers, HeaderMarks(start, message, ends, channel, constrain)))
-    if all(name in added for name in _MUSE):
-        names = marks_of(*_MUSE)
-        start, message, *ends_of = names.values()
-        return made(names, partial(Headers, HeaderMarks(start, message, "".join(ends_of))))
-    if all(name in added for name in _XTML):
-        names = marks_of(*_XTML)
-        begin, end, sep, _ = names.values()
-        silent = (f"{begin}response{sep}", f"{end}response{sep}", f"{end}message{sep}")
-        thoughts = Delimiters((f"{begin}think{sep}",), (f"{end}think{sep}",), silent, "".join(names.values()))
-        return made(names, partial(Thoughts, thoughts))
-    if all(name in added for name in _SOLAR):
-        names = marks_of(*_SOLAR)
-        begin, think, end, answer = names.values()
-        header = f"{begin}assistant"
-        solar = Delimiters((think, f"{header}{think}"), (end,), (answer, f"{header}{answer}"), "".join(names.values()))
-        return made(names, partial(Thoughts, solar))
-    if all(name in added for name in _GEMMA):
-        names = marks_of(*_GEMMA)
-        begin, end = names.values()
-        return made(names, partial(Thoughts, Delimiters((f"{begin}thought",), (end,), (), begin + end)))
-    pairs = [pair for pair in TOKENS if all(name in added for name in pair)]
-    if not pairs:
-        return None
-    names = marks_of(*(name for pair in pairs for name in pair), *AROUND_ANSWERS)
-    opens, closes = zip(*((names[first], names[last]) for first, last in pairs), strict=True)
-    around = tuple(names[name] for name in AROUND_ANSWERS if name in names)
-    return made(names, partial(Thoughts, Delimiters(opens, closes, around, "".join(names.values()))))
+
+def _harmony(marks: Mapping[str, str]) -> MakeChannels:
+    start, channel, message, *others = marks.values()
+    constrain = marks.get("<|constrain|>", "")
+    ends = "".join(others).replace(constrain, "")
+    return partial(Headers, HeaderMarks(start, message, ends, channel, constrain))
+
+
+def _muse(marks: Mapping[str, str]) -> MakeChannels:
+    start, message, *ends = marks.values()
+    return partial(Headers, HeaderMarks(start, message, "".join(ends)))
+
+
+def _xtml(marks: Mapping[str, str]) -> MakeChannels:
+    begin, end, sep, _ = marks.values()
+    silent = (f"{begin}response{sep}", f"{end}response{sep}", f"{end}message{sep}")
+    return partial(
+        Thoughts, Delimiters((f"{begin}think{sep}",), (f"{end}think{sep}",), silent, "".join(marks.values()))
+    )
+
+
+def _solar(marks: Mapping[str, str]) -> MakeChannels:
+    begin, think, end, answer = marks.values()
+    header = f"{begin}assistant"
+    return partial(
+        Thoughts,
+        Delimiters((think, f"{header}{think}"), (end,), (answer, f"{header}{answer}"), "".join(marks.values())),
+    )
+
+
+def _gemma(marks: Mapping[str, str]) -> MakeChannels:
+    begin, end = marks.values()
+    return partial(Thoughts, Delimiters((f"{begin}thought",), (end,), (), begin + end))
+
+
+@dataclass(slots=True, frozen=True)
+class _Family:
+    """A family whose markers are more than a pair of tokens.
+
+    ``needed`` are the tokens by which it is known, ``further`` those that it may have; ``make`` gets the marks of all that the
+    vocabulary has, in this order.
+    """
+
+    needed: tuple[str, ...]
+    make: Callable[[Mapping[str, str]], MakeChannels]
+    further: tuple[str, ...] = ()
+
+
+#: The first one that fits counts: some have the tokens of another one, and more.
+_FAMILIES = (
+    _Family(
+        ("<|start|>", "<|channel|>", "<|message|>", "<|end|>"), _harmony, ("<|constrain|>", "<|call|>", "<|return|>")
+    ),
+    _Family(("<|start|>", "<|message|>", "<|eom|>", "<|eot|>"), _muse),
+    _Family(("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"), _xtml),  # Kimi K3
+    _Family(("<|begin|>", "<|think|>", "<|end|>", "<|content|>"), _solar),  # Solar Open
+    _Family(("<|channel>", "<channel|>"), _gemma),
+)

@@ -13,8 +13,9 @@ from celery import Celery
 
 from tasks.broker.channel import Channel
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
-from tasks.server.connection import Endpoint, connect, endpoint, translated, trouble
+from tasks.server.connection import Endpoint, connect, endpoint, translated
 from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
+from tasks.server.trouble import trouble
 from worker_config.celeryconfig import celery_options
 from worker_config.settings import read_settings
 
