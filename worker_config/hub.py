@@ -36,9 +36,10 @@ def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> 
     return hub_cache(environ) / f"models--{hub_id.replace('/', '--')}"
 
 
-def hub_is_offline() -> bool:
+def hub_is_offline(environ: Mapping[str, str] | None = None) -> bool:
     """Whether the hub's client may not ask the hub: ``HF_HUB_OFFLINE``, as that client reads it."""
-    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    values = os.environ if environ is None else environ
+    value = values.get("HF_HUB_OFFLINE") or values.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.gateway.outermost import Outermost
+from tasks.gateway.connection.outermost import Outermost
 
 
 @pytest.mark.parametrize(
