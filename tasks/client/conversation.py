@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -11,6 +11,9 @@ from pydantic_core import PydanticCustomError
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds
 from tasks.messages.encoding import to_compact_json
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
 
 #: The branches of a union, which an error's path names and a person need not know.
 TEXT, PARTS = "[text]", "[parts]"
@@ -39,12 +42,12 @@ _THOUGHT_BLOCKS = ("reasoning_details", "thinking_blocks")
 
 #: Fields of a message, or of a part of its content, that mean something elsewhere, and what to do instead.
 INSTEAD = {
-    "audio": "text alone is supported; leave it out",
+    "audio": "only text is supported; leave it out",
     "cache_control": "prompts are cached without it; leave it out",
-    "experimental_attachments": "text alone is supported; leave it out",
-    "files": "text alone is supported; leave it out",
+    "experimental_attachments": "only text is supported; leave it out",
+    "files": "only text is supported; leave it out",
     "function_call": "use tool_calls",
-    "images": "text alone is supported; leave it out",
+    "images": "only text is supported; leave it out",
     "partial": "an answer cannot be begun for the model; use prompt instead of messages",
     "prefix": "an answer cannot be begun for the model; use prompt instead of messages",
     "reasoning_details": "send its text as reasoning_content, or leave it out",
@@ -87,7 +90,7 @@ class FunctionCall(BaseModel):
             found = json.loads(value, parse_constant=_refuse_constant) if value.strip() else {}
         except (ValueError, RecursionError):
             raise PydanticCustomError(
-                "json", "are no JSON object; send one, or leave the call and its result out"
+                "json", "are not a JSON object; send one, or leave the call and its result out"
             ) from None
         if found is None:
             return {}
@@ -191,7 +194,7 @@ class ChatMessage(BaseModel):
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def tidied(message: Any, where: str) -> Any:
@@ -205,11 +208,7 @@ def tidied(message: Any, where: str) -> Any:
     for key, instead in _MISTAKEN.items():
         if key in message and "role" not in message:
             raise InvalidRequest(f"{where} is {instead}")
-    kept = {
-        name: value
-        for name, value in message.items()
-        if name in ("role", "content") or not (_is_empty(value) or name in _OUTPUT_ONLY)
-    }
+    kept = meaningful(message, ("role", "content"))
     if kept.get("role") == "assistant":
         _tell_a_thought_once(kept)
     if kept.get("type") == "message":
@@ -237,11 +236,7 @@ def _tell_a_thought_once(message: dict[str, Any]) -> None:
 def _tidied_part(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
-    kept = {
-        name: value
-        for name, value in part.items()
-        if name in ("type", "text") or not (_is_empty(value) or name in _OUTPUT_ONLY)
-    }
+    kept = meaningful(part, ("type", "text"))
     return {**kept, "type": "text"} if kept.get("type") in _TEXT_PARTS else kept
 
 
@@ -259,6 +254,15 @@ def _tidied_call(call: Any) -> Any:
             if not (name in _OUTPUT_ONLY or (value is None and name != "name"))
         }
     return kept
+
+
+def meaningful(fields: Mapping[str, Any], always: Container[str]) -> dict[str, Any]:
+    """The fields without those that say nothing to a model: null, empty, or of an answer's own; ``always`` names some to keep."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if name in always or not (_is_empty(value) or name in _OUTPUT_ONLY)
+    }
 
 
 def _is_empty(value: Any) -> bool:

@@ -59,7 +59,7 @@ def unknown(
     instead: Mapping[str, str] = compatibility.INSTEAD,
 ) -> str:
     """What to say of a field that this task does not have."""
-    given = f"{shown_name(name)}={_shown_alone(name, value)}"
+    given = f"{shown_name(name)}={shown_alone(name, value)}"
     if name in instead:
         return f"{given}: not a field of {task}: {instead[name]}"
     if name in OPTIONS:
@@ -132,7 +132,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _shown_alone(name: str, value: Any) -> str:
+def shown_alone(name: str, value: Any) -> str:
     """The value of a field that nobody knows: text may be somebody's words, or a key, unless the field has names as values."""
     has_names = any(isinstance(neutral, str) and neutral for neutral in compatibility.NEUTRAL.get(name, ()))
     if isinstance(value, list | dict) or (isinstance(value, str) and not has_names):
@@ -147,7 +147,7 @@ def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
     if last == "role" and error["input"] == "function":
         return "use the role tool, with tool_call_id"
     if last == "type" and "tool_calls" in steps:
-        return "functions alone are supported; leave it out"
+        return "only functions are supported; leave it out"
     if last == "type":
         found = _PART_HINTS.get(error["input"], "") if isinstance(error["input"], str) else ""
         return f"{found}; {_MESSAGE_HINTS['content']}" if found else _MESSAGE_HINTS["content"]

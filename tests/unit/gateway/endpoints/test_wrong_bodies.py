@@ -68,6 +68,63 @@ def test_an_error_has_the_endpoint_s_own_names(body: dict[str, Any], param: str,
     assert as_called(refused.value, "chat") is refused.value
 
 
+CALL = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "a", "output": "1"}
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (
+            {"role": "user", "content": "hello", "contents": "secret"},
+            "contents=<str>: unknown field; did you mean content?",
+        ),
+        (
+            {"role": "assistant", "content": "hi", "tool_calls": [CALL]},
+            "tool_calls=<list>: unknown field; send each call as",
+        ),
+        ({**CALL, "argument": "{}"}, "argument=<str>: unknown field; did you mean arguments?"),
+        ({**OUTPUT, "is_error": True}, "is_error=True: unknown field; leave it out"),
+        (
+            {"type": "reasoning", "content": [{"text": "a", "weight": 2}]},
+            "content[0].weight=2: unknown field; leave it out",
+        ),
+        ({"type": ["message"]}, "type=['message']: use message, function_call"),
+    ],
+)
+def test_an_item_loses_nothing_without_a_word(item: dict[str, Any], said: str) -> None:
+    """A field that no model would get is an error with its place; text in it is not repeated."""
+    with pytest.raises(InvalidRequest) as refused:
+        responses.parse({"input": [{"role": "user", "content": "hello"}, item]}, "fake:1")
+    assert str(refused.value).startswith(f"input[1].{said}"), str(refused.value)
+
+
+def test_what_an_item_of_an_answer_has_besides_changes_nothing() -> None:
+    """Ids, states, summaries and empty fields, as OpenAI's own answers have them, are dropped."""
+    extras: dict[str, Any] = {"id": "x_1", "status": "completed", "name": None, "annotations": [], "created_by": "a"}
+    items = [
+        {
+            "type": "reasoning",
+            "summary": [{"type": "summary_text", "text": "b"}],
+            "encrypted_content": "c",
+            "content": [],
+        },
+        {**CALL, **extras, "name": "f", "namespace": "d", "caller": {"type": "direct"}},
+        {**OUTPUT, **extras},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": "hi",
+            "phase": "final_answer",
+            "id": "x_2",
+            "status": "completed",
+        },
+    ]
+    bare = [CALL, OUTPUT, {"role": "assistant", "content": "hi"}]
+    (answered,), (asked,) = (responses.parse({"input": given}, "fake:1").values for given in (items, bare))
+    assert answered["messages"] == asked["messages"]
+
+
 @pytest.mark.parametrize("content", [None, [], [{"type": "reasoning_text", "text": ""}]])
 def test_an_empty_thought_is_none(content: Any) -> None:
     """Reasoning items of models that hide what they think are left out."""
