@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from tasks.engine.library import import_mlx_lm
-from tasks.engine.model.blas import ADVICE, describe_blas, load_blas
+from tasks.engine.model.blas import ADVICE, blas_threads, describe_blas, load_blas
 from worker_config.cache import cache_folder
 
 SIDE = 64
@@ -58,10 +58,12 @@ def _try_mlx(found: dict[str, Any]) -> None:
     import mlx_lm.generate  # noqa: F401 -- that it can be imported is what is tried
 
     if found["blas"]:
+        from tasks.engine.model.layout.dense import MOST_LANES
         from tasks.engine.model.layout.record import Record
 
-        machine = describe_blas(found["blas"])
-        found["layouts"] = [entry.says for entry in Record(cache_folder()).all() if entry.machine == machine]
+        threads = min(blas_threads(found["blas"]), MOST_LANES)
+        measured = Record(cache_folder()).current(describe_blas(found["blas"]), threads)
+        found["layouts"] = [entry.says for entry in measured]
 
 
 def hub_state() -> dict[str, str]:

@@ -14,7 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from tasks.engine.model.layout.gated import GatedLayer, is_gated
 from tasks.engine.model.layout.host_trial import compute_on_host
 from tasks.engine.model.layout.panels import Lanes, Layout, put_into_panels
-from tasks.engine.model.layout.record import ROWS, Measured
+from tasks.engine.model.layout.record import ROWS, Measured, name_of
 from tasks.engine.model.layout.trial import choose
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _largest(shapes: Counter[tuple[int, int]]) -> dict[str, tuple[int, int]]:
 
 
 def _layout(kind: str, shape: tuple[int, int], record: Record, machine: str, lanes: Lanes, threads: int) -> Layout:
-    name, load = f"{kind} {shape[0]}x{shape[1]}, {threads} thread{'' if threads == 1 else 's'}", os.getloadavg()[0]
+    name, load = name_of(kind, shape, threads), os.getloadavg()[0]
     measured = record.find(machine, name, load)
     if measured is None:
         choice = choose(shape, lanes, threads, ROWS[:-1] if kind == "head" else ROWS)

@@ -60,6 +60,12 @@ class Record:
         except (TypeError, KeyError):
             return []
 
+    def current(self, machine: str, threads: int) -> list[Measured]:
+        """What an engine would use: not what was measured with other threads, or named by an older version."""
+        return [
+            entry for entry in self.all() if entry.machine == machine and entry.kind.endswith(f", {_counted(threads)}")
+        ]
+
     def find(self, machine: str, kind: str, load: float) -> Measured | None:
         """What was measured there of this kind, unless the machine was busy then and has become idle."""
         cores = os.cpu_count() or 1
@@ -72,6 +78,15 @@ class Record:
         """Keep it, in place of an earlier one."""
         others = [entry for entry in self.all() if (entry.machine, entry.kind) != (measured.machine, measured.kind)]
         self._file.write([asdict(entry) for entry in [*others, measured]])
+
+
+def name_of(kind: str, shape: tuple[int, int], threads: int) -> str:
+    """What a measurement is of, as :class:`Measured` has it."""
+    return f"{kind} {shape[0]}x{shape[1]}, {_counted(threads)}"
+
+
+def _counted(threads: int) -> str:
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _measured(entry: dict[str, Any]) -> Measured:

@@ -140,6 +140,21 @@ def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     assert record.find(MACHINE, "layers 512x512, 2 threads", 0.0) is None
 
 
+def test_only_what_an_engine_would_use_is_current(tmp_path: Path) -> None:
+    """Measurements with other threads, on another machine, or under an older version's name are kept, and not shown."""
+    record = Record(tmp_path)
+    kinds = [
+        "layers 9x9, 1 threads",
+        "layers 9x9, 2 threads",
+        "layers 9x9, 1 thread",
+        "head 99x9, 1 thread",
+        "layers 9x9",
+    ]
+    for machine, kind in [*((MACHINE, kind) for kind in kinds), ("another", kinds[2])]:
+        record.add(Measured(machine=machine, kind=kind, width=0, lanes=(1,) * 4, gains=(1.0,) * 4, load=0.0))
+    assert [entry.kind for entry in record.current(MACHINE, 1)] == kinds[2:4]
+
+
 def test_a_measurement_on_a_busy_machine_is_made_again_on_an_idle_one(tmp_path: Path) -> None:
     """And not while it is as busy as it was."""
     record = Record(tmp_path)
