@@ -27,7 +27,7 @@ class EmbedTask(GenerateTask):
     abstract = True
     __signature__ = KeywordSignature(".embedding", "EmbedResult")
     instead_of_call = (
-        "embed is no function to call: use embed.delay(input=[…]).get(); embed.apply(kwargs={…}) in tests without Redis"
+        "embed cannot be called: use embed.delay(input=[…]).get(); embed.apply(kwargs={…}) in tests without Redis"
     )
     instead_of_sequence = (
         "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"

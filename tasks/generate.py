@@ -48,7 +48,7 @@ class GenerateTask(Task):
     _has_met_redis = False
     #: The errors for calling the task as a function, and for several calls in one task of Celery's.
     instead_of_call = (
-        "generate is no function to call: use generate.delay(...) and its result's .stream() or .get(), "
+        "generate cannot be called: use generate.delay(...) and its result's .stream() or .get(), "
         "generate.bulk([...]) for many requests, or generate.apply(kwargs={...}) in tests without Redis"
     )
     instead_of_sequence = (

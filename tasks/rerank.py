@@ -27,7 +27,7 @@ class RerankTask(EmbedTask):
     abstract = True
     __signature__ = KeywordSignature(".reranking", "RerankResult")
     instead_of_call = (
-        "rerank is no function to call: use rerank.delay(query=…, documents=[…]).get(); rerank.apply(kwargs={…}) in tests "
+        "rerank cannot be called: use rerank.delay(query=…, documents=[…]).get(); rerank.apply(kwargs={…}) in tests "
         "without Redis"
     )
     instead_of_sequence = "map, starmap and chunks make one call after another: send a group of rerank.s(…)"

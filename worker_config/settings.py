@@ -76,7 +76,7 @@ class Settings:
     )
     unknown_after_s: float = setting(
         5.0,
-        "How long get() and stream() look for an id that nobody knows, before they raise UnknownRequest; 0 means for ever.",
+        "How long get() and stream() look for an unknown id, before they raise UnknownRequest; 0 means for ever.",
         at_least=0,
     )
     result_ttl_s: int = setting(86_400, "How long Celery results are kept.", at_least=1)
@@ -95,11 +95,11 @@ class Settings:
     )
     download_timeout_s: float = setting(
         14_400.0,
-        "A model that is not fetched from the hub by then has failed to load; what has come is kept.",
+        "A model that is not fetched from the hub by then has failed to load; the fetched part is kept.",
         at_least=1,
     )
     download_stall_s: float = setting(
-        60.0, "A download of which nothing comes for so long has failed; what has come is kept.", at_least=1
+        60.0, "A download that receives nothing for so long has failed; the fetched part is kept.", at_least=1
     )
     stall_timeout_s: float = setting(
         120.0, "An engine with work that makes no step for so long is replaced.", at_least=1
@@ -126,7 +126,7 @@ class Settings:
     batch_share: float = setting(
         0.125,
         "The share of a worker's slots that batch work (priority 9) keeps, however many urgent requests wait. From the others it "
-        "is preempted, and goes on later. 1 means never.",
+        "is preempted, and continues later. 1 means never.",
         at_least=0,
     )
 
@@ -156,7 +156,7 @@ class Settings:
     )
     gateway_grace_s: float = setting(
         3.0,
-        "A streamed answer whose client has left is cancelled after so long, unless the client has gone on with it.",
+        "A streamed answer whose client has left is cancelled after so long, unless the client has continued it.",
         at_least=0,
     )
     gateway_stall_s: float = setting(
@@ -172,7 +172,7 @@ class Settings:
     gateway_files_mib: int = setting(10_240, "All files of the gateway together (MiB).", at_least=1)
     gateway_file_ttl_s: int = setting(2_592_000, "How long files and batches are kept.", at_least=60)
     gateway_batch_lease_s: int = setting(
-        15, "A batch whose gateway was silent for so long goes on at another one.", at_least=1
+        15, "A batch whose gateway was silent for so long continues at another one.", at_least=1
     )
 
     chip: str = setting("", "Overrides the detected chip, as in 'Apple M2 Pro'. For virtual machines and simulations.")

@@ -135,9 +135,9 @@ class ResultWatch(Watch):
 def unknown(task_id: str, *, was_known: bool = False) -> str:
     """Why nobody knows a request, and what to do."""
     if was_known:
-        return f"request {task_id}: nobody knows it any more: Redis has lost it; send it again"
+        return f"request {task_id}: Redis has lost it; send it again"
     return (
-        f"request {task_id}: nobody knows it: it is in no queue, and has neither journal nor result. It was never sent to this "
+        f"request {task_id}: unknown: it is in no queue, and has neither journal nor result. It was never sent to this "
         "Redis, or it ended longer ago than results are kept (result_ttl_s). To wait for a request that is yet to be sent, set "
         "CELERY_MLX_UNKNOWN_AFTER_S=0"
     )

@@ -65,7 +65,7 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
         page = waiting[start : start + PAGE]
         for message in page:
             if not message.list_name:
-                logger.error("%s held a message that nobody can read, dropped: %.200r", identity, message.message)
+                logger.error("%s held an unreadable message, dropped: %.200r", identity, message.message)
         with translated(f"restoring what {identity} held"):
             done = script(
                 [keys.unacked(identity), keys.unacked_index(identity), keys.LEDGER],

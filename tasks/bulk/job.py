@@ -250,7 +250,7 @@ class Job:
         try:
             self._step(finished)
         except BrokerUnavailable as error:
-            logger.warning("%s; the job goes on once Redis is back", error)
+            logger.warning("%s; the job continues once Redis is back", error)
             self._may_be_known = True
             time.sleep(AWAY_S)
         return finished

@@ -157,7 +157,7 @@ class Output:
         except ValueError:
             record = None
         if not isinstance(record, dict):
-            raise InvalidRequest(f"{self.path}: line {number} is no JSON object: {_REMEDY}")
+            raise InvalidRequest(f"{self.path}: line {number} is not a JSON object: {_REMEDY}")
         return record
 
 

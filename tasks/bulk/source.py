@@ -79,7 +79,9 @@ class Source:
         try:
             line = read_line(number, given, self._defaults, self._shape)
         except (TypeError, ValueError) as error:
-            wrong = InvalidRequest(f"line {number}: is no dictionary ({error}): give dictionaries, or prompts as text")
+            wrong = InvalidRequest(
+                f"line {number}: is not a dictionary ({error}): give dictionaries, or prompts as text"
+            )
             return BadLine(number, None, self._shape, wrong)
         self._shape = line.shape
         return line

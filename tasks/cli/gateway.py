@@ -92,12 +92,12 @@ def _require_safe(client: redis.Redis, rules: AccessRules, address: str, *, has_
         return
     if not has_tls and not plain_http:
         raise click.ClickException(
-            f"{address} is reached by others, and keys and prompts would travel in plain text: give --tls-cert and --tls-key, or "
+            f"others can reach {address}, and keys and prompts would travel in plain text: give --tls-cert and --tls-key, or "
             "--plain-http where a proxy has TLS or the network is yours"
         )
     if not rules.needs_no_key and not Store(client).has_keys():
         raise click.ClickException(
-            f"{address} is reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
+            f"{address} can be reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
             "to answer every client"
         )
 

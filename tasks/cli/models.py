@@ -124,7 +124,7 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
                 show(download.fraction, download.about)
         except KeyboardInterrupt:
             download.stop()
-            raise click.ClickException("stopped; what has come is kept, and the next time goes on there") from None
+            raise click.ClickException("stopped; the fetched part is kept, and the next pull continues it") from None
     if download.source is None:
         raise click.ClickException(str(download.error))
     click.echo(f"{entry.name} is here: {download.source.path}")

@@ -83,7 +83,7 @@ def _watch(stack: Stack, next_steps: list[str]) -> None:
     is_ready = False
     while True:
         for name in stack.check():
-            _say(name, "has ended; the others go on")
+            _say(name, "has ended; the others continue")
         if not is_ready and stack.worker_is_ready():
             is_ready = True
             for line in next_steps:

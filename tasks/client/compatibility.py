@@ -19,7 +19,7 @@ _STOP = "use stop, with texts"
 _TEMPLATE = "use chat_template_kwargs"
 _THINKING = "use enable_thinking, which the templates of many models read, or thinking_budget, in tokens"
 _SYSTEM = 'send it as the first message, {"role": "system", "content": …}'
-_OPENING = "an option of the client, and no part of a request; leave it out"
+_OPENING = "an option of the client, not of a request; leave it out"
 _MEMORY = "an operator's setting of the model; leave it out"
 _CACHED = "prompts are cached without it; leave it out"
 _NOT_BEGUN = "an answer cannot be begun for the model; use prompt instead of messages"
@@ -33,8 +33,8 @@ INSTEAD = {
     "best_of": _SEVERAL,
     "functions": _TOOLS,
     "function_call": _TOOLS,
-    "modalities": "text alone is supported; leave it out",
-    "audio": "text alone is supported; leave it out",
+    "modalities": "only text is supported; leave it out",
+    "audio": "only text is supported; leave it out",
     "prediction": "predicted output is not supported; leave it out",
     "reasoning": "use reasoning_effort",
     "verbosity": "not supported; leave it out, or send the wish as a message",
@@ -105,7 +105,7 @@ INSTEAD = {
     "template": _TEMPLATE,
     "raw": "use prompt for text without a chat template",
     "format": _SCHEMA,
-    "images": "text alone is supported; leave it out",
+    "images": "only text is supported; leave it out",
     "think": _THINKING,
     "num_predict": _MAX_TOKENS,
     "n_predict": _MAX_TOKENS,
@@ -203,7 +203,7 @@ IGNORED: Mapping[str, str] = MappingProxyType(
     {
         "store": "every answer is kept for `result_ttl_s`",
         "prompt_cache_retention": "prompts are cached without it",
-        "safety_identifier": "nobody watches for abuse",
+        "safety_identifier": "there is no check for abuse",
         "verbosity": "no model here knows it",
     }
 )
@@ -230,7 +230,7 @@ def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
         most = kept.pop("max_completion_tokens")
         if kept.setdefault("max_tokens", most) != most:
             raise InvalidRequest(
-                f"max_completion_tokens={most!r:.60} and max_tokens={kept['max_tokens']!r:.60}: use max_tokens alone"
+                f"max_completion_tokens={most!r:.60} and max_tokens={kept['max_tokens']!r:.60}: use only max_tokens"
             )
     if isinstance(thinks := kept.get("enable_thinking"), bool) and isinstance(
         kept.get("chat_template_kwargs", {}), dict

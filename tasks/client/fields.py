@@ -55,7 +55,7 @@ def size_bytes(value: Any, about: str) -> int:
         about: begins the error: the value's name.
 
     Raises:
-        PydanticCustomError: it is no JSON that can be sent.
+        PydanticCustomError: it is not JSON that can be sent.
     """
     try:
         return len(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())

@@ -67,7 +67,7 @@ def require_signatures(**given: Any) -> None:
     """Check what was given as ``link`` or ``link_error``.
 
     Raises:
-        InvalidRequest: it is a task, or something else that is no signature; Celery would say that it is no JSON.
+        InvalidRequest: it is a task, or something else that is not a signature; Celery would say that it is not JSON.
     """
     for name, value in given.items():
         for follower in value if isinstance(value, list | tuple) else [value]:
@@ -79,7 +79,7 @@ def require_signatures(**given: Any) -> None:
                 if hasattr(follower, "apply_async")
                 else "give a signature, as task.s(...) makes one"
             )
-            raise InvalidRequest(f"{name}: {shown} is no signature: {hint}")
+            raise InvalidRequest(f"{name}: {shown} is not a signature: {hint}")
 
 
 def _name_destination(app: Celery, signature: dict[str, Any]) -> None:

@@ -158,6 +158,6 @@ def outermost_group(options: Mapping[str, Any]) -> str | None:
 
 
 def _options_of(signature: Any) -> Mapping[str, Any]:
-    """The options of a signature; none of what is no signature, which is refused later."""
+    """The options of a signature; none of what is not a signature, which is refused later."""
     options = signature.get("options") if isinstance(signature, dict) else None
     return options if isinstance(options, dict) else {}

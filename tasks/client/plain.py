@@ -135,9 +135,9 @@ def _instead(value: Any) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"bytes ({kind}) are not text: use .decode()"
     if isinstance(value, type):
-        return f"the class {value.__name__} is no data: use a value, or .model_json_schema() of it"
+        return f"the class {value.__name__} is not data: use a value, or .model_json_schema() of it"
     if isinstance(value, set | frozenset):
         return f"a {kind} has no order: use a list"
     if hasattr(value, "__next__") or hasattr(value, "__aiter__"):
         return f"a {kind} is read once, and a request may be sent again: use a list"
-    return f"{kind} is no plain data: use text, numbers, booleans, lists and dictionaries"
+    return f"{kind} is not plain data: use text, numbers, booleans, lists and dictionaries"

@@ -56,7 +56,9 @@ def _document(place: int, value: Any) -> str:
     if isinstance(text, str) and text:
         return whole_text(text, f"documents[{place}]")
     fault = "is empty" if text == "" else f"is a {type(text).__name__}"
-    raise PydanticCustomError("documents", f"documents[{place}] {fault}; give some text, or an object with text alone")
+    raise PydanticCustomError(
+        "documents", f"documents[{place}] {fault}; give some text, or an object with nothing but text"
+    )
 
 
 class Parameters(BaseModel):

@@ -209,7 +209,7 @@ def _ended(status: RequestStatus) -> str:
 
 
 _WORDS: dict[State, Callable[[RequestStatus], str]] = {
-    "unknown": lambda _: "no worker has claimed it, and nobody knows a request of this id",
+    "unknown": lambda _: "unknown: no queue, worker or result has a request of this id",
     "queued": _queued,
     "loading": _while_loading,
     "running": _running,

@@ -63,7 +63,7 @@ class JsonSchemaFormat(BaseModel):
             not isinstance(dialect, str) or dialect.removesuffix("#").partition("://")[2] not in DIALECTS
         ):
             raise PydanticCustomError(
-                "schema", f"$schema={dialect!r:.100} is no dialect that is known; use draft 4, 6, 7, 2019-09 or 2020-12"
+                "schema", f"$schema={dialect!r:.100} is not a known dialect; use draft 4, 6, 7, 2019-09 or 2020-12"
             )
         _bounded(value, "schema")
         return value

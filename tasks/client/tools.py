@@ -34,7 +34,7 @@ class FunctionTool(BaseModel):
     @classmethod
     def _name_is_plain(cls, value: str) -> str:
         if _NAME.fullmatch(value) is None:
-            raise PydanticCustomError("tools", "is no function's name; use 1 to 64 letters, digits, _, - and .")
+            raise PydanticCustomError("tools", "is not a function's name; use 1 to 64 letters, digits, _, - and .")
         return value
 
     @field_validator("parameters")
@@ -82,7 +82,7 @@ def _read(value: Any) -> Choice:
         function = _without_nulls(named.get("function"))
         if isinstance(function, dict) and function.keys() == {"name"} and isinstance(function["name"], str):
             return Choice("required", function["name"])
-    raise PydanticCustomError("tools", "is no choice")
+    raise PydanticCustomError("tools", "is not a choice")
 
 
 ToolList = Annotated[list[Tool], Field(max_length=MAX_TOOLS, description=TOOLS_HINT)]

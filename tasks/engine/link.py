@@ -46,7 +46,7 @@ class Link:
         try:
             while not isinstance(message := self._pipe.receive(), Shutdown):
                 if not isinstance(message, Submit | Embed | Rerank | Abort | Resize):
-                    raise TypeError(f"{type(message).__name__} is no message to an engine")  # noqa: TRY301
+                    raise TypeError(f"{type(message).__name__} is not a message to an engine")  # noqa: TRY301
                 receive(message)
         except (EOFError, OSError):
             logger.debug("the worker has gone")

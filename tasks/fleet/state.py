@@ -123,7 +123,7 @@ class FleetState:
             found.append(f"no worker is registered; start one with: {COMMAND} worker")
         if self.swept_s is None or self.swept_s > NO_SWEEP_S:
             since = "ever ran" if self.swept_s is None else f"for {age(self.swept_s)}"
-            found.append(f"no sweep {since}, so nobody takes over from a dead worker; start: {COMMAND} beat")
+            found.append(f"no sweep {since}, so the requests of a dead worker wait; start: {COMMAND} beat")
         found += [
             f"{counted(queue.depth, 'request')} in {queue.queue}, which no worker serves"
             for queue in self.queues

@@ -78,7 +78,7 @@ def _size(folder: Path) -> Iterator[Fact]:
     if size.parameters_b is not None:
         yield Fact("parameters", f"{size.parameters_b:.3g} billion", "headers of the weights")
     for name in stray_files(folder):
-        yield Fact("not loaded", name, "no part of the model")
+        yield Fact("not loaded", name, "not part of the model")
     if size.kv is not None and not size.encoder:
         for tokens in (4096, 32768):
             yield Fact(

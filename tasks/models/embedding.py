@@ -121,7 +121,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         modules = json.loads(path.read_bytes())
         return [(str(module["type"]).rpartition(".")[2], str(module.get("path") or "")) for module in modules]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelFilesUnreadable(f"{path}: is no list of modules with type and path ({error})") from None
+        raise ModelFilesUnreadable(f"{path}: is not a list of modules with type and path ({error})") from None
 
 
 def _pooling(path: Path, config: dict[str, Any]) -> tuple[Pooling, ...]:

@@ -71,7 +71,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def stray_files(folder: Path) -> list[str]:
-    """Names of safetensors files that mlx-lm would load by their names, and that are no part of the model."""
+    """Names of safetensors files that mlx-lm would load by their names, and that are not part of the model."""
     kept = {path.name for path in weight_files(folder)}
     return sorted(path.name for path in folder.glob(PATTERN) if path.name not in kept)
 
@@ -90,7 +90,7 @@ def check_weights(folder: Path) -> tuple[Path, ...]:
         for name in names:
             if name in seen:
                 raise ModelFilesUnreadable(
-                    f"{folder}: {seen[name]} and {file} both have the tensor {name!r}; remove the file that is no part of "
+                    f"{folder}: {seen[name]} and {file} both have the tensor {name!r}; remove the file that does not belong to "
                     "the model"
                 )
             seen[name] = file
@@ -168,14 +168,14 @@ def _weight_map(folder: Path) -> dict[str, str]:
     path = folder / INDEX
     found = read_object(path).get("weight_map")
     if not isinstance(found, dict | None):
-        raise ModelFilesUnreadable(f"{path}: weight_map is no object; fetch the file again")
+        raise ModelFilesUnreadable(f"{path}: weight_map is not an object; fetch the file again")
     if not found:
         raise WeightsMissing(
             f"{path}: names no files; fetch the model again, or remove the index if the files are right"
         )
     for name in found.values():
         if not isinstance(name, str) or PurePath(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFilesUnreadable(f"{path}: {name!r} is no name of a safetensors file; fetch the file again")
+            raise ModelFilesUnreadable(f"{path}: {name!r} is not the name of a safetensors file; fetch the file again")
     return found
 
 

@@ -117,7 +117,9 @@ def trouble_at(where: Endpoint, error: Exception) -> Trouble:
     url = where.parsed
     for name, path in (*url.tls, *where.options):
         if name in TLS_FILES and isinstance(path, str) and not Path(path).is_file():
-            return Trouble(f"{name} names {path}, which is no file", "correct it in REDIS_URL", WRONG_URL, lasting=True)
+            return Trouble(
+                f"{name} names {path}, which is not a file", "correct it in REDIS_URL", WRONG_URL, lasting=True
+            )
     found = trouble(error)
     if isinstance(error, redis.AuthenticationError | redis.BusyLoadingError):
         return found

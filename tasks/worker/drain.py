@@ -84,7 +84,7 @@ class Drain:
         self._on_change()
 
     def end(self) -> None:
-        """Take requests again, unless the worker is on its way out."""
+        """Take requests again, unless the worker is stopping."""
         if not self._leaving.is_set():
             self._is_on = False
             self._room.reopen()

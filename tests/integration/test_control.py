@@ -131,7 +131,7 @@ def wrong_broadcasts() -> list[Any]:
 
 
 def test_whatever_is_broadcast(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
-    """A broadcast that is no JSON, has a wrong shape or passes a bound is dropped; the worker goes on as before."""
+    """A broadcast that is not JSON, has a wrong shape or passes a bound is dropped; the worker goes on as before."""
     assert lives(generate, node)
     for message in wrong_broadcasts():
         broadcast(shared_redis, message)

@@ -401,11 +401,11 @@ class TestFailing:
         assert f"nothing of model {MODEL} came from the hub for 1.5 s" in error
 
     def test_it_takes_too_long(self, hub: HubServer, fetch: Callable[..., Download], folder: Path) -> None:
-        """A download that goes on and on ends in its time; what has come is kept."""
+        """A download that goes on and on ends in its time; the fetched part is kept."""
         hub.pause_s = 2.0
         for limit_s in (6, 24, 96):  # how much of it the start takes depends on what else the machine does
             error = error_of(fetch(download_timeout_s=float(limit_s)))
-            assert f"was not fetched within {limit_s} s: what has come is kept" in error
+            assert f"was not fetched within {limit_s} s: the fetched part is kept" in error
             if any(name.endswith(".part") for name in blobs()):
                 return
         pytest.fail("nothing was kept")
@@ -414,7 +414,7 @@ class TestFailing:
         """A server that breaks off again and again without ever sending more."""
         hub.cut_after, hub.cuts = 0, 1000
         error = error_of(fetch())
-        assert "what has come is kept, try again" in error
+        assert "the fetched part is kept, try again" in error
         assert "Traceback" not in error
 
     def test_its_hash_is_wrong(self, hub: HubServer, fetch: Callable[..., Download]) -> None:

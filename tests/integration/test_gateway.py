@@ -299,7 +299,7 @@ def test_what_is_wrong_is_said(
 
 
 def test_what_is_no_request(gateway: GatewayProcess) -> None:
-    """A body that is no JSON, or too long, and a path that leads nowhere."""
+    """A body that is not JSON, or too long, and a path that leads nowhere."""
     with gateway.http() as http:
         assert http.post("/v1/chat/completions", content=b"{").json()["error"]["code"] == "invalid_json"
         assert http.post("/v1/chat/completions", content=b"[]").status_code == 400

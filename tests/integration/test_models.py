@@ -392,14 +392,14 @@ class TestCommands:
         assert "neither in the catalogue" in models("pull", "who/knows").output
 
     def test_pull_on_a_terminal(self, tmp_path: Path) -> None:
-        """A person sees a bar; Ctrl-C ends it with one line, and what has come is kept."""
+        """A person sees a bar; Ctrl-C ends it with one line, and the fetched part is kept."""
         folder = make_tiny_model(tmp_path / "tiny", hidden_size=512)
         with HubServer({"mlx-community/tiny-1B": folder}) as hub:
             hub.pause_s = 0.2
             env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
             seen, status = on_terminal(["models", "pull", "mlx-community/tiny-1B"], env, until="GB")
         assert "mlx-community/tiny-1B" in seen
-        assert "stopped; what has come is kept, and the next time goes on there" in seen
+        assert "stopped; the fetched part is kept, and the next pull continues it" in seen
         assert "Traceback" not in seen
         assert status == 1
 
@@ -467,7 +467,7 @@ class TestHub:
             with pytest.raises(ModelLoadFailed, match="is unknown to the hub"):
                 generate.delay(prompt="x", model="mlx-community/none-1B", max_tokens=5).get(timeout=WAIT_S)
             hub.hanging = True
-            with pytest.raises(ModelLoadFailed, match="came from the hub for 8 s: what has come is kept"):
+            with pytest.raises(ModelLoadFailed, match="came from the hub for 8 s: the fetched part is kept"):
                 generate.delay(prompt="x", model="mlx-community/hangs-1B", max_tokens=5).get(timeout=WAIT_S)
 
     def test_what_may_go_wrong(self, generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ class TestHub:
         faults: dict[str, tuple[dict[str, Any], str]] = {
             "refused": ({"token": "secret"}, r"is refused by the hub \(HTTP 401\): .* set HF_TOKEN"),
             "corrupt": ({"corrupt": True}, "came with the hash .* Try again"),
-            "cut": ({"cuts": 1000}, "what has come is kept, try again"),
+            "cut": ({"cuts": 1000}, "the fetched part is kept, try again"),
             "huge": ({"pretended_bytes": 10**16}, "GB more on the disk, .* make room, or set HF_HOME to a larger disk"),
             "broken": ({"status": 500}, "the hub cannot be reached|HTTP 500"),
         }

@@ -152,7 +152,7 @@ def test_cancel(node: Worker, generate: GenerateTask, fleet: Callable[..., Resul
     again = fleet("cancel", result.id, "nobody-knows-this")
     assert again.exit_code == 1
     assert "not cancelled: it has ended: cancelled" in again.output
-    assert "nobody-knows-this: not cancelled: no worker has claimed it, and nobody knows" in again.output
+    assert "nobody-knows-this: not cancelled: unknown: no queue, worker or result has" in again.output
 
 
 def test_unknown_and_failed(

@@ -261,7 +261,7 @@ class TestTls:
     def test_a_file_that_is_not_there(self, tls_port: int) -> None:
         """A file that the URL names is named in the error."""
         error = refusal(f"rediss://:secret@127.0.0.1:{tls_port}/0?ssl_ca_certs=/nowhere.pem")
-        assert "(ssl_ca_certs names /nowhere.pem, which is no file): correct it in REDIS_URL" in str(error)
+        assert "(ssl_ca_certs names /nowhere.pem, which is not a file): correct it in REDIS_URL" in str(error)
 
     @pytest.mark.usefixtures("redis_client")
     def test_at_both_ends(self, tls_port: int, pems: Path, session_server: EmbeddedServer) -> None:

@@ -138,7 +138,7 @@ class TestSettings:
         assert message.startswith("-Q tier-3-8B,emails: no tier has the queue 'tier-3-8B'; they are tier-under-3B, ")
         code, message = start("-Q", "tier-3-7B, emails")
         assert code == EX_CONFIG
-        assert message == "-Q 'tier-3-7B, emails': ' emails' is no queue: write names, and commas without spaces"
+        assert message == "-Q 'tier-3-7B, emails': ' emails' is not a queue: write names, and commas without spaces"
 
 
 class OldRedis:

@@ -40,7 +40,9 @@ METRICS = (
     Metric("queue_workers", "gauge", "queue", "Workers that take requests from a queue now."),
     Metric("queue_slots", "gauge", "queue", "Requests that they can run at once."),
     Metric("queue_slots_busy", "gauge", "queue", "Requests of this queue that they run."),
-    Metric("worker_info", "gauge", "worker, version, os, accelerator, chip", "1; what a worker is."),
+    Metric(
+        "worker_info", "gauge", "worker, version, os, accelerator, chip", "1; the worker's version, system and chip."
+    ),
     Metric(
         "worker_status",
         "gauge",

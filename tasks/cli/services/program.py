@@ -18,7 +18,7 @@ ROLES: tuple[Role, ...] = ("worker", "beat", "flower", "metrics", "gateway")
 
 ABOUT: dict[Role, str] = {
     "worker": "celery-mlx: a worker",
-    "beat": "celery-mlx: beat, which gives the work of dead workers to others",
+    "beat": "celery-mlx: beat, which requeues the work of dead workers",
     "flower": "celery-mlx: Flower",
     "metrics": "celery-mlx: metrics of the fleet for Prometheus",
     "gateway": "celery-mlx: OpenAI's interface over HTTP",
@@ -78,7 +78,7 @@ def environment_lines(settings: Settings) -> list[str]:
     """
     default = Settings()
     lines = [
-        "# Settings of celery-mlx on this machine; see docs/operating.md. Readable by its owner alone: it has a password."
+        "# Settings of celery-mlx on this machine; see docs/operating.md. Only its owner can read it: it has a password."
     ]
     for field_ in fields(Settings):
         value = getattr(settings, field_.name)

@@ -115,9 +115,9 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
         if name == "nullable" and value is False:
             continue
         if name == "nullable":
-            yield 'nullable is OpenAPI\'s, and no keyword of JSON Schema; use {"type": ["string", "null"]}'
+            yield 'nullable is OpenAPI\'s, and not a keyword of JSON Schema; use {"type": ["string", "null"]}'
         elif name not in KNOWN and (not name.startswith("x-") or name == "x-guidance"):
-            yield f"{name} is no keyword of JSON Schema; leave it out, or have its name begin with x-"
+            yield f"{name} is not a keyword of JSON Schema; leave it out, or have its name begin with x-"
 
 
 def _refused(schema: Any) -> str:
@@ -147,7 +147,7 @@ def _explained(error: str, part: Any) -> str:
         return "its bounds are too large; use a smaller minLength or maxLength, or none"
     if error.startswith("Resource") and "$ref" not in part:
         name = error.split("'")[1]
-        return f"$schema: {name!r:.200} is no dialect that is known; use draft 4, 6, 7, 2019-09 or 2020-12"
+        return f"$schema: {name!r:.200} is not a known dialect; use draft 4, 6, 7, 2019-09 or 2020-12"
     if error.startswith("Resource"):
         return f"$ref: {part.get('$ref')!r:.200} leads to another document; put what it names into $defs"
     if error.startswith("Pointer"):
@@ -157,7 +157,7 @@ def _explained(error: str, part: Any) -> str:
             "minProperties, maxProperties: cannot be enforced beside properties that need not be there; leave them out"
         )
     if error.startswith("Invalid type"):
-        return f"type: {error.partition(': ')[2]!r:.100} is no type; the types are {', '.join(TYPES)}"
+        return f"type: {error.partition(': ')[2]!r:.100} is not a type; the types are {', '.join(TYPES)}"
     return f"{error:.300}; change the schema"
 
 

@@ -92,7 +92,7 @@ def _without_effect(
 ) -> Iterator[str]:
     """What is in the folder and changes nothing here."""
     if strays := stray_files(path):
-        yield f"{', '.join(strays)} are no part of the model by its index, and are not loaded"
+        yield f"{', '.join(strays)} do not belong to the model by its index, and are not loaded"
     if generation.not_done:
         yield (
             f"generation_config.json asks for {', '.join(generation.not_done)}, which changes nothing here (docs/models.md)"

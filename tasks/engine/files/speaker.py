@@ -11,7 +11,7 @@ from typing import Any
 from tasks.messages.encoding import to_json
 
 LOOK_S = 0.25
-KEPT = ": what has come is kept, try again"
+KEPT = ": the fetched part is kept, try again"
 
 
 class Speaker:

@@ -191,7 +191,7 @@ def prepare(uid: int, submit: Submit, runner: ModelRunner) -> Request:
     facts = runner.facts
     prompt = runner.encode(submit)
     if not prompt.ids:
-        raise InvalidRequest("prompt: has no tokens; give the model something to go on from")
+        raise InvalidRequest("prompt: has no tokens; give the model something to continue")
     grammar = runner.grammar(submit, prompt)
     request = Request(
         uid=uid,

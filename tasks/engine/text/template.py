@@ -41,8 +41,8 @@ _THINKING = ("enable_thinking", "thinking")
 #: No template has it in its own text.
 _WORD = "wordofnobody"
 _NO_WORDS = (
-    "the model's chat template leaves out all that they say: it is no template of conversations; name another as chat_template "
-    "in the model's catalogue entry, or send the text as prompt"
+    "the model's chat template leaves out all that they say: it is not a template of conversations; name another as "
+    "chat_template in the model's catalogue entry, or send the text as prompt"
 )
 _NO_TOOLS = (
     "the model's chat template leaves them out: take a model that was trained to call functions, or describe them in a message "

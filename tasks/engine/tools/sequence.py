@@ -161,7 +161,7 @@ class JsonCalls:
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
-            self._fault = "it is no JSON"
+            self._fault = "it is not JSON"
             return None
         if isinstance(found.get("function"), dict):  # OpenAI's own shape
             found = found["function"]

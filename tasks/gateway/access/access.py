@@ -72,7 +72,7 @@ class Access:
                 _require_own_page(request, self._rules.origins)
             return LOCAL
         if secret:
-            raise Refusal(401, "nobody knows this API key: was it revoked?", "invalid_api_key")
+            raise Refusal(401, "unknown API key: was it revoked?", "invalid_api_key")
         raise Refusal(401, "no API key: send one as Authorization: Bearer KEY", "invalid_api_key")
 
     async def _takes_anybody(self) -> bool:

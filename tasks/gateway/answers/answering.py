@@ -160,7 +160,7 @@ class EventStream:
         except ClientGone:
             return
         except GatewayCloses:
-            why = "this gateway stops: go on with Last-Event-ID"
+            why = "this gateway stops: continue with Last-Event-ID"
             refusal = Refusal(503, why, "gateway_closing", retry_after_s=1)
         except Refusal as found:
             refusal = found

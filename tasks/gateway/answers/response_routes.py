@@ -54,7 +54,7 @@ class ResponseRoutes:
         key = await self._access.key_of(request)
         ticket = await self._service.desk.find(request.path_params["id"], key)
         if ticket.record.kind != "response":
-            raise Refusal(404, f"{ticket.record.id:.120} is no response", "not_found")
+            raise Refusal(404, f"{ticket.record.id:.120} is not a response", "not_found")
         return ticket
 
     async def _as_it_stands(self, ticket: Ticket, request: Request) -> Response:

@@ -14,5 +14,5 @@ def places_of(event_id: str) -> tuple[str, list[int]]:
     request_id, separator, places = event_id.rpartition(":")
     parts = places.split(".")
     if not separator or not all(part.isascii() and part.isdigit() and len(part) < 12 for part in parts):
-        raise Refusal(400, f"Last-Event-ID: {event_id:.80}: is no id of an event of this gateway", "wrong_event")
+        raise Refusal(400, f"Last-Event-ID: {event_id:.80}: is not an id of an event of this gateway", "wrong_event")
     return request_id, [int(part) for part in parts]

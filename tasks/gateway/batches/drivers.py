@@ -80,7 +80,7 @@ class Drivers:
         self._running = {name: (drive, thread) for name, (drive, thread) in self._running.items() if thread.is_alive()}
         for name, (drive, _) in self._running.items():
             if not self._context.store.lease(name, self._holder, self._lease_s):
-                logger.warning("%s goes on at another gateway, which has not heard of this one for too long", name)
+                logger.warning("%s continues at another gateway, which has not heard of this one for too long", name)
                 drive.stop()
         unfinished = self._context.batches.unfinished()
         revoked = self._context.store.revoked({batch.owner for batch in unfinished})

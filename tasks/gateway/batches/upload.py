@@ -31,13 +31,13 @@ async def read_form(request: Request, most_bytes: int) -> AsyncIterator[FormData
         ClientGone: it will not be whole any more.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        raise Refusal(400, "the body is no multipart/form-data: send a form with file and purpose", "invalid_form")
+        raise Refusal(400, "the body is not multipart/form-data: send a form with file and purpose", "invalid_form")
     stream = bounded(request, most_bytes + _FORM_BYTES)
     parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=_MAX_FIELDS)
     try:
         form = await parser.parse()
     except MultiPartException as error:
-        raise Refusal(400, f"the body is no form ({error.message:.120})", "invalid_form") from None
+        raise Refusal(400, f"the body is not a form ({error.message:.120})", "invalid_form") from None
     try:
         yield form
     finally:

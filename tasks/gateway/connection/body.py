@@ -26,7 +26,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The object in a request's body.
 
     Raises:
-        Refusal: it is compressed or too large, stalls, or is no JSON object.
+        Refusal: it is compressed or too large, stalls, or is not a JSON object.
         ClientGone: it will not be whole any more.
     """
     coding = request.headers.get("content-encoding", "identity")
@@ -39,9 +39,9 @@ async def read_json(request: Request) -> dict[str, Any]:
         if b"\\u" in body:
             to_compact_json(found).encode()  # half of a character cannot be sent on
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is no JSON ({type(error).__name__}): send an object", "invalid_json") from None
+        raise Refusal(400, f"the body is not JSON ({type(error).__name__}): send an object", "invalid_json") from None
     if not isinstance(found, dict):
-        raise Refusal(400, "the body is no JSON object: send one with model and messages", "invalid_json")
+        raise Refusal(400, "the body is not a JSON object: send one with model and messages", "invalid_json")
     return found
 
 

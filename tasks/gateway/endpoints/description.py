@@ -75,7 +75,7 @@ _ERROR = {
     },
     "required": ["error"],
 }
-#: What paths answer with that is no JSON.
+#: What paths answer with that is not JSON.
 _MEDIA = {"/": "text/html", "/metrics": "text/plain", "/v1/files/{id}/content": "application/octet-stream"}
 _QUERIES = {
     "/v1/responses/{id}": ("stream", "starting_after"),

@@ -97,7 +97,7 @@ def _tools(given: Any) -> Any:
     for tool in given:
         if not isinstance(tool, dict) or tool.get("type") != "function":
             kind = tool.get("type") if isinstance(tool, dict) else tool
-            raise InvalidRequest(f"tools: {kind!r:.60}: functions alone are supported; leave it out")
+            raise InvalidRequest(f"tools: {kind!r:.60}: only functions are supported; leave it out")
         if "name" not in tool:
             raise InvalidRequest('tools: a function has no name: use {"type": "function", "name": …, "parameters": …}')
     return [

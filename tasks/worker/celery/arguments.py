@@ -179,7 +179,7 @@ def _check_pattern(pattern: Any, matcher: Any) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise InvalidRequest(f"pattern {pattern!r:.60} is no regular expression: {error}") from None
+        raise InvalidRequest(f"pattern {pattern!r:.60} is not a regular expression: {error}") from None
 
 
 def _shown(value: Any) -> str:

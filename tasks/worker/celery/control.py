@@ -42,19 +42,19 @@ FIXED = {"error": "slots follow from the hardware, and from -c at the start; the
 
 @control_command()
 def drain(state: Any, **_: Any) -> dict[str, str]:
-    """Take no more requests; those that run go on. Answers at once."""
+    """Take no more requests; running ones continue. Answers at once."""
     return _tell(lambda drain: drain.begin())
 
 
 @control_command()
 def resume(state: Any, **_: Any) -> dict[str, str]:
-    """Take requests again, unless the worker is on its way out."""
+    """Take requests again, unless the worker is stopping."""
     return _tell(lambda drain: drain.end())
 
 
 @control_command(args=[("name", str)], signature="NAME")
 def load_model(state: Any, name: str, **_: Any) -> dict[str, str]:
-    """Begin to load a model, which stays as long as others do."""
+    """Begin to load a model; normal idle rules apply."""
     return _load(name, pin=False)
 
 

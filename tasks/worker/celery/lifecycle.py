@@ -132,7 +132,7 @@ def _queues(app: Celery, hardware: Hardware) -> list[str]:
         if odd:
             refuse(
                 os.EX_CONFIG,
-                f"-Q {','.join(typed)!r}: {odd[0]!r} is no queue: write names, and commas without spaces",
+                f"-Q {','.join(typed)!r}: {odd[0]!r} is not a queue: write names, and commas without spaces",
                 "An unknown tier",
             )
         unknown = [name for name in typed if name.startswith("tier-") and name not in QUEUES]

@@ -112,7 +112,7 @@ class Download:
         return self._ended.wait(timeout_s)
 
     def stop(self) -> None:
-        """End it; what has come is kept for the next one."""
+        """End it; the fetched part is kept for the next one."""
         self._stopped = True
         if self._process is not None:
             self._process.kill()

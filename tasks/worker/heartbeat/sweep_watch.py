@@ -34,4 +34,4 @@ class SweepWatch:
             self._warn_at = now + self._no_sweep_s
         elif now >= self._warn_at:
             self._warn_at = now + WARN_EVERY_S
-            logger.warning("no sweep is running, so nobody takes over from a dead worker: start %s beat", COMMAND)
+            logger.warning("no sweep is running, so the requests of a dead worker wait: start %s beat", COMMAND)

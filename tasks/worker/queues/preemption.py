@@ -82,7 +82,7 @@ class Preemption(threading.Thread):
             return
         for queue, waiting in self._urgent(full).items():
             for job in self._victims(batch, queue, waiting):
-                logger.info("request %s gives its slot to an urgent one, and goes on later", job.task_id)
+                logger.info("request %s gives its slot to an urgent one, and continues later", job.task_id)
                 job.stop("requeue")
 
     @property

@@ -73,7 +73,7 @@ def test_a_torn_line(tmp_path: Path) -> None:
     [
         (b'{"id":"1","task_id":"bulk-ffff-1"}\n', "answers of another input, or of other parameters"),
         (b'{"id":"1"}\n', "line 1 was not written by a bulk job"),
-        (b"precious\n", "line 1 is no JSON object"),
+        (b"precious\n", "line 1 is not a JSON object"),
     ],
 )
 def test_another_ones_file(tmp_path: Path, text: bytes, says: str) -> None:

@@ -136,4 +136,4 @@ def test_what_is_read_once() -> None:
     text, record, wrong = Source(["a", {"prompt": "b"}, 3], {}).lines()
     assert (text.id, record.id) == ("1", "2")
     assert isinstance(wrong, BadLine)
-    assert "line 3: is no dictionary" in str(wrong.error)
+    assert "line 3: is not a dictionary" in str(wrong.error)

@@ -113,7 +113,7 @@ def test_warnings_name_what_is_wrong() -> None:
     stranded = QueueView("tier-30B-plus", "30B+", depth=2, oldest_s=75.0, workers=0, slots=0, busy=0)
     fleet = state(view(), swept_s=120.0, queues=[stranded], unreadable=[Unreadable("x@y", "not a record")])
     assert fleet.warnings == [
-        "no sweep for 2m, so nobody takes over from a dead worker; start: celery -A tasks beat",
+        "no sweep for 2m, so the requests of a dead worker wait; start: celery -A tasks beat",
         "2 requests in tier-30B-plus, which no worker serves",
         "1 record cannot be read",
     ]

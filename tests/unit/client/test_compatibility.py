@@ -67,7 +67,7 @@ class TestOtherNames:
         """OpenAI's newer name is the same limit; two that differ are an error."""
         assert normalise({"prompt": "x", "max_completion_tokens": 5}) == {"prompt": "x", "max_tokens": 5}
         assert parse({"prompt": "x", "max_completion_tokens": 5, "max_tokens": 5}).max_tokens == 5
-        with pytest.raises(InvalidRequest, match=r"max_completion_tokens=5 and max_tokens=6: use max_tokens alone"):
+        with pytest.raises(InvalidRequest, match=r"max_completion_tokens=5 and max_tokens=6: use only max_tokens"):
             parse({"prompt": "x", "max_completion_tokens": 5, "max_tokens": 6})
         with pytest.raises(InvalidRequest, match=r"max_tokens=0"):
             parse({"prompt": "x", "max_completion_tokens": 0})

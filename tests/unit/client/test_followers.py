@@ -92,6 +92,6 @@ def test_a_request_means_its_producer_s_model(app: Celery) -> None:
 def test_what_is_no_signature(given: Any, said: str) -> None:
     """A task in the place of its signature is named, with what to write."""
     require_signatures(link=[word.s(), dict(write.s())], link_error=None)
-    with pytest.raises(InvalidRequest, match=r"^link: .* is no signature: ") as caught:
+    with pytest.raises(InvalidRequest, match=r"^link: .* is not a signature: ") as caught:
         require_signatures(link_error=word.s(), link=given)
     assert said in str(caught.value)

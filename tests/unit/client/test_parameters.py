@@ -111,7 +111,7 @@ class TestBounds:
     def test_says_field_value_and_remedy(self, name: str, value: Any, remedy: str) -> None:
         """A value out of bounds is one line with the field's name, the value, and what it should be."""
         message = refused(**{name: value})
-        assert message.startswith((f"{name}=", f"{name}[", f"{name}: datetime is no plain data"))
+        assert message.startswith((f"{name}=", f"{name}[", f"{name}: datetime is not plain data"))
         assert remedy in message
         assert any(word in message for word in ("use ", "give ", "send "))
 

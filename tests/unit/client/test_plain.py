@@ -101,7 +101,7 @@ def test_json_stays(value: Any) -> None:
         ((n for n in range(3)), "use a list"),
         (object(), "use text, numbers, booleans, lists and dictionaries"),
         (SimpleNamespace(role="user"), "use text, numbers, booleans, lists and dictionaries"),
-        (Model, "the class Model is no data: use a value, or .model_json_schema() of it"),
+        (Model, "the class Model is not data: use a value, or .model_json_schema() of it"),
         ({("a",): 1}, "a dictionary has a key of type tuple: use text"),
         ({None: 1}, "a dictionary has a key of type NoneType: use text"),
         (2**MAX_INTEGER_BITS, "use a smaller one, or text"),

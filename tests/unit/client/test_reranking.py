@@ -35,7 +35,7 @@ def test_documents_are_texts_or_objects_with_a_text() -> None:
         ({"documents": "a"}, "documents=<str>: no list with texts"),
         ({"documents": ["a", ""]}, "documents[1] is empty; give some text"),
         ({"documents": ["a", 5]}, "documents[1] is a int; give some text"),
-        ({"documents": [{"title": "a"}]}, "documents[0] is a dict; give some text, or an object with text alone"),
+        ({"documents": [{"title": "a"}]}, "documents[0] is a dict; give some text, or an object with nothing but text"),
         ({"documents": ["a"] * (MAX_DOCUMENTS + 1)}, f"{MAX_DOCUMENTS + 1} documents; the limit is {MAX_DOCUMENTS}"),
         ({"query": "a" * (MAX_PROMPT_BYTES // 2)}, f"{MAX_PROMPT_BYTES + 2} bytes in all, the query counted with each"),
         ({"top_n": 0}, "top_n=0: input should be greater than or equal to 1; use 1 or more"),

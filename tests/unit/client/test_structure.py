@@ -200,7 +200,7 @@ def test_a_pydantic_model_is_its_schema_and_closed() -> None:
         ({"response_format": Person(name="Ann")}, "response_format is an instance of Person: give the class; use a"),
         (
             {"response_format": schema_format(Person)},
-            "the class Person is no data: use a value, or .model_json_schema()",
+            "the class Person is not data: use a value, or .model_json_schema()",
         ),
         (
             {"response_format": schema_format({"minimum": float("nan")})},

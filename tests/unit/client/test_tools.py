@@ -26,10 +26,10 @@ def named(name: str) -> dict[str, Any]:
     ("values", "said"),
     [
         ({"tool_choice": named("dive")}, "tool_choice names 'dive', and tools has 'dip': name one of them"),
-        ({"tool_choice": "always"}, 'tool_choice=\'always\': is no choice; use "auto", "none", "required" or'),
+        ({"tool_choice": "always"}, 'tool_choice=\'always\': is not a choice; use "auto", "none", "required" or'),
         ({"tools": [], "tool_choice": "required"}, "tool_choice='required' needs tools: give both"),
         ({"tools": [tool(), tool("b"), tool()]}, "tools[2] and tools[0] are both called 'dip': give each its own name"),
-        ({"tools": [tool("a b")]}, "is no function's name; use 1 to 64 letters"),
+        ({"tools": [tool("a b")]}, "is not a function's name; use 1 to 64 letters"),
         ({"tools": [tool(parameters={"type": "array"})]}, "describe no object; use"),
         ({"tools": [tool(description="\ud800")]}, "tools: has '\\ud800', one half of a character; send whole text"),
         ({"tools": [tool(parameters={"maximum": float("inf")})]}, "tools: has a number that is none; JSON has no NaN"),

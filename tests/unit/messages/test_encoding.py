@@ -23,7 +23,7 @@ def strict(text: str) -> Any:
     """Parse JSON as other languages do."""
 
     def refuse(word: str) -> Any:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 

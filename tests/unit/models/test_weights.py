@@ -124,8 +124,8 @@ def test_numbers_that_json_has_not(tmp_path: Path) -> None:
         ({FIRST: ["a"], SECOND: ["b"]}, {"a": SECOND, "b": FIRST}, r"is stale: it has the tensor"),
         ({"model-1.safetensors": ["a"], "model-2.safetensors": ["a"]}, None, "both have the tensor 'a'"),
         ({FIRST: ["a"], SECOND: ["b"], "model-00001-of-00003.safetensors": ["a"]}, None, "shards of 2 and of 3"),
-        ({FIRST: ["a"]}, {"a": f"../{FIRST}"}, "no name of a safetensors file"),
-        ({FIRST: ["a"]}, {"a": "/etc/passwd"}, "no name of a safetensors file"),
+        ({FIRST: ["a"]}, {"a": f"../{FIRST}"}, "is not the name of a safetensors file"),
+        ({FIRST: ["a"]}, {"a": "/etc/passwd"}, "is not the name of a safetensors file"),
     ],
 )
 def test_weights_that_contradict_each_other(

@@ -20,8 +20,8 @@ def within(inner: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("inner", "said"),
     [
-        ({"wibble": 1}, "wibble is no keyword of JSON Schema; leave it out, or have its name begin with x-"),
-        ({"x-guidance": {}}, "x-guidance is no keyword"),
+        ({"wibble": 1}, "wibble is not a keyword of JSON Schema; leave it out, or have its name begin with x-"),
+        ({"x-guidance": {}}, "x-guidance is not a keyword"),
         ({"type": "string", "nullable": True}, 'use {"type": ["string", "null"]}'),
         ({"type": "string", "format": "phone"}, "format: 'phone' is not known; leave it out, or use pattern"),
         ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "oneOf: a value may be valid by two"),
@@ -49,7 +49,7 @@ def within(inner: Any) -> dict[str, Any]:
         ({"$ref": "#/$defs/missing"}, "$ref: '#/$defs/missing' leads nowhere; put what it names into $defs"),
         (
             {"$schema": "https://a.example/b.json"},
-            "$schema: 'https://a.example/b.json' is no dialect that is known; use",
+            "$schema: 'https://a.example/b.json' is not a known dialect; use",
         ),
         ({"$ref": "other.json"}, "$ref: 'other.json' leads to another document; put what it names into $defs"),
         ({"type": "object", "patternProperties": {"^(?!x)": {}}}, "patternProperties: '^(?!x)' cannot be read"),
@@ -60,7 +60,7 @@ def within(inner: Any) -> dict[str, Any]:
         ({"type": "string", "pattern": "^[\x1f]$"}, "has a control character"),
         ({"type": "object", "patternProperties": {r"^\u001b": {}}}, "has a control character"),
         ({"type": "object", "propertyNames": {"enum": [1]}}, "propertyNames: cannot be enforced"),
-        ({"type": "text"}, "type: 'text' is no type; the types are string, number, integer"),
+        ({"type": "text"}, "type: 'text' is not a type; the types are string, number, integer"),
         ({"type": "object", "minProperties": 2}, "minProperties: a name that comes twice counts once"),
         (
             {"type": "object", "patternProperties": {"^a": {}}, "additionalProperties": False, "minProperties": 2},

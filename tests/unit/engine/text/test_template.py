@@ -93,7 +93,7 @@ def test_a_template_that_knows_no_such_thing(source: str) -> None:
 
 def test_a_template_that_leaves_out_the_conversation_is_refused() -> None:
     """The model would answer to the template alone."""
-    with pytest.raises(InvalidRequest, match="leaves out all that they say: it is no template of conversations"):
+    with pytest.raises(InvalidRequest, match="leaves out all that they say: it is not a template of conversations"):
         template_of("hello").render([USER], Options())
 
 

@@ -275,7 +275,7 @@ def test_who_cannot_be_written_ends_alone(
 
 
 def test_an_entry_that_cannot_be_encoded(journal: FakeJournal, caplog: pytest.LogCaptureFixture) -> None:
-    """An entry that is no JSON ends its request with an error that its readers see, after what could be written."""
+    """An entry that is not JSON ends its request with an error that its readers see, after what could be written."""
     attempt, good = new_attempt(), new_attempt("good")
     with publishing(journal) as publisher:
         publisher.put([(attempt, token(0))])
