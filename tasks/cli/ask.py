@@ -10,7 +10,6 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import click
-from celery.bin.base import CeleryCommand
 
 from tasks.cli.flow import Flow
 from tasks.cli.overview.terminal import terminal_width
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 1.5
 
 
-@click.command(cls=CeleryCommand)
+@click.command()
 @click.argument("question", required=False)
 @click.option("--model", "-m", show_default="the setting default_model", help="Model to ask.")
 @click.option("--system", help="Instructions for the model, as a system message.")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def fleet(ctx: click.Context, /, once: bool, as_json: bool, **_: Any) -> None:
     """Show workers and queues.
 
-    On a terminal the view is renewed every second.
+    On a terminal the view refreshes every second: r shows the requests, w the workers, q quits.
     """
     if ctx.invoked_subcommand is not None:
         return

@@ -64,7 +64,7 @@ def gateway(
 ) -> None:
     """Answer OpenAI's clients over HTTP. Any number of gateways may run side by side.
 
-    On loopback it needs no API keys while none was made; elsewhere it needs keys and TLS.
+    On loopback it needs no API key until you make the first one; elsewhere it needs keys and TLS.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise click.ClickException("this needs the extra 'web': pip install 'celery-mlx[web]'")
@@ -97,7 +97,7 @@ def _require_safe(client: redis.Redis, rules: AccessRules, address: str, *, has_
         )
     if not rules.needs_no_key and not Store(client).has_keys():
         raise click.ClickException(
-            f"{address} can be reached by others, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
+            f"others can reach {address}, and there is no API key: make one with {COMMAND} keys make NAME, or give --no-keys "
             "to answer every client"
         )
 

@@ -84,7 +84,7 @@ def make(
 ) -> None:
     """Make a key called NAME and print it.
 
-    It is printed this once, and stored as a hash.
+    It is printed only once, and stored as a hash.
     """
     secret = new_key()
     key = AccessKey(

@@ -104,9 +104,9 @@ def _cancel(app: Celery, task_id: str) -> bool:
 @click.option("--force", "-f", is_flag=True, help="Do not ask.")
 @click.pass_context
 def purge(ctx: click.Context, /, queue: str, force: bool, **_: Any) -> None:
-    """Cancel all that waits in a QUEUE.
+    """Cancel all requests that wait in a QUEUE.
 
-    QUEUE is a queue or a tier. The requests end as cancelled for all who read them. This cannot be undone.
+    QUEUE is a queue or a tier. Readers see the requests end as cancelled. This cannot be undone.
     """
     name = next((tier.queue for tier in TIERS if queue in (tier.name, tier.queue)), queue)
     known = {*QUEUES, DEFAULT_QUEUE, *ctx.obj.app.amqp.queues}

@@ -42,9 +42,9 @@ class Measured:
         if not self.width:
             return f"{self.kind}: as they come"
         panels = "transposed" if self.width < 0 else f"in panels of {self.width}"
-        gains = ", ".join(f"{gain:g}" for gain in self.gains)
-        rows = ", ".join(map(str, ROWS[: len(self.gains)]))
-        return f"{self.kind}: {panels}, {gains} times as fast for {rows} rows"
+        gains = " · ".join(f"{gain:g}" for gain in self.gains)
+        rows = " · ".join(map(str, ROWS[: len(self.gains)]))
+        return f"{self.kind}: {panels}; {gains} times as fast with {rows} rows"
 
 
 class Record:
