@@ -56,6 +56,16 @@ class Claims(Protocol):
         """A request was claimed."""
 
 
+class Journals(Protocol):
+    """Knows how the journals of this worker's requests have ended. Asked on the thread that stores a request's result."""
+
+    def last_id(self, task_id: str) -> str:
+        """The id of the entry with which this worker has ended the request; empty where another one has."""
+
+    def restore(self, task_id: str) -> bool:
+        """Write what Redis has lost of the journal; ``False`` if the request is another worker's now."""
+
+
 #: What the script that fetches is told by a worker that leaves claims to its requests' threads.
 NO_CLAIMS = ("", "", 0, "", "", "", "", "")
 
@@ -84,6 +94,8 @@ class Holding:
     scripts: AutoPipeline | None = None
     #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
     refuse: Callable[[str | None, str], None] = log_refusal
+    #: Knows how journals have ended; ``None``: results are stored whatever their journals say.
+    journals: Journals | None = None
     #: Messages that were fetched so far.
     received: int = 0
     #: Set once nothing runs any more: what is left then is given back by kombu itself.

@@ -5,7 +5,8 @@
    subscribes to each result that is sent: a subscription stays for ever where nobody asks, a process hangs for 20 s at its end
    when Redis is gone by then, and a connection that died without a word has ``get()`` wait for ever.
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new one,
-   and acknowledges later, on another thread; a worker that died in between had its request delivered again for nothing.
+   and acknowledges later, on another thread; a worker that died in between had its request delivered again for nothing. The
+   script looks for the end of the journal first: a Redis that has come back older than it was may have lost it meanwhile.
 3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
 4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
 5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: callers would wait for ever.
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 from functools import cached_property
@@ -28,7 +30,7 @@ from tasks.broker import scripts
 from tasks.broker.holding import holding_of
 from tasks.broker.result_consumer import ResultConsumer
 from tasks.broker.waiting import has_come, meta_of
-from tasks.errors import GenerationError
+from tasks.errors import GenerationError, JournalFailed
 from tasks.journal.claims import has_begun
 from tasks.names import is_ours
 from tasks.server import keys
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from celery.app.task import Context
 
     from tasks.broker.holding import Holding
+
+logger = logging.getLogger(__name__)
 
 ANSWER = Script(scripts.source("answer"))
 #: The module of our errors in a stored result, and what it was in earlier ones.
@@ -151,10 +155,10 @@ class Backend(RedisBackend):
         if holding is None or request is None or not is_ours(request.task) or state not in states.READY_STATES:
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
         try:
-            tag = _delivery_tag(request, state)
-            if not tag or not self.is_brokers:
+            if not self.is_brokers:
                 return super()._store_result(task_id, result, state, traceback=traceback, request=request, **options)
-            self._answer(holding, tag, task_id, self._get_result_meta(result, state, traceback, request))
+            meta = self._get_result_meta(result, state, traceback, request)
+            self._answer(holding, _delivery_tag(request, state), task_id, meta)
         except Exception as error:
             if state == states.REVOKED:
                 raise
@@ -162,12 +166,26 @@ class Backend(RedisBackend):
         return result
 
     def _answer(self, holding: Holding, tag: str, task_id: str, meta: dict[str, Any]) -> None:
-        """Store a result, and forget the message."""
+        """Store a result, and forget the message, if it has a tag; write the end of the journal first where Redis has lost it.
+
+        Raises:
+            JournalFailed: it has lost the claim as well, and another worker has made one.
+        """
         life_s = self.failure_expires if meta["status"] == states.FAILURE else self.expires
-        names = (self.get_key_for_task(task_id), keys.unacked(holding.identity), keys.unacked_index(holding.identity))
-        encoded = self.encode({**meta, "task_id": task_id})
-        self.ensure(ANSWER, (holding.scripts, names, (encoded, int(life_s or 0), tag)))
-        holding.answered.add(tag)
+        held = (keys.unacked(holding.identity), keys.unacked_index(holding.identity))
+        names = (self.get_key_for_task(task_id), *held, keys.stream(task_id))
+        answer = (self.encode({**meta, "task_id": task_id}), int(life_s or 0), tag)
+        journals = holding.journals
+        last_id = journals.last_id(task_id) if journals is not None else ""
+        for known_id in (last_id, last_id, ""):  # a journal that cannot be kept does not keep its answer back
+            is_stored = self.ensure(ANSWER, (holding.scripts, names, (*answer, known_id)))
+            if is_stored or journals is None:
+                break
+            logger.warning("Redis had lost the end of request %s before its result was stored", task_id)
+            if not journals.restore(task_id):
+                raise JournalFailed(f"request {task_id}: Redis had lost its journal, and another worker has claimed it")
+        if tag:
+            holding.answered.add(tag)
 
 
 def _delivery_tag(request: Context, state: str) -> str:

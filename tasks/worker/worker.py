@@ -18,6 +18,7 @@ from tasks.worker.attempts.accounts import Accounts
 from tasks.worker.attempts.claiming import Claiming
 from tasks.worker.attempts.claims import Claims
 from tasks.worker.attempts.context import RunContext
+from tasks.worker.attempts.endings import Endings
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
@@ -85,7 +86,10 @@ class InferenceWorker:
             profile.node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch
         )
         self.claims = Claims(self.links.journal, profile.identity, app.conf.task_default_queue)
-        self.holding = Holding(profile.identity, self.room, self.lanes, self.claims, self.links.scripts, refuse_message)
+        self.holding = Holding(
+            *(profile.identity, self.room, self.lanes, self.claims, self.links.scripts, refuse_message),
+            journals=Endings(self.links.publisher),
+        )
         self.run_context = self._make_run_context()
         self.queue_watch = QueueWatch(
             profile, self.links.client, self.room, self.holding, self._queues_now, self._running, self._on_starved

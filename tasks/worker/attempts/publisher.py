@@ -86,6 +86,18 @@ class Publisher(threading.Thread):
             self._doubted |= {attempt for attempt in self._open if not attempt.is_recorded}
             self._changed.notify()
 
+    def restore(self, attempt: Attempt) -> bool:
+        """Write what Redis has lost of a journal that has ended, on the caller's thread.
+
+        ``False`` if the request is another worker's now. A journal that was deleted on purpose stays deleted.
+
+        Raises:
+            BrokerUnavailable: Redis is away, and this worker has no time left to wait for it.
+            GenerationError: the journal cannot be written.
+        """
+        task_id = attempt.task_id
+        return self._patiently(lambda: bool(self._journal.collected([task_id])) or self._filled(attempt))
+
     def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
         """Have these written; returns at once."""
         with self._changed:
