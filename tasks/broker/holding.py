@@ -117,7 +117,6 @@ class Holding:
             OPTION: self,
             "unacked_key": keys.unacked(self.identity),
             "unacked_index_key": keys.unacked_index(self.identity),
-            "unacked_mutex_key": keys.unacked_mutex(self.identity),
         }
 
 

@@ -26,13 +26,23 @@ class QoS(stock.QoS):
         """Always for a worker of the fleet: room is decided where the queues are named."""
         return self._is_fleets or bool(super().can_consume())
 
-    def restore_visible(self, *args: Any, **options: Any) -> None:
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int | None = 10) -> None:
         """Nothing of a worker of the fleet is restored by age: a generation of an hour would run twice.
 
-        Nor does `celery inspect` restore anything, which has no right to.
+        Nor does `celery inspect` restore anything, which has no right to. Kombu's method holds a lock. A worker that is killed
+        meanwhile leaves it for five minutes, in which no other worker restores anything. Without it a message returns once, too,
+        however many restore it. Ages are by Redis's clock, since HOLD notes its time.
         """
-        if self.channel.acknowledges and not self._is_fleets:
-            super().restore_visible(*args, **options)
+        if not self.channel.acknowledges or self._is_fleets:
+            return
+        self._vrestore_count += 1
+        if (self._vrestore_count - 1) % (interval or 1):
+            return
+        with self.channel.conn_or_acquire() as client:
+            latest = client.time()[0] - self.visibility_timeout
+            offset = start if num else None
+            for tag in client.zrange(self.unacked_index_key, 0, latest, byscore=True, offset=offset, num=num):
+                self.restore_by_tag(tag, client)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Restore at the end of the worker; a worker of the fleet forgets, without restoring, when a connection was lost."""

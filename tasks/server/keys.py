@@ -47,9 +47,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A hash, how far a bulk job is; its driver writes, every second, for a week; a cancel adds a field.
 ``BULK_JOBS``
     A sorted set, ids of bulk jobs → when its driver last wrote; drivers add, readers remove what has expired.
-``unacked``, ``unacked_index``, ``unacked_mutex``
-    A hash, a sorted set and a string: messages that one ``node#boot`` holds; kombu in that worker writes, until they are
-    acknowledged or swept.
+``unacked``, ``unacked_index``
+    A hash and a sorted set: messages that one ``node#boot`` holds; that worker writes, until they are acknowledged or swept.
 ``GATEWAY_KEYS``
     A hash, SHA-256 of an API key → what its holder may do; ``celery -A tasks keys`` writes, for ever.
 ``gateway_request``
@@ -146,11 +145,6 @@ def unacked(identity: str) -> str:
 def unacked_index(identity: str) -> str:
     """When each of them was fetched (kombu's ``unacked_index_key``)."""
     return f"{PREFIX}unacked-index:{identity}"
-
-
-def unacked_mutex(identity: str) -> str:
-    """Kombu's lock for restoring them (``unacked_mutex_key``)."""
-    return f"{PREFIX}unacked-mutex:{identity}"
 
 
 def gateway_request(request_id: str) -> str:

@@ -303,6 +303,27 @@ class TestAnotherPool:
         assert queued(redis_client, SMALL) == ["t1"]
         assert not redis_client.exists("held", "held-index")
 
+    def test_they_return_after_a_death_in_the_middle(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """Kombu's lock, which a worker that is killed while it returns messages leaves for five minutes, holds up nobody."""
+        send(producer_app, "t1", task="shop.word")
+        fetcher.fetch()
+        redis_client.set(fetcher.channel.unacked_mutex_key, "of a dead worker", ex=300)
+        fetcher.channel.visibility_timeout = -1
+        fetcher.channel.qos.restore_visible()
+        assert queued(redis_client, SMALL) == ["t1"]
+
+    def test_their_age_is_by_redis_s_clock(
+        self, fetcher: Fetcher, producer_app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker whose own clock is a day ahead returns nothing that another one has just fetched."""
+        monkeypatch.setattr("kombu.transport.redis.time", lambda: time.time() + 86_400)
+        send(producer_app, "t1", task="shop.word")
+        fetcher.fetch()
+        fetcher.channel.qos.restore_visible()
+        assert queued(redis_client, SMALL) == []
+
 
 class TestMore:
     @pytest.fixture
