@@ -31,6 +31,9 @@ class Deaf:
     def engines_changed(self) -> None:
         return
 
+    def code_replaced(self) -> None:
+        return
+
     def lanes_changed(self) -> None:
         return
 

@@ -28,6 +28,7 @@ from tasks.errors import GenerationError
 from tasks.messages.engine import EngineConfig, Sampling, Submit
 from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.messages.pipe import Pipe
+from tasks.messages.protocol import protocol
 from tasks.models.reranking import RerankingRecipe
 from tasks.names import PACKAGE
 
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.engine", description=__doc__)
     parser.add_argument("--fd", type=int, help="serve the worker at the other end of this socket")
+    parser.add_argument("--protocol", default="", help="what that worker takes the records for")
     parser.add_argument("model", nargs="?", help="a model's folder or hub id, or fake:STEP_MS")
     parser.add_argument("--prompt", help="what to say to the model")
     parser.add_argument("--raw", action="store_true", help="no chat template")
@@ -59,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="log at DEBUG")
     options = parser.parse_args(arguments)
     if options.fd is not None:
+        if options.protocol != protocol():
+            sys.stderr.write("ERROR this engine's code is not its worker's: the package was replaced meanwhile\n")
+            return os.EX_PROTOCOL
         return serve(options.fd)
     if not options.model or options.prompt is None:
         parser.error("give a model and --prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -30,8 +31,8 @@ class Loop(Protocol):
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
 
-    def exit(self) -> None:
-        """Begin Celery's own shutdown."""
+    def exit(self, status: int) -> None:
+        """Begin Celery's own shutdown, with this exit status."""
 
     def abort(self) -> None:
         """End the process as it is."""
@@ -90,8 +91,8 @@ class Drain:
             self._room.reopen()
             self._on_change()
 
-    def leave(self) -> None:
-        """Drain, then end Celery's loop; a second call hands back what still runs. Returns at once.
+    def leave(self, status: int = os.EX_OK) -> None:
+        """Drain, then end Celery's loop, with this exit status; a second call hands back what still runs. Returns at once.
 
         Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
         shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted a thread that holds a
@@ -101,7 +102,7 @@ class Drain:
             self._hurry.set()
             return
         self._leaving.set()
-        threading.Thread(target=self._leave, name="drain", daemon=True).start()
+        threading.Thread(target=self._leave, args=(status,), name="drain", daemon=True).start()
 
     def hand_back(self) -> None:
         """Leave, and do not wait for what runs."""
@@ -118,7 +119,7 @@ class Drain:
             self._loop.give_back()
         return self._room.wait_idle(self._give_back_s)
 
-    def _leave(self) -> None:
+    def _leave(self, status: int) -> None:
         self.begin()
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline and not self._hurry.is_set():
@@ -126,7 +127,7 @@ class Drain:
                 break
         if not self.give_back():
             self._abandon()
-        self._loop.exit()
+        self._loop.exit(status)
 
     def _abandon(self) -> None:
         """End the engines; the whole process, if it is Redis that does not answer."""

@@ -35,12 +35,12 @@ class CeleryLoop:
         channel = self._channel()
         return channel is not None and channel.fetching
 
-    def exit(self) -> None:
-        """Begin Celery's own shutdown."""
+    def exit(self, status: int) -> None:
+        """Begin Celery's own shutdown, with this exit status."""
         assert self._consumer is not None
         assert self._holding is not None
         self._holding.stopping = True
-        state.should_stop = os.EX_OK
+        state.should_stop = status
         self._consumer.hub.call_soon(lambda: None)
 
     def abort(self) -> None:

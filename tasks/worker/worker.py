@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,14 @@ class InferenceWorker:
     def engines_changed(self) -> None:
         """Have others know at once."""
         self.keeper.beat_soon()
+
+    def code_replaced(self) -> None:
+        """Finish what runs, and end: only a new start loads the code that the engines have."""
+        logger.critical(
+            "the code of this worker was replaced since it has started, so that it can start no engine any more: it ends once "
+            "what it runs is done, for its supervisor to start it again"
+        )
+        self.drain.leave(os.EX_TEMPFAIL)
 
     def lanes_changed(self) -> None:
         """Fetch from the lanes that are chosen now."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import wait_until
+from tasks.engine.generation.fake import fake_text
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
+    from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
 
 pytestmark = pytest.mark.timeout(120)
@@ -34,6 +36,21 @@ def test_a_worker_that_receives_nothing_ends(producer_app: Celery, worker: Start
     assert deaf.log().count("1 requests wait and there is room for them, but none was received for 2 s") == 1
     worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
     assert third.get(timeout=30)["text"]
+
+
+def test_a_worker_whose_code_was_replaced_ends(generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:
+    """Its package was upgraded, and an engine started from the new code: what runs ends, what waits for an engine goes back to
+    its queue, and the worker ends with 75 and one line."""
+    env = {**ENV, "TEST_REPLACED_BEFORE": "fake:6"}
+    old = worker("-Q", QUEUE, "-c", "2", env=env, app="tests.older")
+    running = Reader(generate.delay(prompt="running", model=MODEL, max_tokens=300))
+    wait_until(lambda: running.indices)
+    waiting = generate.delay(prompt="waiting", model="fake:6", max_tokens=3)
+    assert old.wait(60) == 75
+    assert old.log().count("the code of this worker was replaced") == 1
+    assert running.whole() == fake_text("running", None, 300)
+    worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
+    assert waiting.get(timeout=60)["text"] == fake_text("waiting", None, 3)
 
 
 def test_a_worker_with_a_reason_stays(producer_app: Celery, worker: StartWorker, redis_client: redis.Redis) -> None:

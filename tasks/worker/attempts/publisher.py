@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.messages.journal import End, Entry, Error, Release, Start, decode
 from tasks.worker.attempts.attempt import Attempt, Fenced
-from tasks.worker.attempts.writing import Writing
+from tasks.worker.attempts.writing import Writing, noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,11 +92,9 @@ class Publisher(threading.Thread):
         ``False`` if the request is another worker's now. A journal that was deleted on purpose stays deleted.
 
         Raises:
-            BrokerUnavailable: Redis is away, and this worker has no time left to wait for it.
             GenerationError: the journal cannot be written.
         """
-        task_id = attempt.task_id
-        return self._patiently(lambda: bool(self._journal.collected([task_id])) or self._filled(attempt))
+        return self._patiently(lambda: bool(self._journal.collected([attempt.task_id])) or self._filled(attempt))
 
     def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
         """Have these written; returns at once."""
@@ -138,7 +136,7 @@ class Publisher(threading.Thread):
                 self._write(left)
                 for attempt in doubted:
                     self._try(Writing(attempt), partial(self._fill, attempt))
-                self._write(_noted(batch))
+                self._write(noted(batch))
             finally:
                 with self._changed:
                     self._is_writing = False
@@ -178,7 +176,7 @@ class Publisher(threading.Thread):
 
     def _write_once(self, batch: dict[Attempt, list[Entry]]) -> list[Writing]:
         """Write this in one call, without a wait for a Redis that is away; what this thread's owner has to look at."""
-        writings = _noted(batch)
+        writings = noted(batch)
         sound = [writing for writing in writings if writing.error is None]
         left = [writing for writing in writings if writing.error is not None]
         try:
@@ -299,11 +297,3 @@ class Publisher(threading.Thread):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, pause_s * random.uniform(0.5, 1.5))
             pause_s = min(pause_s * 2, RETRY_MAX_S)
-
-
-def _noted(batch: dict[Attempt, list[Entry]]) -> list[Writing]:
-    """Items of the journals of those that are not lost."""
-    writings = [Writing(attempt, entries) for attempt, entries in batch.items() if attempt.outcome is None]
-    for writing in writings:
-        writing.note()
-    return writings

@@ -46,6 +46,14 @@ class Writing:
             self.attempt.finish(last)
 
 
+def noted(batch: dict[Attempt, list[Entry]]) -> list[Writing]:
+    """Items of the journals of those that are not lost."""
+    writings = [Writing(attempt, entries) for attempt, entries in batch.items() if attempt.outcome is None]
+    for writing in writings:
+        writing.note()
+    return writings
+
+
 def coalesced(entries: list[Entry]) -> list[Entry]:
     """The entries with each run of tokens of one kind, and of one call, as one."""
     if len(entries) < 2:

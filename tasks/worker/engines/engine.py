@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,8 @@ class Engine:
         self.failure: GenerationError | None = None
         #: How its process ended where a signal ended it, unasked, before it was ready: that is not the model's fault.
         self.crash: EngineGone | None = None
+        #: Its code is not this worker's: the package was replaced since the worker has started.
+        self.is_foreign = False
         self.last: StepOutput | None = None
         self.loading: Loading | None = None
         #: What it said last that it keeps to, in MLX's own bytes.
@@ -276,7 +279,9 @@ class Engine:
         if not self._closing:
             logger.error("%s; %d requests were in it", error, count)
         if self.ready is None and self.failure is None:
-            if error.exitcode is not None and error.exitcode < 0:
+            if error.exitcode == os.EX_PROTOCOL:
+                self.is_foreign = True
+            elif error.exitcode is not None and error.exitcode < 0:
                 self.crash = error
             else:
                 self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")

@@ -74,6 +74,7 @@ class Engines:
         self._changes = changes
         self._backlog = backlog
         self._announce = listener.engines_changed
+        self._leave = listener.code_replaced
         self._closing = threading.Event()
         self._known = KnownModels(profile.catalogue, capacity, settings.prefill_step_tokens)
         budget = Budget(capacity.budget_bytes)
@@ -224,7 +225,10 @@ class Engines:
     def _on_engine(self, engine: Engine) -> None:
         waiting = self._backlog.waiting()
         with self._changes.deciding() as actions:
+            was_outdated = self._loading.is_outdated
             actions.extend(self._loading.engine_changed(engine))
+            if self._loading.is_outdated and not was_outdated:
+                actions.append(self._leave)
             self._share(waiting)
             actions.append(self._announce)
             self._changes.notify()

@@ -17,5 +17,8 @@ class Listener(Protocol):
     def engines_changed(self) -> None:
         """An engine came, went or failed, or a load began or ended."""
 
+    def code_replaced(self) -> None:
+        """The code on this machine is not this worker's any more: it can start no engine. Called once."""
+
     def lanes_changed(self) -> None:
         """Requests are taken from other lanes from now on."""

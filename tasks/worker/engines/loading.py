@@ -16,7 +16,7 @@ from tasks.errors import GenerationError, OutOfMemory
 from tasks.models.footprint import measured
 from tasks.models.key import EngineKey, key_of
 from tasks.worker.engines.budget import Budget, Clear, Later, Never, Reservation, Start
-from tasks.worker.engines.waiting import TooLarge
+from tasks.worker.engines.waiting import Interrupted, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,6 +72,8 @@ class Loading:
         self.downloads: dict[EngineKey, Download] = {}
         #: Models that stay loaded.
         self.pinned: dict[EngineKey, ModelEntry] = {}
+        #: The package was replaced since this worker has started: none of its engines would understand it.
+        self.is_outdated = False
         #: Engines that were started, and engines that died or stalled, so far.
         self.loads = 0
         self.restarts = 0
@@ -90,7 +92,10 @@ class Loading:
         Raises:
             TooLarge: it does not fit into this worker.
             GenerationError: it failed a short time ago.
+            Interrupted: this worker starts no engine any more.
         """
+        if self.is_outdated:
+            raise Interrupted("outdated")
         if error := self.failures.error_of(wait.key):
             # A copy: each raise of one object adds to its traceback, which is stored with every result.
             raise copy(error)
@@ -158,6 +163,7 @@ class Loading:
         """An engine became ready, failed, ended or keeps to another size."""
         actions: list[Action] = []
         current = self.engines.get(key_of(engine.entry)) is engine
+        self.is_outdated = self.is_outdated or engine.is_foreign
         if current and engine.gone:
             self.restarts += 1
         if current and engine.crash is not None and engine.failure is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from tasks.messages.engine import EngineConfig, Shutdown
 from tasks.messages.pipe import Pipe
+from tasks.messages.protocol import protocol
 from tasks.names import PACKAGE
 from worker_config.settings import child_environment
 
@@ -81,7 +82,7 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"{PACKAGE}.engine", "--fd", str(theirs.fileno())],
+                [sys.executable, "-m", f"{PACKAGE}.engine", "--fd", str(theirs.fileno()), "--protocol", protocol()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

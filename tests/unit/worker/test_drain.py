@@ -33,8 +33,8 @@ class Loop:
     def fetching() -> bool:
         return False
 
-    def exit(self) -> None:
-        self.told.append("exit")
+    def exit(self, status: int) -> None:
+        self.told.append(f"exit {status}" if status else "exit")
 
     def abort(self) -> None:
         self.told.append("abort")

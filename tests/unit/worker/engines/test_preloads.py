@@ -26,6 +26,7 @@ class NoEngines:
         self.engines: dict[Any, Any] = {}
         self.failed: list[str] = []
         self.failures = self
+        self.is_outdated = False
 
     def error_of(self, _model: str) -> None:
         return
