@@ -27,10 +27,14 @@ class Drafter(Follower):
         self._vocabulary_tokens = vocabulary_tokens
         self._drawn_uids: list[int] | None = None
 
-    def forced(self, uid: int) -> list[int]:
+    def is_led(self, _uid: int) -> bool:
+        """Every row is."""
+        return True
+
+    def expected(self, uid: int, most: int) -> list[int]:
         """The row's draft."""
         length = self._lengths[uid]
-        draft = self._sequences[uid][length : length + (uid + length) % (MOST_TOKENS + 1)]
+        draft = self._sequences[uid][length : length + min(most, (uid + length) % (MOST_TOKENS + 1))]
         if draft and (uid + length) % WRONG_EVERY == 0:
             draft[-1] = (draft[-1] + 1) % self._vocabulary_tokens
         return draft

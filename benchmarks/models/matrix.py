@@ -11,13 +11,13 @@ from mlx_lm.models.cache import make_prompt_cache
 from benchmarks.models.drafter import Drafter
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
-from tasks.engine.model.drafts import Worth
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.host_trial import supports_numpy
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.engine.model.slots import fit
 from tasks.engine.model.stepping import Stepping
+from tasks.engine.model.worth import Worth
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:

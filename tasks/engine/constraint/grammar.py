@@ -9,6 +9,8 @@ import llguidance
 from llguidance import LLMatcher, LLParserLimits
 from llguidance.numpy import fill_next_token_bitmask
 
+from tasks.engine.constraint.successors import LONGEST, Successors
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -83,6 +85,7 @@ class Grammar:
         self.root, self.spent = make(), False
         self.warnings = warnings
         self.sound_calls = sound_calls
+        self.successors = Successors()
 
     def renew(self) -> None:
         """Compile it again, if its lexer has come to its end."""
@@ -135,12 +138,29 @@ class Matcher:
         matcher.take(token_id)
         return matcher
 
-    def forced(self) -> list[int]:
-        """The next tokens, where the grammar leaves no choice about the text, as the tokenizer would write it.
+    def note(self) -> None:
+        """The last token was drawn, and is what may be expected of other answers."""
+        self._grammar.successors.note(self._taken)
 
-        Other tokens may say the same text; a model may prefer those.
+    def expected(self, most: int) -> list[int]:
+        """The next tokens, at most so many: what followed in other answers, and text about which the grammar leaves no choice.
+
+        Other tokens may say the same text; a model may prefer those. What it preferred before is known.
         """
-        return [] if self.error else self.allowed(self.state.compute_ff_tokens())
+        if self.error:
+            return []
+        found: list[int] = []
+        state, latest = self.state, self._taken[-LONGEST:]
+        while len(found) < most:
+            usual = self._grammar.successors.expected([*latest, *found])
+            tokens = state.compute_ff_tokens() if usual is None else [usual]
+            tokens = tokens[: state.validate_tokens(tokens)][: most - len(found)]
+            if not tokens:
+                break
+            found += tokens
+            state = state.deep_copy()
+            state.consume_tokens(tokens)
+        return found
 
     def allowed(self, token_ids: list[int]) -> list[int]:
         """As many of these tokens, from the first on, as may follow."""

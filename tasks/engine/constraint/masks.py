@@ -73,3 +73,10 @@ def apply(logits: mx.array, masks: npt.NDArray[np.int32]) -> mx.array:
     rows, vocabulary = logits.shape
     added = mx.array(_ADDED)[mx.array(masks.view(np.uint8))].reshape(rows, -1)
     return logits + added[:, :vocabulary]
+
+
+def apply_on_host(logits: npt.NDArray[np.float32], places: Sequence[int], masks: npt.NDArray[np.int32]) -> None:
+    """The same for some rows of numpy's logits, ``[rows, vocabulary]``, in place. On a CPU it takes a tenth of the time."""
+    vocabulary = logits.shape[-1]
+    for place, mask in zip(places, masks, strict=True):
+        logits[place] += _ADDED.take(mask.view(np.uint8), axis=0).reshape(-1)[:vocabulary]

@@ -143,6 +143,7 @@ class MlxRunner:
                 self._vocabulary_tokens,
                 lambda token_id: token_text(tokenizer, token_id),
                 barred=Barred(folder.generation.barred, folder.generation.barred_first),
+                on_host=not stepping.ahead,
             ),
             stepping,
             prefill_step_tokens=config.prefill_step_tokens,

@@ -199,7 +199,11 @@ class Follower:
         """No row is."""
         return False
 
-    def forced(self, _uid: int) -> list[int]:
+    def is_led(self, _uid: int) -> bool:
+        """No row is."""
+        return False
+
+    def expected(self, _uid: int, _most: int) -> list[int]:
         """Nothing."""
         return []
 

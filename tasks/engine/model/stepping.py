@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.drafts import Drafts, Worth, bound_step
+from tasks.engine.model.drafts import Drafts, bound_step
+from tasks.engine.model.worth import Worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import numpy as np
 
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.part import Part
 from tasks.engine.sampling.row import Slot, stack
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tasks.engine.sampling.row import Row
 
 #: What a repetition penalty is bounded by: a stronger one changes nothing but that logits overflow.
@@ -24,6 +27,8 @@ class Biased(Part):
         super().__init__(rows, chosen)
         biases = [(n, *bias) for n, row in enumerate(self.rows) for bias in row.bias.items()]
         places, ids, values = zip(*biases, strict=True)
+        self._at = [chosen[place] for place in places], list(ids)
+        self._added = np.array(values, np.float32)
         self._places = mx.array(places)
         self._ids = mx.array(ids)
         self._values = mx.array(values, dtype=mx.float32)
@@ -36,6 +41,10 @@ class Biased(Part):
     def adjust(self, logits: mx.array) -> mx.array:
         """These rows\' logits, changed, ``[rows, vocabulary]``."""
         return logits.at[self._places, self._ids].add(self._values)
+
+    def adjust_on_host(self, logits: npt.NDArray[np.float32]) -> None:
+        """Change these rows of numpy's logits, which are those of the whole batch, in place."""
+        logits[self._at] += self._added
 
 
 class Repeating(Part):

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class Part:
-    """Some rows of a batch; ``of`` takes them out of an array over the whole batch, ``into`` puts them back."""
+    """Some rows of a batch, at ``places``; ``of`` takes them out of an array over the whole batch, ``into`` puts them back."""
 
     def __init__(self, rows: list[Row], chosen: list[int]) -> None:
         self.rows = [rows[index] for index in chosen]
+        self.places = chosen
         self.is_all = len(chosen) == len(rows)
         self._index = mx.array(chosen)
 

@@ -140,6 +140,7 @@ class Row:
         if self.matcher is None:
             return draw
         self.matcher.take(draw.token)
+        self.matcher.note()
         return replace(draw, complete=self.matcher.complete, fault=self.matcher.error)
 
     def random_words(self, entropy: Random) -> npt.NDArray[np.uint32]:

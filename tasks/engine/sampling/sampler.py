@@ -1,8 +1,8 @@
 """Drawing one token for each row of a batch, each by its own parameters, in a few calls for all of them.
 
-Nothing here waits for the device: penalties count tokens that the host has not seen yet, so the next step can be launched
-before this one is done. The distribution is that of ``mlx_lm.sample_utils.make_sampler``: top_p, min_p and top_k choose by
-the probabilities at temperature 1, then the temperature shapes what is left.
+Nothing here waits for a device that works on its own: penalties count tokens that the host has not seen yet, so the next step
+can be launched before this one is done. The distribution is that of ``mlx_lm.sample_utils.make_sampler``: top_p, min_p and top_k
+choose by the probabilities at temperature 1, then the temperature shapes what is left.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
+import numpy as np
 
 from tasks.engine.constraint import masks
 from tasks.engine.constraint.masks import Filling
@@ -27,6 +28,8 @@ from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
 
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.sampling.barred import Barred
@@ -82,7 +85,8 @@ class BatchSampler:
 
     ``vocabulary_tokens`` is the width of the model's logits, and ``text`` names a token in log-probabilities. A seeded
     row's draw k depends on (seed, k) and its logits alone, on every machine; other rows draw from ``entropy``. A batch of
-    greedy rows costs one argmax. ``barred`` are the tokens that the model's authors let it not say.
+    greedy rows costs one argmax. ``barred`` are the tokens that the model's authors let it not say. ``on_host`` says that the
+    device does not work on its own: then numpy masks logits and finds the greatest, in a tenth of the time.
 
     Presence and frequency penalties count the tokens generated so far and not the prompt, as OpenAI's. The repetition
     penalty looks at the last ``repetition_context_size`` tokens of prompt and answer, as mlx-lm's. Tokens that tie with
@@ -97,7 +101,9 @@ class BatchSampler:
         *,
         entropy: Random | None = None,
         barred: Barred = NONE_BARRED,
+        on_host: bool = False,
     ) -> None:
+        self._on_host = on_host
         self._vocabulary_tokens = vocabulary_tokens
         self._barred = barred.within(vocabulary_tokens)
         self._text = text
@@ -149,10 +155,15 @@ class BatchSampler:
         row = self._rows.get(draw.uid)
         return draw if row is None else row.advanced(draw)
 
-    def forced(self, uid: int) -> list[int]:
-        """The row's next tokens, where its grammar leaves no choice."""
+    def is_led(self, uid: int) -> bool:
+        """Whether a grammar says what may be expected of the row."""
         row = self._rows[uid]
-        return [] if row.matcher is None or row.is_penalised else row.matcher.forced()
+        return row.matcher is not None and not row.is_penalised
+
+    def expected(self, uid: int, most: int) -> list[int]:
+        """The row's next tokens, at most so many, where its grammar leads to them."""
+        matcher = self._rows[uid].matcher
+        return matcher.expected(most) if matcher is not None and self.is_led(uid) else []
 
     def allowed(self, uid: int, token_ids: list[int]) -> list[int]:
         """As many of these tokens, from the first on, as may be a draft for the row."""
@@ -184,17 +195,33 @@ class BatchSampler:
 
     def _sample(self, rows: list[Row], logits: mx.array) -> Drawn:
         plan = self._plan_for(rows)
-        if not plan.is_argmax:
-            logits = plan.adjust(logits.astype(mx.float32), self._filling)
-        tokens = best = mx.argmax(logits, axis=-1)
-        sound = drawing.are_numbers(logits, best)
-        if plan.random is not None:
-            tokens = plan.random.draw(logits, best, self._entropy)
+        if self._on_host:
+            logits, best, sound = self._choose_on_host(plan, logits)
+        else:
+            if plan.adjusts or not plan.is_argmax:
+                logits = plan.adjust(logits.astype(mx.float32), self._filling)
+            best = mx.argmax(logits, axis=-1)
+            sound = drawing.are_numbers(logits, best)
+        tokens = best if plan.random is None else plan.random.draw(logits, best, self._entropy)
         for index, row in enumerate(plan.rows):
             row.take(Slot(tokens, index))
         if plan.asking is None:
             return Drawn(tokens, sound)
         return Drawn(tokens, sound, plan.asking.score(logits, best, tokens, self._text))
+
+    def _choose_on_host(self, plan: _Plan, logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """The adjusted logits, the greatest of each row, and whether it is a number."""
+        logits = logits.astype(mx.float32)
+        mx.eval(logits)
+        host = np.asarray(logits)
+        if plan.adjusts:
+            with np.errstate(over="ignore", invalid="ignore"):  # such a row is found out below
+                host = plan.adjust_on_host(host.copy(), self._filling)
+            if not plan.is_argmax:
+                logits = mx.array(host)
+        best = host.argmax(axis=-1)
+        sound = np.isfinite(host[np.arange(len(host)), best])
+        return logits, mx.array(best.astype(np.uint32)), mx.array(sound)
 
     def _plan_for(self, rows: list[Row]) -> _Plan:
         if self._plan.begins or self._plan.rows != rows:
@@ -208,23 +235,44 @@ class _Plan:
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self.begins = any(row.begins_otherwise for row in rows)
-        adjusting = (Biased.where(rows), Repeating.where(rows), Counted.where(rows))
-        self.adjustments = [part for part in adjusting if part is not None]
+        self.biased = Biased.where(rows)
+        self.penalised = [part for part in (Repeating.where(rows), Counted.where(rows)) if part is not None]
         self.constrained = Constrained.where(rows)
         self.random = Drawing.where(rows)
         self.asking = Asking.where(rows)
 
     @property
+    def adjusts(self) -> bool:
+        """Whether logits are changed before a token is chosen."""
+        return self.biased is not None or bool(self.penalised) or self.constrained is not None
+
+    @property
     def is_argmax(self) -> bool:
-        parts = (self.constrained, self.random, self.asking)
-        return not self.adjustments and all(part is None for part in parts)
+        """Whether nothing but each row's greatest logit is asked for."""
+        return self.random is None and self.asking is None
 
     def adjust(self, logits: mx.array, filling: Filling) -> mx.array:
         """Bias and penalties, in mlx-lm's order, and then what a grammar allows."""
-        for part in self.adjustments:
-            logits = part.into(logits, part.adjust(part.of(logits)))
+        if self.biased is not None:
+            logits = self.biased.into(logits, self.biased.adjust(self.biased.of(logits)))
+        logits = self._penalise(logits)
         if (bound := self.constrained) is not None:
             logits = bound.into(logits, masks.apply(bound.of(logits), filling.masks(bound.matchers)))
+        return logits
+
+    def adjust_on_host(self, logits: npt.NDArray[np.float32], filling: Filling) -> npt.NDArray[np.float32]:
+        """The same; the logits that are given may be changed."""
+        if self.biased is not None:
+            self.biased.adjust_on_host(logits)
+        if self.penalised:
+            logits = np.array(self._penalise(mx.array(logits)))
+        if self.constrained is not None:
+            masks.apply_on_host(logits, self.constrained.places, filling.masks(self.constrained.matchers))
+        return logits
+
+    def _penalise(self, logits: mx.array) -> mx.array:
+        for part in self.penalised:
+            logits = part.into(logits, part.adjust(part.of(logits)))
         return logits
 
 

@@ -54,7 +54,6 @@ class Asking(Part):
 
     def __init__(self, rows: list[Row], chosen: list[int]) -> None:
         super().__init__(rows, chosen)
-        self._places = chosen
         self._alternatives = [row.sampling.top_logprobs for row in self.rows]
         self._most = min(max(self._alternatives), self.rows[0].vocabulary)
 
@@ -75,4 +74,4 @@ class Asking(Part):
                 mx.concatenate([a, b[:, ::-1]], axis=-1) for a, b in zip((ids, values), likeliest, strict=True)
             )
         constrained = [row.matcher is not None for row in self.rows]
-        return Scores(self._places, self._alternatives, constrained, ids, drawing.logprobs(values, total), text)
+        return Scores(self.places, self._alternatives, constrained, ids, drawing.logprobs(values, total), text)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.model.drafts import MOST_STEP_TOKENS, PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Drafts, Worth, continued
+from tasks.engine.model.delay import MOST_SHARE
+from tasks.engine.model.drafts import FEW_TOKENS, MOST_STEP_TOKENS, Drafts, continued
 from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.model.rows import Row
+from tasks.engine.model.worth import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
@@ -149,19 +151,57 @@ def test_what_followed_before(tokens: list[int], expected: list[int]) -> None:
     assert continued(tokens) == expected
 
 
-class Forcing:
-    """A sampler whose rows have ten forced tokens each."""
+class Leading:
+    """A sampler whose grammars lead to ten tokens each; rows from number ``free`` on have none."""
 
-    def forced(self, uid: int) -> list[int]:
-        """See :meth:`tasks.engine.sampling.sampler.BatchSampler.forced`."""
-        return [uid] * 10
+    def __init__(self, free: int = 1000) -> None:
+        self.free = free
+
+    def is_led(self, uid: int) -> bool:
+        """See :meth:`tasks.engine.sampling.sampler.BatchSampler.is_led`."""
+        return uid < self.free
+
+    def expected(self, uid: int, most: int) -> list[int]:
+        """See :meth:`tasks.engine.sampling.sampler.BatchSampler.expected`."""
+        return [uid] * min(10, most) if uid < self.free else []
 
 
-def test_forced_tokens_fill_a_step_up_to_its_bound() -> None:
+def drafts_of(free: int = 1000) -> Drafts:
+    """The drafts of such rows."""
+    return Drafts(cast("BatchSampler", Leading(free)), Always)
+
+
+def test_expected_tokens_fill_a_step_up_to_its_bound() -> None:
     """More tokens than numpy computes would leave the step to MLX, which copies a row for each of them."""
     rows = [Row(uid, [1, 2], 20, 0) for uid in range(MOST_STEP_TOKENS - 14)]
-    drafts = Drafts(cast("BatchSampler", Forcing()), Always).propose(rows)
+    drafts = drafts_of().propose(rows)
     assert [len(draft) for draft in drafts] == [10, 4, *(0 for _ in rows[2:])]
+
+
+def test_drafts_hold_up_rows_without_by_little() -> None:
+    """Beside a row without a grammar a step has few tokens of drafts, and the next ones wait until their time is made up for."""
+    rows = [Row(uid, [1, 2], 200, 0) for uid in range(4)]
+    drafts = drafts_of(free=3)
+    lengths = []
+    for _ in range(400):
+        drafted = sum(map(len, drafts.propose(rows)))
+        drafts.stepped(4, 4 + drafted, 1.1 if drafted else 1.0)
+        lengths.append(drafted)
+    assert {*lengths} == {0, FEW_TOKENS}
+    assert 1 < lengths.count(FEW_TOKENS) <= 1 + 400 * MOST_SHARE / 0.1
+
+
+def test_answers_of_one_grammar_need_fewer_steps_each(runners: dict[str, MlxRunner]) -> None:
+    """What earlier answers had around and in their values is drafted, and stays what single steps say."""
+    schema = json.loads(INVOICE.value) | {"title": "read before"}  # a grammar that no other test has taught
+    rows = {"answer": {"constraint": Constraint(kind="json_schema", value=json.dumps(schema))}}
+    single, _ = _answers(runners["single"], rows)
+    steps = []
+    for _ in range(6):
+        drafted, last = _answers(runners["drafted"], rows)
+        steps.append(last)
+        assert drafted["answer"].ids == single["answer"].ids
+    assert steps[-1] < steps[0] / 2
 
 
 def test_an_answer_goes_on_within_forced_text(runners: dict[str, MlxRunner]) -> None:

@@ -221,6 +221,26 @@ def test_extreme_parameters_keep_logprobs_finite(extreme: Sampling) -> None:
         assert all(LOWEST_LOGPROB <= score <= 1e-6 for score in scores), scores
 
 
+def test_numpy_chooses_what_the_device_does() -> None:
+    """On a device that does not work on its own numpy adjusts logits and finds the greatest: the draws are the same ones."""
+    logits = normal(4)
+    logits[1] = math.nan
+    kinds = [*PENALISED, *(replace(kind, seed=n) for n, kind in enumerate(MIXED)), ASKING]
+    for kind in kinds:
+        device, host = (
+            BatchSampler(VOCABULARY, str, barred=Barred(first=(5,)), on_host=on_host) for on_host in (False, True)
+        )
+        for sampler in (device, host):
+            for uid, sampling in enumerate((kind, kind, GREEDY, replace(GREEDY, logit_bias={3: 9.0, 5: 90.0}))):
+                sampler.add(uid, sampling, [1], [])
+        for _ in range(3):
+            theirs, ours = (sampler.sample([0, 1, 2, 3], logits).read([0, 1, 2, 3]) for sampler in (device, host))
+            for mine, other in zip(ours, theirs, strict=True):
+                assert mine.sound == other.sound
+                if mine.sound:
+                    assert (mine.token, mine.logprob) == (other.token, other.logprob)
+
+
 def test_a_resumed_row_goes_on_at_its_position() -> None:
     """A row that is added with the ids of an earlier attempt draws what the uninterrupted one draws next."""
     seeded = Sampling(seed=7, presence_penalty=1.0, frequency_penalty=0.5, repetition_penalty=1.3)
