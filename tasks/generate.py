@@ -125,7 +125,6 @@ class GenerateTask(Task):
         """
         # pydantic and redis are two thirds of the import's time.
         from tasks.broker.sending import sending
-        from tasks.client.answer_type import response_model
         from tasks.client.followers import follows, require_signatures
         from tasks.client.request import prepare, require_room
 
@@ -143,7 +142,7 @@ class GenerateTask(Task):
             with sending(self.app):
                 result = self._send(given, request.options)
             member.task_ids.append(result.id)
-        result.response_model = response_model(kwargs)
+        result.response_model = request.response_model
         return result
 
     def bulk(

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.answer_type import response_model
 from tasks.client.chaining import previous_of, with_previous
 from tasks.client.form import Form
 from tasks.client.options import checked, checked_id
@@ -25,13 +26,14 @@ GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, w
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What ``apply_async`` sends. ``parameters`` is what they mean."""
+    """What ``apply_async`` sends. ``parameters`` is what they mean; ``response_model`` is the answer's type, if they have one."""
 
     args: list[Any]
     kwargs: dict[str, Any]
     task_id: str | None
     options: dict[str, Any]
     parameters: Any
+    response_model: Any = None
 
 
 def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form: Form[Any] = GENERATION) -> Prepared:
@@ -51,6 +53,7 @@ def prepare(args: Any, kwargs: Any, task_id: Any, options: dict[str, Any], form:
         task_id=task_id,
         options=options,
         parameters=form.check(form.with_previous(previous, sent), {}),
+        response_model=response_model(kwargs),
     )
 
 
