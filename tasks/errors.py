@@ -185,14 +185,15 @@ def refuse(status: int, message: str, entry: str) -> NoReturn:
     raise SystemExit(status)
 
 
-def _by_code(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
+def by_code(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
+    """A class and its subclasses, by their codes on the wire."""
     found = {base.code: base}
     for error in base.__subclasses__():
         # A subclass without a code of its own is no other error on the wire.
-        found.update({code: kind for code, kind in _by_code(error).items() if code not in found})
+        found.update({code: kind for code, kind in by_code(error).items() if code not in found})
     return found
 
 
 def error_for(code: str) -> type[GenerationError]:
     """The class that has this wire code; :class:`GenerationError` for codes of newer versions."""
-    return _by_code(GenerationError).get(code, GenerationError)
+    return by_code(GenerationError).get(code, GenerationError)

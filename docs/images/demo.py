@@ -33,7 +33,7 @@ def main() -> None:
             # The picture shows no name of the machine that drew it.
             conversation.answer["worker"] = "demo@localhost"
         alone = one_after_another(generate, QUESTIONS, worker.check, **parameters)
-    console.print(view._grid(console, conversations, whole=True))
+    console.print(view.grid(console, conversations, whole=True))
     view.summarise(console, conversations)
     for line in comparison(conversations, alone):
         console.print(line, style="bold", highlight=False)

@@ -54,7 +54,7 @@ def models(ctx: click.Context, /, as_json: bool, **_: Any) -> None:
         return
     live, problem = _live_workers(ctx.obj)
     loaded = _loaded(live)
-    entries = dict(_catalogue().models)
+    entries = dict(this_catalogue().models)
     for name in loaded:
         entry = _resolved(name)
         if entry is not None:
@@ -85,7 +85,7 @@ def show(ctx: click.Context, /, model: str, as_json: bool, **_: Any) -> None:
     """
     del ctx
     try:
-        entry = _catalogue().resolve(model)
+        entry = this_catalogue().resolve(model)
         folder = folder_of(entry)
         if folder is None or not folder.is_dir():
             raise click.ClickException(f"{entry.name} is not on this machine; `models pull` fetches a hub model")
@@ -109,7 +109,7 @@ def pull(ctx: click.Context, /, model: str, **_: Any) -> None:
     Files that are here already are not fetched again.
     """
     try:
-        entry = _catalogue().resolve(model)
+        entry = this_catalogue().resolve(model)
         if entry.kind != "hub":
             source = local_source(entry)
             click.echo(f"{entry.name} is here already: {source.path if source else NOTHING}")
@@ -141,7 +141,7 @@ def remove(ctx: click.Context, /, model: str, force: bool, **_: Any) -> None:
     """
     live, _ignored = _live_workers(ctx.obj)
     try:
-        entry = _catalogue().resolve(model)
+        entry = this_catalogue().resolve(model)
         folder = removable_folder(entry, _loaded(live).get(entry.name, {}))
         size = size_of_folder(folder)
         if not force:
@@ -186,7 +186,7 @@ def _loaded(live: list[WorkerView]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _catalogue() -> Catalogue:
+def this_catalogue() -> Catalogue:
     """The catalogue; one that cannot be read ends the command with one line, as it ends a worker."""
     try:
         return catalogue_of(current_settings())
@@ -196,7 +196,7 @@ def _catalogue() -> Catalogue:
 
 def _resolved(name: str) -> ModelEntry | None:
     try:
-        return _catalogue().resolve(name)
+        return this_catalogue().resolve(name)
     except ModelNotAllowed:
         return None
 

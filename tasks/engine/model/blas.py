@@ -74,7 +74,7 @@ def _processor() -> str:
 
 def needs_blas() -> bool:
     """Whether this machine has MLX's CPU build for Linux. macOS has Accelerate and Metal, the CUDA build cuBLAS."""
-    return sys.platform == "linux" and _installed("mlx-cpu")
+    return sys.platform == "linux" and installed("mlx-cpu")
 
 
 def candidates() -> list[tuple[str, str]]:
@@ -82,21 +82,22 @@ def candidates() -> list[tuple[str, str]]:
     found = []
     if openblas := ctypes.util.find_library("openblas"):
         found.append(("OpenBLAS", openblas))
-    if platform.machine() in {"x86_64", "AMD64"} and (mkl := _find_mkl()):
+    if platform.machine() in {"x86_64", "AMD64"} and (mkl := find_mkl()):
         found.append(("MKL", mkl))
     return found
 
 
-def _find_mkl() -> str | None:
+def find_mkl() -> str | None:
     """The single dynamic library in the wheel ``mkl``, which puts it under ``lib`` of the environment."""
-    if not _installed("mkl"):
+    if not installed("mkl"):
         return None
     files = [Path(str(file.locate())) for file in metadata.files("mkl") or () if file.name.startswith("libmkl_rt.so")]
     files += sorted((Path(sys.prefix) / "lib").glob("libmkl_rt.so*"))
     return next((str(path.resolve()) for path in files if path.is_file()), None)
 
 
-def _installed(distribution: str) -> bool:
+def installed(distribution: str) -> bool:
+    """Whether this environment has a distribution."""
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:

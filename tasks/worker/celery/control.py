@@ -152,7 +152,7 @@ def _hasten(ids: list[str]) -> None:
 _stats: Callable[..., dict[str, Any]] = Panel.data["stats"]
 
 
-def _stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
+def stats_without_password(state: Any, **options: Any) -> dict[str, Any]:
     """Celery's ``stats`` leaves out the broker's password, but not that of its Sentinels."""
     stats = _stats(state, **options)
     broker = stats.get("broker")
@@ -173,7 +173,7 @@ def _active(state: Any, safe: bool = False, **_: Any) -> list[dict[str, Any]]:
 
 
 Panel.data["active"] = Panel.data["dump_active"] = _active
-Panel.data["stats"] = _stats_without_password
+Panel.data["stats"] = stats_without_password
 Panel.data["revoke"] = _revoke_many
 Panel.data["terminate"] = lambda state, task_id, signal=None: _revoke_many(
     state, task_id, terminate=True, signal=signal

@@ -42,21 +42,22 @@ def connect(settings: Settings) -> None:
 def set_up(logger: logging.Logger, settings: Settings) -> None:
     """Set up what Celery has just set up: leave out what is said better elsewhere, and write JSON if that is wanted."""
     for name in CELERY_LINES:
-        logging.getLogger(name).addFilter(_not_of_a_generation)
+        logging.getLogger(name).addFilter(not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)
-    logging.getLogger(CELERY_CONTROL).addFilter(_not_of_events)
+    logging.getLogger(CELERY_CONTROL).addFilter(not_of_events)
     if not urlsplit(settings.redis_url).password:
         logging.getLogger(CELERY_CONNECTED).addFilter(_without_stars)
     if settings.log_json:
-        write_json(logger, _current_task_id)
+        write_json(logger, current_task_id)
 
 
-def _current_task_id() -> str | None:
+def current_task_id() -> str | None:
+    """The request that this thread of the pool runs."""
     job = current_job()
     return job.task_id if job is not None else None
 
 
-def _not_of_a_generation(record: logging.LogRecord) -> bool:
+def not_of_a_generation(record: logging.LogRecord) -> bool:
     """Whether a line of Celery's is to be written: all but those about an ordinary end of a generation, unless DEBUG is wanted.
 
     A request that is given back is an ordinary end, which Celery warns of with a traceback.
@@ -75,7 +76,7 @@ def _not_ready(record: logging.LogRecord) -> bool:
     return record.msg != "%s ready." or active_worker() is None
 
 
-def _not_of_events(record: logging.LogRecord) -> bool:
+def not_of_events(record: logging.LogRecord) -> bool:
     """Whether this is another line than that of a Flower which comes or goes, unless DEBUG is wanted."""
     return not str(record.msg).startswith("Events of group ") or logging.root.isEnabledFor(logging.DEBUG)
 

@@ -103,7 +103,7 @@ def test_the_command_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     """As a table, or as one JSON object."""
     folder = make_tiny_model(tmp_path / "tiny")
     catalogue = Catalogue({"tiny": _entry(folder), "gone": _entry(tmp_path / "gone")})
-    monkeypatch.setattr(command, "_catalogue", lambda: catalogue)
+    monkeypatch.setattr(command, "this_catalogue", lambda: catalogue)
     shown = CliRunner().invoke(
         command.models, ["show", "tiny", *(["--json"] if as_json else [])], catch_exceptions=False
     )
@@ -119,7 +119,7 @@ def test_the_command_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(("name", "says"), [("gone", "not on this machine"), ("unknown", "neither in the catalogue")])
 def test_a_model_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
     """One line, and a status that scripts see."""
-    monkeypatch.setattr(command, "_catalogue", lambda: Catalogue({"gone": _entry(tmp_path / "gone")}))
+    monkeypatch.setattr(command, "this_catalogue", lambda: Catalogue({"gone": _entry(tmp_path / "gone")}))
     shown = CliRunner().invoke(command.models, ["show", name])
     assert shown.exit_code == 1
     assert says in shown.output

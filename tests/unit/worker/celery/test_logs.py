@@ -23,7 +23,7 @@ def record(message: str, *args: Any, level: int = logging.INFO, exc_info: Any = 
 
 def test_json_is_one_line_with_the_request_and_the_traceback() -> None:
     """Whatever is logged on a request's thread has its id; line breaks are inside strings."""
-    formatter = JsonFormatter(logs._current_task_id)
+    formatter = JsonFormatter(logs.current_task_id)
     try:
         int("a\nb \ud800")
     except ValueError:
@@ -57,15 +57,15 @@ def test_json_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_celerys_two_lines_for_a_generation_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """At INFO, unless DEBUG is wanted; those of other tasks and its warnings stay."""
-    keeps = logs._not_of_a_generation
+    keeps = logs.not_of_a_generation
     monkeypatch.setattr(logging.root, "level", logging.INFO)
     logging.root.manager._clear_cache()  # type: ignore[attr-defined]
     assert not keeps(record("Task %(name)s received", {"name": GENERATE}))
     assert keeps(record("Task %(name)s received", {"name": "other"}))
     assert keeps(record("Task %(name)s failed", {"name": GENERATE}, level=logging.ERROR))
     assert keeps(record("no mapping %s", "x"))
-    assert not logs._not_of_events(record("Events of group {task} enabled by remote."))
-    assert logs._not_of_events(record("New rate limit for tasks of type %s: %s.", "x", "1"))
+    assert not logs.not_of_events(record("Events of group {task} enabled by remote."))
+    assert logs.not_of_events(record("New rate limit for tasks of type %s: %s.", "x", "1"))
     monkeypatch.setattr(logging.root, "level", logging.DEBUG)
     logging.root.manager._clear_cache()  # type: ignore[attr-defined]
     assert keeps(record("Task %(name)s received", {"name": GENERATE}))
