@@ -58,8 +58,7 @@ def _try_mlx(found: dict[str, Any]) -> None:
     import mlx_lm.generate  # noqa: F401 -- that it can be imported is what is tried
 
     if found["blas"]:
-        from tasks.engine.model.layout.dense import MOST_LANES
-        from tasks.engine.model.layout.record import Record
+        from tasks.engine.model.layout.record import MOST_LANES, Record
 
         threads = min(blas_threads(found["blas"]), MOST_LANES)
         measured = Record(cache_folder()).current(describe_blas(found["blas"]), threads)

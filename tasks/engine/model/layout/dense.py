@@ -14,7 +14,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from tasks.engine.model.layout.gated import GatedLayer, is_gated
 from tasks.engine.model.layout.host_trial import compute_on_host
 from tasks.engine.model.layout.panels import Lanes, Layout, put_into_panels
-from tasks.engine.model.layout.record import ROWS, Measured, name_of
+from tasks.engine.model.layout.record import MOST_LANES, ROWS, Measured, name_of
 from tasks.engine.model.layout.trial import choose
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 LEAST_BYTES = 64 << 20
 #: A weight with so many outputs is a head, of which a prompt computes one row alone.
 HEAD_OUTPUTS = 16_384
-#: More streams than this were never measured.
-MOST_LANES = 4
 #: A difference of logits, as a share of their largest one, that another order of summing explains.
 ROUNDING = 1e-3
 

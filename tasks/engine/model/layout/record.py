@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "layouts-1.json"
+#: More streams than this were never measured.
+MOST_LANES = 4
 #: The numbers of rows that products are measured with.
 ROWS = (1, 4, 16, 128)
 
