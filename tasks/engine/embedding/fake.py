@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from tasks.messages.engine import EngineConfig
 
-#: The ids of words that make faults; a word's own id is larger.
-FAULTS = {"!crash": 0, "!hang": 1, "!nan": 2}
+#: The ids of words that make faults. No token that a request names has a negative id.
+FAULTS = {"!crash": -1, "!hang": -2, "!nan": -3}
 
 
 def fake_vector(ids: Sequence[int], dimensions: int) -> NDArray[np.float32]:

@@ -29,8 +29,8 @@ async def read_json(request: Request) -> dict[str, Any]:
         Refusal: it is compressed or too large, stalls, or is not a JSON object.
         ClientGone: it will not be whole any more.
     """
-    coding = request.headers.get("content-encoding", "identity")
-    if coding != "identity":
+    coding = request.headers.get("content-encoding", "")
+    if coding.lower() not in ("", "identity"):
         why = f"content-encoding: {coding:.40}: send the body as it is, without compression"
         raise Refusal(415, why, "unsupported_encoding")
     body = await read_body(request, MAX_BODY_BYTES)

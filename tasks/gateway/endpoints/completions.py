@@ -30,7 +30,7 @@ def parse(body: Mapping[str, Any], default_model: str) -> Order:
     include_usage = wants_usage(body, stream=stream)
     values = passed(body, COMPLETIONS, NOT_COMPLETIONS)
     values["model"] = model_of(body, default_model)
-    if body.get("logprobs") is not None:
+    if body.get("logprobs") is not None and body["logprobs"] is not False:
         values |= {"logprobs": True, "top_logprobs": number(body, "logprobs", 0, 0, 20)}
     prompts = _prompts(body)
     count = number(body, "n", 1, 1, MAX_CHOICES // len(prompts))

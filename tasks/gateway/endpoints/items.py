@@ -47,10 +47,12 @@ def messages_of(given: Any, instructions: Any) -> list[dict[str, Any]]:
     """The conversation in ``input``, with ``instructions`` before it. ``generate`` checks what the messages hold.
 
     Raises:
-        InvalidRequest: an item is none that a model here can be given.
+        InvalidRequest: an item is none that a model here can be given, or the instructions are no text.
     """
     messages: list[dict[str, Any]] = []
     if instructions is not None:
+        if not isinstance(instructions, str):
+            raise InvalidRequest(f"instructions=<{type(instructions).__name__}>: use a text")
         messages.append({"role": "system", "content": instructions})
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]

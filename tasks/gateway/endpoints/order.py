@@ -137,19 +137,20 @@ def wants_usage(body: Mapping[str, Any], *, stream: bool) -> bool:
     """Whether the stream ends with a chunk that has the usage.
 
     Raises:
-        InvalidRequest: ``stream_options`` has something else in it, or there is no stream.
+        InvalidRequest: ``stream_options`` has something else in it, or asks for that without a stream.
     """
     options = body.get("stream_options")
     if options is None:
         return False
     if not isinstance(options, dict):
         raise InvalidRequest(f"stream_options={options!r:.60}: use an object with include_usage")
-    if not stream:
-        raise InvalidRequest("stream_options: only with stream=true; leave it out")
     unknown = sorted(set(options) - {"include_usage", "include_obfuscation"})
     if unknown:
         raise InvalidRequest(f"stream_options.{unknown[0]:.60}: unknown; there is include_usage")
-    return flag(options, "include_usage")
+    asked = flag(options, "include_usage")
+    if asked and not stream:
+        raise InvalidRequest("stream_options: only with stream=true; leave it out")
+    return asked
 
 
 def several(values: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from tasks.client.fields import MAX_COUNT
 from tasks.client.parameters import MAX_TOKENS_DEFAULT
 from tasks.errors import InvalidRequest
-from tasks.gateway.endpoints import chat
+from tasks.gateway.endpoints import chat, completions
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -64,3 +64,13 @@ def test_no_number_of_choices(given: Any) -> None:
     """The error names the field, its value and the bounds."""
     with pytest.raises(InvalidRequest, match=r"^n=.*: use 1 to 128$"):
         chat.parse({"messages": HELLO, "n": given}, "fake:1")
+
+
+def test_what_asks_for_nothing() -> None:
+    """Options of a stream that ask for no usage, and no log-probabilities said as false, are no reason to refuse a body."""
+    for options in ({}, {"include_usage": False}, {"include_usage": None}):
+        assert chat.parse({"messages": HELLO, "stream_options": options}, "fake:1").include_usage is False
+    (values,) = completions.parse({"prompt": "hello", "logprobs": False}, "fake:1").values
+    assert "logprobs" not in values
+    (values,) = completions.parse({"prompt": "hello", "logprobs": 0}, "fake:1").values
+    assert (values["logprobs"], values["top_logprobs"]) == (True, 0)

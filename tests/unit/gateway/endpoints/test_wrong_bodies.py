@@ -29,6 +29,7 @@ def reasoning(content: Any) -> dict[str, Any]:
         (responses.parse, reasoning([{"text": 1}]), "input"),
         (responses.parse, {"input": "hello", "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         (responses.parse, {"input": "hello", "max_tokens": 5}, "max_tokens"),
+        (responses.parse, {"input": "hello", "instructions": ["be brief"]}, "instructions"),
         (responses.parse, {"input": "hello", "messages": []}, "messages"),
         (completions.parse, {"prompt": "hello", "tools": []}, "tools"),
         (chat.parse, {"messages": None}, "messages"),
