@@ -161,6 +161,10 @@ def test_an_endpoint_keeps_its_password_to_itself() -> None:
         # As servers before 7 put what a script was refused.
         (redis.ResponseError("Error running script: -OOM command not allowed when used"), "maxmemory", "Redis is full"),
         (redis.ResponseError("MISCONF Errors writing to the AOF file"), "disk", "Redis is full"),
+        (redis.ConnectionError("max number of clients reached"), "maxclients", "Redis is full"),
+        (redis.ResponseError("NOREPLICAS Not enough"), "min-replicas-to-write", "Redis is not there"),
+        (redis.exceptions.MasterDownError("Link with MASTER is down"), "primary", "Redis is a replica"),
+        (redis.ResponseError("DENIED Redis is running in protected mode"), "set a password", "Wrong password"),
         (redis.ReadOnlyError("You can't write"), "primary", "Redis is a replica"),
         (redis.BusyLoadingError("loading"), "wait until", "Redis is not there"),
         (redis.ResponseError("DB index is out of range"), "/0", "Redis is not there"),
