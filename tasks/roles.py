@@ -1,4 +1,4 @@
-"""What a process of Celery's becomes that includes a task of this project: a worker of it, or the home of its sweep.
+"""Makes a process of Celery's that includes a task of this project a worker, or the home of the sweep.
 
 A producer includes the tasks, too, and never pays for the worker: it is imported here alone, when a process becomes one.
 """

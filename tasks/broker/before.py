@@ -1,4 +1,4 @@
-"""What has to end before a result can come: the earlier links of a chain, the members of a chord's header."""
+"""The tasks that end before a result can come: earlier links of a chain, members of a chord's header."""
 
 from __future__ import annotations
 

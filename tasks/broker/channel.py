@@ -1,4 +1,4 @@
-"""Where messages are fetched: by room and by priority, and within bounds."""
+"""Fetches messages: by room and by priority, and within bounds."""
 
 from __future__ import annotations
 

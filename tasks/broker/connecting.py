@@ -1,4 +1,4 @@
-"""How a channel reaches Redis: one pool of connections for a process and a server, by way of Sentinel where there is one."""
+"""Connects a channel to Redis: one pool of connections for a process and a server, through Sentinel where there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a message asks for, as far as somebody who looks at queues has to know it."""
+"""The contents of a message, as far as tools that look at queues need them."""
 
 from __future__ import annotations
 

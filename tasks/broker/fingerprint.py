@@ -1,4 +1,4 @@
-"""What a request asks for, as a few hex digits: they tell a request that is sent again from another one under its id.
+"""A digest of a request: it tells a request that is sent again from another one under the same id.
 
 ``celery-mlx:request:<id>`` keeps them from the first ``delay`` or claim on. The same parameters under the same id are the same
 request, which is computed once; others are refused.

@@ -1,4 +1,4 @@
-"""What a worker holds: the messages that it has fetched and not acknowledged, and what becomes of each."""
+"""The messages that a worker has fetched and not acknowledged, and their acknowledgement, rejection and requeue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where messages are queued, scheduled, set aside, requeued and purged, all with an entry in the ledger."""
+"""Queues, schedules, sets aside, requeues and purges messages, each with an entry in the ledger."""
 
 from __future__ import annotations
 

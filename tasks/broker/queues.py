@@ -1,4 +1,4 @@
-"""How deep the queues are, and how long their oldest request has waited."""
+"""The depth of queues, and the wait of their oldest requests."""
 
 from __future__ import annotations
 

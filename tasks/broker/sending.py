@@ -1,4 +1,4 @@
-"""How a producer sends: within a bound, and with one error where it cannot."""
+"""Sends a producer's requests within a bound, and with one error where it cannot."""
 
 from __future__ import annotations
 

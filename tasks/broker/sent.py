@@ -1,4 +1,4 @@
-"""What this process has queued in the last minutes: a request that only Redis knew, and has lost, is sent again by its reader."""
+"""The requests that this process has queued in the last minutes. If Redis has lost one, its reader sends it again."""
 
 from __future__ import annotations
 

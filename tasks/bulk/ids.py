@@ -1,4 +1,4 @@
-"""Which line has which id, in a few bytes for each line."""
+"""Maps ids to lines, in a few bytes for each line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lines of a job are done, at one bit for each line."""
+"""The finished lines of a job, at one bit for each line."""
 
 from __future__ import annotations
 

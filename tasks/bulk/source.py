@@ -1,4 +1,4 @@
-"""Where a bulk job's lines come from: a file, a pipe, or an iterable."""
+"""The source of a bulk job's lines: a file, a pipe, or an iterable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a bulk job is: two live lines on a terminal, a plain line now and then without one, and a summary."""
+"""Shows the progress of a bulk job: two live lines on a terminal, a plain line now and then without one, and a summary."""
 
 from __future__ import annotations
 

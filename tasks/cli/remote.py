@@ -1,4 +1,4 @@
-"""What the commands about other machines share: the fleet's state, a worker by its name, and a word to it."""
+"""Shared by the commands about other machines: the fleet's state, a worker by its name, and a command to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``result.get()`` returns: a dictionary whose text stays out of logs, events and Flower."""
+"""The answer that ``result.get()`` returns: a dictionary whose text stays out of logs, events and Flower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader sees: chunks of text, each index once and in order, whatever pub/sub drops, repeats or delays."""
+"""Chunks of text as a reader sees them: each index once and in order, whatever pub/sub drops, repeats or delays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a request, as one line that names the field, its value and what to do."""
+"""Explains a wrong request in one line that names the field, its value and the remedy."""
 
 from __future__ import annotations
 

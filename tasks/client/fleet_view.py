@@ -1,4 +1,4 @@
-"""What a producer sees of the fleet: the tiers of models, and whether anybody serves a request's tier."""
+"""A producer's view of the fleet: the tiers of models, and whether a live worker serves a request's tier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tasks go that follow a request: a chain's next links, a chord's body, callbacks and errbacks.
+"""Routes the tasks that follow a request: a chain's next links, a chord's body, callbacks and errbacks.
 
 Celery routes a follower where the task before it ends. That is a worker of the fleet, whose application knows neither an
 application's other tasks nor their routes: the follower would wait in the fleet's default queue, where nobody takes it.

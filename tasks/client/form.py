@@ -1,4 +1,4 @@
-"""What a task's requests consist of: for producers, the only difference between the tasks of this project."""
+"""The form of a task's requests. For producers it is the only difference between the tasks of this project."""
 
 from __future__ import annotations
 

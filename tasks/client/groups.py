@@ -1,4 +1,4 @@
-"""What one thread sends of a group or chord: all of it, or nothing."""
+"""Groups and chords that one thread sends: all members of one, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From another thread to an event loop: many calls with one wake-up."""
+"""Calls from other threads to an event loop, many with one wake-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people hand over, as JSON has it: SDK objects, dataclasses, tuples, numbers of other libraries."""
+"""Turns producers' values into JSON's: SDK objects, dataclasses, tuples, numbers of other libraries."""
 
 from __future__ import annotations
 

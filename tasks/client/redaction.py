@@ -1,4 +1,4 @@
-"""What monitors may see of a request."""
+"""Redacts a request for monitors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``generate.delay()`` returns: an ordinary Celery result that can also be read while it is made."""
+"""The result of ``generate.delay()``: an ordinary Celery result that can also be read while it is made."""
 
 from __future__ import annotations
 

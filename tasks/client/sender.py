@@ -1,4 +1,4 @@
-"""How a program that uses asyncio sends: on a few threads, so that its event loop never waits for Redis.
+"""Sends for programs that use asyncio, on a few threads, so that the event loop never waits for Redis.
 
 Threads, and not a second way of sending through ``redis.asyncio``: kombu and Celery build a message, run their signals and send
 it in one blocking call, which finds the server by way of TLS, Sentinel and ACLs. All of that would have to exist twice.

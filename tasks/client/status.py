@@ -1,4 +1,4 @@
-"""How far a request has come: one look at its journal, its queue, the fleet and its stored result."""
+"""The status of a request: one look at its journal, its queue, the fleet and its stored result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer has to look like, as a producer says it: checked for shape, size and dialect, without a grammar engine."""
+"""The structure that a producer asks of an answer: checked for shape, size and dialect, without a grammar engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an application's journals are."""
+"""Finds the Redis that has an application's journals."""
 
 from __future__ import annotations
 

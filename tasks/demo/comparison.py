@@ -1,4 +1,4 @@
-"""What batching is worth: the demo's questions once more, each after the one before, beside all at once."""
+"""Compares the demo's questions all at once with the same questions one after another."""
 
 from __future__ import annotations
 

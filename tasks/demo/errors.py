@@ -1,4 +1,4 @@
-"""What keeps the demo or its parts from running."""
+"""The error of a demo that cannot run."""
 
 from __future__ import annotations
 

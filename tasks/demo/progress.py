@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, a line a step without one."""
+"""The progress of a long step: a bar on a terminal, a line a step without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo shows: answers growing side by side on a terminal, plain lines without one, and a summary."""
+"""The output of the demo: answers growing side by side on a terminal, plain lines without one, and a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the C library keeps of memory that was freed."""
+"""Gives freed memory that the C library keeps back to the system."""
 
 from __future__ import annotations
 

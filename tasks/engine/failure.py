@@ -1,4 +1,4 @@
-"""What is wrong, in one line for people."""
+"""Errors in one line for people."""
 
 from __future__ import annotations
 

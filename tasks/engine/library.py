@@ -1,4 +1,4 @@
-"""How mlx-lm is imported."""
+"""Imports mlx-lm without its side effects on the process."""
 
 from __future__ import annotations
 

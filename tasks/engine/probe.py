@@ -1,4 +1,4 @@
-"""Does MLX run here? ``python -m tasks.engine.probe`` tries, in a process of its own, and prints one JSON object.
+"""Tries whether MLX runs here: ``python -m tasks.engine.probe``, a process of its own, prints one JSON object.
 
 With ``--hub`` it looks after the model hub alone.
 

@@ -1,4 +1,4 @@
-"""What this machine is, as one frozen record: chip, cores, memory, accelerator, and where each value came from."""
+"""This machine as one frozen record: chip, cores, memory, accelerator, and where each value came from."""
 
 from __future__ import annotations
 

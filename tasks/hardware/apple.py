@@ -1,4 +1,4 @@
-"""What macOS says about a Mac."""
+"""Reads macOS's answers about a Mac."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sources say about a machine, in order of trust."""
+"""Collects the sources' answers about a machine, in order of trust."""
 
 from __future__ import annotations
 

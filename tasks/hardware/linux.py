@@ -1,4 +1,4 @@
-"""What Linux, its containers and any other system say about a machine."""
+"""Reads the answers of Linux, its containers and other systems about a machine."""
 
 from __future__ import annotations
 

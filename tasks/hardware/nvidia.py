@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says about a GPU."""
+"""Reads a GPU's properties from NVIDIA's management library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine is doing right now: processor, memory, GPU, and what the worker and its engines take of it."""
+"""The current use of this machine: processor, memory, GPU, and the shares of the worker and its engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a claim of a request has found."""
+"""The answer to a claim of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every wire says of an answer: its kinds of text, its finish reasons, and its usage. The only place that lists them."""
+"""Shared by all wires about answers: kinds of text, finish reasons, usage. The only place that lists them."""
 
 from __future__ import annotations
 

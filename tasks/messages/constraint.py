@@ -1,4 +1,4 @@
-"""What an answer has to look like, as a request carries it to the engine."""
+"""The constraint on an answer, as a request carries it to the engine."""
 
 from __future__ import annotations
 

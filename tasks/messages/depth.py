@@ -1,4 +1,4 @@
-"""How deeply a value may be nested: less than what Python, its JSON and pydantic can follow, each to a depth of its own."""
+"""Bounds the nesting of values to less than Python, its JSON and pydantic can follow, each to a depth of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker and an engine process say to each other about vectors and scores."""
+"""The messages between a worker and an engine process about vectors and scores."""
 
 from __future__ import annotations
 

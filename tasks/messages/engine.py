@@ -1,4 +1,4 @@
-"""What a worker and an engine process say to each other, over one private pipe.
+"""The messages between a worker and an engine process, over one private pipe.
 
 A worker sends :class:`EngineConfig` once, then work (:class:`Submit`, :class:`Embed` or :class:`Rerank`), :class:`Abort`,
 :class:`Resize` and :class:`Shutdown`; an engine answers :class:`Loading` while it loads, then :class:`Ready` or

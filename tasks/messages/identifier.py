@@ -1,4 +1,4 @@
-"""What a task id may be. It becomes a part of Redis keys and channels, of a line in logs, and of what people type."""
+"""The characters of a task id. It becomes a part of Redis keys and channels, of lines in logs, and of what people type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine says of its load, before the first step."""
+"""The messages of an engine about its load, before the first step."""
 
 from __future__ import annotations
 

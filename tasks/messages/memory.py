@@ -1,4 +1,4 @@
-"""What an engine holds beside its weights: the KV cache of a request, by kinds of layers, and a margin for one step."""
+"""The memory that an engine holds beside its weights: a request's KV cache by kinds of layers, and a margin for one step."""
 
 from __future__ import annotations
 

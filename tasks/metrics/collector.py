@@ -1,4 +1,4 @@
-"""What a worker did: rates and percentiles of the last minutes, and counters and histograms since its start.
+"""Counts a worker's requests: rates and percentiles of the last minutes, and counters and histograms since its start.
 
 One :class:`MetricsCollector` per worker. Each request says ``started``, ``tokens`` and ``ended``; the times are taken
 here, by one monotonic clock, so that nothing is counted twice and a long generation shows while it runs. It knows neither

@@ -1,1 +1,1 @@
-"""What a model is: its names, files, size, tier and queue."""
+"""The properties of a model: its names, files, size, tier and queue."""

@@ -1,4 +1,4 @@
-"""What a machine can carry: its tiers, its slots in each, and its budget of bytes."""
+"""The capabilities of a machine: its tiers, its slots in each, and its budget of bytes."""
 
 from __future__ import annotations
 

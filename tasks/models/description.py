@@ -1,4 +1,4 @@
-"""What decides how a model is served, and which file or catalogue entry says so."""
+"""Describes how a model is served, and which file or catalogue entry says so."""
 
 from __future__ import annotations
 

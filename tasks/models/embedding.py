@@ -1,4 +1,4 @@
-"""How a model makes one vector of a text, by its own files in sentence-transformers' format. Only their JSON is read.
+"""Reads how a model makes one vector of a text, from its files in sentence-transformers' format. Only their JSON is read.
 
 ``modules.json`` lists the steps: the transformer, how the vectors of its tokens are pooled, dense layers, normalising. The
 prompts that its authors trained it with are in ``config_sentence_transformers.json``. Nothing is assumed where a file is

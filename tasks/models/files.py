@@ -1,4 +1,4 @@
-"""What a model's own files say of its size. Only their JSON is read: a few kilobytes, whatever the weights weigh.
+"""Reads a model's size from its files. Only their JSON is read: a few kilobytes, whatever the weights weigh.
 
 config.json is as transformers writes it; which files have the weights is said in :mod:`tasks.models.weights`. mlx packs
 quantised weights into 32-bit words.

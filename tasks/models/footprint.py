@@ -1,4 +1,4 @@
-"""Where a model's files are, and how many bytes its engine needs at the least, before it is loaded and after."""
+"""The footprint of a model: its files, and the bytes that its engine needs at least, before it is loaded and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's authors say of generating with it: sampling defaults, end tokens, and tokens that are never to come.
+"""Reads the authors' settings for generating with a model: sampling defaults, end tokens, and barred tokens.
 
 ``generation_config.json`` has all of them. A field of it that is out of bounds is left out rather than refused: other programs
 ignore it too, and the request can name its own.

@@ -1,4 +1,4 @@
-"""How many parameters a model has and how many bits each takes, read out of its name. The last resort: names are loose.
+"""Guesses parameters and bits from a model's name. The last resort: names are loose.
 
 What misleads: ``4bit`` is no 4B; ``13b`` holds "3b"; the experts of ``8x7B`` share their attention; ``A3B`` is what a
 mixture uses for one token, ``E4B`` what Gemma 3n calls effective; ``v0.3``, ``2407``, ``128k`` and ``1M`` (a context)

@@ -1,4 +1,4 @@
-"""How a cross-encoder makes one score of a query and a document, by its own files. Only their JSON is read.
+"""Reads how a cross-encoder makes one score of a query and a document, from its files. Only their JSON is read.
 
 ``architectures`` and the labels of ``config.json`` say that a model is a cross-encoder; sentence-transformers notes there, too,
 which function makes a score of the logit.

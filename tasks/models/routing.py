@@ -1,4 +1,4 @@
-"""Which queue a request waits in: model → size → tier → queue. Pure, but for the local files of the model itself."""
+"""Routes a request to its queue: model → size → tier → queue. Pure, but for the local files of the model itself."""
 
 from __future__ import annotations
 

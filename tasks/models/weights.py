@@ -1,4 +1,4 @@
-"""Which files hold a model's weights, and whether they are whole.
+"""Finds the files with a model's weights, and checks that they are whole.
 
 The index decides, as its authors meant it: what else lies in the folder (another conversion, an adapter, a copy) is not
 loaded and not counted. Without an index it is ``model.safetensors``, or a full set of numbered shards. Formats: the index is

@@ -1,4 +1,4 @@
-"""How long an absent connection is no proof that its worker is dead."""
+"""The times in which an absent connection is no proof that its worker is dead."""
 
 from __future__ import annotations
 

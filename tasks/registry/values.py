@@ -1,4 +1,4 @@
-"""What Redis answers, as the values that were meant. None of these raises, whatever somebody has written there."""
+"""Reads Redis's answers as values. None of these raises, whatever somebody has written there."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How Redis is spoken to: connections, scripts, pipelines, keys."""
+"""The ways to Redis: connections, subscriptions, scripts, pipelines, keys."""

@@ -1,4 +1,4 @@
-"""What listens at an address at which a client of Redis has failed: asked once, to tell a person what is wrong."""
+"""Finds out what listens at an address at which a client of Redis has failed, to tell a person what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a process waits for Redis before it tells its readers."""
+"""Bounds how long a process waits for Redis before it tells its readers."""
 
 from __future__ import annotations
 

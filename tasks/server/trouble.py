@@ -1,4 +1,4 @@
-"""What is the matter with Redis, by an error of redis-py's: what a person does about it, and whether waiting helps."""
+"""Explains errors of redis-py's: the cause, the remedy, and whether waiting helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader follows in Redis: a channel that announces, and the commands that read what was announced."""
+"""A channel that announces, and the commands that read what was announced, for one reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which watches follow which channels, and which of them are to be read now. For one thread."""
+"""The watches of one thread by their channels, and which of them are to be read now."""
 
 from __future__ import annotations
 

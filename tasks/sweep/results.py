@@ -1,4 +1,4 @@
-"""What Celery's result backend knows of a request whose journal has no end."""
+"""Reads Celery's results of requests whose journals have no end."""
 
 from __future__ import annotations
 

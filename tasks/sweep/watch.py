@@ -1,4 +1,4 @@
-"""Who is dead: a judgement over successive looks at the fleet, without Redis and without a clock of its own."""
+"""Judges who is dead, over successive looks at the fleet, without Redis and without a clock of its own."""
 
 from __future__ import annotations
 

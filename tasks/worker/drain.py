@@ -1,4 +1,4 @@
-"""How a worker takes no more, and how it leaves: with what runs done, or handed back to its queues."""
+"""Takes a worker out of service: running requests end, or are handed back to their queues."""
 
 from __future__ import annotations
 

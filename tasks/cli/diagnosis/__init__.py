@@ -1,1 +1,1 @@
-"""What ``celery -A tasks doctor`` looks at, one module a subject; each gives lines that say what to do."""
+"""The checks of ``celery -A tasks doctor``, one module a subject; each gives lines that say what to do."""

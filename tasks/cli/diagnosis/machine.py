@@ -1,4 +1,4 @@
-"""What this machine is and what it offers."""
+"""Checks this machine: its hardware, its tiers, this Python and its packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models are in reach, and whether there is room for more."""
+"""Checks which models are in reach, and whether there is room for more."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What ``metrics`` serves: the fleet as Prometheus reads it."""
+"""The pages that ``metrics`` serves: the fleet as Prometheus reads it."""

@@ -1,1 +1,1 @@
-"""What ``celery -A tasks fleet`` shows: the state of the fleet, and its two forms, a screen and plain text."""
+"""The output of ``celery -A tasks fleet``: the state of the fleet on a screen, and as plain text."""

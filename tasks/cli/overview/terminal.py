@@ -1,4 +1,4 @@
-"""What standard output can show."""
+"""The width of the terminal, and the characters that standard output can show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service runs, on any platform: the command, where it runs, and how long it may take to stop."""
+"""The program of a service, on any platform: its command, its folder, and how long it may take to stop."""
 
 from __future__ import annotations
 

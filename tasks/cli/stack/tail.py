@@ -1,4 +1,4 @@
-"""What the parts write into their logs, as lines with the part's name in front."""
+"""Follows the logs of the parts, and prints their lines with the part's name in front."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a model's answers are read: from its tokens to text, thoughts and calls."""
+"""Reads a model's answers: from its tokens to text, thoughts and calls."""

@@ -1,4 +1,4 @@
-"""How one model's answers are read: what marks its thoughts, and how it writes calls of functions."""
+"""The way one model writes answers: the markers of its thoughts, and its syntax for calls of functions."""
 
 from __future__ import annotations
 

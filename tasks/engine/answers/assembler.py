@@ -1,4 +1,4 @@
-"""From token ids to text of each kind, one token at a time: what an answer says, and when a stop string ends it."""
+"""Turns token ids into text of each kind, one token at a time, and ends an answer at a stop string."""
 
 from __future__ import annotations
 

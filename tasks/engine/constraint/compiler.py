@@ -1,4 +1,4 @@
-"""From a request's constraint to a grammar, on a thread of the intake."""
+"""Compiles a request's constraint to a grammar, on a thread of the intake."""
 
 from __future__ import annotations
 

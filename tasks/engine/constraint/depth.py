@@ -1,4 +1,4 @@
-"""How deep a grammar leads, and what of it multiplies: llguidance follows schemas and rules by recursion, without a bound.
+"""Bounds the depth of grammars: llguidance follows schemas and rules by recursion, without a bound.
 
 An engine whose stack is exhausted dies, with all requests that it runs; a grammar that compiles for hours keeps others waiting.
 """

@@ -1,4 +1,4 @@
-"""Which schemas no value is valid by both of: then ``oneOf`` says what ``anyOf`` says.
+"""Finds schemas that exclude each other: ``oneOf`` of such schemas means the same as ``anyOf``.
 
 llguidance knows that of some schemas, and never of references, which is what pydantic and OpenAPI have in a ``oneOf``.
 """

@@ -1,4 +1,4 @@
-"""What may stand before an answer: the model's thought, as a part of the grammar, and the headers of its messages.
+"""The text before an answer: the model's thought, as a part of the grammar, and the headers of its messages.
 
 Where calls of functions have headers of their own, these are alternatives to that of the answer.
 

@@ -1,4 +1,4 @@
-"""What of a JSON Schema cannot be enforced, by JSON pointer: llguidance names a fault and no place, and passes over some."""
+"""Finds the parts of a JSON Schema that cannot be enforced, by JSON pointer: llguidance names no place, and skips some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are computed together: those nearest in length, of all requests, so that little is padded. No MLX here."""
+"""Chooses the rows that are computed together: those nearest in length, so that little is padded. No MLX here."""
 
 from __future__ import annotations
 

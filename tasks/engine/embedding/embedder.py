@@ -1,4 +1,4 @@
-"""What the embedding loop needs of a model: an embedder, real or fake, or a cross-encoder."""
+"""The interface between the embedding loop and a model: an embedder, real or fake, or a cross-encoder."""
 
 from __future__ import annotations
 

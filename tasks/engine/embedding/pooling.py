@@ -1,4 +1,4 @@
-"""From the vectors of a text's tokens to one vector, as the model's files ask for."""
+"""Pools the vectors of a text's tokens into one vector, as the model's files ask for."""
 
 from __future__ import annotations
 

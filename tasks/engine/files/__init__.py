@@ -1,1 +1,1 @@
-"""Where a model's files come from: the hub, a folder, a GGUF file."""
+"""Finds or fetches a model's files: the hub, a folder, a GGUF file."""

@@ -1,4 +1,4 @@
-"""Where a LoRA adapter's files are, whether they are there and whole, and which revision they are. No MLX here."""
+"""Finds a LoRA adapter's files, checks that they are whole, and computes their revision. No MLX here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model's files are, whether all are there and whole, and which revision they are. No MLX here."""
+"""Finds a model's files, checks that they are whole, and computes their revision. No MLX here."""
 
 from __future__ import annotations
 

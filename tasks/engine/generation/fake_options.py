@@ -1,4 +1,4 @@
-"""What a fake model's name says, and the process and figures that follow from it."""
+"""The options in a fake model's name, and the process and figures that follow from them."""
 
 from __future__ import annotations
 

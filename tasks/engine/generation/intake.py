@@ -1,4 +1,4 @@
-"""From a worker's messages to tokenised requests, off the stepping thread."""
+"""Turns a worker's messages into tokenised requests, off the stepping thread."""
 
 from __future__ import annotations
 

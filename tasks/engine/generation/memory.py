@@ -1,4 +1,4 @@
-"""How much memory a batch may come to need, and whether that fits. Arithmetic only, in bytes and tokens."""
+"""Estimates the memory that a batch may come to need. Arithmetic only, in bytes and tokens."""
 
 from __future__ import annotations
 

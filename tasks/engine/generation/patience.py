@@ -1,4 +1,4 @@
-"""How long requests wait for each other in one engine."""
+"""Bounds how long requests wait for each other in one engine."""
 
 from __future__ import annotations
 

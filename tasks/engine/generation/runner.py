@@ -1,4 +1,4 @@
-"""What the engine's loop needs of a model: a real one (:mod:`tasks.engine.model.mlx`) or the fake one."""
+"""The protocol between the engine's loop and a model: a real one (:mod:`tasks.engine.model.mlx`) or the fake one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mlx-lm 0.32.2 computes wrongly, as far as it can be put right from outside, or is known.
+"""Corrects what mlx-lm 0.32.2 computes wrongly, where that is possible from outside, and refuses the rest.
 
 What short rows show is found out at load (:mod:`tasks.engine.model.selftest`) and needs no entry here.
 """

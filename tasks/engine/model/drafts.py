@@ -1,4 +1,4 @@
-"""What rows may draw next, for steps that check several tokens of a row at once."""
+"""Drafts: tokens that rows probably draw next, for steps that check several tokens of a row at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What loading a model of any kind has in common: its folder, its budget, its weights, and one clear error for every failure."""
+"""The loading that all kinds of models share: folder, budget, weights, and one clear error for every failure."""
 
 from __future__ import annotations
 

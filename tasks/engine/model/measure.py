@@ -1,4 +1,4 @@
-"""What the KV cache of a loaded model takes, read from the shapes of its caches."""
+"""Measures the KV cache of a loaded model, from the shapes of its caches."""
 
 from __future__ import annotations
 

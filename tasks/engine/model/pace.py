@@ -1,4 +1,4 @@
-"""How many prompt tokens one step computes: as many as the running streams can wait for."""
+"""Bounds the prompt tokens of one step: as many as the running streams can wait for."""
 
 from __future__ import annotations
 

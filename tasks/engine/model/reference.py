@@ -1,4 +1,4 @@
-"""What a model computes for one row alone: everything else that it is to compute is compared with that."""
+"""The logits that a model computes for one row alone, with which all other ways are compared."""
 
 from __future__ import annotations
 

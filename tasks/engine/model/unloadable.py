@@ -1,4 +1,4 @@
-"""What an error of mlx-lm's loader means for a model's files, and what to do."""
+"""Explains an error of mlx-lm's loader: its meaning for a model's files, and the remedy."""
 
 from __future__ import annotations
 

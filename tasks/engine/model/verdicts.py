@@ -1,4 +1,4 @@
-"""What trials of a model found, kept so that the next load of the same model on this machine need not try again.
+"""Keeps the results of trials of a model, so that the next load of it on this machine need not try again.
 
 A verdict is a function of the weights, of the code that computes with them, and of what it runs on. All of these are in
 its key, so whatever changes one of them has the model tried out again.

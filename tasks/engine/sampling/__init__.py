@@ -1,1 +1,1 @@
-"""From logits to tokens, for a whole batch in one call."""
+"""Samples tokens from logits, for a whole batch in one call."""

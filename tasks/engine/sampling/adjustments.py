@@ -1,4 +1,4 @@
-"""What changes logits before a token is chosen: bias, penalties and grammars."""
+"""Adjusts logits before a token is chosen: bias, penalties and grammars."""
 
 from __future__ import annotations
 

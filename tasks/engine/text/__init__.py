@@ -1,1 +1,1 @@
-"""From tokens to text: the detokenizer and stop strings."""
+"""Prompts from messages, and text from tokens."""

@@ -1,4 +1,4 @@
-"""From token ids to text, one token at a time, for every kind of tokenizer that mlx-lm serves."""
+"""Turns token ids into text, one token at a time, for every kind of tokenizer that mlx-lm serves."""
 
 from __future__ import annotations
 

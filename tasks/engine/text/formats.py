@@ -1,4 +1,4 @@
-"""How each family of models marks what it thinks, and the channels of an answer that follow from it."""
+"""The markers of each family's thoughts, and the channels of an answer that follow from them."""
 
 from __future__ import annotations
 

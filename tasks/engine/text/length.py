@@ -1,4 +1,4 @@
-"""How few tokens a text can have, known without tokenising it: megabytes that no context holds are refused at once."""
+"""The least number of tokens that a text can have, without tokenising it: megabytes that no context holds are refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat template made of a conversation, written down without the conversation's own words.
+"""Stores the text that a chat template made of a conversation, without the conversation's own words.
 
 A template may print the time, or anything else that is not the same twice. A resumed request goes on from the prompt that
 was computed, so the journal says what the template wrote around the messages; that is some hundred bytes. The messages are

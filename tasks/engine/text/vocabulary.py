@@ -1,4 +1,4 @@
-"""What the decoders of one tokenizer share, and what is asked of the tokenizer."""
+"""The vocabulary that the decoders of one tokenizer share."""
 
 from __future__ import annotations
 

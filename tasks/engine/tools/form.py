@@ -1,4 +1,4 @@
-"""How one model writes calls: its syntax, with the tokens of its vocabulary."""
+"""The form in which one model writes calls: its syntax, with the tokens of its vocabulary."""
 
 from __future__ import annotations
 

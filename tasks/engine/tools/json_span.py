@@ -1,4 +1,4 @@
-"""Where one JSON value in a growing text ends, without reading it again for each part that comes."""
+"""Finds the end of one JSON value in a growing text, without reading it again for each part that comes."""
 
 from __future__ import annotations
 

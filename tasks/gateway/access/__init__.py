@@ -1,1 +1,1 @@
-"""Who may ask for an answer, how much of it, and how urgently."""
+"""Access to answers: who may ask, how much, and how urgently."""

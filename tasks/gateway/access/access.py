@@ -1,4 +1,4 @@
-"""Who may ask: by an API key, or from this machine without one."""
+"""Lets clients in: by an API key, or from this machine without one."""
 
 from __future__ import annotations
 

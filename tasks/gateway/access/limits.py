@@ -1,4 +1,4 @@
-"""What a client is told of its API key's limits: OpenAI's headers, and why a request is refused."""
+"""The limits of an API key, for its client: OpenAI's headers, and the reason of a refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How urgent a request wants to be."""
+"""Reads the priority of an HTTP request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where requests are taken: within the limits of their key, sent, found again, cancelled and counted."""
+"""Takes orders within the limits of their key, sends them, finds them again, cancels them and counts their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one gateway counts, as Prometheus reads it."""
+"""The counters of one gateway, as Prometheus reads them."""
 
 from __future__ import annotations
 

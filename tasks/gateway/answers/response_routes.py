@@ -1,4 +1,4 @@
-"""What ``/v1/responses`` has beside creating one: a look at it, its stream from any event on, and its cancel."""
+"""The routes of ``/v1/responses`` beside creating one: a look at it, its stream from any event on, and its cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a stream is continued."""
+"""Reads from which place a client continues a stream."""
 
 from __future__ import annotations
 

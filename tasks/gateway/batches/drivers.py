@@ -1,4 +1,4 @@
-"""Which batches this gateway drives. A lease in Redis says so; a batch whose gateway has died goes on at another one."""
+"""Chooses the batches that this gateway drives, by leases in Redis. A batch whose gateway has died goes on at another one."""
 
 from __future__ import annotations
 

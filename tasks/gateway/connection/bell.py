@@ -1,4 +1,4 @@
-"""What wakes the one task that gives an answer."""
+"""Wakes the one task that gives an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client is told when a request cannot be answered: OpenAI's shape, and the status that its SDKs expect."""
+"""Refusals of requests, in OpenAI's shape and with the status that its SDKs expect."""
 
 from __future__ import annotations
 

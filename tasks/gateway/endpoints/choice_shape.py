@@ -1,4 +1,4 @@
-"""What the two older interfaces have in common: an answer of choices, and events that each say where every choice is."""
+"""Shared by the two older interfaces: an answer of choices, and events that each say where every choice is."""
 
 from __future__ import annotations
 

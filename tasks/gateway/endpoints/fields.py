@@ -1,4 +1,4 @@
-"""What becomes of each field of a request: answered, ignored or refused. docs/openai.md is made of this."""
+"""The treatment of each field of a request: answered, ignored or refused. docs/openai.md is made of this."""
 
 from __future__ import annotations
 

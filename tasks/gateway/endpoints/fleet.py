@@ -1,4 +1,4 @@
-"""What the gateway's page shows of the fleet: nothing of machines or requests."""
+"""The part of the fleet's state that the gateway's page shows: nothing of machines or requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one HTTP request asks for: the requests that it sends, and what its answer has to repeat."""
+"""An HTTP request as an order: the requests that it sends, and the values that its answer repeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each endpoint makes of an answer's pieces."""
+"""Chooses the shape of an answer by its endpoint."""
 
 from __future__ import annotations
 

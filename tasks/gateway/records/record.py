@@ -1,4 +1,4 @@
-"""What is kept of an HTTP request, so that any gateway can go on with its answer."""
+"""The record of an HTTP request, with which any gateway can go on with its answer."""
 
 from __future__ import annotations
 

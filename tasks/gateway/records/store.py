@@ -1,4 +1,4 @@
-"""What gateways keep in Redis: records of requests, limits, usage and API keys. Its methods block: call them on threads."""
+"""Stores records of requests, limits, usage and API keys in Redis. Its methods block: call them on threads."""
 
 from __future__ import annotations
 

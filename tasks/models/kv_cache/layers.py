@@ -1,4 +1,4 @@
-"""What each layer of a model keeps of a row: one entry for each cache that mlx-lm makes."""
+"""The caches of each layer of a model: one entry for each cache that mlx-lm makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker notes of the requests that it runs: in its metrics, in its log, and for the requests that follow."""
+"""Accounts of the requests that a worker runs: its metrics, its log, and measurements for the requests that follow."""
 
 from __future__ import annotations
 

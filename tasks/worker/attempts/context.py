@@ -1,4 +1,4 @@
-"""What all runs of a worker share."""
+"""The parts of a worker that all its runs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How journals have ended, for whoever stores the results of their requests."""
+"""The ends of journals, for the threads that store the results of their requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How soon a model recently gave a first token here: for requests whose time may be up before it."""
+"""Measures how soon models give first tokens here, for requests whose deadline may pass before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker does when its connection to Redis is back, because Redis may have come back older than it was.
+"""Restores a worker's requests when its connection to Redis is back, which may have come back older than it was.
 
 A server that lost power, or a replica that was promoted, lacks the last writes (docs/reliability.md). This worker knows what it
 had written: the journals of what it runs and of what it has just ended, and the messages of both. It writes what is missing.

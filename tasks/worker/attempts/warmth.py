@@ -1,4 +1,4 @@
-"""Which beginnings of prompts this worker computes, and for how long a request is worth waiting for it.
+"""Notes which beginnings of prompts this worker computes, and for how long a request is worth waiting for it.
 
 A request that waits for the worker where its prompt is warm gains the time of a prefill, and loses its wait. So it waits for half
 of that time at most. The time is measured here, in seconds for a character, since producers count characters.

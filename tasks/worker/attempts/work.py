@@ -1,4 +1,4 @@
-"""What the tasks of this project differ in on a worker: what the engine is asked for, and what becomes of its answer."""
+"""The differences between the tasks of this project on a worker: the engine's message, and the answer."""
 
 from __future__ import annotations
 

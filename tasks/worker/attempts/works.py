@@ -1,4 +1,4 @@
-"""Which work each task of this project is."""
+"""The work of each task of this project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written of one attempt at once."""
+"""One write of an attempt's entries."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What Celery calls in a worker."""
+"""The code of a worker that Celery calls."""

@@ -1,4 +1,4 @@
-"""What a control broadcast and the arguments of a control command have to be.
+"""Checks control broadcasts and the arguments of control commands.
 
 Celery takes whatever comes. A time limit that is text would fail every later request, and a queue whose name is a number would
 end the worker's loop one turn later.

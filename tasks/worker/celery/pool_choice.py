@@ -1,4 +1,4 @@
-"""Which of Celery's pools a worker may have: ours. The others are refused by what was typed, with the reason."""
+"""Refuses all of Celery's pools but ours, by what was typed and with the reason."""
 
 from __future__ import annotations
 

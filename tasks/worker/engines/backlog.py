@@ -1,4 +1,4 @@
-"""What waits in the lanes of models, as this worker knows it. Times are monotonic seconds."""
+"""The requests that wait in the lanes of models, as this worker knows them. Times are monotonic seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engines of a worker are told at their start."""
+"""Makes the configurations that the engines of a worker get at their start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests wait for, in slots and in lanes, and what follows: whose turn it is, shares of memory, lanes to take from."""
+"""The demand of waiting requests, and its effects: the next model, shares of memory, lanes to take from."""
 
 from __future__ import annotations
 

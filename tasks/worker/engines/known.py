@@ -1,4 +1,4 @@
-"""What is known of models that this worker may load: where their files are, what they need, and their queue."""
+"""The models that this worker may load: their files, their needs, and their queues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models a worker loads next, and from which lanes it takes requests.
+"""Decides which models a worker loads next, and from which lanes it takes requests.
 
 Pure, except for the reservations that it marks as retiring. Times are monotonic seconds.
 """

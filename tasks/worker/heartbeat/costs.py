@@ -1,4 +1,4 @@
-"""What a worker's heartbeats cost."""
+"""Measures the cost of a worker's heartbeats."""
 
 from __future__ import annotations
 

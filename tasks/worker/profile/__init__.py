@@ -1,1 +1,1 @@
-"""What a worker is, by its options and its machine: name, queues, slots, memory, and the models that it can serve."""
+"""The properties of a worker by its options and its machine: name, queues, slots, memory, models."""

@@ -1,4 +1,4 @@
-"""What a machine gives a worker: memory for models, and slots for requests."""
+"""The capacity that a machine gives a worker: memory for models, and slots for requests."""
 
 from __future__ import annotations
 

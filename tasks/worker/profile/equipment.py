@@ -1,4 +1,4 @@
-"""What a worker needs of its machine before it may start: MLX, the models that it is to keep, and at least one in reach."""
+"""Requires what a worker needs of its machine: MLX, the models that it keeps, and at least one model in reach."""
 
 from __future__ import annotations
 

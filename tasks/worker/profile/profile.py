@@ -1,4 +1,4 @@
-"""What a worker is from its start to its end: its name, its machine, and what it was configured to serve."""
+"""The profile of a worker, which does not change: its name, its machine, and its settings."""
 
 from __future__ import annotations
 

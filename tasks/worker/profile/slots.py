@@ -1,4 +1,4 @@
-"""How many requests a worker runs at once, by queue and in all, and what its operator should know about that."""
+"""Decides how many requests a worker runs at once, by queue and in all, and warns its operator of odd choices."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From which queues and lanes a worker takes requests: its room, and the threads that look at what waits."""
+"""The queues and lanes that a worker takes requests from: its room, and the threads that look at waiting requests."""

@@ -1,4 +1,4 @@
-"""From which lanes this worker takes requests, and in which order (:mod:`tasks.broker.lanes`)."""
+"""Chooses the lanes that this worker takes requests from, and their order (:mod:`tasks.broker.lanes`)."""
 
 from __future__ import annotations
 

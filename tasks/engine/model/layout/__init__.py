@@ -1,1 +1,1 @@
-"""How dense weights lie in memory on a CPU, chosen by what is quick on this machine."""
+"""The layout of dense weights in memory on a CPU, chosen by what is quick on this machine."""

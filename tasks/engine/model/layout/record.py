@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept in a file so that the next engine need not."""
+"""Keeps this machine's measurements in a file, so that the next engine need not measure again."""
 
 from __future__ import annotations
 

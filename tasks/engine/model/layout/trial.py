@@ -1,4 +1,4 @@
-"""Which layout is quick here: tried out with weights of the model's shapes, in about a second."""
+"""Tries layouts with weights of the model's shapes, in about a second, and chooses the quickest."""
 
 from __future__ import annotations
 
