@@ -34,6 +34,14 @@ NOT_THERE = "Redis is not there"
 START = "start it there, or set REDIS_URL to where it is"
 
 
+#: How answers begin of a server that takes nobody, or no writes, as it stands: what to do, and the entry.
+_UNWILLING = {
+    "MISCONF": ("make room on the disk that it saves to", "Redis is full"),
+    "max number of clients": ("raise its maxclients, or end clients that nobody needs", "Redis is full"),
+    "NOREPLICAS": ("connect its replicas, or lower its min-replicas-to-write", "Redis is not there"),
+    "Link with MASTER": ("set REDIS_URL to the primary", "Redis is a replica"),
+    "DENIED": ("set a password there: without one, protected mode takes nobody from another machine", "Wrong password"),
+}
 _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
 
 
