@@ -34,14 +34,6 @@ NOT_THERE = "Redis is not there"
 START = "start it there, or set REDIS_URL to where it is"
 
 
-#: How answers begin of a server that takes nobody, or no writes, as it stands: what to do, and the entry.
-_UNWILLING = {
-    "MISCONF": ("make room on the disk that it saves to", "Redis is full"),
-    "max number of clients": ("raise its maxclients, or end clients that nobody needs", "Redis is full"),
-    "NOREPLICAS": ("connect its replicas, or lower its min-replicas-to-write", "Redis is not there"),
-    "Link with MASTER": ("set REDIS_URL to the primary", "Redis is a replica"),
-    "DENIED": ("set a password there: without one, protected mode takes nobody from another machine", "Wrong password"),
-}
 _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
 
 
@@ -96,6 +88,14 @@ _CASES = (
     ),
     _Case("set REDIS_URL to the primary", "Redis is a replica", kinds=(ReadOnlyError,), contains=("READONLY",)),
     _Case("make room on the disk that it saves to", "Redis is full", begins=("MISCONF",)),
+    _Case("raise its maxclients, or end clients that nobody needs", "Redis is full", begins=("max number of clients",)),
+    _Case("connect its replicas, or lower its min-replicas-to-write", NOT_THERE, begins=("NOREPLICAS",)),
+    _Case("set REDIS_URL to the primary", "Redis is a replica", begins=("Link with MASTER",)),
+    _Case(
+        "set a password there: without one, protected mode takes nobody from another machine",
+        "Wrong password",
+        begins=("DENIED",),
+    ),
     _Case(
         "remove rename-command from its configuration, or use another server",
         "Redis lacks a command",
