@@ -10,6 +10,7 @@ import bz2
 import lzma
 import re
 import zlib
+from contextlib import suppress
 from json import JSONDecoder
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +18,7 @@ from kombu.transport import virtual
 from kombu.utils.json import JSONEncoder, object_hook
 
 from tasks.errors import InvalidRequest
+from tasks.messages.encoding import from_json
 from tasks.messages.identifier import is_identifier
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ _TASK_ID = re.compile(rb'"correlation_id": ?"([^"\\]{1,256})"')
 #: Kombu makes one of each for each message.
 _ENCODER = JSONEncoder()
 _DECODER = JSONDecoder(object_hook=object_hook)
+_TYPED = "__type__"
+_JSON = "application/json"
 
 
 def message_text(value: Any) -> str:
@@ -50,7 +54,8 @@ def message_text(value: Any) -> str:
 
 def message_value(text: str) -> Any:
     """What kombu reads in the text of a message, or of its body."""
-    return _DECODER.decode(text)
+    # Kombu looks at each object for one that stands for a date, or another of Python's types.
+    return _DECODER.decode(text) if _TYPED in text else from_json(text)
 
 
 class Unpacker(Protocol):
@@ -140,6 +145,13 @@ class Message(virtual.Message):
         super().__init__(plain, channel=channel, **options)
         self._raw = payload  # the worker holds, and requeues, the message as it came
         require_size("body", len(self.body or ""), MAX_BODY_BYTES)
+
+    def _decode(self) -> Any:
+        """Kombu's, which makes a decoder for each message. What is not plain JSON, or is not taken, goes its way."""
+        if self.content_type == _JSON and self.content_encoding == "utf-8" and _JSON in (self.accept or ()):
+            with suppress(ValueError, RecursionError):
+                return message_value(self.body if isinstance(self.body, str) else self.body.decode())
+        return super()._decode()
 
 
 def blames_message(error: Exception, connection: Any) -> bool:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import End, Error, decode
 from tasks.server import keys
+from tasks.server.resp import fields_of
 from tasks.server.watch import NEVER, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tasks.errors import GenerationError
+    from tasks.server.watch import Command
 
 #: A result that nothing is heard of is looked for so often, growing while nothing comes of it (pub/sub is at most once).
 QUIET_S, LONGEST_QUIET_S = 1.0, 5.0
@@ -63,12 +65,13 @@ class ResultWatch(Watch):
         """A result of this id was stored, perhaps in another database: a server's channels are the same in all. It is read."""
         self.due_at = now
 
-    def ask(self, pipeline: Any, now: float) -> None:
+    def ask(self, now: float) -> list[Command]:
         """Read what is stored; and, where that is nothing, whether the request is known at all."""
-        pipeline.get(self._key)
+        commands: list[Command] = [("GET", self._key)]
         if self._unknown_after_s and self.reads and self.payload is None:
-            pipeline.hexists(keys.LEDGER, self.task_id)
-            pipeline.xrevrange(keys.stream(self.task_id), count=1)
+            commands.append(("HEXISTS", keys.LEDGER, self.task_id))
+            commands.append(("XREVRANGE", keys.stream(self.task_id), "+", "-", "COUNT", 1))
+        return commands
 
     def take(self, replies: Sequence[Any], now: float) -> None:
         """Take what is stored, or note that nothing is."""
@@ -96,11 +99,13 @@ class ResultWatch(Watch):
         """Note why nothing will come."""
         self.error, self.due_at, self._has_changed = error, NEVER, True
 
-    def deliver(self) -> None:
+    def deliver(self) -> bool:
         """Have the caller look at what has changed."""
-        if self._has_changed:
-            self._has_changed = False
-            self._news(self)
+        if not self._has_changed:
+            return False
+        self._has_changed = False
+        self._news(self)
+        return True
 
     def expect(self, *, is_known: bool = False) -> None:
         """Begin again: the request is yet to be sent, or is in some message. For the caller's thread."""
@@ -117,7 +122,7 @@ class ResultWatch(Watch):
 
     def _note_absence(self, submitted: int, newest: Sequence[Any], now: float) -> None:
         """Something of a request is in Redis from its ``delay`` on: ledger entry, then journal, then result."""
-        last = decode(newest[0][1].get(b"d", b"")) if newest else None
+        last = decode(fields_of(newest[0][1]).get(b"d", b"")) if newest else None
         if submitted or (newest and not isinstance(last, End | Error)):
             self._was_known, self._absent_since = True, None
             return

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tasks.client.chunks import Assembly, Outcome
+from tasks.client.chunks import Assembly, Chunk, Outcome
 from tasks.errors import GenerationError
 from tasks.messages.journal import decode
 from tasks.server import keys
+from tasks.server.resp import fields_of
 from tasks.server.watch import NEVER, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tasks.server.watch import Command
 
 #: A stream that is not there at the first look is looked for again soon: it may have expired, then its result is stored.
 SECOND_LOOK_S = 0.05
@@ -80,15 +83,16 @@ class JournalWatch(Watch):
         """Read the stream from its start the next time: Redis may have come back with another one."""
         self.last_id, self.whole, self.assembly.rewritten = None, True, False
 
-    def ask(self, pipeline: Any, now: float) -> None:
+    def ask(self, now: float) -> list[Command]:
         """Read what came after the last entry, the id of the newest, and whether the request is submitted."""
         after = f"({self.last_id}" if self.last_id else "-"
-        pipeline.xrange(self.stream, min=after, count=self._page)
+        commands: list[Command] = [("XRANGE", self.stream, after, "+", "COUNT", self._page)]
         if self.last_id:
-            pipeline.xrevrange(self.stream, count=1)
-        self.essential = 2 if self.last_id else 1
+            commands.append(("XREVRANGE", self.stream, "+", "-", "COUNT", 1))
+        self.essential = len(commands)
         if self.reads and not self._is_there:
-            pipeline.hexists(keys.LEDGER, self._task_id)
+            commands.append(("HEXISTS", keys.LEDGER, self._task_id))
+        return commands
 
     def take(self, replies: Sequence[Any], now: float) -> None:
         """Take what the stream holds after ``last_id``, and its last entry's id, which shows that it was written again."""
@@ -99,7 +103,7 @@ class JournalWatch(Watch):
         self.assembly.gap = False
         before = len(self.events)
         for _, fields in entries:
-            entry = decode(fields.get(b"d", b""))
+            entry = decode(fields_of(fields).get(b"d", b""))
             if entry is not None:
                 self._keep(self.assembly.read(entry, whole=self.whole))
         self._is_there = newest is not None
@@ -123,11 +127,24 @@ class JournalWatch(Watch):
         self.events.append(error)
         self.due_at = NEVER
 
-    def deliver(self) -> None:
+    @property
+    def is_done(self) -> bool:
+        """After the end: who reads the stream as it is written hears again of what was read."""
+        return self.assembly.ended
+
+    @property
+    def can_wait(self) -> bool:
+        """Tokens can; an end, an error, and that nothing comes cannot."""
+        last = self.events[-1] if self.events else None
+        return isinstance(last, Chunk) and last.finish_reason is None
+
+    def deliver(self) -> bool:
         """Hand over the events."""
-        if self.events:
-            events, self.events = self.events, []
-            self._sink(events)
+        if not self.events:
+            return False
+        events, self.events = self.events, []
+        self._sink(events)
+        return True
 
     def _keep(self, outcome: Outcome | None) -> None:
         if outcome is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_scan: Any = vars(json.JSONDecoder())["scan_once"]
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -22,6 +23,20 @@ def to_json(value: Any, **options: Any) -> str:
 def to_compact_json(value: Any) -> str:
     """The same without spaces and escapes, as records on the wire are written."""
     return _encode(_compact, value)
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text, at half the cost of :func:`json.loads` where nothing stands around it.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        return json.loads(text)
+    return value if end == len(text) else json.loads(text)
 
 
 def known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:

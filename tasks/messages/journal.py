@@ -5,7 +5,6 @@ A reader skips types and fields that it does not know.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
     from tasks.messages.answer import Usage
 
-from tasks.messages.encoding import to_compact_json
+from tasks.messages.encoding import from_json, to_compact_json
 
 VERSION = 1
 
@@ -153,7 +152,7 @@ def encode(entry: Entry) -> str:
 def decode(payload: str | bytes) -> Entry | None:
     """The entry in this JSON text; ``None`` where it is of a type, version or shape that this code does not know."""
     try:
-        record = json.loads(payload if isinstance(payload, str) else payload.decode())
+        record = from_json(payload if isinstance(payload, str) else payload.decode())
         name = record.pop("type")
         record.pop("v", None)
         kind = TYPES[name]

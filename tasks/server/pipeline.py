@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004
 
 from tasks.server.connection import connect
+from tasks.server.resp import pack
 from tasks.server.trouble import is_busy
+from tasks.server.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +44,7 @@ class AutoPipeline:
 
     def __init__(self, source: Any, busy_s: float = BUSY_S) -> None:
         self._busy_s = busy_s
-        self._client = connect(source)
-        self._connection: Any = self._client.connection_pool.make_connection()
+        self._wire = Wire(connect(source))
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
         #: The call whose thread sends to Redis now, or is about to; ``None`` only while nothing waits.
@@ -71,7 +72,7 @@ class AutoPipeline:
 
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
-        self._connection.disconnect()
+        self._wire.disconnect()
 
     def _call(self, command: tuple[Any, ...], *, again: bool = True) -> Any:
         deadline = time.monotonic() + self._busy_s
@@ -87,7 +88,7 @@ class AutoPipeline:
 
     def _call_once(self, command: tuple[Any, ...], again: bool) -> Any:
         # Packed by its own thread, so that what cannot be is nobody else's error.
-        call = _Call(b"".join(self._connection.pack_command(*command)), again)
+        call = _Call(pack(*command), again)
         with self._lock:
             self._waiting.append(call)
             self._leader = self._leader or call
@@ -114,7 +115,7 @@ class AutoPipeline:
         except RedisError as error:
             replies = [copy(error) for _ in batch]  # each is raised on a thread of its own
         except BaseException:
-            self._connection.disconnect()  # replies that nobody took are still to come on it
+            self._wire.disconnect()  # replies that nobody took are still to come on it
             raise
         finally:
             self._pass_on()
@@ -145,25 +146,18 @@ class AutoPipeline:
         try:
             return self._ask(batch)
         except (ConnectionError, TimeoutError) as error:
-            self._connection.disconnect()
+            self._wire.disconnect()
             lost = error
         again = [call for call in batch if call.again]
         try:
             replies = iter(self._ask(again) if again else [])
         except RedisError:
-            self._connection.disconnect()
+            self._wire.disconnect()
             raise
         return [next(replies) if call.again else copy(lost) for call in batch]
 
     def _ask(self, batch: Sequence[_Call]) -> list[Any]:
-        self._connection.send_packed_command([b"".join(call.packed for call in batch)], check_health=False)
-        return [self._reply() for _ in batch]
-
-    def _reply(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except ResponseError as error:
-            return error
+        return self._wire.ask(b"".join(call.packed for call in batch), len(batch))
 
 
 class Once:

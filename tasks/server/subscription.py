@@ -24,7 +24,9 @@ from redis.exceptions import (
 
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.server.connection import connect, translated
-from tasks.server.watches import TICK_S, Watches
+from tasks.server.resp import pack
+from tasks.server.watches import Watches
+from tasks.server.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +40,6 @@ Item = TypeVar("Item")
 
 LONGEST_BACKOFF_S = 2.0
 WATCHES_AT_ONCE = 200
-MESSAGES_AT_ONCE = 1_000
 #: Refusals to read that pass: during a failover, or while somebody's script runs for too long.
 PASSING = (ClusterDownError, TryAgainError)
 PASSING_CODES = ("BUSY", "UNKILLABLE")
@@ -111,9 +112,9 @@ class Subscription:
                 continue
             try:
                 # Once: whatever made a read fail may have taken the subscribed connection with it.
-                with closing(connect(self.where, attempts=1)) as client, _connected(client) as connection:
+                with closing(connect(self.where, attempts=1)) as client, _wires(client) as (messages, reads):
                     failures = 0
-                    self._serve(connection, client)
+                    self._serve(messages, reads)
             except (ResponseError, AuthenticationError) as error:
                 failures += 1
                 self._fail(BrokerUnavailable(f"{self.where} refuses to let this client read ({error})"))
@@ -123,27 +124,26 @@ class Subscription:
                 self._tell_of(error)
                 self._back_off(failures)
 
-    def _serve(self, connection: Any, client: redis.Redis) -> None:
-        """Listen and read until nobody has listened for a while; an error of the connection ends it too."""
+    def _serve(self, messages: Wire, reads: Wire) -> None:
+        """Listen and read until nobody has listened for a while; an error of a connection ends it too."""
         self._heard_at, self._asked_at = time.monotonic(), 0.0
         self._watches.disconnect()
-        self._subscribe(connection, self._watches.channels)
+        self._subscribe(messages, self._watches.channels)
         with selectors.DefaultSelector() as selector:
-            # redis-py has no other way to wait for its socket and something else at once; kombu does the same.
-            selector.register(connection._sock, selectors.EVENT_READ)
+            selector.register(messages.socket, selectors.EVENT_READ)
             selector.register(self._wake_reader, selectors.EVENT_READ)
             has_news = True
             while not self.is_idle():
-                self._obey(connection)
-                has_news = has_news and self._hear(connection)
-                self._read(client)
-                self._watches.deliver()
-                self._check_pulse(connection)
+                self._obey(messages)
+                has_news = has_news and self._hear(messages)
+                self._read(reads)
+                self._watches.deliver(time.monotonic())
+                self._check_pulse(messages)
                 if not has_news and not self._orders and not self._watches.urgent:
-                    ready = selector.select(TICK_S)
+                    ready = selector.select(self._watches.rest_s(time.monotonic()))
                     has_news = any(key.fileobj is not self._wake_reader for key, _ in ready)
 
-    def _obey(self, connection: Any) -> None:
+    def _obey(self, messages: Wire) -> None:
         opened: list[bytes] = []
         closed: list[bytes] = []
         self._clear_wake()
@@ -159,8 +159,8 @@ class Subscription:
         # In this order, and only what is still so: a channel may have been left and entered in one go.
         gone = [channel for channel in dict.fromkeys(closed) if channel not in self._watches]
         if gone:
-            self._ask(connection, "UNSUBSCRIBE", *gone)
-        self._subscribe(connection, [channel for channel in dict.fromkeys(opened) if channel in self._watches])
+            self._ask(messages, "UNSUBSCRIBE", *gone)
+        self._subscribe(messages, [channel for channel in dict.fromkeys(opened) if channel in self._watches])
 
     def _obey_offline(self) -> None:
         """Open and close watches while there is no connection; all are subscribed once there is one."""
@@ -171,40 +171,41 @@ class Subscription:
             elif command == "close":
                 self._watches.close(watch)
 
-    def _subscribe(self, connection: Any, channels: list[bytes]) -> None:
+    def _subscribe(self, messages: Wire, channels: list[bytes]) -> None:
         for batch in _batches(channels):
-            self._ask(connection, "SUBSCRIBE", *batch)
+            self._ask(messages, "SUBSCRIBE", *batch)
         self._watches.subscribe(channels)
 
-    def _ask(self, connection: Any, *command: str | bytes) -> None:
+    def _ask(self, messages: Wire, *command: str | bytes) -> None:
         """Send what will be answered on the subscribed connection."""
-        connection.send_command(*command)
+        messages.send(pack(*command))
         self._asked_at = self._asked_at or time.monotonic()
 
-    def _hear(self, connection: Any) -> bool:
+    def _hear(self, messages: Wire) -> bool:
         """Take what was published; whether there may be more."""
-        for _ in range(MESSAGES_AT_ONCE):
-            if not connection.can_read(timeout=0):
-                return False
-            message = connection.read_response(disable_decoding=True)
+        heard, has_more = messages.heard()
+        if heard:
             self._heard_at, self._asked_at = time.monotonic(), 0.0
-            if isinstance(message, list) and message[0] == b"message":
+        for message in heard:
+            if isinstance(message, Exception):
+                raise message
+            if not isinstance(message, list):
+                continue
+            if message[0] == b"message":
                 self._watches.publish(message[1], message[2], self._heard_at)
-            elif isinstance(message, list) and message[0] == b"subscribe":
+            elif message[0] == b"subscribe":
                 self._watches.confirm(message[1])
-        return True
+        return has_more
 
-    def _read(self, client: redis.Redis) -> None:
+    def _read(self, reads: Wire) -> None:
         now = time.monotonic()
         for batch in _batches(self._watches.take_due(now)):
-            pipeline = client.pipeline(transaction=False)
-            ends = []
-            for watch in batch:
-                watch.ask(pipeline, now)
-                ends.append(len(pipeline))
-            replies = pipeline.execute(raise_on_error=False)
-            for watch, start, end in zip(batch, [0, *ends[:-1]], ends, strict=True):
-                self._take(watch, replies[start:end])
+            asked = [watch.ask(now) for watch in batch]
+            commands = [pack(*command) for of_watch in asked for command in of_watch]
+            reads.drop_if_closed()
+            replies = iter(reads.ask(b"".join(commands), len(commands)))
+            for watch, of_watch in zip(batch, asked, strict=True):
+                self._take(watch, [next(replies) for _ in of_watch])
 
     def _take(self, watch: Watch, replies: Sequence[Any]) -> None:
         self._watches.touched.add(watch)
@@ -220,13 +221,13 @@ class Subscription:
         if watch.due_at <= now:
             self._watches.urgent.add(watch)
 
-    def _check_pulse(self, connection: Any) -> None:
+    def _check_pulse(self, messages: Wire) -> None:
         """Notice a connection that died without a word, as behind a router that was switched off."""
         now = time.monotonic()
         if self._asked_at and now - self._asked_at > self._patience.answer_within_s:
             raise ConnectionError(f"no answer within {self._patience.answer_within_s:g} s")
         if not self._asked_at and now - self._heard_at > self._patience.ping_after_s:
-            self._ask(connection, "PING")
+            self._ask(messages, "PING")
 
     def _tell_of(self, error: Exception) -> None:
         """Have the readers know why nothing comes; those that waited for long enough are told that nothing will."""
@@ -271,13 +272,15 @@ class Subscription:
 
 
 @contextmanager
-def _connected(client: redis.Redis) -> Iterator[Any]:
-    connection: Any = client.connection_pool.make_connection()
+def _wires(client: redis.Redis) -> Iterator[tuple[Wire, Wire]]:
+    """A connection to listen on, connected, and one to read with, which connects when it is needed."""
+    messages, reads = Wire(client), Wire(client)
     try:
-        connection.connect()
-        yield connection
+        messages.connect()
+        yield messages, reads
     finally:
-        connection.disconnect()
+        messages.disconnect()
+        reads.disconnect()
 
 
 def _translate(error: Exception, about: str) -> GenerationError:

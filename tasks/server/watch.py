@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tasks.errors import GenerationError
 
 NEVER = float("inf")
+
+Command: TypeAlias = tuple[str | int, ...]
 
 
 class Watch(ABC):
@@ -26,6 +28,7 @@ class Watch(ABC):
         due_at: when to read, on the monotonic clock.
         began_at: when the watch was made.
         reached_at: when Redis last answered a read; ``None`` before the first time.
+        delivered_at: when something was last handed over.
     """
 
     #: How many of the commands of the last :meth:`ask` have to succeed; the replies of the rest may be errors.
@@ -38,6 +41,7 @@ class Watch(ABC):
         self.due_at = NEVER
         self.began_at = time.monotonic()
         self.reached_at: float | None = None
+        self.delivered_at = 0.0
         self._order: Callable[[str, Watch], None] | None = None
 
     def belong(self, order: Callable[[str, Watch], None]) -> None:
@@ -63,12 +67,12 @@ class Watch(ABC):
         """Take what was published. ``due_at`` is set to ``now`` where the rest has to be read at once."""
 
     @abstractmethod
-    def ask(self, pipeline: Any, now: float) -> None:
-        """Add the commands of one read to a pipeline."""
+    def ask(self, now: float) -> list[Command]:
+        """The commands of one read."""
 
     @abstractmethod
     def take(self, replies: Sequence[Any], now: float) -> None:
-        """Take their replies, and set ``due_at``."""
+        """Take their replies, as Redis gives them, and set ``due_at``."""
 
     @abstractmethod
     def forget(self) -> None:
@@ -82,6 +86,16 @@ class Watch(ABC):
     def end(self, error: GenerationError) -> None:
         """Nothing will be read any more."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether no news can say anything new."""
+        return False
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether what has come together may be handed over a little later, with what comes next."""
+        return False
+
     @abstractmethod
-    def deliver(self) -> None:
-        """Hand over what has come together."""
+    def deliver(self) -> bool:
+        """Hand over what has come together, if anything; whether there was something."""

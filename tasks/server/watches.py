@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: All watches are looked through for those that are due at most so often.
 TICK_S = 0.1
+#: A reader is told of news so often at most. To wake its thread costs as much as to parse and order ten tokens.
+WAKE_S = 0.01
 
 
 class Watches:
@@ -94,7 +96,7 @@ class Watches:
 
     def publish(self, channel: bytes, payload: bytes, now: float) -> None:
         """Have all watches of a channel take what was published."""
-        watches = self._by_channel.get(channel)
+        watches = [watch for watch in self._by_channel.get(channel, ()) if not watch.is_done]
         if not watches or (news := watches[0].decode(payload)) is None:
             return
         for watch in watches:
@@ -111,8 +113,15 @@ class Watches:
             due.update(watch for watch in self if watch.due_at <= now)
         return list(due)
 
-    def deliver(self) -> None:
-        """Have all that were touched hand over what has come together."""
+    def deliver(self, now: float) -> None:
+        """Have those that were touched hand over what has come together, unless that can wait for more."""
         touched, self.touched = self.touched, set()
         for watch in touched:
-            watch.deliver()
+            if watch.can_wait and now < watch.delivered_at + WAKE_S:
+                self.touched.add(watch)
+            elif watch.deliver():
+                watch.delivered_at = now
+
+    def rest_s(self, now: float) -> float:
+        """How long there is nothing to deliver, and nobody to look for."""
+        return max(0.0, min((watch.delivered_at + WAKE_S - now for watch in self.touched), default=TICK_S))

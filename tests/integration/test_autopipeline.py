@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 from tasks.errors import BrokerUnavailable
 from tasks.server.connection import connect, translated
 from tasks.server.pipeline import MOST_CALLS, AutoPipeline, _Call
+from tasks.server.resp import pack
 from tasks.server.script import Script
 from tasks.server.trouble import is_busy
 from tests.support import wait_until
@@ -130,9 +131,7 @@ def test_what_may_not_run_twice(
         return replies
 
     monkeypatch.setattr(pipeline, "_ask", lose)
-    once, again = (
-        _Call(b"".join(pipeline._connection.pack_command("INCR", name)), name == "again") for name in ("once", "again")
-    )
+    once, again = (_Call(pack("INCR", name), name == "again") for name in ("once", "again"))
     replies = pipeline._exchange([once, again])
     assert isinstance(replies[0], RedisConnectionError)
     assert replies[1] == 2
