@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from queue import Empty
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,9 @@ from tasks.broker.references import referred, with_references
 from tasks.errors import InvalidRequest
 from tasks.journal.scripts import CLAIMING
 from tasks.server import keys
+from tasks.server.resp import pack
 from tasks.server.script import Script
+from tasks.server.wire import bound_by_system
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +46,9 @@ MOST_MORE_BYTES = 256 * 1024
 FETCH = Script(with_references("holding") + CLAIMING + scripts.source("fetch"))
 #: What the script gives of each message.
 _PARTS = 6
+
+#: The same few lists are asked for again and again.
+_packed = lru_cache(maxsize=64)(pack)
 
 
 class Channel(QueueingChannel):
@@ -73,14 +79,14 @@ class Channel(QueueingChannel):
             return
         self._fetches += 1
         connection = self.client.connection
-        self._learn_client_id(connection)
+        self._prepare(connection)
         self._in_poll = connection
         self._asked = frozenset(names)
         self._brpop_sent_at = monotonic()
         command = ["BRPOP", *names, timeout or self.brpop_timeout or 0]
         if self.global_keyprefix:
             command = self.client._prefix_args(command)
-        connection.send_command(*command)
+        connection.send_packed_command([_packed(*command)])
 
     def _brpop_read(self, **options: Any) -> bool:
         """Take the message that has come, and some more that wait beside it: a fetch costs more than a message does."""
@@ -140,7 +146,7 @@ class Channel(QueueingChannel):
         # its error ends the connection, and what this worker holds and does not run goes back to its queue.
         evaluator = holding.scripts.once if holding.scripts is not None else self.evaluator
         terms = holding.claims.terms(queue) if holding.claims is not None else NO_CLAIMS
-        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER, *lists)
+        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER, keys.WORKERS, *lists)
         limits = (max(0, more), MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
         found = FETCH(evaluator, names, (reference, *limits, *terms))
         if reference and not (found and found[2] < 0):
@@ -254,12 +260,13 @@ class Channel(QueueingChannel):
             *(aside_list(queue, step, model) for model in last),
         ]
 
-    def _learn_client_id(self, connection: Any) -> None:
-        """Ask the server for the number of the fetching connection, once for each of its sockets."""
+    def _prepare(self, connection: Any) -> None:
+        """Ask the server for the number of the fetching connection, once for each of its sockets, and bound its waits."""
         if connection._sock is not self._client_sock:
             connection.send_command("CLIENT", "ID")
             self._client_id = int(connection.read_response())
             self._client_sock = connection._sock
+            bound_by_system(connection._sock)
 
     def refetch(self) -> None:
         """Make a fetch that is out return at once if it asks for other lists than there is room for now.

@@ -21,6 +21,7 @@ from tasks.messages.journal import End
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
+from tasks.server.resp import Replies
 from tests.fleet import id_of
 from tests.support import wait_until
 from worker_config.celeryconfig import PRIORITY_STEPS
@@ -81,14 +82,15 @@ class Fetcher:
             channel.basic_consume(name, no_ack=False, callback=self.messages.append, consumer_tag=name)
         # As kombu's poller does it.
         connection = channel.client.connection = channel.client.connection_pool.get_connection()
-        send = connection.send_command
+        send = connection.send_packed_command
 
-        def note(*command: Any, **options: Any) -> Any:
-            if command[0] == "BRPOP":
-                self.asked.append(list(command[1:-1]))
-            return send(*command, **options)
+        def note(packed: Any, **options: Any) -> Any:
+            (command,) = Replies(ValueError).feed(b"".join(packed))
+            if command[0] == b"BRPOP":
+                self.asked.append([name.decode() for name in command[1:-1]])
+            return send(packed, **options)
 
-        monkeypatch.setattr(connection, "send_command", note)
+        monkeypatch.setattr(connection, "send_packed_command", note)
 
     def fetch(self, timeout_s: float = 5.0) -> Any:
         """The next message."""
@@ -340,6 +342,7 @@ class TestMore:
         self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis
     ) -> None:
         """With one message come half of those behind it, in order, the urgent first, and as many as there is room for."""
+        redis_client.hset(keys.WORKERS, mapping={"this": "1", "another": "1"})
         room.queues = {SMALL}
         for number in range(4):
             send(producer_app, f"t{number}")
@@ -353,8 +356,21 @@ class TestMore:
         assert len(fetcher.messages) == 3 + room.free(SMALL)
 
     @pytest.mark.usefixtures("scripts")
+    def test_all_that_waits_comes_along(
+        self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis
+    ) -> None:
+        """A worker that is the only one leaves nothing that it has room for."""
+        redis_client.hset(keys.WORKERS, "this", "1")
+        room.queues = {SMALL}
+        for number in range(4):
+            send(producer_app, f"t{number}")
+        fetcher.fetch()
+        assert self.ids(fetcher) == ["t0", "t1", "t2", "t3"]
+
+    @pytest.mark.usefixtures("scripts")
     def test_they_are_held(self, fetcher: Fetcher, room: Room, producer_app: Celery, redis_client: redis.Redis) -> None:
         """Each is noted as kombu notes it, is acknowledged as any, and can be handed back."""
+        redis_client.hset(keys.WORKERS, mapping={"this": "1", "another": "1"})
         room.queues = {SMALL}
         for number in range(3):
             send(producer_app, f"t{number}")

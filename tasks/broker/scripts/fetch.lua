@@ -2,16 +2,17 @@
 -- worker holds them, and claims the requests that it begins at once: new ones, of models that it has loaded. All or nothing.
 -- Stands behind reference.lua, holding.lua and claiming.lua.
 --
--- Of what waits it takes half at most, so that idle workers find some, too.
+-- Of what waits it takes half at most, so that idle workers find some, too, if there are others.
 --
--- KEYS  unacked messages, their index, ledger, then the lists of the queue, most urgent first
+-- KEYS  unacked messages, their index, ledger, records of all workers, then the lists of the queue, most urgent first
 -- ARGV  the reference ('' for none), the most further messages, bytes after which no further one is looked at: Redis does nothing
 --       else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims nothing), nonce, time
 --       to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models that are loaded, as
 --       producers name them, each behind a line feed and the last one before another
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
 --       was in, from 0, and -1 for the reference; task id if it was claimed, else ''; payload of the claim; ms that it waited)
-local unacked, index, ledger = KEYS[1], KEYS[2], KEYS[3]
+local unacked, index, ledger, workers = unpack(KEYS, 1, 4)
+local FIRST_LIST = 5
 local first, more, most_bytes, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local owner, nonce, ttl_ms, streams, cancels, requests, channel, models = unpack(ARGV, 5, 12)
 local found, count = {}, 0
@@ -48,15 +49,18 @@ local function take(item, list)
 end
 
 if first ~= '' then take(first, -1) end
-local waiting = 0
-for i = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[i]) end
-local left = math.min(more, math.floor(waiting / 2))
-for i = 4, #KEYS do
+local left = more
+if more > 0 and redis.call('HLEN', workers) > 1 then
+  local waiting = 0
+  for i = FIRST_LIST, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[i]) end
+  left = math.min(more, math.floor(waiting / 2))
+end
+for i = FIRST_LIST, #KEYS do
   while left > 0 and most_bytes > 0 do
     local item = redis.call('RPOP', KEYS[i])
     if not item then break end
     left = left - 1
-    most_bytes = most_bytes - take(item, i - 4)
+    most_bytes = most_bytes - take(item, i - FIRST_LIST)
   end
 end
 return found
