@@ -130,6 +130,10 @@ class Settings:
         at_least=0,
     )
 
+    one_core: bool = setting(
+        True,
+        "Linux: a worker keeps its own threads, of which Python runs one at a time, on one core. Its engines use all of them.",
+    )
     affinity: bool = setting(
         True,
         "Requests whose prompts begin alike go to the worker that has computed that beginning, if it takes them soon.",

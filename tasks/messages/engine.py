@@ -35,6 +35,7 @@ class EngineConfig:
     Without ``drafts`` each row gets one token a step. With ``try_each_load`` findings of earlier loads are not used.
     ``urgent_rows`` is how many urgent requests may join the batch beyond ``max_batch``, each beside one of batch work.
     ``threads`` are those of the BLAS on a CPU, unless the environment says how many; 0 leaves that to the BLAS.
+    ``cores`` are those that it may use; with none it has the ones of the thread that starts it.
     """
 
     model: str
@@ -53,6 +54,7 @@ class EngineConfig:
     drafts: bool = True
     try_each_load: bool = False
     threads: int = 0
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from tasks.worker.attempts.endings import Endings
 from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
+from tasks.worker.cores import OneCore, available_cores
 from tasks.worker.drain import GIVE_BACK_S, Drain
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
@@ -95,6 +96,7 @@ class InferenceWorker:
         self.queue_watch = QueueWatch(
             profile, self.links.client, self.room, self.holding, self._queues_now, self._running, self._on_starved
         )
+        self.core = OneCore(available_cores() if settings.one_core else ())
         self.keeper = self._make_keeper()
         self.survey = Survey(profile.catalogue, self.keeper.beat_soon)
         self.drain = Drain(self.room, loop, settings.drain_timeout_s, self.keeper.beat_soon, self.engines.close)
@@ -124,7 +126,7 @@ class InferenceWorker:
             dead_after_s=settings.dead_after_s,
             on_lost=self._on_lost,
             on_forgotten=links.publisher.doubt,
-            after_beat=(SweepWatch().look, cancels.look),
+            after_beat=(SweepWatch().look, cancels.look, self.core.look),
         )
 
     def start(self) -> None:
@@ -133,6 +135,7 @@ class InferenceWorker:
         Raises:
             DuplicateWorker: a worker of this name is alive.
         """
+        self.core.start()
         self.links.publisher.start()
         self.keeper.start()
         self.engines.start()

@@ -6,10 +6,12 @@ The bounds are what was measured (in brackets) and a little more; who needs more
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.support import wait_until
@@ -105,6 +107,18 @@ def test_a_request(commands: Commands, generate: GenerateTask) -> None:
     assert commands["brpop"] <= 2 * REQUESTS + 5
     # [92 with ten tokens, and what the worker's looks at its lanes take]
     assert commands.total() <= 95 * REQUESTS + 8 * commands.looks
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux lets a process choose its cores")
+@pytest.mark.usefixtures("commands")
+def test_one_core(node: Worker) -> None:
+    """The worker's threads are on one core, but for the one that chooses it, and its engine has all that the worker was given."""
+    record = node.record()
+    assert record is not None
+    given = os.sched_getaffinity(0)
+    kept = [os.sched_getaffinity(thread.id) for thread in psutil.Process(node.pid).threads()]
+    assert len(given) == 1 or sum(len(cores) > 1 for cores in kept) <= 1
+    assert os.sched_getaffinity(record.engines[0].pid or 0) == given
 
 
 def test_a_token(commands: Commands, generate: GenerateTask) -> None:

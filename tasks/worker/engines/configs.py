@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tasks.messages.engine import EngineConfig
+from tasks.worker.cores import available_cores
 from tasks.worker.profile.slots import urgent_slots
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Configs:
         self._settings = settings
         self._capacity = capacity
         self._threads = engine_threads(capacity.hardware)
+        #: Those of the thread that makes this, at the worker's start: later it is kept on one.
+        self.cores = tuple(sorted(available_cores()))
 
     def of(self, entry: ModelEntry, source: Source | None, memory_budget_bytes: int | None = None) -> EngineConfig:
         """The configuration of one model's engine.
@@ -60,6 +63,7 @@ class Configs:
             trust_remote_code=entry.trust_remote_code,
             try_each_load=settings.try_each_load,
             threads=self._threads,
+            cores=self.cores,
         )
 
 

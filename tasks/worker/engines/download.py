@@ -14,11 +14,12 @@ from tasks.errors import ModelLoadFailed
 from tasks.messages.registry import EngineState
 from tasks.models.footprint import Source
 from tasks.names import PACKAGE
+from tasks.worker.cores import spread
 from tasks.worker.engines.process import ending
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import IO
 
     from worker_config.catalogue import ModelEntry
@@ -39,6 +40,7 @@ class Download:
         settings: the time-outs.
         on_change: called, on this download's thread, whenever it has got on, and at its end.
         refresh: whether the hub is asked for news although all of the model is here.
+        cores: those that the process may use; with none it has the ones of the thread that starts it.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Download:
         on_change: Callable[[Download], None] = lambda _: None,
         *,
         refresh: bool = False,
+        cores: Collection[int] = (),
     ) -> None:
         self.entry = entry
         self.fraction: float | None = None
@@ -66,21 +69,23 @@ class Download:
         command += ["--refresh"] if refresh else []
         command += ["--timeout-s", str(settings.download_timeout_s), "--stall-s", str(settings.download_stall_s)]
         self._command = command
+        self._cores = cores
 
     def start(self) -> None:
         """Start the process. A machine that is out of processes is this download's error."""
         logger.info("fetching model %s (%s)", self.entry.name, self.entry.source)
         try:
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=child_environment(),
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-            )
+            with spread(self._cores):
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=child_environment(),
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                )
         except OSError as error:
             self.error = ModelLoadFailed(f"model {self.entry.name!r}: no process could be started to fetch it: {error}")
             self._ended.set()

@@ -53,4 +53,4 @@ class Launcher:
 
     def download(self, entry: ModelEntry) -> Download:
         """A download of a model of the hub."""
-        return Download(entry, self._settings, self._on_download)
+        return Download(entry, self._settings, self._on_download, cores=self._configs.cores)

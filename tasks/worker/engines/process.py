@@ -16,6 +16,7 @@ from tasks.messages.engine import EngineConfig, Shutdown
 from tasks.messages.pipe import Pipe
 from tasks.messages.protocol import protocol
 from tasks.names import PACKAGE
+from tasks.worker.cores import spread
 from worker_config.settings import child_environment
 
 if TYPE_CHECKING:
@@ -81,14 +82,15 @@ class EngineProcess:
         """
         ours, theirs = socket.socketpair()
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"{PACKAGE}.engine", "--fd", str(theirs.fileno()), "--protocol", protocol()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-                env=child_environment(engine_environment(config.threads)),
-            )
+            with spread(config.cores):
+                process = subprocess.Popen(
+                    [sys.executable, "-m", f"{PACKAGE}.engine", "--fd", str(theirs.fileno()), "--protocol", protocol()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[theirs.fileno()],
+                    env=child_environment(engine_environment(config.threads)),
+                )
         except OSError:
             ours.close()
             raise
