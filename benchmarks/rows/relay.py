@@ -17,6 +17,7 @@ from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token, encode
 from tasks.server import keys
 from tasks.server.connection import endpoint
+from tasks.server.pipeline import AutoPipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,13 +59,15 @@ class _Relay:
 
     def __init__(self, bench: Bench, streams: int, rounds: int) -> None:
         self._client: Redis = bench.client
+        #: As a worker's publisher has it.
+        self._scripts = AutoPipeline(bench.server.url)
         self._where = endpoint(bench.server.url)
         self._streams = streams
         self._rounds = rounds
 
     def ours(self, number: int, *, read: bool) -> Metrics:
         """One call of the journal's script for each round, as the publisher makes it."""
-        journal = Journal(self._client)
+        journal = Journal(self._client, self._scripts)
         names = self._names(number)
         nonces = [journal.claim(name, "bench@here#1").nonce for name in names]
 
