@@ -82,7 +82,7 @@ def test_all_threads_are_on_one_core(cores: frozenset[int]) -> None:
     thread = threading.Thread(target=lambda: found.append(os.sched_getaffinity(0)))
     thread.start()
     thread.join()
-    assert all(one == {kept.core} for one in [*found, *chosen()])
+    assert all(own == {kept.core} for own in [*found, *chosen()])
 
 
 def test_what_is_started_has_all(cores: frozenset[int]) -> None:
