@@ -176,6 +176,8 @@ class GenerationLoop:
         for request in sorted(self._waiting, key=lambda request: request.submit.gives_way):
             if not self._running.has_place(request, self._limit, self._beyond):
                 return None
+            if request.submit.gives_way and self._running.awaits_first and not self._waited_long(request):
+                return None  # in one step, an interactive request would wait for the prompts of batch work
             if not self._running.allows(request):
                 if self._waited_long(request):
                     return None

@@ -20,6 +20,11 @@ class Running(dict[int, "Request"]):
         """Whether a request is urgent, beside batch work that runs."""
         return not request.submit.gives_way and any(other.submit.gives_way for other in self.values())
 
+    @property
+    def awaits_first(self) -> bool:
+        """Whether an interactive request has no token yet."""
+        return any(not (request.submit.gives_way or request.ids) for request in self.values())
+
     def has_place(self, request: Request, limit: int, urgent_rows: int) -> bool:
         """Whether the batch takes one more: of urgent ones some beyond its limit, each beside one of batch work."""
         if len(self) < limit:

@@ -243,10 +243,13 @@ class Batch:
 
     def _bounds(self) -> tuple[int, int]:
         """Tokens that a prefill step should compute, and may compute at most, over all rows."""
+        most = self._step_tokens if self._has_begun else IDLE_FACTOR * self._step_tokens
+        if (seconds := self._urgent.prefill_s) is not None:
+            most = self._pace.tokens_in(seconds, most)
         if not self._has_begun:
-            return IDLE_FACTOR * self._step_tokens, IDLE_FACTOR * self._step_tokens
+            return most, most
         crowd = (len(self._queue) + len(self._prefilling.rows)) / len(self._decoding.rows)
-        return self._pace.tokens(PREFILL_STEPS * max(1.0, crowd), self._step_tokens), self._step_tokens
+        return self._pace.tokens(PREFILL_STEPS * max(1.0, crowd), most), most
 
     def _holds(self) -> bool:
         """Whether queued rows wait for more to come: rows that join one by one cost a read of all weights each."""

@@ -44,8 +44,14 @@ class Pace:
         """Prompt tokens that take about as long as so many decode steps: one lane at least."""
         if not self._prefill_s or not self.step_s:
             return min(most, int(2 * LANE_TOKENS * steps / PREFILL_STEPS))
+        return self.tokens_in(steps * self.step_s, most)
+
+    def tokens_in(self, seconds: float, most: int) -> int:
+        """Prompt tokens that take about so long: one lane at least, and as many as may be where nothing was measured."""
+        if not self._prefill_s:
+            return most
         fixed_s, token_s = self._line()
-        tokens = int((steps * self.step_s - fixed_s) / token_s) // ROUND_TOKENS * ROUND_TOKENS
+        tokens = int((seconds - fixed_s) / token_s) // ROUND_TOKENS * ROUND_TOKENS
         return min(most, max(tokens, LANE_TOKENS))
 
     def _line(self) -> tuple[float, float]:

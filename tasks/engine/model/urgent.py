@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from tasks.engine.sampling.sampler import BatchSampler
 
 
+#: Others are expected for so many steps after an urgent row.
+EXPECTED_STEPS = 256
+#: A row that comes in the middle of a step waits for the layer that is being computed. While some are expected, a layer of a
+#: prefill step takes no longer than this.
+LAYER_S = 0.015
+
+
 class Urgent(Rows):
     """Urgent rows with their first tokens, until the next step begins and they join the others.
 
@@ -33,6 +40,8 @@ class Urgent(Rows):
         self._sampler = sampler
         self._most_tokens = self._left_tokens = most_tokens
         self._pause: Callable[[], None] | None = None
+        self._slots, self._layers = stepping.slots, 0
+        self._steps_since = EXPECTED_STEPS
         #: Makes the caches of all rows, those of the other groups included: what stands still is a step of theirs.
         self.merge = merging(stepping.batching, stepping.slots, self._stand_still)
         #: How long the step of the others has stood still.
@@ -41,6 +50,13 @@ class Urgent(Rows):
     def begin_step(self, pause: Callable[[], None] | None) -> None:
         """A step of the others begins, which calls this in its middle."""
         self._pause, self._left_tokens, self.seconds = pause, self._most_tokens, 0.0
+        self._steps_since += 1
+
+    @property
+    def prefill_s(self) -> float | None:
+        """How long a prefill step of the others may take, while urgent rows come; ``None`` for as long as usual."""
+        is_expected = self._slots and self._steps_since < EXPECTED_STEPS
+        return LAYER_S * self._layers if is_expected else None
 
     def compute(self, row: Row, cache: list[Any]) -> list[Draw] | None:
         """Compute a row's prompt and its first token, without touching others; ``None`` where it is too long for that."""
@@ -50,6 +66,7 @@ class Urgent(Rows):
             return None
         self._left_tokens -= todo
         row.is_urgent = True
+        self._layers, self._steps_since = len(cache), 0
         started, pause = time.perf_counter(), self._pause
         self._pause = None  # no other one interrupts this
         alone.join(Rows([row], self.merge([cache])))

@@ -11,6 +11,9 @@ from tasks.engine.generation.fake import fake_text
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.loading import load_laid_out
 from tasks.engine.model.mlx import load_model
+from tasks.engine.model.pace import LANE_TOKENS, Pace
+from tasks.engine.model.urgent import EXPECTED_STEPS
+from tasks.engine.generation.patience import Patience
 from tasks.messages.engine import EngineConfig, Resized, Sampling, StepOutput, Tokens
 from tests.unit.engine.generation.test_engine_loop import Loop, room_for
 
@@ -162,6 +165,51 @@ def test_in_the_middle_of_a_prefill(runner: MlxRunner, endless: Sampling) -> Non
     loop.finish()
     assert loop.at_first[URGENT] == loop.before[URGENT] == dict.fromkeys(ROWS, 0)
     assert {name: answer.ids for name, answer in loop.answers.items()} == alone(runner, endless, *ROWS, URGENT)
+
+
+def test_together_with_batch_work(runner: MlxRunner, endless: Sampling) -> None:
+    """Of requests that come at once, or in two turns, the urgent one has its token before prompts of batch work are computed."""
+    for turns in (0, 1):
+        loop = Arriving(max_batch=len(ROWS) + 1, runner=runner)
+        loop.submit(URGENT, TOKENS, sampling=endless)
+        loop.turn(turns)
+        for name in ROWS:
+            loop.submit(name, TOKENS, gives_way=True, sampling=endless)
+        loop.turn(2 - turns)
+        assert loop.answers[URGENT].ids
+        assert not any(loop.counts.values())
+        loop.finish()
+        assert {name: answer.ids for name, answer in loop.answers.items()} == alone(runner, endless, *ROWS, URGENT)
+
+
+def test_batch_work_waits_for_no_long_prompt(runner: MlxRunner, endless: Sampling) -> None:
+    """Batch work that has waited joins beside an urgent request without a token."""
+    loop = Loop(runner=runner, patience=Patience(overtake_s=0.0))
+    long = "long " * 400
+    loop.submit(long, 1, sampling=endless)
+    loop.submit("batch work", 1, gives_way=True, sampling=endless)
+    loop.turn(2)
+    assert not loop.answers[long].ids
+    assert loop.outputs[-1].running == 2
+    loop.finish()
+
+
+def test_smaller_prefills_while_urgent_requests_come(
+    runner: MlxRunner, endless: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a layer of prompts takes long, a step computes fewer of their tokens for a while after an urgent request."""
+    batch = runner._batch
+    batch.reset()
+    usual = batch._bounds()
+    loop = filled(runner, sampling=endless)
+    loop.submit(URGENT, 1, sampling=endless)
+    loop.finish()
+    monkeypatch.setattr(batch, "_pace", pace := Pace())
+    pace.prefilled(64, 60.0, beside_a_step=False)
+    assert batch._bounds() == (LANE_TOKENS, LANE_TOKENS) < usual
+    for _ in range(EXPECTED_STEPS):
+        batch._begin_step(None)
+    assert batch._bounds() == usual
 
 
 def test_a_long_prompt_interrupts_nothing(runner: MlxRunner, endless: Sampling) -> None:
