@@ -146,7 +146,7 @@ class GenerateTask(Task):
         return result
 
     def bulk(
-        self, source: Given, output: Any = None, *, options: Options | None = None, **defaults: Any
+        self, source: Given, output: Any = None, *, errors: Any = None, options: Options | None = None, **defaults: Any
     ) -> Iterator[Finished]:
         """Answer many requests on idle slots: an iterator of finished lines, in whatever order they end.
 
@@ -155,6 +155,7 @@ class GenerateTask(Task):
                 lines are OpenAI's batch lines, or parameters of ``generate`` with an optional ``id``.
             output: a path, or a binary stream, that gets a line for each before the iterator gives it. With two paths the job can
                 be killed at any time: the same call goes on.
+            errors: the same for lines that fail, which are written to the output without it.
             options: deadline, tries and priority.
             defaults: parameters of all lines; what a line says itself goes before them.
 
@@ -164,21 +165,23 @@ class GenerateTask(Task):
         """
         from tasks.bulk.iteration import finished_of
 
-        return finished_of(self._bulk_job(source, output, options, defaults))
+        return finished_of(self._bulk_job(source, output, errors, options, defaults))
 
     def abulk(
-        self, source: Given, output: Any = None, *, options: Options | None = None, **defaults: Any
+        self, source: Given, output: Any = None, *, errors: Any = None, options: Options | None = None, **defaults: Any
     ) -> AsyncIterator[Finished]:
         """:meth:`bulk` for asyncio; it never blocks the event loop."""
         from tasks.bulk.iteration import afinished_of
 
-        return afinished_of(partial(self._bulk_job, source, output, options, defaults))
+        return afinished_of(partial(self._bulk_job, source, output, errors, options, defaults))
 
-    def _bulk_job(self, source: Given, output: Any, options: Options | None, defaults: dict[str, Any]) -> Job:
+    def _bulk_job(
+        self, source: Given, output: Any, errors: Any, options: Options | None, defaults: dict[str, Any]
+    ) -> Job:
         from tasks.bulk.job import Job
 
         self._meet_redis()
-        return Job(self.app, source, output, defaults, options)
+        return Job(self.app, source, output, defaults, options, errors)
 
     def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
         from tasks.client.followers import name_destinations

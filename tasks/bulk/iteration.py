@@ -22,7 +22,8 @@ def finished_of(job: Job) -> Generator[Finished, None, None]:
 async def afinished_of(make: Callable[[], Job]) -> AsyncIterator[Finished]:
     """The same for asyncio: the job is made, and goes on, on a thread of its own."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, "bulk") as thread:
+    thread = ThreadPoolExecutor(1, "bulk")
+    try:
         job = await loop.run_in_executor(thread, make)
         lines = finished_of(job)
         try:
@@ -32,3 +33,6 @@ async def afinished_of(make: Callable[[], Job]) -> AsyncIterator[Finished]:
             # Whoever is cancelled has left a step behind that still runs there.
             job.stop()
             await loop.run_in_executor(thread, lines.close)
+    finally:
+        # Who is cancelled twice, or while the input is read, does not wait for the thread: the event loop would stand still.
+        thread.shutdown(wait=False)

@@ -14,7 +14,8 @@ from tasks.bulk.doubts import Doubts
 from tasks.bulk.finished import Finished
 from tasks.bulk.flight import Flight
 from tasks.bulk.line import BadLine, Line
-from tasks.bulk.output import Done, Output
+from tasks.bulk.output import Done
+from tasks.bulk.outputs import Outputs
 from tasks.bulk.record import JobRecord, Records
 from tasks.bulk.requests import Requests
 from tasks.bulk.source import Source
@@ -69,6 +70,7 @@ class Job:
         output: a path or a binary stream; ``None`` leaves the answers to the iterator's caller.
         defaults: parameters of all lines.
         options: how it runs.
+        errors: a path or a binary stream for lines that fail; ``None`` has them in the output.
 
     Raises:
         InvalidRequest: input or output cannot be used; the message says what to do.
@@ -81,6 +83,7 @@ class Job:
         output: Any = None,
         defaults: Mapping[str, Any] | None = None,
         options: Options | None = None,
+        errors: Any = None,
     ) -> None:
         self._options = options or Options()
         self._source = Source(given, with_model(defaults or {}, settings_of(app)))
@@ -89,8 +92,10 @@ class Job:
         self.done = Done()
         #: Lines that the output had when the job started.
         self.written_before = 0
-        self._output = Output(output, self.job_id) if output is not None else None
+        self._outputs = Outputs(self.job_id, output, errors)
         self._requests = Requests(app, self._options.priority)
+        if (defaults or {}).get("model"):
+            self._requests.queue_of(dict(defaults or {})["model"])  # one that nobody allows would fail in each line
         self._window = Window(reader(app))
         self._flight = Flight(self.job_id, self._options.tries)
         self._ahead = Ahead(self._lines(), self._queue_of, FILE_AHEAD if self._source.path else STREAM_AHEAD)
@@ -103,22 +108,17 @@ class Job:
         self._cancelled = self._stopped = False
 
     def __enter__(self) -> Self:
-        if self._output is not None:
-            self._output.open(self.done)
-            self.written_before = len(self.done.numbers)
+        self._outputs.open(self.done, self._source.path)
+        self.written_before = len(self.done.numbers)
         earlier = self._records.read(self.job_id) if self._source.path is not None else None
         record = self._record
-        record.source, record.output = (
-            _shown(self._source.path),
-            _shown(self._output.path if self._output is not None else None),
-        )
+        record.source, record.output = _shown(self._source.path), _shown(self._outputs.path)
         record.started_at = time.time()
         record.deadline = time.time() + self._options.deadline_s if self._options.deadline_s else 0.0
         if earlier is not None and self.done.numbers:
             record.started_at, record.deadline = earlier.started_at, earlier.deadline or record.deadline
         self._may_be_known = earlier is not None
-        if self._output is not None:
-            self._requests.forget(self._output.last_ids)
+        self._requests.forget(self._outputs.last_ids)
         self._note(force=True)
         return self
 
@@ -128,8 +128,7 @@ class Job:
             self._record.status = "interrupted"
         with suppress(GenerationError):
             self._note(force=True)
-        if self._output is not None:
-            self._output.close()
+        self._outputs.close()
         self._requests.close()
 
     def __iter__(self) -> Iterator[Finished]:
@@ -257,8 +256,7 @@ class Job:
 
     def _write(self, finished: list[Finished]) -> None:
         records = [answer.record() for answer in finished]
-        if self._output is not None and records:
-            self._output.write(records)
+        self._outputs.write(records)
         for answer, record in zip(finished, records, strict=True):
             self.done.add(answer.line.number, record)
             self._flight.finish(answer.line.number)

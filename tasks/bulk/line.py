@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.client.compatibility import IGNORED
 from tasks.client.embedding import EMBEDDING
+from tasks.client.explain import refuse_unknown
 from tasks.client.parameters import MAX_PROMPT_BYTES
 from tasks.client.request import GENERATION
 from tasks.client.reranking import RERANKING
@@ -123,6 +124,19 @@ def _checked(url: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -
     sent = form.normalise({**known, **values})
     form.check(sent, {})
     return sent
+
+
+def check_defaults(defaults: Mapping[str, Any]) -> None:
+    """Check the names of parameters for all lines: with a wrong one each line would fail alone.
+
+    Raises:
+        InvalidRequest: no task has one of them.
+    """
+    fields = {
+        **GENERATION.fields,
+        **{name: field for _, form in _TASKS.values() for name, field in form.fields.items()},
+    }
+    refuse_unknown(GENERATION.normalise(dict(defaults)), fields)
 
 
 def parsed(text: bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tasks.errors import GenerationError, InvalidRequest
 from tasks.messages.encoding import to_compact_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 #: More lines than a driver writes at a time: one that was killed may not have deleted what Redis had of them.
 LAST_IDS = 5_000
@@ -45,9 +45,15 @@ class Done:
         self.numbers.add(number)
         response = record.get("response") or {}
         usage = (response.get("body") or record).get("usage") or {}
-        self.failed += bool(record.get("error")) or response.get("status_code", 200) != 200
+        self.failed += has_failed(record)
         self.prompt_tokens += int(usage.get("prompt_tokens", 0))
         self.completion_tokens += int(usage.get("completion_tokens", 0))
+
+
+def has_failed(record: Mapping[str, Any]) -> bool:
+    """Whether a line of the output is that of an error, in either shape."""
+    response = record.get("response") or {}
+    return bool(record.get("error")) or response.get("status_code", 200) != 200
 
 
 class Output:
@@ -95,6 +101,7 @@ class Output:
 
         Raises:
             OutputFailed: they are not, and neither is a part of them.
+            BrokenPipeError: it is a pipe that nobody reads any more.
         """
         text = b"".join(to_compact_json(record).encode() + b"\n" for record in records)
         try:
@@ -103,6 +110,8 @@ class Output:
                 self._stream.flush()
             else:
                 self._append(text)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             where = self.path or "the output"
             raise OutputFailed(

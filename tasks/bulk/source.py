@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from tasks.bulk.ids import Ids
-from tasks.bulk.line import MAX_LINE_BYTES, BadLine, Line, read_line
+from tasks.bulk.line import MAX_LINE_BYTES, BadLine, Line, check_defaults, read_line
 from tasks.bulk.survey import refuse_format, survey
 from tasks.bulk.texts import texts
 from tasks.errors import InvalidRequest
@@ -31,7 +31,7 @@ class Source:
         defaults: parameters of all lines.
 
     Raises:
-        InvalidRequest: it is nothing of these.
+        InvalidRequest: it is nothing of these, or no line has such a parameter.
     """
 
     def __init__(self, given: Given, defaults: Mapping[str, Any]) -> None:
@@ -39,9 +39,11 @@ class Source:
             raise InvalidRequest(
                 f"the source is a {type(given).__name__}: give a path, a stream, or a list of dictionaries or prompts"
             )
+        check_defaults(defaults)
         self._given = given
         self._defaults = dict(defaults)
         self.path = Path(given) if isinstance(given, str | os.PathLike) else None
+        self._has_text = self.path is not None or hasattr(given, "readline")
         self._ids = Ids()
         #: That of the last line which had one: a line that cannot be read is answered in the shape of its file.
         self._shape: Shape = "plain"
@@ -66,12 +68,12 @@ class Source:
                     yield self._line(number, text)
             return
         assert not isinstance(self._given, str | os.PathLike)
-        for number, given in _numbered(self._given):
+        for number, given in _numbered(self._given) if self._has_text else enumerate(self._given, start=1):
             line = self._line(number, given)
             yield self._unless_twice(line)
 
     def _line(self, number: int, given: Any) -> Line | BadLine:
-        if given is None:
+        if given is None and self._has_text:
             error = InvalidRequest(f"line {number}: has more than {MAX_LINE_BYTES} bytes (4 MiB): send less text")
             return BadLine(number, None, self._shape, error)
         if isinstance(given, str):  # of an iterable: a prompt
@@ -96,11 +98,8 @@ class Source:
         return BadLine(line.number, line.id, line.shape, error, line.url)
 
 
-def _numbered(given: Any) -> Iterator[tuple[int, Any]]:
-    if hasattr(given, "readline"):
-        for place, (number, text) in enumerate(texts(given)):
-            if not place:
-                refuse_format(text, "-")
-            yield number, text
-    else:
-        yield from enumerate(given, start=1)
+def _numbered(stream: Any) -> Iterator[tuple[int, bytes | None]]:
+    for place, (number, text) in enumerate(texts(stream)):
+        if not place:
+            refuse_format(text, "-")
+        yield number, text

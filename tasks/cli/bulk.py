@@ -69,13 +69,14 @@ def bulk(**_: Any) -> None:
 @click.argument("source", metavar="INPUT")
 @click.argument("output")
 @click.option("--model", "-m", show_default="the setting default_model", help="Model for lines that name none.")
-@click.option("--max-tokens", type=int, help="Most tokens in an answer, for lines that set no limit.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Most tokens in an answer, for lines that set no limit.")
 @click.option(
     "--deadline",
     type=Seconds(),
     show_default="none",
     help="Time such as 30m or 24h, after which unanswered lines expire.",
 )
+@click.option("--errors", metavar="FILE", show_default="OUTPUT", help="File for lines that fail.")
 @click.option("--tries", type=click.IntRange(1), default=3, show_default=True, help="Attempts for each line.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard error.")
@@ -88,6 +89,7 @@ def run(
     model: str | None,
     max_tokens: int | None,
     deadline: float | None,
+    errors: str | None,
     tries: int,
     quiet: bool,
     as_json: bool,
@@ -108,12 +110,16 @@ def run(
             sys.stdout.buffer if output == "-" else output,
             {name: value for name, value in defaults.items() if value is not None},
             Options(deadline_s=deadline, tries=tries),
+            errors,
         )
         status = _answer(job, quiet=quiet)
     except BrokerUnavailable as error:
         raise refusal(error) from error
     except GenerationError as error:
         raise click.ClickException(str(error)) from error
+    except BrokenPipeError:
+        click.echo("nobody reads the output any more: waiting requests were taken back", err=True)
+        raise  # click ends the process without another word
     passed_s = time.monotonic() - began_at
     if as_json:
         click.echo(to_json({**asdict(job.record), "written_before": job.written_before}), err=True)

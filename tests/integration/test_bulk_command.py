@@ -78,6 +78,10 @@ def test_files(bulk: Callable[..., Result], node: Worker, tmp_path: Path) -> Non
     other = bulk("run", str(source), str(target), "--model", MODEL, "--max-tokens", "3")
     assert other.exit_code == 1
     assert "choose another output, or remove this one" in other.output
+    # Errors in a file of their own.
+    apart = tmp_path / "answers.jsonl", tmp_path / "errors.jsonl"
+    bulk("run", str(source), str(apart[0]), "--errors", str(apart[1]), "--model", MODEL)
+    assert [len(path.read_bytes().splitlines()) for path in apart] == [20, 1]
 
 
 def test_pipes(bulk: Callable[..., Result], node: Worker) -> None:
@@ -94,6 +98,8 @@ def test_pipes(bulk: Callable[..., Result], node: Worker) -> None:
         (("run", "-", "-", "--deadline", "soon"), "give seconds above 0, or a time as 30m, 24h or 2d"),
         (("run", "-", "-", "--deadline", "0h"), "give seconds above 0"),
         (("run", "-", "no/such/folder/out"), "cannot be opened"),
+        (("run", "-", "-", "--model", "nobody's"), 'model "nobody\'s" is neither in the catalogue'),
+        (("run", "-", "-", "--max-tokens", "0"), "0 is not in the range x>=1"),
         (("status", "nobody"), "no bulk job is called 'nobody'"),
         (("cancel", "nobody"), "no bulk job is called 'nobody'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_another_ones_file(tmp_path: Path, text: bytes, says: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{says}.*: choose another output, or remove this one"):
         Output(path, JOB).open(Done())
     assert path.read_bytes() == text
+
+
+def test_nobody_reads() -> None:
+    """A pipe whose reader has gone is no disk that is full."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as stream, pytest.raises(BrokenPipeError):
+        Output(stream, JOB).write([plain(1)])
 
 
 def test_two_at_once(tmp_path: Path) -> None:

@@ -81,6 +81,22 @@ def test_duplicates_of_an_iterable() -> None:
     assert "its id 'a' is that of line 1" in str(second.error)
 
 
+@pytest.mark.parametrize("given", [None, 7])
+def test_no_line(given: Any) -> None:
+    """What is no line fails alone, and says what a line is."""
+    (line,) = Source([given], {}).lines()
+    assert isinstance(line, BadLine)
+    assert "line 1: is not a dictionary" in str(line.error)
+
+
+@pytest.mark.parametrize("name", ["max_token", "custom_id"])
+def test_a_default_that_no_task_has(name: str) -> None:
+    """It is refused once, instead of in each line; those of any task are taken."""
+    with pytest.raises(InvalidRequest, match=f"{name}=.*: unknown field"):
+        Source(["a"], {name: 1})
+    Source(["a"], {"dimensions": 3, "top_n": 1, "max_completion_tokens": 2})
+
+
 def test_a_long_line(tmp_path: Path) -> None:
     """A line over 4 MiB is not read into memory, and the next one is found."""
     path = tmp_path / "input.jsonl"
