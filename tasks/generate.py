@@ -10,14 +10,12 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 from celery import Celery, Task, shared_task
-from celery._state import get_current_worker_task
 from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
-from tasks.names import ACCEPTED, GENERATE, PACKAGE, is_ours
+from tasks.names import GENERATE, PACKAGE
 from tasks.roles import run_body
-from worker_config.celeryconfig import DEFAULT_QUEUE, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -29,10 +27,10 @@ if TYPE_CHECKING:
     from tasks.client.answer import Answer
     from tasks.client.fleet_view import FleetView
     from tasks.client.form import Form
-    from tasks.client.groups import Groups
     from tasks.client.parameters import ParameterValues
     from tasks.client.result import GenerateResult
     from tasks.client.sender import Sender
+    from tasks.client.submitter import Submitter
     from worker_config.settings import Settings
 
 
@@ -123,27 +121,11 @@ class GenerateTask(Task):
             QueueFull: too many requests wait in the tier's queue.
             BrokerUnavailable: Redis cannot be reached, refuses this client or is too old.
         """
-        # pydantic and redis are two thirds of the import's time.
-        from tasks.broker.sending import sending
-        from tasks.client.followers import follows, require_signatures
-        from tasks.client.request import prepare, require_room
+        from tasks.client.submitter import Call
 
         options["shadow"] = shadow
-        if follows(options):
-            with sending(self.app):
-                return self._send_on((args, kwargs or {}, task_id, producer, link, link_error), options)
-        with self.groups.member(options, producer) as member:
-            request = prepare(args, kwargs, task_id, options, self.form)
-            require_room(request.parameters, self.settings)
-            require_signatures(link=link, link_error=link_error)
-            self._meet_redis()
-            self.fleet.look(request.parameters, request.options.get("queue"))
-            given = (request.args, request.kwargs, request.task_id, member.producer, link, link_error)
-            with sending(self.app):
-                result = self._send(given, request.options)
-            member.task_ids.append(result.id)
-        result.response_model = request.response_model
-        return result
+        given = Call(args, kwargs, task_id, producer, link, link_error)
+        return cast("GenerateResult", self.submitter.submit(given, options))
 
     def bulk(
         self, source: Given, output: Any = None, *, errors: Any = None, options: Options | None = None, **defaults: Any
@@ -180,36 +162,10 @@ class GenerateTask(Task):
     ) -> Job:
         from tasks.bulk.job import Job
 
-        self._meet_redis()
+        self.meet_redis()
         return Job(self.app, source, output, defaults, options, errors)
 
-    def _send(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
-        from tasks.client.followers import name_destinations
-        from tasks.client.redaction import redact
-        from tasks.client.request import with_model
-
-        before = get_current_worker_task()
-        if before is None or before.request.id != given[2]:  # else it is sent on as it is, and known by its parameters
-            given = (given[0], with_model(given[1], self.settings), *given[2:])
-        name_destinations(self.app, options, *given[4:])
-        if not self.settings.show_prompts:
-            options = {**options, "argsrepr": "()", "kwargsrepr": redact(given[1])}
-        sent = self.direct.send(given, options)
-        return cast("GenerateResult", super().apply_async(*given, **options) if sent is None else sent)
-
-    def _send_on(self, given: tuple[Any, ...], options: dict[str, Any]) -> GenerateResult:
-        """Send what follows a task; what cannot be routed goes to a worker that says so."""
-        options = {**options, ACCEPTED: True}
-        try:
-            return self._send(given, options)
-        except InvalidRequest:
-            before = get_current_worker_task()
-            if "queue" in options or before is None:
-                raise
-            queue = before.request.delivery_info["routing_key"] if is_ours(before.name) else DEFAULT_QUEUE
-            return self._send(given, {**options, "queue": queue})
-
-    def _meet_redis(self) -> None:
+    def meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
             from tasks.client.contact import meet
@@ -220,7 +176,7 @@ class GenerateTask(Task):
     @property
     def settings(self) -> Settings:
         """What this producer was configured with."""
-        return settings_of(self.app)
+        return self.fleet.settings
 
     @property
     def form(self) -> Form[Any]:
@@ -237,11 +193,11 @@ class GenerateTask(Task):
         return Direct(self)
 
     @cached_property
-    def groups(self) -> Groups:
-        """What this producer has sent of groups."""
-        from tasks.client.groups import Groups
+    def submitter(self) -> Submitter:
+        """What checks and sends requests."""
+        from tasks.client.submitter import Submitter  # pydantic and redis are two thirds of the import's time
 
-        return Groups(self.app)
+        return Submitter(self)
 
     @cached_property
     def sender(self) -> Sender:

@@ -65,7 +65,7 @@ class Direct:
             GenerationError: it is refused, or Redis cannot be reached.
         """
         args, kwargs, task_id, producer, link, link_error = given
-        if not (isinstance(producer, Collector | None) and HANDLED.issuperset(options) and self._is_plain()):
+        if not (HANDLED.issuperset(options) and self._sends_for(producer)):
             return None
         merged = {**self._defaults, **options}
         route = self._app.amqp.router.route(merged, self._task.name, args, kwargs, task_type=self._task)
@@ -81,6 +81,7 @@ class Direct:
             kwargs,
             callbacks=maybe_list(link),
             errbacks=maybe_list(link_error),
+            origin=producer.origin if producer is not None else None,
             **{name: value for name, value in route.items() if name not in ("queue", "serializer", "add_to_parent")},
         )
         properties["reply_to"] = properties["reply_to"] or self._app.thread_oid
@@ -105,6 +106,16 @@ class Direct:
         # Who sends a group has a producer. Threads that took another one would wait for each other's.
         with self._app.producer_or_acquire(given) as producer:
             producer.maybe_declare(queue)
+
+    def _sends_for(self, producer: Any) -> bool:
+        """Whether this sends, alone or for what collects a group's members, or Celery does."""
+        if producer is None:
+            return self._is_plain()
+        if not isinstance(producer, Collector):
+            return False
+        if producer.is_plain is None:
+            producer.is_plain = self._is_plain()
+        return producer.is_plain
 
     def _is_plain(self) -> bool:
         """Whether nobody expects that Celery sends: it was configured so, or somebody listens."""

@@ -136,8 +136,12 @@ class Backend(RedisBackend):
         yield from ((member.id, meta_of(member)) for member in waiting)
 
     def remove_pending_result(self, result: Any) -> Any:
-        """Celery's, but for the last results of a process that ends: by then there is nothing left to do it with."""
-        return result if sys.is_finalizing() else super().remove_pending_result(result)
+        """Celery's, which every result calls as it is deleted. There is nothing to do for one that nobody waits for, and for the
+        last ones of a process that ends there is nothing left to do it with.
+        """
+        if sys.is_finalizing() or not any(result.id in pending for pending in self._pending_results):
+            return result
+        return super().remove_pending_result(result)
 
     def _get_pool(self, **params: Any) -> Any:
         return Pool(**params)

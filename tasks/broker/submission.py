@@ -13,6 +13,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from celery.utils.nodenames import anon_nodename
+
 from tasks.broker.declared import Declared
 from tasks.broker.message import MAX_MESSAGE_BYTES, message_text, require_size
 from tasks.broker.put import PUT, Put, call_of, destination
@@ -121,6 +123,10 @@ class Collector:
 
     def __init__(self, app: Celery, producer: Any) -> None:
         self.submission = Submission(app)
+        #: Who sends, as Celery says it in each message.
+        self.origin = anon_nodename()
+        #: Whether messages are built without Celery, once that is known.
+        self.is_plain: bool | None = None
         self._producer = producer
         self._declared = Declared()
 

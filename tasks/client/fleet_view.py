@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError, NoWorker
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.client.form import Common
     from tasks.models.routing import FleetSnapshot
+    from worker_config.settings import Settings
 
 logger = logging.getLogger("tasks.generate")
 
@@ -40,6 +42,11 @@ class FleetView:
         #: The queues of the models whose files live workers have, by name, as the last look found them.
         self.tiers: Mapping[str, str] = {}
 
+    @cached_property
+    def settings(self) -> Settings:
+        """What this producer was configured with. To ask Celery takes longer than to check a request."""
+        return settings_of(self._app)
+
     def look(self, parameters: Common, queue: Any) -> None:
         """See to it that somebody serves a request: required where it says so, and else with a warning.
 
@@ -51,7 +58,7 @@ class FleetView:
             NoWorker: a worker is required, and there is none.
             BrokerUnavailable: a worker is required, and Redis cannot be reached.
         """
-        model = parameters.model or settings_of(self._app).default_model
+        model = parameters.model or self.settings.default_model
         if parameters.require_worker:
             self._require(model)
         elif isinstance(queue, str):
@@ -95,7 +102,7 @@ class FleetView:
     def _route(self, model: str) -> Route:
         snapshot = self._snapshot()
         self.tiers = snapshot.tiers
-        return queue_for(model, snapshot, catalogue_of(settings_of(self._app)))
+        return queue_for(model, snapshot, catalogue_of(self.settings))
 
     def _snapshot(self) -> FleetSnapshot:
         from contextlib import closing
@@ -105,7 +112,7 @@ class FleetView:
 
         with closing(connect(self._app)) as client:
             reading = Registry(client).read()
-        return snapshot_of(reading.records, reading.now - settings_of(self._app).dead_after_s)
+        return snapshot_of(reading.records, reading.now - self.settings.dead_after_s)
 
 
 def _warn(find: Callable[[], str | None]) -> None:

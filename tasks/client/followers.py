@@ -59,7 +59,8 @@ def name_destinations(app: Celery, options: Mapping[str, Any], *more: Any) -> No
         options: those of ``apply_async``.
         more: its ``link`` and ``link_error``.
     """
-    for signature in _signatures([*more, *(options.get(name) for name in _OPTIONS)]):
+    followers = [value for value in (*more, *(options.get(name) for name in _OPTIONS)) if value]
+    for signature in _signatures(followers):
         _name_destination(app, signature)
 
 

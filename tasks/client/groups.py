@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.client.options import checked
-from tasks.errors import GenerationError
+from tasks.errors import GenerationError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import redis
     from celery import Celery
 
     from tasks.broker.submission import Collector
@@ -30,14 +31,25 @@ class Group:
 
     def __init__(self, group_id: str | None) -> None:
         self.group_id = group_id
-        #: The members so far: those that were sent, and those that were collected.
-        self.task_ids: list[str] = []
+        #: The members so far, those that were sent and those that were collected, with their places in the group.
+        self.places: dict[str, Any] = {}
         #: What collects members, by the producer that Celery took for them.
         self.collectors: dict[int, Collector] = {}
 
+    def require_new(self, task_id: Any, place: Any) -> None:
+        """Refuse a second member with an id: it runs once, so a chord would wait for the other one for ever.
+
+        The same place again is the same group, which is sent again.
+
+        Raises:
+            InvalidRequest: another member has this id.
+        """
+        if task_id is not None and self.places.get(str(task_id), place) != place:
+            raise InvalidRequest(f"task_id={str(task_id)!r}: twice in one group: leave it out, or choose another id")
+
 
 class _Thread(threading.local):
-    group = Group(None)
+    group: Group | None = None
 
 
 class Groups:
@@ -56,30 +68,37 @@ class Groups:
         self._thread = _Thread()
 
     @contextmanager
-    def member(self, options: Mapping[str, Any], producer: Any) -> Iterator[Member]:
+    def member(self, options: Mapping[str, Any], producer: Any, task_id: Any) -> Iterator[Member]:
         """While one request is sent.
 
         Args:
             options: those of ``apply_async``.
             producer: the one that was given to it.
+            task_id: the id that was given to it, if one was.
 
         Raises:
             GenerationError: the request cannot be sent; the message says what became of the others.
         """
-        group_id = outermost_group(options)
-        if group_id is None or group_id != self._thread.group.group_id:
-            self._thread.group = Group(group_id)
-        group = self._thread.group
+        group = self._group_of(options)
+        place = options.get("group_index")
         collector = self._collector(group, producer)
         try:
-            checked({"producer": producer}, ())
-            yield Member(collector or producer, group.task_ids)
+            if collector is None:
+                checked({"producer": producer}, ())
+            group.require_new(task_id, place)
+            yield Member(collector or producer, group, place)
         except GenerationError as error:
             unsent = [task_id for sender in group.collectors.values() for task_id in sender.submission.clear()]
             self._take_back(group, unsent, error)
             raise
         if collector is not None and collector.submission.is_full:
             self._send(group, collector)
+
+    def _group_of(self, options: Mapping[str, Any]) -> Group:
+        group_id, group = outermost_group(options), self._thread.group
+        if group is None or group_id is None or group_id != group.group_id:
+            group = self._thread.group = Group(group_id)
+        return group
 
     def _collector(self, group: Group, producer: Any) -> Collector | None:
         """What collects the members for which Celery has taken this producer from its pool."""
@@ -106,19 +125,25 @@ class Groups:
         from tasks.broker.submission import Refused
 
         try:
-            collector.submission.send()
+            collector.submission.send(self._client)
         except Refused as refused:
             self._take_back(group, refused.unsent, refused.error)
             raise refused.error from None
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        from tasks.server.connection import connect
+
+        return connect(self._app)
 
     def _take_back(self, group: Group, unsent: Sequence[str], error: GenerationError) -> None:
         """Undo what was sent of a group, because of an error that then says so."""
         from tasks.broker.withdraw import withdraw
 
-        self._thread.group = Group(None)
+        self._thread.group = None
         never = set(unsent)
-        task_ids = [task_id for task_id in group.task_ids if task_id not in never]
-        if not group.task_ids:
+        task_ids = [task_id for task_id in group.places if task_id not in never]
+        if not group.places:
             return
         count = f"{len(task_ids)} of its group before it"
         try:
@@ -134,10 +159,15 @@ class Groups:
 
 
 class Member(NamedTuple):
-    """How a request of a group, or a single one, is sent: with this producer; then its id is added to ``task_ids``."""
+    """How a request of a group, or a single one, is sent: with this producer, at this place; then its id is noted."""
 
     producer: Any
-    task_ids: list[str]
+    group: Group
+    place: Any
+
+    def note(self, task_id: str) -> None:
+        """The request was sent, or collected."""
+        self.group.places[task_id] = self.place
 
 
 def outermost_group(options: Mapping[str, Any]) -> str | None:

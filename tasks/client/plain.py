@@ -16,6 +16,8 @@ from tasks.messages.depth import MAX_DEPTH
 
 #: A list that contains itself twice doubles at each level: the depth alone is no bound.
 MAX_VALUES = 1_000_000
+#: Values of these types are data as they are.
+DATA = frozenset({str, bool, float, type(None)})
 #: Python reads and writes integers of up to 4,300 digits, other languages fewer.
 MAX_INTEGER_BITS = 1024
 
@@ -33,7 +35,7 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         InvalidRequest: something in it is no data, or it is nested too deeply.
     """
-    return _Conversion(where).convert(value, MAX_DEPTH)
+    return value if type(value) in DATA else _Conversion(where).convert(value, MAX_DEPTH)
 
 
 class _Conversion:
@@ -45,7 +47,7 @@ class _Conversion:
 
     def convert(self, value: Any, depth: int) -> Any:
         kind = type(value)
-        if value is None or kind in (str, bool, float):
+        if kind in DATA:
             return value
         # What JSON has is most of what comes, and asking what else it might stand for takes ten times as long.
         simple = value if kind is int else None if kind in (dict, list) else _simple(value)
@@ -56,16 +58,16 @@ class _Conversion:
         opened = value if kind in (dict, list) else _opened(value)
         if opened is None:
             raise InvalidRequest(f"{self._where}: {_instead(value)}")
-        if not isinstance(opened, Mapping | list):  # a number of numpy's
+        if type(opened) not in (dict, list) and not isinstance(opened, Mapping | list):  # a number of numpy's
             return self.convert(opened, depth)
         if depth == 0:
             raise InvalidRequest(f"{self._where}: nested more than {MAX_DEPTH} levels deep: send a flatter value")
         self._values += len(opened)
         if self._values > MAX_VALUES:
             raise InvalidRequest(f"{self._where}: more than {MAX_VALUES} values: send fewer")
-        if isinstance(opened, dict | Mapping):
-            return {self._key(key): self.convert(inner, depth - 1) for key, inner in opened.items()}
-        return [self.convert(inner, depth - 1) for inner in opened]
+        if isinstance(opened, list):
+            return [self.convert(inner, depth - 1) for inner in opened]
+        return {self._key(key): self.convert(inner, depth - 1) for key, inner in opened.items()}
 
     def _key(self, key: Any) -> str | int:
         if type(key) is str:

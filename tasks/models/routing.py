@@ -147,11 +147,11 @@ def route_task(
     """
     if not is_ours(name) or (options and options.get("queue")):
         return None
-    settings = settings_of(task.app if task is not None else None)
+    fleet = getattr(task, "fleet", None)  # Celery's map and starmap of a request route by its name, with their own task
+    settings = fleet.settings if fleet is not None else settings_of(task.app if task is not None else None)
     model = (kwargs or {}).get("model") or settings.default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")
-    fleet = getattr(task, "fleet", None)  # Celery's map and starmap of a request route by its name, with their own task
     tiers = fleet.tiers if fleet is not None else MappingProxyType({})
     return {"queue": queue_for_model(model, catalogue_of(settings), tiers)}
 

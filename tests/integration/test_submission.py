@@ -7,9 +7,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import group, signals
+from celery import chord, group, signals
 
 from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS, Refused, Submission
+from tasks.errors import InvalidRequest
 from tasks.server import keys
 from tests.fleet import waiting_messages
 
@@ -154,6 +155,33 @@ def test_refused_in_the_middle(generate: GenerateTask, redis_client: redis.Redis
         submission.send()
     assert (refused.value.unsent, prompts(redis_client)) == (["t3", "t4"], ["m0", "m1", "m2"])
     assert "3 requests wait" in str(refused.value.error)
+
+
+@pytest.mark.parametrize("kind", ["group", "chord", "group in a group"])
+def test_one_id_twice(generate: GenerateTask, redis_client: redis.Redis, kind: str) -> None:
+    """Two members with one id are refused, and nothing of their group is sent: a chord would wait for the second one for ever."""
+    first, second, third = (
+        member.set(task_id=task_id) for member, task_id in zip(members(generate, 3), "aba", strict=True)
+    )
+    canvas = {
+        "group": lambda: group([first, second, third]).apply_async(),
+        "chord": lambda: chord([first, second, third])(generate.s(prompt="all")),
+        "group in a group": lambda: group([first, group([second, generate.s(prompt="x"), third])]).apply_async(),
+    }
+    with pytest.raises(
+        InvalidRequest, match=r"task_id='a': twice in one group: leave it out.*nothing of its group was sent"
+    ):
+        canvas[kind]()
+    assert not redis_client.llen(QUEUE)
+
+
+def test_a_group_that_is_sent_again(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """It is the same requests, which are queued once more and computed once."""
+    again = group(members(generate, 2))
+    again.freeze()
+    ids = [[member.id for member in again.apply_async().results] for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert redis_client.hlen(keys.LEDGER) == 2
 
 
 def test_signals(generate: GenerateTask) -> None:

@@ -1,0 +1,91 @@
+"""How a task's requests are sent: checked, as a part of their group, and redacted for monitors."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from celery import Task
+from celery._state import get_current_worker_task
+
+from tasks.broker.sending import sending
+from tasks.client.followers import follows, name_destinations, require_signatures
+from tasks.client.groups import Groups
+from tasks.client.redaction import redact
+from tasks.client.request import prepare, require_room, with_model
+from tasks.errors import InvalidRequest
+from tasks.names import ACCEPTED, is_ours
+from worker_config.celeryconfig import DEFAULT_QUEUE
+
+
+class Call(NamedTuple):
+    """What ``apply_async`` takes beside options, in its order."""
+
+    args: Any
+    kwargs: Any
+    task_id: Any
+    producer: Any
+    link: Any
+    link_error: Any
+
+
+class Submitter:
+    """Sends the requests of one task. Any thread may call it.
+
+    Args:
+        task: the task, which is bound to an application.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+        self._app = task.app
+        self._form = task.form
+        self._groups = Groups(task.app)
+
+    def submit(self, given: Call, options: dict[str, Any]) -> Any:
+        """Send a request; its result.
+
+        Raises:
+            GenerationError: it is refused, or Redis cannot be reached.
+        """
+        if follows(options):
+            with sending(self._app):
+                return self._send_on(given._replace(kwargs=given.kwargs or {}), options)
+        args, kwargs, task_id, producer, link, link_error = given
+        task = self._task
+        with self._groups.member(options, producer, task_id) as member:
+            request = prepare(args, kwargs, task_id, options, self._form)
+            require_room(request.parameters, task.settings)
+            require_signatures(link=link, link_error=link_error)
+            task.meet_redis()
+            task.fleet.look(request.parameters, request.options.get("queue"))
+            checked = Call(request.args, request.kwargs, request.task_id, member.producer, link, link_error)
+            with sending(self._app):
+                result = self._send(checked, request.options)
+            member.note(result.id)
+        result.response_model = request.response_model
+        return result
+
+    def _send(self, given: Call, options: dict[str, Any]) -> Any:
+        args, kwargs, *more = given
+        settings = self._task.settings
+        before = get_current_worker_task()
+        if before is None or before.request.id != given.task_id:
+            # Else it is sent on as it is, and known by its parameters.
+            kwargs = with_model(kwargs, settings)
+        name_destinations(self._app, options, given.link, given.link_error)
+        if not settings.show_prompts:
+            options = {**options, "argsrepr": "()", "kwargsrepr": redact(kwargs)}
+        sent = self._task.direct.send((args, kwargs, *more), options)
+        return Task.apply_async(self._task, args, kwargs, *more, **options) if sent is None else sent
+
+    def _send_on(self, given: Call, options: dict[str, Any]) -> Any:
+        """Send what follows a task; what cannot be routed goes to a worker that says so."""
+        options = {**options, ACCEPTED: True}
+        try:
+            return self._send(given, options)
+        except InvalidRequest:
+            before = get_current_worker_task()
+            if "queue" in options or before is None:
+                raise
+            queue = before.request.delivery_info["routing_key"] if is_ours(before.name) else DEFAULT_QUEUE
+            return self._send(given, {**options, "queue": queue})
