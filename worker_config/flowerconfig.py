@@ -6,7 +6,7 @@
 address = "127.0.0.1"
 #: What it keeps in memory; each task takes about 4 kB.
 max_tasks = 10_000
-#: A worker that has been away for so long (s) is taken off the list.
+#: The seconds after which a worker that is away is taken off the list.
 purge_offline_workers = 60
 #: Workers answer within milliseconds; one that does not is busy being replaced.
 inspect_timeout = 1_000.0

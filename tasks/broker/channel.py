@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-#: Every so many fetches the lowest priority is asked first, so that a steady stream of urgent work starves nobody.
+#: The number of fetches after which the lowest priority is asked first, so that a steady stream of urgent work starves none.
 FAIRNESS_PERIOD = 8
 
-#: After one message at most so many more of its list are taken at once; fewer leave more to others.
+#: The most further messages of a list that are taken with one; fewer leave more to others.
 MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 

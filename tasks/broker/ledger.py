@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 GRACE_S = 5.0
 #: A message that was found in its queue is not looked for again before this.
 SEEN_S = 30.0
-#: What was sent again so often, and was lost each time, is given up with an error.
+#: A request that was sent again this often, and was lost each time, is given up with an error.
 RESENT_MAX = 5
 PAGE = 200
 #: Reading a deep backlog takes time of Redis: never more than a hundredth of it.

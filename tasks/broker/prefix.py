@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEAST_CHARACTERS = 256
 #: Where a beginning ends, too, wherever messages end.
 BLOCKS = (1_024, 4_096, 16_384)
-#: Of the messages' ends the first is kept, and so many of the last: an agent's turn adds up to three messages.
+#: The number of the last messages whose ends are kept, beside the first one's: an agent's turn adds up to three messages.
 LAST_MESSAGES = 4
 #: What a chat template writes before the messages.
 BEFORE_MESSAGES = ("tools", "chat_template_kwargs")

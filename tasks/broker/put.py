@@ -117,7 +117,7 @@ def refusal(reason: Sequence[Any], task_id: str, where: str) -> GenerationError:
     """The error of a request that put.lua or schedule.lua refuses.
 
     Args:
-        reason: what the script said.
+        reason: the script's answer.
         task_id: the request.
         where: what the others do, as in "wait in tier-under-3B".
     """

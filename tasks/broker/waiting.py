@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tasks.broker.result_consumer import ResultConsumer
     from tasks.broker.result_watch import ResultWatch
 
-#: The caller's ``on_interval`` is called so often.
+#: The interval at which the caller's ``on_interval`` is called.
 INTERVAL_S = 1.0
-#: What is stored is given even with ``timeout=0``; so long may the first look take.
+#: The longest that the first look may take: a stored result is given even with ``timeout=0``.
 FIRST_LOOK_S = 1.0
 #: A result of Celery's own class, as of a restored group, may be that of any task: it is called unknown only after it was known.
 UNLESS_KNOWN_S = math.inf

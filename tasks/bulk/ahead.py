@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tasks.bulk.line import BadLine
 
-#: So many characters of prompts are read ahead.
+#: The characters of prompts that are read ahead.
 MOST_CHARACTERS = 16 * 2**20
 
 

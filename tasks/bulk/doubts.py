@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from tasks.bulk.requests import Requests
 
-#: What is known of requests that are silent is asked so often.
+#: The interval at which Redis is asked about silent requests.
 LOOK_EVERY_S = 5.0
 
 

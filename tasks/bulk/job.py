@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tasks.generate")
 
-#: Results are looked for so often while some come, and less and less often while none do.
+#: The interval of looks for results while some come; it grows while none do.
 LOOK_S, LONGEST_LOOK_S = 0.01, 0.25
 RECORD_EVERY_S = 1.0
 AWAY_S = 0.5

@@ -121,7 +121,7 @@ class Output:
     def close(self) -> None:
         """Let go of the file."""
         if self.path is not None and self._stream is not None:
-            with suppress(OSError):  # what could not be written was said
+            with suppress(OSError):  # the failed write was reported already
                 self._stream.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)

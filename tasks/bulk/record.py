@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: A job that nobody goes on with is forgotten.
 TTL_S = 7 * 86_400
-#: A driver that was silent for so long is gone.
+#: A driver that was silent for longer is gone.
 SILENT_S = 15.0
 CANCEL = "cancel"
 

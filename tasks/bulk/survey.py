@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tasks.bulk.line import Shape
 
-#: So many pairs of lines with one id are named in the error.
+#: The most pairs of lines with one id that the error names.
 MOST_NAMED = 3
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip -c {0} > NEW.jsonl"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Requests for each live slot: one runs, one waits for its place, and two cover the time between two looks.
 PER_SLOT = 4
-#: So many where no worker is up: the first one finds work.
+#: The window while no worker is up: the first one finds work.
 LEAST = 16
 LOOK_EVERY_S = 2.0
 #: Other producers keep this share of what a queue takes.

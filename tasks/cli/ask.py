@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.client.chunks import Chunk
     from tasks.client.result import GenerateResult
 
-#: A request that has no token yet is looked at so often.
+#: The interval of looks at a request that has no token yet.
 LOOK_EVERY_S = 1.5
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Speeds are those of the last seconds.
 WINDOW_S = 30.0
-#: A plain line comes so often.
+#: The interval of plain lines.
 LINE_EVERY_S = 10.0
 REFRESH_PER_S = 4
 BAR_COLUMNS = 24

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tasks.generate")
 
-#: A producer looks at the fleet at most so often for the sake of one model.
+#: The shortest interval between a producer's looks at the fleet for one model.
 LOOK_EVERY_S = 30.0
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-#: Options by which somebody has said where a task goes.
+#: Options that name the destination of a task.
 _DESTINATIONS = ("queue", "exchange", "routing_key")
 #: Options and arguments of a signature that hold others.
 _OPTIONS = ("link", "link_error", "chain", "chord")

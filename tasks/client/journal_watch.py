@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: A stream that is not there at the first look is looked for again soon: it may have expired, then its result is stored.
 SECOND_LOOK_S = 0.05
-#: A stream is read again after so much silence, growing while nothing comes of it (pub/sub is at most once).
+#: The silence after which a stream is read again; it grows while nothing comes of it (pub/sub is at most once).
 QUIET_S, LONGEST_QUIET_S = 1.0, 5.0
 ENTRIES_AT_ONCE = 1_000
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NARROWEST = 38
 #: In fewer columns the summary has room for its two times only.
 NARROW_TABLE = 60
-#: An answer has so many lines before it has a word.
+#: The lines of an answer before it has a word.
 LEAST_LINES = 2
 FRAME_LINES = 2
 FRAME_COLUMNS = 4

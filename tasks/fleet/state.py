@@ -12,9 +12,9 @@ from tasks.registry.values import number
 if TYPE_CHECKING:
     from tasks.messages.registry import Unreadable, WorkerRecord
 
-#: Without a sweep for so long there is none.
+#: After this time without a sweep there is none.
 NO_SWEEP_S = 10.0
-#: Celery's loop gives a sign every few seconds; without one for so long it is stuck.
+#: Celery's loop gives a sign every few seconds; after this time without one it is stuck.
 STUCK_S = 30.0
 #: What needs a look comes first.
 ORDER = ("silent", "stuck", "degraded", "starting", "draining", "online")

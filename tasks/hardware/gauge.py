@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Reading = TypeVar("Reading")
 
-#: A reading that is older than so many intervals is no longer shown.
+#: The age, in intervals, from which on a reading is no longer shown.
 STALE_AFTER_INTERVALS = 5
 
 

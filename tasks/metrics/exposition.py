@@ -38,7 +38,7 @@ class Exposition:
     """One answer to a scrape: samples are added in any order and come out by metric.
 
     Args:
-        metrics: all that may be said. Each is announced, whether or not it has samples.
+        metrics: all that may be added. Each is announced, whether or not it has samples.
     """
 
     metrics: Iterable[Metric]

@@ -35,7 +35,7 @@ _BYTES = ("weights", "parameters", "KV cache")
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something about a model, its value, and where that is said."""
+    """A fact about a model, its value, and the file or entry that has it."""
 
     name: str
     value: str

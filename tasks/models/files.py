@@ -1,6 +1,6 @@
 """Reads a model's size from its files. Only their JSON is read: a few kilobytes, whatever the weights weigh.
 
-config.json is as transformers writes it; which files have the weights is said in :mod:`tasks.models.weights`. mlx packs
+config.json is as transformers writes it; :mod:`tasks.models.weights` finds the files with the weights. mlx packs
 quantised weights into 32-bit words.
 """
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = "generation_config.json"
 #: No sampling value and no token id is larger; NaN and infinity are not smaller.
 MOST = 1e9
-#: So much of a value is shown.
+#: The characters of a value that are shown.
 MOST_CHARACTERS = 40
 #: A repetition_context_size that no sequence reaches.
 WHOLE_CONTEXT = 10**9

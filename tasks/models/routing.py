@@ -139,7 +139,7 @@ def route_task(
 ) -> dict[str, str] | None:
     """Celery's ``task_routes`` hook: the queue of a ``generate`` request that names none; other tasks go where they always went.
 
-    It asks nobody: the task knows what the fleet has said. It runs in ``delay`` itself, so what it raises reaches the producer.
+    It reads nothing: the task has the fleet's answers. It runs in ``delay`` itself, so what it raises reaches the producer.
 
     Raises:
         InvalidRequest: ``model`` is no text.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import redis
 
-#: A look is good for so long: crystals drift by less than a millisecond in that time.
+#: The time that a look is good for: crystals drift by less than a millisecond in it.
 FRESH_S = 30.0
 
 

@@ -58,7 +58,7 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     A hash with the gateway that drives a batch; gateways write, for ``gateway_batch_lease_s``.
 ``gateway_usage``, ``gateway_allowance``, ``gateway_open``
     A hash, what was counted of a key's requests, for ever; a hash, what is left of its limits, for two minutes; a sorted set, its
-    open requests → Unix time until which their gateway has said so. Gateways write.
+    open requests → Unix time until which they count as open. Gateways write.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
 
 
 class Trouble(NamedTuple):
-    """What Redis said, in one line; what a person does about it; and the heading in docs/troubleshooting.md.
+    """The answer of Redis in one line, the remedy, and the heading in docs/troubleshooting.md.
 
     ``lasting``: this URL will not do, however long one waits.
     """
@@ -127,7 +127,7 @@ _OTHER = _Case(START, NOT_THERE)
 
 
 def trouble(error: BaseException) -> Trouble:
-    """What is the matter with Redis, by an error of redis-py's, whichever class it gives it."""
+    """The cause and the remedy of an error of redis-py's, whichever class it has."""
     says = _answer_of(error).splitlines()[0].rstrip(". ")
     case = next((case for case in _CASES if case.has(error, says)), _OTHER)
     # The arguments of an unknown command may be a prompt.

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from tasks.server.watch import Watch
 
-#: All watches are looked through for those that are due at most so often.
+#: The shortest interval at which all watches are looked through for those that are due.
 TICK_S = 0.1
-#: A reader is told of news so often at most. To wake its thread costs as much as to parse and order ten tokens.
+#: The shortest interval at which a reader gets news. To wake its thread costs as much as to parse and order ten tokens.
 WAKE_S = 0.01
 
 

@@ -87,7 +87,7 @@ class Wire:
             self.disconnect()
 
     def _note_socket(self) -> None:
-        """Begin anew where redis-py has opened another socket."""
+        """Begin again where redis-py has opened another socket."""
         if self._connection._sock is not self.socket:
             self.socket = self._connection._sock
             self._replies = self._parser()

@@ -1,5 +1,5 @@
 -- Gives messages of a dead worker back to the front of their queues (consumers pop from the right), each exactly once,
--- whoever else is at it. What is a generation goes into the ledger again: its next worker, too, may die while fetching it.
+-- even if several programs do so at once. A generation goes into the ledger again: its next worker, too, may die while fetching it.
 -- Stands behind reference.lua.
 --
 -- KEYS  unacked messages, their index, ledger

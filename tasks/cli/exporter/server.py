@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 INDEX = b'<title>celery-mlx</title><a href="/metrics">metrics</a>\n'
-#: A client that neither asks nor reads for so long is left.
+#: A connection is closed after this time in which its client neither asks nor reads.
 IDLE_S = 30.0
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tasks.cli.stack.part import Part
 
-#: What a worker may take to end: it lets requests run for so long, and then hands them back.
+#: The time that a worker may take to end: it lets requests run for that long, and then hands them back.
 DRAIN_S = 5
 GRACE_S = DRAIN_S + 15.0
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KINDS = frozenset({"array", "boolean", "null", "number", "object", "string"})
-#: So many references and properties deep is looked.
+#: The depth of references and properties that is looked at.
 _MOST_DEPTH = 8
 #: Each alternative is compared with each other one.
 _MOST_ALTERNATIVES = 200
-#: So many of the schemas in one are compared, and so many that one refers to are looked at: they multiply with each level.
+#: The most schemas in one that are compared, and the most that one refers to that are looked at: they multiply with each level.
 _MOST_COMPARED = 200_000
 _MOST_PARTS = 500
 

@@ -36,7 +36,7 @@ _NO_PATTERN = "regex parse error"
 NEVER = ("no value is valid (", "$ref: ")
 #: A schema with more parts has its faults named without a place.
 MOST_PARTS = 1_000
-#: So much of what parts refer to is read, again for each of them: a second or two.
+#: The most that is read of what parts refer to, again for each of them: a second or two.
 MOST_BYTES = 50_000_000
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and uuid"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.embedding.texts import Texts
 
-#: So many rows use a device fully, however short they are.
+#: The number of rows that use a device fully, however short they are.
 MOST_ROWS = 512
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
     from tasks.messages.engine import EngineConfig
 
-#: A longer text is computed in pieces of so many tokens, each with the KV cache of those before.
+#: The tokens of a piece: a longer text is computed in pieces, each with the KV cache of those before.
 PIECE_TOKENS = 2048
 #: In a longer step a CPU's caches lose what one layer has for the next.
 MOST_STEP_TOKENS_ON_CPU = 256

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: An idle engine waits so long for the rest of a burst: short texts of many requests make one step.
+#: The time that an idle engine waits for the rest of a burst: short texts of many requests make one step.
 GATHER_S = 0.002
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Report: TypeAlias = "Callable[[float | None, str], None]"
 
 HUB_TIMEOUT_S = 15.0
-#: A connection that brings nothing so often in a row is given up.
+#: A connection that brings nothing this often in a row is given up.
 TRIES = 5
 TRY_AGAIN_S = 1.0
 BLOCK_BYTES = 64 << 10

@@ -38,7 +38,7 @@ _DECIDING = (
     "*_Pooling/config.json",
     "*_Dense/*",
 )
-#: Of each tensor so many bytes of its middle tell models of one shape apart.
+#: The bytes from the middle of each tensor that tell models of one shape apart.
 SAMPLE_BYTES = 256
 #: The most tensors of a file that are looked at, spread evenly.
 MOST_SAMPLES = 4096

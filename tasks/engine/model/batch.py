@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Sampling
 
-#: Rows that come within so many decode steps after others have joined wait for the end of them, and join together.
+#: Rows that come within this number of decode steps after others have joined wait for the end of them, and join together.
 HOLD_STEPS = 2
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 PREFILL_STEPS = 5
 #: While nobody decodes, a prefill step may be this many times as large.
 IDLE_FACTOR = 4
-#: Rows share a prefill step as long as each gets so many tokens of it.
+#: Rows share a prefill step as long as each gets this number of its tokens.
 LANE_TOKENS = 32
 ROUND_TOKENS = 16
 STRETCH = 1.25

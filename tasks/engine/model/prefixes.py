@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: A shared prefix shorter than this is computed again rather than waited for or kept.
 SHARED_TOKENS = 64
-#: A row that others wait for decodes at most so many tokens before its cache is copied.
+#: The most tokens that a row that others wait for decodes before its cache is copied.
 DONOR_STEPS = 16
 #: Cached prompts are bounded in bytes; this bounds the bookkeeping of tiny ones.
 MOST_PROMPTS = 1024

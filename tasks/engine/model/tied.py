@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIELD = "tie_word_embeddings"
 _HEAD, _EMBEDDING = "lm_head.weight", "embed_tokens.weight"
-#: So much of two tensors is compared at a time.
+#: The part of two tensors that is compared at a time.
 _PIECE_BYTES = 16 << 20
 
 

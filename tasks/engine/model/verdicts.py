@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.files.folder import ModelFolder
 
-#: So many of the latest verdicts are kept; a model has two or three.
+#: The number of verdicts that are kept, the latest ones; a model has two or three.
 MOST = 256
 #: What is read of the code: the modules that were loaded of these packages.
 _PACKAGES = ("mlx_lm.models.", f"{PACKAGE}.engine.model.", f"{PACKAGE}.engine.sampling.")

@@ -134,7 +134,7 @@ class Thoughts:
 
     @property
     def _at_start(self) -> bool:
-        """Whether no word of the answer, or none behind the last thought, was said."""
+        """Whether there is no word of the answer yet, or none behind the last thought."""
         return self.kind == "content" and (not self._last or self._trims)
 
     @property

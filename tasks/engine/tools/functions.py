@@ -122,7 +122,7 @@ class Functions:
         return self._mismatch(call.name, arguments)
 
     def fits(self, name: str, argument: str, value: Any) -> bool:
-        """Whether a value is one of this argument's; ``True`` where nothing is said of it."""
+        """Whether a value is one of this argument's; ``True`` where the schema has no type for it."""
         schema = self.schemas.get(name, {})
         described = schema.get("properties", {}).get(argument)
         if described is None:

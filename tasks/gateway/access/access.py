@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.gateway.records.store import Store
 
-#: A key that was revoked, or none where the first key was made, is let in for so long at most.
+#: The longest that a revoked key is still let in, and a client without a key once the first key was made.
 REMEMBERED_S = 2.0
 _MOST_REMEMBERED = 10_000
 

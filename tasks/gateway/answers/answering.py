@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: What fails within this time is answered with a status of its own; then the stream begins, with nothing to say yet.
 HEAD_S = 0.5
-#: Comments come after so long without parts, and later and later while a request waits for its turn.
+#: The times without parts after which comments come: later and later while a request waits for its turn.
 FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: An answer goes on for so long at most after its key was revoked.
+#: The longest that an answer goes on after its key was revoked.
 LOOK_S = 3.0
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: So many errors of one file are named.
+#: The most errors of one file that are named.
 MOST_ERRORS = 100
 #: As many requests as OpenAI takes in one batch.
 MAX_LINES = 50_000

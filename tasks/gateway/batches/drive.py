@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.gateway.batches.files import Files
     from tasks.gateway.records.store import Store
 
-#: The record is written so often while lines end.
+#: The interval at which the record is written while lines end.
 NOTE_EVERY_S = 1.0
 
 

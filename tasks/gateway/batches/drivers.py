@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 4
 LOOK_S = 1.0
 SWEEP_EVERY_S = 600.0
-#: One whose folder could not be used is tried again after so long.
+#: The time after which a batch whose folder could not be used is tried again.
 RETRY_S = 10.0
 
 

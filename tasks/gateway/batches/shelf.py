@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIX = ".json"
-#: What a process was writing when it was killed is left for so long.
+#: The age at which files that a killed process was writing are removed.
 _TORN_S = 3_600
 
 

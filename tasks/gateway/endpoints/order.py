@@ -18,7 +18,7 @@ Kind: TypeAlias = Literal["chat", "completion", "response", "embedding", "rerank
 
 #: As many choices as OpenAI takes.
 MAX_CHOICES = 128
-#: A prompt has so many bytes for each token, about: for limits, before it is tokenised.
+#: The bytes of a prompt for each token, about: for limits, before it is tokenised.
 BYTES_A_TOKEN = 4
 #: A seed has 64 bits.
 _SEEDS = 2**64

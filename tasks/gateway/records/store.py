@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ADMIT = Script(scripts.source("admit"))
 SETTLE = Script(scripts.source("settle"))
 LEASE = Script(scripts.source("lease"))
-#: A request counts as open for so long after its gateway has last said so.
+#: The time that a request counts as open after its gateway has last renewed it.
 LEASE_S = 60
 COUNTERS = ("requests", "refused", "prompt_tokens", "completion_tokens", "used_at")
 

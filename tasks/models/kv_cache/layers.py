@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["full", "window", "state", "none"]
 
-#: Every so many layers one is full, and the others have a window, where the files do not list the layers.
+#: Where the files do not list the layers: one layer of this number is full, and the others have a window.
 _PATTERNS = {
     "afmoe": 4, "cohere2": 4, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 5, "gpt_oss": 2, "muse_glimmer": 4,
     "olmo3": 4, "plamo3": 8, "spark2_5": 4, "step3p5": 2,

@@ -37,7 +37,7 @@ Outcome: TypeAlias = End | Error | Release | Fenced
 
 
 class Attempt:
-    """What the engine has said of one request so far, and what of it is in the journal.
+    """The events of the engine about one request so far, and how many of them are in the journal.
 
     Args:
         task_id: the request.

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 1.0
-#: A request's start waits so long for its first token, to go out with it; for its own sake it needs no call.
+#: The time that a request's start waits for its first token, to go out with it: it needs no call of its own.
 HOLD_S = 0.05
 
 Answer = TypeVar("Answer")
@@ -36,7 +36,7 @@ Answer = TypeVar("Answer")
 class Publisher(threading.Thread):
     """Writes entries of attempts in the order in which they were put; finishes an attempt when its outcome is written.
 
-    An engine's reader writes what the engine has said itself, unless somebody writes already: a hand-over to this thread costs
+    An engine's reader writes the engine's events itself, unless another thread writes already: a hand-over to this thread costs
     about as much as the call. It tries once. This thread does all else: what came meanwhile, what has to be tried again, and
     what Redis has lost.
 
@@ -104,7 +104,7 @@ class Publisher(threading.Thread):
             self._changed.notify()
 
     def write(self, items: Sequence[tuple[Attempt, Entry]]) -> None:
-        """Write what an engine has said, or have it written. A request's start is held until there is more of some request."""
+        """Write an engine's events, or have them written. A request's start is held until there is more of some request."""
         with self._changed:
             self._add(items)
             self._is_urgent = self._is_urgent or any(not isinstance(entry, Start) for _, entry in items)
@@ -181,7 +181,7 @@ class Publisher(threading.Thread):
         left = [writing for writing in writings if writing.error is not None]
         try:
             statuses = self._append(sound)
-        except Exception:  # it is said, or raised, where it is tried again  # noqa: BLE001
+        except Exception:  # it is logged, or raised, where it is tried again  # noqa: BLE001
             return writings
         for writing in sound:
             own = [next(statuses) for _ in writing.items]

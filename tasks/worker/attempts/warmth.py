@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.attempt import Attempt
     from worker_config.settings import Settings
 
-#: Of so many prefills the quickest counts: the others waited for a batch as well.
+#: The number of prefills of which the quickest counts: the others waited for a batch as well.
 MOST_MEASURED = 32
 #: What is computed of a shorter prompt says more of the rest of a step.
 LEAST_TOKENS = 64

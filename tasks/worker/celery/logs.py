@@ -40,7 +40,7 @@ def connect(settings: Settings) -> None:
 
 
 def set_up(logger: logging.Logger, settings: Settings) -> None:
-    """Set up what Celery has just set up: leave out what is said better elsewhere, and write JSON if that is wanted."""
+    """Set up what Celery has just set up: leave out what other lines say better, and write JSON if that is wanted."""
     for name in CELERY_LINES:
         logging.getLogger(name).addFilter(not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)

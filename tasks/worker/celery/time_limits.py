@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Called when a limit has passed: whether it is a soft one, and how long it is.
 OnTimeout: TypeAlias = "Callable[[bool, float], None]"
-#: A timer may fire so much before its time.
+#: The most that a timer may fire before its time.
 EARLY_S = 0.005
 
 

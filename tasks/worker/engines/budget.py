@@ -37,7 +37,7 @@ class Reservation:
         state: ``ending`` is a process that was told to end and may still be there.
         users: requests that have it, or are about to.
         used_at: when the last of them left.
-        target_bytes: it was told to come down to this, at ``target_at``, and has not said yet that it does.
+        target_bytes: it was told to come down to this, at ``target_at``, and has not confirmed it yet.
         retiring: it takes no more requests, because somebody has waited for its bytes for too long.
         share_bytes: its even share, which it has once others have come down to theirs.
         promised_bytes: the share that it was last told of.

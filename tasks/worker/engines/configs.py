@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: The part of the budget that cached prompts may take in each engine.
 PROMPT_CACHE_SHARE = 0.1
-#: The products of a decode step are small: beyond so many threads they only wait for each other. Never measured above two.
+#: The most threads of a decode step: its products are small, and more threads only wait for each other. Never measured above two.
 MOST_BLAS_THREADS = 8
 
 

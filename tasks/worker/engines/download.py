@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The log has a line for each so much of a download.
+#: The part of a download after which the log has another line.
 LOG_FRACTION = 0.1
 LAST_WORDS = 2000
 

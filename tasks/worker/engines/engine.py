@@ -75,7 +75,7 @@ class Engine:
         self.is_foreign = False
         self.last: StepOutput | None = None
         self.loading: Loading | None = None
-        #: What it said last that it keeps to, in MLX's own bytes.
+        #: The bound that it has confirmed last, in MLX's own bytes.
         self.bound_bytes: int | None = None
         self._publisher = publisher
         self._on_change = on_change
@@ -238,7 +238,7 @@ class Engine:
                 self._lost(error)
             except Exception:
                 # It may be half a message that was read, or half a step that was dealt with.
-                logger.exception("what engine %s said cannot be dealt with; it is ended", process.pid)
+                logger.exception("an event of engine %s cannot be handled; the engine is ended", process.pid)
                 process.kill()
 
     def _hear(self, messages: Sequence[FromEngine]) -> None:

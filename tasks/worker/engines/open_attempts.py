@@ -69,7 +69,7 @@ class OpenAttempts:
             return bool(self._attempts) and time.monotonic() - self.progress_at > timeout_s
 
     def take(self, events: Iterable[Event]) -> None:
-        """Take what a step has said of each."""
+        """Take a step's events."""
         entries: list[tuple[Attempt, Entry]] = []
         try:
             with self._changed:

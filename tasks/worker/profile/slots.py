@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: More threads than this would only wait for each other.
 MOST = 1_000
-#: Beside batch work so many urgent requests run beyond the slots, as a share of these.
+#: The urgent requests that run beyond the slots beside batch work, as a share of these.
 URGENT_SHARE = 0.25
 
 

@@ -74,7 +74,7 @@ class Starvation(threading.Thread):
             self.join()
 
     def look(self) -> str:
-        """Look once; what is to be said if the worker is starved."""
+        """Look once; the message if the worker is starved."""
         try:
             waiting = self._waiting()
         except BrokerUnavailable as error:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Where all weights take less, they stay as they come: they fit into caches, and a step takes no time to speak of.
 LEAST_BYTES = 64 << 20
-#: A weight with so many outputs is a head, of which a prompt computes one row alone.
+#: A weight with at least this many outputs is a head, of which a prompt computes one row alone.
 HEAD_OUTPUTS = 16_384
 #: A difference of logits, as a share of their largest one, that another order of summing explains.
 ROUNDING = 1e-3

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Steps of so many tokens are tried, the next only if numpy has gained with the one before.
+#: The tokens of the steps that are tried, the next only if numpy has gained with the one before.
 TOKENS = (1, 8, 32, 64)
-#: Each step is timed so often, in turns with MLX's, and its least time counts.
+#: The number of times that each step is timed, in turns with MLX's; its least time counts.
 ROUNDS = 2
-#: So much processor time may the trial have taken before more tokens are tried.
+#: The processor time after which no more tokens are tried.
 MOST_S = 2.0
 LEAST_GAIN = 1.1
 #: A difference of logits, as a share of their largest one, that another order of summing explains.

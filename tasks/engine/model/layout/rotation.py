@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-#: Tables grow by so many positions.
+#: The number of positions by which tables grow.
 GROW_POSITIONS = 256
 
 

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WIDTHS = (64, 32, WHOLE)
-#: So many bytes of weights are multiplied in turn, so that none of them waits in a cache; with many rows that does not matter.
+#: The bytes of weights that are multiplied in turn, so that none of them waits in a cache; with many rows that does not matter.
 SAMPLE_BYTES = 16 << 20
 MANY_ROWS, MANY_ROWS_WEIGHTS = 64, 1
 #: A weight that is larger is tried with fewer outputs.
 MOST_BYTES = 12 << 20
-#: Each product is timed so often, all in turn, and its least time counts; fewer times where the machine is slow or busy.
+#: The number of times that each product is timed, all in turn; its least time counts. Fewer where the machine is slow or busy.
 ROUNDS = 4
 MOST_S = 0.6
-#: A layout has to gain so much over all numbers of rows, and may lose so much with one of them.
+#: The least gain of a layout over all numbers of rows, and the most that it may lose with one of them.
 LEAST_GAIN, WORST_GAIN = 1.05, 0.8
-#: Another lane has to gain so much: other engines may want the core, too.
+#: The least gain of another lane: other engines may want the core, too.
 LEAST_LANE_GAIN = 1.1
 
 

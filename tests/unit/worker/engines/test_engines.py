@@ -539,7 +539,7 @@ class TestDying:
         broken, beside = submitted(engine, "broken", max_tokens=5_000), submitted(engine, "beside", max_tokens=5_000)
         broken.take = failing  # type: ignore[assignment, method-assign]
         assert {type(outcome_of(broken)), type(outcome_of(beside))} == {Release}
-        assert "cannot be dealt with; it is ended" in caplog.text
+        assert "cannot be handled; the engine is ended" in caplog.text
         assert isinstance(outcome_of(submitted(engines.acquire(fake("10")), "after")), End)
 
     def test_a_fault_of_who_is_told_does_no_harm(
