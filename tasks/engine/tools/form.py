@@ -66,6 +66,18 @@ class ToolForm:
     def _spoken(self) -> dict[int, str]:
         return {ord(mark): to_json(name, ensure_ascii=False)[1:-1] for name, mark in self.names.items()}
 
+    def parted(self, text: str) -> tuple[str, str, str]:
+        """The text before a region, what begins that, and the region's own text; where none begins, all is before."""
+        before, marker, inside = text.partition(self.start)
+        at = before.find(self.syntax.bare) if self.syntax.bare else -1
+        return (before, marker, inside) if at < 0 else (text[:at], self.syntax.bare, text[at:])
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of the text may become what begins a region."""
+        begins = [self.start, self.syntax.bare]
+        sizes = range(min(max(map(len, begins)) - 1, len(text)), 0, -1)
+        return next((size for size in sizes if any(begin.startswith(text[-size:]) for begin in begins)), 0)
+
     def region(self, functions: Functions) -> Region:
         """A new region."""
         return self.syntax.region(self.marked, functions)

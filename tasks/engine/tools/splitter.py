@@ -89,9 +89,8 @@ class Splitter:
         if self._is_something_else:
             self._say(pieces, text)
             return None
-        start = self.form.start
-        before, marker, after = text.partition(start)
-        if self._either and not self.calls and not start.startswith(before.lstrip()):
+        before, marker, after = self.form.parted(text)
+        if self._either and not self.calls and not self.form.start.startswith(before.lstrip()):
             self._is_something_else = True
             return text
         if marker:
@@ -100,10 +99,7 @@ class Splitter:
             self._held = before[len(words) :]
             self._region, self._taken, self._said = self.form.region(self._functions), 0, None
             return after or None
-        begun = next(
-            (size for size in range(min(len(start) - 1, len(text)), 0, -1) if start.startswith(text[-size:])), 0
-        )
-        sure = text[: len(text) - begun].rstrip()
+        sure = text[: len(text) - self.form.begun(text)].rstrip()
         self._held = text[len(sure) :]
         self._say(pieces, sure)
         return None

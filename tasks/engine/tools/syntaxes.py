@@ -35,6 +35,7 @@ class Syntax:
 
     ``start`` begins a region and ``end`` ends it, where it has an end. ``tokens`` are all names in the syntax that may be tokens
     of the vocabulary. ``region`` makes a region; its first argument gives a token's character for its name, or the name itself.
+    ``bare`` is how a region's own text begins, where models of the family leave out ``start``.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Syntax:
     end: str
     region: Make
     tokens: tuple[str, ...] = ()
+    bare: str = ""
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -197,7 +199,7 @@ SYNTAXES = {
             "kimi_k2", *_KIMI, _kimi_k2, ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
         ),
         Syntax("harmony", headers.BEGIN, headers.END, _harmony, (headers.MESSAGE,)),
-        Syntax("qwen3_coder", *_CALLS, _delimited_by(_CALLS[1], _QWEN)),
+        Syntax("qwen3_coder", *_CALLS, _delimited_by(_CALLS[1], _QWEN), bare="<function="),
         Syntax("glm47", *_CALLS, partial(_tags_or_object, end=_CALLS[1], syntax=_glm(""))),
         Syntax("laguna", *_CALLS, partial(_tags_or_object, end=_CALLS[1], syntax=_glm(""))),
         Syntax("longcat", *_LONGCAT, partial(_tags_or_object, end=_LONGCAT[1], syntax=_glm("longcat_"))),
