@@ -106,7 +106,7 @@ class TestWorker:
         assert_whole(readers)
         sleeper.signal(signal.SIGCONT)
         wait_until(lambda: (record := sleeper.record()) and record.status == "online", about="the sleeper's return")
-        assert_whole(readers)
+        assert_whole([Reader(reader.result) for reader in readers])
         assert max(reader.result.get()["attempt"] for reader in readers) == 2
 
     def test_restarted_in_order(

@@ -25,7 +25,7 @@ from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
 from tasks.engine.generation.fake import chat_prompt, fake_text
 from tasks.gateway.connection.server import OPEN_FILES
-from tasks.gateway.records.access_key import id_of
+from tasks.gateway.records.access_key import LOCAL, id_of
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events, read_until
 from tests.gateway_bodies import bodies
@@ -471,14 +471,17 @@ def test_who_leaves_frees_its_place(gateway: GatewayProcess, shared_redis: redis
     wait_until(lambda: set(shared_redis.scan_iter(keys.cancel("*"))) - before, about="the cancel of a waiting client")
 
 
-def test_who_comes_back_goes_on(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
-    """A client whose connection breaks, and that goes on with Last-Event-ID, has its whole answer: nobody cancels it."""
+@pytest.mark.parametrize("is_lost", [False, True], ids=["", "Redis lost its record"])
+def test_who_comes_back_goes_on(gateway: GatewayProcess, shared_redis: redis.Redis, is_lost: bool) -> None:
+    """A client whose connection breaks, and that continues with Last-Event-ID, has its whole answer: it is not cancelled."""
     body = {"model": "fake:20", "messages": HELLO, "max_tokens": 150, "stream": True}
     with gateway.http() as http, gateway.http() as again:
         with http.stream("POST", "/v1/chat/completions", json=body) as broken:
             had = list(islice(events(broken.iter_lines()), 12))
             last = had[-1][0]
             text = "".join(data["choices"][0]["delta"].get("content", "") for _, data in had)
+            if is_lost:  # as one that came back older than it was
+                shared_redis.delete(keys.gateway_request(last.partition(":")[0]), keys.gateway_open(LOCAL.id))
             answer = again.send(
                 again.build_request("POST", "/v1/chat/completions", json=body, headers={"last-event-id": last}),
                 stream=True,

@@ -78,6 +78,18 @@ def test_a_clock_that_is_set_forward(clients: list[redis.Redis]) -> None:
     assert store.admit(record(4, key), key).exceeded == "concurrency"
 
 
+def test_records_that_redis_lost(clients: list[redis.Redis]) -> None:
+    """A gateway writes the records of its open requests again, after a Redis that came back older: others can continue them."""
+    key = AccessKey(id="a", name="a", at_once=1)
+    store, lost = Store(clients[0], record_ttl_s=60), record(1, key)
+    store.admit(lost, key)
+    clients[0].delete(keys.gateway_request(lost.id), keys.gateway_open(key.id))
+    store.renew([lost])
+    assert Store(clients[1]).record(lost.id) == lost
+    assert 0 < clients[0].ttl(keys.gateway_request(lost.id)) <= 60
+    assert store.admit(record(2, key), key).exceeded == "concurrency"
+
+
 def test_which_keys_were_revoked(clients: list[redis.Redis]) -> None:
     """Those that were made and are not there any more; who needs no key has none to lose."""
     store = Store(clients[0])

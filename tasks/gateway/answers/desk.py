@@ -113,10 +113,14 @@ class Desk:
             Refusal: nobody knows it, or it is another key's.
             BrokerUnavailable: Redis cannot be reached.
         """
-        record = await asyncio.to_thread(self._store.record, request_id)
+        record = await asyncio.to_thread(self._store.record, request_id) or self._open_record(request_id)
         if record is None or record.owner != key.id or record.kind not in READ_AGAIN:
             raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
         return self._ticket(record, key, {})
+
+    def _open_record(self, request_id: str) -> Record | None:
+        """The record of an answer that this gateway gives, which Redis may have lost; ``None`` if it gives no such answer."""
+        return next((ticket.record for ticket in self.open if ticket.record.id == request_id), None)
 
     async def find_stream(self, request_id: str, key: AccessKey) -> Ticket:
         """The same for a client that goes on with its stream: nobody who has left it before cancels it any more.

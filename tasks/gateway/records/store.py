@@ -107,7 +107,7 @@ class Store:
             return bool(LEASE(self._client, [keys.gateway_batch(batch_id)], [holder, lease_s]))
 
     def renew(self, open_requests: Iterable[Record]) -> None:
-        """Say that these requests are still open, unless another gateway has seen them end.
+        """Say that these requests are still open, unless another gateway has seen them end; write the records that Redis lost.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -119,13 +119,16 @@ class Store:
             pipeline = self._client.pipeline(transaction=False)
             for record in records:
                 pipeline.zadd(keys.gateway_open(record.owner), {record.id: until}, xx=True, ch=True)
-            # A machine that slept, or whose clock was set, has let them lapse: they still count.
+            # A machine that slept, or whose clock was set, has let them lapse; Redis may have come back older. They still count.
             lapsed = [record for record, renewed in zip(records, pipeline.execute(), strict=True) if not renewed]
             for record in lapsed:
                 pipeline.hexists(keys.gateway_request(record.id), "settled")
             for record, settled in zip(lapsed, pipeline.execute(), strict=True):
                 if not settled:
+                    name = keys.gateway_request(record.id)
                     pipeline.zadd(keys.gateway_open(record.owner), {record.id: until})
+                    pipeline.hsetnx(name, "record", record.encode())
+                    pipeline.expire(name, self._record_ttl_s)
             pipeline.execute()
 
     def record(self, request_id: str) -> Record | None:
