@@ -171,12 +171,18 @@ class GenerateResult(ValueResult, AsyncResult):
 
     @property
     def status(self) -> CeleryState:
-        """``result.status()`` is how far the request has come; without the call it is Celery's :attr:`state`, as ever."""
+        """``result.status()`` is how far the request has come; without the call it is Celery's :attr:`state`, as ever.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
         from celery.backends.base import DisabledBackend
 
         from tasks.client.status import CeleryState
+        from tasks.server.connection import translated
 
-        state = states.PENDING if isinstance(self.backend, DisabledBackend) else self.state
+        with translated(f"request {self.id}"):
+            state = states.PENDING if isinstance(self.backend, DisabledBackend) else self.state
         return CeleryState(state, self._look)
 
     def _look(self) -> RequestStatus:

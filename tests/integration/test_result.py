@@ -17,6 +17,7 @@ from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from tasks.client.result import GenerateResult
+from tasks.demo.embedded import free_port
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError, InvalidRequest, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
@@ -254,6 +255,15 @@ class TestStream:
             pytest.raises(BrokerUnavailable, match=r"broker_read_url='amqp://guest:\*\*\*@localhost/"),
         ):
             next(GenerateResult("x", app=app).stream())
+
+    def test_a_status_without_a_server(self) -> None:
+        """Where Redis is away, the state and the status are the same error as every other call."""
+        url = f"redis://127.0.0.1:{free_port()}/0"
+        with (
+            Celery("shop", broker=url, backend=url, set_as_current=False) as app,
+            pytest.raises(BrokerUnavailable, match=r"^request x: Redis cannot be reached"),
+        ):
+            GenerateResult("x", app=app).status()
 
 
 class TestRevoke:
