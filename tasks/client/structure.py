@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
@@ -131,7 +132,10 @@ def as_response_format(value: Any) -> Any:
     if is_type(value):
         schema = narrowed(schema_of(value))
         return {"type": "json_schema", "json_schema": {"name": name_of(value), "schema": schema, "strict": True}}
-    if hasattr(type(value), "model_json_schema") and not hasattr(value, "type"):  # OpenAI's own models have a type
+    is_model = hasattr(type(value), "model_json_schema") and not hasattr(
+        value, "type"
+    )  # OpenAI's own models have a type
+    if is_model or is_dataclass(value):
         raise InvalidRequest(f"response_format is an instance of {type(value).__name__}: give the class")
     return value
 

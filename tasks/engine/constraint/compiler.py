@@ -38,7 +38,8 @@ FIELDS: dict[ConstraintKind, str] = {
 REMEDIES: dict[ConstraintKind, str] = {
     "json_object": "ask for another format",
     "json_schema": "make the schema smaller, or ask for its parts one by one",
-    "regex": "change it: look-around and back-references are not known",
+    "regex": "write it as Rust's crate regex reads it, without look-around, word boundaries and back-references; the whole "
+    "answer has to match, so it needs no anchors",
     "choice": "give fewer or shorter texts",
     "calls": "send fewer functions or smaller schemas, or leave strict out",
     "lark": "write it in llguidance's variant of Lark, with a rule start",

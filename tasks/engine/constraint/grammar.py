@@ -36,9 +36,19 @@ _PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): ")
 _ENDLESS = "NoExtensionBias"
 #: How it says that it goes too far where it has no choice.
 _FORCED = "; ff_tokens)"
+#: How it says that an expression has an anchor or a word boundary in its middle.
+_LOOKS_AROUND = re.compile(r"lookarounds not supported yet; (\w+) in regex")
 #: How it says that one mask needs more than ``step_lexer_fuel``.
 _TOO_COSTLY = "too many expressions constructed"
 MOST_CHARACTERS = 300
+
+
+def looks_around(error: str) -> str:
+    """What an expression has that llguidance does not know, by its error; empty where that is something else."""
+    found = _LOOKS_AROUND.search(error)
+    if found is None:
+        return ""
+    return "has a word boundary" if found[1].startswith("Word") else "has ^ or $ in its middle"
 
 
 def fault_of(state: LLMatcher, *, places: bool = True) -> str:
@@ -54,6 +64,8 @@ def fault_of(state: LLMatcher, *, places: bool = True) -> str:
     reason = next((line.removeprefix("error: ") for line in others if line.startswith("error: ")), "")
     if reason and "regex parse error" in first:
         return f"{where}an expression cannot be read ({reason})" if where else f"cannot be read ({reason})"
+    if found := looks_around(first):
+        return f"{where}an expression {found}" if where else found
     if first == _ENDLESS:
         return "no text is ever complete: a rule needs itself before all else"
     if _FORCED in first:

@@ -9,7 +9,7 @@ from llguidance import LLMatcher
 
 from tasks.engine.constraint.control import control_characters
 from tasks.engine.constraint.equivalent import adjusted
-from tasks.engine.constraint.grammar import LIMITS
+from tasks.engine.constraint.grammar import LIMITS, looks_around
 from tasks.engine.constraint.parts import LISTS, MAPS, ONE, SHARED, parts
 from tasks.messages.encoding import to_json
 
@@ -67,9 +67,9 @@ def faults(schema: Any, *, strict: bool) -> Iterator[str]:
         # A part is refused for a fault of its own, or for one in it, which has been named.
         if error not in found or not found[error].startswith(pointer):
             found[error] = pointer
-            yield f"{pointer or '#'}: {_explained(error, part)}"
+            yield f"{pointer or '#'}: {_explained(error, part, strict=strict)}"
     if not found:
-        yield f"#: {_explained(whole, schema)}"
+        yield f"#: {_explained(whole, schema, strict=strict)}"
     elif looking.left_bytes < 0:
         yield "#: it is too large to say all that cannot be enforced"
 
@@ -128,7 +128,7 @@ def _refused(schema: Any) -> str:
     return str(messages[0]).strip().partition("\n")[0] if is_error else ""
 
 
-def _explained(error: str, part: Any) -> str:
+def _explained(error: str, part: Any, *, strict: bool) -> str:
     """The fault in the words of JSON Schema, and what to do about it."""
     if error.startswith("oneOf"):
         return "oneOf: a value may be valid by two of them; give them a type or a const that tells them apart, or use anyOf"
@@ -138,9 +138,11 @@ def _explained(error: str, part: Any) -> str:
     if error.startswith("Unimplemented keys"):
         names = ", ".join(json.loads(error.partition(": ")[2]))
         instead = "leave it out (have a list in the place of a set)" if "uniqueItems" in names else "leave it out"
-        return f"{names}: cannot be enforced; {instead}, or use strict: false, which does that"
+        return f"{names}: cannot be enforced; {instead}{', or use strict: false, which does that' if strict else ''}"
     if error.startswith(_UNSATISFIABLE):
         return f"no value is valid ({error.partition(': ')[2]:.200}); change the schema"
+    if found := looks_around(error):
+        return f"{_unread_pattern(part) or 'pattern'} {found}, which cannot be kept to; leave that out"
     if error.startswith(_NO_PATTERN) and (unread := _unread_pattern(part)):
         return f"{unread} cannot be read; look-around and back-references are not known here"
     if error.startswith(_NO_PATTERN):

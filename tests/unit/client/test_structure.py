@@ -198,6 +198,7 @@ def test_a_pydantic_model_is_its_schema_and_closed() -> None:
         ({"response_format": BaseModel}, "response_format=BaseModel: no JSON Schema says what it is"),
         ({"response_format": Callback}, "response_format=Callback: no JSON Schema says what it is (Cannot generate"),
         ({"response_format": Person(name="Ann")}, "response_format is an instance of Person: give the class; use a"),
+        ({"response_format": Point(1)}, "response_format is an instance of Point: give the class; use a"),
         (
             {"response_format": schema_format(Person)},
             "the class Person is not data: use a value, or .model_json_schema()",

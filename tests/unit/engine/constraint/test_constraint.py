@@ -219,11 +219,11 @@ LONG = {
         (of_schema({"enum": []}), "response_format: #: no value is valid (anyOf is empty); change the schema"),
         (of_schema(False), "response_format: #: no value is valid (schema is false); change the schema"),
         (of_schema({"$ref": "#/missing"}), "response_format: #: $ref: '#/missing' leads nowhere; put what it names"),
-        (Constraint(kind="regex", value="("), "regex='(': cannot be read (unclosed group); change it: look"),
+        (Constraint(kind="regex", value="("), "regex='(': cannot be read (unclosed group); write it as Rust"),
         (Constraint(kind="regex", value="(?=a)"), "regex='(?=a)': cannot be read (look-around, including"),
         (
             Constraint(kind="regex", value=r"(a)\1"),
-            r"regex='(a)\\1': cannot be read (backreferences are not supported); change",
+            r"regex='(a)\\1': cannot be read (backreferences are not supported); write",
         ),
         (
             Constraint(kind="lark", value="begin: /a/"),
@@ -245,7 +245,12 @@ LONG = {
             Constraint(kind="lark", value='start: "a" start | "a" start'),
             'grammar=\'start: "a" start | "a" start\': too ambiguous, or without a choice for',
         ),
-        (Constraint(kind="regex", value="a$b"), "regex='a$b': invalid regex"),
+        (Constraint(kind="regex", value="a$b"), "regex='a$b': has ^ or $ in its middle; write it as Rust's crate"),
+        (Constraint(kind="regex", value=r"\bab"), r"regex='\\bab': has a word boundary; write it as Rust's crate"),
+        (
+            of_schema({"type": "string", "pattern": r"\bab"}),
+            r"response_format: #: pattern: '\\bab' has a word boundary, which cannot be kept to; leave that out",
+        ),
         (Constraint(kind="calls", value="begin: /a/"), "tools: no start rule found; send fewer functions or smaller"),
         (of_schema(LONG), "response_format: #: its references lead more than 1000 levels deep; use fewer definitions"),
         (
