@@ -103,36 +103,62 @@ def _multi_query(dims: Dimensions) -> list[Layer]:
     return [Layer("full", heads * 2 * dims.head_dim)] * dims.layers
 
 
-def _hybrid(dims: Dimensions) -> list[Layer]:
-    """Recurrent layers among others, by whichever of its ways the family says which."""
-    count, model = dims.layers, dims.model
+def _states_but(is_full: Callable[[int], bool], dims: Dimensions) -> list[Layer]:
+    """Recurrent layers, but for those at some places."""
+    return layers_of(["full" if is_full(at) else "state" for at in range(dims.layers)], dims)
+
+
+def _lettered(dims: Dimensions) -> list[Layer]:
+    """Nemotron-H: a letter for each block."""
+    kinds: dict[str, Kind] = {"M": "state", "*": "full"}
     blocks = dims.listed("hybrid_override_pattern")
-    group, step = dims.number("layer_group_size"), dims.number("mamba_step")
-    if blocks:
-        kinds: dict[str, Kind] = {"M": "state", "*": "full"}
-        return layers_of([kinds.get(block, "none") for block in blocks], dims)
-    if dims.listed("full_attn_idxs"):
-        return layers_of(["full" if at in dims.listed("full_attn_idxs") else "state" for at in range(count)], dims)
-    if dims.listed("block_types"):
-        types = dims.listed("block_types")
-        recurrent = [types[at % len(types)] == "recurrent" for at in range(count)]
-        # One head of keys and values, whatever the configuration says.
-        return [
-            Layer("state", 0, STATES[model](dims)) if is_state else Layer("window", 2 * dims.head_dim)
-            for is_state in recurrent
-        ]
-    if model == "kimi_linear":
-        linear = dims.linear.get("kda_layers") or []
-        return layers_of(["state" if at + 1 in linear else "full" for at in range(count)], dims)
-    if group:
-        last = count // group * group
-        return layers_of(["full" if (at + 1) % group == 0 or at >= last else "state" for at in range(count)], dims)
-    if period := dims.number("attn_layer_period"):
-        offset = dims.number("attn_layer_offset")
-        return layers_of(["full" if at % period == offset else "state" for at in range(count)], dims)
-    if step and model == "plamo2":
-        return layers_of([_plamo_kind(at, step, count) for at in range(count)], dims)
-    return usual_layers(dims)
+    return layers_of([kinds.get(block, "none") for block in blocks], dims) if blocks else usual_layers(dims)
+
+
+def _indices(dims: Dimensions) -> list[Layer]:
+    """LFM2: a list of the layers with attention."""
+    full = dims.listed("full_attn_idxs")
+    return _states_but(full.__contains__, dims) if full else usual_layers(dims)
+
+
+def _typed(dims: Dimensions) -> list[Layer]:
+    """RecurrentGemma: a list of types that repeats; one head of keys and values, whatever the configuration says."""
+    types = dims.listed("block_types")
+    if not types:
+        return usual_layers(dims)
+    return [
+        Layer("state", 0, STATES[dims.model](dims))
+        if types[at % len(types)] == "recurrent"
+        else Layer("window", 2 * dims.head_dim)
+        for at in range(dims.layers)
+    ]
+
+
+def _numbered(dims: Dimensions) -> list[Layer]:
+    """Kimi Linear: a list of the recurrent layers, counted from 1."""
+    linear = dims.linear.get("kda_layers") or []
+    return _states_but(lambda at: at + 1 not in linear, dims)
+
+
+def _grouped(dims: Dimensions) -> list[Layer]:
+    """Bailing: the last layer of each group has attention, and so have those behind the last whole group."""
+    group = dims.number("layer_group_size")
+    if not group:
+        return usual_layers(dims)
+    last = dims.layers // group * group
+    return _states_but(lambda at: (at + 1) % group == 0 or at >= last, dims)
+
+
+def _periodic(dims: Dimensions) -> list[Layer]:
+    """Jamba: one layer of each period has attention."""
+    period, offset = dims.number("attn_layer_period"), dims.number("attn_layer_offset")
+    return _states_but(lambda at: at % period == offset, dims) if period else usual_layers(dims)
+
+
+def _plamo(dims: Dimensions) -> list[Layer]:
+    """PLaMo 2."""
+    count, step = dims.layers, dims.number("mamba_step")
+    return layers_of([_plamo_kind(at, step, count) for at in range(count)], dims) if step else usual_layers(dims)
 
 
 def _plamo_kind(at: int, step: int, count: int) -> Kind:
@@ -156,13 +182,14 @@ def _states(dims: Dimensions) -> list[Layer]:
 
 
 FAMILIES: dict[str, Callable[[Dimensions], list[Layer]]] = {
-    "afm7": _reusing, "baichuan_m1": _both, "bailing_hybrid": _hybrid, "bailing_moe_linear": _hybrid,
-    "bailing_moe_v3": _hybrid, "deepseek_v32": _indexed, "falcon_h1": _both, "gemma3n_text": _sharing,
+    "afm7": _reusing, "baichuan_m1": _both, "bailing_hybrid": _grouped, "bailing_moe_linear": _grouped,
+    "bailing_moe_v3": _grouped, "deepseek_v32": _indexed, "falcon_h1": _both, "gemma3n_text": _sharing,
     "gemma4_text": _sharing, "glm_moe_dsa": _indexed, "gpt2": _all_heads,
     "gpt_bigcode": _multi_query, "gpt_neox": _all_heads, "gptj": _all_heads, "iquestloopcoder": _looped_window,
-    "jamba": _hybrid, "llama4": _chunked, "kimi_linear": _hybrid, "lfm2": _hybrid, "lfm2_moe": _hybrid, "longcat_flash": _doubled,
+    "jamba": _periodic, "llama4": _chunked, "kimi_linear": _numbered, "lfm2": _indices,
+    "lfm2_moe": _indices, "longcat_flash": _doubled,
     "longcat_flash_ngram": _doubled, "mamba": _states, "mamba2": _states, "mimo_v2_flash": _two_kinds,
     "minimax_m3_vl": _sparse, "minimax_m3": _sparse, "nanbeige": _looped, "nemotron-nas": _searched,
-    "nemotron_h": _hybrid, "openelm": _by_layer, "plamo": _one_head, "plamo2": _hybrid, "recurrent_gemma": _hybrid,
+    "nemotron_h": _lettered, "openelm": _by_layer, "plamo": _one_head, "plamo2": _plamo, "recurrent_gemma": _typed,
     "rwkv7": _states, "step3p5": _stepped, "talkie": _all_heads,
 }  # fmt: skip
