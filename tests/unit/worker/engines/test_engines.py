@@ -444,7 +444,7 @@ class TestDying:
         assert outcome_of(killer) == Release(attempt=1, crashed=True)
         assert outcome_of(waited) == Release(attempt=1, crashed=False)
         assert killer.text == fake_text("!crash@3", None, 3)
-        assert "exited with code 70" in caplog.text
+        wait_until(lambda: "exited with code 70" in caplog.text)
         engines.release(engine)
         assert engines.acquire(fake("5")) is not engine
 
@@ -476,7 +476,7 @@ class TestDying:
         engine = engines.acquire(fake())
         stuck = submitted(engine, "!hang@1")
         assert outcome_of(stuck) == Release(attempt=1, crashed=True)
-        assert "made no step for 1 s although it has work" in caplog.text
+        wait_until(lambda: "made no step for 1 s although it has work" in caplog.text)
         engines.release(engine)
         assert isinstance(outcome_of(submitted(engines.acquire(fake()), "hello")), End)
 
@@ -549,7 +549,7 @@ class TestDying:
         engine = make().acquire(fake("10"))
         engine._on_step = failing
         assert isinstance(outcome_of(submitted(engine, "hello")), End)
-        assert "what follows from a message of engine" in caplog.text
+        wait_until(lambda: "what follows from a message of engine" in caplog.text)
 
     def test_an_idle_engine_is_not_stalled(self, make: Callable[..., Engines]) -> None:
         """Neither an idle engine, nor one that has just been given work after a long pause, counts as stalled."""
@@ -607,7 +607,7 @@ class TestIdling:
         engines.release(engine)
         wait_until(lambda: not engines.pids())
         assert engine.process.exitcode == 0
-        assert "without a request" in caplog.text
+        wait_until(lambda: "without a request" in caplog.text)
         assert engines.acquire(fake()) is not engine
 
     def test_some_stay(self, make: Callable[..., Engines]) -> None:
