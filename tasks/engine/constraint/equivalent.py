@@ -8,6 +8,7 @@ from tasks.engine.constraint.exclusive import Comparison
 from tasks.engine.constraint.parts import parts, require
 from tasks.engine.constraint.property_names import without_names
 from tasks.engine.constraint.text_formats import hold_to_format
+from tasks.engine.constraint.whole_numbers import precise
 
 #: Keywords that ask for nothing. llguidance takes none that it does not know beside a reference that leads back to where it is.
 _SILENT = ("deprecated", "discriminator", "example", "externalDocs", "xml")
@@ -73,5 +74,5 @@ def _say_what_is_known(part: dict[str, Any]) -> None:
     for names, sign in ((_LEAST_OF, -1), (_MOST_OF, 1)):
         for name in names:
             bound = part.get(name)
-            if isinstance(bound, int | float) and sign * bound > _MOST:
-                part[name] = sign * _MOST
+            if isinstance(bound, int | float):
+                part[name] = sign * _MOST if sign * bound > _MOST else precise(bound, sign)

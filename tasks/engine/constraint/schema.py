@@ -11,6 +11,7 @@ from tasks.engine.constraint.control import control_characters
 from tasks.engine.constraint.equivalent import adjusted
 from tasks.engine.constraint.grammar import LIMITS, looks_around
 from tasks.engine.constraint.parts import LISTS, MAPS, ONE, SHARED, parts
+from tasks.engine.constraint.whole_numbers import rounded
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
     if isinstance(least := part.get("minProperties"), int) and least > 1 and is_open:
         yield "minProperties: a name that comes twice counts once; leave it out, or close the object: additionalProperties: false"
     yield from control_characters(part)
+    yield from rounded(part)
     for name, value in part.items():
         if name == "nullable" and value is False:
             continue

@@ -9,6 +9,7 @@ from llguidance import regex_to_lark
 
 from tasks.engine.constraint.equivalent import adjusted
 from tasks.engine.constraint.schema import as_object
+from tasks.engine.constraint.whole_numbers import without_rounded
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
@@ -62,4 +63,5 @@ def _answer(constraint: Constraint | None) -> dict[str, Any]:
         return {"lark_grammar": f"start: CHOICE\nCHOICE: {texts}"}
     schema = json.loads(value) if constraint.kind == "json_schema" else {"type": "object"}
     options = {"whitespace_pattern": WHITESPACE, "json_allowed_escapes": ESCAPES, "lenient": not constraint.strict}
-    return {"json_schema": {**as_object(adjusted(schema)), "x-guidance": options}}
+    schema = adjusted(schema) if constraint.strict else without_rounded(adjusted(schema))
+    return {"json_schema": {**as_object(schema), "x-guidance": options}}

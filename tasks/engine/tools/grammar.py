@@ -13,6 +13,7 @@ from tasks.engine.constraint.equivalent import adjusted
 from tasks.engine.constraint.lead import HeaderCalls
 from tasks.engine.constraint.schema import NEVER, as_object, faults
 from tasks.engine.constraint.source import BEFORE_JSON, OTHERWISE, WHITESPACE
+from tasks.engine.constraint.whole_numbers import without_rounded
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_json
@@ -188,4 +189,5 @@ def _schema(function: Function) -> dict[str, Any]:
     found = _faults(to_json(schema))
     if found and function.strict:
         raise InvalidRequest(f"tools: the parameters of {function.name!r}, which is strict: {found[0]}")
+    schema = without_rounded(schema) if found else schema
     return {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": bool(found)}}

@@ -407,6 +407,39 @@ def id_of(character: str) -> int:
     return ord(character) - ord("!")
 
 
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"type": "integer", "maximum": 123456789012345678}, 123456789012345664, 123456789012345679),
+        ({"type": "integer", "minimum": 2**53 + 1}, 2**53 + 2, 2**53),
+        ({"type": "integer", "exclusiveMaximum": -(2**53) - 1}, -(2**53) - 4, -(2**53)),
+        ({"type": "integer", "enum": [2**60, 10**18]}, 2**60, 2**60 + 1),
+    ],
+    ids=str,
+)
+def test_no_number_beyond_a_bound_of_many_digits_is_an_answer(
+    compiler: Compiler, schema: dict[str, Any], valid: int, invalid: int
+) -> None:
+    """llguidance reads bounds in double precision, so they are moved inwards to numbers that have no more digits than that."""
+    for number, is_valid in ((valid, True), (invalid, False)):
+        state = compiler.compile(of_schema(schema)).root.deep_copy()
+        said = [id_of(character) for character in str(number)]
+        assert (state.try_consume_tokens(said) == len(said) and state.is_accepting()) is is_valid
+
+
+@pytest.mark.parametrize("schema", [{"const": 2**53 + 1}, {"enum": [1, 2**53 + 1]}], ids=str)
+def test_an_identifier_that_would_become_another_is_not_forced(compiler: Compiler, schema: dict[str, Any]) -> None:
+    """With ``strict`` it is an error; without, any integer is an answer, and a warning says so."""
+    with pytest.raises(InvalidRequest, match="9007199254740993 has more digits than can be kept to; use a text"):
+        compiler.compile(of_schema(schema))
+    grammar = compiler.compile(of_schema(schema, strict=False))
+    assert "9007199254740993" in grammar.warnings[0]
+    state = grammar.root.deep_copy()
+    said = [id_of(character) for character in "9007199254740993"]
+    assert state.try_consume_tokens(said) == len(said)
+    assert state.is_accepting()
+
+
 def test_log_probabilities_are_of_what_the_grammar_allows(loop: Loop) -> None:
     """Where the grammar leaves two tokens, these two share all probability, and no other is listed."""
     sampling = Sampling(temperature=0.0, logprobs=True, top_logprobs=5)
