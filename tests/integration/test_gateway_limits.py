@@ -51,6 +51,16 @@ def test_gateways_share_a_limit_exactly(clients: list[redis.Redis], key: AccessK
     assert stores[0].usage(key.id)["refused"] == 40 - accepted
 
 
+def test_a_request_whose_reply_was_lost_counts_once(clients: list[redis.Redis]) -> None:
+    """Redis clients send a command again if the connection breaks before its reply: the request is not refused for itself."""
+    key = AccessKey(id="a", name="a", at_once=1, requests_a_minute=60, tokens_a_minute=600)
+    store, request = Store(clients[0]), record(1, key)
+    first, again = store.admit(request, key), store.admit(request, key)
+    assert (first.exceeded, again.exceeded) == ("", "")
+    assert (again.requests, again.tokens) == (first.requests, first.tokens) == (59, 590)
+    assert (store.usage(key.id)["requests"], store.usage(key.id)["refused"]) == (1, 0)
+
+
 def test_a_clock_that_is_set_back(clients: list[redis.Redis]) -> None:
     """An allowance that was noted in the future neither fills up nor empties; from then on it fills up as ever."""
     key = AccessKey(id="a", name="a", requests_a_minute=60)

@@ -29,6 +29,11 @@ local function reply(exceeded, wait_s)
 end
 
 redis.call('ZREMRANGEBYSCORE', open, '-inf', now)
+-- Sent again, because the first reply was lost on its way: it is in, and counts once.
+if redis.call('ZREM', open, id) == 1 then
+  redis.call('ZADD', open, now + lease_s, id)
+  return reply('', 0)
+end
 local exceeded, wait_s = '', 0
 if at_once > 0 and redis.call('ZCARD', open) >= at_once then
   exceeded, wait_s = 'concurrency', 1
