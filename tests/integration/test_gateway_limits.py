@@ -38,7 +38,7 @@ def record(number: int, key: AccessKey) -> Record:
     [
         (AccessKey(id="a", name="a", at_once=7), 7),
         (AccessKey(id="b", name="b", requests_a_minute=1), 1),
-        (AccessKey(id="c", name="c", tokens_a_minute=39), 3),
+        (AccessKey(id="c", name="c", tokens_a_minute=30), 3),
     ],
 )
 def test_gateways_share_a_limit_exactly(clients: list[redis.Redis], key: AccessKey, accepted: int) -> None:
