@@ -74,6 +74,9 @@ class _Case(NamedTuple):
 #: The first one that has an error counts.
 _CASES = (
     _Case(
+        "it has no password: leave it out of REDIS_URL", "Wrong password", begins=("AUTH <password> called without",)
+    ),
+    _Case(
         "put the right user and password into REDIS_URL",
         "Wrong password",
         kinds=(redis.AuthenticationError,),
@@ -88,11 +91,11 @@ _CASES = (
     ),
     _Case("set REDIS_URL to the primary", "Redis is a replica", kinds=(ReadOnlyError,), contains=("READONLY",)),
     _Case("make room on the disk that it saves to", "Redis is full", begins=("MISCONF",)),
-    _Case("raise its maxclients, or end clients that nobody needs", "Redis is full", begins=("max number of clients",)),
+    _Case("raise its maxclients, or end unused clients", "Redis is full", begins=("max number of clients",)),
     _Case("connect its replicas, or lower its min-replicas-to-write", NOT_THERE, begins=("NOREPLICAS",)),
     _Case("set REDIS_URL to the primary", "Redis is a replica", begins=("Link with MASTER",)),
     _Case(
-        "set a password there: without one, protected mode takes nobody from another machine",
+        "set a password there: without one, protected mode refuses other machines",
         "Wrong password",
         begins=("DENIED",),
     ),

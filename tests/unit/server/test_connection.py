@@ -156,6 +156,11 @@ def test_an_endpoint_keeps_its_password_to_itself() -> None:
     [
         (redis.AuthenticationError("invalid password."), "right user and password", "Wrong password"),
         (redis.ResponseError("NOAUTH Authentication required."), "right user and password", "Wrong password"),
+        (
+            redis.AuthenticationError("AUTH <password> called without any password configured for the default user."),
+            "leave it out of REDIS_URL",
+            "Wrong password",
+        ),
         (redis.exceptions.NoPermissionError("no 'xadd'"), "docs/security.md", "Wrong password"),
         (redis.exceptions.OutOfMemoryError("command not allowed"), "maxmemory", "Redis is full"),
         # As servers before 7 put what a script was refused.
