@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.engine.failure import first_line
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object
 from tasks.models.weights import read_header
@@ -49,7 +50,10 @@ def _fetched(source: str) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, PEFT_WEIGHTS]))
     except Exception as error:
-        raise ModelLoadFailed(f"adapter {source}: cannot be fetched from the hub: {error}") from error
+        raise ModelLoadFailed(
+            f"adapter {source}: cannot be fetched from the hub ({first_line(error)}): try again, or name a folder that has it in "
+            "the catalogue"
+        ) from error
 
 
 def _checked(folder: Path) -> str:

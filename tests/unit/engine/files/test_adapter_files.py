@@ -45,6 +45,10 @@ def test_what_is_no_adapter(tmp_path: Path) -> None:
     """Each kind has its reason and, where there is one, its remedy."""
     with pytest.raises(ModelLoadFailed, match="no such folder; put the adapter there"):
         find_adapter(str(tmp_path / "nowhere"))
+    with pytest.raises(
+        ModelLoadFailed, match=r"^adapter acme/a/b: cannot be fetched from the hub \(.*\): try again, or"
+    ):
+        find_adapter("acme/a/b")
     with pytest.raises(ModelFilesUnreadable, match=r"adapter_config\.json: missing"):
         find_adapter(str(tmp_path))
     (tmp_path / CONFIG).write_text(json.dumps({"r": 8, "lora_alpha": 16}))
