@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from contextlib import closing, suppress
 from importlib import import_module
@@ -122,6 +123,9 @@ def _serve(
     others = {"embedding": app.tasks[EMBED], "rerank": app.tasks[RERANK]}
     settings = current_settings()
     made = make_gateway(app.tasks[GENERATE], others, client, rules, settings)
+    # A full garbage collection goes over what start-up has made for tens of milliseconds, in which nothing streams.
+    gc.collect()
+    gc.freeze()
     with listening:
         host = f"[{address}]" if ":" in address else address
         scheme = "https" if certificate[0] else "http"

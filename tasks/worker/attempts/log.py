@@ -49,6 +49,8 @@ def log(task_id: str, outcome: str, **fields: Any) -> None:
         # Its message quotes what the producer sent, which may be a part of a prompt.
         fields.pop("error", None)
     level = logging.WARNING if outcome == "failed" and not issubclass(kind, InvalidRequest) else logging.INFO
+    if not logger.isEnabledFor(level):
+        return
     known = {name: value for name, value in fields.items() if value is not None}
     text = " ".join(f"{name}={_shown(value)}" for name, value in known.items() if value != 0 or name not in RARE)
     logger.log(
