@@ -14,6 +14,7 @@ from celery.result import AsyncResult, GroupResult
 from vine import barrier
 
 from tasks.client.values import ValueResult
+from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest
 from tasks.names import PACKAGE
 from worker_config.celeryconfig import settings_of
 
@@ -103,7 +104,6 @@ class GenerateResult(ValueResult, AsyncResult):
         """
         from tasks.broker.schedule import hasten
         from tasks.broker.sending import pool_free_control, sending
-        from tasks.errors import GenerationError
         from tasks.journal.writer import mark_cancelled
         from tasks.server.connection import connect
         from tasks.server.trouble import is_denied
@@ -193,8 +193,6 @@ class GenerateResult(ValueResult, AsyncResult):
 
     def what_is_known(self) -> str:
         """How far the request has come, for somebody who waited for too long."""
-        from tasks.errors import GenerationError
-
         try:
             return str(self._look())
         except GenerationError as error:
@@ -239,7 +237,6 @@ class GenerateResult(ValueResult, AsyncResult):
         from celery.backends.rpc import RPCBackend
 
         from tasks.client.reading import Stored, describe
-        from tasks.errors import BrokerUnavailable
         from tasks.server.connection import translated
 
         if isinstance(self.backend, DisabledBackend):
@@ -284,8 +281,6 @@ class EmbedResult(GenerateResult):
         Raises:
             InvalidRequest: always.
         """
-        from tasks.errors import InvalidRequest
-
         raise InvalidRequest(f"{self.made} do not stream: use get(), or await the result")
 
     astream = stream
