@@ -22,7 +22,6 @@ from tasks.messages.answer import usage_of
 from tasks.messages.engine import Submit
 from tasks.worker import eager
 from tests.support import ROOT, wait_until
-from worker_config.celeryconfig import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,7 +237,8 @@ def test_a_model_that_cannot_be_loaded(
     catalogue = folder / "catalogue.toml"
     catalogue.write_text(f'allow_paths = ["{folder}"]\n')
     settings = replace(generate.settings, catalogue=str(catalogue))
-    monkeypatch.setitem(generate.app.conf.broker_transport_options, SETTINGS, settings)
+    # What was sent before has looked the settings up, once for all.
+    monkeypatch.setitem(vars(generate.fleet), "settings", settings)
     with pytest.raises(ModelLoadFailed, match=str(folder)):
         apply(generate, prompt="hello", model=str(folder)).get()
     assert eager.ENGINES.process(str(folder)) is None
