@@ -39,11 +39,14 @@ def spread(cores: Collection[int]) -> Iterator[None]:
     if not cores or not own:
         yield
         return
-    os.sched_setaffinity(0, cores)
+    # What a container may use can change, and then these may be none of its cores. A process that starts on one core works.
+    with suppress(OSError):
+        os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        with suppress(OSError):
+            os.sched_setaffinity(0, own)
 
 
 class OneCore:
@@ -103,13 +106,19 @@ class OneCore:
                     self.core = idlest
         self._seen = now, busy_s, own_s
         self._keep()
-        os.sched_setaffinity(0, self._cores)
+        with suppress(OSError):
+            os.sched_setaffinity(0, self._cores)
 
     def _keep(self) -> None:
+        """Keep all threads on the core, until the system refuses: a container's cores may change, or its rules forbid it."""
         assert self.core is not None
-        for thread in Path("/proc/self/task").iterdir():
-            with suppress(ProcessLookupError):  # it has just ended
-                os.sched_setaffinity(int(thread.name), {self.core})
+        try:
+            for thread in Path("/proc/self/task").iterdir():
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setaffinity(int(thread.name), {self.core})
+        except OSError as error:
+            logger.info("the worker's threads are not kept on one core (%s)", error)
+            self.core = None
 
 
 def cores_busy_s() -> dict[int, float]:

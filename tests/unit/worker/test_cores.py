@@ -127,6 +127,18 @@ def test_nothing_to_choose() -> None:
     assert available_cores() == before
 
 
+@pytest.mark.usefixtures("cores")
+def test_a_core_that_is_no_longer_there() -> None:
+    """A container's cores may change: the worker goes on as it is, and so does what it starts."""
+    machine = Machine()
+    machine.kept.core = 1_000
+    assert machine.spend(0.1, 0.1) is None
+    assert machine.spend(0.1, 0.1) is None
+    before = available_cores()
+    with spread({1_000}):
+        assert available_cores() == before
+
+
 def test_what_linux_says(cores: frozenset[int]) -> None:
     """Each core was used for some time since the start of the machine."""
     assert cores <= cores_busy_s().keys()
