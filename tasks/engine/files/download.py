@@ -117,7 +117,12 @@ def _from_client(source: str, revision: str | None, progress: Progress | None) -
     patterns = list(PATTERNS)
     return Path(
         snapshot_download(
-            source, revision=revision, allow_patterns=patterns, local_files_only=progress is None, tqdm_class=bar
+            source,
+            revision=revision,
+            cache_dir=hub_cache(),  # the client takes an empty HF_HOME, as compose files write it, for this folder
+            allow_patterns=patterns,
+            local_files_only=progress is None,
+            tqdm_class=bar,
         )
     )
 
@@ -236,8 +241,8 @@ def _problem(error: Exception) -> str:
             )
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return (
-        f"could not be fetched ({type(error).__name__}: {first}): the hub cannot be reached, or breaks off; what has come is "
-        "kept, try again"
+        f"could not be fetched ({type(error).__name__}: {first}): the hub cannot be reached, or breaks off; the fetched part "
+        "is kept, try again"
     )
 
 
