@@ -10,6 +10,7 @@ from tasks.engine.failure import first_line
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object
 from tasks.models.weights import read_header
+from worker_config.hub import hub_cache
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 #: What other programs call the weights.
@@ -48,7 +49,7 @@ def _fetched(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, WEIGHTS, PEFT_WEIGHTS]))
+        return Path(snapshot_download(source, cache_dir=hub_cache(), allow_patterns=[CONFIG, WEIGHTS, PEFT_WEIGHTS]))
     except Exception as error:
         raise ModelLoadFailed(
             f"adapter {source}: cannot be fetched from the hub ({first_line(error)}): try again, or name a folder that has it in "
