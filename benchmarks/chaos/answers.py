@@ -110,7 +110,8 @@ class Answers:
     def fault(self, reading: Reading, answer: Mapping[str, Any]) -> str | None:
         """Whether an answer that ended is what it has to be, by another validator; an answer that was cut off says so."""
         asked, text = self.parameters(reading), answer["text"]
-        if "thinking_budget" in asked and not answer["reasoning"]:
+        # Drawn at a temperature, a thought may end with its first token.
+        if "thinking_budget" in asked and not asked["temperature"] and not answer["reasoning"]:
             return f"no thought before {text!r}"
         if answer["finish_reason"] == "length":
             return "it is cut off, and parsed" if answer.get("parsed") is not None else None

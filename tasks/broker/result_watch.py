@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.absence import Absence
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import End, Error, decode
 from tasks.server import keys
@@ -52,7 +53,7 @@ class ResultWatch(Watch):
         self._key = key
         self._news = news
         self._unknown_after_s = unknown_after_s
-        self._absent_since: float | None = None
+        self._absence = Absence()
         self._was_known = False
         self._has_changed = False
         self._quiet_s = QUIET_S
@@ -93,7 +94,7 @@ class ResultWatch(Watch):
         """Note why nothing comes."""
         self._has_changed = self._has_changed or not self.problem
         self.problem = problem
-        self._absent_since = None
+        self._absence.interrupt()
 
     def end(self, error: GenerationError) -> None:
         """Note why nothing will come."""
@@ -110,10 +111,11 @@ class ResultWatch(Watch):
     def expect(self, *, is_known: bool = False) -> None:
         """Begin again: the request is yet to be sent, or is in some message. For the caller's thread."""
         self._was_known = self._was_known or is_known
-        self.error, self._absent_since, self.due_at = None, None, 0.0
+        self._absence.end()
+        self.error, self.due_at = None, 0.0
 
     def _note_result(self, payload: bytes, now: float) -> None:
-        self._absent_since = None
+        self._absence.end()
         self._quiet_s = QUIET_S
         self.due_at = now + self._quiet_s
         if payload != self.payload:
@@ -124,11 +126,12 @@ class ResultWatch(Watch):
         """Something of a request is in Redis from its ``delay`` on: ledger entry, then journal, then result."""
         last = decode(fields_of(newest[0][1]).get(b"d", b"")) if newest else None
         if submitted or (newest and not isinstance(last, End | Error)):
-            self._was_known, self._absent_since = True, None
+            self._was_known = True
+            self._absence.end()
             return
         self._was_known = self._was_known or bool(newest)
-        self._absent_since = self._absent_since or now
-        left_s = self._absent_since + (LOST_AFTER_S if self._was_known else self._unknown_after_s) - now
+        self._absence.note(now)
+        left_s = self._absence.left_s(now, LOST_AFTER_S if self._was_known else self._unknown_after_s)
         if left_s > 0:
             self.due_at = min(self.due_at, now + left_s)
         elif newest:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tasks.broker.absence import Absence
 from tasks.broker.result_watch import LOST_AFTER_S, unknown
 from tasks.client.chunks import Chunk, call_chunk, changed
 from tasks.client.journal_watch import Quiet
@@ -67,7 +68,7 @@ class Reading:
         self._state = ""
         self._problem = ""
         self._unknown_after_s = unknown_after_s
-        self._absent_since = 0.0
+        self._absence = Absence()
         self._was_known = False
         #: Nothing at all is known of the request, for too long: :meth:`conclude` has to be called.
         self.seems_unknown = False
@@ -78,11 +79,11 @@ class Reading:
         Raises:
             StreamTimeout: there is nothing, and no patience left.
         """
-        has_bounds = self._absent_since or self._timeout is not None or self._idle_timeout is not None
+        has_bounds = self._absence.is_on or self._timeout is not None or self._idle_timeout is not None
         if not waiting or not has_bounds:
             return None
         now = time.monotonic()
-        left = [self._look_once_more(now)] if self._absent_since else []
+        left = [self._look_once_more(now)] if self._absence.is_on else []
         limits = (("timeout", self._timeout, self._began_at), ("idle_timeout", self._idle_timeout, self._waiting_since))
         for name, limit_s, since in limits:
             if limit_s is None:
@@ -117,7 +118,8 @@ class Reading:
         if isinstance(event, GenerationError):
             self.is_over = True
             raise event
-        self._problem, self._absent_since = event.problem, 0.0
+        self._problem = event.problem
+        self._absence.interrupt()
         return []
 
     def settle(self, event: Event, stored: Stored) -> list[Chunk]:
@@ -177,11 +179,11 @@ class Reading:
     def _note_absence(self, *, absent: bool, known: bool | None) -> None:
         self._was_known = self._was_known or bool(known)
         if not absent or not self._unknown_after_s:
-            self._absent_since = 0.0
+            self._absence.end()
             return
         now = time.monotonic()
-        self._absent_since = self._absent_since or now
-        self.seems_unknown = now - self._absent_since >= self._grace_s
+        self._absence.note(now)
+        self.seems_unknown = self._absence.left_s(now, self._grace_s) <= 0
 
     def conclude(self, *, is_mentioned: bool) -> None:
         """Wait on for a request that seems to be unknown, since some message has its id; or give it up.
@@ -189,7 +191,8 @@ class Reading:
         Raises:
             UnknownRequest: none has.
         """
-        self.seems_unknown, self._absent_since = False, 0.0
+        self.seems_unknown = False
+        self._absence.end()
         if not is_mentioned:
             self.is_over = True
             raise UnknownRequest(unknown(self.task_id, was_known=self._was_known))
@@ -201,7 +204,7 @@ class Reading:
 
     def _look_once_more(self, now: float) -> float:
         """Have the stream read when a request that nobody knows has been looked for long enough; when that is."""
-        left_s = self._absent_since + self._grace_s - now
+        left_s = self._absence.left_s(now, self._grace_s)
         if left_s <= 0:
             self._place.read_again()
             return 1.0

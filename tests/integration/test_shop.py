@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import chain
 
 from tasks.broker.limits import QueueLimit, write_limits
 from tasks.engine.generation.fake import fake_text
@@ -70,6 +71,20 @@ def word(text):
 @app.task
 def fail():
     raise ValueError("the shop is closed")
+
+
+@app.task(bind=True)
+def become(self, values):
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return self.replace(generate.s(**values))
+
+
+@app.task(bind=True)
+def text_of(self, answer):
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return answer["text"]
 '''
 
 
@@ -155,6 +170,15 @@ def test_a_request_in_a_queue_of_the_shop(shop: Celery, generate: GenerateTask, 
     with pytest.raises(UnknownModel):
         wrong.get(timeout=WAIT_S)
     shared_redis.hdel(keys.LEDGER, wrong.id)  # as the sweep would
+
+
+def test_a_task_that_retries_and_becomes_a_request(shop: Celery, generate: GenerateTask) -> None:
+    """``self.replace(generate.s(...))`` after a ``self.retry()``: the task's id is the request's; a task behind it may retry."""
+    become = shop.signature("shop.become", [{"prompt": "z", "model": MODEL, "max_tokens": 3}], queue="shop")
+    run = chain(become, shop.signature("shop.text_of", queue="shop")).apply_async()
+    assert run.get(timeout=WAIT_S) == fake_text("z", None, 3)
+    assert run.parent.get(timeout=WAIT_S)["text"] == fake_text("z", None, 3)
+    assert sum(len(chunk.ids) for chunk in generate.AsyncResult(run.parent.id).stream(timeout=WAIT_S)) == 3
 
 
 @pytest.mark.parametrize("kind", ["signature", "group", "chain", "chord"])

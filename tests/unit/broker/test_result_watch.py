@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tasks.broker.absence import SETTLED_S
 from tasks.broker.result_watch import LOST_AFTER_S, ResultWatch
 from tasks.errors import UnknownRequest
 
@@ -34,6 +35,21 @@ def test_any_task_s_result_may_come() -> None:
     assert known.error is None
     known.take(NOWHERE, 1 + LOST_AFTER_S)
     assert isinstance(known.error, UnknownRequest)
+
+
+def test_one_outage_after_another() -> None:
+    """They do not put off for ever that a lost request is given up; what comes just before is waited for while Redis settles."""
+    lost = watch(5.0)
+    lost.take(QUEUED, 0)
+    for now in range(10, 90, 20):
+        lost.take(NOWHERE, now)
+        lost.take(NOWHERE, now + SETTLED_S - 1)
+        assert lost.error is None
+        lost.trouble("away")
+    lost.take(NOWHERE, 90)
+    assert lost.error is None
+    lost.take(NOWHERE, 90 + SETTLED_S)
+    assert isinstance(lost.error, UnknownRequest)
 
 
 @pytest.mark.parametrize(("after_s", "is_unknown"), [(5.0, True), (6.0, False)])

@@ -1,0 +1,44 @@
+"""For how long Redis has known nothing of a request, over its outages."""
+
+from __future__ import annotations
+
+#: What Redis has lost in an outage is written again once it is back: within so long by workers that live.
+SETTLED_S = 10.0
+
+
+class Absence:
+    """One request's. Times are monotonic seconds.
+
+    An outage does not end an absence: under one after the other a reader would never send a lost request again.
+    """
+
+    __slots__ = ("_back_at", "_since")
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._back_at: float | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether nothing was known of the request at the last look that Redis has answered."""
+        return self._since is not None
+
+    def note(self, now: float) -> None:
+        """Redis has answered, and knows nothing of the request."""
+        self._since = now if self._since is None else self._since
+        self._back_at = now if self._back_at is None else self._back_at
+
+    def interrupt(self) -> None:
+        """Redis does not answer."""
+        self._back_at = None
+
+    def end(self) -> None:
+        """The request is known, or is to be looked for from now on."""
+        self._since = self._back_at = None
+
+    def left_s(self, now: float, grace_s: float) -> float:
+        """How long until it is given up after ``grace_s``; not before Redis has been back for a while."""
+        if self._since is None:
+            return grace_s
+        settled_s = min(grace_s, SETTLED_S)
+        return max(self._since + grace_s, (now if self._back_at is None else self._back_at) + settled_s) - now
