@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MOST_CALLS = 64
 BUSY_S = 10.0
 BUSY_PAUSE_S = 0.1
+#: A connection that was silent for so long is looked at before it is used.
+SILENCE_S = 0.1
 
 
 class AutoPipeline:
@@ -143,6 +145,8 @@ class AutoPipeline:
     def _exchange(self, batch: Sequence[_Call]) -> list[Any]:
         self.sends += 1
         self.calls += len(batch)
+        # After a restart of Redis the first call would be lost with the old connection, and some may not be sent again.
+        self._wire.drop_if_closed(SILENCE_S)
         try:
             return self._ask(batch)
         except (ConnectionError, TimeoutError) as error:

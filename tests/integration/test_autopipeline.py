@@ -155,6 +155,13 @@ def test_a_server_that_is_away(pipeline: AutoPipeline, redis_server: EmbeddedSer
     assert ECHO(pipeline, (), ("c",)) == b"c"
 
 
+def test_a_server_that_was_restarted(pipeline: AutoPipeline, redis_server: EmbeddedServer) -> None:
+    """What may not be sent twice is not lost with a connection that the server's restart has closed before."""
+    assert COUNT(pipeline.once, ("n",), ()) == 1
+    redis_server.restart()
+    assert COUNT(pipeline.once, ("n",), ()) == 1
+
+
 def test_what_cannot_be_sent(pipeline: AutoPipeline) -> None:
     """Half a character is the error of who calls with it, and of nobody else."""
     with pytest.raises(UnicodeEncodeError):
