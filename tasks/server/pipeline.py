@@ -29,7 +29,7 @@ MOST_CALLS = 64
 BUSY_S = 10.0
 BUSY_PAUSE_S = 0.1
 #: A connection that was silent for so long is looked at before it is used.
-SILENCE_S = 0.1
+SILENCE_S = 0.05
 
 
 class AutoPipeline:
