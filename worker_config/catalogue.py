@@ -62,7 +62,7 @@ class Catalogue:
         ``MODEL@ADAPTER`` is a model with a LoRA adapter; a model that is named by its path cannot have one.
 
         A fake model is of the smallest tier unless its name pins another, as ``fake:10@7-13B`` does; between the two may be
-        options of :mod:`tasks.engine.generation.fake`, as in ``fake:10:load_s=2``.
+        options of :mod:`tasks.engine.fake`, as in ``fake:10:load_s=2``.
 
         Raises:
             ModelNotAllowed: no entry and no rule covers the name.

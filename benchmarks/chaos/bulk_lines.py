@@ -52,7 +52,7 @@ class Texts:
 
     def is_right(self, number: int, record: dict[str, Any]) -> bool:
         """Whether it is the fake engine's text."""
-        from tasks.engine.generation.fake import fake_text
+        from tasks.engine.fake import fake_text
 
         return bool(record.get("text") == fake_text(f"bulk {number}", None, TOKENS))
 

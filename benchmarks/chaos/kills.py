@@ -101,7 +101,7 @@ def _wait_until_it_takes(fleet: Fleet, killed: str) -> str:
 
 def _unanswered(sent: list[GenerateResult]) -> list[str]:
     """The requests without the one right answer."""
-    from tasks.engine.generation.fake import fake_text
+    from tasks.engine.fake import fake_text
 
     deadline = time.monotonic() + END_S
     lost = []

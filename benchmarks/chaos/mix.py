@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.chaos.judge import Reading, Wanted, Way
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.messages.tools import Calls
 
 if TYPE_CHECKING:

@@ -240,7 +240,7 @@ async def _read_all(readers: Sequence[Reader], urls: Sequence[str], options: arg
 
 def expected(prompt: str, tokens: int) -> str:
     """The text of an undisturbed run."""
-    from tasks.engine.generation.fake import fake_text
+    from tasks.engine.fake import fake_text
 
     return fake_text(prompt, None, tokens)
 

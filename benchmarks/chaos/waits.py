@@ -86,7 +86,7 @@ def _run(number: int, seed: int) -> str:
     from celery.exceptions import TimeoutError as CeleryTimeoutError
 
     from tasks import generate
-    from tasks.engine.generation.fake import fake_text
+    from tasks.engine.fake import fake_text
 
     chance = random.Random(f"{seed} {number}")
     model, tokens = chance.choice(MODELS), chance.choice((1, 4))

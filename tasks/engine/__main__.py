@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.engine.allocator import trim_heap
 from tasks.engine.embedding.embedder import TextModel
-from tasks.engine.generation.fake import FakeRunner
-from tasks.engine.generation.fake_options import is_fake, parse_options
+from tasks.engine.fake import FakeRunner
+from tasks.engine.fake_options import is_fake, parse_options
 from tasks.engine.generation.intake import Intake, preparing
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.library import import_mlx_lm

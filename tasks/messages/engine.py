@@ -28,7 +28,7 @@ class EngineConfig:
 
     ``model`` is the name that people use, ``source`` a local folder or a hub id, ``revision`` the hub's branch, tag or
     commit; a folder that came from the hub has its commit there. A model called ``fake:STEP_MS`` needs no source
-    (:mod:`tasks.engine.generation.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
+    (:mod:`tasks.engine.fake`). ``prefill_step_tokens`` bounds the prompt tokens, over all sequences, that are computed
     between two decode steps. ``prompt_cache_bytes`` 0 keeps no prompts. Weights, running batch and prompt cache stay within
     ``memory_budget_bytes``; ``None`` means no bound. ``context_tokens`` takes the place of the model's own context,
     and ``chat_template`` names one of its templates. ``adapter`` is a LoRA adapter's folder or hub id.

@@ -25,7 +25,7 @@ PROCESS_BYTES = 256 << 20
 CPU_BYTES_PER_PARAMETER = 4
 CPU_KV_FACTOR = 2
 
-#: What :mod:`tasks.engine.generation.fake` says of its KV cache, for 4,096 tokens.
+#: What :mod:`tasks.engine.fake` says of its KV cache, for 4,096 tokens.
 FAKE_KV_BYTES = 4 << 20
 
 _FAKE_WEIGHTS = re.compile(r":weights_mb=(\d+)")

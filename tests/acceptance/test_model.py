@@ -129,7 +129,7 @@ def test_sixteen_run_as_one_batch(generate: GenerateTask, node: Worker) -> None:
 def test_a_thousand_instant_requests(generate: GenerateTask, shared_worker: StartWorker) -> None:
     """With an engine that answers at once, no reader misses its first token."""
     shared_worker("-c", "16", env={"CELERY_MLX_MODELS": "fake:0"})
-    from tasks.engine.generation.fake import fake_text
+    from tasks.engine.fake import fake_text
 
     for start in range(0, 1000, 50):
         results = [generate.delay(prompt=f"i{n}", model="fake:0", max_tokens=3) for n in range(start, start + 50)]

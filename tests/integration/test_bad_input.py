@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import ContextExceeded, GenerationError, InvalidRequest, ModelLoadFailed, UnknownModel
 
 if TYPE_CHECKING:

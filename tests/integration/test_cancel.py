@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import DeadlineExceeded, Expired
 from tasks.server import keys
 from tests.support import wait_until

@@ -12,7 +12,7 @@ from celery import Celery
 
 from tasks.broker.fingerprint import MARGIN_S
 from tasks.demo.embedded import EmbeddedServer
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import QueueFull
 from tasks.messages.registry import WorkerRecord
 from tasks.registry import Registry

@@ -219,7 +219,7 @@ def test_each_kind_of_model_does_its_own_work(embed: EmbedTask) -> None:
 def test_in_chains_in_groups_and_with_asyncio(embed: EmbedTask) -> None:
     """An answer of ``generate`` becomes an input; a group has a result for each; ``await`` gives the answer."""
     from tasks import generate
-    from tasks.engine.generation.fake import fake_text
+    from tasks.engine.fake import fake_text
 
     chained = chain(generate.s(prompt="p", model="fake:1", max_tokens=3), embed.s(model=FAKE)).delay()
     several = group(embed.s(input=[str(n)], model=FAKE) for n in range(5)).delay()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tasks.engine.generation.fake import CRASH_EXITCODE, chat_prompt, fake_text
+from tasks.engine.fake import CRASH_EXITCODE, chat_prompt, fake_text
 from tasks.hardware import detect
 from tasks.messages.engine import EngineConfig, Shutdown, Submit
 from tasks.messages.load import LoadFailed, Ready

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.server import keys
 from tests.support import Reader, wait_until
 

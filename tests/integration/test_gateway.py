@@ -23,7 +23,7 @@ from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli.gateway import gateway as gateway_cli
 from tasks.cli.keys import keys as keys_cli
-from tasks.engine.generation.fake import chat_prompt, fake_text
+from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.connection.server import OPEN_FILES
 from tasks.gateway.records.access_key import LOCAL, id_of
 from tasks.server import keys

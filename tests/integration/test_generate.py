@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.generation.fake import chat_prompt, fake_text
+from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest
 from tasks.messages.answer import usage_of
 from tests.support import wait_until

@@ -16,7 +16,7 @@ from celery import chain, chord, group, xmap, xstarmap
 from celery.exceptions import ChordError
 
 from tasks.client.conversation import ChatMessage
-from tasks.engine.generation.fake import chat_prompt, fake_text
+from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.server import keys
 from tests.support import ROOT, wait_until

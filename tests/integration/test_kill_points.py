@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.messages.journal import Claim, End, Start, Token, decode
 from tasks.server import keys
 from tests.support import Reader, wait_until

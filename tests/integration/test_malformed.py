@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tasks.broker.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import InvalidRequest
 from tasks.server import keys
 from tests.garbage import EXAMPLES, JSON, mutated

@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.cli import models as command
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import ModelLoadFailed, OutOfMemory
 from tasks.messages.registry import EngineState
 from tasks.registry import Registry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import chain
 
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import InvalidRequest
 from tests.support import wait_until
 

@@ -16,7 +16,7 @@ from celery.exceptions import ChordError, TaskRevokedError
 from tasks.broker.ledger import Ledger, Lost
 from tasks.broker.purge import take_out
 from tasks.broker.queues import aside_list, lists_of
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable
 from tasks.server import keys
 from tasks.server.connection import connect

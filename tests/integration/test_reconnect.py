@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tasks.demo.embedded import EmbeddedServer
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
 from tests.support import forget_connections, wait_until

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tasks.broker.sent import SENT
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import Token, decode
 from tasks.server import keys

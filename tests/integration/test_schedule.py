@@ -14,7 +14,7 @@ from celery.exceptions import TaskRevokedError
 from tasks.broker.ledger import Ledger
 from tasks.broker.limits import QueueLimit, write_limits
 from tasks.broker.queues import depths
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.connection import connect

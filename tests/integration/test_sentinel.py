@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import Celery
 
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.server.requirements import require_server

@@ -11,7 +11,7 @@ import pytest
 from celery import chain
 
 from tasks.broker.limits import QueueLimit, write_limits
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.errors import GenerationError, InvalidRequest, UnknownModel
 from tasks.server import keys
 from tests.support import MARK, ROOT, assert_gone, wait_until

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tests.support import ROOT
 from tests.tls_relay import relay
 

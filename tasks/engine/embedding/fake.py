@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.engine.embedding.embedder import Embedder, Reranker, Row, TextModel
-from tasks.engine.generation.fake import CRASH_EXITCODE
-from tasks.engine.generation.fake_options import fake_facts, load_fake, parse_options
+from tasks.engine.fake import CRASH_EXITCODE
+from tasks.engine.fake_options import fake_facts, load_fake, parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

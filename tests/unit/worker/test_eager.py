@@ -16,7 +16,7 @@ import psutil
 import pytest
 from pydantic import BaseModel
 
-from tasks.engine.generation.fake import chat_prompt, fake_text
+from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnknownModel
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Submit

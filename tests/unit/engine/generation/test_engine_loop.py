@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.engine.generation.fake import FakeRunner, fake_text
-from tasks.engine.generation.fake_options import KV, WEIGHTS_BYTES
+from tasks.engine.fake import FakeRunner, fake_text
+from tasks.engine.fake_options import KV, WEIGHTS_BYTES
 from tasks.engine.generation.intake import Intake, prepare, preparing
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.generation.memory import MemoryBound

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from tasks.engine.generation.fake import FakeRunner
+from tasks.engine.fake import FakeRunner
 from tasks.engine.generation.intake import Intake, preparing
 from tasks.engine.generation.sequence import Request
 from tasks.engine.text.length import LONG_CHARACTERS

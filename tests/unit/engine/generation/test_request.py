@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.engine.generation.fake import FakeAssembler, fake_text, fake_token
+from tasks.engine.fake import FakeAssembler, fake_text, fake_token
 from tasks.engine.generation.sequence import Request, prompt_hash
 from tasks.engine.text.piece import Piece
 from tasks.messages.engine import Finished, Resume, Submit, Tokens

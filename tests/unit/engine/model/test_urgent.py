@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
-from tasks.engine.generation.fake import fake_text
+from tasks.engine.fake import fake_text
 from tasks.engine.generation.patience import Patience
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.loading import load_laid_out

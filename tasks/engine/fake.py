@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.generation.fake_options import fake_facts, load_fake, parse_options
+from tasks.engine.fake_options import fake_facts, load_fake, parse_options
 from tasks.engine.generation.runner import Draw, OutOfDeviceMemory
 from tasks.engine.text.piece import Piece
 from tasks.engine.text.prompt import Prompt
