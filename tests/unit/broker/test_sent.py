@@ -38,10 +38,19 @@ def send_again(sent: Sent, client: Client, task_id: str) -> bool:
 
 def test_once() -> None:
     """A request that Redis has lost is sent again, and not a second time: then something else is wrong with it."""
-    sent, client = Sent(), Client()
+    sent, client = Sent(again_s=0), Client()
     sent.note(put("t1"))
     assert send_again(sent, client, "t1")
     assert not send_again(sent, client, "t1")
+    assert len(client.queued) == 1
+
+
+def test_two_readers() -> None:
+    """Who finds it lost while another reader sends it again hears that it was sent: a look before that may have seen nothing."""
+    sent, client = Sent(), Client()
+    sent.note(put("t1"))
+    assert [send_again(sent, client, "t1") for _ in range(2)] == [True, True]
+    assert not send_again(sent, client, "t2")
     assert len(client.queued) == 1
 
 
