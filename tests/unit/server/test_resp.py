@@ -14,6 +14,7 @@ from tasks.server.resp import Replies, fields_of, pack
 SAID: tuple[tuple[bytes, Any], ...] = (
     (b"+OK\r\n", b"OK"),
     (b":-3\r\n", -3),
+    (b":0\r\n", 0),
     (b"$-1\r\n", None),
     (b"$0\r\n\r\n", b""),
     (b"$7\r\na\r\nb$1*\r\n", b"a\r\nb$1*"),
@@ -53,7 +54,7 @@ def test_errors_are_redis_pys() -> None:
 
 def test_no_redis() -> None:
     """Something else that answers at the address is said to be no Redis."""
-    with pytest.raises(InvalidResponse, match="HTTP"):
+    with pytest.raises(InvalidResponse, match="Protocol error"):
         replies().feed(b"HTTP/1.1 400 Bad Request\r\n")
 
 
