@@ -220,16 +220,21 @@ class Budget:
             coming: floors of models that wait to be loaded, the first first. What is left over is kept for those for which it
                 is enough: else engines would be given again what was just taken back for these.
         """
-        sizable = [reservation for reservation in self.staying() if _can_be_told(reservation)]
-        if not sizable:
+        # An engine that has not confirmed its last size has its share, too. It is told of it once it has confirmed.
+        sharing = [
+            reservation for reservation in self.staying() if reservation.sizable and reservation.state == "ready"
+        ]
+        if not sharing:
             return []
-        spare = self.total_bytes - _floors(sizable)
-        spare -= sum(reservation.final_bytes for reservation in self.staying() if reservation not in sizable)
+        spare = self.total_bytes - _floors(sharing)
+        spare -= sum(reservation.final_bytes for reservation in self.staying() if reservation not in sharing)
         kept = 0
         for floor_bytes in coming:
             kept += floor_bytes if kept + floor_bytes <= spare else 0
-        share = max(0, spare - kept) // len(sizable)
-        targets = [(reservation, reservation.floor_bytes + share) for reservation in sizable]
+        share = max(0, spare - kept) // len(sharing)
+        targets = [
+            (reservation, reservation.floor_bytes + share) for reservation in sharing if _can_be_told(reservation)
+        ]
         for reservation, target in targets:
             reservation.share_bytes = target
         told = [(reservation, target) for reservation, target in targets if target < reservation.held_bytes]

@@ -204,6 +204,17 @@ class TestShares:
         both.target_reached(poor, poor.share_bytes)
         assert both.promises() == []
 
+    def test_a_share_is_promised_while_another_engine_grows(self) -> None:
+        """An engine that becomes ready meanwhile has its even share, too; the other one comes down once it has grown."""
+        rich, poor = ready("rich", 2), ready("poor", 1)
+        both = budget(8, rich, poor)
+        both.set_target(rich, 7 * GB, 0)
+        assert both.shares() == []
+        assert both.promises() == [poor]
+        assert poor.share_bytes == int(3.5 * GB)
+        both.target_reached(rich, 7 * GB)
+        assert both.shares() == [(rich, int(4.5 * GB))]
+
     def test_what_is_about_to_start_is_kept_free(self) -> None:
         """What another model is about to take is not given away."""
         reservation = ready("a", 2)
