@@ -64,6 +64,8 @@ class Attempt:
         self.last_token_at: float | None = None
         self.stop_reason: StopReason | None = None
         self.limit_s: float | None = None
+        #: Its end is on its way to the journal, so readers may know of it before this process hears that it is there.
+        self.is_ending = False
         self.isolate: Isolation = ""
         self.gives_way = False
         #: The whole journal, so that this worker can write what Redis loses of it.

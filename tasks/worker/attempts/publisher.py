@@ -154,6 +154,7 @@ class Publisher(threading.Thread):
             if attempt.is_recorded:
                 attempt.settle(entry)
             else:
+                attempt.is_ending = attempt.is_ending or isinstance(entry, End | Error)
                 self._pending.setdefault(attempt, []).append(entry)
 
     def _take_pending(self) -> dict[Attempt, list[Entry]]:

@@ -60,9 +60,10 @@ class GenerateRequest(Request):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its journal has an end, which every reader has been told; what is left to do is Celery's."""
+        """Whether its journal has an end, or is about to: its readers may have been told. What is left to do is Celery's."""
         job = self._apply_result() if self._apply_result is not None else None
-        return job is not None and job.attempt is not None and isinstance(job.attempt.outcome, End | Error)
+        attempt = job.attempt if job is not None else None
+        return attempt is not None and (attempt.is_ending or isinstance(attempt.outcome, End | Error))
 
     def maybe_expire(self) -> bool:
         """Whether it has expired. ``expires`` is the producer's; this machine's clock may be far from that."""

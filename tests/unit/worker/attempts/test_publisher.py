@@ -330,6 +330,19 @@ def test_an_engine_s_reader_writes_itself(journal: FakeJournal) -> None:
     assert isinstance(attempt.outcome, End)
 
 
+def test_an_end_on_its_way_is_known_before_redis_answers(journal: FakeJournal) -> None:
+    """A reader may hear of an end before the worker does, and must not see the request among those that run."""
+    attempt = new_attempt()
+    journal.free.clear()
+    with publishing(journal) as publisher:
+        seen = [attempt.is_ending]
+        for entry in (start(), token(0), attempt.end("stop")):
+            publisher.put([(attempt, entry)])
+            seen.append(attempt.is_ending)
+        assert seen == [False, False, False, True]
+        assert attempt.outcome is None
+
+
 def test_a_start_alone_is_written_too(journal: FakeJournal) -> None:
     """A prompt that takes long says soon that it is computed."""
     attempt = new_attempt()
