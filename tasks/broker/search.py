@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
+import time
 from base64 import b64decode
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,11 @@ def is_expected(app: Celery, task_id: str) -> bool:
 
     A request that this process has sent, and that Redis has lost since, is sent again first.
     """
+    looked_at = time.monotonic()
     try:
         with closing(connect(app)) as client:
             queues = {*QUEUES, DEFAULT_QUEUE, *app.amqp.queues}
-            return is_mentioned(client, task_id, queues) or SENT.send_again(client, task_id)
+            return is_mentioned(client, task_id, queues) or SENT.send_again(client, task_id, looked_at)
     except BrokerUnavailable:
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 #: Longer than a reader takes to believe that Redis has lost its request (:data:`tasks.broker.result_watch.LOST_AFTER_S`).
 KEEP_S = 120.0
 MOST_BYTES = 16 * 2**20
-#: A request that was sent again is on its way for so long: another thread's look at the queues may have been before that.
-AGAIN_S = 10.0
 
 
 class _Note(NamedTuple):
@@ -33,13 +32,12 @@ class Sent:
     Args:
         keep_s: how long a request is kept, in seconds.
         most_bytes: of all messages together.
-        again_s: how long a request that was sent again counts as sent, in seconds.
     """
 
-    def __init__(self, keep_s: float = KEEP_S, most_bytes: int = MOST_BYTES, again_s: float = AGAIN_S) -> None:
+    def __init__(self, keep_s: float = KEEP_S, most_bytes: int = MOST_BYTES) -> None:
         self._keep_s = keep_s
         self._most_bytes = most_bytes
-        self._again_s = again_s
+        #: When a request was sent again; ``inf`` while it is.
         self._again: dict[str, float] = {}
         self._notes: OrderedDict[str, _Note] = OrderedDict()
         self._bytes = 0
@@ -63,24 +61,31 @@ class Sent:
         with self._lock:
             self._drop(task_id)
 
-    def send_again(self, client: redis.Redis, task_id: str) -> bool:
-        """Queue a request that Redis has lost, once; whether this process did that, now or a moment ago.
+    def send_again(self, client: redis.Redis, task_id: str, looked_at: float) -> bool:
+        """Queue a request that Redis has lost, once; whether this process did that, now or since the caller's look began.
 
         Redis keeps a fingerprint of each request from its ``delay`` on: where that is still there, nothing was lost, and
         whatever is missing of the request has expired or was deleted.
+
+        Args:
+            client: answers in bytes.
+            task_id: the request.
+            looked_at: when the caller began to look for the request in vain, by :func:`time.monotonic`. A look that began
+                before another thread has sent the request again may have missed it.
         """
-        now = time.monotonic()
         with self._lock:
-            self._again = {known: at for known, at in self._again.items() if now - at < self._again_s}
             note = self._drop(task_id)
             if note is None:
-                return task_id in self._again
-            self._again[task_id] = now
-        if client.exists(keys.request(task_id)):
+                return self._again.get(task_id, -math.inf) >= looked_at
+            forgotten = time.monotonic() - self._keep_s
+            self._again = {known: at for known, at in self._again.items() if at > forgotten} | {task_id: math.inf}
+        sent = False
+        try:
+            sent = not client.exists(keys.request(task_id)) and queue_one(client, note.put) is None
+        finally:
             with self._lock:
-                self._again.pop(task_id, None)
-            return False
-        return queue_one(client, note.put) is None
+                self._again[task_id] = time.monotonic() if sent else -math.inf
+        return sent
 
     @property
     def _oldest(self) -> _Note:
