@@ -94,8 +94,8 @@ class Job:
         self.written_before = 0
         self._outputs = Outputs(self.job_id, output, errors)
         self._requests = Requests(app, self._options.priority)
-        if (defaults or {}).get("model"):
-            self._requests.queue_of(dict(defaults or {})["model"])  # one that nobody allows would fail in each line
+        if model := (defaults or {}).get("model"):
+            self._requests.queue_of(model)  # one that nobody allows would fail in each line
         self._window = Window(reader(app))
         self._flight = Flight(self.job_id, self._options.tries)
         self._ahead = Ahead(self._lines(), self._queue_of, FILE_AHEAD if self._source.path else STREAM_AHEAD)

@@ -75,16 +75,13 @@ class Outputs:
         Raises:
             OutputFailed: some are not.
         """
-        if self._answers is None:
-            return
-        answers, errors = list(records), []
-        if self._errors is not None:
-            answers = [record for record in records if not has_failed(record)]
-            errors = [record for record in records if has_failed(record)]
-        if answers:
-            self._answers.write(answers)
-        if errors and self._errors is not None:
-            self._errors.write(errors)
+        lines: dict[Output | None, list[dict[str, Any]]] = {}
+        for record in records:
+            place = self._errors if self._errors is not None and has_failed(record) else self._answers
+            lines.setdefault(place, []).append(record)
+        for output in self._all:
+            if output in lines:
+                output.write(lines[output])
 
     def close(self) -> None:
         """Let go of the files."""

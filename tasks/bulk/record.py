@@ -102,10 +102,8 @@ class Records:
         found = {text(job_id): self.read(text(job_id)) for job_id in job_ids}
         expired = [job_id for job_id, record in found.items() if record is None]
         if expired:
-            with (
-                suppress(BrokerUnavailable),
-                translated("forgetting jobs"),
-            ):  # a reader without the right to write leaves them
+            # A reader without the right to write leaves them.
+            with suppress(BrokerUnavailable), translated("forgetting jobs"):
                 self._client.zrem(keys.BULK_JOBS, *expired)
         return sorted(
             (record for record in found.values() if record is not None), key=lambda record: -record.started_at

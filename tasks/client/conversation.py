@@ -153,9 +153,8 @@ class ChatMessage(BaseModel):
             )
         if self.tool_call_id is not None and self.role != "tool":
             raise PydanticCustomError("conversation", "has tool_call_id, which only the role tool has; leave it out")
-        if self.content is None and not (
-            self.tool_calls or self.reasoning_content
-        ):  # one that was cut off in its thought
+        # One with a thought alone was cut off in it.
+        if self.content is None and not (self.tool_calls or self.reasoning_content):
             raise PydanticCustomError(
                 "conversation", "has no content; send text, or, for an assistant that called tools, tool_calls"
             )

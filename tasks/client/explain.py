@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.client import compatibility, conversation
 from tasks.client.options import OPTIONS
+from tasks.client.suggestion import suggestion
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def unknown(
     if name in OPTIONS:
         return f"{given}: an option and not a field of {task}: use {task}.apply_async(kwargs={{…}}, {name}=…)"
     snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()  # JavaScript's topP
-    close = difflib.get_close_matches(snake_case, fields, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"leave it out; the fields are {', '.join(fields)}"
+    hint = suggestion(snake_case, fields, f"leave it out; the fields are {', '.join(fields)}")
     return f"{given}: unknown field; {hint}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from datetime import datetime
 from numbers import Integral, Real
@@ -12,6 +11,7 @@ from uuid import UUID
 from kombu.utils.json import dumps
 
 from tasks.broker.message import UNPACKERS
+from tasks.client.suggestion import suggestion
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds
 from tasks.messages.identifier import IDENTIFIER, is_identifier
@@ -121,15 +121,13 @@ def _stamps(options: dict[str, Any]) -> Iterable[str]:
 def _unknown(name: str, fields: Iterable[str]) -> str:
     if name in fields:
         return f"{name}: a parameter and not an option: use generate.delay({name}=…) or put it into kwargs={{…}}"
-    close = difflib.get_close_matches(name, OPTIONS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"leave it out; the options are {', '.join(sorted(OPTIONS))}"
+    hint = suggestion(name, OPTIONS, f"leave it out; the options are {', '.join(sorted(OPTIONS))}")
     return f"{name:.60}: unknown option; {hint}"
 
 
 def _number(value: Any) -> Any:
-    if value is None or isinstance(
-        value, str | bool | int | float
-    ):  # asking the numbers' abstract classes takes longer
+    # Asking the numbers' abstract classes takes longer.
+    if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Integral):
         return int(value)

@@ -1,4 +1,4 @@
-"""A connection of redis-py's whose replies are parsed here (:mod:`tasks.server.resp`), with as few calls of the system as can be.
+"""A connection of redis-py's whose replies go to hiredis directly (:mod:`tasks.server.resp`), with few calls of the system.
 
 Python asks the system before each send and each read of a socket with a time-out (``poll``), and lets other threads run at both
 calls. In a process with many threads these switches cost more than the calls, so the system bounds the waits instead.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.client.conversation import meaningful
 from tasks.client.explain import shown_alone, shown_name
+from tasks.client.suggestion import suggestion
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def _check(given: Mapping[str, Any], kind: _Kind, where: str) -> None:
     for name, value in meaningful(given, ()).items():
         if name in kind.reads or name in kind.drops or name == "type":
             continue
-        close = difflib.get_close_matches(name, kind.reads, n=1)
-        hint = _INSTEAD.get(name) or (f"did you mean {close[0]}?" if close else "leave it out")
+        hint = _INSTEAD.get(name) or suggestion(name, kind.reads, "leave it out")
         raise InvalidRequest(f"{where}.{shown_name(name)}={shown_alone(name, value)}: unknown field; {hint}")
 
 

@@ -69,6 +69,11 @@ class Reservation:
         return self.taken_bytes if self.target_bytes is None else max(self.target_bytes, self.floor_bytes)
 
     @property
+    def has_share(self) -> bool:
+        """Whether it has a part of what no floor takes: loaded, with a size that can be changed."""
+        return self.state == "ready" and self.sizable
+
+    @property
     def idle(self) -> bool:
         """Whether it could be ended: loaded, without work, not pinned."""
         return self.state == "ready" and self.users == 0 and not self.pinned
@@ -221,9 +226,7 @@ class Budget:
                 is enough: else engines would be given again what was just taken back for these.
         """
         # An engine that has not confirmed its last size has its share, too. It is told of it once it has confirmed.
-        sharing = [
-            reservation for reservation in self.staying() if reservation.sizable and reservation.state == "ready"
-        ]
+        sharing = [reservation for reservation in self.staying() if reservation.has_share]
         if not sharing:
             return []
         spare = self.total_bytes - _floors(sharing)
@@ -268,7 +271,7 @@ class Budget:
 
 
 def _can_be_told(reservation: Reservation) -> bool:
-    return reservation.sizable and reservation.state == "ready" and reservation.target_bytes is None
+    return reservation.has_share and reservation.target_bytes is None
 
 
 def _floors(reservations: Iterable[Reservation]) -> int:

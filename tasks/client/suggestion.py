@@ -1,0 +1,15 @@
+"""What to say of a name that nobody knows."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    """A question with the known name that is closest to this one; ``otherwise`` where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
