@@ -60,12 +60,25 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     return found
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """A process's command line; empty where it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def runs_engine(mark: str) -> bool:
+    """Whether an engine carries this mark."""
+    return any("tasks.engine" in command_of(process) for process in marked_processes(mark))
+
+
 def assert_gone(mark: str, *, timeout_s: float = 10.0) -> None:
     """No process with this mark is left after a while; what is left is killed, and the test fails."""
     deadline = time.monotonic() + timeout_s
     while (left := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    about = [f"{process.pid}: {' '.join(process.cmdline())[:200]}" for process in left if process.is_running()]
+    about = [f"{process.pid}: {' '.join(command_of(process))[:200]}" for process in left if process.is_running()]
     for process in left:
         process.kill()
     assert not about, f"processes stayed behind: {about}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 import redis
 
-from tests.support import MARK, ROOT, assert_gone, marked_processes, wait_until
+from tests.support import MARK, ROOT, assert_gone, runs_engine, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ class Demo:
 
         def started() -> bool:
             assert self.process.poll() is None, self.text()
-            return any("tasks.engine" in process.cmdline() for process in marked_processes(self.mark))
+            return runs_engine(self.mark)
 
         wait_until(started, timeout_s=120, about="the demo's engine")
 

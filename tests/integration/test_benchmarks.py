@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.support import MARK, ROOT, assert_gone, marked_processes, wait_until
+from tests.support import MARK, ROOT, assert_gone, runs_engine, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +84,7 @@ def test_a_killed_run_leaves_nothing_behind(mark: str, tmp_path: Path) -> None:
         start_new_session=True,
     ) as run:
         try:
-            wait_until(
-                lambda: any("tasks.engine" in process.cmdline() for process in marked_processes(mark)),
-                timeout_s=60,
-                about="an engine",
-            )
+            wait_until(lambda: runs_engine(mark), timeout_s=60, about="an engine")
         finally:
             run.send_signal(signal.SIGKILL)
     assert_gone(mark, timeout_s=20)
