@@ -24,6 +24,7 @@ from benchmarks.rows import (
     structured,
     tax,
     throughput,
+    unshared,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ ROWS: tuple[Row, ...] = tuple(
         scale,
         prefix,
         affinity,
+        unshared,
         batching,
         step,
         structured,

@@ -92,7 +92,7 @@ def _compare(
     """The same conversations with and without lanes, while something is the matter."""
 
     def run(affinity: bool, number: int) -> Metrics:
-        with trouble(), _producer(affinity) as generate:
+        with trouble(), producer(affinity) as generate:
             return _converse(bench, generate, sessions, (about, affinity, number))
 
     contenders: dict[str, Measure] = {"off": partial(run, False), "on": partial(run, True)}
@@ -112,7 +112,7 @@ def _compare(
 
 
 @contextmanager
-def _producer(affinity: bool) -> Iterator[GenerateTask]:
+def producer(affinity: bool) -> Iterator[GenerateTask]:
     """The task as a producer with or without affinity has it."""
     with Celery("affinity", set_as_current=False, include=["tasks.generate"]) as app:
         app.loader.import_default_modules()

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: The longest that a request may be everybody's before this worker sees it.
 LOOK_S = 0.25
+#: Prompts that begin within this time are noted in one call.
+NOTE_S = 0.02
 
 
 class Fleet(Protocol):
@@ -77,17 +79,25 @@ class Lanes(threading.Thread):
         self._waiting = 0
         self._serve_at = 0.0
         self._serves = False
+        self._is_stale = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
 
     def run(self) -> None:
-        """Look until :meth:`stop`."""
+        """Look, and note what is warm between two looks, until :meth:`stop`."""
         while not self._ending:
-            wait_s = self._look_safely()
-            self._wake.wait(wait_s)
-            self._wake.clear()
-        self._call(self._fleet.leave)
+            look_at = self._clock() + self._look_safely()
+            while not (self._is_stale or self._ending) and (left_s := look_at - self._clock()) > 0:
+                self._wait(left_s)
+                if self._waits_ms:
+                    self._wait(NOTE_S)
+                    self._safely(self._note)
+        self._safely(self._fleet.leave)
+
+    def _wait(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
 
     def stop(self) -> None:
         """End the thread; this worker has no lanes any more."""
@@ -126,14 +136,17 @@ class Lanes(threading.Thread):
             self._taken["hits" if node == self._node else "steals"] += 1
         if node != self._node:
             self._ranks = {name: rank for name, rank in self._ranks.items() if name != list_name}
+            self._is_stale = True
             self._wake.set()
 
     def warm(self, waits_ms: Mapping[str, int]) -> None:
         """Prompts that begin like this are computed here: by digest, for how many ms a request is worth waiting for it."""
         if waits_ms and self._has_own:
             with self._lock:
+                is_first = not self._waits_ms
                 self._waits_ms.update(waits_ms)
-            self._wake.set()
+            if is_first:
+                self._wake.set()
 
     def counts(self) -> dict[str, int]:
         """What was taken from its lanes (``hits``) and those of others (``steals``) since the start; what waits here."""
@@ -146,10 +159,8 @@ class Lanes(threading.Thread):
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
-        with self._lock:
-            waits_ms, self._waits_ms = self._waits_ms, {}
-        if waits_ms:
-            self._fleet.note_warm(waits_ms)
+        self._is_stale = False
+        self._note()
         self._announce()
         now = self._clock()
         ranks: dict[str, float] = {}
@@ -169,6 +180,13 @@ class Lanes(threading.Thread):
             self._on_change()
         return next_s
 
+    def _note(self) -> None:
+        """Say what has become warm here since the last note."""
+        with self._lock:
+            waits_ms, self._waits_ms = self._waits_ms, {}
+        if waits_ms:
+            self._fleet.note_warm(waits_ms)
+
     def _announce(self) -> None:
         """Say that there are lanes here, or, while the worker takes nothing, that there are none."""
         now = self._clock()
@@ -181,17 +199,14 @@ class Lanes(threading.Thread):
             self._serves, self._serve_at = True, now + SERVE_S
 
     def _look_safely(self) -> float:
-        try:
-            return self.look()
-        except BrokerUnavailable as error:
-            logger.debug("the lanes could not be read: %s", error)
-        except Exception:
-            # Never let this thread die: without it no request leaves the lane of a dead worker.
-            logger.exception("a look at the lanes failed")
-        return self._look_s
+        return self._safely(self.look) or self._look_s
 
-    def _call(self, call: Callable[[], None]) -> None:
+    def _safely(self, call: Callable[[], float | None]) -> float | None:
+        """Never let this thread die: without it no request leaves the lane of a dead worker."""
         try:
-            call()
+            return call()
         except BrokerUnavailable as error:
-            logger.debug("%s; others see that this worker is silent", error)
+            logger.debug("the lanes cannot be reached: %s", error)
+        except Exception:
+            logger.exception("the lanes failed")
+        return None

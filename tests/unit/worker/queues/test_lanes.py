@@ -30,9 +30,11 @@ class Fleet:
         self.found = list(heads)
         self.said: list[str] = []
         self.warm: dict[str, int] = {}
+        self.looks = self.notes = 0
         self.trouble: list[Exception] = []
 
     def heads(self) -> list[Head]:
+        self.looks += 1
         if self.trouble:
             raise self.trouble.pop()
         return self.found
@@ -44,6 +46,7 @@ class Fleet:
         self.said.append("leave")
 
     def note_warm(self, waits_ms: Mapping[str, int]) -> None:
+        self.notes += 1
         self.warm.update(waits_ms)
 
 
@@ -117,3 +120,32 @@ def test_it_goes_on() -> None:
         lanes.stop()
     assert not lanes.is_alive()
     assert fleet.said[-1] == "leave"
+
+
+def test_many_prompts_are_noted_together() -> None:
+    """Prompts that begin close together cost one call, and none of them a look at the lanes."""
+    fleet = Fleet()
+    lanes = Lanes(B, fleet, lambda: True, look_s=60)
+    lanes.start()
+    try:
+        wait_until(lambda: fleet.looks == 1)
+        for number in range(100):
+            lanes.warm({f"digest {number}": 7})
+        wait_until(lambda: len(fleet.warm) == 100)
+    finally:
+        lanes.stop()
+    assert fleet.notes < 100
+    assert fleet.looks == 1
+
+
+def test_a_steal_is_followed_by_a_look() -> None:
+    """The next request in a lane of another worker may be everybody's, too, or not yet."""
+    fleet = Fleet(head(A, 3.0, 2.0))
+    lanes = Lanes(B, fleet, lambda: True, look_s=60)
+    lanes.start()
+    try:
+        wait_until(lambda: fleet.looks == 1)
+        lanes.took(lane(A))
+        wait_until(lambda: fleet.looks == 2)
+    finally:
+        lanes.stop()
