@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +12,7 @@ from tasks.bulk.ahead import Ahead
 from tasks.bulk.doubts import Doubts
 from tasks.bulk.finished import Finished
 from tasks.bulk.flight import Flight
+from tasks.bulk.identity import job_id
 from tasks.bulk.line import BadLine, Line
 from tasks.bulk.output import Done
 from tasks.bulk.outputs import Outputs
@@ -52,7 +52,7 @@ class Options:
         deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
         tries: how often a line is sent at most, if its error is one of the fleet's.
         priority: that of its requests; 9 has everything else go first.
-        job_id: hexadecimal digits, for callers that may run one input twice at a time; by default it follows from the input.
+        job_id: hexadecimal digits; by default they follow from input and output.
     """
 
     deadline_s: float | None = None
@@ -88,7 +88,7 @@ class Job:
         self._options = options or Options()
         self._source = Source(given, with_model(defaults or {}, settings_of(app)))
         survey = self._source.survey()
-        self.job_id = self._options.job_id or (survey.digest if survey is not None else uuid.uuid4().hex[:16])
+        self.job_id = self._options.job_id or job_id(survey.digest if survey is not None else None, output)
         self.done = Done()
         #: Lines that the output had when the job started.
         self.written_before = 0

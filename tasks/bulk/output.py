@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from tasks.bulk.identity import is_of_input
 from tasks.bulk.numbers import Numbers
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.messages.encoding import to_compact_json
@@ -150,7 +151,7 @@ class Output:
                 found = _TASK_ID.match(str(record.get("task_id") or record.get("id")))
                 if found is None:
                     raise InvalidRequest(f"{self.path}: line {number} was not written by a bulk job: {_REMEDY}")
-                if found[1] != self._job_id:
+                if not is_of_input(found[1], self._job_id):
                     raise InvalidRequest(
                         f"{self.path}: has answers of another input, or of other parameters (job {found[1]}; this is "
                         f"{self._job_id}): {_REMEDY}"

@@ -212,6 +212,27 @@ def test_killed_and_started_again(
     assert left_of_bulk(shared_redis) == []
 
 
+def test_two_outputs_of_one_input(
+    generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path
+) -> None:
+    """They are two jobs: neither takes back, deletes or waits for a request of the other."""
+    assert node
+    source, targets = batch(tmp_path, 40), [tmp_path / "one.jsonl", tmp_path / "other.jsonl"]
+    first, second = (Job(generate.app, source, target, options=Options(tries=1)) for target in targets)
+    with first:
+        first._step([])
+        with second:
+            second._step([])
+        list(first)
+    list(generate.bulk(source, targets[1]))
+    for target in targets:
+        assert sorted(record["custom_id"] for record in records(target)) == sorted(f"c{n}" for n in range(40))
+        assert {record["response"]["status_code"] for record in records(target)} == {200}
+    moved = targets[0].rename(tmp_path / "moved.jsonl")
+    assert list(generate.bulk(source, moved)) == []
+    assert left_of_bulk(shared_redis) == []
+
+
 def test_connected_again(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
     """A worker that looks for what Redis may have lost does not write again what the job has deleted."""
     assert len(list(generate.bulk([f"p{n}" for n in range(20)], model=MODEL, max_tokens=2))) == 20
