@@ -14,6 +14,7 @@ from tasks.bulk.finished import Finished
 from tasks.bulk.flight import Flight
 from tasks.bulk.identity import job_id
 from tasks.bulk.line import BadLine, Line
+from tasks.bulk.looks import Looks
 from tasks.bulk.output import Done
 from tasks.bulk.outputs import Outputs
 from tasks.bulk.record import JobRecord, Records
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tasks.generate")
 
-#: The interval of looks for results while some come; it grows while none do.
-LOOK_S, LONGEST_LOOK_S = 0.01, 0.25
 RECORD_EVERY_S = 1.0
 AWAY_S = 0.5
 #: Lines that are read ahead of a file, and of what is made while it is read.
@@ -137,15 +136,14 @@ class Job:
 
     def steps(self) -> Iterator[list[Finished]]:
         """What each look at Redis has found finished, be it nothing. It is forgotten once the caller asks for more."""
-        look_s = LOOK_S
+        looks = Looks()
         while not self._is_over():
+            in_flight = self.in_flight
             finished = self._step_patiently()
             self._write(finished)
             yield finished
             self._forget(finished)
-            look_s = LOOK_S if finished else min(look_s * 1.5, LONGEST_LOOK_S)
-            if not finished:
-                time.sleep(look_s)
+            time.sleep(looks.pause_s(len(finished), in_flight))
         if self._stopped:
             return
         self._record.status = "cancelled" if self._cancelled else "completed"

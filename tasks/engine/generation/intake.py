@@ -89,18 +89,20 @@ class Intake(Generic[Prepared]):
         """Whether :meth:`collect` would bring something now; costs nothing to ask."""
         return bool(self._ready)
 
-    def collect(self, gather_s: float | None = None) -> list[Prepared | Abort | Failed | Resize]:
+    def collect(
+        self, gather_s: float | None = None, most: int | None = None
+    ) -> list[Prepared | Abort | Failed | Resize]:
         """What is ready, in order of arrival.
 
         With ``gather_s`` (the engine is idle) wait until there is something, and for the rest of its burst: until
         nothing is being tokenised and nothing new came for ``gather_s``, at most ``MOST_GATHER_S``. What has brought more
-        than one request is a burst, and is given longer pauses.
+        than one request is a burst, and is given longer pauses. One of ``most`` requests is whole: no more can join the batch.
         """
         if gather_s is not None and (work := self._first()) is not None:
             self._tokenise_one(work)
         with self._changed:
             if gather_s is not None:
-                self._gather(gather_s)
+                self._gather(gather_s, most)
             items, self._ready = self._ready, []
         return items
 
@@ -113,9 +115,9 @@ class Intake(Generic[Prepared]):
             work, self._for_idle = self._for_idle, None
             return work
 
-    def _gather(self, quiet_s: float) -> None:
+    def _gather(self, quiet_s: float, most: int | None) -> None:
         deadline = time.monotonic() + MOST_GATHER_S
-        while quiet_s and (left_s := deadline - time.monotonic()) > 0:
+        while quiet_s and (most is None or len(self._ready) < most) and (left_s := deadline - time.monotonic()) > 0:
             if self._pending:
                 self._changed.wait(left_s)
                 continue

@@ -86,7 +86,7 @@ class GenerationLoop:
         idle = not self._running and not self._waiting and not self._inbox
         if idle:
             self.send()
-        self._inbox.extend(self._intake.collect(self._runner.gather_s if idle else None))
+        self._inbox.extend(self._intake.collect(self._runner.gather_s if idle else None, self._limit))
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Abort):

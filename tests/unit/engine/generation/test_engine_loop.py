@@ -54,7 +54,7 @@ class HandIntake(Intake["Request"]):
             self.on_asks()
         return bool(self.items)
 
-    def collect(self, gather_s: float | None = None) -> list[Item]:
+    def collect(self, gather_s: float | None = None, most: int | None = None) -> list[Item]:
         items, self.items = self.items, []
         return items
 
@@ -349,6 +349,18 @@ def test_a_burst_at_an_idle_engine_is_gathered() -> None:
     items = intake.collect(gather_s=0.5)
     sender.join()
     assert len(items) == 16
+
+
+def test_a_burst_that_fills_the_batch_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more could join."""
+    monkeypatch.setattr("tasks.engine.generation.intake.MOST_GATHER_S", 600.0)
+    intake, collected = _intake(), list[object]()
+    for number in range(4):
+        intake.receive(_submit(str(number)))
+    idle = threading.Thread(target=lambda: collected.extend(intake.collect(600.0, 4)), daemon=True)
+    idle.start()
+    idle.join(30)
+    assert len(collected) == 4
 
 
 def test_an_abort_overtakes_nobody_of_its_own() -> None:
