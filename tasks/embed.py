@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import Task, shared_task
 
-from tasks.client.signature import KeywordSignature
+from tasks.client.request.signature import KeywordSignature
 from tasks.generate import GenerateTask
 from tasks.names import EMBED
 from tasks.roles import run_body
 
 if TYPE_CHECKING:
-    from tasks.client.answer import Vectors
-    from tasks.client.embedding import ParameterValues
-    from tasks.client.form import Form
+    from tasks.client.answers.answer import Vectors
+    from tasks.client.request.embedding import ParameterValues
+    from tasks.client.request.form import Form
     from tasks.client.result import EmbedResult
 
 
@@ -47,8 +47,8 @@ class EmbedTask(GenerateTask):
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis, as a program's tests want it."""
-        from tasks.client.options import checked
-        from tasks.client.request import arguments
+        from tasks.client.request.options import checked
+        from tasks.client.sending.request import arguments
 
         checked(options, self.form.fields)
         return Task.apply(self, *arguments(args, kwargs), **options)
@@ -56,7 +56,7 @@ class EmbedTask(GenerateTask):
     @property
     def form(self) -> Form[Any]:
         """What a request consists of."""
-        from tasks.client.embedding import EMBEDDING
+        from tasks.client.request.embedding import EMBEDDING
 
         return EMBEDDING
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 from celery import Celery, Task, shared_task
 from celery.exceptions import TimeLimitExceeded
 
-from tasks.client.signature import KeywordSignature
+from tasks.client.request.signature import KeywordSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import GENERATE, PACKAGE
 from tasks.roles import run_body
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from tasks.bulk.finished import Finished
     from tasks.bulk.job import Job, Options
     from tasks.bulk.source import Given
-    from tasks.client.answer import Answer
-    from tasks.client.fleet_view import FleetView
-    from tasks.client.form import Form
-    from tasks.client.parameters import ParameterValues
+    from tasks.client.answers.answer import Answer
+    from tasks.client.request.form import Form
+    from tasks.client.request.parameters import ParameterValues
     from tasks.client.result import GenerateResult
-    from tasks.client.sender import Sender
+    from tasks.client.sending.fleet_view import FleetView
+    from tasks.client.sending.sender import Sender
     from tasks.client.submitter import Submitter
     from worker_config.settings import Settings
 
@@ -38,7 +38,7 @@ class GenerateTask(Task):
     """Checks a request where it is made, keeps its prompt out of monitors, and hands out results that stream."""
 
     abstract = True
-    typing = False  # the parameters are checked by tasks.client.parameters, with better messages
+    typing = False  # the parameters are checked by tasks.client.request.parameters, with better messages
     # Whatever an application's own tasks are: all that the fleet reads, and a request is sent for its answer.
     acks_late, serializer, ignore_result = True, "json", False
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
@@ -94,7 +94,7 @@ class GenerateTask(Task):
         Raises:
             InvalidRequest: a value is no data, or nested too deeply.
         """
-        from tasks.client.parameters import plain_field
+        from tasks.client.request.parameters import plain_field
 
         values = {name: plain_field(str(name), value) for name, value in (kwargs or {}).items()}
         return super().signature(args, values, *more, **options)
@@ -168,7 +168,7 @@ class GenerateTask(Task):
     def meet_redis(self) -> None:
         """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
-            from tasks.client.contact import meet
+            from tasks.client.sending.contact import meet
 
             meet(self.app)
             self._has_met_redis = True
@@ -181,7 +181,7 @@ class GenerateTask(Task):
     @property
     def form(self) -> Form[Any]:
         """What a request consists of."""
-        from tasks.client.request import GENERATION
+        from tasks.client.sending.request import GENERATION
 
         return GENERATION
 
@@ -203,23 +203,23 @@ class GenerateTask(Task):
     def sender(self) -> Sender:
         """What sends for programs that use asyncio."""
         from tasks.broker.withdraw import withdraw
-        from tasks.client.sender import Sender
+        from tasks.client.sending.sender import Sender
 
         return Sender(lambda result: withdraw(self.app, [result.id]))
 
     @cached_property
     def fleet(self) -> FleetView:
         """What this producer sees of the fleet."""
-        from tasks.client.fleet_view import FleetView
+        from tasks.client.sending.fleet_view import FleetView
 
         return FleetView(self.app)
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Run here and now, without Redis, as a program's tests want it. The result streams too, as one chunk."""
-        from tasks.client.answer_type import response_model
+        from tasks.client.answers.answer_type import response_model
         from tasks.client.eager import eager_result
-        from tasks.client.options import checked
-        from tasks.client.request import arguments
+        from tasks.client.request.options import checked
+        from tasks.client.sending.request import arguments
 
         checked(options, self.form.fields)
         return eager_result(super().apply(*arguments(args, kwargs), **options), response_model(kwargs))

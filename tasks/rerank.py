@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from celery import shared_task
 
-from tasks.client.signature import KeywordSignature
+from tasks.client.request.signature import KeywordSignature
 from tasks.embed import EmbedTask
 from tasks.names import RERANK
 from tasks.roles import run_body
 
 if TYPE_CHECKING:
-    from tasks.client.answer import Ranking
-    from tasks.client.form import Form
-    from tasks.client.reranking import ParameterValues
+    from tasks.client.answers.answer import Ranking
+    from tasks.client.request.form import Form
+    from tasks.client.request.reranking import ParameterValues
     from tasks.client.result import RerankResult
 
 
@@ -47,7 +47,7 @@ class RerankTask(EmbedTask):
     @property
     def form(self) -> Form[Any]:
         """What a request consists of."""
-        from tasks.client.reranking import RERANKING
+        from tasks.client.request.reranking import RERANKING
 
         return RERANKING
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
 
 
 class Mix(Protocol):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench, Measure
     from benchmarks.figures import Findings, Metrics
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.generate import GenerateTask
 
 WORKERS = 3

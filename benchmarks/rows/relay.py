@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.bench import Row
 from benchmarks.figures import at_least
-from tasks.client.reading import Stored
-from tasks.client.stream import follow
+from tasks.client.reader.reading import Stored
+from tasks.client.reader.stream import follow
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Token, encode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.structure import MAX_CONSTRAINT_BYTES
+from tasks.client.request.structure import MAX_CONSTRAINT_BYTES
 from tasks.engine.constraint.parts import parts
 from tasks.engine.constraint.schema import KNOWN
 from tasks.messages.encoding import to_json

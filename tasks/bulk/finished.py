@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.bulk.line import EMBEDDINGS, RERANKS
-from tasks.client.openai_shape import chat_logprobs, completion_logprobs, message_of, openai_reason
+from tasks.client.answers.openai_shape import chat_logprobs, completion_logprobs, message_of, openai_reason
 from tasks.errors import Cancelled, DeadlineExceeded, Expired
 
 if TYPE_CHECKING:
     from tasks.bulk.line import BadLine, Line
-    from tasks.client.answer import Answer
+    from tasks.client.answers.answer import Answer
     from tasks.errors import GenerationError
 
 #: Errors that OpenAI writes beside the response, since there was none.

@@ -21,7 +21,7 @@ from tasks.bulk.record import JobRecord, Records
 from tasks.bulk.requests import Requests
 from tasks.bulk.source import Source
 from tasks.bulk.window import Window, reader
-from tasks.client.request import with_model
+from tasks.client.sending.request import with_model
 from tasks.errors import BrokerUnavailable, Cancelled, Expired, GenerationError
 from tasks.server.connection import connect
 from worker_config.celeryconfig import settings_of

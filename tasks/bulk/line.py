@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tasks.client.compatibility import IGNORED
-from tasks.client.embedding import EMBEDDING
-from tasks.client.explain import refuse_unknown
-from tasks.client.parameters import MAX_PROMPT_BYTES
-from tasks.client.request import GENERATION
-from tasks.client.reranking import RERANKING
+from tasks.client.request.compatibility import IGNORED
+from tasks.client.request.embedding import EMBEDDING
+from tasks.client.request.explain import refuse_unknown
+from tasks.client.request.parameters import MAX_PROMPT_BYTES
+from tasks.client.request.reranking import RERANKING
+from tasks.client.sending.request import GENERATION
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_compact_json
 from tasks.names import EMBED, GENERATE, RERANK
@@ -19,7 +19,7 @@ from tasks.names import EMBED, GENERATE, RERANK
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tasks.client.form import Form
+    from tasks.client.request.form import Form
     from tasks.errors import GenerationError
 
 Shape: TypeAlias = Literal["openai", "plain"]

@@ -14,8 +14,8 @@ from tasks.broker.results import Backend
 from tasks.broker.sent import SENT
 from tasks.broker.submission import Refused, Submission
 from tasks.broker.withdraw import withdraw
-from tasks.client.answer import Answer
-from tasks.client.redaction import redact
+from tasks.client.answers.answer import Answer
+from tasks.client.sending.redaction import redact
 from tasks.errors import BrokerUnavailable, Cancelled, GenerationError, InvalidRequest
 from tasks.names import GENERATE
 from tasks.registry.values import text

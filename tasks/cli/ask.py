@@ -18,7 +18,7 @@ from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.names import GENERATE
 
 if TYPE_CHECKING:
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.client.result import GenerateResult
 
 #: The interval of looks at a request that has no token yet.

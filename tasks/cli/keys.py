@@ -14,7 +14,7 @@ from tasks.cli.overview.table import Column, fitted
 from tasks.cli.overview.terminal import printable, terminal_width
 from tasks.cli.overview.words import NOTHING, clean
 from tasks.cli.remote import client_of
-from tasks.client.options import LEAST_URGENT, MOST_URGENT
+from tasks.client.request.options import LEAST_URGENT, MOST_URGENT
 from tasks.errors import GenerationError
 from tasks.fleet.words import age
 from tasks.gateway.records.access_key import AccessKey, id_of, new_key

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from celery.result import EagerResult
 
-from tasks.client.answer import Answer
-from tasks.client.chunks import Chunk, call_chunk
-from tasks.client.status import CeleryState, RequestStatus
-from tasks.client.stream import ChunkStream
-from tasks.client.values import ValueResult
+from tasks.client.answers.answer import Answer
+from tasks.client.answers.values import ValueResult
+from tasks.client.reader.chunks import Chunk, call_chunk
+from tasks.client.reader.status import CeleryState, RequestStatus
+from tasks.client.reader.stream import ChunkStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator

@@ -13,7 +13,7 @@ from celery import states
 from celery.result import AsyncResult, GroupResult
 from vine import barrier
 
-from tasks.client.values import ValueResult
+from tasks.client.answers.values import ValueResult
 from tasks.errors import BrokerUnavailable, GenerationError, InvalidRequest
 from tasks.names import PACKAGE
 from worker_config.celeryconfig import settings_of
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
     from tasks.broker.limits import Position
-    from tasks.client.answer import Answer
-    from tasks.client.chunks import Chunk
-    from tasks.client.reading import Stored
-    from tasks.client.status import CeleryState, RequestStatus
-    from tasks.client.stream import ChunkStream
+    from tasks.client.answers.answer import Answer
+    from tasks.client.reader.chunks import Chunk
+    from tasks.client.reader.reading import Stored
+    from tasks.client.reader.status import CeleryState, RequestStatus
+    from tasks.client.reader.stream import ChunkStream
     from tasks.server.connection import Endpoint
 
 
@@ -56,7 +56,7 @@ class GenerateResult(ValueResult, AsyncResult):
             GenerationError: the request failed; the class says why.
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        from tasks.client.stream import ChunkStream, follow
+        from tasks.client.reader.stream import ChunkStream, follow
 
         return ChunkStream(
             follow(*self._place(cancel_on_close), **self._terms(timeout, idle_timeout)),
@@ -67,13 +67,13 @@ class GenerateResult(ValueResult, AsyncResult):
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
     ) -> AsyncGenerator[Chunk, None]:
         """:meth:`stream` for asyncio; it never blocks the event loop."""
-        from tasks.client.stream import afollow
+        from tasks.client.reader.stream import afollow
 
         return afollow(*self._place(cancel_on_close), **self._terms(timeout, idle_timeout))
 
     def _place(self, cancel_on_close: bool) -> tuple[Endpoint, str, Callable[[], Stored], Callable[[], None] | None]:
         """Where a reader reads, and what it does when it leaves early."""
-        from tasks.client.where import journals_of
+        from tasks.client.reader.where import journals_of
 
         return journals_of(self.app), self.id, self._stored, self._cancel if cancel_on_close else None
 
@@ -178,7 +178,7 @@ class GenerateResult(ValueResult, AsyncResult):
         """
         from celery.backends.base import DisabledBackend
 
-        from tasks.client.status import CeleryState
+        from tasks.client.reader.status import CeleryState
         from tasks.server.connection import translated
 
         with translated(f"request {self.id}"):
@@ -186,7 +186,7 @@ class GenerateResult(ValueResult, AsyncResult):
         return CeleryState(state, self._look)
 
     def _look(self) -> RequestStatus:
-        from tasks.client.status import read_status
+        from tasks.client.reader.status import read_status
         from tasks.server.connection import endpoint
 
         return read_status(endpoint(self.app), self.id, self._stored, settings_of(self.app))
@@ -236,7 +236,7 @@ class GenerateResult(ValueResult, AsyncResult):
         from celery.backends.base import DisabledBackend
         from celery.backends.rpc import RPCBackend
 
-        from tasks.client.reading import Stored, describe
+        from tasks.client.reader.reading import Stored, describe
         from tasks.server.connection import translated
 
         if isinstance(self.backend, DisabledBackend):
@@ -258,7 +258,7 @@ class GenerateResult(ValueResult, AsyncResult):
         Nor is it sent where Redis has lost the one that has to end next.
         """
         from tasks.broker.before import lost_of, pending_before
-        from tasks.client.reading import describe
+        from tasks.client.reader.reading import describe
 
         for before in self._parents():
             if not isinstance(before, GroupResult) and before.state in states.PROPAGATE_STATES:

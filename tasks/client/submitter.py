@@ -8,10 +8,10 @@ from celery import Task
 from celery._state import get_current_worker_task
 
 from tasks.broker.sending import sending
-from tasks.client.followers import follows, name_destinations, require_signatures
-from tasks.client.groups import Groups
-from tasks.client.redaction import redact
-from tasks.client.request import prepare, require_room, with_model
+from tasks.client.sending.followers import follows, name_destinations, require_signatures
+from tasks.client.sending.groups import Groups
+from tasks.client.sending.redaction import redact
+from tasks.client.sending.request import prepare, require_room, with_model
 from tasks.errors import InvalidRequest
 from tasks.names import ACCEPTED, is_ours
 from worker_config.celeryconfig import DEFAULT_QUEUE

@@ -14,7 +14,7 @@ from tasks.worker.eager_engines import EagerEngines
 from worker_config.catalogue import ModelNotAllowed, catalogue_of
 
 if TYPE_CHECKING:
-    from tasks.client.answer import Answer
+    from tasks.client.answers.answer import Answer
     from tasks.generate import GenerateTask
     from tasks.worker.attempts.attempt import Attempt
     from tasks.worker.engines.process import EngineProcess

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker

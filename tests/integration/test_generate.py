@@ -16,7 +16,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from celery import Celery
 
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.client.result import GenerateResult
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker

@@ -15,7 +15,7 @@ import pytest
 from celery import chain, chord, group, xmap, xstarmap
 from celery.exceptions import ChordError
 
-from tasks.client.conversation import ChatMessage
+from tasks.client.request.conversation import ChatMessage
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.server import keys

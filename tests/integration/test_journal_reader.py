@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.client.chunks import Chunk
-from tasks.client.journal_watch import Event, JournalWatch
-from tasks.client.reading import Stored
-from tasks.client.stream import afollow, follow
+from tasks.client.reader.chunks import Chunk
+from tasks.client.reader.journal_watch import Event, JournalWatch
+from tasks.client.reader.reading import Stored
+from tasks.client.reader.stream import afollow, follow
 from tasks.errors import AnswerChanged, BrokerUnavailable, EngineFailed, JournalFailed, StreamTimeout
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from tasks.client.answer import Answer
+    from tasks.client.answers.answer import Answer
     from tasks.demo.embedded import EmbeddedServer
 
 

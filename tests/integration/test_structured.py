@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.client.structure import as_response_format
+from tasks.client.request.structure import as_response_format
 from tasks.errors import InvalidRequest
 from tests.support import Reader, send_unchecked, wait_until
 

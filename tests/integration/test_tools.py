@@ -10,7 +10,7 @@ import pytest
 from benchmarks.parts.catalogue import write_catalogue
 from benchmarks.parts.scripted_model import make_scripted_model
 from benchmarks.parts.tiny_model import CHAT_TEMPLATE, SPECIAL_TOKENS
-from tasks.client.parameters import parse
+from tasks.client.request.parameters import parse
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Resume, Sampling, Tokens
 from tasks.messages.tools import Calls, call_id, delta

@@ -98,7 +98,7 @@ def test_a_queue_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_what_changes_nothing_is_taken() -> None:
     """Neutral values that other clients send are no mistake."""
-    from tasks.client.request import prepare
+    from tasks.client.sending.request import prepare
 
     neutral = {"n": 1, "stream": False, "tools": None, "stop": None, "max_tokens": None, "user": "x"}
     request = prepare(None, {"messages": [MESSAGE], **neutral}, None, {})

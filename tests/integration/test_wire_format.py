@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.client.reading import Stored
-from tasks.client.stream import follow
+from tasks.client.reader.reading import Stored
+from tasks.client.reader.stream import follow
 from tasks.errors import BrokerUnavailable
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal, mark_cancelled

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.chaos.answers import KINDS, Answers
 from benchmarks.chaos.judge import Reading, Way
 from benchmarks.chaos.mix import Said, said
-from tasks.client.chunks import Chunk
+from tasks.client.reader.chunks import Chunk
 from tasks.messages.tools import delta
 
 PERSON = {"name": "Ann", "age": 3, "tags": ["a"]}

@@ -85,7 +85,9 @@ def names_in_strings(path: Path) -> Iterator[str]:
     text = path.read_text()
     package = ".".join(path.relative_to(ROOT).parent.parts)
     yield from (f"tasks{name}" for name in re.findall(r'f"\{PACKAGE\}((?:\.[a-z_]+)+)[":]', text))
-    yield from (resolve_name(name, "tasks.client") for name in re.findall(r'KeywordSignature\("([a-z_.]+)"', text))
+    yield from (
+        resolve_name(name, "tasks.client.request") for name in re.findall(r'KeywordSignature\("([a-z_.]+)"', text)
+    )
     if "import_module(" in text:
         yield from (
             resolve_name(name, package) for name in re.findall(r'(?<!KeywordSignature\()"((?:\.[a-z_]+)+)"', text)

@@ -59,12 +59,12 @@ import pickle, sys
 {first}
 import celery_mlx, tasks, celery_mlx.generate, tasks.generate
 from celery_mlx import app, generate
-from celery_mlx.client.parameters import Parameters
+from celery_mlx.client.request.parameters import Parameters
 from celery_mlx.errors import InvalidRequest
 from celery_mlx.worker_config.settings import Settings
-import tasks.client.parameters, tasks.errors, worker_config.settings
+import tasks.client.request.parameters, tasks.errors, worker_config.settings
 assert celery_mlx is tasks and generate is tasks.generate and app is tasks.app
-assert Parameters is tasks.client.parameters.Parameters and Settings is worker_config.settings.Settings
+assert Parameters is tasks.client.request.parameters.Parameters and Settings is worker_config.settings.Settings
 assert InvalidRequest is tasks.errors.InvalidRequest
 assert isinstance(pickle.loads(pickle.dumps(tasks.errors.InvalidRequest("x"))), InvalidRequest)
 files = {{}}
@@ -210,10 +210,10 @@ NO_MODULES = {
     ("tasks/names.py", "tasks.embed"),
     ("tasks/names.py", "tasks.rerank"),
     ("tasks/celery.py", "tasks"),
-    ("tasks/client/followers.py", "tasks"),
-    ("tasks/client/groups.py", "tasks.generate"),
+    ("tasks/client/sending/followers.py", "tasks"),
+    ("tasks/client/sending/groups.py", "tasks.generate"),
     ("tasks/bulk/job.py", "tasks.generate"),
-    ("tasks/client/fleet_view.py", "tasks.generate"),
+    ("tasks/client/sending/fleet_view.py", "tasks.generate"),
     ("tasks/engine/__main__.py", "tasks.engine"),
     ("tasks/broker/results.py", "tasks.errors"),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.structured.__main__ import Asked, Tally
 from benchmarks.structured.folder import of_json_schema, read
-from tasks.client.structure import MAX_CONSTRAINT_BYTES
+from tasks.client.request.structure import MAX_CONSTRAINT_BYTES
 from tasks.messages.engine import Failed, Finished
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.client.options import LEAST_URGENT, MOST_URGENT
+from tasks.client.request.options import LEAST_URGENT, MOST_URGENT
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from celery import group
 
-from tasks.client.mailbox import Mailbox
+from tasks.client.reader.mailbox import Mailbox
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.gateway.access.limits import headers_of, refuse_exceeded
 from tasks.gateway.answers.following import Following
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tasks.broker.limits import Position
+    from tasks.client.reader.status import RequestStatus
     from tasks.client.result import GenerateResult
-    from tasks.client.status import RequestStatus
     from tasks.gateway.connection.bell import Bell
     from tasks.gateway.endpoints.order import Order
     from tasks.gateway.endpoints.pieces import Choice

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from tasks.client.callback_reader import CallbackReader
+from tasks.client.reader.callback_reader import CallbackReader
 from tasks.errors import GenerationError
 from tasks.gateway.endpoints.pieces import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.client.chunks import Chunk
-    from tasks.client.mailbox import Mailbox
+    from tasks.client.reader.chunks import Chunk
+    from tasks.client.reader.mailbox import Mailbox
     from tasks.client.result import GenerateResult
     from tasks.gateway.connection.bell import Bell
     from tasks.gateway.endpoints.pieces import Finish, Piece

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.openai_shape import completion_logprobs, openai_reason
+from tasks.client.answers.openai_shape import completion_logprobs, openai_reason
 from tasks.errors import InvalidRequest
 from tasks.gateway.endpoints.choice_shape import ChoiceShape
 from tasks.gateway.endpoints.fields import COMPLETIONS, NOT_COMPLETIONS, passed

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import __version__
 from tasks.bulk.line import PATHS
-from tasks.client.compatibility import IGNORED
-from tasks.client.embedding import Parameters as EmbeddingParameters
-from tasks.client.parameters import Parameters
-from tasks.client.reranking import Parameters as RerankingParameters
+from tasks.client.request.compatibility import IGNORED
+from tasks.client.request.embedding import Parameters as EmbeddingParameters
+from tasks.client.request.parameters import Parameters
+from tasks.client.request.reranking import Parameters as RerankingParameters
 from tasks.gateway.endpoints.fields import NOT_CHAT, NOT_COMPLETIONS, NOT_RESPONSES
 from tasks.gateway.endpoints.order import MAX_CHOICES
 

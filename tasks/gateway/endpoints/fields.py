@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.compatibility import IGNORED, INSTEAD, NEUTRAL
-from tasks.client.parameters import Parameters
+from tasks.client.request.compatibility import IGNORED, INSTEAD, NEUTRAL
+from tasks.client.request.parameters import Parameters
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 

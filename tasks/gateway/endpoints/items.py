@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.conversation import meaningful
-from tasks.client.explain import shown_alone, shown_name
-from tasks.client.suggestion import suggestion
+from tasks.client.request.conversation import meaningful
+from tasks.client.request.explain import shown_alone, shown_name
+from tasks.client.request.suggestion import suggestion
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.client.fields import MAX_COUNT
-from tasks.client.parameters import MAX_TOKENS_DEFAULT
+from tasks.client.request.fields import MAX_COUNT
+from tasks.client.request.parameters import MAX_TOKENS_DEFAULT
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:

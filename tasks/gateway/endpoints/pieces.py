@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.client.text_buffer import TextBuffer
+from tasks.client.reader.text_buffer import TextBuffer
 from tasks.messages.tools import Calls, delta
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.client.chunks import Chunk
+    from tasks.client.reader.chunks import Chunk
     from tasks.messages.answer import Usage
 
 

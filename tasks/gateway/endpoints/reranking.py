@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.embedding import normalise
+from tasks.client.request.embedding import normalise
 from tasks.gateway.endpoints.order import Order, model_of
 
 if TYPE_CHECKING:

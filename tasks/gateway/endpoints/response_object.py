@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.text_buffer import TextBuffer
+from tasks.client.reader.text_buffer import TextBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
-from tasks.client.options import LEAST_URGENT, MOST_URGENT
+from tasks.client.request.options import LEAST_URGENT, MOST_URGENT
 from tasks.messages.encoding import known_fields, to_compact_json
 
 PREFIX = "cmlx-"

@@ -7,8 +7,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tasks.client.answer import Answer
-from tasks.client.structure import parsed
+from tasks.client.answers.answer import Answer
+from tasks.client.request.structure import parsed
 from tasks.errors import error_for
 from tasks.journal.items import Append
 from tasks.messages.answer import usage_of

@@ -6,15 +6,15 @@ import base64
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.answer import Vectors
-from tasks.client.embedding import EMBEDDING
+from tasks.client.answers.answer import Vectors
+from tasks.client.request.embedding import EMBEDDING
 from tasks.errors import DeadlineExceeded, EngineFailed
 from tasks.messages.embedding import Embed, Embedded
 from tasks.messages.journal import End, Error, Release
 from tasks.worker.attempts.attempt import Attempt
 
 if TYPE_CHECKING:
-    from tasks.client.embedding import Parameters
+    from tasks.client.request.embedding import Parameters
     from tasks.messages.answer import Usage
     from tasks.messages.engine import Event
     from tasks.messages.journal import Entry

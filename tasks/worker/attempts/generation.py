@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.client.request import GENERATION
+from tasks.client.sending.request import GENERATION
 from tasks.messages.engine import Submit
 from tasks.worker.attempts.attempt import Attempt
 
 if TYPE_CHECKING:
-    from tasks.client.answer import Answer
-    from tasks.client.parameters import Parameters
+    from tasks.client.answers.answer import Answer
+    from tasks.client.request.parameters import Parameters
     from tasks.messages.journal import End
     from tasks.messages.load import Ready
     from worker_config.catalogue import ModelEntry

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.client.answer import Ranking
-from tasks.client.reranking import RERANKING
+from tasks.client.answers.answer import Ranking
+from tasks.client.request.reranking import RERANKING
 from tasks.messages.embedding import Rerank
 from tasks.worker.attempts.embedding import EmbedAttempt, numbers
 
 if TYPE_CHECKING:
-    from tasks.client.reranking import Parameters
+    from tasks.client.request.reranking import Parameters
     from tasks.messages.journal import End
     from tasks.messages.load import Ready
     from worker_config.catalogue import ModelEntry

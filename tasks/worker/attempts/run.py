@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasks.broker.prefix import Prefix
-    from tasks.client.answer import Answer
-    from tasks.client.form import Common
+    from tasks.client.answers.answer import Answer
+    from tasks.client.request.form import Common
     from tasks.messages.engine import Work
     from tasks.worker.attempts.attempt import Attempt, Outcome
     from tasks.worker.attempts.context import RunContext

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tasks.client.form import Common
+from tasks.client.request.form import Common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.client.answer import Answer
-    from tasks.client.form import Form
+    from tasks.client.answers.answer import Answer
+    from tasks.client.request.form import Form
     from tasks.journal.claim_answer import ClaimAnswer
     from tasks.journal.items import Held
     from tasks.messages import engine as messages

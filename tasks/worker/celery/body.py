@@ -18,7 +18,7 @@ from tasks.worker.current import current_worker
 from worker_config.catalogue import catalogue_of
 
 if TYPE_CHECKING:
-    from tasks.client.answer import Answer
+    from tasks.client.answers.answer import Answer
     from tasks.generate import GenerateTask
     from tasks.worker.worker import InferenceWorker
 

@@ -12,7 +12,7 @@ from celery.utils.log import get_logger
 from celery.worker import state as celery_state
 from celery.worker.request import Request
 
-from tasks.client.redaction import redact
+from tasks.client.sending.redaction import redact
 from tasks.messages.journal import End, Error
 from tasks.worker.attempts.job import Stopped
 from tasks.worker.current import active_worker

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.broker.envelope import check, check_frame, task_id_of
-from tasks.client.chaining import previous_of, with_previous
-from tasks.client.parameters import parse
+from tasks.client.request.chaining import previous_of, with_previous
+from tasks.client.request.parameters import parse
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_MESSAGE_DEPTH
 from tasks.messages.journal import TYPES, Entry, decode

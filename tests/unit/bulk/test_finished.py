@@ -10,7 +10,7 @@ from openai.types.completion import Completion
 
 from tasks.bulk.finished import Finished
 from tasks.bulk.line import BadLine, Line, read_line
-from tasks.client.answer import Answer
+from tasks.client.answers.answer import Answer
 from tasks.errors import Cancelled, EngineFailed, Expired, GenerationError, InvalidRequest
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.client.embedding import EMBEDDING
-from tasks.client.parameters import Parameters
+from tasks.client.request.embedding import EMBEDDING
+from tasks.client.request.parameters import Parameters
 from tasks.messages.engine import Sampling
 from worker_config.catalogue import Catalogue, ModelNotAllowed, load_catalogue
 from worker_config.environment import SettingError

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.parts.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
-from tasks.client.parameters import parse
+from tasks.client.request.parameters import parse
 from tasks.engine.failure import ran_out_of_memory
 from tasks.engine.files.folder import context_tokens
 from tasks.engine.files.source import find_model, folder_revision, weights_bytes

@@ -8,7 +8,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
-from tasks.client.parameters import parse
+from tasks.client.request.parameters import parse
 from tasks.engine.text.template import ChatTemplate, Options
 from tasks.errors import InvalidRequest
 from tests import tiny_tokenizers

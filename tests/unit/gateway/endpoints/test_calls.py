@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.client.chunks import Chunk
+from tasks.client.reader.chunks import Chunk
 from tasks.gateway.endpoints.chat import ChatShape
 from tasks.gateway.endpoints.pieces import Choice, Finish
 from tasks.gateway.endpoints.response_shape import ResponseShape

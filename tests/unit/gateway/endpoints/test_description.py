@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.client.compatibility import IGNORED
+from tasks.client.request.compatibility import IGNORED
 from tasks.gateway.batches.batch_routes import FIELDS
 from tasks.gateway.endpoints import description, fields
 from tasks.gateway.endpoints.description import describe

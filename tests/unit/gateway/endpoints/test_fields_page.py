@@ -10,7 +10,7 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 
-from tasks.client.compatibility import IGNORED
+from tasks.client.request.compatibility import IGNORED
 from tasks.gateway.answers.metrics import METRICS
 from tasks.gateway.endpoints import chat, completions, responses
 from tasks.gateway.endpoints.fields import CHAT, COMPLETIONS, RESPONSES, passed, treatment

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tasks.client.fields import MAX_COUNT
-from tasks.client.parameters import MAX_TOKENS_DEFAULT
+from tasks.client.request.fields import MAX_COUNT
+from tasks.client.request.parameters import MAX_TOKENS_DEFAULT
 from tasks.errors import InvalidRequest
 from tasks.gateway.endpoints import chat, completions
 

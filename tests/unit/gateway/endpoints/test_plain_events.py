@@ -9,7 +9,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
-from tasks.client.chunks import Chunk
+from tasks.client.reader.chunks import Chunk
 from tasks.gateway.endpoints.chat import ChatShape
 from tasks.gateway.endpoints.completions import CompletionShape
 from tasks.gateway.endpoints.pieces import Choice

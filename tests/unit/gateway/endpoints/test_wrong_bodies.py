@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.client.request import prepare
+from tasks.client.sending.request import prepare
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.gateway.connection.refusal import refusal_of
 from tasks.gateway.endpoints import chat, completions, responses

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from tasks.client.embedding import EMBEDDING
+from tasks.client.request.embedding import EMBEDDING
 from tasks.journal.claim_answer import ClaimAnswer
 from tasks.messages.embedding import Embedded
 from tasks.messages.engine import Finished, Started

@@ -1,0 +1,78 @@
+"""The Python type that an answer is to be of: what JSON Schema says of it, and the values that answers have."""
+
+from __future__ import annotations
+
+from inspect import Parameter, signature
+from typing import Any, NewType, get_origin
+
+from tasks.client.answers.answer_schema import generator
+from tasks.errors import InvalidRequest
+from tasks.messages.encoding import to_json
+
+
+def is_type(value: Any) -> bool:
+    """Whether it is a type, and no data: a class, ``list[Ticket]``, ``Ticket | None``, a name for one, or a ``TypeAdapter``."""
+    return (
+        isinstance(value, type | NewType)
+        or get_origin(value) is not None
+        or type(value).__name__ in ("TypeAdapter", "TypeAliasType")
+    )
+
+
+def name_of(kind: Any) -> str:
+    """What people call it."""
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else repr(kind)
+
+
+def schema_of(kind: Any) -> Any:
+    """The JSON Schema of what pydantic reads as this type.
+
+    Raises:
+        InvalidRequest: it has none.
+    """
+    from pydantic import TypeAdapter  # a quarter of the import's time, and only producers with types need it
+    from pydantic.errors import PydanticUserError
+
+    describe = getattr(kind, "model_json_schema", None)
+    try:
+        if describe is None:
+            describe = (kind if _is_adapter(kind) else TypeAdapter(kind)).json_schema
+        # A model may have a model_json_schema of its own.
+        known = signature(describe).parameters.values()
+        takes = any(
+            parameter.name == "schema_generator" or parameter.kind is Parameter.VAR_KEYWORD for parameter in known
+        )
+        return describe(schema_generator=generator()) if takes else describe()
+    except (
+        PydanticUserError,
+        AttributeError,
+        NameError,
+    ) as error:  # the last two are BaseModel's own, and an unknown name's
+        reason = str(error).partition("\n")[0]
+        raise InvalidRequest(f"response_format={name_of(kind)}: no JSON Schema says what it is ({reason})") from None
+
+
+def instance(kind: Any, value: Any) -> Any:
+    """What the JSON of an answer says, as a value of this type.
+
+    It is read as JSON, where a date is a text, also by a type that takes no texts from Python.
+
+    Raises:
+        pydantic.ValidationError: a validator of the type's own refuses it.
+    """
+    from pydantic import TypeAdapter
+
+    validate = getattr(kind, "model_validate_json", None)
+    if validate is None:
+        validate = (kind if _is_adapter(kind) else TypeAdapter(kind)).validate_json
+    return validate(to_json(value))
+
+
+def _is_adapter(value: Any) -> bool:
+    return type(value).__name__ == "TypeAdapter"
+
+
+def response_model(values: dict[str, Any] | None) -> Any:
+    """The type that a request has as its ``response_format``, if that is what it has."""
+    given = (values or {}).get("response_format")
+    return given if given is not None and not isinstance(given, dict) and is_type(given) else None
