@@ -55,7 +55,7 @@ class EmbedTask(GenerateTask):
 
     @property
     def form(self) -> Form[Any]:
-        """What a request consists of."""
+        """The form of the task's requests."""
         from tasks.client.request.embedding import EMBEDDING
 
         return EMBEDDING

@@ -169,7 +169,7 @@ class UnknownRequest(GenerationError):
 
 
 def pointer(entry: str) -> str:
-    """Where docs/troubleshooting.md helps, as the end of a line that refuses a start; empty without an entry."""
+    """Return a pointer to an entry of docs/troubleshooting.md, for the end of a line that refuses a start; empty without one."""
     anchor = "-".join(re.findall(r"\w+", entry.lower()))
     return f" (docs/troubleshooting.md#{anchor})" if anchor else ""
 

@@ -175,33 +175,33 @@ class GenerateTask(Task):
 
     @property
     def settings(self) -> Settings:
-        """What this producer was configured with."""
+        """The settings of this producer."""
         return self.fleet.settings
 
     @property
     def form(self) -> Form[Any]:
-        """What a request consists of."""
+        """The form of the task's requests."""
         from tasks.client.sending.request import GENERATION
 
         return GENERATION
 
     @cached_property
     def direct(self) -> Direct:
-        """What sends without Celery's detours."""
+        """The sender that takes none of Celery's detours."""
         from tasks.broker.direct import Direct
 
         return Direct(self)
 
     @cached_property
     def submitter(self) -> Submitter:
-        """What checks and sends requests."""
+        """The submitter, which checks and sends requests."""
         from tasks.client.submitter import Submitter  # pydantic and redis are two thirds of the import's time
 
         return Submitter(self)
 
     @cached_property
     def sender(self) -> Sender:
-        """What sends for programs that use asyncio."""
+        """The sender for programs that use asyncio."""
         from tasks.broker.withdraw import withdraw
         from tasks.client.sending.sender import Sender
 
@@ -209,7 +209,7 @@ class GenerateTask(Task):
 
     @cached_property
     def fleet(self) -> FleetView:
-        """What this producer sees of the fleet."""
+        """This producer's view of the fleet."""
         from tasks.client.sending.fleet_view import FleetView
 
         return FleetView(self.app)

@@ -46,7 +46,7 @@ class RerankTask(EmbedTask):
 
     @property
     def form(self) -> Form[Any]:
-        """What a request consists of."""
+        """The form of the task's requests."""
         from tasks.client.request.reranking import RERANKING
 
         return RERANKING

@@ -1,1 +1,1 @@
-"""What can be configured: settings from the environment, Celery's options, tiers, and the model catalogue."""
+"""The configuration: settings from the environment, Celery's options, tiers, and the model catalogue."""

@@ -1,4 +1,4 @@
-"""Where large files are kept that can be fetched again: the platform's folder for caches, outside the repository."""
+"""The folder of large files that can be fetched again: the platform's for caches, outside the repository."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ class CatalogueFile:
         return SettingError(f"model catalogue {self._path}{where}: {field_name} {found}: expected {expected}")
 
     def _line(self, name: str, position: int | None) -> int | None:
-        """Where a field stands, counted from 1: tomllib keeps no positions, so the lines are searched.
+        """Return the line of a field, counted from 1: tomllib keeps no positions, so the lines are searched.
 
         ``None`` where the file writes its tables in another way than one field to a line.
         """

@@ -24,7 +24,7 @@ PRIORITY_STEPS = [0, 3, 5, 6, 9]
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
-    """Where messages and results are, and how connections to it behave."""
+    """Return the places of messages and results, and the options of the connections to them."""
     url = RedisUrl.parse(settings.redis_url)
     sentinels = url.sentinel_options()
     return {
@@ -66,7 +66,7 @@ def settings_of(app: Any | None) -> Settings:
 
 
 def _address(url: RedisUrl) -> dict[str, Any]:
-    """Where Redis is. Of several Sentinels kombu and Celery see the first: for a list of URLs kombu takes its own transport."""
+    """Return the address of Redis. Of several Sentinels kombu sees the first: for a list of URLs it takes its own transport."""
     if not url.sentinels:
         return {"broker_url": str(url), "result_backend": f"{BACKEND}+{url}"}
     first = RedisUrl(
@@ -86,7 +86,7 @@ def _address(url: RedisUrl) -> dict[str, Any]:
 
 
 def worker_options(settings: Settings) -> dict[str, Any]:
-    """What a worker that runs ``tasks.generate`` needs, in this application or in another one."""
+    """Return the options of a worker that runs ``tasks.generate``, in this application or in another one."""
     if lend := getattr(import_module("celery_mlx"), "lend_tasks", None):
         lend()  # a checkout beside a project that has a ``tasks`` of its own
     return {

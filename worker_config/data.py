@@ -1,4 +1,4 @@
-"""Where a development machine keeps what ``celery -A tasks up`` must not lose: Redis' data and the parts' logs."""
+"""The folder of what ``celery -A tasks up`` must not lose on a development machine: Redis' data and the parts' logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the model hub's client keeps what it has fetched, read without that client, which a producer does not have."""
+"""The folders of the model hub's client, found without that client, which a producer does not have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _expanded(folder: str) -> Path:
 
 
 def repository_folder(hub_id: str, environ: Mapping[str, str] | None = None) -> Path:
-    """Where the hub's client keeps all that it has of one model."""
+    """Return the folder in which the hub's client keeps all that it has of one model."""
     return hub_cache(environ) / f"models--{hub_id.replace('/', '--')}"
 
 

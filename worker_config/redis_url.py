@@ -71,7 +71,7 @@ _PATH = re.compile(r"[\w./+-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """Where a Redis server is. ``path`` belongs to the scheme ``unix``; ``tls`` holds parameters of :data:`TLS`.
+    """The address of a Redis server. ``path`` belongs to the scheme ``unix``; ``tls`` holds parameters of :data:`TLS`.
 
     With Sentinel, ``sentinels`` are hosts and ports of the Sentinels, which are asked for the primary of ``master_name``.
     ``user`` and ``password`` are those of Redis.
@@ -120,7 +120,7 @@ class RedisUrl:
         return f"{self.scheme}://{who}{places}/{self.database}" + (f"?{query}" if query else "")
 
     def sentinel_options(self) -> dict[str, Any]:
-        """What kombu's and Celery's options say of the Sentinels; empty where there are none."""
+        """Return the options of kombu and Celery for the Sentinels; empty where there are none."""
         if not self.sentinels:
             return {}
         login = {"username": self.sentinel_user, "password": self.sentinel_password}

@@ -187,7 +187,7 @@ class Settings:
     )
 
     def __json__(self) -> dict[str, Any]:
-        """What kombu writes where it shows the options of its transport (``inspect stats``), of which these are one."""
+        """Return the fields that kombu writes where it shows its transport's options (``inspect stats``); this is one."""
         return {field_.name: getattr(self, field_.name) for field_ in fields(self) if field_.repr}
 
 

@@ -37,7 +37,7 @@ class Absence:
         self._since = self._back_at = None
 
     def left_s(self, now: float, grace_s: float) -> float:
-        """How long until it is given up after ``grace_s``; not before Redis has been back for a while."""
+        """Return the seconds until it is given up after ``grace_s``; not before Redis has been back for a while."""
         if self._since is None:
             return grace_s
         settled_s = min(grace_s, SETTLED_S)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Aside:
-    """What was set aside of one queue for one model at one priority; ``age_s`` since the first of it was."""
+    """The messages set aside of one queue for one model at one priority; ``age_s`` since the first of it was."""
 
     queue: str
     model: str

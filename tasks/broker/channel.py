@@ -105,7 +105,7 @@ class Channel(QueueingChannel):
             self._taking = False
 
     def _fetched(self, options: dict[str, Any]) -> tuple[str, bytes]:
-        """What the BRPOP that is out has brought: the queue, and the message's text, or a reference to it.
+        """Return the reply to the BRPOP that is out: the queue, and the message's text, or a reference to it.
 
         Raises:
             Empty: nothing.
@@ -128,7 +128,7 @@ class Channel(QueueingChannel):
         return queue, answer[1]
 
     def _more_of(self, queue: str, taken: int) -> int:
-        """How many further messages of a queue there is room for, behind so many that are not counted yet."""
+        """Return for how many further messages of a queue there is room, behind so many that are not counted yet."""
         room = self.holding.room
         if self.holding.scripts is None or room is None or queue not in self.active_queues:
             return 0

@@ -55,7 +55,7 @@ class ConnectingChannel(stock.Channel):
 
     @property
     def evaluator(self) -> Any:
-        """What calls a script that may run twice."""
+        """The caller of scripts that may run twice."""
         return self.holding.scripts or self._commands()
 
     @cached_property

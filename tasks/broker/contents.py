@@ -23,7 +23,7 @@ class Contents:
 
 
 def contents_of(message: dict[str, Any]) -> Contents:
-    """What this message asks for; empty texts stand for what cannot be read."""
+    """Return the contents of this message; empty texts stand for what cannot be read."""
     headers, properties = _object(message.get("headers")), _object(message.get("properties"))
     _, values, _ = body_of(message)
     model = values.get("model")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Control(CeleryControl):
-    """What Celery's own ways of revoking use: a group's ``revoke()``, ``app.control.revoke()``, Flower."""
+    """Celery's remote control. Its ways to revoke (``group.revoke()``, ``app.control.revoke()``, Flower) also mark requests."""
 
     def broadcast(
         self,

@@ -1,4 +1,4 @@
-"""What a task's message has to be before anything looks at its content: Celery's protocol 2, with the types that Celery takes for
+"""A task's message, checked before anything looks at its content: Celery's protocol 2, with the types that Celery takes for
 granted. docs/wire-format.md describes it."""
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def _said(previous: Any) -> Any:
 
 
 def kept_s(settings: Settings) -> int:
-    """How long the digits are kept."""
+    """Return for how long the digits are kept."""
     return settings.result_ttl_s + MARGIN_S
 
 

@@ -26,10 +26,10 @@ class Room(Protocol):
         """Whether one more message of this queue could be run at once; ``urgent``: one of a higher priority than the lowest."""
 
     def free(self, queue: str) -> int:
-        """How many could be."""
+        """Return how many more messages of this queue could run at once."""
 
     def in_use(self) -> int:
-        """How many run."""
+        """Return how many run."""
 
     @property
     def lanes(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
@@ -50,7 +50,7 @@ class Claims(Protocol):
     """Claims requests of this worker's as their messages are fetched."""
 
     def terms(self, queue: str) -> Sequence[str | int]:
-        """What the script that fetches is told of claims, or :data:`NO_CLAIMS`."""
+        """Return the arguments about claims for the script that fetches, or :data:`NO_CLAIMS`."""
 
     def note(self, task_id: str, delivery: str, payload: bytes, queued_ms: bytes) -> None:
         """A request was claimed."""
@@ -71,7 +71,7 @@ NO_CLAIMS = ("", "", 0, "", "", "", "", "")
 
 
 def log_refusal(task_id: str | None, why: str) -> None:
-    """What a process without a worker does with a message that nobody can read."""
+    """Log a message that nobody can read, in a process without a worker."""
     logger.error("message %s was dropped: %s", task_id, why)
 
 
@@ -121,6 +121,6 @@ class Holding:
 
 
 def holding_of(transport_options: Mapping[str, Any]) -> Holding | None:
-    """What the worker of an application has, by its ``broker_transport_options``; ``None`` where it has none here."""
+    """Return the worker's part of an application, from its ``broker_transport_options``; ``None`` where it has none here."""
     found: Holding | None = transport_options.get(OPTION)
     return found

@@ -104,7 +104,7 @@ def _scheduled(client: redis.Redis, entries: dict[str, dict[str, Any]]) -> set[s
 
 
 def _held(client: redis.Redis, now: float) -> Iterator[OpenRequest]:
-    """What workers hold, each with the last entry of its journal."""
+    """Yield the messages that workers hold, each with the last entry of its journal."""
     found: list[tuple[Contents, str, float | None]] = []
     owners: Any = client.smembers(keys.OWNERS)
     for identity in sorted(map(text, owners)):

@@ -34,7 +34,7 @@ class QueueLimit:
 
 @dataclass(slots=True, frozen=True)
 class Position:
-    """Where a request waits: how many are ahead of it, and for how long that may take; ``None`` where nothing was served yet.
+    """The place of a request: how many are ahead of it, and for how long that may take; ``None`` where nothing was served yet.
 
     One that is scheduled (``countdown``) waits for its time at least.
     """
@@ -59,7 +59,7 @@ def limits_of(records: Iterable[WorkerRecord | Unreadable], settings: Settings) 
 
 
 def _served_per_s(record: WorkerRecord, queue: str) -> float:
-    """How many of this queue's requests a worker ends each second."""
+    """Return how many of this queue's requests a worker ends each second."""
     queues = record.metrics.get("queues")
     of_queue = queues.get(queue) if isinstance(queues, dict) else None
     return (number(of_queue.get("requests_per_s")) or 0.0) if isinstance(of_queue, dict) else 0.0
@@ -76,13 +76,13 @@ def write_limits(client: redis.Redis, limits: dict[str, QueueLimit]) -> None:
 
 
 def wait_s(requests: int, limit: str | bytes) -> float | None:
-    """How long so many requests take by a stored limit's throughput; ``None`` where nothing is known of it."""
+    """Return how long so many requests take by a stored limit's throughput; ``None`` where nothing is known of it."""
     per_s = number(json_object(limit).get("per_s")) if limit else None
     return round(requests / per_s, 1) if per_s else None
 
 
 def position(client: redis.Redis, task_id: str) -> Position | None:
-    """Where a request waits; ``None`` if it waits in no queue: it runs, has ended, or was never sent.
+    """Return a request's place; ``None`` if it waits in no queue: it runs, has ended, or was never sent.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

@@ -53,7 +53,7 @@ def message_text(value: Any) -> str:
 
 
 def message_value(text: str) -> Any:
-    """What kombu reads in the text of a message, or of its body."""
+    """Return the value that kombu reads in the text of a message, or of its body."""
     # Kombu looks at each object for one that stands for a date, or another of Python's types.
     return _DECODER.decode(text) if _TYPED in text else from_json(text)
 
@@ -70,7 +70,7 @@ class Unpacker(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What came after its end."""
+        """The bytes after its end."""
 
 
 def _lzma() -> Unpacker:
@@ -96,7 +96,7 @@ def require_size(part: str, size_bytes: int, most_bytes: int) -> None:
 
 
 def fault(error: Exception) -> str:
-    """What an error while a message is read says of the message."""
+    """Explain an error that occurred while a message was read."""
     return "nested too deeply" if isinstance(error, RecursionError) else type(error).__name__
 
 

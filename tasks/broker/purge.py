@@ -139,7 +139,7 @@ class _Ends:
 
 
 def _context(message: str) -> Context:
-    """What Celery's backend has to know of a request: its chord, and the rest of its chain."""
+    """Return the part of a request that Celery's backend needs: its chord, and the rest of its chain."""
     values = json_object(message)
     headers, properties = values.get("headers") or {}, values.get("properties") or {}
     _, _, followers = body_of(values)

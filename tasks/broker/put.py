@@ -31,7 +31,7 @@ PUT = Script(_CONSTANTS + scripts.source("place") + with_references("put"))
 
 
 class Destination(NamedTuple):
-    """Where requests go.
+    """The destination of requests.
 
     ``lists`` are the list to push to, then the queue's others. ``push`` is ``LPUSH`` for its end, ``RPUSH`` for its front.
     """
@@ -44,7 +44,7 @@ class Destination(NamedTuple):
 
 @lru_cache(maxsize=1_024)
 def destination(queue: str, priority: int, *, push: str = "LPUSH", aside: str = "") -> Destination:
-    """Where a message of this queue and priority goes; ``aside`` is the list of what was set aside, where it goes there."""
+    """Return the destination of messages of this queue and priority; ``aside`` takes the place of the list of waiting ones."""
     own = list_of(queue, priority)
     others = (name for name in lists_of(queue) if name != own)
     return Destination(queue, priority, (aside or own, *others), push)
@@ -66,7 +66,7 @@ class Put:
 
     @property
     def alike(self) -> tuple[Destination, int | None, int]:
-        """What requests have in common that one call queues."""
+        """The properties that all requests of one call have in common."""
         return self.destination, self.terms.floor, self.terms.kept_s
 
     def refusal(self, reason: Sequence[Any]) -> GenerationError:

@@ -129,7 +129,7 @@ def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
 
 
 def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
-    """How many messages wait in these queues, of all priorities, without those that were set aside.
+    """Count the messages that wait in these queues, of all priorities, without those that were set aside.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
@@ -138,7 +138,7 @@ def waiting_in(client: redis.Redis, queues: Iterable[str]) -> int:
 
 
 def more_urgent_in(client: redis.Redis, queues: Iterable[str], priority: int, node: str = "") -> dict[str, int]:
-    """How many messages that are more urgent than this wait in each of these queues, without those that were set aside.
+    """Count the more urgent messages that wait in each of these queues, without those that were set aside.
 
     Args:
         client: answers in bytes.

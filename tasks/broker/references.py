@@ -21,7 +21,7 @@ def with_references(name: str) -> str:
 
 
 def reference(task_id: str) -> str:
-    """What stands for a request."""
+    """Return the reference that stands for a request."""
     return f"{REFERENCE}{task_id}"
 
 

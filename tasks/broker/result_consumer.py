@@ -84,7 +84,7 @@ class ResultConsumer(BaseResultConsumer):
                     result._maybe_set_cache(self.decode(payload))
 
     def pending_before(self, result: Any) -> list[Any]:
-        """What has to end next before this result; itself where Redis cannot be asked."""
+        """Return the results that have to end next before this one; itself where Redis cannot be asked."""
         try:
             return pending_before(result)
         except Exception as error:

@@ -141,7 +141,7 @@ class ResultWatch(Watch):
 
 
 def unknown(task_id: str, *, was_known: bool = False) -> str:
-    """Why nobody knows a request, and what to do."""
+    """Explain why nobody knows a request, and what to do."""
     if was_known:
         return f"request {task_id}: Redis has lost it; send it again"
     return (
@@ -152,7 +152,7 @@ def unknown(task_id: str, *, was_known: bool = False) -> str:
 
 
 def forgotten(task_id: str) -> str:
-    """Why a request that has ended has no result, and what to do."""
+    """Explain why a request that has ended has no result, and what to do."""
     return (
         f"request {task_id}: it has ended, and no result is stored: it was not wanted (ignore_result), was forgotten, or is "
         "older than result_ttl_s. stream() reads its journal, while that is kept (journal_ttl_s)"

@@ -55,7 +55,7 @@ ERRORS, OLD_ERRORS = "celery_mlx.errors", "tasks.errors"
 
 
 class Backend(RedisBackend):
-    """What Celery's is to everybody, but for the places above."""
+    """Celery's backend, but for the places above."""
 
     ResultConsumer = ResultConsumer
     connparams: dict[str, Any]

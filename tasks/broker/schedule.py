@@ -35,14 +35,14 @@ PAGE = 100
 
 @dataclass(slots=True, frozen=True)
 class Moved:
-    """How many messages were queued, and how long it takes until the next one is due; ``None`` if none is scheduled."""
+    """The number of messages queued, and the seconds until the next one is due; ``None`` if none is scheduled."""
 
     count: int
     next_s: float | None
 
 
 def due_at(headers: dict[str, Any]) -> float | None:
-    """When a message is due, in Unix seconds; ``None`` if it names no time, or none that can be read."""
+    """Return when a message is due, in Unix seconds; ``None`` if it names no time, or none that can be read."""
     try:
         eta = datetime.fromisoformat(headers["eta"])
     except (KeyError, TypeError, ValueError):

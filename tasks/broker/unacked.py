@@ -36,7 +36,7 @@ class Held:
 
 
 def held(client: redis.Redis, identity: str) -> list[Held]:
-    """What a worker holds, oldest first. A message that kombu could not read either has an empty ``list_name``.
+    """Return the messages that a worker holds, oldest first. One that kombu could not read either has an empty ``list_name``.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.
@@ -76,12 +76,12 @@ def restore(client: redis.Redis, identity: str) -> list[str]:
 
 
 def _fields(message: Held) -> tuple[str, str, str, str]:
-    """What restore.lua is told of a message; an id only of a request, which the ledger misses."""
+    """Return the arguments of restore.lua for a message; an id only of a request, which the ledger misses."""
     return message.tag, message.list_name, message.message, message.task_id if is_ours(message.task) else ""
 
 
 def read_held(client: redis.Redis, tag: str, payload: bytes | str) -> Held:
-    """What is noted of a message: kombu's ``[message, exchange, routing key]``, as kombu itself would put it back."""
+    """Read the note of a message: kombu's ``[message, exchange, routing key]``, as kombu itself would put it back."""
     try:
         message, exchange, routing_key = json.loads(payload)
         headers, properties = message["headers"], message["properties"]

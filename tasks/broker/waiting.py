@@ -172,6 +172,6 @@ def has_come(result: Any) -> bool:
 
 
 def meta_of(result: Any) -> Any:
-    """What a group's member has come to: a result's metadata, or an inner group's results."""
+    """Return the state of a group's member: a result's metadata, or an inner group's results."""
     parts = getattr(result, "results", None)
     return parts if parts is not None else result._cache or {"status": states.SUCCESS, "result": None}

@@ -111,7 +111,7 @@ def _say_where(result: GenerateResult, done: Event) -> None:
 
 
 def _summary(last: Chunk) -> str:
-    """How it ended: ``stop: 74 tokens, first one after 0.7 s, 12 tokens/s``."""
+    """Describe the end: ``stop: 74 tokens, first one after 0.7 s, 12 tokens/s``."""
     tokens = last.usage["completion_tokens"] if last.usage else last.index
     parts = [f"{last.finish_reason}: {tokens} tokens"]
     first, total = (last.timing or {}).get("first_token_ms"), (last.timing or {}).get("total_ms")

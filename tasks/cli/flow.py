@@ -26,7 +26,7 @@ class Flow:
         self._indented = False
 
     def add(self, text: str) -> str:
-        """What to print now."""
+        """Take further text, and return what to print now."""
         if self._width is None:
             return text
         parts = _PARTS.findall(self._word + text)
@@ -56,7 +56,7 @@ class Flow:
 
 
 def _columns(word: str) -> int:
-    """How wide a terminal shows it. ``rich`` knows more kinds of letters, and a producer need not have it."""
+    """Return the width of a text in a terminal. ``rich`` knows more kinds of letters, and a producer need not have it."""
     return sum(
         0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in word
     )

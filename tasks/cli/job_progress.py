@@ -31,7 +31,7 @@ BAR_COLUMNS = 24
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is shown of a job. ``left_s`` is ``None`` where nothing tells it."""
+    """The progress of a job. ``left_s`` is ``None`` where nothing tells it."""
 
     done: int
     total: int
@@ -43,7 +43,7 @@ class Progress:
 
     @property
     def counts(self) -> str:
-        """How many lines are done, of how many if that is known."""
+        """The lines that are done, and of how many if that is known."""
         if not self.total:
             return f"{self.done:,} done"
         return f"{self.done:,} of {self.total:,} ({100 * self.done // self.total}%)"
@@ -70,7 +70,7 @@ class Speed:
         self._samples: deque[tuple[float, int, int]] = deque()
 
     def look(self) -> Progress:
-        """How far it is now."""
+        """Return the progress now."""
         now, record = self._clock(), self._job.record
         self._samples.append((now, record.done, record.completion_tokens))
         while self._samples[0][0] < now - WINDOW_S:
@@ -94,7 +94,7 @@ def bar(progress: Progress, columns: int = BAR_COLUMNS) -> str:
 
 
 def screen_lines(progress: Progress, columns: int) -> list[str]:
-    """What a terminal of this width shows."""
+    """Return the lines for a terminal of this width."""
     return [cut(line, columns) for line in (f"{bar(progress)} {progress.counts}".strip(), progress.details)]
 
 

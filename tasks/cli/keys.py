@@ -136,7 +136,7 @@ def revoke(ctx: click.Context, /, key_id: str, **_: Any) -> None:
 
 @contextmanager
 def store_of(cli: CLIContext) -> Iterator[Store]:
-    """Where the keys are.
+    """Open the store of the keys.
 
     Raises:
         click.ClickException: Redis cannot be used.

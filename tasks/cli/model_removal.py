@@ -45,7 +45,7 @@ def removable_folder(entry: ModelEntry, nodes: Iterable[str]) -> Path:
 
 
 def size_of_folder(folder: Path) -> str:
-    """What its files take on the disk; links lead to files that are counted where they are."""
+    """Return the size of a folder's files on the disk; links lead to files that are counted where they are."""
     return size(sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()))
 
 

@@ -37,7 +37,7 @@ class Misconfigured(Unusable):
 
 
 def refusal(error: BrokerUnavailable) -> Unusable:
-    """What ends a command that cannot use Redis."""
+    """Return the error that ends a command that cannot use Redis."""
     kind = Misconfigured if isinstance(error, BrokerMisconfigured) else Unusable
     return kind(f"{error}{pointer(error.entry)}")
 
@@ -82,12 +82,12 @@ def find(state: FleetState, name: str) -> WorkerView | None:
 
 
 def names_of(node: str) -> tuple[str, ...]:
-    """What a worker may be called: its node name, and each part of it."""
+    """Return the names that people may call a worker by: its node name, and each part of it."""
     return (node, *node.split("@", 1))
 
 
 def unknown(state: FleetState, name: str) -> str:
-    """That there is no such worker, and which ones come close."""
+    """Say that there is no such worker, and which ones come close."""
     known = [worker.record.node for worker in state.workers]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
     hint = f"; did you mean {', '.join(close)}?" if close else ": none is registered"

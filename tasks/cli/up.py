@@ -92,7 +92,7 @@ def _watch(stack: Stack, next_steps: list[str]) -> None:
 
 
 def _next_steps(stack: Stack, url: str, folder: Path) -> Iterator[str]:
-    """What to type in another terminal."""
+    """Yield the commands to type in another terminal."""
     yield ""
     yield "Everything runs; Ctrl-C ends it. In another terminal:"
     if not redis_was_given() and url != current_settings().redis_url:

@@ -23,7 +23,7 @@ RESULT_TIMEOUT_S = 10.0
 
 @dataclass(slots=True)
 class Conversation:
-    """What is known of one question. Times are of this process's monotonic clock, in seconds."""
+    """The progress of one question. Times are of this process's monotonic clock, in seconds."""
 
     question: str
     sent_at: float
@@ -37,7 +37,7 @@ class Conversation:
 
     @property
     def state(self) -> State:
-        """How far it is."""
+        """The state, in one word."""
         if self.ended_at is not None:
             return "failed" if self.error else "answered"
         return "waiting" if self.first_at is None else "running"
@@ -49,7 +49,7 @@ class Conversation:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """How fast tokens came after the first one; ``None`` before there are two."""
+        """The tokens per second after the first one; ``None`` before there are two."""
         if self.first_at is None or self.tokens < 2:
             return None
         elapsed_s = (self.ended_at or time.monotonic()) - self.first_at

@@ -88,7 +88,7 @@ def grid(console: Console, conversations: Sequence[Conversation], *, whole: bool
 
 
 def columns_for(width: int, count: int) -> int:
-    """How many panels stand side by side, so that no row but the last is much shorter than the others."""
+    """Return how many panels stand side by side, so that no row but the last is much shorter than the others."""
     most = max(1, min(count, width // NARROWEST))
     rows = -(-count // most)
     return -(-count // rows)

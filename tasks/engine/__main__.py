@@ -136,7 +136,7 @@ def serve(fd: int) -> int:
 def _engine(
     runner: ModelRunner | TextModel, config: EngineConfig, link: Link, intake: Intake[Any]
 ) -> GenerationLoop | EmbeddingLoop:
-    """What steps this kind of model; its requests are tokenised from now on."""
+    """Make the loop that steps this kind of model; its requests are tokenised from now on."""
     if isinstance(runner, TextModel):
         from tasks.engine.embedding.loop import EmbeddingLoop
         from tasks.engine.embedding.texts import prepare_texts

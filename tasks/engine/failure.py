@@ -29,7 +29,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def why_unsound(model: str, token: int) -> str:
-    """What an error says of logits that are not finite numbers."""
+    """Explain logits that are not finite numbers, for the request's error."""
     return (
         f"model {model!r} computed logits that are not finite numbers for token {token}: "
         "its weights are damaged, or overflow in the precision that they are stored in. Fetch them again, or take "
@@ -38,7 +38,7 @@ def why_unsound(model: str, token: int) -> str:
 
 
 def why_at_fault(token: int, fault: str) -> str:
-    """What an error says of a grammar that cannot go on."""
+    """Explain a grammar that cannot go on, for the request's error."""
     return (
         f"the constraint of the answer cannot be kept to from token {token} on ({fault}): it is too ambiguous or "
         "too large for a step. Take a simpler schema or grammar"

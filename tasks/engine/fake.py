@@ -60,7 +60,7 @@ _PIECE = re.compile(r"\s*\S+|\s+$")
 
 
 def fake_text(prompt: str, seed: int | None, n: int) -> str:
-    """What the fake engine answers with ``max_tokens=n`` to a raw prompt; messages count as :func:`chat_prompt`."""
+    """Return the answer of the fake engine with ``max_tokens=n`` to a raw prompt; messages count as :func:`chat_prompt`."""
     return b"".join(_VOCABULARY[fake_token(prompt, seed, k)] for k in range(n)).decode(errors="replace")
 
 
@@ -95,7 +95,7 @@ class FakeAssembler:
 
     @property
     def kind(self) -> Kind:
-        """What the next text is."""
+        """The kind of the next text."""
         return "reasoning" if self._left else "content"
 
     @property

@@ -28,7 +28,7 @@ def is_fake(model: str) -> bool:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class FakeOptions:
-    """What a fake model's name says: times in the units that their names end in."""
+    """The options in a fake model's name: times in the units that their names end in."""
 
     step_ms: float
     load_s: float = 0.0
@@ -87,7 +87,7 @@ def load_fake(config: EngineConfig, options: FakeOptions, flush: Callable[[], No
 
 
 def fake_facts(config: EngineConfig, options: FakeOptions, weights_bytes: int) -> Facts:
-    """What is known of a fake model."""
+    """Return the facts of a fake model."""
     return Facts(
         revision="fake",
         context_tokens=min(options.context, config.context_tokens or options.context),

@@ -21,7 +21,7 @@ HUB_TIMEOUT_S = 3.0
 
 
 def probe() -> dict[str, Any]:
-    """What MLX says of itself and of its device, after a small product on it, and whether the model hub answers.
+    """Return MLX's description of itself and of its device, after a small product on it, and whether the model hub answers.
 
     ``error`` is empty if all went well; ``stage`` is what was being tried: ``import``, ``device``, ``product`` or
     ``mlx-lm``. ``recommended_bytes`` is what a Metal device recommends using (``recommendedMaxWorkingSetSize``). ``blas``
@@ -66,7 +66,7 @@ def _try_mlx(found: dict[str, Any]) -> None:
 
 
 def hub_state() -> dict[str, str]:
-    """Where the model hub is (``hub``), and why it does not answer (``hub_error``, empty if it does)."""
+    """Return the address of the model hub (``hub``), and why it does not answer (``hub_error``, empty if it does)."""
     try:
         from huggingface_hub import constants, get_session
     except ImportError:

@@ -117,7 +117,7 @@ class FleetState:
 
     @property
     def warnings(self) -> list[str]:
-        """What somebody should look into, most urgent first."""
+        """The warnings for an operator, the most urgent first."""
         found = []
         if not self.workers:
             found.append(f"no worker is registered; start one with: {COMMAND} worker")

@@ -178,7 +178,7 @@ class Application:
         return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
     def _taking(self, parse: Parse, prefix: str) -> Handler:
-        """What takes requests for an answer, or goes on with one of which the client names the last event."""
+        """Return a handler that takes requests for an answer, or continues one of which the client names the last event."""
 
         async def take(request: Request) -> Response:
             """Answer a request, whole or as a stream; the header Last-Event-ID goes on with a stream."""
@@ -283,14 +283,14 @@ class Application:
 
 
 def _for_pages_of(origins: Sequence[str]) -> Middleware:
-    """What has browsers let these sites' pages read the answers."""
+    """Return the middleware that lets these sites' pages read the answers."""
     return Middleware(
         CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["*"]
     )
 
 
 async def _not_here(request: Request, error: Exception) -> Response:
-    """What no route answers, in OpenAI's shape."""
+    """Refuse a path that no route answers, in OpenAI's shape."""
     about = f"{request.method} {request.scope['path']:.120}"
     headers = getattr(error, "headers", None) or {}
     if getattr(error, "status_code", 404) == 405:

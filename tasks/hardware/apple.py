@@ -89,7 +89,7 @@ def assume_apple(found: Findings) -> None:
 
 
 def answer(machine: Machine, argv: Sequence[str], timeout_s: float) -> str:
-    """What a program prints; empty if it gives no answer."""
+    """Return the output of a program; empty if it gives no answer."""
     try:
         return machine.run(argv, timeout_s)
     except ProbeFailed:

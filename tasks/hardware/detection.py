@@ -25,7 +25,7 @@ MOST_MEMORY_GB = 65_536
 
 
 def detect(settings: Settings, machine: Machine | None = None) -> Hardware:
-    """What this machine is. Takes milliseconds, up to about 10 s on a Mac whose programs hang; asked once per process.
+    """Describe this machine. Takes milliseconds, up to about 10 s on a Mac whose programs hang; asked once per process.
 
     An overridden ``chip`` stands for a Mac with it: its GPU cores come from the table, not from the machine underneath.
     An overridden memory is also the GPU's where the GPU has its own.

@@ -22,11 +22,11 @@ class Findings:
                 self._sources[name] = source
 
     def get(self, name: str) -> Any:
-        """What was found for a field; ``None`` if nothing was."""
+        """Return the value of a field; ``None`` if none was found."""
         return self._values.get(name)
 
     def source(self, name: str) -> str:
-        """Where a field's value came from; empty if it was not found."""
+        """Return the source of a field's value; empty if none was found."""
         return self._sources.get(name, "")
 
     def hardware(self) -> Hardware:

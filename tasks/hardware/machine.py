@@ -29,7 +29,7 @@ class ProbeFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What can be asked of a machine.
+    """The questions that can be asked of a machine.
 
     Args:
         system: the kernel's name, as in ``platform.system()``.
@@ -70,7 +70,7 @@ def this_machine() -> Machine:
 
 
 def run_program(argv: Sequence[str], timeout_s: float) -> str:
-    """What a program prints, whatever its exit status: ``sysctl`` answers the names it knows and then fails.
+    """Return the output of a program, whatever its exit status: ``sysctl`` answers the names it knows and then fails.
 
     Raises:
         ProbeFailed: it is not installed, cannot be started, or was still running after ``timeout_s`` and was killed.

@@ -58,7 +58,7 @@ class NvidiaGpu:
         return int(cores) // (64 if tuple(capability) in {(6, 0), (7, 0), (7, 2), (7, 5), (8, 0)} else 128)
 
     def reading(self) -> GpuReading:
-        """How busy it is now, and how much of its memory all processes together hold."""
+        """Read how busy it is now, and how much of its memory all processes together hold."""
         rates = self._ask(self._nvml.nvmlDeviceGetUtilizationRates)
         memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo)
         return GpuReading(

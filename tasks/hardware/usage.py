@@ -105,7 +105,7 @@ class UsageSampler:
 
 
 class CpuMeter:
-    """How busy processors were between two readings of a counter.
+    """A meter of the share of time in which processors were busy between two readings of a counter.
 
     Args:
         read: busy seconds and the seconds there were in all, both counted from any fixed moment.

@@ -59,7 +59,7 @@ class EngineConfig:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Sampling:
-    """How the tokens of one request are drawn. Bounds are checked before a request gets here.
+    """The way to draw the tokens of one request. Bounds are checked before a request gets here.
 
     ``temperature`` 0 is greedy; ``top_k`` 0, ``min_p`` 0 and ``top_p`` 1 switch their filter off. ``seed`` makes draw k a
     function of (seed, k) alone. ``logprobs`` asks for the chosen token's log-probability, ``top_logprobs`` for that many
@@ -82,7 +82,7 @@ class Sampling:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Resume:
-    """Where an earlier attempt stood.
+    """The place of an earlier attempt.
 
     ``ids`` are the tokens that the journal holds. ``characters`` counts, by kind, the text that their chunks said in all
     (what the detokeniser or the stop matcher still held back is in ``ids`` and not in any text), and ``calls`` the calls of

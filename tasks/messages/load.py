@@ -16,7 +16,7 @@ Batching: TypeAlias = Literal["padded", "equal", "apart"]
 
 @dataclass(slots=True, frozen=True)
 class Loading:
-    """How far loading is: a fraction between 0 and 1, or ``None`` where it cannot be known."""
+    """The progress of a load: a fraction between 0 and 1, or ``None`` where it cannot be known."""
 
     fraction: float | None
     about: str

@@ -46,7 +46,7 @@ class KvSize:
         return self.bytes_per_row + self.wide_bytes_per_row + held * self.bytes_per_token + windows
 
     def prefill_bytes(self, tokens: int) -> int:
-        """What a prefill step of so many tokens, over all rows, holds in windows beyond their size."""
+        """Return the bytes that a prefill step of so many tokens, over all rows, holds in windows beyond their size."""
         return tokens * sum(window.bytes_per_token for window in self.windows)
 
     def times(self, factor: int) -> KvSize:
@@ -60,5 +60,5 @@ class KvSize:
 
 
 def margin_bytes(weights_bytes: int, kv: KvSize, prefill_step_tokens: int) -> int:
-    """What is kept free for one step: 16 MiB, a 32nd of the weights, and what windows hold beyond their size."""
+    """Return the bytes kept free for one step: 16 MiB, a 32nd of the weights, and what windows hold beyond their size."""
     return MARGIN_BYTES + weights_bytes // MARGIN_SHARE + kv.prefill_bytes(IDLE_PREFILL_FACTOR * prefill_step_tokens)

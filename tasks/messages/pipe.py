@@ -131,7 +131,7 @@ class Pipe:
         del self._buffer[:begin]
 
     def _record_at(self, begin: int) -> tuple[int, int] | None:
-        """Where the record behind the header at this place begins and ends; ``None`` if it has not come whole."""
+        """Return where the record behind the header at this place begins and ends; ``None`` if it has not come whole."""
         have = len(self._buffer) - begin
         if have < _SHORT.size:
             return None

@@ -48,7 +48,7 @@ class EngineState:
 
 @dataclass(slots=True, kw_only=True)
 class WorkerRecord:
-    """What one worker says of itself. Times are Redis's clock in Unix seconds.
+    """One worker, as it describes itself. Times are Redis's clock in Unix seconds.
 
     ``hardware`` is :class:`tasks.hardware.Hardware` and ``usage`` :class:`tasks.hardware.usage.Usage` as dictionaries;
     ``slots`` and ``busy`` count requests by queue; ``engine_restarts`` counts engines that died or stalled since the start,

@@ -33,7 +33,7 @@ class Function:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Tools:
-    """What a request says of tools. ``only`` is the name of the one function that has to be called, if one has."""
+    """The tools of a request. ``only`` is the name of the one function that has to be called, if one has."""
 
     functions: tuple[Function, ...]
     choice: ToolChoice = "auto"
@@ -59,7 +59,7 @@ class Calls:
 
     @property
     def characters(self) -> int:
-        """How long all arguments together are."""
+        """The number of characters in all arguments together."""
         return sum(len(call["arguments"]) for call in self._calls.values())
 
     def as_message(self) -> list[dict[str, Any]]:

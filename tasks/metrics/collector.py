@@ -222,7 +222,7 @@ class MetricsCollector:
             request.model = self._label(request.model)
 
     def _label(self, model: str) -> str:
-        """What a model is counted under: names come from outside, so their number is bounded."""
+        """Return the label that a model is counted under: names come from outside, so their number is bounded."""
         if model not in self._totals and len(self._totals) >= MODELS_MAX:
             model = OTHER_MODELS
         self._totals.setdefault(model, Tally())

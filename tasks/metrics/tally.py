@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Tally:
-    """What was done, in numbers. ``attempts`` began; ``succeeded`` to ``cancelled`` are requests that ended."""
+    """The counts of a worker. ``attempts`` began; ``succeeded`` to ``cancelled`` are requests that ended."""
 
     attempts: int = 0
     succeeded: int = 0

@@ -30,7 +30,7 @@ class Machine(Protocol):
 
     @property
     def gpu_memory_bytes(self) -> int | None:
-        """What the GPU may use; ``None`` where it shares the machine's memory without a limit that is known."""
+        """The bytes that the GPU may use; ``None`` where it shares the machine's memory without a limit that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class TierOffer:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a machine offers; ``-Q`` and ``-c`` change what its worker takes.
+    """The capabilities of a machine; ``-Q`` and ``-c`` change what its worker takes.
 
     Args:
         tiers: the offers, smallest tier first, without a gap.
@@ -84,7 +84,7 @@ def capabilities(machine: Machine) -> Capabilities:
 
 
 def shortfall(machine: Machine, tier: Tier) -> str:
-    """What the machine lacks for a tier, as in ``7-13B needs 15 GPU cores, this machine has 10``; empty if nothing."""
+    """Describe what the machine lacks for a tier, as in ``7-13B needs 15 GPU cores, this machine has 10``; empty if nothing."""
     if machine.accelerator == "cpu" and (tier.gpu_cores or tier.memory_gb):
         return f"{tier.name} needs a GPU, this machine has none"
     lacks: list[str] = []

@@ -78,7 +78,7 @@ def read_context(folder: Path, config: dict[str, Any]) -> Context | None:
 
 
 def learned_positions(config: dict[str, Any]) -> int | None:
-    """How many positions the model has vectors for; ``None`` where positions are computed."""
+    """Return for how many positions the model has vectors; ``None`` where positions are computed."""
     positions = encoder_positions(config)
     if positions is not None:
         return positions[0]

@@ -101,7 +101,7 @@ def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
 
 
 def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
-    """How an embedding model makes a vector of a text."""
+    """Describe how an embedding model makes a vector of a text."""
     steps = [f"{' and '.join(recipe.pooling)} of its tokens", *(f"dense, {dense.activation}" for dense in recipe.dense)]
     yield Fact("vectors", ", then ".join([*steps, *(["normalised"] if recipe.normalise else [])]), MODULES)
     for prompts, said_by in ((entry.prompts, CATALOGUE), (recipe.prompts, PROMPTS)):
@@ -110,7 +110,7 @@ def _vectors(entry: ModelEntry, recipe: EmbeddingRecipe) -> Iterator[Fact]:
 
 
 def _scores(recipe: RerankingRecipe) -> Fact:
-    """How a cross-encoder makes a score of a query and a document."""
+    """Describe how a cross-encoder makes a score of a query and a document."""
     activation = {"Sigmoid": "sigmoid of its head's logit", "Identity": "its head's logit"}[recipe.activation]
     return Fact("scores for rerank", activation, "config.json")
 

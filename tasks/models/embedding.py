@@ -102,7 +102,7 @@ def read_recipe(folder: Path) -> EmbeddingRecipe | None:
 
 
 def encoder_positions(config: dict[str, Any]) -> tuple[int, int] | None:
-    """How many tokens an encoder takes, and the number of its first position; ``None`` for another kind of model.
+    """Return how many tokens an encoder takes, and the number of its first position; ``None`` for another kind of model.
 
     The RoBERTa family counts from behind the padding token's id, and has learned that many positions for nothing.
     """

@@ -29,7 +29,7 @@ _PACKED_DTYPES = {"U32", "I32"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSize:
-    """How large a model is; ``None`` where nothing says so.
+    """The size of a model; ``None`` where nothing says so.
 
     Args:
         parameters_b: billions of parameters in all.
@@ -97,7 +97,7 @@ def _is_single(config: dict[str, Any]) -> bool:
 
 
 def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, Any]) -> int:
-    """How many of the model's parameters a tensor holds: packed words count as what is packed into them."""
+    """Count the model's parameters in a tensor: packed words count as what is packed into them."""
     if name.endswith(_NOT_PARAMETERS):
         return 0
     count = math.prod(shape)

@@ -33,7 +33,7 @@ _FAKE_WEIGHTS = re.compile(r":weights_mb=(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What an engine needs at the least.
+    """The least memory that an engine needs.
 
     Args:
         weights_bytes: the weights as they lie in memory.
@@ -59,14 +59,14 @@ NOTHING = Footprint(0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an engine is told to load. ``path`` is empty for a fake model, ``revision`` ``None`` where the files tell it."""
+    """The model that an engine loads. ``path`` is empty for a fake model, ``revision`` ``None`` where the files tell it."""
 
     path: str
     revision: str | None = None
 
 
 def local_source(entry: ModelEntry) -> Source | None:
-    """Where this model's files are; ``None`` if they have to be fetched from the hub first.
+    """Return the place of this model's files; ``None`` if they have to be fetched from the hub first.
 
     Raises:
         ModelLoadFailed: they ought to be here, and are not.
@@ -88,7 +88,7 @@ def local_source(entry: ModelEntry) -> Source | None:
 
 
 def expected(entry: ModelEntry, accelerator: str, step_tokens: int, most_bytes: int | None = None) -> Footprint:
-    """What the engine will need, by the headers of the model's files, else by its name; nothing for a fake one.
+    """Estimate the memory of an engine by the headers of the model's files, else by its name; nothing for a fake one.
 
     Args:
         entry: the model.
@@ -129,7 +129,7 @@ def _footprint(size: ModelSize, weights_bytes: int, kv_factor: int, step_tokens:
 
 
 def measured(ready: Ready, before: Footprint, step_tokens: int) -> Footprint:
-    """What an engine that has loaded needs at the least."""
+    """Return the least memory that an engine needs that has loaded."""
     kv_bytes = ready.kv.row_bytes(min(KV_ROOM_TOKENS, ready.context_tokens))
     margin = margin_bytes(ready.weights_bytes, ready.kv, step_tokens) if ready.weights_bytes else 0
     return Footprint(ready.weights_bytes, kv_bytes, margin, before.process_bytes)

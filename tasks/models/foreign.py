@@ -59,12 +59,12 @@ def _number(value: Any) -> Any:
 
 
 def instead_of_weights(folder: Path) -> str:
-    """What to do about a folder that has a ``config.json`` and no weights."""
+    """Say what to do about a folder that has a ``config.json`` and no weights."""
     return _found(folder, _OTHER_WEIGHTS) or "fetch them, or convert the original model with mlx_lm.convert"
 
 
 def misspelt(path: Path) -> str:
-    """What to do where a file of this name is here in other letters, as disks of Windows and macOS take for the same."""
+    """Say what to do where a file of this name is here in other letters, which disks of Windows and macOS take for the same."""
     others = (other.name for other in path.parent.glob("*") if other.name.lower() == path.name != other.name)
     return next((f"it has {name}: call that {path.name}" for name in others), "")
 

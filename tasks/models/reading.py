@@ -69,7 +69,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
 
 def pointer_message(where: str) -> str:
-    """What a Git LFS pointer is, and what to do."""
+    """Explain a Git LFS pointer, and what to do."""
     return f"{where}: is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or fetch it again"
 
 

@@ -49,7 +49,7 @@ KV_ROOM_BYTES = GIB // 2
 
 @dataclass(frozen=True, slots=True)
 class QueueCapacity:
-    """What the live workers of one queue carry together, in requests."""
+    """The capacity of the live workers of one queue together, in requests."""
 
     workers: int = 0
     slots: int = 0
@@ -73,7 +73,7 @@ class FleetSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes. ``warning`` is ``None``, or says that nobody takes it from there and what would."""
+    """The destination of a request. ``warning`` is ``None``, or says that nobody takes it from there and what would."""
 
     queue: str
     tier: Tier
@@ -220,7 +220,7 @@ def tier_for(size: ModelSize) -> Tier:
 
 
 def snapshot_of(records: Iterable[WorkerRecord | Unreadable], alive_since_s: float = 0.0) -> FleetSnapshot:
-    """What the registry's records say of each queue: workers that drain, are paused or were silent too long serve none.
+    """Read the workers of each queue from their records: those that drain, are paused or were silent too long serve none.
 
     Args:
         records: the registry hash, decoded.

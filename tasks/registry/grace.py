@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Grace:
-    """How long an absence is not believed, by what may explain it.
+    """The time for which an absence is not believed, by its possible explanation.
 
     Attributes:
         absent_s: a worker whose connection is absent may be reconnecting.

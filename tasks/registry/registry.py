@@ -41,7 +41,7 @@ class Registration(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """What a heartbeat found.
+    """The findings of a heartbeat.
 
     ``registered``: the record had vanished and was written again. ``swept``: this worker was declared dead, and what it
     held was given to others; nothing was written. ``superseded``: another boot has the name; nothing was written.
@@ -63,7 +63,7 @@ class Reading(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Connections:
-    """Which workers' named connections the server has. ``identities`` is ``None`` where it may not be asked."""
+    """The workers whose named connections the server has. ``identities`` is ``None`` where it may not be asked."""
 
     run_id: str
     uptime_s: float
@@ -234,7 +234,7 @@ class Registry:
         return {identity: text(value) for identity, value in zip(identities, values, strict=True) if value is not None}
 
     def connections(self, leases: Mapping[str, str]) -> Connections:
-        """Which of these workers' connections exist under the number in their lease and with their name.
+        """Return which of these workers' connections exist under the number in their lease and with their name.
 
         Asking for numbers is cheap; the list of all clients of a large fleet is megabytes.
         """
@@ -256,7 +256,7 @@ class Registry:
         return [record for payload in stored if (record := json_object(payload))]
 
     def last_sweep(self) -> tuple[float | None, str]:
-        """When the last sweep was, by Redis's clock, and whose; ``None`` if there never was one."""
+        """Return when the last sweep was, by Redis's clock, and whose; ``None`` if there never was one."""
         with translated("reading the sweep's mark"):
             at, by = self.client.hmget(keys.SWEEP, ["at", "by"])
         return number(at or b""), text(by or b"")

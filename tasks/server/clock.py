@@ -65,7 +65,7 @@ class ServerClock:
 
 
 def read_time(client: redis.Redis) -> float:
-    """What Redis's clock says.
+    """Read Redis's clock.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

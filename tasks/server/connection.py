@@ -27,7 +27,7 @@ OLDEST_VERSION = (6, 2)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where Redis is, and how long it is waited for.
+    """The address of a Redis, and for how long calls wait for it.
 
     Attributes:
         url: that of a :class:`worker_config.redis_url.RedisUrl`.

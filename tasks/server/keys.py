@@ -88,7 +88,7 @@ def scheduled(queue: str) -> str:
 
 
 def warm(digest: str) -> str:
-    """Where a prompt that begins like this is warm."""
+    """The workers on which a prompt that begins like this is warm."""
     return f"{AFFINITY}warm:{digest}"
 
 
@@ -98,7 +98,7 @@ def stream(task_id: str) -> str:
 
 
 def channel_prefix(database: int) -> str:
-    """What stands before the name of a key in the name of its channel: a server's channels are the same in all its databases."""
+    """The prefix of a key's channel before the key's name: a server's channels are the same in all its databases."""
     return f"/{database}." if database else ""
 
 
@@ -108,7 +108,7 @@ def cancel(task_id: str) -> str:
 
 
 def request(task_id: str) -> str:
-    """What the request of this id asks for: no other may have its id."""
+    """The fingerprint of the request that has this id: no other may have it."""
     return f"{PREFIX}request:{task_id}"
 
 
@@ -118,7 +118,7 @@ def collected(task_id: str) -> str:
 
 
 def bulk(job_id: str) -> str:
-    """How far a bulk job is."""
+    """The progress of a bulk job."""
     return f"{PREFIX}bulk:{job_id}"
 
 
@@ -143,22 +143,22 @@ def unacked(identity: str) -> str:
 
 
 def unacked_index(identity: str) -> str:
-    """When each of them was fetched (kombu's ``unacked_index_key``)."""
+    """The time at which each of them was fetched (kombu's ``unacked_index_key``)."""
     return f"{PREFIX}unacked-index:{identity}"
 
 
 def gateway_request(request_id: str) -> str:
-    """What gateways know of one request over HTTP."""
+    """The gateways' record of one request over HTTP."""
     return f"{PREFIX}gateway:request:{request_id}"
 
 
 def gateway_usage(key_id: str) -> str:
-    """What was counted of an API key's requests."""
+    """The usage of an API key."""
     return f"{PREFIX}gateway:usage:{key_id}"
 
 
 def gateway_allowance(key_id: str) -> str:
-    """What is left of an API key's limits."""
+    """The rest of an API key's limits."""
     return f"{PREFIX}gateway:allowance:{key_id}"
 
 
@@ -168,5 +168,5 @@ def gateway_open(key_id: str) -> str:
 
 
 def gateway_batch(batch_id: str) -> str:
-    """Which gateway drives a batch."""
+    """The gateway that drives a batch."""
     return f"{PREFIX}gateway:batch:{batch_id}"

@@ -14,7 +14,7 @@ QUESTION = b"GET / HTTP/1.0\r\n\r\n"
 
 
 def listener(host: str, port: int) -> Listener:
-    """What listens there; empty if nothing does, or if it says nothing."""
+    """Name the program that listens there; empty if none does, or if it says nothing."""
     address = (host, port)
     try:
         if _speaks_tls(address):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Patience:
-    """How long a subscription waits, and for what.
+    """The times that a subscription waits.
 
     Attributes:
         idle_s: the thread ends when nobody has listened for so long.
@@ -29,7 +29,7 @@ class Patience:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """What the settings say."""
+        """Return the times in the settings."""
         return cls(
             answer_within_s=settings.redis_timeout_s,
             first_contact_s=2 * settings.redis_timeout_s,

@@ -56,7 +56,7 @@ class AutoPipeline:
         self.calls = 0
 
     def evalsha(self, digest: str, key_count: int, /, *keys_and_args: str | int) -> Any:
-        """What a script replies.
+        """Call the script of this digest.
 
         Raises:
             redis.exceptions.RedisError: untranslated.
@@ -172,7 +172,7 @@ class Once:
         self.script_load = pipeline.script_load
 
     def evalsha(self, digest: str, key_count: int, /, *keys_and_args: str | int) -> Any:
-        """What a script replies.
+        """Call the script of this digest.
 
         Raises:
             redis.exceptions.ConnectionError: it is not known whether it has run.

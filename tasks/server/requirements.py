@@ -61,7 +61,7 @@ _GATEWAY = ("HEXISTS", "HINCRBY", "HLEN", "HMGET", "HSETNX", "HVALS", "ZREM", "Z
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a kind of process needs of a server.
+    """The requirements of a kind of process on its server.
 
     Args:
         commands: names of commands that the server must have.
@@ -113,7 +113,7 @@ def require_server(source: Any, requirements: Requirements = PRODUCER) -> None:
 
 
 def trouble_at(where: Endpoint, error: Exception) -> Trouble:
-    """Why a server does not answer as Redis does; it says what else listens there, if anything does."""
+    """Find out why a server does not answer as Redis does, and what else listens there, if anything does."""
     url = where.parsed
     for name, path in (*url.tls, *where.options):
         if name in TLS_FILES and isinstance(path, str) and not Path(path).is_file():
@@ -139,7 +139,7 @@ def trouble_at(where: Endpoint, error: Exception) -> Trouble:
 
 
 def troubles(client: redis.Redis, requirements: Requirements) -> Iterator[Trouble]:
-    """What makes a server that answers unusable.
+    """Yield each reason why a server that answers cannot be used.
 
     Raises:
         redis.RedisError: it does not answer, or refuses a command.
@@ -157,7 +157,7 @@ def troubles(client: redis.Redis, requirements: Requirements) -> Iterator[Troubl
 
 
 def troubles_of(info: dict[str, Any]) -> Iterator[Trouble]:
-    """What the answer to INFO says against a server."""
+    """Yield each reason against a server in its answer to INFO."""
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers and numbers < OLDEST_VERSION:

@@ -16,7 +16,7 @@ class Evaluator(Protocol):
     """Runs scripts: redis-py's client does, and :class:`tasks.server.pipeline.AutoPipeline`."""
 
     def evalsha(self, sha: str, numkeys: int, /, *keys_and_args: str | int) -> Any:
-        """What the script of this digest replies."""
+        """Call the script of this digest."""
 
     def script_load(self, script: str, /) -> Any:
         """Have the server know a script."""
@@ -34,7 +34,7 @@ class Script:
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: Evaluator, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """What the script replies; it is loaded first where the server does not have it.
+        """Call the script; it is loaded first where the server does not have it.
 
         Raises:
             redis.exceptions.RedisError: untranslated.

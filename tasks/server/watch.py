@@ -60,7 +60,7 @@ class Watch(ABC):
 
     @abstractmethod
     def decode(self, payload: bytes) -> Any:
-        """What was published, for all watches of the channel; ``None`` is for nobody."""
+        """Decode a publication, for all watches of the channel; ``None`` is for nobody."""
 
     @abstractmethod
     def hear(self, news: Any, now: float) -> None:

@@ -123,5 +123,5 @@ class Watches:
                 watch.delivered_at = now
 
     def rest_s(self, now: float) -> float:
-        """How long there is nothing to deliver, and nobody to look for."""
+        """Return for how long there is nothing to deliver, and nobody to look for."""
         return max(0.0, min((watch.delivered_at + WAKE_S - now for watch in self.touched), default=TICK_S))

@@ -66,7 +66,7 @@ class Wire:
         return replies
 
     def heard(self) -> tuple[list[Any], bool]:
-        """What has come, without a wait, and whether there may be more that a look at the socket does not show."""
+        """Return the replies that have come, without a wait, and whether there may be more that no look at the socket shows."""
         is_secure = isinstance(self.socket, ssl.SSLSocket)
         try:
             data = self._received_securely() if is_secure else self.socket.recv(READ_BYTES, socket.MSG_DONTWAIT)

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class FinalResults(Protocol):
-    """Where a request's result is final although its journal is open; see :class:`tasks.sweep.results.Results`."""
+    """Stored results that are final although their journal is open; see :class:`tasks.sweep.results.Results`."""
 
     def final_entry(self, task_id: str) -> End | Error | None:
         """The entry that the journal should end with."""

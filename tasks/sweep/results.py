@@ -28,7 +28,7 @@ class Results:
         self._backend = app.backend
 
     def final_entry(self, task_id: str) -> End | Error | None:
-        """How the journal should end: revoked or failed. ``None`` while the result is open.
+        """Return the end that the journal should have: revoked or failed. ``None`` while the result is open.
 
         A success needs no entry: the journal's end is written before the result, so it is there, or the journal is lost
         and readers take the stored result.

@@ -15,7 +15,7 @@ JITTER_S = 0.05
 
 @dataclass(slots=True, frozen=True)
 class Seen:
-    """What one look saw of one worker. ``lease`` is the client id in its valid lease, ``None`` if it has none."""
+    """One look at one worker. ``lease`` is the client id in its valid lease, ``None`` if it has none."""
 
     node: str
     boot: str
@@ -80,7 +80,7 @@ class FleetWatch:
         return at >= self._leases_from
 
     def verdicts(self, look: Look) -> list[Verdict]:
-        """Who is dead, given this look and those before."""
+        """Return the workers that are dead, given this look and those before."""
         self._notice_restart(look)
         self._notice_absence(look)
         return [Verdict(worker, reason) for worker in look.workers if (reason := self._reason(worker, look))]

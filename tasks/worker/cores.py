@@ -34,7 +34,7 @@ def available_cores() -> frozenset[int]:
 
 @contextmanager
 def spread(cores: Collection[int]) -> Iterator[None]:
-    """What this thread starts meanwhile may use these cores; with none of them, its own."""
+    """Let threads and processes that this thread starts meanwhile use these cores; with none of them, its own."""
     own = available_cores()
     if not cores or not own:
         yield

@@ -23,7 +23,7 @@ FETCH_S = 2.0
 
 
 class Loop(Protocol):
-    """What a worker does to Celery's loop and pool, once it consumes."""
+    """The acts of a worker on Celery's loop and pool, once it consumes."""
 
     def give_back(self) -> None:
         """Have every running request stop and go back to its queue."""
@@ -73,7 +73,7 @@ class Drain:
 
     @property
     def reason(self) -> str:
-        """Why nothing is taken; empty while requests are."""
+        """Why the worker takes no requests; empty while it does."""
         if not self._is_on:
             return ""
         return "told to stop" if self._leaving.is_set() else "told to take nothing more"

@@ -165,7 +165,7 @@ class InferenceWorker:
         hasten(self.links.client, task_ids)
 
     def _queues_now(self) -> list[str]:
-        """What this worker consumes; remote control may change it."""
+        """Return the queues that this worker consumes; remote control may change them."""
         return list(self._consumed.consume_from)
 
     def _running(self) -> list[Job]:

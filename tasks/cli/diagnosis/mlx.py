@@ -50,7 +50,7 @@ def ask_probe(command: Sequence[str] = PROBE, timeout_s: float = TIMEOUT_S) -> d
 
 
 def mlx_lines(answer: dict[str, Any] | Line, hardware: Hardware) -> Iterator[Line]:
-    """What the probe found out about MLX."""
+    """Yield the probe's findings about MLX."""
     if isinstance(answer, Line):
         yield answer
         return

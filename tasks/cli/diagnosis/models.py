@@ -98,7 +98,7 @@ def _entry(about: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
 
 
 def _steps(folder: Path) -> Iterator[Line]:
-    """What computes a model's steps on a processor, if it was loaded here before."""
+    """Yield the way a model's steps are computed on a processor, if it was loaded here before."""
     tokens = host_tokens(cache_folder(), folder)
     if tokens:
         yield Line("ok", "steps", f"numpy computes those of up to {tokens} tokens, MLX longer ones", source="trial")
@@ -140,7 +140,7 @@ def _catalogue(entries: Iterable[ModelEntry], served: set[str]) -> Iterator[Line
 
 
 def folder_of(entry: ModelEntry) -> Path | None:
-    """Where a model's files are, or would be; ``None`` where only the hub knows."""
+    """Return the folder of a model's files, present or not; ``None`` where only the hub knows."""
     if entry.kind == "path":
         return Path(entry.source)
     if entry.kind == "bundled":

@@ -109,7 +109,7 @@ def scrape(client: redis.Redis) -> bytes:
 
 
 def redis_away() -> bytes:
-    """What there is to say without Redis."""
+    """Return the metrics that need no Redis."""
     found = Exposition(METRICS)
     found.add("redis_up", 0)
     return found.encode()

@@ -42,7 +42,7 @@ class MetricsServer(ThreadingMixIn, TCPServer):
 
     @property
     def url(self) -> str:
-        """Where the metrics are."""
+        """The address of the metrics."""
         host, port = self.server_address[:2]
         name = f"[{host!s}]" if self.address_family is socket.AF_INET6 else str(host)
         return f"http://{name}:{port!s}/metrics"

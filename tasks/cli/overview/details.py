@@ -102,7 +102,7 @@ def _counts(totals: Mapping[str, Any]) -> str:
 
 
 def _lanes(counts: Mapping[str, Any]) -> str:
-    """What was taken from the worker's own lanes and from those of others, and what waits in its own."""
+    """Describe the requests taken from the worker's own lanes and from those of others, and those that wait in its own."""
     taken = f"{counts.get('hits', NOTHING)} taken from its own, {counts.get('steals', NOTHING)} from others'"
     return f"{taken}, {counts.get('waiting', NOTHING)} waiting"
 

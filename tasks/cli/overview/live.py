@@ -26,7 +26,7 @@ HINTS = {WORKERS: "q quit   r requests", REQUESTS: "q quit   w workers and queue
 
 
 class LiveView:
-    """What is shown now, and what a key changes.
+    """The view that is shown now, and the changes that keys make.
 
     Args:
         console: where it is shown.

@@ -59,7 +59,7 @@ def model_line(
     loaded: Mapping[str, str],
     step_tokens: int,
 ) -> Line:
-    """What is known of one model; an engine computes so many prompt tokens in a step."""
+    """Describe one model; an engine computes so many prompt tokens in a step."""
     tier, queue = "", ""
     with suppress(GenerationError):
         found = tier_of(entry)
@@ -87,7 +87,7 @@ def model_row(line: Line) -> tuple[str, ...]:
 
 
 def doing(engine: EngineState) -> str:
-    """What a worker does with a model."""
+    """Describe what a worker does with a model."""
     if engine.state == "downloading" and engine.fraction is not None:
         return f"downloading {percent(100 * engine.fraction)}"
     return "pinned" if engine.pinned and engine.state == "ready" else engine.state

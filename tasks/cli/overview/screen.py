@@ -117,7 +117,7 @@ def _notes(state: FleetState, stale: str) -> list[Text]:
 
 
 def _failure(failure: Failure, width: int) -> list[Text]:
-    """When, where, which model, why: one line, or as many as a narrow terminal needs for them."""
+    """Describe a failure: when, where, which model, why; one line, or as many as a narrow terminal needs for them."""
     lines = wrap(
         failure_line(failure), width, subsequent_indent=" " * FAILURE_INDENT, max_lines=FAILURE_LINES, placeholder="…"
     )

@@ -20,7 +20,7 @@ def clean(value: Any) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal a text takes: two for East Asian wide characters, none for combining marks."""
+    """Return how many columns of a terminal a text takes: two for East Asian wide characters, none for combining marks."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
@@ -90,7 +90,7 @@ def size(value: int) -> str:
 
 
 def tiers(queues: list[str]) -> str:
-    """Which tiers these queues are: ``all``, ``≤7-13B`` (it and every smaller one), or their names."""
+    """Name the tiers of these queues: ``all``, ``≤7-13B`` (it and every smaller one), or their names."""
     served = [tier.name for tier in TIERS if tier.queue in queues]
     if not served:
         return NOTHING

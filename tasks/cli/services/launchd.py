@@ -17,7 +17,7 @@ OPEN_FILES = 10_240
 
 
 def path(program: Program) -> Path:
-    """Where the list belongs: a daemon starts with the Mac, an agent when its user logs in."""
+    """Return the path of the list: a daemon starts with the Mac, an agent when its user logs in."""
     folder = Path("/Library/LaunchDaemons") if program.user else program.home / "Library/LaunchAgents"
     return folder / f"{name(program)}.plist"
 
@@ -28,12 +28,12 @@ def name(program: Program) -> str:
 
 
 def state_folder(program: Program) -> Path:
-    """Where the service runs and keeps what it writes."""
+    """Return the folder in which the service runs and keeps its files."""
     return program.home / "Library/Application Support/celery-mlx"
 
 
 def log(program: Program) -> Path:
-    """Where Console.app looks for it."""
+    """Return the path of the log, where Console.app looks for it."""
     return program.home / f"Library/Logs/celery-mlx-{program.role}.log"
 
 

@@ -56,7 +56,7 @@ class Program:
 
     @property
     def about(self) -> str:
-        """What it is, for people."""
+        """The service in a few words, for people."""
         return ABOUT[self.role]
 
     @property

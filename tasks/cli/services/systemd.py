@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def path(program: Program) -> Path:
-    """Where the unit belongs."""
+    """Return the path of the unit."""
     folder = Path("/etc/systemd/system") if program.user else program.home / ".config/systemd/user"
     return folder / f"{name(program)}.service"
 

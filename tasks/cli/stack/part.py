@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(slots=True, frozen=True)
 class Ports:
-    """Where the parts that people reach listen, on loopback."""
+    """The ports of the parts that people reach, on loopback."""
 
     gateway: int
     flower: int

@@ -152,7 +152,7 @@ class Stack:
 
 
 def _trouble(url: str) -> str | None:
-    """Why no Redis answers there; ``None`` if one does."""
+    """Return why no Redis answers there; ``None`` if one does."""
     import redis
 
     from tasks.server.trouble import trouble

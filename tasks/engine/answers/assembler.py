@@ -64,7 +64,7 @@ class TextAssembler:
 
     @property
     def kind(self) -> Kind:
-        """What the next text is, as far as is known."""
+        """The kind of the next text, as far as is known."""
         return self._channels.kind
 
     @property
@@ -79,12 +79,12 @@ class TextAssembler:
 
     @property
     def calls(self) -> int:
-        """How many calls of functions the answer has."""
+        """The number of calls of functions in the answer."""
         return self._splitter.calls if self._splitter is not None else 0
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What of the answer is not as it was asked for."""
+        """The parts of the answer that are not as they were asked for."""
         return self._splitter.warnings if self._splitter is not None else ()
 
     def push(self, token_id: int) -> list[Piece]:

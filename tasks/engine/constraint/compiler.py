@@ -114,7 +114,7 @@ def _go_on(state: LLMatcher) -> None:
 
 
 def _refusal(constraint: Constraint | None, tried: LLMatcher, *, calls: bool) -> str:
-    """What is wrong with a constraint that does not compile: its field, its value, and what to do."""
+    """Say what is wrong with a constraint that does not compile: its field, its value, and what to do."""
     if calls:
         return f"{FIELDS['calls']}: {fault_of(tried, places=False)}; {REMEDIES['calls']}"
     if constraint is None:
@@ -126,7 +126,7 @@ def _refusal(constraint: Constraint | None, tried: LLMatcher, *, calls: bool) ->
 
 
 def _left_out(constraint: Constraint | None) -> list[str]:
-    """What of a constraint is not enforced.
+    """List the parts of a constraint that are not enforced.
 
     Raises:
         InvalidRequest: there is something, and it is strict.

@@ -16,7 +16,7 @@ REMEDY = "has a control character, which no answer can have; leave it out"
 
 
 def control_characters(part: dict[str, Any]) -> list[str]:
-    """What is wrong with the values and expressions of a schema, without the schemas in it."""
+    """List what is wrong with the values and expressions of a schema, without the schemas in it."""
     values = [name for name in ("const", "enum") if name in part and _in_value(part[name])]
     patterns = [part["pattern"]] if "pattern" in part else []
     names = part.get("patternProperties")

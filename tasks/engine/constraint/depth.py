@@ -27,7 +27,7 @@ _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|//[^\n]*')
 
 
 def excess(schema: Any) -> str:
-    """What is too much in a JSON Schema, with its JSON pointer; empty where nothing is."""
+    """Say which bound a JSON Schema exceeds, with its JSON pointer; empty where it exceeds none."""
     if is_deep(schema):
         return f"#: {DEEP_SCHEMA}"
     names = dict(_named(schema))
@@ -106,7 +106,7 @@ def _named(schema: Any) -> list[tuple[str, Any]]:
 
 
 def _target(reference: str, root: Any, names: dict[str, Any]) -> Any:
-    """What a reference leads to; ``None`` where that is not to be seen from here."""
+    """Return the target of a reference; ``None`` where that is not to be seen from here."""
     if reference in names:
         return names[reference]
     document, _, pointer = reference.partition("#")

@@ -26,7 +26,7 @@ def endless(schema: dict[str, Any]) -> str:
 
 
 class _Ends:
-    """Which parts of a schema have a finite value: all that can be shown to, from the innermost on."""
+    """The parts of a schema that have a finite value: all that can be shown to, from the innermost on."""
 
     def __init__(self, root: dict[str, Any], placed: dict[str, dict[str, Any]]) -> None:
         self._root = root
@@ -59,7 +59,7 @@ class _Ends:
         )
 
     def _target(self, reference: Any) -> Any:
-        """What a reference leads to; ``True`` where that is not to be seen from here."""
+        """Return the target of a reference; ``True`` where that is not to be seen from here."""
         if not isinstance(reference, str) or not reference.startswith("#"):
             return True
         return self._root if reference == "#" else self.placed.get(reference, True)

@@ -64,7 +64,7 @@ class Comparison:
 
 
 class _Demands:
-    """What a value has to be to be valid by some schemas, which references lead to others."""
+    """The demands that some schemas make on a value; references lead to others."""
 
     def __init__(self, schemas: list[Any], root: dict[str, Any], depth: int) -> None:
         self.kinds = _KINDS
@@ -80,7 +80,7 @@ class _Demands:
 
     @property
     def size(self) -> int:
-        """How many demands there are."""
+        """The number of demands."""
         return len(self.properties) + len(self.values or ()) + sum(map(len, self.choices))
 
     def may_be(self, other: _Demands) -> bool:
@@ -129,7 +129,7 @@ def _together(schema: Any, root: dict[str, Any], depth: int) -> Iterator[Any]:
 
 
 def _target(reference: Any, root: dict[str, Any]) -> Any:
-    """What a reference leads to; ``True`` where that is not to be seen from here."""
+    """Return the target of a reference; ``True`` where that is not to be seen from here."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return True
     found: Any = root

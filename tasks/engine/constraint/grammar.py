@@ -44,7 +44,7 @@ MOST_CHARACTERS = 300
 
 
 def looks_around(error: str) -> str:
-    """What an expression has that llguidance does not know, by its error; empty where that is something else."""
+    """Name the part of an expression that llguidance does not know, by its error; empty where the error is another."""
     found = _LOOKS_AROUND.search(error)
     if found is None:
         return ""
@@ -52,7 +52,7 @@ def looks_around(error: str) -> str:
 
 
 def fault_of(state: LLMatcher, *, places: bool = True) -> str:
-    """What an llguidance matcher says of its error: the first line, since others show its inside, or what ails an expression.
+    """Explain an llguidance matcher's error: its first line, since others show its inside, or what ails an expression.
 
     Args:
         state: the matcher.

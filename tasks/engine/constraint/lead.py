@@ -51,7 +51,7 @@ class Lead:
 
 
 def lead_of(form: Format, tail: str, budget_tokens: int | None, calls: HeaderCalls | None = None) -> Lead:
-    """What may stand before an answer of this model.
+    """Return the text and tokens that may stand before an answer of this model.
 
     Args:
         form: how the model marks its thoughts.

@@ -44,7 +44,7 @@ FORMATS = "date-time, date, time, duration, email, hostname, ipv4, ipv6, uri and
 
 
 def faults(schema: Any, *, strict: bool) -> Iterator[str]:
-    """What cannot be enforced, each with its pointer and what to do about it.
+    """Yield each part that cannot be enforced, with its pointer and what to do about it.
 
     Args:
         schema: a JSON Schema, which is :func:`adjusted`. Pointers are of what it was before.
@@ -85,7 +85,7 @@ class _Looking:
         self.left_bytes = MOST_BYTES
 
     def refused(self, part: dict[str, Any]) -> str:
-        """Why a part cannot be enforced; empty where it can, or is not looked at any more."""
+        """Return why a part cannot be enforced; empty where it can, or is not looked at any more."""
         if '"$ref"' not in to_json(part):
             return _refused({**self._dialect, **part})
         self.left_bytes -= self._shared_bytes
@@ -107,7 +107,7 @@ def as_object(schema: Any) -> dict[str, Any]:
 
 
 def _passed_over(part: dict[str, Any]) -> Iterator[str]:
-    """What llguidance takes without a word and does not enforce."""
+    """Yield each keyword that llguidance takes without a word and does not enforce."""
     is_open = part.get("additionalProperties") is not False or bool(part.get("patternProperties"))
     if isinstance(least := part.get("minProperties"), int) and least > 1 and is_open:
         yield "minProperties: a name that comes twice counts once; leave it out, or close the object: additionalProperties: false"
@@ -123,7 +123,7 @@ def _passed_over(part: dict[str, Any]) -> Iterator[str]:
 
 
 def _refused(schema: Any) -> str:
-    """Why llguidance cannot enforce it; empty where it can."""
+    """Return why llguidance cannot enforce it; empty where it can."""
     is_error, messages = LLMatcher.validate_grammar_with_warnings(
         to_json({"grammars": [{"json_schema": schema}]}), limits=LIMITS
     )

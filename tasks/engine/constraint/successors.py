@@ -1,4 +1,4 @@
-"""What followed in answers of one grammar: the text around the values, which is the same in all of them."""
+"""Tokens that followed each other in answers of one grammar: the text around the values, which is the same in all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Successors:
 
     @property
     def size(self) -> int:
-        """How many contexts are known."""
+        """The number of known contexts."""
         return len(self._known)
 
     def note(self, taken: Sequence[int]) -> None:

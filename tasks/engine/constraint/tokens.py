@@ -59,7 +59,7 @@ class Tokens:
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer."""
+    """A tokenizer as llguidance wants it."""
 
     bos_token_id = None
 

@@ -15,7 +15,7 @@ REMEDY = "has more digits than can be kept to; use a text"
 
 
 def rounded(part: dict[str, Any]) -> list[str]:
-    """What is wrong with the values of a schema, without the schemas in it."""
+    """List what is wrong with the values of a schema, without the schemas in it."""
     found = ((name, next(_rounded(part[name]), None)) for name in _VALUES if name in part)
     return [f"{name}: {value} {REMEDY}" for name, value in found if value is not None]
 

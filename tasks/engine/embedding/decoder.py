@@ -61,7 +61,7 @@ class Decoder:
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take in memory."""
+        """The bytes of the weights in memory."""
         return int(tree_reduce(lambda total, array: total + array.nbytes, self._model.parameters(), 0))
 
     def __call__(self, ids: mx.array, _lengths: list[int], _types: mx.array | None = None) -> mx.array:

@@ -97,7 +97,7 @@ class MlxTextModel(TextModel):
         bound_memory(config, margin_bytes(facts.weights_bytes, facts.kv, 0) + facts.kv.bytes_per_row)
 
     def step_tokens(self, memory_budget_bytes: int | None) -> int:
-        """What fits beside the weights, the margin and a KV cache for as many tokens."""
+        """Return the number of tokens that fit beside the weights, the margin and a KV cache for as many tokens."""
         facts = self.facts
         if memory_budget_bytes is None:
             return self._body.most_tokens
@@ -132,7 +132,7 @@ class MlxTextModel(TextModel):
 
 
 def _token_bytes(config: dict[str, Any], context_tokens: int) -> int:
-    """What a step takes for each of its tokens, padding included, where rows have the whole context."""
+    """Return the bytes that a step takes for each of its tokens, padding included, where rows have the whole context."""
     text = text_config(config)
     hidden, heads = whole(text.get("hidden_size")) or 0, whole(text.get("num_attention_heads")) or 0
     wide = whole(text.get("intermediate_size")) or 4 * hidden

@@ -48,7 +48,7 @@ class TextModel(ABC):
 
     @property
     def threads(self) -> int:
-        """How many threads compute rows of a step apart."""
+        """The number of threads that compute rows of a step apart."""
         return 1
 
     @abstractmethod
@@ -61,7 +61,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def step_tokens(self, memory_budget_bytes: int | None) -> int:
-        """How many tokens a step may have, padding included, within this budget; never less than one text at its longest."""
+        """Return the most tokens of a step, padding included, within this budget; never less than one text at its longest."""
 
     @abstractmethod
     def embed(self, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -73,7 +73,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def memory(self) -> Memory | None:
-        """What MLX holds; ``None`` where there is no MLX."""
+        """Return the memory that MLX holds; ``None`` where there is no MLX."""
 
 
 class Embedder(TextModel):

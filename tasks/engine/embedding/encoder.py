@@ -67,12 +67,12 @@ class Encoder:
 
     @property
     def weights_bytes(self) -> int:
-        """What the weights take in memory."""
+        """The bytes of the weights in memory."""
         return sum(array.nbytes for array in self._weights.values())
 
     @property
     def known_tokens(self) -> int:
-        """How many tokens it has vectors for."""
+        """The number of tokens that it has vectors for."""
         return int(self._table("word").shape[0])
 
     def __call__(self, ids: mx.array, lengths: list[int], types: mx.array | None = None) -> mx.array:

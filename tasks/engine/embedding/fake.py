@@ -38,7 +38,7 @@ def fake_vector(ids: Sequence[int], dimensions: int) -> NDArray[np.float32]:
 
 
 class FakeTexts(TextModel):
-    """What a fake model has behind the real loop. ``flush`` empties the pipe before a made-up crash."""
+    """A fake model behind the real loop. ``flush`` empties the pipe before a made-up crash."""
 
     def __init__(self, config: EngineConfig, flush: Callable[[], None], dimensions: int, *, normalised: bool) -> None:
         options = parse_options(config.model)
@@ -65,7 +65,7 @@ class FakeTexts(TextModel):
 
     @abstractmethod
     def _vector(self, row: Row) -> NDArray[np.float32]:
-        """What the model makes of a row."""
+        """Return the vector of a row."""
 
     def memory(self) -> None:
         """Unknown."""

@@ -42,12 +42,12 @@ class Blob:
 
     @property
     def part(self) -> Path:
-        """What has come of it so far; the client's own temporary files have other names."""
+        """The file of the bytes that have come so far; the client's own temporary files have other names."""
         return self.path.with_name(f".celery-mlx-{self.path.name}.part")
 
     @property
     def here_bytes(self) -> int:
-        """How much of it has come."""
+        """The number of its bytes that have come."""
         for path in (self.path, self.part):
             try:
                 return path.stat().st_size
@@ -58,7 +58,7 @@ class Blob:
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What a model at one commit consists of. ``rest_bytes`` are its small files."""
+    """The files of a model at one commit. ``rest_bytes`` are its small files."""
 
     commit: str
     blobs: tuple[Blob, ...]
@@ -71,12 +71,12 @@ class Plan:
 
     @property
     def here_bytes(self) -> int:
-        """What of the large files has come."""
+        """The number of bytes of the large files that have come."""
         return sum(blob.here_bytes for blob in self.blobs)
 
 
 class Progress:
-    """How far the download of a plan is. Any thread may call its methods."""
+    """The progress of a download. Any thread may call its methods."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -209,7 +209,7 @@ def _lock(folder: Path, source: str, report: Report) -> Iterator[None]:
 
 
 def _problem(error: Exception) -> str:
-    """What went wrong, as the end of a sentence, and what to do."""
+    """Explain an error, as the end of a sentence, and what to do."""
     from huggingface_hub import errors
 
     match error:

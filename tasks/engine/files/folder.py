@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ModelFolder:
-    """What a model's files decide, with the catalogue's word before theirs.
+    """The properties that a model's files decide, with the catalogue's word before theirs.
 
     Args:
         path: the folder.
@@ -90,7 +90,7 @@ def read_folder(config: EngineConfig) -> ModelFolder:
 def _without_effect(
     path: Path, description: dict[str, Any], generation: Generation, longest_tokens: int
 ) -> Iterator[str]:
-    """What is in the folder and changes nothing here."""
+    """Yield each file of the folder that changes nothing here."""
     if strays := stray_files(path):
         yield f"{', '.join(strays)} do not belong to the model by its index, and are not loaded"
     if generation.not_done:

@@ -125,7 +125,7 @@ def _add(digest: hashlib.blake2b, name: str, content: bytes) -> None:
 
 
 def _weights(path: Path) -> Iterator[bytes]:
-    """What tells a file of weights from others: its size, its header, and a piece of each tensor."""
+    """Yield the bytes that tell a file of weights from others: its size, its header, and a piece of each tensor."""
     tensors = read_tensors(path)
     _, at = read_header(path)
     with path.open("rb") as file:

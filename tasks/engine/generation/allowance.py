@@ -61,7 +61,7 @@ class Allowance:
         return True
 
     def refusal(self, request: Request) -> str:
-        """What an error says of a request that never fits."""
+        """Explain, for its error, why a request never fits."""
         assert self._bound is not None
         return self._bound.refusal(request.most_tokens)
 

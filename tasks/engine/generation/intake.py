@@ -92,7 +92,7 @@ class Intake(Generic[Prepared]):
     def collect(
         self, gather_s: float | None = None, most: int | None = None
     ) -> list[Prepared | Abort | Failed | Resize]:
-        """What is ready, in order of arrival.
+        """Collect all that is ready, in order of arrival.
 
         With ``gather_s`` (the engine is idle) wait until there is something, and for the rest of its burst: until
         nothing is being tokenised and nothing new came for ``gather_s``, at most ``MOST_GATHER_S``. What has brought more
@@ -144,7 +144,7 @@ class Intake(Generic[Prepared]):
 
 
 def _characters(work: Work) -> int:
-    """How long a prompt is, about."""
+    """Return the approximate number of characters of a prompt."""
     if isinstance(work, Embed):
         return sum(map(len, work.inputs))
     if isinstance(work, Rerank):
@@ -165,7 +165,7 @@ def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prep
 
 
 def preparing(runner: ModelRunner) -> Callable[[int, Work], Request]:
-    """How work for a model that generates is prepared."""
+    """Return the function that prepares work for a model that generates."""
 
     def made(uid: int, work: Work) -> Request:
         if isinstance(work, Embed):

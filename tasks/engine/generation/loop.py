@@ -168,7 +168,7 @@ class GenerationLoop:
 
     @property
     def _beyond(self) -> int:
-        """How many urgent requests may join beyond the limit; none where a step ran out of memory a short time ago."""
+        """The number of urgent requests that may join beyond the limit; none where a step ran out of memory a short time ago."""
         return self._config.urgent_rows if self._limit == self._config.max_batch else 0
 
     def _next(self) -> Request | None:

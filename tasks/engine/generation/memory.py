@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class MemoryBound:
-    """What an engine may hold: weights, the batch at its longest, cached prompts, and a margin for activations."""
+    """The memory that an engine may hold: weights, the batch at its longest, cached prompts, and a margin for activations."""
 
     total_bytes: int
     weights_bytes: int
@@ -24,7 +24,7 @@ class MemoryBound:
 
     @property
     def margin_bytes(self) -> int:
-        """What is kept free for one step."""
+        """The bytes kept free for one step."""
         return margin_bytes(self.weights_bytes, self.kv, self.prefill_step_tokens)
 
     def batch_bytes(self, lengths: Sequence[int]) -> int:
@@ -32,11 +32,11 @@ class MemoryBound:
         return len(lengths) * self.kv.row_bytes(max(lengths, default=0))
 
     def room_bytes(self, lengths: Sequence[int]) -> int:
-        """What is left for cached prompts beside a batch of rows of these lengths (prompt and answer, in tokens)."""
+        """Return the bytes left for cached prompts beside a batch of rows of these lengths (prompt and answer, in tokens)."""
         return self.total_bytes - self.weights_bytes - self.margin_bytes - self.batch_bytes(lengths)
 
     def refusal(self, length: int) -> str:
-        """Why a request of this length can never fit, with the numbers."""
+        """Explain why a request of this length can never fit, with the numbers."""
         return (
             f"prompt and max_tokens are {length} tokens, whose KV cache takes {self.batch_bytes([length])} bytes; with "
             f"{self.weights_bytes} bytes of weights and a margin of {self.margin_bytes} bytes that is over the memory "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Facts:
-    """What is known of a model once it is loaded; see :class:`tasks.messages.load.Ready`."""
+    """The facts of a loaded model; see :class:`tasks.messages.load.Ready`."""
 
     revision: str
     context_tokens: int
@@ -69,7 +69,7 @@ class ModelRunner(Protocol):
 
     @property
     def gather_s(self) -> float:
-        """How long an idle engine waits for more of a burst, before it starts on what has come."""
+        """The seconds that an idle engine waits for more of a burst, before it starts on what has come."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class ModelRunner(Protocol):
         ...
 
     def grammar(self, submit: Submit, prompt: Prompt) -> Grammar | None:
-        """What bounds the request's answer; ``None`` where nothing does.
+        """Return the grammar of the request's answer; ``None`` where it has none.
 
         Raises:
             tasks.errors.InvalidRequest: its constraint cannot be enforced on this model.
@@ -139,5 +139,5 @@ class ModelRunner(Protocol):
         ...
 
     def memory(self) -> Memory | None:
-        """What MLX holds; ``None`` where there is no MLX."""
+        """Return the memory that MLX holds; ``None`` where there is no MLX."""
         ...

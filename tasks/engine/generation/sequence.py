@@ -27,7 +27,7 @@ class Assembler(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """What the next text is, as far as is known: a token without text of its own counts as this."""
+        """The kind of the next text, as far as is known: a token without text of its own counts as this."""
         ...
 
     @property
@@ -37,12 +37,12 @@ class Assembler(Protocol):
 
     @property
     def calls(self) -> int:
-        """How many calls of functions the answer has."""
+        """The number of calls of functions in the answer."""
         ...
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What of the answer is not as it was asked for."""
+        """The parts of the answer that are not as they were asked for."""
         ...
 
     def push(self, token_id: int, /) -> list[Piece]:

@@ -217,12 +217,12 @@ class Batch:
 
     @property
     def step_s(self) -> float:
-        """What a decode step takes; 0 before the first one."""
+        """The seconds of a decode step; 0 before the first one."""
         return self._pace.step_s
 
     @property
     def prompt_cache_bytes(self) -> int:
-        """What the cached prompts take."""
+        """The bytes of the cached prompts."""
         return self._prefixes.nbytes
 
     def limit_prompt_cache(self, most_bytes: int) -> None:

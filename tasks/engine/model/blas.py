@@ -46,7 +46,7 @@ def describe_blas(name: str) -> str:
 
 
 def blas_threads(name: str) -> int:
-    """How many threads the library computes with, which its user chose by its environment variable."""
+    """Return the number of threads that the library computes with, where its user chose it by an environment variable."""
     loaded = ctypes.CDLL(None)
     count = {"OpenBLAS": "openblas_get_num_threads", "MKL": "MKL_Get_Max_Threads"}.get(name)
     return int(getattr(loaded, count)()) if count is not None and hasattr(loaded, count) else 1

@@ -24,7 +24,7 @@ class Caches(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """What they take."""
+        """The bytes of all caches."""
         ...
 
     def join(self, other: Any) -> None:
@@ -175,7 +175,7 @@ def _unused(layer: Any) -> Any:
 
 
 def last_places(tokens: list[list[int]], ends: list[int]) -> list[tuple[int, int]]:
-    """Where the last tokens of these rows are, in a call whose rows are padded on the right."""
+    """Return the places of the last tokens of these rows, in a call whose rows are padded on the right."""
     return [(row, len(tokens[row]) - 1) for row in ends]
 
 

@@ -1,4 +1,4 @@
-"""What drafts cost the rows beside them that have none."""
+"""The cost of drafts for the rows beside them that have none."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _room(row: Row, most: int) -> int:
 
 
 def continued(tokens: list[int]) -> list[int]:
-    """What followed where the last few of these tokens stood before: the last such place, of as many tokens as can be found."""
+    """Return the tokens that followed the last few of these earlier: at the last such place, of as many as can be found."""
     for size in COPIED_AFTER:
         tail = tokens[-size:]
         for end in range(len(tokens) - 1, max(size, len(tokens) - LOOK_BACK_TOKENS) - 1, -1):

@@ -114,6 +114,6 @@ def _choosing(layer: type[Module]) -> type[Module]:
 
 
 def _width(module: Module) -> int:
-    """How many outputs a layer has; 0 for other modules."""
+    """Return the number of outputs of a layer; 0 for other modules."""
     weight = getattr(module, "weight", None)
     return int(weight.shape[0]) if isinstance(weight, mx.array) and weight.ndim == 2 else 0

@@ -167,7 +167,7 @@ def _load_corrected(folder: ModelFolder, config: EngineConfig) -> Loaded:
 
 
 def find_batch_support(loaded: Loaded, verdicts: Verdicts, *, warm_up: bool) -> BatchSupport:
-    """How a model computes rows beside each other: as an earlier load has found out, or by a trial.
+    """Find out how a model computes rows beside each other: as an earlier load has, or by a trial.
 
     With ``warm_up`` it is called once in any case: a GPU compiles its kernels then, and not at the first request.
     """
@@ -207,7 +207,7 @@ def bound_memory(config: EngineConfig, margin_bytes: int) -> None:
 
 
 def accelerator() -> Literal["metal", "cuda", "cpu"]:
-    """What MLX computes on here."""
+    """Return the device that MLX computes on."""
     if mx.default_device() == mx.Device(mx.DeviceType.cpu, 0):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"

@@ -48,12 +48,12 @@ class Prefixes:
 
     @property
     def nbytes(self) -> int:
-        """What the cached prompts take."""
+        """The bytes of the cached prompts."""
         return int(self._prompts.nbytes)
 
     @property
     def max_bytes(self) -> int:
-        """What they may take."""
+        """The most bytes that they may take."""
         return int(self._prompts.max_bytes)
 
     def limit(self, most_bytes: int) -> None:
@@ -66,7 +66,7 @@ class Prefixes:
         self._prompts.trim_to(n_sequences=0)
 
     def held(self, tokens: list[int]) -> int:
-        """How many tokens :meth:`fetch` would spare; copies nothing."""
+        """Return how many tokens :meth:`fetch` would spare; copies nothing."""
         length, _ = self._nearest(tokens)
         return length
 
@@ -121,7 +121,7 @@ class Prefixes:
         return True
 
     def _nearest(self, tokens: list[int]) -> tuple[int, int]:
-        """How many tokens a cached prompt spares, and how many of these to look that prompt up with."""
+        """Return how many tokens a cached prompt spares, and with how many of these to look that prompt up."""
         known = len(tokens)
         found = self._prompts._trie.search("", tokens)
         if found.exact is not None:
@@ -159,7 +159,7 @@ def _reach(layers: Any) -> float | None:
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+    """Return how many tokens two sequences begin with alike."""
     most = min(len(left), len(right))
     start = 0
     while start < most and left[start : start + SHARED_TOKENS] == right[start : start + SHARED_TOKENS]:

@@ -80,7 +80,7 @@ class Rows:
 
     @property
     def row_bytes(self) -> int:
-        """What the caches take for one row."""
+        """The bytes of one row's caches."""
         return self.caches.nbytes // len(self.rows) if self.caches is not None else 0
 
 
@@ -97,7 +97,7 @@ class Prefilling(Rows):
         self._sampler = sampler
 
     def todo_of(self, row: Row) -> int:
-        """How many tokens of a row prefill steps have to compute."""
+        """Return how many tokens of a row prefill steps have to compute."""
         left = len(row.tokens) - row.computed
         return left if left > 1 and self._head.chooses else left - 1
 

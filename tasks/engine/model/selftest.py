@@ -54,7 +54,7 @@ SMALLEST_SPREAD = 1e-12
 
 @dataclass(slots=True, frozen=True)
 class BatchSupport:
-    """How a model is to be served, why not in a quicker way (empty for the quickest), and the width of its logits.
+    """The way to serve a model, why not a quicker one (empty for the quickest), and the width of its logits.
 
     ``slots`` says that its padded rows can lie in slots.
     """
@@ -66,7 +66,7 @@ class BatchSupport:
 
     @classmethod
     def read(cls, written: Mapping[str, Any] | None) -> BatchSupport | None:
-        """What :func:`dataclasses.asdict` made of one; ``None`` for anything else."""
+        """Read what :func:`dataclasses.asdict` made of one; ``None`` for anything else."""
         match written:
             case {
                 "batching": "padded" | "equal" | "apart" as batching,
@@ -125,7 +125,7 @@ class _Trial:
         self._halved = any(array.dtype in (mx.float16, mx.bfloat16) for _, array in arrays)
 
     def rounding(self, batching: Batching) -> float:
-        """What rounding explains. Padding in a state does little harm at first, and to do without it costs little."""
+        """Return the difference that rounding explains: a small one for a padded state, where an error is small at first."""
         return ROUNDING_16 if self._halved and not (self._has_state and batching == "padded") else ROUNDING
 
     def difference(self, batching: Batching, *, in_slots: bool = False) -> float:
@@ -212,7 +212,7 @@ class Follower:
         return []
 
     def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
-        """What the rows drew."""
+        """Return the draws of the rows."""
         return drawn.read(uids)
 
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:

@@ -54,11 +54,11 @@ class Call:
 
     @property
     def seen_slots(self) -> int:
-        """How many slots the inputs look at."""
+        """The number of slots that the inputs look at."""
         return self.inputs - sum(map(len, self.further.values()))
 
     def places(self) -> Any:
-        """Where each token goes, ``[inputs, count]``."""
+        """Return the place of each token, ``[inputs, count]``."""
         return self.offsets[:, None] + self.numbers.arange(self.count)[None]
 
     def stand_still(self, *computed: Any) -> None:
@@ -114,7 +114,7 @@ class SlotLayer:
         return seen, seen_values
 
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """What each token sees, ``[inputs, 1, count, longest]``; ``None`` where that is all."""
+        """Return which places each token sees, ``[inputs, 1, count, longest]``; ``None`` where it sees all."""
         call = self.call
         assert call is not None
         if count == 1 and not call.masked and window_size is None and not return_array:

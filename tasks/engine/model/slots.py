@@ -51,7 +51,7 @@ class SlotCaches:
 
     @property
     def nbytes(self) -> int:
-        """What they take."""
+        """The bytes of all slots."""
         return sum(array.nbytes for array in self._arrays())
 
     def join(self, other: SlotCaches) -> None:
@@ -222,7 +222,7 @@ def _writes_of_copies(order: list[tuple[int, int]], offsets: list[int]) -> list[
 
 
 def _numbers(model: Module, tokens: int) -> Any:
-    """What computes so many tokens quicker, numpy or MLX."""
+    """Return the library that computes so many tokens quicker, numpy or MLX."""
     return np if tokens <= getattr(model, "host_tokens", 0) else mx
 
 

@@ -49,7 +49,7 @@ def why_unloadable(folder: ModelFolder, error: Exception) -> str:
 
 
 def _quantised(config: dict[str, Any], error: Exception) -> str:
-    """What the file says of a quantisation that is not MLX's own, or of one that lacks a field."""
+    """Name a quantisation in the file that is not MLX's own, or that lacks a field."""
     theirs = config.get("quantization_config")
     if not config.get("quantization") and isinstance(theirs, dict) and (method := theirs.get("quant_method")):
         return f"quantization_config says that the weights are quantised by {method!r}"

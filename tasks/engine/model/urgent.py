@@ -54,7 +54,7 @@ class Urgent(Rows):
 
     @property
     def prefill_s(self) -> float | None:
-        """How long a prefill step of the others may take, while urgent rows come; ``None`` for as long as usual."""
+        """The seconds that a prefill step of the others may take while urgent rows come; ``None`` for as long as usual."""
         is_expected = self._slots and self._steps_since < EXPECTED_STEPS
         return LAYER_S * self._layers if is_expected else None
 

@@ -46,6 +46,6 @@ class Worth:
                 self._next_pause = PAUSE_STEPS
 
     def plain_s(self, rows: int) -> float | None:
-        """What a step of so many rows takes without drafts; ``None`` where none of about as many was seen."""
+        """Return the seconds of a step of so many rows without drafts; ``None`` where none of about as many was seen."""
         known = min(self._without_s, key=lambda number: abs(number - rows), default=0)
         return median(self._without_s[known]) if known and abs(known - rows) <= rows // ALIKE_ROWS else None

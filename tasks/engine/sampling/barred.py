@@ -26,7 +26,7 @@ class Barred:
         )
 
     def bias(self, asked: Mapping[int, float], *, first: bool) -> Mapping[int, float]:
-        """What is added to logits in an answer's first draw, or a later one; a request's own word on a token goes before."""
+        """Return the bias of logits in an answer's first draw, or a later one; a request's own word on a token goes before."""
         ids = self.always + self.first if first else self.always
         return {**dict.fromkeys(ids, BARRED), **asked} if ids else asked
 

@@ -38,7 +38,7 @@ class Chain:
         return cls(rows, draft)
 
     def accept(self, draws: Sequence[Draw]) -> tuple[Row, list[Draw]]:
-        """What the row drew of all that was drawn along its draft, and what it is then.
+        """Return which of the tokens drawn along its draft the row takes, and the row after them.
 
         A token counts where all before it are those of the draft: then it was drawn from what the row would have drawn from
         without a draft, by the same random numbers. So the first token that is another one counts, and none after it.

@@ -136,7 +136,7 @@ def _blocks(array: mx.array, tokens: int, filler: float) -> mx.array:
 
 
 def numbers_for(vocabulary: int) -> int:
-    """How many random numbers a draw from so many tokens takes."""
+    """Return how many random numbers a draw from so many tokens takes."""
     return -(-vocabulary // BLOCK_TOKENS) + BLOCK_TOKENS
 
 

@@ -35,7 +35,7 @@ class Part:
         raise NotImplementedError
 
     def of(self, array: mx.array) -> mx.array:
-        """What an array over the whole batch has for these rows."""
+        """Return the part of an array over the whole batch that belongs to these rows."""
         return array if self.is_all else array[self._index]
 
     def into(self, array: mx.array, part: mx.array) -> mx.array:

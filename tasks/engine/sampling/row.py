@@ -101,7 +101,7 @@ class Row:
 
     @property
     def bias(self) -> Mapping[int, float]:
-        """What is added to its logits in the next draw, by token."""
+        """The bias of its logits in the next draw, by token."""
         return self._barred.bias(self.sampling.logit_bias, first=self.position == 0)
 
     @property

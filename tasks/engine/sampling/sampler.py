@@ -135,7 +135,7 @@ class BatchSampler:
         return any(self._rows[uid].matcher is not None for uid in uids)
 
     def read(self, drawn: Drawn, uids: Sequence[int]) -> list[Draw]:
-        """What these rows drew, with their grammars gone on by it: one or more tokens of each; waits for the device."""
+        """Return the tokens that these rows drew, one or more of each, and advance their grammars; waits for the device."""
         if not drawn.chains:
             return [self._advanced(draw) for draw in drawn.read(uids)]
         order = places([len(chain.rows) for chain in drawn.chains])
@@ -230,7 +230,7 @@ class BatchSampler:
 
 
 class _Plan:
-    """How to sample these rows together: what has to be computed for which, with their parameters on the device."""
+    """A plan to sample these rows together: the computations that each needs, with their parameters on the device."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows

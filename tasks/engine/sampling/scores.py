@@ -36,7 +36,7 @@ class Scores:
     text: Callable[[int], str]
 
     def read(self) -> Iterator[tuple[int, TokenLogprob]]:
-        """What each row asked for, by its place; waits for the device."""
+        """Yield the log-probabilities that each row asked for, by its place; waits for the device."""
         ids = cast("list[list[int]]", self.ids.tolist())
         values = cast("list[list[float]]", self.values.tolist())
         for place, count, constrained, row, scores in zip(

@@ -19,7 +19,7 @@ class Channels(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """What the next text is, as far as is known."""
+        """The kind of the next text, as far as is known."""
         ...
 
     @property

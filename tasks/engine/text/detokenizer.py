@@ -24,7 +24,7 @@ def token_text(tokenizer: TokenizerWrapper, token_id: int) -> str:
 
 
 def vocabulary_of(tokenizer: TokenizerWrapper) -> Vocabulary:
-    """What all decoders of this tokenizer share; made once."""
+    """Return the vocabulary that all decoders of this tokenizer share; made once."""
     found = _vocabularies.get(tokenizer)
     if found is None:
         found = _vocabularies[tokenizer] = _make_vocabulary(tokenizer)

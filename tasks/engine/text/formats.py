@@ -54,7 +54,7 @@ _FIRST_MARK = 0xDC00
 
 @dataclass(slots=True, frozen=True)
 class Format:
-    """What one tokenizer's markers are.
+    """The markers of one tokenizer.
 
     ``marks`` has a character for each token that is a marker or a part of one, by the token's id; ``names`` has the same by
     the token's text.
@@ -66,7 +66,7 @@ class Format:
 
     @property
     def markers(self) -> Delimiters | HeaderMarks | None:
-        """What the channels look for; ``None`` where nothing is marked."""
+        """The markers that the channels look for; ``None`` where nothing is marked."""
         return self.make.args[0] if isinstance(self.make, partial) else None
 
     def channels(self, tail: str = "", stop: tuple[str, ...] = (), calls: Mapping[str, str] | None = None) -> Channels:

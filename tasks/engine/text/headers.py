@@ -53,7 +53,7 @@ class HeaderMarks:
         return re.compile(rf"^{self.start}\s*(?:assistant)?").sub
 
     def kind_of(self, header: str) -> Kind:
-        """What a message with this header says.
+        """Return the kind of a message with this header.
 
         Of channels, ``final`` alone is for the user, and so is a message that names none. Without channels, what a model
         says to itself is what it thinks.
@@ -141,7 +141,7 @@ class Headers:
         return self.stopped
 
     def _released(self) -> str:
-        """What was taken for a header and cannot be one: text for the user. Empty while it still can."""
+        """Release what was taken for a header and cannot be one: text for the user. Empty while it still can."""
         header, channel = self._header or "", self._marks.channel
         named = bool(channel) and channel in header
         if len(header) <= MOST_CHARACTERS if named else self._marks.plausible(header):

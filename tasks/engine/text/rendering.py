@@ -68,7 +68,7 @@ def read(written: str, words: Sequence[str]) -> str | None:
 
 
 def _found(text: str, words: Iterable[str]) -> Iterator[tuple[int, int, int]]:
-    """Where words are in the text, in its order: the place, where they begin in all words together, and their length."""
+    """Yield where words are in the text, in its order: the place, where they begin in all words together, and their length."""
     at = start = 0
     for word in words:
         for offset, part in _candidates(text, word, at):
@@ -80,7 +80,7 @@ def _found(text: str, words: Iterable[str]) -> Iterator[tuple[int, int, int]]:
 
 
 def _candidates(text: str, word: str, at: int) -> Iterator[tuple[int, str]]:
-    """What to look for: the word, or else without white space around it, or else its parts."""
+    """Yield texts to look for: the word, or else without white space around it, or else its parts."""
     stripped = word.strip()
     for whole in (word, stripped):
         if whole and text.find(whole, at, at + len(whole) + NEAR_CHARACTERS) >= 0:

@@ -142,7 +142,7 @@ def _rendered(template: Callable[[Conversation], str], messages: Conversation) -
 
 
 def _refused(error: jinja2.TemplateError, messages: Conversation) -> InvalidRequest:
-    """What the template says, and what of the conversation it may mean."""
+    """Explain the template's error, and which part of the conversation it may mean."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InvalidRequest(f"messages: the model's chat template refuses them: {lines[0][:300]}{_hint(messages)}")
 

@@ -16,7 +16,7 @@ _MOST_MARKS = 0x100
 
 @dataclass(slots=True, frozen=True)
 class StopTokens:
-    """What a request's stop strings mean for special tokens.
+    """The special tokens in a request's stop strings.
 
     ``ends`` are tokens that are a stop string by themselves. ``marks`` has a character for each token that is a part of
     one, and ``words`` are the other stop strings with these characters in the place of the tokens' names.

@@ -52,7 +52,7 @@ _NO_TOOLS = (
 
 @dataclass(slots=True, frozen=True)
 class Options:
-    """What goes to a template beside the messages: the request's own arguments, ``reasoning_effort``, and tools."""
+    """The arguments of a template beside the messages: the request's own, ``reasoning_effort``, and tools."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
     effort: str | None = None
@@ -115,7 +115,7 @@ class ChatTemplate:
         return bool(self._tokenizer.has_chat_template)
 
     def _named(self, given: Mapping[str, Any], effort: str | None) -> dict[str, Any]:
-        """What the template is given, under the names that it has for it."""
+        """Return the template's arguments, under the names that it has for them."""
         options = dict(given)
         if effort is not None:
             if not self._variables & {"reasoning_effort", *_THINKING}:

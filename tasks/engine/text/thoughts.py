@@ -38,24 +38,24 @@ class Delimiters:
 
     @cached_property
     def in_thought(self) -> _Table:
-        """What to look for while the model thinks."""
+        """The markers to look for while the model thinks."""
         return _Table(self.closes + (self.silent + self.opens if self.tokens else ()))
 
     @cached_property
     def in_answer(self) -> _Table:
-        """What to look for in the answer."""
+        """The markers to look for in the answer."""
         if self.tokens:
             return _Table(self.opens + self.silent + self.closes)
         return _Table(tuple(marker for marker in self.silent if marker.startswith(_ENDING)))
 
     @cached_property
     def at_start(self) -> _Table:
-        """What to look for before the first word of an answer."""
+        """The markers to look for before the first word of an answer."""
         return _Table(self.opens + self.silent) if not self.tokens else self.in_answer
 
     @cached_property
     def strays(self) -> dict[int, None]:
-        """How to leave out tokens of a marker that are no whole one."""
+        """A translation that leaves out tokens of a marker that are no whole one."""
         return dict.fromkeys(map(ord, self.tokens))
 
     def opened(self, tail: str) -> bool:
@@ -74,7 +74,7 @@ class _Table:
         self._longest = max(map(len, markers), default=1) - 1
 
     def begun(self, text: str) -> int:
-        """How many characters at the end of the text may become a marker."""
+        """Return how many characters at the end of the text may become a marker."""
         lengths = range(min(self._longest, len(text)), 0, -1)
         return next((length for length in lengths if text[-length:] in self._starts), 0)
 
@@ -160,7 +160,7 @@ class Thoughts:
         return None if end is None else (text[: end.start()], end[0], text[end.end() :])
 
     def _unsure(self, text: str) -> int:
-        """How many characters at the end have to wait for what follows."""
+        """Return how many characters at the end have to wait for what follows."""
         begun = self._table.begun(text)
         if not self._at_start:
             return begun

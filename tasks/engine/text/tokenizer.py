@@ -94,7 +94,7 @@ def load_tokenizer(
 
 
 class _NoDetokenizer:
-    """Where the wrapper wants a detokenizer of mlx-lm: :mod:`tasks.engine.text.detokenizer` does that work."""
+    """A place holder for mlx-lm's detokenizer, which the wrapper wants: :mod:`tasks.engine.text.detokenizer` does that work."""
 
     def __init__(self, _: Any) -> None:
         pass
@@ -116,7 +116,7 @@ def _load(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _why_unloadable(folder: Path, error: Exception) -> str:
-    """Which file is damaged, where one is: transformers says which character of it; or whose code would have to run."""
+    """Name the damaged file, where one is: transformers says which character of it; or whose code would have to run."""
     try:
         for file in ("tokenizer.json", CONFIG, SPECIAL_TOKENS, "added_tokens.json"):
             read_object_if_there(folder / file)
@@ -250,7 +250,7 @@ def _template_module(hf: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tool_syntax(hf: Any, defaults: Mapping[str, Any]) -> str | None:
-    """How the model writes calls of functions (:mod:`tasks.engine.tools.syntaxes`), by its files, or as mlx-lm infers it."""
+    """Return the model's syntax of calls (:mod:`tasks.engine.tools.syntaxes`), by its files, or as mlx-lm infers it."""
     kind = hf.init_kwargs.get("tool_parser_type", defaults.get("tool_parser_type")) or _infer_tool_parser(hf)
     if kind is not None:
         return str(kind)

@@ -24,7 +24,7 @@ class Decoder(Protocol):
 
 
 class Vocabulary(Protocol):
-    """What the decoders of one tokenizer share; ``special`` are the tokens without text."""
+    """The vocabulary that the decoders of one tokenizer share; ``special`` are the tokens without text."""
 
     special: SpecialTokens
 

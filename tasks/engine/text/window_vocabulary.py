@@ -29,7 +29,7 @@ class WindowVocabulary:
         return _WindowDecoder(self)
 
     def decode(self, ids: list[int]) -> str:
-        """What these tokens say together."""
+        """Return the text of these tokens together."""
         # Cleaning takes back spaces that were released before the next token was known.
         return self.hf.decode(ids, clean_up_tokenization_spaces=False)
 

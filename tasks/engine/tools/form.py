@@ -21,7 +21,7 @@ _FIRST_MARK = 0xDE00
 
 @dataclass(frozen=True)
 class ToolForm:
-    """What one model's calls look like.
+    """The form of one model's calls.
 
     ``names`` has a character for each marker, or part of a marker, that is a token, by the token's text, and ``marks`` the same
     by its id.
@@ -49,17 +49,17 @@ class ToolForm:
 
     @cached_property
     def start(self) -> str:
-        """What begins a region."""
+        """The marker that begins a region."""
         return self.marked(self.syntax.start)
 
     @cached_property
     def end(self) -> str:
-        """What ends it; empty where nothing does."""
+        """The marker that ends a region; empty where nothing does."""
         return self.marked(self.syntax.end)
 
     @cached_property
     def silent(self) -> dict[int, None]:
-        """How to leave out tokens that are no text."""
+        """A translation that leaves out tokens that are no text."""
         return dict.fromkeys(map(ord, self.names.values()))
 
     @cached_property
@@ -73,7 +73,7 @@ class ToolForm:
         return (before, marker, inside) if at < 0 else (text[:at], self.syntax.bare, text[at:])
 
     def begun(self, text: str) -> int:
-        """How many characters at the end of the text may become what begins a region."""
+        """Return how many characters at the end of the text may become the beginning of a region."""
         begins = [self.start, self.syntax.bare]
         sizes = range(min(max(map(len, begins)) - 1, len(text)), 0, -1)
         return next((size for size in sizes if any(begin.startswith(text[-size:]) for begin in begins)), 0)
@@ -84,7 +84,7 @@ class ToolForm:
 
 
 def find_form(kind: str | None, special: Mapping[str, int], names: Mapping[str, str]) -> ToolForm | None:
-    """How a model writes calls; ``None`` where that is not known.
+    """Find out how a model writes calls; ``None`` where that is not known.
 
     Args:
         kind: the syntax's name.

@@ -78,7 +78,7 @@ def _dialect(described: Any) -> Any:
 
 
 class Functions:
-    """What a model may call.
+    """The functions that a model may call.
 
     Args:
         tools: as the request has them.
@@ -106,7 +106,7 @@ class Functions:
         return tuple(self.schemas) if self.tools.only is None else (self.tools.only,)
 
     def problem(self, call: Call) -> str:
-        """What is wrong with a call; empty where nothing is."""
+        """Say what is wrong with a call; empty where nothing is."""
         if call.name not in self.schemas:
             return f"it has no function {call.name!r:.80}"
         if call.name not in self.names:

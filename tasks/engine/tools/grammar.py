@@ -61,8 +61,8 @@ def check_parameters(tools: Tools) -> None:
 def constraint_of(
     form: ToolForm, tools: Tools, term: Callable[[str], str], *, otherwise: bool = False
 ) -> Constraint | None:
-    """What an answer with these tools has to be, so that each call is one of these functions' by its schema; ``None`` where the
-    syntax leaves no way to say so.
+    """Return the constraint by which each call in an answer is one of these functions', with arguments by its schema; ``None``
+    where the syntax leaves no way to say so.
 
     It is ``strict`` where all of their schemas is enforced: every call in such an answer is sound.
 
@@ -92,7 +92,7 @@ def constraint_of(
 
 
 def unchecked(form: ToolForm, tools: Tools, term: Callable[[str], str], *, otherwise: bool = False) -> Constraint:
-    """What an answer with these tools has to be, where each call is checked once it is whole.
+    """Return the constraint of an answer with these tools, where each call is checked once it is whole.
 
     Args:
         form: how the model writes calls.
@@ -154,7 +154,7 @@ def _start(form: ToolForm, tools: Tools, term: Callable[[str], str], otherwise: 
 
 
 def _terms(form: ToolForm, term: Callable[[str], str]) -> list[str]:
-    """What begins calls, of tokens and of text, as terms of a Lark grammar."""
+    """Return the beginnings of calls, of tokens and of text, as terms of a Lark grammar."""
     names = "|".join(map(re.escape, form.names)) or r"(?!)"
     return [f"{term(part)} " for part in re.split(f"({names})", form.syntax.start) if part]
 
@@ -165,7 +165,7 @@ def _term(part: str, term: Callable[[str], str]) -> str:
 
 @lru_cache(maxsize=256)
 def _faults(schema: str) -> tuple[str, ...]:
-    """What of a schema cannot be enforced."""
+    """Return the parts of a schema that cannot be enforced."""
     described = json.loads(schema)
     if found := excess(described):
         return (found,)

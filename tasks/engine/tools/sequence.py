@@ -24,7 +24,7 @@ _ARGUMENT_KEYS = ("arguments", "parameters")
 
 @dataclass(frozen=True)
 class JsonSyntax:
-    """How calls with JSON arguments stand in a region; all but ``unquote`` are regular expressions.
+    """A syntax of calls with JSON arguments in a region; all but ``unquote`` are regular expressions.
 
     ``header`` matches what stands before the arguments, with the group ``name``, which ``unquote`` reads. ``trailer`` stands
     behind them, ``between`` between calls, and ``end`` behind the last one; where that is empty the region ends before what
@@ -98,7 +98,7 @@ class JsonCalls:
             raise BrokenCall(self._fault or "it was cut off")
 
     def _rest_at_end(self) -> str | None:
-        """What is behind the region, if it ends here."""
+        """Return the text behind the region, if it ends here."""
         if self._end is not None:
             match = self._end.match(self._body, self._start)
             if match is not None and not self.calls:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Syntax:
-    """How a family of models writes calls.
+    """The way in which a family of models writes calls.
 
     ``start`` begins a region and ``end`` ends it, where it has an end. ``tokens`` are all names in the syntax that may be tokens
     of the vocabulary. ``region`` makes a region; its first argument gives a token's character for its name, or the name itself.

@@ -20,7 +20,7 @@ _OPEN_CDATA = "<![CDATA["
 
 @dataclass(frozen=True)
 class TagSyntax:
-    """How calls stand between tags; all are regular expressions.
+    """A syntax of calls between tags; all are regular expressions.
 
     ``call`` opens a call and has the group ``name``. ``argument`` opens an argument and has the group ``key``; where it has the
     group ``type``, that says ``string`` (or ``true``) for text, and otherwise that the value is JSON. ``close`` closes an
@@ -110,7 +110,7 @@ class Tags:
         return Call(name, arguments_text or to_json(arguments, ensure_ascii=False)), end.end()
 
     def _search_from(self, text: str, at: int) -> int:
-        """Where to look for the end of a value: behind its CDATA, if it is one."""
+        """Return where to look for the end of a value: behind its CDATA, if it is one."""
         if not self._cdata or not text[at:].lstrip().startswith(_OPEN_CDATA):
             return at
         end = text.find("]]>", at)
@@ -126,6 +126,6 @@ class Tags:
 
 
 def _is_text(match: re.Match[str]) -> bool | None:
-    """What the syntax itself says of an argument's type."""
+    """Return whether an argument is text, where the syntax itself says so."""
     kind = match.groupdict().get("type")
     return None if kind is None else kind in ("string", "true")

@@ -37,7 +37,7 @@ def value_of(raw: str, functions: Functions, name: str, argument: str, *, is_tex
 
 
 def _readings(raw: str) -> list[Any]:
-    """What the text may stand for, the likeliest first."""
+    """Return all readings of the text, the likeliest first."""
     text = raw.strip()
     found: list[Any] = []
     for read in (json.loads, _word, _literal):

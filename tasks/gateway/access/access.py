@@ -31,7 +31,7 @@ def is_loopback(address: str) -> bool:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class AccessRules:
-    """Who is let in.
+    """The rules by which clients are let in.
 
     ``is_local``: the gateway listens on loopback alone, and clients on this machine need no key while none was made.
     ``needs_no_key``: clients need no key even if keys exist. ``origins`` are other sites whose pages may ask.

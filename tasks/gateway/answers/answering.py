@@ -45,8 +45,8 @@ FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
 
 @dataclass(slots=True, frozen=True)
 class Service:
-    """What every answer needs. ``wait_s`` is how long a client without a stream may wait, ``grace_s`` how long one that has
-    a stream may be away.
+    """The parts that every answer needs. A client without a stream waits for ``wait_s`` at most, and one that has a stream may
+    be away for ``grace_s``.
     """
 
     desk: Desk

@@ -151,14 +151,14 @@ class Desk:
             logger.warning("%s could not be cancelled: %s", ticket.record.id, error)
 
     async def position(self, ticket: Ticket) -> Position | None:
-        """Where a request waits; the first of its choices, if there are several."""
+        """Return the place of a request in its queue; of its first choice, if there are several."""
         try:
             return await asyncio.to_thread(self._store.position, ticket.record.id)
         except GenerationError:
             return None
 
     async def status(self, ticket: Ticket) -> RequestStatus:
-        """How far the first choice of a request has come.
+        """Return the status of the first choice of a request.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached.

@@ -22,7 +22,7 @@ METRICS = (
 
 
 class _Open:
-    """How many are within its block."""
+    """A count of open ``with`` blocks."""
 
     def __init__(self) -> None:
         self.count = 0

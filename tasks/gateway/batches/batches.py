@@ -65,14 +65,14 @@ class Batches:
         self._mark(batch.id).touch()
 
     def cancelling_at(self, batch: Batch) -> int | None:
-        """When somebody has asked that a batch be cancelled."""
+        """Return when somebody asked for a batch to be cancelled."""
         try:
             return int(self._mark(batch.id).stat().st_mtime)
         except FileNotFoundError:
             return None
 
     def lines(self, batch: Batch) -> Path:
-        """Where a batch's answers are while it runs, in one file."""
+        """Return the path of a batch's answers while it runs, in one file."""
         return self._shelf.folder / f"{batch.id}.lines"
 
     def sweep(self) -> None:

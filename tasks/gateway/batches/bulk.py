@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Bulk:
-    """What answers the endpoints, and what does the work."""
+    """The files and batches of one gateway: its routes, and the drivers behind them."""
 
     context: BatchContext
     drivers: Drivers

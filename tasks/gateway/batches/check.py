@@ -23,7 +23,7 @@ MAX_LINES = 50_000
 
 @dataclass(slots=True)
 class Check:
-    """What a file is: how many lines it has, the models that they ask, and what is wrong with it.
+    """The findings in a file: how many lines it has, the models that they ask, and what is wrong with it.
 
     Args:
         endpoint: what all lines have to ask for.

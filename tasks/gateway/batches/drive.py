@@ -34,7 +34,7 @@ NOTE_EVERY_S = 1.0
 
 @dataclass(slots=True, frozen=True)
 class BatchContext:
-    """What every batch needs: the application that its requests go to, the folder, and what gateways keep in Redis."""
+    """The context of every batch: the application that its requests go to, the folder, and the gateways' records in Redis."""
 
     app: Celery
     files: Files
@@ -135,7 +135,7 @@ class Drive:
         lines.unlink(missing_ok=True)
 
     def _split(self, lines: Path) -> tuple[Done, bool]:
-        """What there was in all, and whether there was no time for some of it."""
+        """Split the output, and return its sums and whether there was no time for some of it."""
         batch, files = self.batch, self._context.files
         parts = {"output": files.part(), "error": files.part()}
         done, expired = Done(), False

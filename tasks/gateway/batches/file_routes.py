@@ -70,7 +70,7 @@ class FileRoutes:
         return JSONResponse(page_of(shown, request.query_params, _MOST_LISTED, _MOST_LISTED))
 
     async def retrieve(self, request: Request) -> Response:
-        """What is known of a file."""
+        """Answer with the record of a file."""
         return JSONResponse((await self._find(request)).shown())
 
     async def content(self, request: Request) -> Response:
@@ -129,5 +129,5 @@ def _wrong_expiry(anchor: Any, seconds: Any) -> Refusal:
 
 
 def _name(given: str | None) -> str:
-    """What a file is called where people see it; it is no path here."""
+    """Return the name of a file for people; it is no path here."""
     return "".join(letter for letter in given or "file" if letter.isprintable())[:MAX_NAME_CHARACTERS]

@@ -50,7 +50,7 @@ class Files:
         self._most_bytes = most_bytes
 
     def part(self) -> Path:
-        """Where to write a file before it is added.
+        """Return the path to write a file to before it is added.
 
         Raises:
             OSError: the folder cannot be made.
@@ -86,7 +86,7 @@ class Files:
         return record
 
     def content(self, file_id: str) -> Path:
-        """Where a file's bytes are."""
+        """Return the path of a file's bytes."""
         return self._shelf.folder / file_id
 
     def find(self, file_id: str, owner: str) -> StoredFile:

@@ -30,7 +30,7 @@ class Shelf:
         self.folder = folder
 
     def part(self, name: str) -> Path:
-        """Where this thread writes something before it takes its place, with the folder for it.
+        """Return the path at which this thread writes something before it takes its place, and make the folder for it.
 
         Raises:
             OSError: the folder cannot be made.

@@ -29,5 +29,5 @@ def framed(data: str, event_id: str = "", name: str = "") -> bytes:
 
 
 def comment(text: str) -> bytes:
-    """What every client skips: it keeps the connection alive, and tells a person who looks."""
+    """Return an event that every client skips: it keeps the connection alive, and tells a person who looks."""
     return f": {text}\n".encode()

@@ -72,7 +72,7 @@ class Refusal(Exception):
 
 
 def refusal_of(error: GenerationError) -> Refusal:
-    """What a client is told of an error of ``generate``."""
+    """Return the refusal that a client gets for an error of ``generate``."""
     status, code = error.http_status, error.code
     if isinstance(error, QueueFull):
         return Refusal(status, str(error), code, retry_after_s=error.retry_after_s or RETRY_S)

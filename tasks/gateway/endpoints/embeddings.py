@@ -16,7 +16,7 @@ FIELDS = ("object", "data", "model", "usage")
 
 
 def parse(body: Mapping[str, Any], default_model: str) -> Order:
-    """What a body asks for; ``embed`` checks its fields.
+    """Turn a body into an order; ``embed`` checks its fields.
 
     Raises:
         InvalidRequest: the model is no name.

@@ -97,7 +97,7 @@ def as_called(error: InvalidRequest, kind: Kind) -> InvalidRequest:
 
 
 def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:
-    """What becomes of a field (``answered``, ``ignored`` or ``refused``), and what there is to say about it."""
+    """Return the treatment of a field (``answered``, ``ignored`` or ``refused``), and a sentence about it."""
     if name in shaped:
         about = shaped[name]
         return ("refused", about.removeprefix(_REFUSED)) if about.startswith(_REFUSED) else ("answered", about)

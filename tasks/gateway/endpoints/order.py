@@ -43,7 +43,7 @@ class Order:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it may cost, by its length and ``max_tokens``."""
+        """The tokens that it may cost, by its length and ``max_tokens``."""
         if self.kind in ("embedding", "rerank"):
             return self.prompt_bytes // BYTES_A_TOKEN
         return self.prompt_bytes // BYTES_A_TOKEN + sum(map(_most_tokens, self.values))
@@ -70,7 +70,7 @@ def whole(value: Any) -> int | None:
 
 
 def _most_tokens(values: Mapping[str, Any]) -> int:
-    """How long an answer may become; what is no number is refused later."""
+    """Return how many tokens an answer may have; a value that is no number is refused later."""
     asked = next(
         (values[name] for name in ("max_tokens", "max_completion_tokens") if values.get(name) is not None), None
     )

@@ -66,7 +66,7 @@ class Choice:
         return str(self._texts[kind])
 
     def take(self, chunk: Chunk) -> list[Piece | Finish]:
-        """What a chunk says that the client has not got yet."""
+        """Return the pieces of a chunk that the client has not got yet."""
         self.tokens = max(self.tokens, chunk.index + len(chunk.ids))
         parts: list[Piece | Finish] = []
         # A token that completes no character has a probability and no text: it goes out with the next text.

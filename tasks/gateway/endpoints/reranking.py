@@ -16,7 +16,7 @@ FIELDS = ("id", "model", "results", "usage", "warnings")
 
 
 def parse(body: Mapping[str, Any], default_model: str) -> Order:
-    """What a body asks for; ``rerank`` checks its fields.
+    """Turn a body into an order; ``rerank`` checks its fields.
 
     Raises:
         InvalidRequest: the model is no name.

@@ -79,13 +79,13 @@ class OpenItem:
 
     @property
     def where(self) -> dict[str, Any]:
-        """What its events say of their place."""
+        """The fields of its events that say to which item they belong."""
         place = {} if self.call is not None else {"content_index": 0}
         return {"item_id": self._id, "output_index": self.number, **place}
 
     @property
     def done(self) -> dict[str, Any]:
-        """What the event says that has all of its text."""
+        """The fields of the event that has all of its text."""
         if self.call is not None:
             return {"name": self.call["function"].get("name"), "arguments": self.text}
         return {"text": self.text, **({"logprobs": []} if self.is_text else {})}

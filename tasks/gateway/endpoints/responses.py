@@ -35,7 +35,7 @@ _INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
 
 def parse(body: Mapping[str, Any], default_model: str) -> Order:
-    """What a body asks for.
+    """Turn a body into an order.
 
     Raises:
         InvalidRequest: a field that the gateway reads itself is wrong; ``generate`` checks the others.

@@ -61,10 +61,10 @@ def new_key() -> str:
 
 
 def digest_of(key: str) -> str:
-    """What is stored in the place of a key."""
+    """Return the digest that is stored in the place of a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def id_of(key: str) -> str:
-    """How a key is called where people see it."""
+    """Return the name of a key for people."""
     return digest_of(key)[:SHOWN_CHARACTERS]

@@ -30,7 +30,7 @@ COUNTERS = ("requests", "refused", "prompt_tokens", "completion_tokens", "used_a
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Allowance:
-    """What a key has left. ``exceeded`` names the limit that refuses the request; it is empty where none does."""
+    """The rest of a key's limits. ``exceeded`` names the limit that refuses the request; it is empty where none does."""
 
     exceeded: str
     wait_s: float
@@ -132,7 +132,7 @@ class Store:
             pipeline.execute()
 
     def record(self, request_id: str) -> Record | None:
-        """What is known of a request; ``None`` where nothing is.
+        """Read the record of a request; ``None`` where there is none.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -155,7 +155,7 @@ class Store:
             return int(pipeline.execute()[0])
 
     def readers(self, request_id: str) -> int:
-        """How many clients have gone on with a stream.
+        """Return how many clients have continued a stream.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -165,7 +165,7 @@ class Store:
         return int(count or 0)
 
     def position(self, request_id: str) -> Position | None:
-        """Where a request waits, over a connection that all requests share; ``None`` once it waits no more.
+        """Return a request's place in its queue, over a connection that all requests share; ``None`` once it waits no more.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -232,7 +232,7 @@ class Store:
             return len(digests) == 1 and bool(self._client.hdel(keys.GATEWAY_KEYS, digests[0]))
 
     def usage(self, key_id: str) -> dict[str, int]:
-        """What has been counted of a key's requests.
+        """Read the usage of a key.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.

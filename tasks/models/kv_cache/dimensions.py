@@ -105,7 +105,7 @@ class Dimensions:
 
     @property
     def layers(self) -> int:
-        """How many there are; none where the number is no model's."""
+        """The number of layers; 0 where the number is no model's."""
         count = self.number(*_LAYERS)
         return count if count <= MOST_LAYERS else 0
 

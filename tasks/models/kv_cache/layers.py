@@ -44,7 +44,7 @@ class Layer:
 
 
 def kinds_of(dims: Dimensions) -> list[Kind]:
-    """What each layer keeps: by a list in the configuration, by a pattern, or every token."""
+    """Return the kind of each layer's cache: by a list in the configuration, by a pattern, or every token."""
     count = dims.layers
     listed = dims.listed("layer_types") or dims.listed("layers_block_type")
     pattern = dims.get("sliding_window_pattern")

@@ -104,7 +104,7 @@ class Attempt:
 
     @property
     def usage(self) -> Usage:
-        """What the request has taken so far, over all attempts."""
+        """The tokens of the request so far, over all attempts."""
         return usage_of(self.prompt_tokens, self.cached_tokens, len(self.ids), self.reasoning_tokens)
 
     @property
@@ -118,7 +118,7 @@ class Attempt:
         return self._resumed_tokens > 0
 
     def resume(self) -> Resume | None:
-        """Where the engine is to go on; ``None`` for a request that nobody has started."""
+        """Return the point from which the engine continues; ``None`` for a request that nobody has started."""
         if self._first is None:
             return None
         return Resume(

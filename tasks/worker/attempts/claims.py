@@ -53,7 +53,7 @@ class Claims:
         self._serving[model] = engine
 
     def terms(self, queue: str) -> Sequence[str | int]:
-        """What the script that fetches is told: for whom, and which models it may claim requests of."""
+        """Return the arguments of the script that fetches: the owner of new claims, and the models that they may be for."""
         names = [name for name, engine in list(self._serving.items()) if engine.serves]
         if not names or queue == self._forwarded:
             return NO_CLAIMS
@@ -87,7 +87,7 @@ class Claims:
             return claim.answer
 
     def nonce(self, task_id: str) -> str:
-        """That of a claim which nobody has taken; empty where there is none."""
+        """Return the nonce of a claim that nobody has taken; empty where there is none."""
         with self._lock:
             claim = self._claims.get(task_id)
             return "" if claim is None else claim.answer.nonce

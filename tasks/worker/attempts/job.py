@@ -27,7 +27,7 @@ class Stopped(Ignore):
 
 
 class Job:
-    """What Celery's request, the time limits and the drain hold of a running request.
+    """A running request, as Celery's request, the time limits and the drain hold it.
 
     Args:
         task_id: the request's id.

@@ -63,7 +63,7 @@ class Warmth:
             costs_s.append((attempt.first_token_at - attempt.claimed_at) / characters)
 
     def _wait_ms(self, model: str, characters: int) -> int:
-        """How long a request is worth waiting for so many characters; 0 as long as nothing was measured."""
+        """Return for how long a request may wait to save so many characters of prefill; 0 as long as nothing was measured."""
         with self._lock:
             cost_s = min(self._costs_s.get(model, ()), default=0.0)
         return int(min(self._settings.affinity_wait_s, SHARE * cost_s * characters) * 1000)

@@ -28,13 +28,13 @@ class Work(Protocol[Given, Tried]):
 
     @property
     def form(self) -> Form[Given]:
-        """What a request consists of."""
+        """The form of the task's requests."""
 
     def attempt(self, task_id: str, claim: ClaimAnswer, model: str, held: Callable[[], Held | None] = ...) -> Tried:
         """An attempt at it."""
 
     def message(self, attempt: Tried, given: Given, entry: ModelEntry, ready: Ready | None) -> messages.Work:
-        """What the engine is asked for."""
+        """Return the order to the engine."""
 
     def answer(self, attempt: Tried, given: Given, end: End, worker: str) -> Answer:
         """The result that is stored."""

@@ -125,7 +125,7 @@ def _make_worker(sender: WorkController, settings: Settings) -> InferenceWorker:
 
 
 def _queues(app: Celery, hardware: Hardware) -> list[str]:
-    """What ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
+    """Return the queues that ``-Q`` names; else every tier that the hardware supports, and the application's other queues."""
     typed = app.amqp.queues._consume_from
     if typed is not None:
         odd = [name for name in typed if name != name.strip() or not name]

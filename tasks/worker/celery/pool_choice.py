@@ -26,7 +26,7 @@ WHY = {
 
 
 def refusal(sender: WorkController) -> str | None:
-    """Why this worker must not start; empty if it may, ``None`` if it is another application's business.
+    """Return why this worker must not start; empty if it may, ``None`` if it is another application's business.
 
     ``worker_pool`` in the configuration beats ``-P`` without a word, so what was typed is looked at, not what Celery made
     of it.

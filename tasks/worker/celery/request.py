@@ -52,7 +52,7 @@ class GenerateRequest(Request):
         return str(self._kwargsrepr) if self._shows_prompts else redact(self._kwargs)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """What ``inspect`` and Flower ask for, with the redacted arguments."""
+        """Return the description for ``inspect`` and Flower, with the redacted arguments."""
         described: dict[str, Any] = super().info(safe=safe)
         if not self._shows_prompts:
             described |= {"args": self.argsrepr, "kwargs": self.kwargsrepr}

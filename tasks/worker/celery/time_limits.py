@@ -24,7 +24,7 @@ EARLY_S = 0.005
 
 
 class Limit(NamedTuple):
-    """When a job is to be stopped (monotonic seconds), why, and after how many seconds that is."""
+    """A limit of a job: when to stop it (monotonic seconds), why, and after how many seconds that is."""
 
     at: float
     reason: StopReason

@@ -140,7 +140,7 @@ class Admission:
         return SetAside(wait.key)
 
     def _too_large(self, wait: LoadWait, most_bytes: int) -> Exception:
-        """What becomes of a request whose model can never be loaded here: another's work, or an error with the numbers."""
+        """Return the end of a request whose model can never be loaded here: another's work, or an error with the numbers."""
         if self._waits.may_move(wait):
             self._peers.look()
             if self._peers.could_load(wait.queue, wait.entry):

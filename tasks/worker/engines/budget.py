@@ -60,12 +60,12 @@ class Reservation:
 
     @property
     def taken_bytes(self) -> int:
-        """What nobody else can have now."""
+        """The bytes that nobody else can have now."""
         return max(self.held_bytes, self.floor_bytes)
 
     @property
     def final_bytes(self) -> int:
-        """What it will have once it has done as it was told, which takes as long as its requests."""
+        """The bytes that it will have at its target, which takes as long as its requests."""
         return self.taken_bytes if self.target_bytes is None else max(self.target_bytes, self.floor_bytes)
 
     @property
@@ -119,7 +119,7 @@ class Budget:
 
     @property
     def free_bytes(self) -> int:
-        """What nobody has."""
+        """The bytes that nobody has."""
         return self.total_bytes - sum(reservation.taken_bytes for reservation in self.reservations)
 
     @property
@@ -167,7 +167,7 @@ class Budget:
         )
 
     def _shrink(self, kept: list[Reservation], floor_bytes: int) -> list[tuple[Reservation, int]]:
-        """Which engines have to come down, and to what, for one more with this floor."""
+        """Return which engines have to shrink, and to what, for one more with this floor."""
         sizable = [reservation for reservation in kept if _can_be_told(reservation)]
         spare = self.total_bytes - _floors(kept) - floor_bytes
         spare -= sum(
@@ -219,7 +219,7 @@ class Budget:
         return now - reservation.since >= stay_s or (reservation.idle and now - reservation.used_at >= self.linger_s)
 
     def shares(self, coming: Iterable[int] = ()) -> list[tuple[Reservation, int]]:
-        """What loaded engines are to be told now, so that what is left over is divided evenly.
+        """Return what to tell loaded engines now, so that the rest is divided evenly.
 
         Args:
             coming: floors of models that wait to be loaded, the first first. What is left over is kept for those for which it

@@ -68,7 +68,7 @@ class Configs:
 
 
 def engine_threads(hardware: Hardware) -> int:
-    """How many threads each engine computes with on a CPU: one for each core that it may use.
+    """Return how many threads each engine computes with on a CPU: one for each core that it may use.
 
     Cores count once, however many threads they run at a time. Each engine of a machine gets as many.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Look:
-    """What waited in lanes at one time, the longest waiting first, and the models of these lanes that are known here."""
+    """One look at lanes: the requests in them, the longest waiting first, and the models of these lanes that are known here."""
 
     waiting: Sequence[Waiting]
     entries: dict[EngineKey, ModelEntry]

@@ -102,7 +102,7 @@ class Download:
         return self._process.pid if self._process is not None else None
 
     def state(self) -> EngineState:
-        """What the registry says of it."""
+        """Return its state for the registry."""
         return EngineState(
             model=self.entry.name, state="downloading", fraction=self.fraction, pid=self.pid, reason=self.about
         )

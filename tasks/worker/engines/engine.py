@@ -194,7 +194,7 @@ class Engine:
             self._process.close()
 
     def state(self) -> EngineState:
-        """What the registry says of it."""
+        """Return its state for the registry."""
         last, reservation = self.last, self.reservation
         return EngineState(
             model=self.entry.name,

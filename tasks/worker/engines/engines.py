@@ -159,12 +159,12 @@ class Engines:
             return self._loading.states()
 
     def state_of(self, name: str) -> str:
-        """What one model is doing: ``ready``, ``loading``, ``downloading``, ``failed``, or ``waiting`` for room."""
+        """Return the state of one model: ``ready``, ``loading``, ``downloading``, ``failed``, or ``waiting`` for room."""
         states = self.states()
         return next((state.state for state in states if state.model == name and state.state != "ending"), "waiting")
 
     def degraded(self) -> str:
-        """Why this worker cannot serve what it should; empty if it can."""
+        """Return why this worker cannot serve what it should; empty if it can."""
         with self._changes:
             return self._loading.failures.degraded()
 
@@ -177,18 +177,18 @@ class Engines:
 
     @property
     def room_bytes(self) -> int:
-        """What the largest model that could be loaded may need."""
+        """The bytes that the largest model that could be loaded may need."""
         with self._changes:
             return max(0, self._loading.budget.most_bytes)
 
     @property
     def loads(self) -> int:
-        """How many engines were started so far."""
+        """The number of engines started so far."""
         return self._loading.loads
 
     @property
     def restarts(self) -> int:
-        """How many engines died or stalled so far."""
+        """The number of engines that died or stalled so far."""
         return self._loading.restarts
 
     def pids(self) -> list[int]:

@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(slots=True)
 class LoadCrashes:
-    """How often in a row a signal ended a model's loading, when last, and when it may be tried again."""
+    """Loads of a model that a signal ended: how many in a row, when the last one, and when the next one may begin."""
 
     count: int
     at: float
@@ -49,7 +49,7 @@ class LoadCrashes:
 
 
 class Failures:
-    """What is known against models. For one thread at a time.
+    """The known failures of models. For one thread at a time.
 
     Args:
         retry_first_s: how long a model that failed to load is not tried again; each time in a row twice as long.
@@ -84,7 +84,7 @@ class Failures:
         return None
 
     def pause_s(self, name: str) -> float:
-        """How long a model that died while it loaded is not tried again; 0 if it may be now."""
+        """Return for how long a model that died while it loaded is not tried again; 0 if it may be now."""
         crashed = self._crashed.get(name)
         return max(0.0, crashed.retry_at - time.monotonic()) if crashed is not None else 0.0
 
@@ -94,12 +94,12 @@ class Failures:
         self._crashed.pop(name, None)
 
     def error_of(self, name: str) -> GenerationError | None:
-        """Why a model is not tried now; ``None`` if it may be."""
+        """Return why a model is not tried now; ``None`` if it may be."""
         failed = self._failed.get(name)
         return failed.error if failed is not None and time.monotonic() < failed.retry_at else None
 
     def degraded(self) -> str:
-        """Why the worker cannot serve what it should; empty if it can."""
+        """Return why the worker cannot serve what it should; empty if it can."""
         self._forget_old()
         return "; ".join(
             f"{name}: failed to load {failure.count} times, {failure.error}"

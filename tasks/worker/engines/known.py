@@ -46,7 +46,7 @@ class KnownModels:
         self._queues: dict[EngineKey, str] = {}
 
     def look_up(self, entry: ModelEntry) -> Known:
-        """What is known of a model. Reads its files, so never with a lock held that others wait for.
+        """Look a model up. Reads its files, so never with a lock held that others wait for.
 
         Raises:
             GenerationError: its files ought to be here and are not, or nothing tells its size.
@@ -74,7 +74,7 @@ class KnownModels:
         return entries
 
     def footprint(self, key: EngineKey) -> Footprint | None:
-        """What a model needs, as far as it was looked up. Reads no file."""
+        """Return the memory that a model needs, as far as it was looked up. Reads no file."""
         return self._footprints.get(key)
 
     def queue(self, key: EngineKey) -> str:

@@ -117,7 +117,7 @@ class OpenAttempts:
 
 
 def _after_crash(attempt: Attempt, *, in_batch: bool) -> Entry:
-    """What becomes of an attempt whose engine died: what it was to stop for still stands."""
+    """Return the end of an attempt whose engine died: an earlier reason to stop it still stands."""
     if attempt.stop_reason == "cancelled":
         return attempt.end("cancelled")
     if attempt.stop_reason == "soft_time_limit":

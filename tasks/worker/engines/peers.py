@@ -25,7 +25,7 @@ LOOK_S = 3.0
 
 
 class Peers(Protocol):
-    """What is known of the other workers."""
+    """The other workers, as their records describe them."""
 
     def look(self) -> None:
         """Learn what there is to know now, if the last time was long ago. May wait for Redis."""
@@ -40,7 +40,7 @@ class Peers(Protocol):
         """Whether another live worker that serves this queue has not said that it does not know the model."""
 
     def room(self, queue: str) -> str:
-        """What the others that serve this queue could load, for a message; empty if there is none."""
+        """Describe the memory of the others that serve this queue, for a message; empty if there are none."""
 
 
 class NoPeers:

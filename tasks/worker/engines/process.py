@@ -32,7 +32,7 @@ _LEVELS = logging.getLevelNamesMapping()
 
 
 def engine_environment(threads: int) -> dict[str, str]:
-    """What an engine's environment has unless somebody chose otherwise; 0 threads leave their number to the BLAS."""
+    """Return an engine's environment; what somebody chose otherwise stays. 0 threads leave their number to the BLAS."""
     return {**(blas_threads(threads) if threads else {}), "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -191,7 +191,7 @@ class EngineProcess:
 
 
 def ending(exitcode: int) -> str:
-    """How a process with this exit code (negative: the signal) came to its end."""
+    """Describe the end of a process with this exit code (negative: the signal)."""
     if exitcode >= 0:
         return f"exited with code {exitcode}"
     try:

@@ -62,7 +62,7 @@ class Turns:
         return self.next_key in (None, key)
 
     def choose(self, wanted: Iterable[Wanted], now: float) -> None:
-        """Where models have waited for too long, give the longest waiting one its turn.
+        """Give the model that has waited longest its turn, where models have waited for too long.
 
         Engines in its way take no more requests, and no other model is loaded before it. Otherwise small ones that come and go
         would keep a large one from ever finding enough room at once.

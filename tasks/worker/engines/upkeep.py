@@ -35,7 +35,7 @@ class Upkeep:
         self._preloads = preloads
 
     def due(self, now: float) -> list[Action]:
-        """What has to be done at this monotonic time. With the worker's lock held."""
+        """Return the actions due at this monotonic time. With the worker's lock held."""
         actions: list[Action] = []
         for engine in list(self._loading.engines.values()):
             if self._idles_too_long(engine, now):

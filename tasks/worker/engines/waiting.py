@@ -101,7 +101,7 @@ class Waits:
         return wait.queue in self._queues
 
     def stay_s(self, wait: LoadWait) -> float | None:
-        """How long this request waits in its slot before it looks again; ``None`` if it moves to its model's lane."""
+        """Return for how long this request waits in its slot before it looks again; ``None`` if it moves to its model's lane."""
         if not self.may_move(wait) or self._has_reason_to_stay(wait):
             return WAIT_S
         left_s = self._next_move_at - time.monotonic()

@@ -126,7 +126,7 @@ class Keeper(threading.Thread):
         self._loop_at = time.monotonic()
 
     def _next(self, due: float, *, worked: bool) -> float:
-        """When the next beat is due: on the grid of the first one, so that nothing adds up; soon after a failure."""
+        """Return when the next beat is due: on the grid of the first one, so that nothing adds up; soon after a failure."""
         now = time.monotonic()
         if not worked:
             self.failures += 1

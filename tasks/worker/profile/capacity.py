@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one worker may use of its machine.
+    """The share of its machine that one worker may use.
 
     Args:
         hardware: the machine.

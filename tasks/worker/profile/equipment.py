@@ -187,7 +187,7 @@ def _require_way(about: str) -> None:
 
 
 def _hub_away(probe: Sequence[str]) -> str:
-    """Which hub does not answer, and why; empty if it does, or if nobody can tell."""
+    """Return which hub does not answer, and why; empty if it does, or if nobody can tell."""
     try:
         done = subprocess.run(
             probe,

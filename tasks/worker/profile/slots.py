@@ -32,7 +32,7 @@ class Slots:
 
 
 def urgent_slots(slots: int, batch_share: float) -> int:
-    """How many urgent requests run beyond so many slots, beside batch work; none where that never gives way."""
+    """Return how many urgent requests run beyond so many slots, beside batch work; none where that never gives way."""
     return ceil(slots * URGENT_SHARE) if batch_share < 1 else 0
 
 

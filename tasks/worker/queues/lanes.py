@@ -26,7 +26,7 @@ NOTE_S = 0.02
 
 
 class Fleet(Protocol):
-    """What the lanes ask of Redis."""
+    """The calls to Redis that the lanes need."""
 
     def heads(self) -> Iterable[Head]:
         """The next requests of all lanes of the queues that this worker consumes."""
@@ -149,7 +149,7 @@ class Lanes(threading.Thread):
                 self._wake.set()
 
     def counts(self) -> dict[str, int]:
-        """What was taken from its lanes (``hits``) and those of others (``steals``) since the start; what waits here."""
+        """Count requests taken since the start from its lanes (``hits``) and others' (``steals``), and those that wait here."""
         with self._lock:
             return {"hits": self._taken["hits"], "steals": self._taken["steals"], "waiting": self._waiting}
 

@@ -90,7 +90,7 @@ class Preemption(threading.Thread):
         return int(self._room.total * self._share)
 
     def _victims(self, batch: list[Job], queue: str, waiting: int) -> list[Job]:
-        """Whose slots so many waiting requests of a queue get: the youngest first, since they lose the least."""
+        """Return the jobs whose slots so many waiting requests of a queue get: the youngest first, since they lose the least."""
         old_enough = self._clock() - LEAST_RUN_S
         in_the_way = [job for job in batch if job.queue == queue or not self._is_queue_full(queue)]
         leaving = sum(job.reason is not None for job in in_the_way)

@@ -46,17 +46,17 @@ class Room:
             return not self._closed and self._fits(queue, urgent=urgent)
 
     def free(self, queue: str) -> int:
-        """How many more messages of this queue could be run at once."""
+        """Return how many more messages of this queue could run at once."""
         with self._lock:
             left = min(self.total - self._busy.total(), self.limits.get(queue, self.total) - self._busy[queue])
             return 0 if self._closed else max(0, left)
 
     def slots(self, queues: Iterable[str]) -> dict[str, int]:
-        """How many messages of each of these queues are run at once, at most."""
+        """Return how many messages of each of these queues run at once, at most."""
         return {queue: self.limits.get(queue, self.total) for queue in queues}
 
     def in_use(self) -> int:
-        """How many slots are in use, in all."""
+        """Return the number of slots in use."""
         with self._lock:
             return self._busy.total()
 

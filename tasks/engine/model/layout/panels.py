@@ -38,7 +38,7 @@ HOST_SHARED_BYTES, READING_ROWS = 3 << 20, 8
 
 @dataclass(slots=True, frozen=True)
 class Layout:
-    """How weights of one kind lie and are multiplied.
+    """The way in which weights of one kind lie and are multiplied.
 
     Args:
         width: outputs of a panel; 0 leaves weights as they come, and ``WHOLE`` makes one panel of a weight.
@@ -107,7 +107,7 @@ class Panels:
         return self.array[ids // width, :, ids % width]
 
     def streams(self, rows: int) -> list[mx.Stream]:
-        """Where the parts of a product with so many rows are computed."""
+        """Return the streams that compute the parts of a product with so many rows."""
         return self._lanes.take(self._counts[bisect_left(_LAST_ROWS, rows)])
 
     def parts(self, x: mx.array) -> list[mx.array]:

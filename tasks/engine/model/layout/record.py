@@ -56,20 +56,20 @@ class Record:
         self._file = KeptFile(folder / FILE)
 
     def all(self) -> list[Measured]:
-        """What was measured, the latest last."""
+        """Return all measurements, the latest last."""
         try:
             return [_measured(entry) for entry in self._file.read()]
         except (TypeError, KeyError):
             return []
 
     def current(self, machine: str, threads: int) -> list[Measured]:
-        """What an engine would use: not what was measured with other threads, or named by an older version."""
+        """Return what an engine would use: not what was measured with other threads, or named by an older version."""
         return [
             entry for entry in self.all() if entry.machine == machine and entry.kind.endswith(f", {_counted(threads)}")
         ]
 
     def find(self, machine: str, kind: str, load: float) -> Measured | None:
-        """What was measured there of this kind, unless the machine was busy then and has become idle."""
+        """Return the measurement of this kind, unless the machine was busy then and has become idle."""
         cores = os.cpu_count() or 1
         for entry in self.all():
             if (entry.machine, entry.kind) == (machine, kind) and entry.load <= max(cores, 2 * load):
@@ -83,7 +83,7 @@ class Record:
 
 
 def name_of(kind: str, shape: tuple[int, int], threads: int) -> str:
-    """What a measurement is of, as :class:`Measured` has it."""
+    """Return the name of a measurement, as :class:`Measured` has it."""
     return f"{kind} {shape[0]}x{shape[1]}, {_counted(threads)}"
 
 
