@@ -10,7 +10,6 @@ from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.engines import Engines
 from tasks.worker.engines.failures import Failures
-from tasks.worker.engines.peers import NoPeers
 from tasks.worker.profile.capacity import Capacity
 from tasks.worker.profile.profile import Profile
 from tasks.worker.profile.slots import Slots
@@ -19,7 +18,9 @@ from worker_config.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.messages.engine import StepOutput
+    from tasks.models.key import EngineKey
     from tasks.worker.attempts.publisher import Publisher
+    from worker_config.model_entry import ModelEntry
 
 
 class Deaf:
@@ -36,6 +37,25 @@ class Deaf:
 
     def lanes_changed(self) -> None:
         return
+
+
+class NoPeers:
+    """The peers of a worker that is alone."""
+
+    def look(self) -> None:
+        return
+
+    def have_loaded(self, queue: str, key: EngineKey) -> bool:
+        return False
+
+    def could_load(self, queue: str, entry: ModelEntry) -> bool:
+        return False
+
+    def may_know(self, queue: str, key: EngineKey) -> bool:
+        return False
+
+    def room(self, queue: str) -> str:
+        return ""
 
 
 def engines_with(

@@ -111,8 +111,11 @@ _RECORD = TypeAdapter(WorkerRecord)
 
 
 def encode_record(record: WorkerRecord) -> str:
-    """The record as JSON."""
-    return to_compact_json({"v": VERSION, **asdict(record)})
+    """Return the record as JSON without its times, which the registry's scripts put in front."""
+    values = asdict(record)
+    for name in ("started_at", "beat_at", "loop_at"):
+        del values[name]
+    return to_compact_json({"v": VERSION, **values})
 
 
 def decode_record(node: str, payload: str | bytes) -> WorkerRecord | Unreadable:

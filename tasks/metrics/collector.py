@@ -171,7 +171,7 @@ class MetricsCollector:
         ``mean``, ``p50``, ``p95``, ``p99``. ``models`` has the same by model, and their rates add up to the worker's.
         ``queues`` has ``requests_per_s`` by the queue that requests came from.
         ``failures`` are the last requests that failed.
-        ``totals`` counts since the start; ``tasks.metrics.tally.add_totals`` adds it up over workers.
+        ``totals`` counts since the start.
         """
         with self._lock:
             now = self._clock()

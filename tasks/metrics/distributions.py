@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 PERCENTILES = (50, 95, 99)
 
@@ -95,19 +95,3 @@ class Histogram:
             running += count
             buckets.append(running)
         return {"le": list(self._bounds), "buckets": buckets, "count": running + self._counts[-1], "sum": self._sum}
-
-
-def add_histograms(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Two histograms' dictionaries as one.
-
-    Raises:
-        ValueError: their bounds differ.
-    """
-    if first["le"] != second["le"]:
-        raise ValueError(f"histograms with bounds {first['le']} and {second['le']} cannot be added")
-    return {
-        "le": first["le"],
-        "buckets": [one + other for one, other in zip(first["buckets"], second["buckets"], strict=True)],
-        "count": first["count"] + second["count"],
-        "sum": first["sum"] + second["sum"],
-    }

@@ -1,11 +1,9 @@
-"""Counters of requests and tokens, of one second or of a whole life, and how they add up over models and workers."""
+"""Counters of requests and tokens, of one second or of a whole life, and their sums over models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
-
-from tasks.metrics.distributions import add_histograms
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,21 +51,6 @@ class Tally:
 
 
 NAMES = tuple(field.name for field in fields(Tally))
-
-
-def add_totals(totals: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The ``totals`` of several snapshots, of several workers or of one worker's several starts, as one.
-
-    Raises:
-        ValueError: two of them have histograms with different buckets.
-    """
-    records = list(totals)
-    histograms: dict[str, Any] = {}
-    for record in records:
-        for name, histogram in record["histograms"].items():
-            histograms[name] = add_histograms(histograms[name], histogram) if name in histograms else histogram
-    counters = [{name: value for name, value in record.items() if name != "histograms"} for record in records]
-    return {**sums(counters), "histograms": histograms}
 
 
 def sums(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:

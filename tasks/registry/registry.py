@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import NoPermissionError
 
-from tasks.messages.encoding import to_compact_json
-from tasks.messages.registry import VERSION, Unreadable, WorkerRecord, decode_record
+from tasks.messages.registry import Unreadable, WorkerRecord, decode_record, encode_record
 from tasks.registry import scripts
 from tasks.registry.grace import Grace
 from tasks.registry.values import json_object, number, text
@@ -117,7 +116,7 @@ class Registry:
             answer, value = self._register(
                 [keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS, keys.HISTORY],
                 [
-                    *(record.node, record.boot, dead, lease_ms, client_id, _body(record)),
+                    *(record.node, record.boot, dead, lease_ms, client_id, encode_record(record)),
                     *(identity, keys.alive(""), keys.swept(""), SWEPT_TTL_S, HISTORY_LENGTH, self._events),
                 ],
             )
@@ -168,7 +167,7 @@ class Registry:
             answer, at, swept_at = self._beat(
                 [keys.WORKERS, keys.alive(identity), keys.swept(identity), keys.OWNERS, keys.SWEEP],
                 [
-                    *(record.node, record.boot, lease_ms, client_id, _body(record)),
+                    *(record.node, record.boot, lease_ms, client_id, encode_record(record)),
                     *(identity, started_at, loop_age_ms, self._events),
                 ],
                 client,
@@ -260,11 +259,3 @@ class Registry:
         with translated("reading the sweep's mark"):
             at, by = self.client.hmget(keys.SWEEP, ["at", "by"])
         return number(at or b""), text(by or b"")
-
-
-def _body(record: WorkerRecord) -> str:
-    """The record as JSON without its times, which the scripts put in front."""
-    values = asdict(record)
-    for name in ("started_at", "beat_at", "loop_at"):
-        del values[name]
-    return to_compact_json({"v": VERSION, **values})

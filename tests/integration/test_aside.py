@@ -22,7 +22,8 @@ from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
-from tasks.worker.engines.peers import NoPeers, RegistryPeers
+from tasks.worker.engines.peers import RegistryPeers
+from tests.engines import NoPeers
 from tests.fleet import Ghost
 from tests.integration.test_transport import Fetcher, queued, send
 from tests.support import wait_until

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
@@ -147,8 +148,9 @@ def register(client: redis.Redis, count: int) -> None:
     now = time.time()
     pipeline = client.pipeline()
     for number in range(count):
-        record = view(f"mac-{number}@lab", beat_at=now, loop_at=now).record
-        pipeline.hset(keys.WORKERS, record.node, encode_record(record))
+        record = view(f"mac-{number}@lab").record
+        times = {"started_at": now, "beat_at": now, "loop_at": now}
+        pipeline.hset(keys.WORKERS, record.node, json.dumps(json.loads(encode_record(record)) | times))
         pipeline.set(keys.alive(record.identity), "1", ex=600)
     pipeline.execute()
 

@@ -43,29 +43,6 @@ class Peers(Protocol):
         """Describe the memory of the others that serve this queue, for a message; empty if there are none."""
 
 
-class NoPeers:
-    """A worker that is alone."""
-
-    def look(self) -> None:
-        """Nothing is learned."""
-
-    def have_loaded(self, queue: str, key: EngineKey) -> bool:
-        """Never."""
-        return False
-
-    def could_load(self, queue: str, entry: ModelEntry) -> bool:
-        """Never."""
-        return False
-
-    def may_know(self, queue: str, key: EngineKey) -> bool:
-        """Never."""
-        return False
-
-    def room(self, queue: str) -> str:
-        """Nothing."""
-        return ""
-
-
 class RegistryPeers:
     """The others, by their records in the registry.
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.metrics.collector import BUCKETS_MS, MODELS_MAX, OTHER_MODELS, MetricsCollector, Outcome
-from tasks.metrics.tally import add_totals
 
 
 class Clock:
@@ -375,20 +374,6 @@ def _seconds(bench: Bench) -> float:
     before = time.thread_time()
     bench.snapshot()
     return time.thread_time() - before
-
-
-def test_totals_add_up_over_workers_and_restarts() -> None:
-    """Counters and buckets are sums; the fleet's figures need no worker's window."""
-    first, second = Bench(), Bench()
-    first.request(total_s=0.2, tokens=5, wait_ms=2.0)
-    second.request(total_s=20.0, tokens=7, outcome="failed")
-    both = add_totals([first.snapshot()["totals"], second.snapshot()["totals"]])
-    assert (both["requests"], both["succeeded"], both["failed"], both["completion_tokens"]) == (2, 1, 1, 12)
-    latency = both["histograms"]["latency_ms"]
-    assert latency["count"] == 2
-    assert dict(zip(latency["le"], latency["buckets"], strict=True))[1_000] == 1
-    assert latency["sum"] == pytest.approx(20_202.0)
-    assert add_totals([]) == {**dict.fromkeys(both, 0), "histograms": {}}
 
 
 def test_the_first_snapshot_is_empty_and_whole() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.metrics.distributions import Histogram, Window, add_histograms, ordered_by_label, percentile, summary
+from tasks.metrics.distributions import Histogram, Window, ordered_by_label, percentile, summary
 
 values = st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=300)
 
@@ -65,15 +65,3 @@ def test_a_histogram_counts_up_to_each_bound(found: list[tuple[float, int]]) -> 
     assert said["buckets"] == [sum(times for value, times in found if value <= bound) for bound in said["le"]]
     assert said["count"] == sum(times for _, times in found)
     assert said["sum"] == pytest.approx(sum(value * times for value, times in found))
-
-
-def test_histograms_add_up_bucket_by_bucket() -> None:
-    """Two machines' counts are one fleet's; different buckets are no sum."""
-    one, other = Histogram((1.0, 5.0)), Histogram((1.0, 5.0))
-    one.add(0.5)
-    other.add(3.0, times=2)
-    other.add(9.0)
-    both = add_histograms(one.as_dict(), other.as_dict())
-    assert both == {"le": [1.0, 5.0], "buckets": [1, 3], "count": 4, "sum": 15.5}
-    with pytest.raises(ValueError, match="cannot be added"):
-        add_histograms(one.as_dict(), Histogram((2.0,)).as_dict())

@@ -29,9 +29,8 @@ from tasks.worker.attempts.job import Job
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
-from tasks.worker.engines.peers import NoPeers
 from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside
-from tests.engines import engines_with
+from tests.engines import NoPeers, engines_with
 from tests.support import wait_until
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
