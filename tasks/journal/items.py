@@ -31,7 +31,7 @@ class Held(NamedTuple):
     text: str
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Append:
     """One entry to append, as ``<attempt>-<n>``.
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from functools import lru_cache
+from json.encoder import encode_basestring
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _scan: Any = vars(json.JSONDecoder())["scan_once"]
+#: A text as JSON, as :func:`to_compact_json` writes it.
+quoted: Callable[[str], str] = encode_basestring
 _compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

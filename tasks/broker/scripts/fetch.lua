@@ -29,7 +29,7 @@ local function claimed(task_id, entry, record, tag, message)
   if owner == '' or tag == '' or not task_id or not is_new(task_id, record, message) then return '', '' end
   local queued_ms = milliseconds_queued(entry)
   local payload = claim_payload(1, owner, 0, nonce, queued_ms, tag)
-  write_claim(streams .. task_id, channel, 1, payload, ttl_ms)
+  write_claim(streams .. task_id, channel, 1, payload, nonce, ttl_ms)
   redis.call('HDEL', ledger, task_id)
   return payload, queued_ms
 end

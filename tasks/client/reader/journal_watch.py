@@ -73,10 +73,11 @@ class JournalWatch(Watch):
     def hear(self, news: Any, now: float) -> None:
         """Take an entry that was published."""
         self._is_there = True
-        self._keep(self.assembly.hear(news))
+        assembly = self.assembly
+        self._keep(assembly.hear(news))
         self.quiet_s = QUIET_S
-        self.due_at = now if self.assembly.gap or self.assembly.rewritten else now + self.quiet_s
-        if self.assembly.rewritten:
+        self.due_at = now if assembly.gap or assembly.rewritten else now + QUIET_S
+        if assembly.rewritten:
             self.forget()
 
     def forget(self) -> None:

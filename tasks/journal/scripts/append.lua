@@ -1,5 +1,6 @@
 -- Appends entries to many journals and publishes each on its channel: both or neither. One item never fails another.
 -- An entry <attempt>-<n> follows <attempt>-<n-1> and nothing else, so that no journal ever has a hole.
+-- Field c of an entry is the nonce of its claim: the last entry alone tells what another one would follow, and whose.
 --
 -- KEYS  the stream of each item
 -- ARGV  time to live after an end (ms), prefix of the channels, then for each item: id, payload, closes ('', 'attempt' or
@@ -15,6 +16,7 @@ local function split(id)
   return tonumber(attempt), tonumber(n)
 end
 
+-- Says it of an entry without field c, too: an older version has written it, or it was written again.
 local function is_mine(stream, attempt, nonce)
   local claim = redis.call('XRANGE', stream, attempt .. '-0', attempt .. '-0')[1]
   return claim ~= nil and string.find(claim[2][2], nonce, 1, true) ~= nil
@@ -28,14 +30,15 @@ end
 
 -- What keeps an entry out, if anything does.
 local function obstacle(stream, id, payload, nonce)
-  local attempt, n = split(id)
-  local before = string.format('%d-%d', attempt, n - 1)
+  local attempt, n = string.match(id, '^(%d+)-(%d+)$')
+  local before = attempt .. '-' .. (n - 1)
   if written[stream] == before then return nil end
   local found = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)
   if found.err then return 'f' end
   local last = found[1]
   if not last then return 'g' end
-  if last[1] == before and n == 1 and string.find(last[2][2], nonce, 1, true) then return nil end
+  if last[1] == before and last[2][4] == nonce then return nil end
+  attempt, n = tonumber(attempt), tonumber(n)
   local last_attempt, last_n = split(last[1])
   if last_attempt < attempt then return 'b' end
   if last_attempt == attempt and nonce ~= '' and not is_mine(stream, attempt, nonce) then return 'f' end
@@ -47,7 +50,7 @@ end
 local function append(stream, id, payload, closes, nonce)
   local status = obstacle(stream, id, payload, nonce)
   if status then return status end
-  local added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'd', payload)
+  local added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'd', payload, 'c', nonce)
   if type(added) == 'table' and added.err then
     if string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then return 'f' end
     return nil, added

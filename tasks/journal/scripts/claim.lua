@@ -68,6 +68,6 @@ end
 attempt = attempt + 1
 local queued_ms = milliseconds_queued(redis.call('HGET', ledger, task_id))
 local payload = claim_payload(attempt, owner, crashes, nonce, queued_ms, delivery)
-write_claim(stream, channel, attempt, payload, ttl_ms)
+write_claim(stream, channel, attempt, payload, nonce, ttl_ms)
 redis.call('HDEL', ledger, task_id)
 return {answer(), attempt, crashes, queued_ms, owner, payload}

@@ -15,8 +15,8 @@ local function claim_payload(attempt, owner, crashes, nonce, queued_ms, delivery
     attempt, cjson.encode(owner), crashes, cjson.encode(nonce), queued_ms == '' and 'null' or queued_ms, cjson.encode(delivery))
 end
 
-local function write_claim(stream, channel, attempt, payload, ttl_ms)
-  redis.call('XADD', stream, string.format('%d-0', attempt), 'd', payload)
+local function write_claim(stream, channel, attempt, payload, nonce, ttl_ms)
+  redis.call('XADD', stream, string.format('%d-0', attempt), 'd', payload, 'c', nonce)
   redis.call('PEXPIRE', stream, ttl_ms)
   redis.call('PUBLISH', channel .. stream, payload)
 end

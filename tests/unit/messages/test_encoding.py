@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tasks
 from tasks.messages import journal
@@ -40,6 +42,15 @@ def test_a_number_that_is_not_finite_is_null(number: float) -> None:
     assert strict(encode_record(record))["metrics"] == {"ttft_ms": {"p50": None, "count": 3}}
     assert to_compact_json((number, "x", None, True, 1)) == '[null,"x",null,true,1]'
     assert to_json({"a": {1, 2}, "b": number}, default=list) == '{"a": [1, 2], "b": null}'
+
+
+@given(st.text(), st.lists(st.integers(min_value=0)), st.integers(min_value=0), st.text())
+def test_plain_tokens(text: str, ids: list[int], index: int, kind: str) -> None:
+    """What most entries are is written without the encoder, and exactly as the encoder writes it."""
+    token = journal.Token(attempt=2, index=index, ids=ids, text=text, kind=kind)
+    fields = {"attempt": 2, "index": index, "ids": ids, "text": text, "choice": 0, "kind": kind, "logprobs": None}
+    assert journal.encode(token) == to_compact_json({"v": 1, "type": "token", **fields})
+    assert journal.decode(journal.encode(token)) == token
 
 
 def test_nothing_writes_json_in_another_way() -> None:
