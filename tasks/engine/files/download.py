@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.engine.files.blobs import HUB_TIMEOUT_S, Blob, Plan, Progress, counting_bar, fetch_blob, is_away
+from tasks.engine.files.integrity import check_model
 from tasks.engine.files.speaker import Speaker
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable
@@ -133,8 +134,6 @@ def _local(source: str, revision: str | None) -> Path:
     Raises:
         ModelFilesUnreadable: a file is missing. The client returns the folder even then.
     """
-    from tasks.engine.files.source import check_model
-
     folder = _from_client(source, revision, None)
     check_model(folder)
     return folder

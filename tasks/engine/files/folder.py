@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.engine.files.adapter import Adapter, find_adapter
-from tasks.engine.files.source import check_model, find_model
+from tasks.engine.files.download import fetch
+from tasks.engine.files.integrity import check_model, folder_revision
 from tasks.errors import ModelLoadFailed
 from tasks.models.context import DEFAULT_CONTEXT_TOKENS, learned_positions, read_context
 from tasks.models.embedding import ENCODERS, MODULES, EmbeddingRecipe, read_recipe
@@ -17,10 +19,10 @@ from tasks.models.reranking import RerankingRecipe, read_reranking
 from tasks.models.templates import Template, Templates, read_templates
 from tasks.models.weights import stray_files
 from tasks.models.windows import ignored_window
+from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tasks.messages.engine import EngineConfig
 
@@ -33,7 +35,7 @@ class ModelFolder:
 
     Args:
         path: the folder.
-        revision: see :func:`tasks.engine.files.source.find_model`; an adapter's comes behind a +.
+        revision: see :func:`find_model`; an adapter's comes behind a +.
         config: ``config.json``.
         context_tokens: the longest sequence.
         generation: sampling defaults and end tokens.
@@ -54,6 +56,30 @@ class ModelFolder:
     tool_template: Template | None
     adapter: Adapter | None
     recipe: EmbeddingRecipe | RerankingRecipe | None
+
+
+def find_model(source: str, revision: str | None) -> tuple[Path, str]:
+    """The model's folder, fetched from the hub if need be, and its revision: the hub's commit, or a folder's digest.
+
+    Args:
+        source: a folder, or a hub id.
+        revision: the hub's branch, tag or commit; for a folder that came from the hub, its commit.
+
+    Raises:
+        ModelLoadFailed: there is no such folder or hub model, or it cannot be fetched.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, revision or folder_revision(path)
+    if path.is_file():
+        remedy = f"convert it with python -m {PACKAGE}.engine.files.gguf, and " if path.suffix == ".gguf" else ""
+        raise ModelLoadFailed(
+            f"{source}: is a file; {remedy}name the folder with config.json and the .safetensors files"
+        )
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise ModelLoadFailed(f"{source}: no such folder; name an existing folder, or a hub id such as owner/name")
+    folder = fetch(source, revision)
+    return folder, folder.name
 
 
 def read_folder(config: EngineConfig) -> ModelFolder:

@@ -14,7 +14,7 @@ from mlx_lm import utils
 
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
-from tasks.engine.files.source import weights_bytes
+from tasks.engine.files.integrity import weights_bytes
 from tasks.engine.files.staging import staged
 from tasks.engine.model.activation import check_activation
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter

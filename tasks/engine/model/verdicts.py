@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.files.source import folder_revision
+from tasks.engine.files.integrity import folder_revision
 from tasks.engine.model.blas import blas_threads, describe_blas
 from tasks.engine.model.kept import KeptFile
 from tasks.engine.model.verdict_file import FILE, entry_of

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from benchmarks.parts.tiny_model import CHAT_TEMPLATE, CONTEXT_TOKENS, end_id, make_tiny_model
 from tasks.client.request.parameters import parse
 from tasks.engine.failure import ran_out_of_memory
-from tasks.engine.files.folder import context_tokens
-from tasks.engine.files.source import find_model, folder_revision, weights_bytes
+from tasks.engine.files.folder import context_tokens, find_model
+from tasks.engine.files.integrity import folder_revision, weights_bytes
 from tasks.engine.model.mlx import load_model
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, OutOfMemory
 from tasks.messages.engine import EngineConfig, Sampling, Submit

@@ -1,20 +1,17 @@
-"""Finds a model's files, checks that they are whole, and computes their revision. No MLX here."""
+"""Checks that a model's files are whole, and computes their revision. No MLX here."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.files.download import fetch
-from tasks.errors import ModelLoadFailed
 from tasks.models.foreign import misspelt, read_config
 from tasks.models.reading import ModelFilesUnreadable, is_pointer, pointer_message, require_file
 from tasks.models.weights import INDEX, check_weights, read_header, read_tensors, weight_files
-from tasks.names import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -42,30 +39,6 @@ _DECIDING = (
 SAMPLE_BYTES = 256
 #: The most tensors of a file that are looked at, spread evenly.
 MOST_SAMPLES = 4096
-
-
-def find_model(source: str, revision: str | None) -> tuple[Path, str]:
-    """The model's folder, fetched from the hub if need be, and its revision: the hub's commit, or a folder's digest.
-
-    Args:
-        source: a folder, or a hub id.
-        revision: the hub's branch, tag or commit; for a folder that came from the hub, its commit.
-
-    Raises:
-        ModelLoadFailed: there is no such folder or hub model, or it cannot be fetched.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path, revision or folder_revision(path)
-    if path.is_file():
-        remedy = f"convert it with python -m {PACKAGE}.engine.files.gguf, and " if path.suffix == ".gguf" else ""
-        raise ModelLoadFailed(
-            f"{source}: is a file; {remedy}name the folder with config.json and the .safetensors files"
-        )
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise ModelLoadFailed(f"{source}: no such folder; name an existing folder, or a hub id such as owner/name")
-    folder = fetch(source, revision)
-    return folder, folder.name
 
 
 def check_model(folder: Path) -> dict[str, Any]:
