@@ -30,7 +30,7 @@ from tasks.server.connection import connect
 from tasks.sweep.ends import Ends
 from tasks.sweep.sweep import Sweep
 from worker_config.settings import Settings, current_settings
-from worker_config.tiers import GIB
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,6 @@ from worker_config.environment import SettingError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GIB = 1024**3
 
 #: The part of a machine's memory that weights and KV caches may take; the rest is the system's and the other programs'.
 MEMORY_SHARE = 0.8

@@ -20,11 +20,11 @@ from kombu.utils.json import JSONEncoder, object_hook
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import from_json
 from tasks.messages.identifier import is_identifier
+from worker_config.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MIB = 2**20
 #: The text of a message: its body in base64, and its headers.
 MAX_MESSAGE_BYTES = 24 * MIB
 #: The unpacked body. A prompt of 4 MiB, the largest, takes up to three times as much as JSON.

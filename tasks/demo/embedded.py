@@ -22,13 +22,12 @@ from typing import TYPE_CHECKING, Self
 
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
+from tasks.server.connection import OLDEST_VERSION
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: RESP3, ``BLMOVE`` and ``GETDEL``: redis-py's and our own lower bound.
-OLDEST_VERSION = (6, 2)
 #: Where Homebrew puts programs, which is not on the path of every shell.
 HOMEBREW = os.pathsep.join(["/opt/homebrew/bin", "/usr/local/bin"])
 START_TIMEOUT_S = 15.0

@@ -13,13 +13,13 @@ from tasks.hardware.linux import ask_linux
 from tasks.hardware.machine import this_machine
 from tasks.hardware.nvidia import ask_nvidia
 from worker_config.environment import SettingError
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from tasks.hardware.machine import Machine
     from tasks.hardware.record import Hardware
     from worker_config.settings import Settings
 
-GIB = 1024**3
 MOST_GPU_CORES = 1_024
 MOST_MEMORY_GB = 65_536
 

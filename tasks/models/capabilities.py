@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from math import floor
 from typing import Protocol
 
-from worker_config.tiers import CUDA_FACTOR, GIB, MEMORY_SHARE, MEMORY_TOLERANCE, TIERS, VARIANT_FACTOR, Tier
+from worker_config.tiers import CUDA_FACTOR, MEMORY_SHARE, MEMORY_TOLERANCE, TIERS, VARIANT_FACTOR, Tier
+from worker_config.units import GIB
 
 
 class Machine(Protocol):

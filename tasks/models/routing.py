@@ -18,7 +18,8 @@ from worker_config.cache import bundled_folder
 from worker_config.catalogue import Catalogue, ModelEntry, ModelNotAllowed, catalogue_of
 from worker_config.celeryconfig import settings_of
 from worker_config.hub import hub_snapshot
-from worker_config.tiers import GIB, MEMORY_SHARE, QUEUES, SMALLEST_MEMORY_GB, TIERS, Tier, tier_of_queue
+from worker_config.tiers import MEMORY_SHARE, QUEUES, SMALLEST_MEMORY_GB, TIERS, Tier, tier_of_queue
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

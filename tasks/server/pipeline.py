@@ -29,7 +29,7 @@ MOST_CALLS = 64
 BUSY_S = 10.0
 BUSY_PAUSE_S = 0.1
 #: A connection that was silent for so long is looked at before it is used.
-SILENCE_S = 0.05
+CHECK_AFTER_S = 0.05
 
 
 class AutoPipeline:
@@ -146,7 +146,7 @@ class AutoPipeline:
         self.sends += 1
         self.calls += len(batch)
         # After a restart of Redis the first call would be lost with the old connection, and some may not be sent again.
-        self._wire.drop_if_closed(SILENCE_S)
+        self._wire.drop_if_closed(CHECK_AFTER_S)
         try:
             return self._ask(batch)
         except (ConnectionError, TimeoutError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker_config.tiers import GIB
+from worker_config.units import GIB
 
 
 @dataclass(frozen=True)

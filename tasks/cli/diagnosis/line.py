@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from worker_config.units import GIB
+
 #: A ``note`` is neither good nor bad: what this machine is not for.
 Level: TypeAlias = Literal["ok", "note", "warning", "failure"]
-
-GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)

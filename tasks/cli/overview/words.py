@@ -6,10 +6,9 @@ from typing import Any
 from unicodedata import combining, east_asian_width
 
 from worker_config.tiers import TIERS
+from worker_config.units import GIB, MIB
 
 NOTHING = "–"
-MIB = 1024**2
-GIB = 1024**3
 BAR_COLUMNS = 8
 FULL, EMPTY = "█", "░"
 

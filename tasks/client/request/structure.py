@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: A grammar of more takes seconds to compile, and says no more than a smaller one.
 MAX_CONSTRAINT_BYTES = 256 * 1024
-MAX_CHOICES = 4096
+MAX_CHOICE_TEXTS = 4096
 #: The dialects that a worker reads, by their ``$schema`` without the scheme and the last ``#``.
 DIALECTS = frozenset(
     {f"json-schema.org/draft-0{number}/schema" for number in (4, 6, 7)}
@@ -90,8 +90,8 @@ class ResponseFormat(BaseModel):
 
 def check_choice(choices: list[str]) -> list[str]:
     """The choices, which are told apart by their text."""
-    if len(choices) > MAX_CHOICES:
-        raise PydanticCustomError("choice", f"{len(choices)} texts are too many; give at most {MAX_CHOICES}")
+    if len(choices) > MAX_CHOICE_TEXTS:
+        raise PydanticCustomError("choice", f"{len(choices)} texts are too many; give at most {MAX_CHOICE_TEXTS}")
     if not all(choices) or len(set(choices)) != len(choices):
         raise PydanticCustomError("choice", "a text is empty or given twice; give different texts")
     _bounded(choices, "choice")

@@ -10,6 +10,7 @@ from tasks.engine.embedding.decoder import Decoder
 from tasks.engine.embedding.device import MlxTextModel, load_encoder
 from tasks.engine.embedding.embedder import Embedder
 from tasks.engine.embedding.pooling import pool
+from tasks.engine.embedding.texts import SMALLEST_LENGTH
 from tasks.engine.embedding.tokens import TextTokens
 from tasks.engine.model.loading import clear_errors
 from tasks.errors import ModelLoadFailed
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from tasks.engine.files.folder import ModelFolder
     from tasks.engine.model.loading import Progress
     from tasks.messages.engine import EngineConfig
-
-SMALLEST_LENGTH = 1e-12
 
 
 def load_embedder(config: EngineConfig, progress: Progress, blas: str, folder: ModelFolder) -> MlxEmbedder:

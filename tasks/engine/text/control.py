@@ -11,15 +11,13 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.engine.text.renamed import RenamedTokenizer, Segment, alternatives
+from tasks.engine.text.rendering import FIXED
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-
-#: The fields of a message that are nobody's text: the checks of a request allow a few words alone.
-_FIXED = frozenset({"role", "type"})
 
 
 class Wrapping(NamedTuple):
@@ -126,7 +124,7 @@ class ControlTokens:
                 raise InvalidRequest(
                     f"messages: a tool or a tool call has an argument {name[:60]!r}: its name is a control token's"
                 )
-        return {name: entry if name in _FIXED else self._changed(entry, change) for name, entry in value.items()}
+        return {name: entry if name in FIXED else self._changed(entry, change) for name, entry in value.items()}
 
 
 def unwrapped(tail: str, wrapping: Wrapping) -> str:

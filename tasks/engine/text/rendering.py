@@ -24,7 +24,8 @@ MOST_UNPACKED_BYTES = 16 * 1024 * 1024
 NEAR_CHARACTERS = 16 * 1024
 #: The parts of a text that are left whole where it is trimmed, split or escaped.
 _PARTS = re.compile(r'[^\n"\\]{8,}')
-_FIXED = frozenset({"role", "type"})
+#: The fields of a message that are nobody's text: the checks of a request allow a few words alone.
+FIXED = frozenset({"role", "type"})
 
 
 def words_of(value: Any) -> Iterator[str]:
@@ -36,7 +37,7 @@ def words_of(value: Any) -> Iterator[str]:
             yield from words_of(entry)
     elif isinstance(value, dict):
         for name, entry in value.items():
-            if name not in _FIXED:
+            if name not in FIXED:
                 yield from words_of(entry)
 
 

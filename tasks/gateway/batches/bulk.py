@@ -12,8 +12,8 @@ from tasks.gateway.batches.drive import BatchContext
 from tasks.gateway.batches.drivers import Drivers
 from tasks.gateway.batches.file_routes import FileRoutes
 from tasks.gateway.batches.files import Files
-from tasks.gateway.connection.body import MIB
 from worker_config.data import data_folder
+from worker_config.units import MIB
 
 if TYPE_CHECKING:
     from celery import Celery

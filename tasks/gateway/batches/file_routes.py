@@ -11,8 +11,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from tasks.gateway.batches.files import BATCH
 from tasks.gateway.batches.listing import page_of
 from tasks.gateway.batches.upload import file_of, read_form
-from tasks.gateway.connection.body import MIB
 from tasks.gateway.connection.refusal import Refusal
+from worker_config.units import MIB
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData

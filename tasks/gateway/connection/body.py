@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.requests import ClientDisconnect
 
+from tasks.broker.message import MAX_BODY_BYTES
 from tasks.gateway.connection.client import ClientGone
 from tasks.gateway.connection.refusal import Refusal
 from tasks.messages.encoding import to_compact_json
+from worker_config.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
-
-MIB = 2**20
-#: A prompt of 4 MiB, the largest, takes up to three times as much as JSON.
-MAX_BODY_BYTES = 16 * MIB
 
 
 async def read_json(request: Request) -> dict[str, Any]:

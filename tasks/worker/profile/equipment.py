@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HUB_PROBE = (sys.executable, "-m", f"{PACKAGE}.engine.probe", "--hub")
-HUB_TIMEOUT_S = 15.0
+HUB_PROBE_TIMEOUT_S = 15.0
 
 
 class Unequipped(Exception):
@@ -193,7 +193,7 @@ def _hub_away(probe: Sequence[str]) -> str:
             probe,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=HUB_TIMEOUT_S,
+            timeout=HUB_PROBE_TIMEOUT_S,
             env=child_environment(),
             check=True,
         )

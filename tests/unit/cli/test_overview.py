@@ -22,7 +22,8 @@ from tasks.errors import BrokerUnavailable
 from tasks.fleet.state import FleetState, QueueView, WorkerView
 from tasks.fleet.words import age, counted
 from tasks.messages.registry import EngineState, Unreadable, WorkerRecord
-from worker_config.tiers import GIB, QUEUES
+from worker_config.tiers import QUEUES
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable

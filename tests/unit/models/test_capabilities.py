@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tasks.hardware.record import Hardware
 from tasks.models.capabilities import capabilities, memory_budget_bytes, shortfall, slots_for
 from tests.unit.machines import FakeMachine, cpu, cuda, mac
-from worker_config.tiers import GIB, TIERS, tier_named
+from worker_config.tiers import TIERS, tier_named
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from tasks.models.capabilities import Capabilities

@@ -26,7 +26,8 @@ from tasks.models.routing import (
 from worker_config.catalogue import load_catalogue
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
-from worker_config.tiers import GIB, QUEUES, TIERS, tier_named, tier_of_queue
+from worker_config.tiers import QUEUES, TIERS, tier_named, tier_of_queue
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, Validat
 
 from tasks.client.answers.values import ValueResult
 from tasks.client.request.parameters import parse
-from tasks.client.request.structure import MAX_CHOICES, MAX_CONSTRAINT_BYTES, parsed
+from tasks.client.request.structure import MAX_CHOICE_TEXTS, MAX_CONSTRAINT_BYTES, parsed
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 
@@ -214,7 +214,7 @@ def test_a_pydantic_model_is_its_schema_and_closed() -> None:
         ({"regex": ""}, "it is empty"),
         ({"choice": []}, "choice=[]"),
         ({"choice": ["a", "a"]}, "given twice"),
-        ({"choice": [str(number) for number in range(MAX_CHOICES + 1)]}, f"give at most {MAX_CHOICES}"),
+        ({"choice": [str(number) for number in range(MAX_CHOICE_TEXTS + 1)]}, f"give at most {MAX_CHOICE_TEXTS}"),
         ({"grammar": "root ::= [a-z]+"}, "this is GBNF; write it in Lark's notation"),
         ({"regex": "a", "choice": ["b"]}, "regex and choice are set: give one of them"),
         ({"guided_json": {}}, "use response_format="),

@@ -9,7 +9,8 @@ from tasks.worker.profile.survey import Survey
 from worker_config.catalogue import Catalogue
 from worker_config.hub import complete_mark
 from worker_config.model_entry import ModelEntry
-from worker_config.tiers import GIB, tier_named
+from worker_config.tiers import tier_named
+from worker_config.units import GIB
 
 if TYPE_CHECKING:
     from pathlib import Path
