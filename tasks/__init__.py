@@ -27,10 +27,10 @@ __all__ = ["__version__", "app", "embed", "generate", "rerank"]
 
 
 class _Package(ModuleType):
-    """This module's class: ``tasks.generate`` and its like are tasks, although submodules have the same names.
+    """The class of this module: its ``generate``, ``embed`` and ``rerank`` are tasks, although submodules have these names.
 
-    The import system binds a submodule to its parent when it loads it, and Celery loads ``tasks.generate`` by that name;
-    a property keeps ``from tasks import generate`` the task, whatever was imported first.
+    The import system binds a submodule to its parent as it loads it, and Celery loads ``tasks.generate`` by that name. Thanks to
+    a property, ``from tasks import generate`` is the task, whichever was imported first.
     """
 
     @property
@@ -47,7 +47,7 @@ class _Package(ModuleType):
 
     @generate.setter
     def generate(self, _submodule: ModuleType) -> None:
-        """The import system's binding of the submodule is not wanted."""
+        """Ignore the import system's binding of the submodule."""
 
     @property
     def embed(self) -> Any:
@@ -56,7 +56,7 @@ class _Package(ModuleType):
 
     @embed.setter
     def embed(self, _submodule: ModuleType) -> None:
-        """The same."""
+        """Ignore the import system's binding of the submodule."""
 
     @property
     def rerank(self) -> Any:
@@ -65,10 +65,10 @@ class _Package(ModuleType):
 
     @rerank.setter
     def rerank(self, _submodule: ModuleType) -> None:
-        """The same."""
+        """Ignore the import system's binding of the submodule."""
 
     def _task(self, name: str) -> Any:
-        """A shared task is in an application's registry once its module is loaded."""
+        """Return a shared task from the application's registry, after its module was loaded."""
         from importlib import import_module
 
         return self.app.tasks[getattr(import_module(f".{name}", __name__), name).name]

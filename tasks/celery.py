@@ -28,7 +28,7 @@ def _options() -> dict[str, Any]:
 
 
 def _worker_options() -> list[Any]:
-    """Settings that may be typed; the lifecycle puts them over the environment's. None where nothing was typed."""
+    """The options for settings on the worker's command line, which override the environment; none outside of a command."""
     if click.get_current_context(silent=True) is None:
         return []
     from celery.bin.base import CeleryOption
@@ -56,7 +56,7 @@ app.user_options["worker"] = _worker_options()
 
 @signals.import_modules.connect(sender=app)
 def _check_flower(**_: Any) -> None:
-    """Flower has read its options and is about to listen: it has no signal of its own."""
+    """Check Flower's port and Redis. Flower has no signal of its own; at this one it has read its options, but does not listen."""
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "flower":
         flower = import_module(".cli.flower", __package__)

@@ -1,6 +1,6 @@
-"""The task ``embed``: vectors of texts. It is sent, routed, bounded and cancelled as ``generate`` is; its answer does not stream.
+"""The task ``embed`` makes vectors of texts. It is sent, routed and cancelled as ``generate`` is; its answer does not stream.
 
-An application of its own includes this module beside ``tasks.generate``, or instead of it.
+Another application includes this module beside ``tasks.generate``, or instead of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class EmbedTask(GenerateTask):
-    """A request like one of ``generate``, in all but what it asks for and what it gives."""
+    """Sends requests as ``generate`` does, with other parameters and another answer."""
 
     abstract = True
     __signature__ = KeywordSignature(".embedding", "EmbedResult")
@@ -42,11 +42,11 @@ class EmbedTask(GenerateTask):
     async def adelay(  # type: ignore[override]
         self, *previous: Any, **parameters: Unpack[ParameterValues]
     ) -> EmbedResult:
-        """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
+        """Do as :meth:`delay` without blocking the event loop. Cancelling the call takes the request back."""
         return cast("EmbedResult", await self.aapply_async(previous, dict(parameters)))
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
-        """Run here and now, without Redis, as a program's tests want it."""
+        """Answer in this process, without Redis, for a program's tests."""
         from tasks.client.request.options import checked
         from tasks.client.sending.request import arguments
 
@@ -61,7 +61,7 @@ class EmbedTask(GenerateTask):
         return EMBEDDING
 
     def AsyncResult(self, task_id: str, **options: Any) -> EmbedResult:  # noqa: N802  (Celery's name)
-        """The result of a request that was sent, here or by another process."""
+        """Return the result of a request that this process or another one sent."""
         from tasks.client.result import EmbedResult
 
         return EmbedResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
@@ -70,12 +70,12 @@ class EmbedTask(GenerateTask):
 def run(task: EmbedTask, previous: Any = None, /, **values: Any) -> Vectors:
     """Make vectors of texts. ``embed.delay(input=["one", "two"], model=…).get()["data"][0]["embedding"]`` is the first one's.
 
-    ``embed.s(...)`` is a signature for ``group``, ``chain`` and ``chord``; ``embed.apply(kwargs={...})`` answers here, without
-    Redis, for tests. The bounds of the parameters are in docs/embeddings.md.
+    ``embed.s(...)`` is a signature for ``group``, ``chain`` and ``chord``. ``embed.apply(kwargs={...})`` answers in this process,
+    without Redis, for tests. docs/embeddings.md has the bounds of the parameters.
     """
     return cast("Vectors", run_body(task, previous, values))
 
 
-run.__name__ = run.__qualname__ = "embed"  # what help() calls it
+run.__name__ = run.__qualname__ = "embed"  # the name in help()
 
 embed: EmbedTask = shared_task(run, name=EMBED, base=EmbedTask, bind=True)

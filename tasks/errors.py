@@ -1,6 +1,6 @@
-"""Every error that a caller may want to tell apart, with the code it has on the wire.
+"""The errors that a caller may want to tell apart, each with its code on the wire.
 
-Celery stores an error as its class and arguments and makes it again in the producer, so each class takes one message.
+Celery stores an error as its class and arguments, and makes it again in the producer. So each class takes one message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar, NoReturn
 
 
 class GenerationError(Exception):
-    """A request ended without its text. ``code`` is what the journal's ``error`` message carries."""
+    """A request ended without its text. The journal's ``error`` entry has the ``code``."""
 
     code: ClassVar[str] = "internal_error"
     #: Whether the same request, sent again, may succeed.
@@ -90,7 +90,7 @@ class NoWorker(GenerationError):
 
 
 class QueueFull(GenerationError):
-    """So many requests wait in the tier's queue that no more are taken: try again after ``retry_after_s`` seconds.
+    """The tier's queue takes no more requests, because too many wait: try again after ``retry_after_s`` seconds.
 
     ``depth`` and ``bound`` count requests; ``retry_after_s`` is ``None`` where nothing was served recently.
     """
@@ -115,7 +115,7 @@ class BrokerUnavailable(GenerationError):
     code = "broker_unavailable"
     http_status = 503
     retryable = True
-    #: How a command ends that cannot begin because of this.
+    #: The exit status of a command that cannot start because of this error.
     exit_status: ClassVar[int] = os.EX_UNAVAILABLE
 
     def __init__(self, message: str = "", entry: str = "") -> None:
@@ -124,7 +124,7 @@ class BrokerUnavailable(GenerationError):
 
 
 class BrokerMisconfigured(BrokerUnavailable):
-    """``REDIS_URL`` cannot be used, or leads to something that is no Redis for this project: waiting changes nothing."""
+    """``REDIS_URL`` cannot be used, or leads to a server that does not suit this project; a retry would not help."""
 
     code = "broker_misconfigured"
     http_status = 500
@@ -155,14 +155,14 @@ class Cancelled(GenerationError):
 
 
 class StreamTimeout(GenerationError, TimeoutError):
-    """A reader waited longer than it wanted to; the request itself goes on."""
+    """A reader's timeout passed; the request itself continues."""
 
     code = "stream_timeout"
     http_status = 504
 
 
 class UnknownRequest(GenerationError):
-    """Nobody knows a request of this id: it was never sent, or is so long ago that all of it has expired."""
+    """Nobody knows a request of this id: it was never sent, or all of it has expired."""
 
     code = "unknown_request"
     http_status = 404
@@ -175,8 +175,11 @@ def pointer(entry: str) -> str:
 
 
 def refuse(status: int, message: str, entry: str) -> NoReturn:
-    """End a command before it has begun, with one line. Celery swallows any other exception of a signal's handler, and prints the
-    traceback of any that loading an application raises."""
+    """End a command before it has begun, with one line.
+
+    It raises ``SystemExit``, because Celery swallows other exceptions of signal handlers, and prints a traceback for those that
+    are raised while it loads an application.
+    """
     # A closed standard error must not keep it from ending with this status. What is printed and cannot be written stays in the
     # stream's buffer, and the interpreter ends with 120 for it.
     with suppress(OSError, ValueError):
@@ -186,7 +189,7 @@ def refuse(status: int, message: str, entry: str) -> NoReturn:
 
 
 def by_code(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
-    """A class and its subclasses, by their codes on the wire."""
+    """Return a class and its subclasses by their codes on the wire."""
     found = {base.code: base}
     for error in base.__subclasses__():
         # A subclass without a code of its own is no other error on the wire.
@@ -195,5 +198,5 @@ def by_code(base: type[GenerationError]) -> dict[str, type[GenerationError]]:
 
 
 def error_for(code: str) -> type[GenerationError]:
-    """The class that has this wire code; :class:`GenerationError` for codes of newer versions."""
+    """Return the class of this wire code; :class:`GenerationError` for codes of newer versions."""
     return by_code(GenerationError).get(code, GenerationError)

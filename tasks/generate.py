@@ -1,7 +1,7 @@
-"""The task ``generate``: its declaration, for producers. Its body is the worker's, and is reached only when it runs.
+"""The task ``generate`` as producers declare it. The worker has its body, which is imported when the task runs.
 
-An application of its own includes this module: ``Celery("shop", include=["tasks.generate"])``; the ``generate`` here follows
-the current application, as shared tasks do. ``from tasks import generate`` is bound to this project's application.
+Another application includes this module: ``Celery("shop", include=["tasks.generate"])``. The ``generate`` here is a shared task
+and follows the current application; ``from tasks import generate`` is bound to this project's application.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class GenerateTask(Task):
-    """Checks a request where it is made, keeps its prompt out of monitors, and hands out results that stream."""
+    """Checks a request before it is sent, keeps its prompt out of monitors, and returns results that stream."""
 
     abstract = True
     typing = False  # the parameters are checked by tasks.client.request.parameters, with better messages
-    # Whatever an application's own tasks are: all that the fleet reads, and a request is sent for its answer.
+    # An application's own tasks may differ: the fleet reads JSON alone, and a request is sent for its answer.
     acks_late, serializer, ignore_result = True, "json", False
     throws = (GenerationError, TimeLimitExceeded)  # expected: logged in one line, without a traceback
     Request = f"{PACKAGE}.worker.celery.request:GenerateRequest"
@@ -63,36 +63,36 @@ class GenerateTask(Task):
 
     @__signature__.of
     async def adelay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> GenerateResult:
-        """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
+        """Do as :meth:`delay` without blocking the event loop. Cancelling the call takes the request back."""
         return await self.aapply_async(previous, dict(parameters))
 
     async def aapply_async(self, *args: Any, **options: Any) -> GenerateResult:
-        """:meth:`apply_async` for asyncio, with the same arguments and errors."""
+        """Do as :meth:`apply_async` without blocking the event loop, with the same arguments and errors."""
         return await self.sender.send(lambda: self.apply_async(*args, **options))
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
-        """Have a group's ``revoke()`` work as a result's, unless the application has a remote control of its own."""
+        """Make a group's ``revoke()`` work as that of a result, unless the application has a remote control of its own."""
         if app.control_cls == Celery.control_cls:
             app.control_cls = f"{PACKAGE}.broker.control:Control"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the body, which a worker does: everybody else sends a request."""
+        """Run the body. Only a worker may: a producer sends a request."""
         if self.request.called_directly:
             raise InvalidRequest(self.instead_of_call)
         return self.run(*args, **kwargs)
 
     def _refuse_sequence(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse ``map``, ``starmap`` and ``chunks``: one task that makes several calls, one after another."""
+        """Refuse ``map``, ``starmap`` and ``chunks``, which make several calls one after another in one task."""
         raise InvalidRequest(self.instead_of_sequence)
 
     map = starmap = chunks = _refuse_sequence
 
     def signature(self, args: Any = None, kwargs: dict[str, Any] | None = None, *more: Any, **options: Any) -> Any:
-        """Celery's signature, of plain data: as a later link of a chain it travels in a message.
+        """Return Celery's signature with plain data as its values: as a later link of a chain it travels in a message.
 
         Raises:
-            InvalidRequest: a value is no data, or nested too deeply.
+            InvalidRequest: a value is no data, or is nested too deeply.
         """
         from tasks.client.request.parameters import plain_field
 
@@ -130,16 +130,16 @@ class GenerateTask(Task):
     def bulk(
         self, source: Given, output: Any = None, *, errors: Any = None, options: Options | None = None, **defaults: Any
     ) -> Iterator[Finished]:
-        """Answer many requests on idle slots: an iterator of finished lines, in whatever order they end.
+        """Answer many requests on idle slots, and return an iterator of finished lines, in the order in which they end.
 
         Args:
-            source: a path of a JSONL file, a binary stream, or an iterable of parameters as dictionaries, or of prompts. A file's
-                lines are OpenAI's batch lines, or parameters of ``generate`` with an optional ``id``.
-            output: a path, or a binary stream, that gets a line for each before the iterator gives it. With two paths the job can
-                be killed at any time: the same call goes on.
-            errors: the same for lines that fail, which are written to the output without it.
+            source: the path of a JSONL file, a binary stream, or an iterable of parameters (dictionaries) or of prompts. Lines of
+                a file are OpenAI's batch lines, or parameters of ``generate`` with an optional ``id``.
+            output: a path or a binary stream. Each line is written there before the iterator yields it. If source and output
+                are paths, the job may be killed at any time: the same call continues it.
+            errors: a path or a binary stream for lines that fail; without it the output gets them.
             options: deadline, tries and priority.
-            defaults: parameters of all lines; what a line says itself goes before them.
+            defaults: parameters for all lines. A parameter in a line overrides its default.
 
         Raises:
             InvalidRequest: source or output cannot be used; the message says what to do.
@@ -152,7 +152,7 @@ class GenerateTask(Task):
     def abulk(
         self, source: Given, output: Any = None, *, errors: Any = None, options: Options | None = None, **defaults: Any
     ) -> AsyncIterator[Finished]:
-        """:meth:`bulk` for asyncio; it never blocks the event loop."""
+        """Do as :meth:`bulk` without blocking the event loop."""
         from tasks.bulk.iteration import afinished_of
 
         return afinished_of(partial(self._bulk_job, source, output, errors, options, defaults))
@@ -166,7 +166,7 @@ class GenerateTask(Task):
         return Job(self.app, source, output, defaults, options, errors)
 
     def meet_redis(self) -> None:
-        """Look at Redis before the first request: Celery would try for 20 s, and say nothing of a version."""
+        """Check Redis before the first request. Celery would retry for 20 s, and not mention an old version."""
         if not (self._has_met_redis or self.app.conf.task_always_eager):
             from tasks.client.sending.contact import meet
 
@@ -215,7 +215,7 @@ class GenerateTask(Task):
         return FleetView(self.app)
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
-        """Run here and now, without Redis, as a program's tests want it. The result streams too, as one chunk."""
+        """Answer in this process, without Redis, for a program's tests. The result streams, too, as one chunk."""
         from tasks.client.answers.answer_type import response_model
         from tasks.client.eager import eager_result
         from tasks.client.request.options import checked
@@ -225,22 +225,22 @@ class GenerateTask(Task):
         return eager_result(super().apply(*arguments(args, kwargs), **options), response_model(kwargs))
 
     def AsyncResult(self, task_id: str, **options: Any) -> GenerateResult:  # noqa: N802  (Celery's name)
-        """The result of a request that was sent, here or by another process."""
+        """Return the result of a request that this process or another one sent."""
         from tasks.client.result import GenerateResult
 
         return GenerateResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
 
 
 def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
-    """Ask a model. ``generate.delay(messages=[{"role": "user", "content": "Hello"}])`` sends a request and gives its result.
+    """Ask a model. ``generate.delay(messages=[{"role": "user", "content": "Hello"}])`` sends a request and returns its result.
 
-    ``result.stream()`` gives the answer as it is made, ``result.get()`` all of it; ``generate.s(...)`` is a signature for
-    ``group``, ``chain`` and ``chord``, and ``generate.apply(kwargs={...})`` answers here, without Redis, for tests. The bounds of
-    the parameters are in docs/api.md.
+    ``result.stream()`` yields the answer as it is made, and ``result.get()`` returns all of it. ``generate.s(...)`` is a
+    signature for ``group``, ``chain`` and ``chord``. ``generate.apply(kwargs={...})`` answers in this process, without Redis,
+    for tests. docs/api.md has the bounds of the parameters.
     """
     return cast("Answer", run_body(task, previous, values))
 
 
-run.__name__ = run.__qualname__ = "generate"  # what help() calls it
+run.__name__ = run.__qualname__ = "generate"  # the name in help()
 
 generate: GenerateTask = shared_task(run, name=GENERATE, base=GenerateTask, bind=True)

@@ -1,4 +1,4 @@
-"""Names that more than one floor needs."""
+"""Names that several layers need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 #: This package: ``tasks`` in a checkout, ``celery_mlx`` where the distribution is installed or goes by its own name.
 PACKAGE = __name__.rpartition(".")[0]
-#: How its commands are typed.
+#: The beginning of its commands, as people type them.
 COMMAND = f"celery -A {PACKAGE}"
 #: The inference tasks, as Celery knows them.
 GENERATE = "tasks.generate"
@@ -18,7 +18,7 @@ EMBED = "tasks.embed"
 RERANK = "tasks.rerank"
 #: All tasks of this project that a worker answers with an engine.
 OURS = frozenset({GENERATE, EMBED, RERANK})
-#: The property of a message that a worker sends on after a task: it was accepted with that task, and no queue is too full for it.
+#: A property of messages that a worker sends after a task. They were accepted with that task, so no queue is too full for them.
 ACCEPTED = "accepted"
 
 

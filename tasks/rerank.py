@@ -1,6 +1,6 @@
-"""The task ``rerank``: scores of documents for a query. It is an ``embed`` in all but what it takes and gives.
+"""The task ``rerank`` scores documents for a query. It is sent as ``embed`` is.
 
-An application of its own includes this module beside ``tasks.generate``, or instead of it.
+Another application includes this module beside ``tasks.generate``, or instead of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RerankTask(EmbedTask):
-    """A request like one of ``embed``."""
+    """Sends requests as ``embed`` does, with other parameters and another answer."""
 
     abstract = True
     __signature__ = KeywordSignature(".reranking", "RerankResult")
@@ -41,7 +41,7 @@ class RerankTask(EmbedTask):
     async def adelay(  # type: ignore[override]
         self, *previous: Any, **parameters: Unpack[ParameterValues]
     ) -> RerankResult:
-        """:meth:`delay` for asyncio; it never blocks the event loop. If it is cancelled, the request is taken back."""
+        """Do as :meth:`delay` without blocking the event loop. Cancelling the call takes the request back."""
         return cast("RerankResult", await self.aapply_async(previous, dict(parameters)))
 
     @property
@@ -52,7 +52,7 @@ class RerankTask(EmbedTask):
         return RERANKING
 
     def AsyncResult(self, task_id: str, **options: Any) -> RerankResult:  # noqa: N802  (Celery's name)
-        """The result of a request that was sent, here or by another process."""
+        """Return the result of a request that this process or another one sent."""
         from tasks.client.result import RerankResult
 
         return RerankResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **options)
@@ -61,12 +61,12 @@ class RerankTask(EmbedTask):
 def run(task: RerankTask, previous: Any = None, /, **values: Any) -> Ranking:
     """Score documents for a query. ``rerank.delay(query="…", documents=["…"], model=…).get()["results"][0]`` is the best one's.
 
-    ``rerank.s(...)`` is a signature for ``group``, ``chain`` and ``chord``; ``rerank.apply(kwargs={...})`` answers here, without
-    Redis, for tests. The bounds of the parameters are in docs/embeddings.md.
+    ``rerank.s(...)`` is a signature for ``group``, ``chain`` and ``chord``. ``rerank.apply(kwargs={...})`` answers in this
+    process, without Redis, for tests. docs/embeddings.md has the bounds of the parameters.
     """
     return cast("Ranking", run_body(task, previous, values))
 
 
-run.__name__ = run.__qualname__ = "rerank"  # what help() calls it
+run.__name__ = run.__qualname__ = "rerank"  # the name in help()
 
 rerank: RerankTask = shared_task(run, name=RERANK, base=RerankTask, bind=True)

@@ -1,4 +1,4 @@
-"""The result of ``.apply()``, and of ``delay()`` with ``task_always_eager``: what it gives is there already."""
+"""The result of ``.apply()``, and of ``delay()`` with ``task_always_eager``: its answer is there already."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class EagerStream(ValueResult, EagerResult):
-    """An eager result with what a real one has beside Celery's own: everything comes as one chunk, and has ended."""
+    """An eager result with the methods of a real one. Its stream has the whole answer as one chunk."""
 
     def stream(self, *_: Any, **__: Any) -> ChunkStream:
-        """The whole answer as one chunk, after one of its reasoning and of each call; raises the request's error."""
+        """Yield a chunk of the reasoning, one of each call, and one of the whole text; raises the request's error."""
         return ChunkStream(self._chunks(), self.astream)
 
     def _chunks(self) -> Generator[Chunk, None, None]:
@@ -40,12 +40,12 @@ class EagerStream(ValueResult, EagerResult):
         )
 
     async def astream(self, *_: Any, **__: Any) -> AsyncIterator[Chunk]:
-        """The same for asyncio."""
+        """Do as :meth:`stream` for asyncio."""
         for chunk in self._chunks():
             yield chunk
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """``await result`` is :meth:`get`, as for a real one."""
+        """Return the answer, as :meth:`get` does."""
         return self._answer().__await__()
 
     async def _answer(self) -> Any:
@@ -53,7 +53,7 @@ class EagerStream(ValueResult, EagerResult):
 
     @property
     def status(self) -> CeleryState:
-        """Celery's state; called, that of a request that has ended."""
+        """Celery's state. Called, it returns the status of a request that has ended."""
         return CeleryState(self.state, self._look)
 
     def _look(self) -> RequestStatus:
@@ -69,11 +69,11 @@ class EagerStream(ValueResult, EagerResult):
         )
 
     def position(self) -> None:
-        """``None``: it does not wait."""
+        """Return ``None``: it does not wait."""
 
 
 def eager_result(result: Any, response_model: Any = None) -> EagerStream:
-    """The result of ``apply`` as a real one is: of plain data, with streams, and with the model that the request had."""
+    """Return the result of ``apply`` with the properties of a real one: plain data, streams, the request's response model."""
     value = result._result
     found = value.data if isinstance(value, Answer) else value
     made = EagerStream(result.id, found, result.state, traceback=result.traceback, name=result.name)

@@ -1,4 +1,4 @@
-"""The result of ``generate.delay()``: an ordinary Celery result that can also be read while it is made."""
+"""The result of ``generate.delay()``: a Celery result that can also be read while the answer is made."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 
 class GenerateResult(ValueResult, AsyncResult):
-    """The result of one request; ``get()`` and all else is Celery's.
+    """The result of one request. ``get()`` and all methods that are not here are Celery's.
 
-    It can be made anywhere from the task id alone (``generate.AsyncResult(task_id)``), and any number of readers may read
-    it, at any time: before the request starts, in the middle, or after its end.
+    Any process can make it from the task id (``generate.AsyncResult(task_id)``). Any number of readers may read it at any time:
+    before the request starts, while it runs, or after its end.
     """
 
     def stream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
     ) -> ChunkStream:
-        """The answer's chunks as they come: each index once, in order, to the last one, which has a ``finish_reason``.
+        """Yield the answer's chunks as they come: each index once, in order. The last chunk has a ``finish_reason``.
 
-        A cancelled request ends with the ``finish_reason`` ``cancelled`` after what was generated. Once the journal has
-        expired, what is stored of the result comes as one chunk. ``async for`` reads it as :meth:`astream` does.
+        A cancelled request yields its generated text, and then the ``finish_reason`` ``cancelled``. Once the journal has expired,
+        the stored result comes as one chunk. ``async for`` reads the stream as :meth:`astream` does.
 
         Args:
             timeout: seconds to wait for the end, from the first chunk asked for.
             idle_timeout: seconds to wait for each chunk. The time that the caller spends on one does not count.
-            cancel_on_close: cancel the request when this reader, once begun, leaves before its end for whatever reason.
+            cancel_on_close: whether to cancel the request if this reader has begun and leaves before the end.
 
         Raises:
-            StreamTimeout: nothing came in time; the message says what is known. The request itself goes on.
+            StreamTimeout: no chunk came in time; the message has the request's status. The request itself continues.
             UnknownRequest: nobody knows the id, for ``unknown_after_s``.
             GenerationError: the request failed; the class says why.
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -66,19 +66,19 @@ class GenerateResult(ValueResult, AsyncResult):
     def astream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
     ) -> AsyncGenerator[Chunk, None]:
-        """:meth:`stream` for asyncio; it never blocks the event loop."""
+        """Do as :meth:`stream` without blocking the event loop."""
         from tasks.client.reader.stream import afollow
 
         return afollow(*self._place(cancel_on_close), **self._terms(timeout, idle_timeout))
 
     def _place(self, cancel_on_close: bool) -> tuple[Endpoint, str, Callable[[], Stored], Callable[[], None] | None]:
-        """Where a reader reads, and what it does when it leaves early."""
+        """Return the place of the journal, the ways to read the stored result and to leave early."""
         from tasks.client.reader.where import journals_of
 
         return journals_of(self.app), self.id, self._stored, self._cancel if cancel_on_close else None
 
     def _terms(self, timeout: float | None, idle_timeout: float | None) -> dict[str, Any]:
-        """For how long a reader waits."""
+        """Return the times that bound a reader's waits."""
         return {
             "timeout": timeout,
             "idle_timeout": idle_timeout,
@@ -94,10 +94,10 @@ class GenerateResult(ValueResult, AsyncResult):
         wait: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        """Celery's ``revoke``, and a mark in Redis beside it, which workers that start later honour too.
+        """Revoke the task as Celery does, and leave a mark in Redis, which workers that start later honour, too.
 
-        ``terminate`` frees the request's place in the batch at once; without it a request that has started goes on. A user whom
-        Redis does not let broadcast to workers (docs/security.md) cancels by the mark alone: at the worker's next heartbeat.
+        ``terminate`` frees the request's place in the batch at once; without it a request that has started continues. If Redis
+        does not let a user broadcast to workers (docs/security.md), the mark alone cancels, at the worker's next heartbeat.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -127,7 +127,7 @@ class GenerateResult(ValueResult, AsyncResult):
                 return None
 
     def then(self, callback: Any, on_error: Any = None, weak: bool = False) -> Any:
-        """Celery's ``then``, for a result that is there already too."""
+        """Do as Celery's ``then``, also for a result that is there already."""
         from tasks.broker.results import Backend
 
         if isinstance(callback, barrier):  # a group's
@@ -140,7 +140,7 @@ class GenerateResult(ValueResult, AsyncResult):
         return found
 
     def __await__(self) -> Generator[Any, None, Answer]:
-        """``await result`` is :meth:`get` for asyncio; it never blocks the event loop."""
+        """Return the answer, as :meth:`get` does, without blocking the event loop."""
         return self._answer().__await__()
 
     async def _answer(self) -> Answer:
@@ -151,27 +151,27 @@ class GenerateResult(ValueResult, AsyncResult):
 
     @property
     def unknown_after_s(self) -> float:
-        """How long a request is looked for of which Redis knows nothing; 0 is for ever."""
+        """The seconds for which a reader looks for a request that Redis does not know; 0 means for ever."""
         return settings_of(self.app).unknown_after_s
 
     def is_mentioned(self) -> bool:
-        """Whether any message leads to this request, though nothing else does; ``True`` where that cannot be seen.
+        """Return whether a message of this request exists in Redis; ``True`` where that cannot be seen.
 
-        A request that this process has sent, and that Redis has lost since, is sent again first.
+        If this process sent the request, and Redis has lost it since, it is sent again first.
         """
         from tasks.broker.search import is_expected
 
         return is_expected(self.app, self.id)
 
     def is_lost(self) -> bool:
-        """Whether Redis knows nothing of this request any more, which has no result; ``False`` where that cannot be seen."""
+        """Return whether Redis has lost this request, which has no result; ``False`` where that cannot be seen."""
         from tasks.broker.search import is_lost
 
         return is_lost(self.app, self.id)
 
     @property
     def status(self) -> CeleryState:
-        """``result.status()`` is how far the request has come; without the call it is Celery's :attr:`state`, as ever.
+        """Celery's :attr:`state`. Called, as in ``result.status()``, it returns how far the request has come.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -192,14 +192,14 @@ class GenerateResult(ValueResult, AsyncResult):
         return read_status(endpoint(self.app), self.id, self._stored, settings_of(self.app))
 
     def what_is_known(self) -> str:
-        """How far the request has come, for somebody who waited for too long."""
+        """Describe how far the request has come, for the error of a wait that took too long."""
         try:
             return str(self._look())
         except GenerationError as error:
             return str(error)
 
     def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
-        """Celery's. It is how ``get()`` asks whether what comes before has failed, which without Redis is not known yet."""
+        """Do as Celery's. ``get()`` asks by it whether an earlier task has failed; without Redis nobody knows that yet."""
         from tasks.server.trouble import is_away
 
         try:
@@ -210,7 +210,7 @@ class GenerateResult(ValueResult, AsyncResult):
             return None
 
     def position(self) -> Position | None:
-        """How many requests will be taken before this one, and how long that may take; ``None`` once it waits no more.
+        """Return how many requests will be taken before this one, and how long that may take; ``None`` once it waits no more.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -222,7 +222,7 @@ class GenerateResult(ValueResult, AsyncResult):
             return position(client, self.id)
 
     def __reduce__(self) -> Any:
-        """For another process or thread, where this project's application need not be the current one."""
+        """Pickle the result for another process or thread, whose current application may be another one."""
         ours = sys.modules.get(f"{PACKAGE}.celery")
         if ours is None or self.app is not ours.app:
             return super().__reduce__()
@@ -232,7 +232,7 @@ class GenerateResult(ValueResult, AsyncResult):
         self.revoke(terminate=True)
 
     def _stored(self) -> Stored:
-        """What Celery has stored; an unknown state where it stores nothing or cannot be asked just now."""
+        """Read the result that Celery has stored; its state is unknown where Celery stores none or cannot be asked now."""
         from celery.backends.base import DisabledBackend
         from celery.backends.rpc import RPCBackend
 
@@ -251,11 +251,11 @@ class GenerateResult(ValueResult, AsyncResult):
             return Stored()
 
     def _follows_from(self, stored: Stored) -> Stored:
-        """What is known of a link of a chain that has no result, by those before it.
+        """Infer the state of a link of a chain that has no result from the tasks before it.
 
-        It is sent once all before it have ended. Where one was revoked, or is a chord's body that failed, it is never sent, and
-        Celery stores nothing for it. The members of a chord's header are passed over: their errors are stored for its body.
-        Nor is it sent where Redis has lost the one that has to end next.
+        Celery sends a link once all tasks before it have ended. If one of them was revoked, or is a chord's body that failed,
+        Celery never sends the link, and stores nothing for it. Members of a chord's header do not count: their errors are stored
+        for its body. A link is not sent either if Redis has lost the task that has to end next.
         """
         from tasks.broker.before import lost_of, pending_before
         from tasks.client.reader.reading import describe
@@ -276,7 +276,7 @@ class EmbedResult(GenerateResult):
     made = "vectors"
 
     def stream(self, *_: Any, **__: Any) -> NoReturn:
-        """Nothing streams.
+        """Refuse: this answer comes at once.
 
         Raises:
             InvalidRequest: always.
@@ -293,5 +293,5 @@ class RerankResult(EmbedResult):
 
 
 def _of_this_project(kind: type[GenerateResult], task_id: str, parent: Any) -> GenerateResult:
-    """A result of this project's application, out of a pickle."""
+    """Return a result of this project's application, out of a pickle."""
     return kind(task_id, app=import_module(f"{PACKAGE}.celery").app, parent=parent)
