@@ -56,7 +56,7 @@ app.user_options["worker"] = _worker_options()
 
 @signals.import_modules.connect(sender=app)
 def _check_flower(**_: Any) -> None:
-    """Check Flower's port and Redis. Flower has no signal of its own; at this one it has read its options, but does not listen."""
+    """Check Flower's port and Redis, when it has read its options. It has no signal of its own."""
     context = click.get_current_context(silent=True)
     if context is not None and context.info_name == "flower":
         flower = import_module(".cli.flower", __package__)

@@ -1,4 +1,4 @@
-"""One core for a worker's own threads, and all of them for what it starts.
+"""One core for a worker's own threads, and all cores for the processes that it starts.
 
 Python lets one thread run at a time. Where the system spreads a process's threads over cores, each hand-over between two of them
 wakes a core that slept, and takes the interpreter's data from one cache to another: a third of what a request cost a worker. Only
@@ -86,7 +86,7 @@ class OneCore:
             self._keep()
 
     def look(self, _: object = None) -> None:
-        """Keep what was started since, and move where others need this core and another one is idle.
+        """Keep threads on the core that were started since, and move to an idle core where others need this one.
 
         The thread that calls this may use all cores: it has to run where others take all of this one.
         """

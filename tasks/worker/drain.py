@@ -42,9 +42,9 @@ class Drain:
     """Takes a worker out of service.
 
     Args:
-        room: what is closed, and what runs.
+        room: is closed, and counts the running requests.
         loop: Celery's.
-        timeout_s: how long what runs may take, before it is handed back.
+        timeout_s: how long running requests may take, before they are handed back.
         on_change: called when it begins, and when it is over.
         end_engines: ends the engines, one of which may hang.
         give_back_s: how long requests that were told to stop may take to do so.
@@ -92,7 +92,7 @@ class Drain:
             self._on_change()
 
     def leave(self, status: int = os.EX_OK) -> None:
-        """Drain, then end Celery's loop, with this exit status; a second call hands back what still runs. Returns at once.
+        """Drain, then end Celery's loop, with this exit status; a second call hands back the running requests. Returns at once.
 
         Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
         shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted a thread that holds a
@@ -105,12 +105,12 @@ class Drain:
         threading.Thread(target=self._leave, args=(status,), name="drain", daemon=True).start()
 
     def hand_back(self) -> None:
-        """Leave, and do not wait for what runs."""
+        """Leave, and do not wait for running requests."""
         self.leave()
         self._hurry.set()
 
     def give_back(self) -> bool:
-        """Have what still runs go back to its queue, and wait for that; ``False`` if it takes too long."""
+        """Make the running requests go back to their queues, and wait for that; ``False`` if it takes too long."""
         fetched_by = time.monotonic() + self._fetch_s
         while self._loop.fetching() and time.monotonic() < fetched_by:
             time.sleep(POLL_S)  # a fetch that is out would take back what is given back

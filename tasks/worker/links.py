@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """The connections that a worker's parts share, and what writes and reads through them.
+    """The connections that a worker's parts share, and the objects that write and read through them.
 
     Args:
         client: for single commands.
@@ -29,7 +29,7 @@ class Links:
         scripts: runs scripts, many in one round trip.
         journal: the journals of requests.
         registry: the records of workers.
-        publisher: writes what engines send into journals.
+        publisher: writes the engines' events into journals.
         recovery: finds this worker's requests again when Redis comes back older than it was.
     """
 

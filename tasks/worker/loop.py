@@ -22,7 +22,7 @@ class CeleryLoop:
         self._holding: Holding | None = None
 
     def attach(self, consumer: Consumer, holding: Holding) -> None:
-        """This is the consumer from now on, and what its channels hold."""
+        """Take this consumer from now on, and the messages that its channels hold."""
         self._consumer, self._holding = consumer, holding
 
     def give_back(self) -> None:

@@ -64,4 +64,4 @@ def refuse_message(task_id: str | None, why: str) -> None:
             worker.store_failure(task_id, InvalidRequest(why))
     except Exception:
         # On the consumer's thread, for a message that is nobody's request: whatever it is, the worker goes on.
-        logger.exception("who waits for %s could not be told", task_id)
+        logger.exception("the readers of %s could not be told", task_id)

@@ -1,4 +1,4 @@
-"""One worker: what it is, what it holds, and the sequences in which it starts, drains and ends. Knows nothing of signals."""
+"""One worker: its parts, and the sequences in which it starts, drains and ends. Knows nothing of signals."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class InferenceWorker:
 
     Args:
         app: the Celery application.
-        profile: what this worker is.
+        profile: the worker's name, settings and machine.
         loop: Celery's.
     """
 
@@ -69,7 +69,7 @@ class InferenceWorker:
         self.profile = profile
         self.loop = loop
         self.links = Links.of(app, profile)
-        #: What the operator should know about the options; logged once the worker has started.
+        #: Warnings to the operator about the options; logged once the worker has started.
         self.warnings = (*slots.warnings, *unrouted(profile.queues, app.tasks))
         self.metrics = MetricsCollector()
         self.usage = UsageSampler(settings)
@@ -130,7 +130,7 @@ class InferenceWorker:
         )
 
     def start(self) -> None:
-        """Register, and start what works in the background; once the consumer is ready.
+        """Register, and start the threads in the background; once the consumer is ready.
 
         Raises:
             DuplicateWorker: a worker of this name is alive.
@@ -172,7 +172,7 @@ class InferenceWorker:
         return list(self.in_engine.values())
 
     def _on_starved(self, message: str) -> None:
-        """Hand back what runs, and end the process with the code of a failure that passes."""
+        """Hand back the running requests, and end the process with the exit status of a failure that passes."""
         logger.critical(message)
         self.room.close()
         self.drain.give_back()
@@ -188,7 +188,7 @@ class InferenceWorker:
             self.drain.leave()
 
     def stop(self) -> None:
-        """End the engines, write what is left, and take the record out of the registry."""
+        """End the engines, write the pending entries, and take the record out of the registry."""
         self.queue_watch.stop()
         self.lanes.stop()
         self.backlog.stop()
@@ -196,7 +196,7 @@ class InferenceWorker:
         self.links.publisher.stop()
         self.keeper.stop()
 
-    # What engines tell, as their Listener.
+    # The methods of an engines' Listener.
 
     def stepped(self, output: StepOutput) -> None:
         """Count a step's tokens while their requests still run. On the engine's reader thread."""
@@ -209,10 +209,10 @@ class InferenceWorker:
         self.keeper.beat_soon()
 
     def code_replaced(self) -> None:
-        """Finish what runs, and end: only a new start loads the code that the engines have."""
+        """Finish the running requests, and end: only a new start loads the code that the engines have."""
         logger.critical(
             "the code of this worker was replaced since it has started, so that it can start no engine any more: it ends once "
-            "what it runs is done, for its supervisor to start it again"
+            "its requests are done, for its supervisor to start it again"
         )
         self.drain.leave(os.EX_TEMPFAIL)
 
@@ -221,7 +221,7 @@ class InferenceWorker:
         self.loop.refetch()
 
     def _cancel(self, task_ids: set[str]) -> None:
-        """Requests that carry a cancel mark, whose broadcast this worker did not hear."""
+        """Stop requests that carry a cancel mark, whose broadcast this worker did not hear."""
         for task_id in task_ids:
             job = self.in_engine.get(task_id)
             if job is not None:

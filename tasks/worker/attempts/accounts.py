@@ -29,7 +29,7 @@ class Accounts:
     Args:
         metrics: counts and times, for the worker's record.
         first_tokens: how soon first tokens came.
-        warmth: which prompts are warm, and what a prefill costs.
+        warmth: the prompts that are warm, and the cost of a prefill.
     """
 
     metrics: MetricsCollector
@@ -37,7 +37,7 @@ class Accounts:
     warmth: Warmth
 
     def started(self, delivery: Delivery, attempt: Attempt) -> None:
-        """An attempt begins."""
+        """Note that an attempt begins."""
         self.metrics.started(
             delivery.task_id,
             attempt.model,
@@ -47,13 +47,13 @@ class Accounts:
         )
 
     def computed(self, attempt: Attempt, prefixes: Sequence[Prefix]) -> None:
-        """An engine has computed an attempt at a prompt with these beginnings."""
+        """Note that an engine has computed an attempt at a prompt with these beginnings."""
         if attempt.first_token_at is not None:
             self.first_tokens.note(attempt.model, attempt.first_token_at - attempt.claimed_at)
             self.warmth.computed(attempt, prefixes)
 
     def ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        """An attempt that was started has ended."""
+        """Note the outcome of an attempt that was started."""
         self.metrics.ended(
             attempt.task_id,
             _metric(outcome),
@@ -65,7 +65,7 @@ class Accounts:
         log.ended(attempt, outcome)
 
     def refused(self, delivery: Delivery, error: GenerationError) -> None:
-        """A request cannot be run."""
+        """Note that a request cannot be run."""
         self.metrics.started(delivery.task_id, "(refused)", queue=delivery.job.queue)
         self.metrics.ended(delivery.task_id, "failed")
         self._note_failure(delivery.task_id, "", error.code, str(error))

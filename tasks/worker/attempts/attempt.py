@@ -72,7 +72,7 @@ class Attempt:
         self.items: list[Append] = list(claim.items)
         self.prompt_tokens = 0
         self.cached_tokens = 0
-        #: What of the request's constraint is not enforced.
+        #: The parts of the request's constraint that are not enforced.
         self.warnings: list[str] = []
         self._first = next((entry for entry in claim.entries if isinstance(entry, Start)), None)
         if self._first is not None:
@@ -87,7 +87,7 @@ class Attempt:
         self.reasoning_tokens = sum(len(entry.ids) for entry in earlier if entry.kind == "reasoning")
         self._logprobs: list[dict[str, Any]] = [logprob for entry in earlier for logprob in entry.logprobs or []]
         self._resumed_tokens = len(self.ids)
-        #: The journal has its end already, and what it computes is written nowhere.
+        #: The journal has its end already, and this attempt's tokens are written nowhere.
         self.is_recorded = False
         self._outcome: Outcome | None = None
         self._finished = threading.Event()
@@ -135,7 +135,7 @@ class Attempt:
         )
 
     def note(self, entry: Entry) -> Append:
-        """The entry as the journal's next item, which is remembered."""
+        """Return the entry as the journal's next item, and remember it."""
         last = self.items[-1]
         n = last.n + 1 if last.attempt == self.number else 1
         item = Append.of(self.task_id, n, entry, self.nonce)
@@ -143,7 +143,7 @@ class Attempt:
         return item
 
     def take(self, event: Event) -> Entry:
-        """Note an engine's event, and give the journal's entry for it."""
+        """Note an engine's event, and return the journal's entry for it."""
         match event:
             case Started():
                 self.prompt_tokens, self.cached_tokens = event.prompt_tokens, event.cached_tokens
@@ -210,7 +210,7 @@ class Attempt:
         return self.late() if event.finish_reason == "deadline" else self.end(event.finish_reason, event.warnings)
 
     def end(self, finish_reason: FinishReason, warnings: Sequence[str] = ()) -> End:
-        """The entry that ends the request with what it has."""
+        """Return the entry that ends the request with the text so far."""
         return End(
             attempt=self.number,
             index=len(self.ids),
@@ -221,11 +221,11 @@ class Attempt:
         )
 
     def late(self) -> End | Error:
-        """The entry that ends the request because its time is over: with what it has."""
+        """Return the entry that ends the request because its time is over, with the text so far."""
         return self.end("deadline")
 
     def answer(self, end: End, worker: str, *, is_json: bool) -> Answer:
-        """The request's result, as this worker stores it; what its JSON says is there as data too, if it ``is_json``."""
+        """Return the request's result, as this worker stores it; if it ``is_json``, the parsed value is there, too."""
         more: dict[str, Any] = {"parsed": parsed(self.text, end.finish_reason)} if is_json else {}
         if end.warnings:
             more["warnings"] = end.warnings
@@ -244,11 +244,11 @@ class Attempt:
         )
 
     def error(self, code: str, message: str) -> Error:
-        """The entry that ends the request with an error."""
+        """Return the entry that ends the request with an error."""
         return Error(attempt=self.number, code=code, message=message, retryable=error_for(code).retryable)
 
     def release(self, *, crashed: bool) -> Release:
-        """The entry that ends this attempt, for the next one to go on."""
+        """Return the entry that ends this attempt, so that the next one continues."""
         return Release(attempt=self.number, crashed=crashed)
 
     def timing(self) -> dict[str, float | None]:
@@ -259,17 +259,17 @@ class Attempt:
         return {"queued_ms": queued, "first_token_ms": first, "total_ms": total}
 
     def finish(self, outcome: Outcome) -> None:
-        """The journal has the outcome: wake the thread that waits for it. The first outcome stands."""
+        """Note that the journal has the outcome, and wake the thread that waits for it. The first outcome stands."""
         if self._outcome is None:
             self._outcome = outcome
             self._finished.set()
 
     def found(self, outcome: Outcome) -> None:
-        """The journal had this end before."""
+        """Note that the journal had this end before."""
         self.finish(outcome)
 
     def settle(self, entry: Entry) -> None:
-        """Take the outcome of what is not written: the entry that would end its journal, or its attempt."""
+        """Take the outcome from an entry that is not written, but would end the journal or the attempt."""
         if isinstance(entry, End | Error | Release):
             self.finish(entry)
 

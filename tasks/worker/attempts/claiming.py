@@ -35,7 +35,7 @@ MOST_ENGINE_CRASHES = 3
 #: The bound on crashes of engines and workers together. A worker's death says little of its requests, since models live in
 #: engines: it casts no suspicion, so that requests of a lost machine go on at once elsewhere.
 MOST_CRASHES = 6
-#: How a request is batched, by the number of crashes of its engine.
+#: The way to batch a request, by the number of crashes of its engine.
 ISOLATION: tuple[Isolation, ...] = ("", "suspects", "alone")
 
 Value = TypeVar("Value")
@@ -58,7 +58,7 @@ class Claiming:
         self._claims = claims
 
     def claim(self, delivery: Delivery, model: str, work: AnyWork) -> Attempt:
-        """An attempt at the request. It has an outcome already if there is nothing to compute.
+        """Return an attempt at the request. It has an outcome already if there is nothing to compute.
 
         Raises:
             Ignore: another worker has the request, or another request has its id.
@@ -117,7 +117,7 @@ class Claiming:
         )
 
     def _drop_other(self, delivery: Delivery) -> NoReturn:
-        """The request that was first has the id, its journal and its result: it is not disturbed."""
+        """Drop the message. The earlier request of its id keeps the id, its journal and its result."""
         logger.error("a message was dropped: %s", other_request(delivery.task_id))
         raise Ignore
 

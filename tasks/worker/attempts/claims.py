@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.journal.writer import Journal
     from tasks.worker.engines.engine import Engine
 
-#: Of a message that goes no further nobody takes the claim.
+#: The most claims that are kept: nobody takes the claim of a message that goes no further.
 MOST = 2_000
 
 

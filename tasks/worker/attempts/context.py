@@ -22,7 +22,7 @@ class RunContext:
     """The parts of a worker that a run needs, and no others.
 
     Args:
-        profile: what the worker is.
+        profile: the worker's name, settings and machine.
         clock: Redis's clock, by which deadlines are meant.
         engines: the models in memory.
         claiming: claims requests.

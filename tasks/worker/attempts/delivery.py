@@ -17,7 +17,7 @@ class Delivery:
     Args:
         job: the request in the pool.
         tag: Celery's tag of the message.
-        asks: a digest of what the message asks for.
+        asks: a digest of the request in the message.
     """
 
     job: Job

@@ -30,7 +30,7 @@ ITEM_BYTES = 4
 class EmbedAttempt(Attempt):
     """An attempt at vectors."""
 
-    #: What it makes, in errors.
+    #: The name of its answers, in errors.
     made = "vectors"
     embedded: Embedded | None = None
 
@@ -86,7 +86,7 @@ class Embedding:
         )
 
     def answer(self, attempt: EmbedAttempt, given: Parameters, end: End, worker: str) -> Vectors:
-        """OpenAI's answer, with what every answer here has."""
+        """Return OpenAI's answer, with the fields of every answer here."""
         assert attempt.embedded is not None
         vectors = _encoded(attempt.embedded, given.encoding_format)
         return Vectors(

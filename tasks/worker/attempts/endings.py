@@ -20,7 +20,7 @@ class Endings:
     """Asked on the thread of a request's job, about that request.
 
     Args:
-        publisher: writes what Redis has lost of a journal.
+        publisher: writes the entries of a journal that Redis has lost.
     """
 
     def __init__(self, publisher: Publisher) -> None:
@@ -32,7 +32,7 @@ class Endings:
         return attempt.items[-1].entry_id if attempt is not None else ""
 
     def restore(self, task_id: str) -> bool:
-        """Write what Redis has lost of the journal; ``False`` if the request is another worker's now.
+        """Write the entries of the journal that Redis has lost; ``False`` if the request is another worker's now.
 
         Raises:
             BrokerUnavailable: Redis is away, and this worker has no time left to wait for it.

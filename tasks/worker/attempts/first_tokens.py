@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What was measured longer ago counts no more: else a slow minute would turn requests away that would be quick again.
+#: Older measurements do not count: a slow minute would turn away requests that would be quick again.
 FRESH_S = 60.0
 #: One or two may have been the long prompts.
 LEAST = 4

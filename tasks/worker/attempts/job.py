@@ -64,7 +64,7 @@ class Job:
         return self.priority >= BATCH
 
     def terminate(self, signal: int | str | None = None) -> None:
-        """Celery's call, for a revoke and for a cold shutdown: they differ by what it has noted on the request."""
+        """Stop the job for Celery, which calls this for a revoke and for a cold shutdown; its notes on the request differ."""
         self.stop("requeue" if self._requeues() else "cancelled")
 
     def stop(self, reason: StopReason) -> None:

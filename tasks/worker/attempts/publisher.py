@@ -1,4 +1,4 @@
-"""The publisher: what writes tokens to Redis, one call at a time, for all requests of the worker.
+"""The publisher writes tokens to Redis, one call at a time, for all requests of the worker.
 
 A call has whatever has come since the last one. While Redis is slow or away, what comes for one request grows into one larger
 entry, so that what waits is bounded by the requests' ``max_tokens``, and no engine ever waits.
@@ -52,7 +52,7 @@ class Publisher(threading.Thread):
         self._pending: dict[Attempt, list[Entry]] = {}
         #: Whether something is pending that is more than a request's start.
         self._is_urgent = False
-        #: What an engine's reader could not write, and comes before what is pending.
+        #: The entries that an engine's reader could not write; they come before the pending ones.
         self._left: list[Writing] = []
         self._open: set[Attempt] = set()
         self._doubted: set[Attempt] = set()
@@ -76,18 +76,18 @@ class Publisher(threading.Thread):
                 self._changed.notify()
 
     def close(self, attempt: Attempt) -> None:
-        """Look after its journal no more: whatever follows from its end has been done."""
+        """Look after its journal no more: all that follows from its end has been done."""
         with self._changed:
             self._open.discard(attempt)
 
     def doubt(self) -> None:
-        """Redis may have come back older than it was: write what it lacks of the open attempts' journals."""
+        """Write the entries of the open attempts' journals that Redis lacks: it may have come back older than it was."""
         with self._changed:
             self._doubted |= {attempt for attempt in self._open if not attempt.is_recorded}
             self._changed.notify()
 
     def restore(self, attempt: Attempt) -> bool:
-        """Write what Redis has lost of a journal that has ended, on the caller's thread.
+        """Write the entries that Redis has lost of a journal that has ended, on the caller's thread.
 
         ``False`` if the request is another worker's now. A journal that was deleted on purpose stays deleted.
 
@@ -126,7 +126,7 @@ class Publisher(threading.Thread):
                     self._changed.notify()
 
     def run(self) -> None:
-        """Write until stopped; what is pending then is written first."""
+        """Write until :meth:`stop`, and then the pending entries."""
         while self._wait():
             with self._changed:
                 left, self._left = self._left, []
@@ -142,7 +142,7 @@ class Publisher(threading.Thread):
                     self._is_writing = False
 
     def stop(self) -> None:
-        """Write what is pending and end the thread."""
+        """Write the pending entries, and end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -176,7 +176,7 @@ class Publisher(threading.Thread):
             return True
 
     def _write_once(self, batch: dict[Attempt, list[Entry]]) -> list[Writing]:
-        """Write this in one call, without a wait for a Redis that is away; what this thread's owner has to look at."""
+        """Write this in one call, without a wait for a Redis that is away; return the entries for the publisher's thread."""
         writings = noted(batch)
         sound = [writing for writing in writings if writing.error is None]
         left = [writing for writing in writings if writing.error is not None]
@@ -213,7 +213,7 @@ class Publisher(threading.Thread):
         return True
 
     def _try(self, writing: Writing, write: Callable[[], None]) -> None:
-        """Do it; whatever it raises ends this one attempt, and never this thread."""
+        """Run it. An exception ends this one attempt, and never this thread."""
         try:
             write()
         except BrokerUnavailable:
@@ -222,7 +222,7 @@ class Publisher(threading.Thread):
             self._fail(writing, error)
 
     def _hand_back(self, attempt: Attempt) -> None:
-        """This worker ends while Redis is away: another one goes on from what the journal has."""
+        """Give attempts up, since this worker ends while Redis is away: another one continues from their journals."""
         attempt.finish(attempt.release(crashed=False))
 
     def _send(self, writings: list[Writing]) -> None:
@@ -251,7 +251,7 @@ class Publisher(threading.Thread):
             writing.finish()
 
     def _fill(self, attempt: Attempt) -> None:
-        """Write from memory what Redis has lost: it came back older than it was, or without its data."""
+        """Write from memory the entries that Redis has lost: it came back older than it was, or without its data."""
         if isinstance(attempt.outcome, Fenced | Release):
             return
         if not self._patiently(partial(self._filled, attempt)):

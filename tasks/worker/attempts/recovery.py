@@ -44,13 +44,13 @@ class _Ended(NamedTuple):
 
 
 class Recovery:
-    """Remembers what has just ended here, and brings Redis up to date after a lost connection.
+    """Remembers the requests that have just ended here, and brings Redis up to date after a lost connection.
 
     Args:
         journal: where the journals are.
-        publisher: has the journals of what runs.
+        publisher: has the journals of running requests.
         identity: this worker's ``node#boot``.
-        keep_s: how long what has ended is remembered; less than its journal lives.
+        keep_s: for how long an ended request is remembered; less than its journal lives.
         keep_bytes: the most that is remembered, about.
         clock: monotonic seconds.
     """
@@ -76,7 +76,7 @@ class Recovery:
         self._lock = threading.Lock()
 
     def remember(self, job: Job) -> None:
-        """A job is over; whatever it ended is remembered for a while."""
+        """Remember for a while the request that a job has ended."""
         attempt = job.attempt
         if attempt is None:
             return
@@ -90,7 +90,7 @@ class Recovery:
             self._forget()
 
     def reconnect(self, channel: Any, jobs: Collection[Job]) -> None:
-        """Have Redis know again what this worker runs, holds and has ended; give back what it holds and does not run.
+        """Write to Redis again what this worker runs, holds and has ended; give back messages that it holds and does not run.
 
         On the consumer's thread, before anything is fetched on a new connection.
 
@@ -111,7 +111,7 @@ class Recovery:
             raise ConnectionError(str(error)) from error
 
     def _hold(self, client: Any, channel: Any, job: Job, message: Held) -> None:
-        """Have Redis know that this worker holds the message; who waits for a request without a claim looks into the ledger."""
+        """Note in Redis again that this worker holds the message, and the message in the ledger."""
         HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), message)
         noted = read_held(client, *message)
         if job.attempt is None and is_ours(noted.task):
@@ -120,7 +120,7 @@ class Recovery:
             client.hsetnx(keys.LEDGER, noted.task_id, dumps(entry))
 
     def _write_ended(self) -> None:
-        """Write what Redis lacks of journals that have ended, and hold their messages again: their results may be lost too."""
+        """Write the entries that Redis lacks of ended journals, and hold their messages again: their results may be lost, too."""
         with self._lock:
             self._forget()
             attempts = [ending.attempt for ending in self._ended]

@@ -33,7 +33,7 @@ class Reranking:
         return Rerank(task_id=attempt.task_id, query=given.query, documents=given.documents, isolate=attempt.isolate)
 
     def answer(self, attempt: RerankAttempt, given: Parameters, end: End, worker: str) -> Ranking:
-        """The best documents, in the shape of other rerankers, with what every answer here has."""
+        """Return the best documents in the shape of other rerankers, with the fields of every answer here."""
         assert attempt.embedded is not None
         scores = numbers(attempt.embedded.vectors)
         best = sorted(range(len(scores)), key=lambda place: -scores[place])[: given.top_n]

@@ -120,7 +120,7 @@ class Run:
         return attempt.wait(), attempt
 
     def _compute(self, engine: Engine, attempt: Attempt, message: Work) -> None:
-        """Hand the request to the engine, and what may stop it to the job."""
+        """Hand the request to the engine, and give the job a way to stop it."""
         accounts, in_engine = self._context.accounts, self._context.in_engine
         in_engine[attempt.task_id] = self._job
 

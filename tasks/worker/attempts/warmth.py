@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 #: The number of prefills of which the quickest counts: the others waited for a batch as well.
 MOST_MEASURED = 32
-#: What is computed of a shorter prompt says more of the rest of a step.
+#: The time of a shorter prompt says more of the rest of a step.
 LEAST_TOKENS = 64
 #: What a prefill gains that a request does not wait for.
 SHARE = 0.5
 
 
 class Warmth:
-    """Says what is warm here. Every thread may call it.
+    """Notes the prompts that are warm here. Every thread may call it.
 
     Args:
         settings: the default model, the longest that a request is worth waiting for, and whether any is.
@@ -48,7 +48,7 @@ class Warmth:
         return prefixes_of(values, self._settings.default_model)
 
     def computing(self, model: str, prefixes: Sequence[Prefix]) -> None:
-        """An engine computes this prompt now, or has it: who begins alike should come here."""
+        """Note that an engine computes this prompt now, or has it: requests that begin alike should come here."""
         if prefixes:
             self._note({prefix.digest: self._wait_ms(model, prefix.characters) for prefix in prefixes})
 

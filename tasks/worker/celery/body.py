@@ -44,7 +44,7 @@ def run(task: GenerateTask, previous: Any, values: dict[str, Any]) -> Answer:
 
 
 def _forward(task: GenerateTask, worker: InferenceWorker, values: dict[str, Any]) -> None:
-    """Send a request on to its tier: its producer named no queue, and knows no tiers. What is served here stays."""
+    """Send a request on to its tier: its producer named no queue, and knows no tiers. A request that this worker serves stays."""
     profile = worker.profile
     model = str(values.get("model") or profile.settings.default_model)
     try:

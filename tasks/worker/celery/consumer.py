@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 class Consumer(CeleryConsumer):
-    """Refuses what is no task of this worker."""
+    """Refuses messages that are no task of this worker."""
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
-        """Celery's handler, behind a check of what it takes for granted."""
+        """Return Celery's handler, behind a check of the types that it takes for granted."""
         receive = super().create_task_handler(*args, **options)
 
         def on_message(message: Any) -> None:

@@ -146,7 +146,7 @@ def _hasten(ids: list[str]) -> None:
         try:
             worker.hasten(ids)
         except GenerationError as error:
-            logger.warning("%s; what is scheduled and was revoked ends when it is due", error)
+            logger.warning("%s; scheduled requests that were revoked end when they are due", error)
 
 
 _stats: Callable[..., dict[str, Any]] = Panel.data["stats"]

@@ -66,7 +66,7 @@ def prepare(app: Celery) -> None:
 
 
 def _on_worker_init(sender: WorkController, **_: Any) -> None:
-    """Decide what this worker is, before Celery builds its parts and makes its first connection."""
+    """Decide on the worker's profile, before Celery builds its parts and makes its first connection."""
     try:
         refused = refusal(sender)
         if refused is None:
@@ -193,7 +193,7 @@ def _begin(worker: InferenceWorker) -> None:
 
 
 def _settle() -> None:
-    """Leave what start-up has made to itself: a full garbage collection goes over it for 30 ms, in which nothing streams."""
+    """Freeze the objects that start-up has made: a full garbage collection visits them for 30 ms, in which nothing streams."""
     gc.collect()
     gc.freeze()
 

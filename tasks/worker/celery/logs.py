@@ -21,7 +21,7 @@ logger = logging.getLogger("tasks.requests")
 
 #: Where Celery says that a task was received, and how it ended: twice for each request, without model and attempt.
 CELERY_LINES = ("celery.worker.strategy", "celery.app.trace")
-#: Where Celery says that a worker is ready, and nothing of what it serves.
+#: The logger of Celery's line that a worker is ready, which does not name its models.
 CELERY_READY = "celery.apps.worker"
 #: Where Celery says where Redis is, with a password also where there is none.
 CELERY_CONNECTED = "celery.worker.consumer.connection"
@@ -40,7 +40,7 @@ def connect(settings: Settings) -> None:
 
 
 def set_up(logger: logging.Logger, settings: Settings) -> None:
-    """Set up what Celery has just set up: leave out what other lines say better, and write JSON if that is wanted."""
+    """Change the logging that Celery has just set up: leave out lines that others replace, and write JSON if that is wanted."""
     for name in CELERY_LINES:
         logging.getLogger(name).addFilter(not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)

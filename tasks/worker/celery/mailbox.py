@@ -23,7 +23,7 @@ class Node(KombuNode):
     """The mailbox of one worker: ``app.control.mailbox.node_cls``."""
 
     def handle_message(self, body: Any, message: Any = None) -> Any:
-        """Run the command of a broadcast, or answer with what is wrong with it."""
+        """Run the command of a broadcast, or answer with an error."""
         try:
             checked = check_broadcast(body)
         except InvalidRequest as error:
@@ -34,7 +34,7 @@ class Node(KombuNode):
         return super().handle_message(checked)
 
     def handle(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
-        """Call a command, or return what is wrong with its arguments."""
+        """Call a command, or return the fault in its arguments."""
         try:
             check(method, arguments or {}, self.handlers)
         except InvalidRequest as error:

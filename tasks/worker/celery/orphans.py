@@ -1,4 +1,4 @@
-"""A step of Celery's consumer that runs at each connection: what is held here and does not run goes back to its queue.
+"""A step of Celery's consumer that runs at each connection: messages that are held and do not run go back to their queues.
 
 With a lost connection Celery forgets a message that was noted as held and had not reached its handler. Nobody else may restore
 from this worker's keys while it lives.
@@ -17,5 +17,5 @@ class RestoreOrphans(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, c: Any) -> None:
-        """Give back what the pool does not run."""
+        """Give back the messages that the pool does not run."""
         c.pool.restore_orphans(c.task_consumer.channel)

@@ -1,4 +1,4 @@
-"""The pool: threads that wait while an engine works, with what Celery's own thread pool lacks.
+"""The pool: threads that wait while an engine works, and that can be told to stop.
 
 ``celery.concurrency.thread`` cannot terminate a task (``NotImplementedError``), ignores time limits without a word (celery
 #9203) and turns SIGQUIT into a warm shutdown that never ends (celery #10490). prefork would load the model once for each
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Whatever was in the way may pass meanwhile: memory that is lacking, a Redis that is full.
+#: The obstacle may pass meanwhile: memory that is lacking, a Redis that is full.
 GIVE_BACK_AFTER_S = 0.5
 
 
@@ -67,7 +67,7 @@ class EnginePool(ThreadPool):
         timeout_callback: Callable[..., Any] | None = None,
         **_: Any,
     ) -> Job:
-        """Start a request; what comes back can terminate it. On the consumer's thread."""
+        """Start a request, and return an object that can terminate it. On the consumer's thread."""
         request = getattr(callback, "__self__", None)
         job = Job(
             correlation_id,
@@ -113,7 +113,7 @@ class EnginePool(ThreadPool):
             job.stop("requeue")
 
     def restore_orphans(self, channel: Any) -> None:
-        """Give back what this worker holds and does not run, and have Redis know again what it runs.
+        """Give back messages that this worker holds and does not run, and note again in Redis those that it runs.
 
         Celery forgets what had not reached its handler with the connection, and nobody else may restore from this worker's
         keys. On the consumer's thread, before anything was fetched on the new connection.

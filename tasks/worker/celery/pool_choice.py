@@ -1,4 +1,4 @@
-"""Refuses all of Celery's pools but ours, by what was typed and with the reason."""
+"""Refuses all pools but ours on the command line, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one line of a worker that is ready: what it serves, and how to send it a request."""
+"""The one line of a worker that is ready: the models that it serves, and how to send it a request."""
 
 from __future__ import annotations
 

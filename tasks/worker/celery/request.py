@@ -1,4 +1,4 @@
-"""Celery's request of a generation: what monitors see of it, and the order of its end.
+"""Celery's request of a generation: its redacted text for monitors, and the order of its end.
 
 Celery stores a revoke's or a time limit's result, and acknowledges, at the moment that it asks the task to stop. Here the
 task is asked to stop, and the rest follows when its journal has ended: journal, result, acknowledgement.
@@ -117,7 +117,7 @@ class GenerateRequest(Request):
             forget_unclaimed(self.id)
 
     def _drop(self) -> None:
-        """A second delivery of what runs, or has run: the first one stores the result."""
+        """Drop a second delivery of a request that runs or has run: the first one stores the result."""
         self._already_revoked = True
         celery_state.task_ready(self)
         worker = active_worker()

@@ -28,7 +28,7 @@ _stock: Callable[..., Any] = Panel.data["revoke"]
 
 
 def revoke(state: Any, task_id: str | Iterable[str], terminate: bool = False, signal: Any = None) -> Any:
-    """Cancel what runs here as Celery does; end what nobody runs; leave to others what they run."""
+    """Cancel requests that run here as Celery does; end those that nobody runs; leave to others those that they run."""
     ids = dict.fromkeys(maybe_list(task_id))
     here = {request.id for request in celery_state.active_requests}
     requests = _requests([found for found in ids if found not in here])

@@ -67,7 +67,7 @@ class TimeLimits:
             self._limits.pop(job, None)
 
     def expire(self) -> None:
-        """Stop what is over its limits, and see that the next limit is not missed."""
+        """Stop jobs that are over their limits, and set the timer for the next limit."""
         now = self._clock() + EARLY_S
         while self._timers and self._timers[0] <= now:
             heapq.heappop(self._timers)

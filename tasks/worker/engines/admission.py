@@ -31,8 +31,8 @@ class Admission:
     Args:
         changes: the worker's lock.
         loading: the engines.
-        known: what models need.
-        backlog: what waits in lanes, and the other workers.
+        known: the memory that models need.
+        backlog: the requests in lanes, and the other workers.
         waits: the requests that wait in slots.
         closing: set once the worker ends.
         announce: says that an engine came or went.
@@ -116,7 +116,7 @@ class Admission:
         )
 
     def _require_no_failure(self, wait: LoadWait) -> None:
-        """Raise what ended the engine or the download that a request waits for.
+        """Raise the error that ended the engine or the download that a request waits for.
 
         Raises:
             GenerationError: a copy, because each raise of one object adds to its traceback, which is stored with results.

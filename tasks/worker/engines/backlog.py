@@ -35,10 +35,10 @@ class Waiting:
 
 
 class Backlog(threading.Thread):
-    """Looks into Redis every :data:`LOOK_S`, and remembers what this worker itself moves to lanes.
+    """Looks into Redis every :data:`LOOK_S`, and remembers the requests that this worker itself moves to lanes.
 
     Args:
-        read: what waits in the lanes of all queues.
+        read: reads the requests in the lanes of all queues.
         queues: those that this worker serves; the others are not its business.
         peers: the other workers; asked to look too, while there is anything.
         changes: where it is noted that something came or went.
@@ -55,7 +55,7 @@ class Backlog(threading.Thread):
         super().__init__(name="backlog", daemon=True)
         self._read = read
         self.queues = frozenset(queues)
-        #: The workers that may take what this one cannot run.
+        #: The workers that may take requests that this one cannot run.
         self.peers = peers
         self._changes = changes
         self._noted_s = noted_s
@@ -91,7 +91,7 @@ class Backlog(threading.Thread):
         return sorted((Waiting(*lane, since) for lane, since in merged.items()), key=lambda waiting: waiting.since)
 
     def look(self) -> None:
-        """Read what waits in lanes now."""
+        """Read the requests in lanes now."""
         started = time.monotonic()
         try:
             found = list(self._read())

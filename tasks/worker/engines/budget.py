@@ -1,4 +1,4 @@
-"""One budget of bytes for all engines of a worker: which may start, which is evicted, which gets what is left over.
+"""One budget of bytes for all engines of a worker: which may start, which is evicted, which gets a share of the rest.
 
 Pure: no clock, no process, no lock. Times are the caller's monotonic seconds, sizes are bytes. An engine starts with what it
 needs at the least, its floor; what no floor takes is divided among the engines that are loaded, as more room for KV caches and
@@ -29,8 +29,8 @@ class Reservation:
 
     Args:
         key: the engine's.
-        floor_bytes: what it needs at the least: weights, margin, and the KV cache of one request.
-        held_bytes: what it may use as things are; all of it is taken until its process has ended.
+        floor_bytes: the least that it needs: weights, margin, and the KV cache of one request.
+        held_bytes: the bytes that it may use now; all of them are taken until its process has ended.
         since: when it was started, and later when it was loaded.
         sizable: whether its share can be changed.
         pinned: it is never evicted.
@@ -70,7 +70,7 @@ class Reservation:
 
     @property
     def has_share(self) -> bool:
-        """Whether it has a part of what no floor takes: loaded, with a size that can be changed."""
+        """Whether it has a share of the bytes that no floor takes: loaded, with a size that can be changed."""
         return self.state == "ready" and self.sizable
 
     @property
@@ -111,7 +111,7 @@ Decision: TypeAlias = Start | Clear | Later | Never
 
 @dataclass(slots=True)
 class Budget:
-    """The reservations, and what is decided about them."""
+    """The reservations, and the decisions about them."""
 
     total_bytes: int
     linger_s: float = LINGER_S
@@ -132,7 +132,7 @@ class Budget:
         return [reservation for reservation in self.reservations if reservation.state != "ending"]
 
     def decide(self, floor_bytes: int, now: float) -> Decision:
-        """Whether an engine with this floor can be started, and what has to be done first.
+        """Decide whether an engine with this floor can be started, and which others have to make room first.
 
         Idle engines give way, the longest unused first; engines with work and pinned ones never do.
         """
@@ -219,7 +219,7 @@ class Budget:
         return now - reservation.since >= stay_s or (reservation.idle and now - reservation.used_at >= self.linger_s)
 
     def shares(self, coming: Iterable[int] = ()) -> list[tuple[Reservation, int]]:
-        """Return what to tell loaded engines now, so that the rest is divided evenly.
+        """Return the new sizes of loaded engines that divide the rest evenly.
 
         Args:
             coming: floors of models that wait to be loaded, the first first. What is left over is kept for those for which it
@@ -279,7 +279,7 @@ def _floors(reservations: Iterable[Reservation]) -> int:
 
 
 def _enough(reservations: Iterable[Reservation], short: int) -> list[Reservation]:
-    """The first of these whose floors make up for what is short, without those that are not needed; empty if all do not."""
+    """Return the first of these whose floors make up for the missing bytes, and no more than needed; empty if all do not."""
     chosen: list[Reservation] = []
     for reservation in reservations:
         chosen.append(reservation)

@@ -1,4 +1,4 @@
-"""The lock of a worker's engines, and a count of what changed under it."""
+"""The lock of a worker's engines, and a count of the changes under it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-#: What a decision asks for: carried out once the lock is released.
+#: An action that a decision asks for: it runs once the lock is released.
 Action: TypeAlias = Callable[[], None]
 
 
@@ -34,7 +34,7 @@ class Changes:
         return self._owner == threading.get_ident()
 
     def notify(self) -> None:
-        """Count a change and wake those who wait for one. With the lock held."""
+        """Count a change, and wake the threads that wait for one. With the lock held."""
         self.count += 1
         self._condition.notify_all()
 

@@ -28,7 +28,7 @@ class Configs:
 
     Args:
         settings: batch and cache sizes.
-        capacity: what the machine gives the worker.
+        capacity: the share of the machine that the worker may use.
     """
 
     def __init__(self, settings: Settings, capacity: Capacity) -> None:
@@ -44,7 +44,7 @@ class Configs:
         Args:
             entry: the model.
             source: where its files are; ``None`` has the engine ask the hub.
-            memory_budget_bytes: what it may take of MLX's memory; ``None`` means no bound.
+            memory_budget_bytes: the most memory of MLX that it may take; ``None`` means no bound.
         """
         settings = self._settings
         max_batch = settings.max_batch or self._capacity.most_batch

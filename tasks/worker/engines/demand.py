@@ -31,8 +31,8 @@ class Demand:
     """Decides for whom engines are loaded and from which lanes requests are taken.
 
     Args:
-        known: what models need.
-        backlog: what waits in lanes, and the other workers.
+        known: the memory that models need.
+        backlog: the requests in lanes, and the other workers.
         waits: the requests that wait in slots.
         loading: the engines.
         turns: whose turn it is.
@@ -59,7 +59,7 @@ class Demand:
         self.unknown: tuple[EngineKey, ...] = ()
 
     def look(self) -> Look:
-        """See what waits in lanes now. Reads files of models, so without the worker's lock."""
+        """Look at the requests in lanes now. Reads files of models, so without the worker's lock."""
         waiting = self._backlog.waiting()
         entries = self._known.entries(lane.key for lane in waiting)
         self.unknown = tuple(sorted({lane.key for lane in waiting} - entries.keys()))
@@ -78,7 +78,7 @@ class Demand:
         return self._turns.lanes(wanted, self._loaded(look.waiting), now, failing)
 
     def share(self, waiting: Iterable[Waiting]) -> None:
-        """Divide what is left over of the budget, except what models that wait will need. With the worker's lock held."""
+        """Divide the rest of the budget, except the bytes that waiting models will need. With the worker's lock held."""
         self._share(self._wanted(waiting))
 
     def _share(self, wanted: Iterable[Wanted]) -> None:

@@ -33,7 +33,7 @@ LAST_WORDS = 2000
 
 
 class Download:
-    """One download, from its start to its end; what it says may be read at any time.
+    """One download, from its start to its end. Its progress may be read at any time.
 
     Args:
         entry: a model of the hub.

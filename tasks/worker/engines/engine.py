@@ -44,9 +44,9 @@ class Engine:
 
     Args:
         entry: the model.
-        config: what the process is told.
+        config: the configuration of the process.
         reservation: its part of the budget.
-        footprint: what it is expected to need.
+        footprint: the memory that it is expected to need.
         publisher: where the attempts' entries go.
         on_change: called when it is ready, failed, gone, or keeps to another size; on the reader's thread.
         on_step: called with each step, on the reader's thread.
@@ -87,7 +87,7 @@ class Engine:
         self._process: EngineProcess | None = None
 
     def start(self) -> None:
-        """Start the process, and a thread that reads what it says. A machine that is out of processes is a failure to load."""
+        """Start the process, and a thread that reads its messages. A machine that is out of processes is a failure to load."""
         if self._closing:
             return
         try:
@@ -178,7 +178,7 @@ class Engine:
         return self.attempts.stalled(timeout_s)
 
     def give_up(self, error: GenerationError) -> None:
-        """End a process that does not become what it should; who waits for it gets this error."""
+        """End a process that does not start as it should; the requests that wait for it get this error."""
         self.failure = error
         self.kill()
 
@@ -227,7 +227,7 @@ class Engine:
         return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
 
     def _read(self, process: EngineProcess) -> None:
-        """Read what the process says until it is gone. Never let this thread die: its requests would wait for ever."""
+        """Read the process's messages until it is gone. This thread must not die: its requests would wait for ever."""
         while not self.gone:
             try:
                 messages = [process.receive()]
@@ -242,7 +242,7 @@ class Engine:
                 process.kill()
 
     def _hear(self, messages: Sequence[FromEngine]) -> None:
-        """Take what came together; what several steps brought is written together, once the steps are counted."""
+        """Take all messages that came together. The entries of several steps are written together, once the steps are counted."""
         steps = [message for message in messages if isinstance(message, StepOutput)]
         for message in messages:
             if isinstance(message, StepOutput):

@@ -55,9 +55,9 @@ class Engines:
     Args:
         profile: the worker's settings, models and machine.
         changes: the lock.
-        backlog: what waits in lanes, and the other workers.
+        backlog: the requests in lanes, and the other workers.
         publisher: where entries of requests go.
-        listener: hears what happens.
+        listener: is told of changes.
         failures: which models cannot be loaded.
     """
 
@@ -220,7 +220,7 @@ class Engines:
         for thread in threads:
             thread.join()
 
-    # What engines and downloads report, on threads of theirs.
+    # The reports of engines and downloads, on threads of theirs.
 
     def _on_engine(self, engine: Engine) -> None:
         waiting = self._backlog.waiting()

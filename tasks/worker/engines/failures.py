@@ -1,7 +1,7 @@
 """Models that could not be loaded: why, how often in a row, and when each may be tried again. Times are monotonic seconds.
 
 An engine that a signal ends while it loads says nothing of its model (the system's out-of-memory killer, an operator): the
-model is tried again for those who wait, and has failed only after :data:`MOST_LOAD_CRASHES` such deaths in a row.
+model is tried again for waiting requests, and has failed only after :data:`MOST_LOAD_CRASHES` such deaths in a row.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Failures:
         """A signal ended a model's engine while it loaded, or its download. The error of those who wait, once it is not tried
         again.
 
-        The second try comes at once, the third after a pause, so that what ended the first two can pass.
+        The second try comes at once, the third after a pause, so that the cause of the first two can pass.
         """
         now = time.monotonic()
         earlier = self._crashed.get(name)

@@ -28,11 +28,11 @@ class Known:
 
 
 class KnownModels:
-    """Remembers what models need, by their files before they are loaded and by measurement after. Any thread may call it.
+    """Remembers the memory that models need: by their files before they are loaded, by measurement after. Any thread may call it.
 
     Args:
         catalogue: the models.
-        capacity: what the machine gives the worker.
+        capacity: the share of the machine that the worker may use.
         step_tokens: prompt tokens that one step of an engine computes.
     """
 
@@ -92,7 +92,7 @@ class KnownModels:
         self._sources[key] = source
 
     def forget_source(self, key: EngineKey) -> None:
-        """Look for a model's files again before the next load: they may be what was wrong."""
+        """Look for a model's files again before the next load: they may have been the fault."""
         self._sources.pop(key, None)
 
 

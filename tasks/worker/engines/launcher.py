@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Launcher:
-    """Knows what engines and downloads are told at their start, and whom they report to.
+    """Makes engines and downloads with their configuration and the functions that they report to.
 
     Args:
         profile: the worker's settings and machine.

@@ -1,4 +1,4 @@
-"""Whom the engines of a worker tell what happens to them."""
+"""The listener that the engines of a worker report to."""
 
 from __future__ import annotations
 

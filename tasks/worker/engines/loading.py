@@ -1,6 +1,6 @@
-"""Bringing engines up and down under one budget of bytes.
+"""Starts and ends engines under one budget of bytes.
 
-Every method is called with the worker's lock held. It decides, and returns what has to be done once the lock is released:
+Every method is called with the worker's lock held. It decides, and returns actions that run once the lock is released:
 starting and ending processes.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What an engine computes on, in words.
+#: The device of an engine, in words.
 PLACES = {"metal": "GPU (Metal)", "cuda": "GPU (CUDA)", "cpu": "CPU", "fake": "fake engine"}
 
 
@@ -44,8 +44,8 @@ class Loading:
 
     Args:
         launcher: makes engines and downloads.
-        budget: the bytes, and who has them.
-        known: what models need.
+        budget: the bytes, and the engines that have them.
+        known: the memory that models need.
         failures: which models cannot be loaded.
         turns: which model may be loaded next.
         finish: waits for the last requests of an engine and ends it; runs on a thread of its own.
@@ -87,7 +87,7 @@ class Loading:
         return [*states, *(state for state in self.failures.states() if state.model not in known)]
 
     def bring(self, wait: LoadWait, known: Known) -> list[Action]:
-        """Do what can be done now to have a model loaded: fetch it, make room for it, start its engine.
+        """Take the next step towards a loaded model: fetch it, make room for it, or start its engine.
 
         Raises:
             TooLarge: it does not fit into this worker.
@@ -139,15 +139,15 @@ class Loading:
         return [partial(self._finish, engine)]
 
     def ended(self, engine: Engine) -> None:
-        """The process of a leaving engine is gone, and its bytes are free."""
+        """Note that the process of a leaving engine is gone, and free its bytes."""
         self.leaving.remove(engine)
         self.budget.reservations.remove(engine.reservation)
 
     def share(self, coming: Iterable[tuple[EngineKey, int]]) -> None:
-        """Divide what is left over among the loaded engines, except what is about to be needed.
+        """Divide the rest of the budget among the loaded engines, except the bytes that are about to be needed.
 
         Args:
-            coming: models that wait to be loaded and what each needs at the least, the first first.
+            coming: models that wait to be loaded, and the least that each needs; the first in turn comes first.
         """
         floors: dict[EngineKey, int] = {}
         for key, floor_bytes in coming:
@@ -160,7 +160,7 @@ class Loading:
             self._resize(by_reservation[id(reservation)], reservation.held_bytes, reservation.share_bytes)
 
     def engine_changed(self, engine: Engine) -> list[Action]:
-        """An engine became ready, failed, ended or keeps to another size."""
+        """Note that an engine became ready, failed, ended or has reached another size."""
         actions: list[Action] = []
         current = self.engines.get(key_of(engine.entry)) is engine
         self.is_outdated = self.is_outdated or engine.is_foreign
@@ -180,7 +180,7 @@ class Loading:
         return actions
 
     def download_changed(self, download: Download) -> None:
-        """A download got on, or is done."""
+        """Note the progress or the end of a download."""
         key = key_of(download.entry)
         if not download.done or self.downloads.get(key) is not download:
             return
@@ -195,7 +195,7 @@ class Loading:
             self.fail(download.entry, error)
 
     def fail(self, entry: ModelEntry, error: GenerationError) -> None:
-        """A model could not be loaded."""
+        """Note that a model could not be loaded."""
         self.failures.note(entry.name, error)
         self._known.forget_source(key_of(entry))
 
@@ -233,7 +233,7 @@ class Loading:
         engine.resize(size_bytes, max(size_bytes, promised_bytes))
 
     def _loaded(self, engine: Engine) -> list[Action]:
-        """An engine is ready: what it really needs takes the place of what was expected."""
+        """Note that an engine is ready: its measured footprint replaces the expected one."""
         name, reservation, ready = engine.entry.name, engine.reservation, engine.ready
         assert ready is not None
         if reservation.sizable:

@@ -1,4 +1,4 @@
-"""The attempts in one engine: which it has, how far each is, and what becomes of them when its process ends."""
+"""The attempts in one engine: which it has, how far each is, and how they end when its process does."""
 
 from __future__ import annotations
 

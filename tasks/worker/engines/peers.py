@@ -28,7 +28,7 @@ class Peers(Protocol):
     """The other workers, as their records describe them."""
 
     def look(self) -> None:
-        """Learn what there is to know now, if the last time was long ago. May wait for Redis."""
+        """Read the others' records, if the last look was long ago. May wait for Redis."""
 
     def have_loaded(self, queue: str, key: EngineKey) -> bool:
         """Whether another live worker that serves this queue has the engine loaded."""

@@ -32,7 +32,7 @@ _LEVELS = logging.getLevelNamesMapping()
 
 
 def engine_environment(threads: int) -> dict[str, str]:
-    """Return an engine's environment; what somebody chose otherwise stays. 0 threads leave their number to the BLAS."""
+    """Return an engine's environment, without variables that somebody has set. 0 threads leave their number to the BLAS."""
     return {**(blas_threads(threads) if threads else {}), "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -74,7 +74,7 @@ class EngineProcess:
         """Start a process for this model and return at once; its first messages say how the loading goes.
 
         Args:
-            config: what it serves.
+            config: the model that it serves, and how.
             exit_wait_s: how long a process that has closed its pipe may take to end.
 
         Raises:

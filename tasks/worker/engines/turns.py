@@ -34,7 +34,7 @@ class Wanted:
 
     Args:
         waiting: the lane, and since when requests wait in it.
-        floor_bytes: what its engine needs at the least.
+        floor_bytes: the least that its engine needs.
         elsewhere: whether another worker has it loaded.
     """
 

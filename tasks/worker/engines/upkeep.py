@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Decides what has to be done about engines although no request asks for it.
+    """Decides on actions for engines that no request asks for.
 
     Args:
         settings: the time-outs.

@@ -56,7 +56,7 @@ class LoadWait:
         download: the download that it waits for.
         began: whether this request began the load or the download.
         soon: whether the room that it needs should be free in a moment.
-        floor_bytes: what its engine needs at the least.
+        floor_bytes: the least that its engine needs.
     """
 
     entry: ModelEntry

@@ -1,4 +1,4 @@
-"""The watch over a worker's engines: it looks at them, and at what waits for them, after every change."""
+"""The watch over a worker's engines: it looks at them, and at the requests that wait for them, after every change."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EngineWatch(threading.Thread):
 
     Args:
         changes: the worker's lock.
-        upkeep: what has to be done about engines.
-        demand: what waits for engines.
+        upkeep: says which engines need an action.
+        demand: the models that requests wait for.
         on_lanes: called when :meth:`lanes` has another answer; on this thread.
     """
 
@@ -67,7 +67,7 @@ class EngineWatch(threading.Thread):
         return self._lanes.get(queue) or Lanes([], [])
 
     def look(self, now: float) -> None:
-        """Do what is due, and choose the lanes."""
+        """Run the actions that are due, and choose the lanes."""
         look = self._demand.look()
         with self._changes.deciding() as actions:
             actions.extend(self._upkeep.due(now))

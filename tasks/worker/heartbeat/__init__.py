@@ -1,1 +1,1 @@
-"""A worker's sign of life, and what it looks for with each beat."""
+"""A worker's sign of life, and the checks after each beat."""

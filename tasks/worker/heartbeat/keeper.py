@@ -76,7 +76,7 @@ class Keeper(threading.Thread):
         self._loop_at = time.monotonic()
         #: Beats in a row that failed.
         self.failures = 0
-        #: What the beats so far cost.
+        #: The costs of the beats so far.
         self.costs = BeatCosts()
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""Requires what a worker needs of its machine: MLX, the models that it keeps, and at least one model in reach."""
+"""Checks that a worker's machine has all it needs: MLX, the models that it keeps, and at least one model in reach."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ HUB_PROBE_TIMEOUT_S = 15.0
 
 
 class Unequipped(Exception):
-    """This machine cannot serve what it should.
+    """This machine cannot serve requests.
 
     Args:
-        message: what it lacks, and what to do.
+        message: the part that it lacks, and the remedy.
         entry: the heading in docs/troubleshooting.md that helps.
         passing: whether it may be otherwise soon, without anybody's doing.
     """

@@ -24,8 +24,8 @@ class Profile:
         settings: the project's settings.
         catalogue: the models that the project may use.
         node: the worker's node name.
-        queues: what it consumes.
-        capacity: what its machine gives it.
+        queues: the queues that it consumes.
+        capacity: the share of its machine that it may use.
         boot: differs at each start of a worker of this name.
     """
 

@@ -85,7 +85,7 @@ class Lanes(threading.Thread):
         self._ending = False
 
     def run(self) -> None:
-        """Look, and note what is warm between two looks, until :meth:`stop`."""
+        """Look, and note warm prompts between two looks, until :meth:`stop`."""
         while not self._ending:
             look_at = self._clock() + self._look_safely()
             while not (self._is_stale or self._ending) and (left_s := look_at - self._clock()) > 0:
@@ -122,7 +122,7 @@ class Lanes(threading.Thread):
         names = [name for name in ranks if name.startswith(lane) and name != mine and not own]
         if self._has_own:
             names.append(mine)
-        # What came into this worker's lane since the last look is taken at once.
+        # Requests that came into this worker's lane since the last look are taken at once.
         names.sort(key=lambda name: ranks.get(name, float("-inf")))
         first = [name for name in names if ranks.get(name, float("-inf")) <= ranks.get(common, float("inf"))]
         return first, names[len(first) :]
@@ -181,7 +181,7 @@ class Lanes(threading.Thread):
         return next_s
 
     def _note(self) -> None:
-        """Say what has become warm here since the last note."""
+        """Note the prompts that have become warm here since the last note."""
         with self._lock:
             waits_ms, self._waits_ms = self._waits_ms, {}
         if waits_ms:

@@ -27,10 +27,10 @@ class QueueWatch:
         profile: the worker's settings and name.
         client: reads Redis.
         room: its slots.
-        holding: what it has received.
+        holding: the messages that it has received.
         consumed: the queues that it consumes now.
         running: the jobs whose requests are in an engine.
-        on_starved: called once if the worker no longer fetches, with what to say.
+        on_starved: called once, with a message, if the worker no longer fetches.
     """
 
     def __init__(

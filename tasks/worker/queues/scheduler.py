@@ -20,10 +20,10 @@ LOOK_S = 1.0
 
 
 class Scheduler(threading.Thread):
-    """Queues what is due, for this worker or any other that serves the queue.
+    """Queues the messages that are due, for this worker or any other that serves the queue.
 
     Args:
-        move: queues what is due now.
+        move: queues the messages that are due now.
         look_s: the longest time between two looks.
     """
 
@@ -46,7 +46,7 @@ class Scheduler(threading.Thread):
             self.join()
 
     def _look(self) -> float:
-        """Queue what is due; the time until the next look."""
+        """Queue the messages that are due, and return the seconds until the next look."""
         try:
             moved = self._move()
         except BrokerUnavailable as error:

@@ -30,7 +30,7 @@ class Starvation(threading.Thread):
         after_s: for how long; 0 never ends the worker.
         waiting: how many messages wait in the queues that this worker has room for.
         received: how many messages were received so far.
-        on_starved: called once, on this thread, with what to say.
+        on_starved: called once, on this thread, with a message.
         clock: monotonic seconds.
     """
 
