@@ -1,4 +1,4 @@
-"""The model catalogue: which models a request may name, where each comes from, and what is known of it.
+"""The model catalogue: the models that a request may name, the source of each, and its properties.
 
 ``catalogue.toml`` beside this module is read first, then the file that ``CELERY_MLX_CATALOGUE`` names. The second one
 wins: a model of the same name replaces the built-in one, ``allow`` and ``allow_paths`` replace the built-in lists, and
@@ -37,7 +37,7 @@ _LONGEST_NAME = 200
 
 
 class ModelNotAllowed(LookupError):
-    """A request named a model that is neither in the catalogue nor allowed; the message lists what comes close."""
+    """A request named a model that is neither in the catalogue nor allowed; the message lists similar names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from worker_config.settings import Settings, current_settings
 from worker_config.tiers import QUEUES
 
 DEFAULT_QUEUE = "celery"
-#: What Celery and kombu import, by the name that leads to it from every project.
+#: The modules that Celery and kombu import, by the name that leads to them from every project.
 BACKEND = "celery_mlx.broker.results:Backend"
 #: The transport option that has an application's :class:`~worker_config.settings.Settings`: kombu hands it to each channel.
 SETTINGS = "settings"

@@ -1,4 +1,4 @@
-"""A typed reader of environment variables whose errors name the variable, the value and what was expected."""
+"""Reads environment variables with types. The errors name the variable, the value and the expected values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Environment:
 
     Args:
         values: the variables; the reader never changes them.
-        source: what an error calls the place that a value came from.
+        source: the name, in errors, of the place that a value came from.
     """
 
     def __init__(self, values: Mapping[str, str], source: str = "environment") -> None:

@@ -4,7 +4,7 @@
 
 #: Flower shows arguments and ends requests, so it is for this machine, unless --address says otherwise.
 address = "127.0.0.1"
-#: What it keeps in memory; each task takes about 4 kB.
+#: The tasks that it keeps in memory; each takes about 4 kB.
 max_tasks = 10_000
 #: The seconds after which a worker that is away is taken off the list.
 purge_offline_workers = 60

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What a download leaves free on the disk. The bundled model takes as much while it is converted.
+#: The bytes that a download leaves free on the disk. The bundled model takes as much while it is converted.
 LEAST_FREE_BYTES = 512 << 20
 
 

@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["hub", "path", "bundled", "fake"]
 BUNDLED_PREFIX = "bundled:"
 FAKE_PREFIX = "fake:"
 
-#: What a catalogue entry may set for requests that do not: the fields of a request that shape its answer.
+#: The fields of a request that a catalogue entry may set for requests that lack them: those that shape the answer.
 DEFAULT_FIELDS = frozenset(
     {
         "chat_template_kwargs",
@@ -48,21 +48,21 @@ class ModelEntry:
     """One model that a request may name.
 
     Args:
-        name: what requests call it.
+        name: its name in requests.
         kind: where it comes from, which says how to read ``source``.
         source: a hub id for ``hub``, an absolute path for ``path``, the name behind ``bundled:`` for ``bundled``, and
             milliseconds per step, as text, for ``fake``.
         parameters_b: billions of parameters in all, experts included; ``None`` where the catalogue does not say.
         context_tokens: the longest context, prompt and answer together; ``None`` where the model's own files decide.
         chat_template: the name of one of the model's chat templates; ``None`` for its default.
-        tier: the tier it is pinned to, whatever its size.
+        tier: the tier it is pinned to, regardless of its size.
         defaults: values for fields that a request leaves out.
         revision: the hub revision to load; ``None`` is the newest.
         trust_remote_code: whether the model's own Python code may run. It never may unless the catalogue says so.
         keep_alive_s: how long its engine may idle, instead of the setting; 0 means for ever.
         adapters: LoRA adapters by the name that a request puts behind an @: hub ids or absolute paths.
         adapter: the one that is used, of the same form.
-        prompts: what an embedding model has before a text, by the ``input_type`` of a request; goes before its own files.
+        prompts: the words before a text for an embedding model, by a request's ``input_type``; overrides the model's own files.
     """
 
     name: str

@@ -42,7 +42,7 @@ KNOWN = frozenset((
     "ssl_min_version", "ssl_password", "timeout", "visibility_timeout",
 ))
 # fmt: on
-#: Schemes that people write, and what each is.
+#: Schemes that people write, and the meaning of each.
 SCHEMES: dict[str, Scheme] = {
     "redis": "redis",
     "rediss": "rediss",

@@ -31,14 +31,14 @@ class Tier:
     """A class of model sizes.
 
     Args:
-        name: what people call it, as in ``7-13B``.
+        name: its name for people, as in ``7-13B``.
         queue: the Celery queue of its requests; spelled so that a shell leaves it alone.
         parameters_from_b: the smallest model, in billions of parameters after rounding to the nearest whole one.
         gpu_cores: the fewest Apple GPU cores that serve it; 0 means any machine.
         memory_gb: the least memory, in the binary gigabytes that machines are sold by; 0 means any machine.
         slots: requests at once on a Base chip; a variant multiplies it by its :data:`VARIANT_FACTOR`.
-        slots_min: the fewest slots, whatever the variant.
-        slots_max: the most slots, whatever the variant.
+        slots_min: the fewest slots of any variant.
+        slots_max: the most slots of any variant.
     """
 
     name: str
@@ -62,7 +62,7 @@ TIERS: tuple[Tier, ...] = (
 
 QUEUES: tuple[str, ...] = tuple(tier.queue for tier in TIERS)
 
-#: What the variants of one chip generation are worth, in slots. They follow memory bandwidth, which bounds decoding.
+#: The slots of the variants of one chip generation. They follow memory bandwidth, which bounds decoding.
 VARIANT_FACTOR: Mapping[str, float] = MappingProxyType({"Base": 1.0, "Pro": 1.5, "Max": 2.5, "Ultra": 4.0})
 
 #: NVIDIA GPUs have no variant. The slowest that carry 8 GB or more read memory about as fast as a Max (300–400 GB/s).

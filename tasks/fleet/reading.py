@@ -19,7 +19,7 @@ _TIER_NAMES = {tier.queue: tier.name for tier in TIERS}
 
 
 def read_state(client: redis.Redis) -> FleetState:
-    """Look at the fleet: seven round trips, whatever its size.
+    """Look at the fleet, in seven round trips for any size.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

@@ -1,4 +1,4 @@
-"""The fleet at one moment: workers, queues, and what somebody should look into."""
+"""The fleet at one moment: workers, queues, and warnings for an operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_SWEEP_S = 10.0
 #: Celery's loop gives a sign every few seconds; after this time without one it is stuck.
 STUCK_S = 30.0
-#: What needs a look comes first.
+#: Conditions that need a look come first.
 ORDER = ("silent", "stuck", "degraded", "starting", "draining", "online")
 
 
@@ -31,7 +31,7 @@ class WorkerView:
 
     @property
     def condition(self) -> str:
-        """Its status, or what is worse: ``silent`` (no heartbeat) or ``stuck`` (heartbeats, but Celery's loop stands)."""
+        """Its status, or a worse condition: ``silent`` (no heartbeat) or ``stuck`` (heartbeats, but Celery's loop stands)."""
         if not self.leased:
             return "silent"
         if self.loop_age_s > STUCK_S:
@@ -57,7 +57,7 @@ class WorkerView:
 class QueueView:
     """One queue: ``tier`` is empty for queues that are not a tier's; slots of the workers that serve it now.
 
-    ``depth`` counts what waits now, ``scheduled`` what is not due yet.
+    ``depth`` counts messages that wait now, ``scheduled`` those that are not due yet.
     """
 
     queue: str
@@ -85,7 +85,7 @@ class Failure:
 class FleetState:
     """Everything that ``fleet`` shows. ``swept_s`` is how long ago the last sweep was; ``None`` if there was none.
 
-    ``redis_bytes`` is what Redis uses, of ``redis_most_bytes`` (0: no bound); ``None`` where this client may not ask.
+    ``redis_bytes`` is the memory that Redis uses, of ``redis_most_bytes`` (0: no bound); ``None`` where this client may not ask.
     """
 
     now: float

@@ -38,7 +38,7 @@ SYSTEM_PROFILER_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RegistryGpu:
-    """The GPU's entry in the I/O registry. ``None`` is what it does not say."""
+    """The GPU's entry in the I/O registry. ``None`` stands for a missing value."""
 
     gpu_cores: int | None
     busy_percent: float | None
@@ -46,7 +46,7 @@ class RegistryGpu:
 
 
 def ask_macos(machine: Machine, found: Findings) -> None:
-    """Fills in what this Mac says about itself. No answer, an empty one or garbage leaves a gap and is no error."""
+    """Fill in this Mac's description of itself. No answer, an empty one or garbage leaves a gap and is no error."""
     sysctl = parse_lines(answer(machine, SYSCTL, QUICK_TIMEOUT_S))
     found.add(
         "sysctl",
@@ -80,7 +80,7 @@ def ask_gpu(machine: Machine, found: Findings) -> None:
 
 
 def assume_apple(found: Findings) -> None:
-    """Fills in what the chip's name tells: generation, variant and, where nobody counted them, the GPU cores."""
+    """Fill in the properties in the chip's name: generation, variant and, where nobody counted them, the GPU cores."""
     chip = apple_chip(found.get("chip") or "")
     if chip:
         found.add(found.source("chip"), generation=chip.generation, variant=chip.variant)

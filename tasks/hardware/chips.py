@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: What a chip that is not in the table counts as: the GPU of the first and smallest one.
+#: The GPU of a chip that is not in the table: that of the first and smallest one.
 UNKNOWN_GPU_CORES = 8
 
 #: GPU cores as sold, from Apple's technical specifications. There is no M4 Ultra.

@@ -30,7 +30,7 @@ class Findings:
         return self._sources.get(name, "")
 
     def hardware(self) -> Hardware:
-        """The record; what nobody knew has the source ``unknown``."""
+        """Return the record; an unknown value has the source ``unknown``."""
         self.add("unknown", chip="unknown", gpu_cores=0, cpu_cores=1, memory_bytes=0, accelerator="cpu")
         self.add("unknown", os_name="unknown", os_version="unknown")
         self.add(self.source("accelerator"), engine_accelerator=self.get("accelerator"))

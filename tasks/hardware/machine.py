@@ -34,7 +34,7 @@ class Machine:
     Args:
         system: the kernel's name, as in ``platform.system()``.
         architecture: as in ``platform.machine()``.
-        run: starts a program and returns what it printed; raises :class:`ProbeFailed`.
+        run: starts a program and returns its output; raises :class:`ProbeFailed`.
         read: the text of a file, empty if there is none.
         memory: the host's memory in bytes and where the figure comes from.
         cpus: the logical cores that this process may run on and where the figure comes from.

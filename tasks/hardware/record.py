@@ -1,4 +1,4 @@
-"""The records: what a machine is, and how busy its GPU is."""
+"""The records of a machine, and of its GPU's load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Accelerator: TypeAlias = Literal["metal", "cuda", "cpu"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """One machine. ``None`` is what could not be known; nothing is made up.
+    """One machine. ``None`` stands for an unknown value; nothing is made up.
 
     ``generation`` ("M3") and ``variant`` ("Base", "Pro", "Max", "Ultra") are Apple's and ``None`` elsewhere.
     ``gpu_cores`` are Apple's GPU cores with ``metal``, streaming multiprocessors with ``cuda`` (0 where unknown), and 0
@@ -48,7 +48,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """A GPU at one moment; ``None`` is what its driver does not say."""
+    """A GPU at one moment; ``None`` stands for a value that its driver does not give."""
 
     busy_percent: float | None = None
     memory_used_bytes: int | None = None

@@ -109,7 +109,7 @@ class CpuMeter:
 
     Args:
         read: busy seconds and the seconds there were in all, both counted from any fixed moment.
-        first: what to answer while the window is still too short to measure in.
+        first: the answer while the window is still too short to measure in.
         clock: seconds that only go up.
     """
 

@@ -15,7 +15,7 @@ class Constraint:
     ``value`` is text, so that equal constraints are equal keys: a JSON Schema or a list of texts as JSON (``json_schema``,
     ``choice``), a regular expression (``regex``), a grammar with the rule ``start`` (``lark``, and ``calls``, which the engine
     writes for a request's tools), and nothing (``json_object``).
-    ``strict`` refuses what cannot be enforced; without it that is left out, and the answer has a warning.
+    ``strict`` refuses a constraint that cannot be enforced; without it such parts are left out, and the answer has a warning.
     """
 
     kind: ConstraintKind

@@ -43,7 +43,7 @@ def from_json(text: str) -> Any:
 
 
 def known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that a dataclass has fields for: what a later version has written may have others."""
+    """Return the values that a dataclass has fields for: a later version may have written others."""
     names = {field.name for field in fields(record)}
     return {name: value for name, value in values.items() if name in names}
 

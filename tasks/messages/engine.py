@@ -105,7 +105,7 @@ class Submit:
     ``reasoning_effort`` goes to the chat template, if it knows such a thing. ``tools`` are what the model may call; they are for
     ``messages`` alone.
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
-    ``constraint`` bounds what may be answered, and ``thinking_budget`` how many tokens may be thought.
+    ``constraint`` bounds the answer, and ``thinking_budget`` the tokens of the thought.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
     only, ``"alone"`` with nobody. ``gives_way`` says that it is batch work, which urgent requests go before.
     """
@@ -154,7 +154,7 @@ class Resize:
 
 @dataclass(slots=True, frozen=True)
 class Shutdown:
-    """End the process, without finishing what runs."""
+    """End the process, without finishing running requests."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -255,7 +255,7 @@ class StepOutput:
     peak_bytes: int | None = None
 
 
-#: What an engine can be asked to do; each model does one of them.
+#: The orders to an engine; each model takes one of them.
 Work: TypeAlias = Submit | Embed | Rerank
 ToEngine: TypeAlias = EngineConfig | Work | Abort | Resize | Shutdown
 FromEngine: TypeAlias = Loading | Ready | LoadFailed | StepOutput | Resized

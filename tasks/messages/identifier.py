@@ -1,4 +1,4 @@
-"""The characters of a task id. It becomes a part of Redis keys and channels, of lines in logs, and of what people type."""
+"""The characters of a task id, which becomes a part of Redis keys and channels, of log lines and of commands."""
 
 from __future__ import annotations
 

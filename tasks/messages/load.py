@@ -24,7 +24,7 @@ class Loading:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Ready:
-    """The model is loaded. ``kv`` is what the KV cache of one request takes.
+    """The model is loaded. ``kv`` is the size of one request's KV cache.
 
     ``sampling`` are the fields of :class:`tasks.messages.engine.Sampling` that the model's generation_config.json sets.
     ``batching`` is how its rows are computed, and ``batching_why`` why not in a quicker way.

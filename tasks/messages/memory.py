@@ -8,7 +8,7 @@ from dataclasses import dataclass
 STEP_TOKENS = 256
 #: While nobody decodes, a prefill step may have this many times ``prefill_step_tokens``.
 IDLE_PREFILL_FACTOR = 4
-#: One layer's old and new cache while it grows, and what one prefill step computes with.
+#: One layer's old and new cache while it grows, and the activations of one prefill step.
 MARGIN_BYTES = 16 << 20
 MARGIN_SHARE = 32
 

@@ -1,4 +1,4 @@
-"""The pipe between a worker and an engine: records in order, and nobody who sends waits for who reads."""
+"""The pipe between a worker and an engine: records in order; a sender never waits for a reader."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Pipe:
         self._name = name
 
     def start(self) -> None:
-        """Start the thread that writes what the system does not take at once."""
+        """Start the thread that writes the bytes that the system does not take at once."""
         threading.Thread(target=self._write, name=self._name, daemon=True).start()
 
     def send(self, record: Any) -> None:
@@ -71,7 +71,7 @@ class Pipe:
             self._changed.wait_for(lambda: self._has_ended or not (self._unsent or self._is_writing), timeout_s)
 
     def end(self) -> None:
-        """End the thread. What was not written is dropped."""
+        """End the thread. Unwritten bytes are dropped."""
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
@@ -93,7 +93,7 @@ class Pipe:
         return bool(self._received)
 
     def _send_now(self, packet: memoryview) -> int:
-        """Write what the system takes without a wait; how many bytes that is."""
+        """Write the bytes that the system takes without a wait, and return how many."""
         try:
             return self._link.send(packet, socket.MSG_DONTWAIT)
         except BlockingIOError:

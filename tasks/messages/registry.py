@@ -1,6 +1,6 @@
-"""A worker's record in the registry hash, and what is derived from all of them: the snapshot of the fleet.
+"""A worker's record in the registry hash.
 
-Records are JSON. ``decode_record`` never raises: garbage and records of newer versions come back as what they are.
+Records are JSON. ``decode_record`` never raises: garbage and records of newer versions come back as :class:`Unreadable`.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def encode_record(record: WorkerRecord) -> str:
 
 
 def decode_record(node: str, payload: str | bytes) -> WorkerRecord | Unreadable:
-    """The record in this JSON; unknown fields are dropped, and what cannot be read says why."""
+    """Return the record in this JSON without unknown fields, or the reason why it cannot be read."""
     try:
         version = _VERSIONED.validate_json(payload).v
         if version > VERSION:

@@ -28,15 +28,15 @@ Outcome: TypeAlias = Literal["succeeded", "failed", "cancelled", "released"]
 
 WINDOW_S = 300
 WINDOW_SAMPLES = 2048
-#: Models that are told apart; what is asked of further ones is counted under :data:`OTHER_MODELS`.
+#: The number of models that are told apart; requests of further ones are counted under :data:`OTHER_MODELS`.
 MODELS_MAX = 16
 OTHER_MODELS = "(other)"
 
-#: Queues that are told apart; what comes from further ones is counted in the sums alone.
+#: The number of queues that are told apart; requests of further ones are counted in the sums alone.
 QUEUES_MAX = 32
 
 #: The distributions, and the bounds of their histograms' buckets in ms. Histograms of several workers and versions are
-#: added up bucket by bucket, so a bound that is changed breaks what was counted before.
+#: added up bucket by bucket, so a changed bound breaks earlier counts.
 BUCKETS_MS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "latency_ms": (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000),
@@ -158,7 +158,7 @@ class MetricsCollector:
                 self._observe(now, request.model, "latency_ms", request.ms_since_submission(now))
 
     def reset(self) -> None:
-        """Forget what was counted. Requests that run go on, and count from now."""
+        """Forget all counts. Running requests continue, and count from now."""
         with self._lock:
             self._clear()
 
@@ -242,7 +242,7 @@ class MetricsCollector:
         second.tallies.setdefault(request.model, Tally()).add(share)
 
     def _expire(self, now: float) -> float:
-        """Forget what is too old; returns the time at which the window begins, on a whole second."""
+        """Forget old seconds, and return the time at which the window begins, on a whole second."""
         edge = floor(now) - self._window_s + 1
         while self._seconds and self._seconds[0].number < edge:
             self._seconds.popleft()

@@ -50,7 +50,7 @@ class Window:
         self._values.extend([(at, label, value)] * min(times, self._samples))
 
     def expire(self, before: float) -> None:
-        """Forget what is older than this time."""
+        """Forget values that are older than this time."""
         while self._values and self._values[0][0] < before:
             self._values.popleft()
 
@@ -73,7 +73,7 @@ def ordered_by_label(values: Iterable[tuple[float, str, float]]) -> dict[str, li
 
 
 class Histogram:
-    """Counts by fixed buckets. ``bounds`` are their inclusive upper ends; one more bucket takes what is beyond."""
+    """Counts by fixed buckets. ``bounds`` are their inclusive upper ends; one more bucket takes larger values."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 

@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["gauge", "counter", "histogram"]
 
 @dataclass(slots=True, frozen=True)
 class Metric:
-    """One metric: its name without the prefix, its kind, its labels, and what it says."""
+    """One metric: its name without the prefix, its kind, its labels, and its help."""
 
     name: str
     kind: Kind
@@ -51,7 +51,7 @@ class Exposition:
         }
 
     def add(self, name: str, value: Any, labels: str = "") -> None:
-        """Add a sample; what is no number adds none.
+        """Add a sample, if the value is a number.
 
         Args:
             name: the metric.
@@ -62,7 +62,7 @@ class Exposition:
             self._lines[name].append(f"{PREFIX}{name}{_braced(labels)} {_number(value)}")
 
     def add_histogram(self, name: str, histogram: Any, labels: str = "") -> None:
-        """Add a histogram's dictionary, of milliseconds, in seconds; what is none adds none."""
+        """Add a histogram's dictionary, of milliseconds, in seconds, if the value is one."""
         if not _is_histogram(histogram):
             return
         full_name, separator = PREFIX + name, "," if labels else ""

@@ -24,7 +24,7 @@ class Tally:
 
     @property
     def requests(self) -> int:
-        """Requests that ended, in whatever way."""
+        """The requests that ended, in any way."""
         return self.succeeded + self.failed + self.cancelled
 
     def add(self, other: Tally) -> None:

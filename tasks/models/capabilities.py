@@ -48,8 +48,8 @@ class Capabilities:
 
     Args:
         tiers: the offers, smallest tier first, without a gap.
-        memory_budget_bytes: what weights and KV caches of all models may take together.
-        why_not_next: what the machine lacks for the next tier, as a sentence; empty if it serves them all.
+        memory_budget_bytes: the most that weights and KV caches of all models may take together.
+        why_not_next: a sentence about the machine's lack for the next tier; empty if it serves them all.
     """
 
     tiers: tuple[TierOffer, ...]

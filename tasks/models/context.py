@@ -111,7 +111,7 @@ def _tokenizer_bound(folder: Path) -> int | None:
 
 
 def _scaled(config: dict[str, Any], tokens: int, bound: int | None) -> tuple[int, str]:
-    """The context with the rotary scaling's factor, and the name of what scales it (empty: nothing)."""
+    """Return the context with the rotary scaling's factor, and the name of the scaling (empty: none)."""
     text = text_config(config)
     if str(text.get("model_type")).startswith(("gemma3", "gemma4")):  # their field is the scaled length
         return tokens, ""

@@ -65,7 +65,7 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
 
 
 def in_brief(facts: Iterable[Fact]) -> str:
-    """The facts that decide what a model answers, as one sentence."""
+    """Return the facts that decide a model's answers, as one sentence."""
     named = (fact for fact in facts if not fact.name.startswith(_BYTES))
     places = groupby(named, lambda fact: fact.said_by)
     return "; ".join(f"{', '.join(f'{fact.name} {fact.value}' for fact in group)} ({place})" for place, group in places)

@@ -54,7 +54,7 @@ class EmbeddingRecipe:
         dense: layers behind the pooling.
         normalise: whether the vector is scaled to the length 1.
         lower_case: whether the text is written in lower case first.
-        prompts: what is put before a text, by the kind of text.
+        prompts: the words before a text, by the kind of text.
         default_prompt: the kind that a text has where a request names none.
     """
 

@@ -1,4 +1,4 @@
-"""Reads a model's size from its files. Only their JSON is read: a few kilobytes, whatever the weights weigh.
+"""Reads a model's size from its files. Only their JSON is read: a few kilobytes, however large the weights are.
 
 config.json is as transformers writes it; :mod:`tasks.models.weights` finds the files with the weights. mlx packs
 quantised weights into 32-bit words.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tasks.messages.memory import KvSize
 
-# What belongs to a quantised weight and is no parameter of the model.
+# Tensors that belong to a quantised weight and hold no parameter of the model.
 _NOT_PARAMETERS = (".scales", ".biases", "_scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv")
 _PACKED_DTYPES = {"U32", "I32"}
 
@@ -108,7 +108,7 @@ def _parameters_of(name: str, dtype: str, shape: list[int], config: dict[str, An
 
 
 def _bits_of(name: str, config: dict[str, Any]) -> int:
-    """Bits per weight of a packed tensor; mlx-lm writes what differs from the whole model's under the layer's name."""
+    """Return the bits per weight of a packed tensor; mlx-lm writes exceptions from the whole model's under the layer's name."""
     quantization = config.get("quantization") or config.get("quantization_config")
     if not isinstance(quantization, dict):
         return 4

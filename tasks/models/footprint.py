@@ -25,7 +25,7 @@ PROCESS_BYTES = 256 << 20
 CPU_BYTES_PER_PARAMETER = 4
 CPU_KV_FACTOR = 2
 
-#: What :mod:`tasks.engine.fake` says of its KV cache, for 4,096 tokens.
+#: The KV cache of :mod:`tasks.engine.fake`, for 4,096 tokens.
 FAKE_KV_BYTES = 4 << 20
 
 _FAKE_WEIGHTS = re.compile(r":weights_mb=(\d+)")
@@ -38,8 +38,8 @@ class Footprint:
     Args:
         weights_bytes: the weights as they lie in memory.
         kv_bytes: the KV cache of one request of 4,096 tokens, or of the model's whole context if that is less.
-        margin_bytes: what one step takes.
-        process_bytes: what it takes beyond MLX's own memory; the engine does not count it.
+        margin_bytes: the memory of one step.
+        process_bytes: its memory beyond MLX's own; the engine does not count it.
     """
 
     weights_bytes: int
@@ -94,7 +94,7 @@ def expected(entry: ModelEntry, accelerator: str, step_tokens: int, most_bytes: 
         entry: the model.
         accelerator: ``metal``, ``cuda`` or ``cpu``.
         step_tokens: prompt tokens that one step of the engine computes.
-        most_bytes: what there is. A model whose dense weights do not fit into that is kept on a CPU as its files have it.
+        most_bytes: the memory that there is. A CPU keeps a model as its files have it, if its dense weights do not fit.
 
     Raises:
         UnknownModel: nothing tells its size.

@@ -1,4 +1,4 @@
-"""Folders in formats that are not loaded here: what they hold, and what to do about it."""
+"""Recognises folders in formats that are not loaded here, and says what to do about them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NATIVE = "take the model in the format of transformers, with config.json and mo
 _SAVE = "save them as safetensors with transformers (from_pretrained, then save_pretrained)"
 _GGUF = f"it has a GGUF file: convert that with python -m {PACKAGE}.engine.files.gguf, or take the model's repository"
 _ADAPTER = "it is an adapter: name the folder of its base model, and this one as the entry's adapter in the catalogue"
-#: What a folder without config.json may be, by a file in it.
+#: The kinds of folders without config.json, by a file in each.
 _WITHOUT_CONFIG: Sequence[tuple[str, str]] = (
     ("*.gguf", _GGUF),
     ("params.json", f"it has a model in its authors' own format (params.json): {_NATIVE}"),
     ("adapter_config.json", _ADAPTER),
     ("model_index.json", "it has a pipeline of diffusers, which writes no text"),
 )
-#: What a folder without weights may have in their place.
+#: Files that a folder without weights may have in their place.
 _OTHER_WEIGHTS: Sequence[tuple[str, str]] = (
     ("*.gguf", _GGUF),
     ("adapter*.safetensors", _ADAPTER),
@@ -48,7 +48,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """The value with numbers in the place of what transformers 5 writes for those that JSON has not: Mamba 2 has infinity."""
+    """Return the value with the numbers that JSON lacks, such as Mamba 2's infinity, in the place of transformers 5's texts."""
     if isinstance(value, list):
         return [_number(entry) for entry in value]
     if not isinstance(value, dict):

@@ -110,7 +110,7 @@ def _not_done(values: Mapping[str, Any], words: list[tuple[int, ...]]) -> Iterat
 
 
 def _bad_words(value: Any) -> list[tuple[int, ...]]:
-    """Words as ids; what is none is left out."""
+    """Return words as ids, without those that are none."""
     words = value if isinstance(value, list) else []
     return [ids for word in words if (ids := _ids(word)) and isinstance(word, list) and len(ids) == len(word)]
 
@@ -130,7 +130,7 @@ def _sampling(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _stops(value: Any) -> tuple[str, ...]:
-    """Texts out of a text or a list of them; what is neither is left out."""
+    """Return the texts of a text or a list; other values are left out."""
     return tuple(dict.fromkeys(entry for entry in _flat(value) if isinstance(entry, str) and entry))
 
 
@@ -139,7 +139,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _ends(value: Any) -> tuple[int | str, ...]:
-    """Ids and token texts out of a number, a text or a list of them; what is neither is left out."""
+    """Return the ids and token texts of a number, a text or a list; other values are left out."""
     found: list[int | str] = []
     for entry in _flat(value):
         if _is_number(entry) and entry >= 0 and entry == int(entry):

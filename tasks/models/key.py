@@ -1,4 +1,4 @@
-"""The key of an engine: what tells one engine of a worker from another."""
+"""The key that tells one engine of a worker from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's JSON files, read with errors that name the file and say what it is instead."""
+"""Reads a model's JSON files. The errors name the file, and say what it is instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ModelFilesUnreadable(ValueError):
-    """A model's folder lacks a file or holds one that is not what its name says; the message names it."""
+    """A model's folder lacks a file, or a file has another content than its name says; the message names it."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def require_file(path: Path) -> None:
-    """Refuse what is there and is no file, such as the folder that Docker makes where a mounted file is missing, or a pipe.
+    """Refuse a path that exists and is no file, such as a pipe, or the folder that Docker makes where a mounted file is missing.
 
     Raises:
         ModelFilesUnreadable: it is a folder, or something else.
@@ -50,7 +50,7 @@ def read_object_if_there(path: Path) -> dict[str, Any]:
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in this text; ``where`` is what an error calls it.
+    """Return the JSON object in this text; errors call it ``where``.
 
     Raises:
         ModelFilesUnreadable: it is something else.

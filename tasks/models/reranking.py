@@ -60,7 +60,7 @@ def _is_pooled(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return True  # reading the list reports what is wrong with it
+        return True  # reading the list reports its fault
 
 
 def _labels(config: dict[str, Any]) -> int:

@@ -59,7 +59,7 @@ class QueueCapacity:
 
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
-    """The fleet as routing sees it: what serves each queue now. A queue that nobody serves is absent.
+    """The fleet as routing sees it: the capacity of each queue now. A queue that nobody serves is absent.
 
     ``tiers`` has the queues of the models whose files live workers have, by the models' names.
     """
@@ -86,9 +86,9 @@ def queue_for(model: str, snapshot: FleetSnapshot, catalogue: Catalogue, size: M
 
     Args:
         model: the model's name, as the request has it.
-        snapshot: who serves what.
+        snapshot: the capacity of each queue.
         catalogue: which models there are.
-        size: what the model's files say; read from them, where they are local, by default.
+        size: the size by the model's files; by default it is read from them, if they are local.
 
     Raises:
         UnknownModel: the model is not allowed, or nothing tells its size.
@@ -171,7 +171,7 @@ def size_of(entry: ModelEntry, files: ModelSize | None = None) -> ModelSize:
 
     Args:
         entry: the model.
-        files: what its files say; read where they are local, by default.
+        files: the size by its files; by default it is read from them, if they are local.
 
     Raises:
         UnknownModel: nothing tells how many parameters it has.
@@ -209,7 +209,7 @@ def tier_for(size: ModelSize) -> Tier:
 
     Parameters are rounded to the nearest billion, half up, and a tier's lower bound is its own: 6.74 is a 7. The
     weights and a KV cache must fit 80 % of the memory that the tier's smallest machine has; a model moves up until they
-    do, and ``30B+`` takes what is left.
+    do, and ``30B+`` takes the rest.
     """
     rounded = floor((size.parameters_b or 0.0) + 0.5)
     first = max(index for index, tier in enumerate(TIERS) if rounded >= tier.parameters_from_b)

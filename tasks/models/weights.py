@@ -36,7 +36,7 @@ _SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
 
 
 class WeightsMissing(ModelFilesUnreadable):
-    """Weights are not all here, or not at all; the message names what is missing."""
+    """Weights are missing, some or all; the message names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
     Raises:
         WeightsMissing: one of them is not here, or there are none.
-        ModelFilesUnreadable: what is here contradicts itself.
+        ModelFilesUnreadable: the files contradict each other.
     """
     if (folder / INDEX).is_file():
         return _indexed(folder)

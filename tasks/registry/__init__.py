@@ -1,4 +1,4 @@
-"""The fleet in Redis: workers' records and leases, the messages they hold, and the ledger of what was submitted."""
+"""The fleet in Redis: workers' records and leases, and the messages they hold."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class Registry:
             node: the worker's name.
             boot: which start of it.
             lease: the lease that it had when it was found dead, or empty.
-            reason: what was seen, for people.
+            reason: the observation, for people.
 
         Returns:
             ``False`` if it has shown a sign of life since, or somebody else has declared it dead.
@@ -221,7 +221,7 @@ class Registry:
         return Reading(seconds + microseconds / 1e6, records, leases)
 
     def records(self) -> list[WorkerRecord | Unreadable]:
-        """All records, by name; what cannot be read says why."""
+        """Return all records by name; an unreadable one says why."""
         return self.read().records
 
     def leases(self, identities: list[str]) -> dict[str, str]:

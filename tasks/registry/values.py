@@ -1,4 +1,4 @@
-"""Reads Redis's answers as values. None of these raises, whatever somebody has written there."""
+"""Reads Redis's answers as values. No function here raises, even if somebody has written garbage there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def text(value: Any) -> str:
-    """Bytes or text as text; what is not UTF-8 shows as replacement characters."""
+    """Return bytes or text as text; bytes that are not UTF-8 become replacement characters."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(GENERATE)
 OPTIONS = "An option that the fleet does not share"
 #: Celery's protocol of messages that workers read.
 PROTOCOL = 2
-#: What tells one database of one server from another in redis-py's arguments.
+#: The arguments of redis-py that tell one database of one server from another.
 _PLACE = ("host", "port", "path", "db", "sentinels", "master_name")
 
 

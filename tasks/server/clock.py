@@ -25,7 +25,7 @@ class ServerClock:
     cannot be asked, the last look counts, and before the first one this machine's own time.
 
     Args:
-        read: what Redis's clock says.
+        read: reads Redis's clock.
         monotonic: monotonic seconds.
         wall: this machine's time.
     """

@@ -21,7 +21,7 @@ from worker_config.redis_url import SCHEMES, RedisUrl, without_password
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: Streams without NOMKSTREAM, and lists without BLMOVE, are what older servers lack.
+#: Older servers lack ``NOMKSTREAM``, ``BLMOVE``, ``GETDEL`` and RESP3.
 OLDEST_VERSION = (6, 2)
 
 
@@ -154,7 +154,7 @@ def _endpoint(text: str, name: str, tls: Any, transport_options: Any, patience: 
 
 
 def _with_sentinels(url: RedisUrl, options: Mapping[str, Any]) -> RedisUrl:
-    """The URL with what Celery keeps of its Sentinels beside it."""
+    """Return the URL with the Sentinel's options, which Celery keeps beside it."""
     login = options.get("sentinel_kwargs") or {}
     return replace(
         url,
@@ -167,7 +167,7 @@ def _with_sentinels(url: RedisUrl, options: Mapping[str, Any]) -> RedisUrl:
 
 @contextmanager
 def translated(about: str) -> Iterator[None]:
-    """Turns redis-py's errors into this project's; ``about`` says what was being done.
+    """Turns redis-py's errors into this project's; ``about`` names the action.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached, or refuses for now.

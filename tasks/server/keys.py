@@ -1,64 +1,69 @@
-"""Every Redis key of this project: its type, who writes it and how long it lives.
+"""The Redis keys of this project: the type of each, its writers, and how long it lives.
 
 Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs ``stream`` alone.
 
 ``stream``
-    A stream, and a pub/sub channel of the same name; the worker that holds the claim writes it, and it lives until an
-    hour after its request's end.
+    Stream, and a pub/sub channel of the same name: the journal of a request. Written by the worker that holds the claim. Lives
+    until an hour after the request's end.
 ``cancel``
-    A string; the canceller writes it, for a day.
+    String: the mark that a request was cancelled. Written by whoever cancels. Lives a day.
 ``WORKERS``
-    A hash, node name → record; each worker's keeper writes, the sweep deletes.
+    Hash, node name → record. Written by each worker's keeper, deleted by the sweep.
 ``alive``
-    A string, the lease of one ``node#boot``; its keeper writes, the sweep deletes; ``dead_after_s`` after the last beat.
+    String: the lease of one ``node#boot``. Written by its keeper, deleted by the sweep. Lives ``dead_after_s`` after the last
+    beat.
 ``swept``
-    A string, the mark that a ``node#boot`` was declared dead; the sweep or a successor writes, a registration deletes; a week.
+    String: the mark that a ``node#boot`` was declared dead. Written by the sweep or a successor, deleted by a registration. Lives
+    a week.
 ``OWNERS``
-    A set of every ``node#boot`` that may still hold messages; keepers add at registration, the sweep removes.
+    Set of every ``node#boot`` that may still hold messages. Keepers add at registration, the sweep removes.
 ``HISTORY``
-    A list of records of departed workers, newest first; the sweep and leaving workers write; the last 100.
+    List of the last 100 records of departed workers, newest first. Written by the sweep and by leaving workers.
 ``EVENTS``
-    A pub/sub channel: announcements about workers.
+    Pub/sub channel: announcements about workers.
 ``SWEEP_LOCK``, ``SWEEP``
-    A string, who sweeps, for a few seconds; a hash, when and by whom the last sweep was done. Beat's process writes both.
+    String: the beat that sweeps. Lives a few seconds. Hash: when the last sweep was, and whose. Both are written by beat's
+    process.
 ``LIMITS``
-    A hash, queue → bound and throughput as JSON; the sweep writes, every few seconds.
+    Hash, queue → bound and throughput as JSON. Written by the sweep every few seconds.
 ``request``
-    A string, a few digits of what a request asks for; its producer and its claims write, for a day longer than results are kept.
+    String: a digest of a request's parameters. Written by its producer and its claims. Lives a day longer than results.
 ``collected``
-    A string, the mark that somebody has the answer of a request for good and has deleted its journal; a bulk job's driver
-    writes, for a minute.
+    String: the mark that somebody has the answer of a request for good, and has deleted its journal. Written by a bulk job's
+    driver. Lives a minute.
 ``LEDGER``
-    A hash, task id → what was submitted where and when; producers write, a claim, the journal's end and the sweep delete.
+    Hash, task id → message, queue and time of a submission. Written by producers; deleted by a claim, by the journal's end and by
+    the sweep.
 ``ASIDE``
-    A sorted set, lists of requests that were set aside for a model → when the first of each was; workers add, and remove what
-    is empty. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`).
-    So are the lanes of workers (:func:`tasks.broker.queues.lane_of`); producers add those.
+    Sorted set, list of requests that were set aside for a model → time of the first of each. Workers add lists, and remove empty
+    ones. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`). So are the lanes of workers
+    (:func:`tasks.broker.queues.lane_of`), which producers add.
 ``AFFINITY_WORKERS``
-    A hash, node name → when, by which boot and with how many slots it takes requests from its lanes; workers write, every two
-    seconds, the sweep deletes.
+    Hash, node name → time, boot and slots of a worker that takes requests from its lanes. Written by workers every two seconds,
+    deleted by the sweep.
 ``warm``
-    A hash, node name → when the worker computed a prompt that begins with this digest, and for how many ms a request is worth
-    waiting for it; workers write; five minutes.
+    Hash, node name → time at which the worker computed a prompt that begins with this digest, and the milliseconds that a request
+    may wait for it. Written by workers. Lives five minutes.
 ``scheduled``
-    A sorted set for each queue, messages that are not due yet (``countdown``, ``eta``) → Unix time at which they are. Producers
-    and workers add; workers move what is due to the queue. A member is the list in Redis, a line break, and the message.
+    Sorted set for each queue, message that is not due yet (``countdown``, ``eta``) → Unix time at which it is. Producers and
+    workers add; workers move due messages to the queue. A member is the list in Redis, a line break, and the message.
 ``bulk``
-    A hash, how far a bulk job is; its driver writes, every second, for a week; a cancel adds a field.
+    Hash: the progress of a bulk job. Written by its driver every second; a cancel adds a field. Lives a week.
 ``BULK_JOBS``
-    A sorted set, ids of bulk jobs → when its driver last wrote; drivers add, readers remove what has expired.
+    Sorted set, id of a bulk job → time of its driver's last write. Drivers add, readers remove expired jobs.
 ``unacked``, ``unacked_index``
-    A hash and a sorted set: messages that one ``node#boot`` holds; that worker writes, until they are acknowledged or swept.
+    Hash and sorted set: the messages that one ``node#boot`` holds. Written by that worker. Live until the messages are
+    acknowledged or swept.
 ``GATEWAY_KEYS``
-    A hash, SHA-256 of an API key → what its holder may do; ``celery -A tasks keys`` writes, for ever.
+    Hash, SHA-256 of an API key → rights of its holder. Written by ``celery -A tasks keys``. Lives for ever.
 ``gateway_request``
-    A hash, what a gateway needs to go on with an answer, and whether its cost was counted; gateways write, for as long as results
-    are kept.
+    Hash: the record that a gateway needs to continue an answer, and whether its cost was counted. Written by gateways. Lives as
+    long as results.
 ``gateway_batch``
-    A hash with the gateway that drives a batch; gateways write, for ``gateway_batch_lease_s``.
+    Hash: the gateway that drives a batch. Written by gateways. Lives ``gateway_batch_lease_s``.
 ``gateway_usage``, ``gateway_allowance``, ``gateway_open``
-    A hash, what was counted of a key's requests, for ever; a hash, what is left of its limits, for two minutes; a sorted set, its
-    open requests → Unix time until which they count as open. Gateways write.
+    Hash: the usage of an API key. Lives for ever. Hash: the rest of the key's limits. Lives two minutes. Sorted set, open request
+    of the key → Unix time until which it counts as open. All are written by gateways.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds out what listens at an address at which a client of Redis has failed, to tell a person what is wrong."""
+"""Finds out which program listens at an address at which a client of Redis has failed, for the error's text."""
 
 from __future__ import annotations
 

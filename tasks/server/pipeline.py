@@ -1,4 +1,4 @@
-"""Scripts called by many threads, on one connection: what is called while a reply is awaited goes out together, as one send.
+"""Scripts called by many threads, on one connection: calls that come while a reply is awaited go out together, as one send.
 
 A worker's threads call Redis at about the same time. With a connection for each of them every call costs several switches
 between threads, which cost more than the calls (84 switches and 2.5 ms of CPU for a request, measured with 32 in flight);
@@ -33,7 +33,7 @@ CHECK_AFTER_S = 0.05
 
 
 class AutoPipeline:
-    """One connection for the scripts of all threads of a process; what :class:`tasks.server.script.Script` needs of a client.
+    """One connection for the scripts of all threads of a process: a client for :class:`tasks.server.script.Script`.
 
     A call is sent again, on a new connection, when the connection is lost before its reply: for scripts that may run twice.
     For others there is :attr:`once`. A call that Redis refuses, because somebody's script runs for too long, was not run: it is
@@ -89,7 +89,7 @@ class AutoPipeline:
             time.sleep(BUSY_PAUSE_S)
 
     def _call_once(self, command: tuple[Any, ...], again: bool) -> Any:
-        # Packed by its own thread, so that what cannot be is nobody else's error.
+        # Packed by its own thread, so that a value that cannot be packed is nobody else's error.
         call = _Call(pack(*command), again)
         with self._lock:
             self._waiting.append(call)
@@ -108,7 +108,7 @@ class AutoPipeline:
         return call.reply
 
     def _speak(self, own: _Call) -> None:
-        """Send what waits, of which ``own`` is the first, and have the first of those that came meanwhile go on."""
+        """Send the waiting calls, of which ``own`` is the first; the first of those that came meanwhile sends the next ones."""
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(MOST_CALLS, len(self._waiting)))]
         replies: Sequence[Any] = [ConnectionError("the thread that spoke to Redis was interrupted")] * len(batch)

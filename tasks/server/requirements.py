@@ -86,7 +86,7 @@ DIAGNOSIS = Requirements(WORKER.commands)
 LACKS = "Redis lacks a command"
 ONE_END = "TLS at one end only"
 TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-#: What a client raises where something else listens, among other reasons.
+#: The errors of a client where something else listens, among other reasons.
 NO_REDIS = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)
 
 

@@ -29,7 +29,7 @@ def fields_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 class Replies:
-    """Parses what one connection brings, in pieces of any size.
+    """Parses the replies of one connection, in pieces of any size.
 
     Args:
         error_of: makes an exception of the text of an error.

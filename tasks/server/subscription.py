@@ -54,7 +54,7 @@ class Subscription:
         where: the server.
         contacts: servers that this process has reached.
         retires: asked by the thread whether it may end; when it says so, nobody opens watches here any more.
-        ended: told by the thread that it has ended, for whatever reason.
+        ended: called by the thread when it ends, for any reason.
     """
 
     def __init__(
@@ -177,12 +177,12 @@ class Subscription:
         self._watches.subscribe(channels)
 
     def _ask(self, messages: Wire, *command: str | bytes) -> None:
-        """Send what will be answered on the subscribed connection."""
+        """Send the commands that are answered on the subscribed connection."""
         messages.send(pack(*command))
         self._asked_at = self._asked_at or time.monotonic()
 
     def _hear(self, messages: Wire) -> bool:
-        """Take what was published; whether there may be more."""
+        """Take publications, and return whether there may be more."""
         heard, has_more = messages.heard()
         if heard:
             self._heard_at, self._asked_at = time.monotonic(), 0.0

@@ -11,7 +11,7 @@ from redis.sentinel import MasterNotFoundError
 
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable
 
-#: What a server says while somebody's script runs for longer than its limit (5 s). Nothing was done.
+#: A server's answer while somebody's script runs for longer than its limit (5 s). Nothing was done.
 BUSY = ("BUSY ", "UNKILLABLE")
 # Answers of a server that will take the same write later; redis-py has classes of their own for some others.
 REFUSALS = (

@@ -1,4 +1,4 @@
-"""A channel that announces, and the commands that read what was announced, for one reader."""
+"""A channel, and the commands that read the entries that it announces, for one reader."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Watch(ABC):
 
     @abstractmethod
     def hear(self, news: Any, now: float) -> None:
-        """Take what was published. ``due_at`` is set to ``now`` where the rest has to be read at once."""
+        """Take a publication. ``due_at`` is set to ``now`` where the rest has to be read at once."""
 
     @abstractmethod
     def ask(self, now: float) -> list[Command]:
@@ -76,7 +76,7 @@ class Watch(ABC):
 
     @abstractmethod
     def forget(self) -> None:
-        """The connection was lost: what was read may not be there any more."""
+        """Note that the connection was lost: entries that were read may not be there any more."""
 
     @abstractmethod
     def trouble(self, problem: str) -> None:
@@ -93,9 +93,9 @@ class Watch(ABC):
 
     @property
     def can_wait(self) -> bool:
-        """Whether what has come together may be handed over a little later, with what comes next."""
+        """Return whether the publications so far may be handed over a little later, with the next ones."""
         return False
 
     @abstractmethod
     def deliver(self) -> bool:
-        """Hand over what has come together, if anything; whether there was something."""
+        """Hand over the publications that came together; return whether there were any."""

@@ -95,7 +95,7 @@ class Watches:
             self.urgent.update(self._by_channel.get(channel, ()))
 
     def publish(self, channel: bytes, payload: bytes, now: float) -> None:
-        """Have all watches of a channel take what was published."""
+        """Give a publication to all watches of its channel."""
         watches = [watch for watch in self._by_channel.get(channel, ()) if not watch.is_done]
         if not watches or (news := watches[0].decode(payload)) is None:
             return
@@ -114,7 +114,7 @@ class Watches:
         return list(due)
 
     def deliver(self, now: float) -> None:
-        """Have those that were touched hand over what has come together, unless that can wait for more."""
+        """Make touched watches hand over the publications that came together, unless those can wait for more."""
         touched, self.touched = self.touched, set()
         for watch in touched:
             if watch.can_wait and now < watch.delivered_at + WAKE_S:

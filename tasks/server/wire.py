@@ -26,7 +26,7 @@ SILENCE_S = 1.0
 
 
 class Wire:
-    """redis-py connects, logs in and sends, and never reads what was asked here. For one thread at a time.
+    """A connection on which redis-py connects, logs in and sends, and this class reads the replies. For one thread at a time.
 
     Every method raises :class:`redis.exceptions.ConnectionError`, or its ``TimeoutError``, where the connection is lost. It is
     closed then, and the next command opens another one.
@@ -57,7 +57,7 @@ class Wire:
         self._note_socket()
 
     def ask(self, packed: bytes, count: int) -> list[Any]:
-        """Send so many commands, packed, and wait for their replies. What Redis refuses is an exception among them."""
+        """Send so many commands, packed, and wait for their replies. A refusal of Redis is an exception among them."""
         self.send(packed)
         replies: list[Any] = []
         while len(replies) < count:

@@ -32,7 +32,7 @@ class FinalResults(Protocol):
 
 
 class Ends:
-    """Writes what is missing of an end: its journal's, or Celery's result.
+    """Writes the missing part of an end: the journal's entry, or Celery's result.
 
     Args:
         journal: the requests' journals.

@@ -27,7 +27,7 @@ class LostRequests:
         self._ends = ends
 
     def look(self) -> None:
-        """Look through a part of the ledger, and deal with what has been lost for two looks.
+        """Look through a part of the ledger, and deal with requests that were missing in two looks.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.

@@ -1,4 +1,4 @@
-"""The fleet as the sweep sees it: who is registered, leased and connected at one time."""
+"""The fleet as the sweep sees it: the workers that are registered, leased and connected at one time."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class Returns:
-    """Gives back what dead workers held. Two sweeps may do it at once: each message comes back once.
+    """Gives back the messages that dead workers held. Two sweeps may do it at once: each message comes back once.
 
     Args:
         client: answers in bytes.
-        ends: ends what is not to run again.
+        ends: ends requests that must not run again.
     """
 
     def __init__(self, client: redis.Redis, ends: Ends) -> None:
@@ -36,7 +36,7 @@ class Returns:
         self._condemn = client.register_script(scripts.source("condemn"))
 
     def return_work(self, living: Container[str]) -> None:
-        """Restore what every worker holds that is not among the living: dead, superseded, or gone without a word.
+        """Restore the messages of every worker that is not among the living: dead, superseded, or gone without a word.
 
         Args:
             living: ``node#boot`` of the workers that are there.

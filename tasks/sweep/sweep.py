@@ -76,7 +76,7 @@ class Sweep(threading.Thread):
         self._reader = FleetReader(client, self._registry)
         self._returns = Returns(client, ends)
         self._lost = lost or LostRequests(Ledger(client, time.monotonic), ends)
-        #: Who is believed dead.
+        #: Judges which workers are dead.
         self.watch = self._new_watch()
         self._stopping = threading.Event()
 
@@ -118,7 +118,7 @@ class Sweep(threading.Thread):
             self._election.close()
 
     def round(self) -> None:
-        """One look, and what follows from it. Does nothing while another beat holds the lock.
+        """Look at the fleet once, and act on it. Does nothing while another beat holds the lock.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.

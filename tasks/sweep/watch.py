@@ -1,4 +1,4 @@
-"""Judges who is dead, over successive looks at the fleet, without Redis and without a clock of its own."""
+"""Judges which workers are dead, over successive looks at the fleet, without Redis and without a clock of its own."""
 
 from __future__ import annotations
 

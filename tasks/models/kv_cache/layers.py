@@ -70,7 +70,7 @@ def _kind(name: str, dims: Dimensions) -> Kind:
 
 
 def values_of(dims: Dimensions) -> int:
-    """Values of one token in one layer: keys and values of all heads, or what latent attention keeps."""
+    """Return the number of values of one token in one layer: keys and values of all heads, or those of latent attention."""
     nope, rope, value = (dims.number(f"{name}_head_dim") for name in ("qk_nope", "qk_rope", "v"))
     if dims.model in _LATENT:
         return dims.number("kv_lora_rank") + rope
