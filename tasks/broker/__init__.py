@@ -1,1 +1,1 @@
-"""Messages in queues: the transport, the result store, and what is noted of every message."""
+"""Messages in queues: the transport, the result store, and the ledger of every message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: What Redis has lost in an outage is written again once it is back: within so long by workers that live.
+#: Live workers write entries that Redis has lost in an outage again, within this time once it is back.
 SETTLED_S = 10.0
 
 

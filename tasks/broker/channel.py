@@ -44,7 +44,7 @@ MOST_MORE = 8
 MOST_MORE_BYTES = 256 * 1024
 
 FETCH = Script(with_references("holding") + CLAIMING + scripts.source("fetch"))
-#: What the script gives of each message.
+#: The number of values that the script returns for each message.
 _PARTS = 6
 
 #: The same few lists are asked for again and again.

@@ -27,7 +27,7 @@ class ConnectingChannel(stock.Channel):
         *(*stock.Channel.from_transport_options, OPTION, SETTINGS),
         *("sentinels", "master_name", "sentinel_kwargs"),
     )
-    #: The Sentinels' hosts and ports, what they call the primary, and how to connect to them; ``None`` without Sentinel.
+    #: The Sentinels' hosts and ports, their name for the primary, and how to connect to them; ``None`` without Sentinel.
     sentinels: Sequence[Sequence[Any]] | None = None
     master_name: str = ""
     sentinel_kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""The queues that a producer has declared: workers and the sweep find a queue by what kombu notes of it."""
+"""The queues that a producer has declared: workers and the sweep find a queue by kombu's note of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending a request without Celery's ``send_task`` and kombu's producer, which are half of what ``delay`` costs.
+"""Sends a request without Celery's ``send_task`` and kombu's producer, which are half of the cost of ``delay``.
 
 The message is the same. Whatever needs more than Celery's headers goes Celery's way: options that are not in :data:`HANDLED`, a
 request that a task sends, events, receivers of Celery's signals about publishing, programs that have replaced ``apply_async`` or
@@ -37,7 +37,7 @@ HANDLED = frozenset(
         *("group_id", "group_index", "root_id", "parent_id", "reply_to", "chain", "chord", "add_to_parent"),
     }
 )
-#: What a queue's route may say.
+#: The options that a route may set.
 _ROUTED = HANDLED | {"serializer"}
 _PUBLISHING = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 
@@ -59,7 +59,7 @@ class Direct:
 
         Args:
             given: arguments, keywords, id, producer, ``link`` and ``link_error``.
-            options: the rest of what ``apply_async`` takes.
+            options: the other arguments of ``apply_async``.
 
         Raises:
             GenerationError: it is refused, or Redis cannot be reached.
@@ -103,12 +103,12 @@ class Direct:
         SENT.note(put)
 
     def _declare(self, given: Collector | None, queue: Queue) -> None:
-        # Who sends a group has a producer. Threads that took another one would wait for each other's.
+        # A group is sent with a producer of its thread. Threads that took another one would wait for each other's.
         with self._app.producer_or_acquire(given) as producer:
             producer.maybe_declare(queue)
 
     def _sends_for(self, producer: Any) -> bool:
-        """Whether this sends, alone or for what collects a group's members, or Celery does."""
+        """Return whether this sends, alone or for the collector of a group's members, or Celery does."""
         if producer is None:
             return self._is_plain()
         if not isinstance(producer, Collector):

@@ -29,7 +29,7 @@ def task_id_of(message: Any) -> str | None:
 
 
 def check_frame(message: Any) -> None:
-    """Check what kombu takes for granted, of a message for whatever task.
+    """Check the types that kombu takes for granted, of a message for any task.
 
     Raises:
         InvalidRequest: names the first wrong field.

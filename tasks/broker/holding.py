@@ -1,4 +1,4 @@
-"""A worker's side of its channels: what it has room for, and what becomes of the messages that it holds."""
+"""A worker's side of its channels: the room for messages, and the end of those that it holds."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ class Journals(Protocol):
         """The id of the entry with which this worker has ended the request; empty where another one has."""
 
     def restore(self, task_id: str) -> bool:
-        """Write what Redis has lost of the journal; ``False`` if the request is another worker's now."""
+        """Write the entries of the journal that Redis has lost; ``False`` if the request is another worker's now."""
 
 
-#: What the script that fetches is told by a worker that leaves claims to its requests' threads.
+#: The arguments about claims of a worker that leaves claims to its requests' threads.
 NO_CLAIMS = ("", "", 0, "", "", "", "", "")
 
 
@@ -84,21 +84,21 @@ class Holding:
 
     #: ``node#boot`` of the worker.
     identity: str = ""
-    #: What the worker has room for; ``None``: everything.
+    #: The worker's room; ``None``: for everything.
     room: Room | None = None
     #: The lanes that the worker takes from; ``None``: none.
     lanes: Lanes | None = None
-    #: Claims what is fetched; ``None``: nothing is claimed then.
+    #: Claims requests as they are fetched; ``None``: none is claimed then.
     claims: Claims | None = None
     #: Where the worker's threads call scripts together; ``None``: every call has its own connection.
     scripts: AutoPipeline | None = None
-    #: Told of a message that kombu cannot make anything of: its id, if it has one, and what is wrong.
+    #: Is told of a message that kombu cannot read: its id, if it has one, and the fault.
     refuse: Callable[[str | None, str], None] = log_refusal
-    #: Knows how journals have ended; ``None``: results are stored whatever their journals say.
+    #: Knows how journals have ended; ``None``: results are stored without a look at journals.
     journals: Journals | None = None
     #: Messages that were fetched so far.
     received: int = 0
-    #: Set once nothing runs any more: what is left then is given back by kombu itself.
+    #: Set once nothing runs any more: kombu itself gives back the remaining messages.
     stopping: bool = False
     #: The models that messages, by their delivery tags, are set aside for when they are given back.
     aside: dict[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Holding:
         self.aside[delivery_tag] = key
 
     def transport_options(self) -> dict[str, Any]:
-        """Kombu's options for the worker's application: this object, and keys of its own for what is not acknowledged."""
+        """Return kombu's options for the worker's application: this object, and keys of its own for unacknowledged messages."""
         return {
             OPTION: self,
             "unacked_key": keys.unacked(self.identity),

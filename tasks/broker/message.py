@@ -62,7 +62,7 @@ class Unpacker(Protocol):
     """Unpacks one stream, as those of the standard library do."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """So many bytes of what is packed, at most."""
+        """Unpack so many bytes at most."""
 
     @property
     def eof(self) -> bool:
@@ -147,7 +147,7 @@ class Message(virtual.Message):
         require_size("body", len(self.body or ""), MAX_BODY_BYTES)
 
     def _decode(self) -> Any:
-        """Kombu's, which makes a decoder for each message. What is not plain JSON, or is not taken, goes its way."""
+        """Decode plain JSON here: kombu makes a decoder for each message. Other messages go kombu's way."""
         if self.content_type == _JSON and self.content_encoding == "utf-8" and _JSON in (self.accept or ()):
             with suppress(ValueError, RecursionError):
                 return message_value(self.body if isinstance(self.body, str) else self.body.decode())
@@ -155,7 +155,7 @@ class Message(virtual.Message):
 
 
 def blames_message(error: Exception, connection: Any) -> bool:
-    """Whether what was raised on a message's way to its task is the message's fault, and not the connection's or the worker's.
+    """Return whether an error on a message's way to its task is the message's fault, and not the connection's or the worker's.
 
     What text makes a decoder raise has no bounds. Kombu counts ``KeyError`` among the errors of a connection: a header that is
     missing would have the worker reconnect, get the message back, and so on for ever.

@@ -22,9 +22,9 @@ LEAST_CHARACTERS = 256
 BLOCKS = (1_024, 4_096, 16_384)
 #: The number of the last messages whose ends are kept, beside the first one's: an agent's turn adds up to three messages.
 LAST_MESSAGES = 4
-#: What a chat template writes before the messages.
+#: The characters that a chat template writes before the messages.
 BEFORE_MESSAGES = ("tools", "chat_template_kwargs")
-#: The parameter with which a producer names what belongs together.
+#: The parameter with which a producer names requests that belong together.
 NAMED = "prompt_cache_key"
 
 
@@ -39,7 +39,7 @@ class Prefix:
 def prefixes_of(values: Mapping[str, Any], default_model: str) -> list[Prefix]:
     """The beginnings of a request's prompt, the longest first; none where it has no prompt, or a short one.
 
-    What the producer names with ``prompt_cache_key`` comes before them all, with the length of the whole prompt.
+    The producer's ``prompt_cache_key`` comes before them all, with the length of the whole prompt.
 
     Args:
         values: the parameters as they are sent; nothing is assumed of them.

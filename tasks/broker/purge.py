@@ -118,7 +118,7 @@ def end_purged(journal: Journal, revoke: Callable[[str, str], None], task_id: st
 
 
 def revoke(backend: Backend, task_id: str, message: str) -> None:
-    """Store that a request was revoked, for its chord and for what follows it in its chain, too."""
+    """Store that a request was revoked, for its chord and for the next links of its chain, too."""
     error = TaskRevokedError(REASON)
     backend.mark_as_failure(task_id, error, request=_context(message), call_errbacks=False, state=states.REVOKED)
 

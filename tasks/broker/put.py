@@ -1,4 +1,4 @@
-"""Requests on their way into their queue: the call of put.lua, and what its reply means."""
+"""Requests on their way into their queue: the call of put.lua, and the meaning of its reply."""
 
 from __future__ import annotations
 

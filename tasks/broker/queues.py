@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     import redis
 
-#: What kombu puts between the name of a queue and its priority in the name of a list.
+#: Kombu's separator between the name of a queue and its priority in the name of a list.
 SEPARATOR = "\x06\x16"
-#: What stands between a priority and a model in the name of a list of requests that were set aside.
+#: The separator between a priority and a model in the name of a list of requests that were set aside.
 FOR_MODEL = "@"
-#: What stands there before the node of a worker, in the name of its lane. No model's name begins with it.
+#: The mark there before the node of a worker, in the name of its lane. No model's name begins with it.
 FOR_WORKER = f"{FOR_MODEL}>"
 
 
@@ -86,7 +86,7 @@ def queue_and_model(list_name: str) -> tuple[str, str]:
 
 
 def depths(client: redis.Redis, queues: Iterable[str]) -> list[QueueDepth]:
-    """Each queue's depth, what was set aside included, and the age of its oldest message.
+    """Return each queue's depth, with messages that were set aside, and the age of its oldest message.
 
     The age comes from the ledger, else from a message header ``submitted_at``; consumers pop from the right, so the
     oldest of each list is at its right end.

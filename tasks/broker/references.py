@@ -1,4 +1,4 @@
-"""References: what stands in a queue for a request whose message is in the ledger.
+"""References: a reference stands in a queue for a request whose message is in the ledger.
 
 A prompt that waits is in Redis once. Its entry in the ledger has the message, and the list has a reference to the entry. Whoever
 takes a reference fetches the message by a script that notes who holds it (fetch.lua). A reference that is lost with its worker is

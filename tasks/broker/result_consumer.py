@@ -71,7 +71,7 @@ class ResultConsumer(BaseResultConsumer):
             return list(pending - self._waited_for.keys())
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """A result's metadata, made from what is stored."""
+        """Return a result's metadata from its stored text."""
         meta: dict[str, Any] = self.backend.decode_result(payload)
         return meta
 

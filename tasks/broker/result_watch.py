@@ -35,7 +35,7 @@ class ResultWatch(Watch):
 
     Attributes:
         task_id: whose it is.
-        payload: what is stored, if anything.
+        payload: the stored result, if there is one.
         error: why nothing will come any more.
         problem: why nothing comes just now.
         reads: how often Redis has answered.
@@ -67,7 +67,7 @@ class ResultWatch(Watch):
         self.due_at = now
 
     def ask(self, now: float) -> list[Command]:
-        """Read what is stored; and, where that is nothing, whether the request is known at all."""
+        """Read the stored result; where there is none, find out whether the request is known at all."""
         commands: list[Command] = [("GET", self._key)]
         if self._unknown_after_s and self.reads and self.payload is None:
             commands.append(("HEXISTS", keys.LEDGER, self.task_id))
@@ -75,7 +75,7 @@ class ResultWatch(Watch):
         return commands
 
     def take(self, replies: Sequence[Any], now: float) -> None:
-        """Take what is stored, or note that nothing is."""
+        """Take the stored result, or note that there is none."""
         self.reads += 1
         self._has_changed = self._has_changed or self.reads == 1 or bool(self.problem)
         self.problem = ""
@@ -88,7 +88,7 @@ class ResultWatch(Watch):
             self._note_absence(replies[1], replies[2], now)
 
     def forget(self) -> None:
-        """Nothing: what is stored is read anyway."""
+        """Do nothing: the stored result is read anyway."""
 
     def trouble(self, problem: str) -> None:
         """Note why nothing comes."""
@@ -101,7 +101,7 @@ class ResultWatch(Watch):
         self.error, self.due_at, self._has_changed = error, NEVER, True
 
     def deliver(self) -> bool:
-        """Have the caller look at what has changed."""
+        """Wake the caller, which looks at the changes."""
         if not self._has_changed:
             return False
         self._has_changed = False

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER = Script(scripts.source("answer"))
-#: The module of our errors in a stored result, and what it was in earlier ones.
+#: The module of our errors in a stored result, and its name in earlier ones.
 ERRORS, OLD_ERRORS = "celery_mlx.errors", "tasks.errors"
 
 

@@ -51,7 +51,7 @@ def due_at(headers: dict[str, Any]) -> float | None:
 
 
 def move_due(client: Evaluator, queues: Iterable[str]) -> Moved:
-    """Queue what is due of these queues.
+    """Queue the due messages of these queues.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

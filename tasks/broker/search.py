@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PAGE = 200
 #: More messages than this are not read for one id, which may be somewhere among them.
 MOST_MESSAGES = 20_000
-#: Where kombu keeps what workers of other tasks hold.
+#: The key under which kombu keeps the messages that workers of other tasks hold.
 KOMBU_UNACKED = "unacked"
 
 _BODY = re.compile(rb'"body": ?"([A-Za-z0-9+/=]*)"')

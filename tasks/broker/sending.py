@@ -50,7 +50,7 @@ def pool_free_control(app: Any) -> Any:
 
 @contextmanager
 def sending(app: Any) -> Iterator[None]:
-    """Turns what kombu and redis-py raise while something is sent into this project's error.
+    """Turns the errors of kombu and redis-py while a message is sent into this project's error.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached, or refuses this client.

@@ -1,4 +1,4 @@
-"""The terms on which a request is queued: what the script that does so has to know, beside the message itself."""
+"""The terms on which a request is queued: the arguments of the script, beside the message itself."""
 
 from __future__ import annotations
 

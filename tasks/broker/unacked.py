@@ -52,7 +52,7 @@ def held(client: redis.Redis, identity: str) -> list[Held]:
 def restore(client: redis.Redis, identity: str) -> list[str]:
     """Give back all that a dead worker holds to the front of its queues, in order; the ids of the tasks.
 
-    However many call this at once, each message is restored exactly once. What nobody can read is dropped, and logged.
+    However many call this at once, each message is restored exactly once. A message that nobody can read is dropped and logged.
 
     Raises:
         BrokerUnavailable: Redis cannot be reached or refuses for now.

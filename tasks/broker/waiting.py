@@ -42,7 +42,7 @@ class Wait:
 
     Args:
         consumer: where results are.
-        result: what is waited for.
+        result: the result to wait for.
         on_message: told of each state that is stored.
 
     Attributes:
@@ -79,7 +79,7 @@ class Wait:
         self._consumer.leave(self._watches)
 
     def step(self) -> None:
-        """Take what comes within the next :data:`INTERVAL_S`.
+        """Take the results that come within the next :data:`INTERVAL_S`.
 
         Raises:
             ResultTimeout: the time is over.
@@ -128,7 +128,7 @@ class Wait:
         raise error
 
     def _expect(self, leaf: Any, pending: Iterable[Any]) -> None:
-        """Wait on for what these have to end before, unless Redis has lost one of them, at two looks in a row.
+        """Continue the wait for a result that comes after these, unless Redis has lost one of these at two looks in a row.
 
         Raises:
             UnknownRequest: it has.
@@ -147,7 +147,7 @@ class Wait:
         return INTERVAL_S if self._timeout is None else self._began_at + self._timeout - time.monotonic()
 
     def _is_first_look(self) -> bool:
-        """Whether what is stored may still be on its way."""
+        """Return whether a result may still be on its way."""
         if time.monotonic() - self._began_at > FIRST_LOOK_S:
             return False
         watches = [self._watches[leaf.id] for leaf in self.waiting.values()]

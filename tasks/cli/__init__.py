@@ -1,1 +1,1 @@
-"""The sub-commands of ``celery -A tasks``, and what only they need."""
+"""The sub-commands of ``celery -A tasks``, and the modules that only they need."""

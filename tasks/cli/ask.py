@@ -77,7 +77,7 @@ def ask(
 
 
 def _print_answer(result: GenerateResult, timeout: float | None) -> Chunk:
-    """Print the chunks' text; what the model thinks goes to standard error. Returns the last chunk."""
+    """Print the chunks' text, the model's thoughts to standard error, and return the last chunk."""
     kind, begun, flow = "", Event(), Flow(terminal_width())
     if sys.stderr.isatty():
         Thread(target=_say_where, args=(result, begun), daemon=True).start()
@@ -100,7 +100,7 @@ def _print(text: str, kind: str) -> None:
 
 
 def _say_where(result: GenerateResult, done: Event) -> None:
-    """Say on a terminal what a request waits for that has no token yet, whenever that changes."""
+    """Say on a terminal what a request without tokens waits for, whenever that changes."""
     shown = ""
     while not done.wait(LOOK_EVERY_S):
         with suppress(GenerationError):

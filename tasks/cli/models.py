@@ -178,7 +178,7 @@ def _live_workers(cli: CLIContext) -> tuple[list[WorkerView], str]:
 
 
 def _loaded(live: list[WorkerView]) -> dict[str, dict[str, str]]:
-    """By model and worker what live workers do with it."""
+    """Return what live workers do with each model, by model and worker."""
     found: dict[str, dict[str, str]] = {}
     for worker in live:
         for engine in worker.record.engines:

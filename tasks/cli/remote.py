@@ -95,7 +95,7 @@ def unknown(state: FleetState, name: str) -> str:
 
 
 def tell(cli: CLIContext, worker: str, command: str, *, answer_s: float = ANSWER_S, **arguments: Any) -> str:
-    """Have a worker do something (:mod:`tasks.worker.celery.control`); what it says to that, as one line.
+    """Send a worker a command (:mod:`tasks.worker.celery.control`), and return its answer as one line.
 
     Raises:
         click.ClickException: there is no such worker, it does not answer, or it says no.

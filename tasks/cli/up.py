@@ -79,7 +79,7 @@ def up(
 
 
 def _watch(stack: Stack, next_steps: list[str]) -> None:
-    """Look after the parts until somebody interrupts; say once what to type next."""
+    """Look after the parts until somebody interrupts; name the next commands once."""
     is_ready = False
     while True:
         for name in stack.check():

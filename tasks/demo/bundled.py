@@ -87,7 +87,7 @@ def _lock(path: Path, report: Report) -> Iterator[None]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what processes that were killed in the middle have left; the lock says that none is alive."""
+    """Remove the files of processes that were killed in the middle; the lock says that none is alive."""
     for pattern in (".fetch-*", f".{MODEL}-*"):
         for path in parent.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
@@ -143,7 +143,7 @@ def _largest_file(folder: Path) -> int:
 
 
 def pip_error(output: str) -> SetupError | OSError:
-    """The error that says what pip's output means."""
+    """Return the error that explains pip's output."""
     if "No space left on device" in output:
         return OSError(errno.ENOSPC, "")
     if "No module named pip" in output:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class SetupError(Exception):
-    """Something that has to be there is not; the one-line message says what, and what to do."""
+    """Something that the demo needs is missing; the one-line message names it and the remedy."""

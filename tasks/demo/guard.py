@@ -33,7 +33,7 @@ def die_with_parent() -> None:
 
 
 def kill_group(leader: int) -> None:
-    """Kill what is left of a process group."""
+    """Kill the remaining processes of a group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies
         os.killpg(leader, signal.SIGKILL)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def next_steps() -> Iterator[str]:
-    """Lines of commands, each with what it does."""
+    """Return lines of commands, each with its effect."""
     steps = {
         f"{COMMAND} up": "a whole fleet here, until Ctrl-C",
         f'{COMMAND} ask "Why is the sky blue?"': "a request, from a second terminal",

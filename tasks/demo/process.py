@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-#: What the guard itself may need on top of its process's time to stop.
+#: The seconds that the guard itself may need on top of its process's time to stop.
 MARGIN_S = 5.0
 
 

@@ -115,7 +115,7 @@ def _panel(conversation: Conversation, lines: Iterable[Text], height: int) -> Pa
 
 
 def summarise(console: Console, conversations: Sequence[Conversation]) -> None:
-    """Print a table of the answers, the speed of all together, and who answered."""
+    """Print a table of the answers, the speed of all together, and the workers that answered."""
     wide = console.width >= NARROW_TABLE
     numbers = ("first token", "tokens/s", *(("tokens", "ended") if wide else ()))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

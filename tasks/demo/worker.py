@@ -1,4 +1,4 @@
-"""The demo's own worker: what a person types, under a guard that ends it with the demo."""
+"""The demo's own worker: the command that a person types, under a guard that ends it with the demo."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Blocking calls of Redis at once. Each thread keeps connections and what belongs to them, half a MiB.
+#: Blocking calls of Redis at once. Each thread keeps connections and their buffers, half a MiB.
 THREADS = 8
 #: A third of the time for which an open request counts as such.
 RENEW_S = 20.0
@@ -70,7 +70,7 @@ class Application:
     Args:
         service: gives answers.
         access: lets requests in.
-        revocation: ends what revoked keys have open.
+        revocation: ends the open answers of revoked keys.
         bulk: has the files and batches.
         client: for looks at the fleet.
         settings: the default model, and the catalogue.

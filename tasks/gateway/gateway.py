@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Gateway:
-    """An application and what ends it."""
+    """An application, and the object that ends it."""
 
     application: Outermost
     closing: Closing

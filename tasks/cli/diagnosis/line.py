@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 
 from worker_config.units import GIB
 
-#: A ``note`` is neither good nor bad: what this machine is not for.
+#: A ``note`` is neither good nor bad: a use that this machine is not for.
 Level: TypeAlias = Literal["ok", "note", "warning", "failure"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One finding: ``says`` about ``what``; ``source`` is who says so, ``remedy`` what to do about it."""
+    """One finding: ``says`` about ``what``, by this ``source``; ``remedy`` says what to do about it."""
 
     level: Level
     what: str

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.hardware import Hardware
 
 INSTALL = "pip install 'celery-mlx[worker]'"
-#: What a worker needs beside MLX, and what to say where it is missing.
+#: The packages that a worker needs beside MLX, and the finding where one is missing.
 PACKAGES = {
     "psutil": Line("failure", "psutil", "not installed: a worker cannot tell what it uses", INSTALL),
     "rich": Line("warning", "rich", "not installed: doctor and fleet print plain lines", INSTALL),

@@ -1,4 +1,4 @@
-"""Whether MLX runs, and on what."""
+"""Whether MLX runs, and on which device."""
 
 from __future__ import annotations
 

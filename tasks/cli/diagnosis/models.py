@@ -36,7 +36,7 @@ FETCH_BUNDLED = f"python -m {PACKAGE}.demo.bundled fetches it (93 MB)"
 
 
 def model_lines(settings: Settings, hardware: Hardware) -> Iterator[Line]:
-    """The catalogue: what requests that name no model get, what is here, and what the hub would have to send."""
+    """Yield the catalogue: the default model, the models that are here, and those that the hub would have to send."""
     try:
         catalogue = load_catalogue(settings)
     except SettingError as error:
@@ -76,7 +76,7 @@ def _named(catalogue: Catalogue, about: str, name: str, setting: str) -> Iterato
 
 
 def _entry(about: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
-    """A model, and what decides how it is served."""
+    """Yield a model, and the facts that decide how it is served."""
     says = f"{entry.name} ({tier.name})"
     folder = folder_of(entry)
     if folder is None or not folder.is_dir():

@@ -13,7 +13,7 @@ LONGEST = 60
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """The rows as lines, in what standard output can encode; a cell that is very long does not widen its column."""
+    """Return the rows as lines that standard output can encode; a very long cell does not widen its column."""
     widths = [min(LONGEST, max(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
     for row in rows:
         yield printable("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

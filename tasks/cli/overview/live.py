@@ -1,4 +1,4 @@
-"""The fleet as a place to stay: renewed every second, with keys that change what is shown."""
+"""A live view of the fleet: renewed every second, with keys that change the page."""
 
 from __future__ import annotations
 

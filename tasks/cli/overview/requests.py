@@ -20,7 +20,7 @@ REQUEST_COLUMNS = (
     Column("tokens", 5, justify="right"),
     Column("tok/s", 6, justify="right"),
 )
-#: What is shown for a request that names no model, which its worker chooses then.
+#: The text for a request that names no model, which its worker chooses then.
 DEFAULT = "(default)"
 STATES = {"held": "loading", "ended": "ending"}
 

@@ -58,7 +58,7 @@ def overview(
     """The whole overview for a terminal of this size; without a height every worker is shown.
 
     Args:
-        state: what to show.
+        state: the fleet to show.
         width: columns of the terminal.
         height: rows of the terminal.
         stale: why the state is an old one, if it is.

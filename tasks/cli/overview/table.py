@@ -20,7 +20,7 @@ FAILURES_SHOWN = 3
 
 @dataclass(slots=True, frozen=True)
 class Column:
-    """One column. ``rank`` orders what goes first when space is short (high goes); ``least`` is how narrow it may get."""
+    """One column. When space is short, columns of a high ``rank`` go first; ``least`` is the least width."""
 
     title: str
     rank: int

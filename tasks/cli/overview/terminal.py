@@ -12,6 +12,6 @@ def terminal_width() -> int | None:
 
 
 def printable(text: str) -> str:
-    """The text with a question mark for what standard output cannot encode: names and paths may have any letter."""
+    """Return the text with a question mark for each letter that standard output cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)

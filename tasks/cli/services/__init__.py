@@ -1,1 +1,1 @@
-"""Service files: what ``service`` prints and installs."""
+"""The service files that ``service`` prints and installs."""

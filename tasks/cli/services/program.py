@@ -30,7 +30,7 @@ OPTIONS: dict[Role, tuple[str, ...]] = {
     "metrics": (),
     "gateway": (),
 }
-#: What ends within seconds may take this long; a worker takes this on top of its drain.
+#: Programs that end within seconds may take this long; a worker takes this on top of its drain.
 STOP_S = 30
 
 
@@ -40,10 +40,10 @@ class Program:
 
     Args:
         role: the sub-command of celery.
-        options: what was given for it beyond the usual.
+        options: further options that were given for it.
         environment: the file with its settings.
         drain_timeout_s: how long a worker drains.
-        user: who runs it, for a service of the whole machine; empty for one of the person who installs it.
+        user: the user that runs it, for a service of the whole machine; empty for a service of the person who installs it.
         home: that user's home folder.
     """
 

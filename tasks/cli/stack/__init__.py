@@ -1,1 +1,1 @@
-"""All parts of a fleet on one machine, for development: which they are, how they are started and ended, what they print."""
+"""All parts of a fleet on one machine, for development: their start, their end, and their output."""

@@ -20,7 +20,7 @@ class Part:
     """One process.
 
     Args:
-        name: what its lines begin with.
+        name: the beginning of its lines.
         command: the program and its arguments.
         vital: without it the others are of no use: its end ends everything.
         about: how a person reaches it, in lines; empty where nobody does.
@@ -47,7 +47,7 @@ def parts_for(folder: Path, ports: Ports, left_out: Sequence[str], worker_argume
         folder: where beat keeps its schedule.
         ports: where they listen.
         left_out: names of parts that are not wanted.
-        worker_arguments: what is typed behind ``celery -A tasks worker``.
+        worker_arguments: the arguments of ``celery -A tasks worker``.
     """
     beat = ("--quiet", "beat", "--loglevel", "INFO", "--schedule", str(folder / "schedule"), "--pidfile", "")
     found = [Part("worker", _celery("worker", *worker_arguments)), Part("beat", _celery(*beat))]

@@ -73,7 +73,7 @@ class Stack:
     """The running parts; a context manager that ends them.
 
     Args:
-        parts: what to start.
+        parts: the parts to start.
         url: the Redis that they use.
         logs: the folder of their logs.
         emit: takes the name of a part and a line of its log.

@@ -43,7 +43,7 @@ class Tail(threading.Thread):
             file.close()
 
     def stop(self) -> None:
-        """Give what is left, and end."""
+        """Show the remaining lines, and end."""
         self._stopping.set()
         self.join()
 

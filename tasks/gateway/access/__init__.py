@@ -1,1 +1,1 @@
-"""Access to answers: who may ask, how much, and how urgently."""
+"""Access to answers: the clients that may ask, their limits, and their priorities."""

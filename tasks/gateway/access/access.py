@@ -22,7 +22,7 @@ _MOST_REMEMBERED = 10_000
 
 
 def is_loopback(address: str) -> bool:
-    """Whether what listens at this address is reached from this machine alone."""
+    """Return whether a listener at this address is reached from this machine alone."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
@@ -47,7 +47,7 @@ class Access:
 
     Args:
         store: has the keys.
-        rules: who may come without a key.
+        rules: the rules by which clients are let in.
     """
 
     def __init__(self, store: Store, rules: AccessRules) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     #: Passes an answer on as it comes.
     Give = Callable[[Client, Following], Awaitable[None]]
 
-#: What fails within this time is answered with a status of its own; then the stream begins, with nothing to say yet.
+#: An error within this time is answered with a status of its own; then the stream begins, without any text yet.
 HEAD_S = 0.5
 #: The times without parts after which comments come: later and later while a request waits for its turn.
 FIRST_COMMENT_S, LONGEST_COMMENT_S = 1.0, 10.0
@@ -59,7 +59,7 @@ class Service:
     async def give(
         self, ticket: Ticket, receive: Receive, give: Give, after: Sequence[int] = (), *, grace_s: float = 0.0
     ) -> Following:
-        """Have ``give`` pass an answer on to a client. Whatever ends that early cancels the request, unless the gateway stops.
+        """Have ``give`` pass an answer on to a client. An early end cancels the request, unless the gateway stops.
 
         A client that leaves may come back within ``grace_s``.
         """
@@ -134,7 +134,7 @@ class EventStream:
     """An ASGI response: an answer's events.
 
     Args:
-        service: what every answer needs.
+        service: the parts that every answer needs.
         ticket: the request.
         after: how much of each choice the client has; empty where it has not even the beginning.
     """

@@ -1,4 +1,4 @@
-"""Answers that nobody waits for: what they have cost is counted all the same."""
+"""Answers that nobody waits for: their cost is counted all the same."""
 
 from __future__ import annotations
 

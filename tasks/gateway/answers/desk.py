@@ -58,7 +58,7 @@ class Desk:
     Args:
         generate: the task that makes text.
         others: the tasks of other kinds of orders.
-        store: what gateways keep in Redis.
+        store: the gateways' records in Redis.
     """
 
     def __init__(self, generate: GenerateTask, others: Mapping[str, GenerateTask], store: Store) -> None:
@@ -66,11 +66,11 @@ class Desk:
         self._others = others
         self._store = store
         self._mailbox = Mailbox()
-        #: The answers that are being given, and what ends each where its API key was revoked.
+        #: The answers that are being given, and the function that ends each if its API key is revoked.
         self.open: dict[Ticket, Callable[[], object]] = {}
 
     async def take(self, order: Order, key: AccessKey, prefix: str, asked_priority: int | None) -> Ticket:
-        """Send what an order asks for.
+        """Send the requests of an order.
 
         Raises:
             Refusal: its key may not use the model, or has used up its limits.
@@ -166,7 +166,7 @@ class Desk:
         return await asyncio.to_thread(_look, ticket.results[0])
 
     async def close(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
-        """Count what an answer has cost. The usage is known of choices that have ended; of others, what came of them."""
+        """Count the cost of an answer: the usage of choices that have ended, and the tokens so far of others."""
         prompt = max((choice.finish.usage.get("prompt_tokens", 0) for choice in choices if choice.finish), default=0)
         await self.settle(ticket, prompt, sum(choice.tokens for choice in choices))
 

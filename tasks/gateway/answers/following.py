@@ -63,7 +63,7 @@ class Following:
         return any(choice.finish is None and not choice.has_failed for choice in self.choices)
 
     def take(self) -> list[Piece | Finish]:
-        """All news so far. What came before an error comes first; the bell rings on for the error.
+        """Return all news so far. Chunks before an error come first; the bell rings on for the error.
 
         Raises:
             GenerationError: a choice has failed.

@@ -57,7 +57,7 @@ class Metrics:
         self._resent += 1
 
     def count(self, parts: Sequence[Piece | Finish]) -> None:
-        """Count what is passed on."""
+        """Count pieces that are passed on."""
         self._pieces += sum(isinstance(part, Piece) for part in parts)
 
     def encode(self) -> bytes:

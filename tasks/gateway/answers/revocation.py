@@ -1,4 +1,4 @@
-"""API keys that are let in no more: what they have open ends, too."""
+"""Ends the open answers of API keys that were revoked."""
 
 from __future__ import annotations
 

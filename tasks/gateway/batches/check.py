@@ -23,10 +23,10 @@ MAX_LINES = 50_000
 
 @dataclass(slots=True)
 class Check:
-    """The findings in a file: how many lines it has, the models that they ask, and what is wrong with it.
+    """The findings in a file: how many lines it has, the models that they ask, and its faults.
 
     Args:
-        endpoint: what all lines have to ask for.
+        endpoint: the endpoint that all lines have to name.
         default_model: the model of lines that name none.
         allows: whether the batch's owner may use a model.
     """

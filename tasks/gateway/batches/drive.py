@@ -1,4 +1,4 @@
-"""Driving one batch: from its check to its files. Another gateway goes on from what the folder has."""
+"""Drives one batch from its check to its files. Another gateway continues it from the folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Drive:
     """One batch.
 
     Args:
-        context: what every batch needs.
+        context: the parts that every batch needs.
         batch: its record.
     """
 

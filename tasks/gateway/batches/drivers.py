@@ -30,7 +30,7 @@ class Drivers:
     """A thread that looks for batches, and one for each that it drives.
 
     Args:
-        context: what every batch needs.
+        context: the parts that every batch needs.
         lease_s: how long the others wait for this gateway's word.
     """
 

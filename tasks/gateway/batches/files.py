@@ -1,4 +1,4 @@
-"""Files of the gateway's clients: the bytes, and who has put them there."""
+"""Files of the gateway's clients: the bytes, and their owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records on disk, one JSON file each. Whatever is killed, a record is there as a whole or as it was before."""
+"""Records on disk, one JSON file each. If a process is killed, a record is there as a whole or as it was before."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Shelf:
         (self.folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete what killed processes have left.
+        """Delete the files that killed processes have left.
 
         Raises:
             OSError: the folder cannot be read.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import FormData
     from starlette.requests import Request
 
-#: What a form has beside its file.
+#: The fields of a form beside its file.
 _FORM_BYTES = 2**16
 _MAX_FIELDS = 16
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import Receive, Scope, Send
 
-#: Where a response of Starlette's leaves what sends its stream.
+#: The key under which a response of Starlette's leaves the function that sends its stream.
 STREAM = "celery_mlx.stream"
 
 

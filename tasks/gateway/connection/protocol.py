@@ -19,7 +19,7 @@ class Protocol(Base):
     """Closes a connection that has no whole head of a request in time, or whose client reads nothing of its answer.
 
     Args:
-        stall_s: how long a head may take, and how long what was sent may lie unread.
+        stall_s: how long a head may take, and how long sent bytes may lie unread.
         options: uvicorn's.
     """
 

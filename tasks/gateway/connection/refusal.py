@@ -40,7 +40,7 @@ class Refusal(Exception):
         code: for programs.
         param: the field that is wrong, if one is.
         retry_after_s: when to try again; ``None`` where that may not help.
-        should_retry: whether OpenAI's SDKs, which send again what fails with 408, 409, 429 or 5xx, shall do so.
+        should_retry: whether OpenAI's SDKs, which retry requests that fail with 408, 409, 429 or 5xx, shall do so.
     """
 
     def __init__(

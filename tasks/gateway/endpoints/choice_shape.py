@@ -20,11 +20,11 @@ class ChoiceShape:
     """An answer of choices.
 
     Args:
-        record: what is known of the request.
+        record: the request's record.
         places: how much of each choice the client has.
     """
 
-    #: What OpenAI calls the whole answer, and an event of its stream.
+    #: OpenAI's names of the whole answer, and of an event of its stream.
     WHOLE: ClassVar[str]
     CHUNK: ClassVar[str]
 
@@ -32,7 +32,7 @@ class ChoiceShape:
         self._record = record
         self.reads_from = places
         self._places = [*places] or [0] * record.choices
-        #: How the data of every event begins: what they all have in common is encoded once.
+        #: The beginning of every event's data: the fields that they all have in common are encoded once.
         self._beginning = f"{to_compact_json(self._head(self.CHUNK))[:-1]},"
 
     def note(self, part: Piece | Finish) -> None:

@@ -75,7 +75,7 @@ _ERROR = {
     },
     "required": ["error"],
 }
-#: What paths answer with that is not JSON.
+#: The media types of answers that are not JSON.
 _MEDIA = {"/": "text/html", "/metrics": "text/plain", "/v1/files/{id}/content": "application/octet-stream"}
 _QUERIES = {
     "/v1/responses/{id}": ("stream", "starting_after"),
@@ -128,7 +128,7 @@ def _bodies(schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _properties(model: type[BaseModel], schemas: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a model; what they refer to goes among the schemas."""
+    """Return the fields of a model; schemas that they refer to go among the others."""
     described = model.model_json_schema(ref_template=_REF)
     schemas.update(described.pop("$defs", {}))
     found: dict[str, Any] = described["properties"]

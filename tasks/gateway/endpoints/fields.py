@@ -60,7 +60,7 @@ _REFUSED = "refused: "
 NOT_CHAT = ("prompt",)
 NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
 NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
-#: What ``/v1/responses`` calls some of them.
+#: The names of some of them in ``/v1/responses``.
 _IN_RESPONSES: Mapping[str, str] = MappingProxyType(
     {
         "max_tokens": "max_output_tokens",

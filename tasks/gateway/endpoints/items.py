@@ -44,7 +44,7 @@ _INSTEAD: Mapping[str, str] = MappingProxyType(
 
 
 def messages_of(given: Any, instructions: Any) -> list[dict[str, Any]]:
-    """The conversation in ``input``, with ``instructions`` before it. ``generate`` checks what the messages hold.
+    """Return the conversation in ``input``, with ``instructions`` before it. ``generate`` checks the messages.
 
     Raises:
         InvalidRequest: an item is none that a model here can be given, or the instructions are no text.

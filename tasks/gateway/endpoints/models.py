@@ -1,4 +1,4 @@
-"""``/v1/models``: what an API key may ask for."""
+"""``/v1/models``: the models that an API key may ask for."""
 
 from __future__ import annotations
 

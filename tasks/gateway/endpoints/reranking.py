@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "rerank-"
-#: What the answer has.
+#: The fields of the answer.
 FIELDS = ("id", "model", "results", "usage", "warnings")
 
 

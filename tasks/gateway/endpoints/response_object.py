@@ -32,13 +32,13 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(
 #: The same of objects, whose other fields the request may have.
 _DEFAULT_PARTS: Mapping[str, Mapping[str, Any]] = {name: _DEFAULTS[name] for name in ("reasoning", "text")}
 _FUNCTION_DEFAULTS = {"description": None, "parameters": None, "strict": False}
-#: By the kind of an item's text: how its id begins, and what its events are called.
+#: The prefix of an item's id, and the names of its events, by the kind of its text.
 _PREFIXES = {"reasoning": "rs", "tool_call": "fc"}
 _EVENTS = {"reasoning": "response.reasoning_text", "tool_call": "response.function_call_arguments"}
 
 
 class OpenItem:
-    """One item while its text comes: what the model thinks, what it answers, or the arguments of a call.
+    """One item while its text comes: a thought, an answer, or the arguments of a call.
 
     Args:
         response_id: the response.
@@ -58,7 +58,7 @@ class OpenItem:
         self._logprobs: list[Mapping[str, Any]] = []
 
     def add(self, text: str, logprobs: Sequence[Mapping[str, Any]]) -> None:
-        """Take what comes next."""
+        """Take the next piece."""
         self._text.add(text)
         self._logprobs.extend(logprobs)
 
@@ -143,7 +143,7 @@ def response_object(
 
 
 def _completed(name: str, value: Any) -> Any:
-    """A field that a request had, with what it left out of it."""
+    """Return a field of a request, with defaults for the parts that it left out."""
     if name in _DEFAULT_PARTS:
         return {**_DEFAULT_PARTS[name], **{name: part for name, part in value.items() if part is not None}}
     if name == "tools":

@@ -26,7 +26,7 @@ class ResponseShape:
     depend on the text alone: a client that continues a stream may get the text in other deltas.
 
     Args:
-        record: what is known of the request.
+        record: the request's record.
         places: the number of the last event that the client has.
     """
 
@@ -114,7 +114,7 @@ class ResponseShape:
         return self._numbered(name, self._count - 1, fields) if self._count - 1 > self._has else b""
 
     def _delta(self, name: str, text: str, **fields: Any) -> bytes:
-        """An event with what of this text the client has not got."""
+        """Return an event with the part of this text that the client has not got."""
         begin, self._count = self._count, self._count + len(text)
         unseen = text[max(0, self._has + 1 - begin) :]
         return self._numbered(name, self._count - 1, {**fields, "delta": unseen}) if unseen else b""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "resp_"
-#: What of a body its answer repeats.
+#: The fields of a body that its answer repeats.
 _ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "prompt_cache_key", "reasoning"),
     *(
@@ -70,7 +70,7 @@ def parse(body: Mapping[str, Any], default_model: str) -> Order:
 
 
 def _is_repeated(value: Any) -> bool:
-    """Whether an answer repeats a field: it is kept for as long as the answer is, so what is long is left out."""
+    """Return whether an answer repeats a field: it is kept as long as the answer, so long values are left out."""
     return value is not None and len(to_compact_json(value)) <= MAX_ECHO_CHARACTERS
 
 

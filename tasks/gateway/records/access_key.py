@@ -1,4 +1,4 @@
-"""An API key: what its holder may do. The key itself is nowhere; its hash finds the record."""
+"""An API key: the rights of its holder. The key itself is stored nowhere; its hash finds the record."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Store:
         )
 
     def settle(self, record: Record, key: AccessKey, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count what a request has cost; the second time it changes nothing.
+        """Count the cost of a request; the second call changes nothing.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -84,7 +84,7 @@ class Store:
             SETTLE(self._client, names, arguments)
 
     def count(self, record: Record, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count what something has cost that was not admitted as a request; the second time it changes nothing.
+        """Count the cost of a record that was not admitted as a request; the second call changes nothing.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
