@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +10,7 @@ import pytest
 
 from tasks.errors import BrokerUnavailable, JournalFailed
 from tasks.journal.claim_answer import ClaimAnswer
-from tasks.journal.items import Append
+from tasks.journal.items import Append, Held
 from tasks.messages.journal import Claim
 from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job
@@ -92,10 +93,10 @@ class Parts:
             **options,
         )
 
-    def remember(self, task_id: str, outcome: Outcome | None = None) -> None:
+    def remember(self, task_id: str, outcome: Outcome | None = None, message: str = "{}") -> None:
         """A job is over, with a whole answer unless another outcome is given."""
         job = Job(task_id, "tier-under-3B")
-        job.attempt = new_attempt(task_id)
+        job.attempt = new_attempt(task_id, message)
         job.attempt.finish(outcome or job.attempt.end("stop"))
         job.attempt.note(job.attempt.end("stop"))
         self.recovery.remember(job)
@@ -105,12 +106,12 @@ class Parts:
         self.recovery.reconnect(channel or FakeChannel(), [])
 
 
-def new_attempt(task_id: str) -> Attempt:
+def new_attempt(task_id: str, message: str = "{}") -> Attempt:
     first = Append.of(task_id, 0, Claim(attempt=1, worker="a@here#1", nonce="n"), "n")
     claim = ClaimAnswer(
         kind="claimed", attempt=1, crashes=0, entries=[], items=[first], owner="a@here#1", nonce="n", queued_ms=None
     )
-    return Attempt(task_id, claim, "m")
+    return Attempt(task_id, claim, "m", lambda: Held("tag", message))
 
 
 def test_what_redis_lacks_is_written() -> None:
@@ -164,6 +165,27 @@ def test_within_a_bound() -> None:
     parts.reconnect()
     assert 0 < len(parts.journal.filled) < 20
     assert parts.journal.filled[-1] == "t19"
+
+
+def test_messages_count() -> None:
+    """The bound is one for journals and messages together: a prompt may be larger than its answer."""
+    parts = Parts(keep_bytes=10_000)
+    for number in range(20):
+        parts.remember(f"t{number}", message="x" * 2_000)
+    parts.reconnect()
+    assert parts.journal.filled == ["t16", "t17", "t18", "t19"]
+
+
+def test_nothing_to_collect() -> None:
+    """What is remembered of a request is one object to a garbage collection, which would go over all of an attempt's."""
+    parts = Parts()
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(200):
+        parts.remember(f"t{number}")
+    parts.publisher.closed.clear()
+    gc.collect()
+    assert len(gc.get_objects()) - before < 2 * 200
 
 
 def test_one_that_cannot_be_written(caplog: pytest.LogCaptureFixture) -> None:
