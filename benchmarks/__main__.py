@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import signal
 import sys
 import tempfile
@@ -84,9 +83,6 @@ def run(server: EmbeddedServer, rows: Sequence[Row], *, repeats: int, quick: boo
                 report(about, len(done) / len(rows))
 
             bench = Bench(server, client, Path(folder), repeats, quick, say)
-            # A full garbage collection over all that was imported takes 40 to 70 ms, and every reader here waits for it.
-            gc.collect()
-            gc.freeze()
             try:
                 for row in rows:
                     say(row.name)

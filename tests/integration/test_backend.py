@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,17 @@ HELD, INDEX = keys.unacked(IDENTITY), keys.unacked_index(IDENTITY)
 def backend(producer_app: Celery) -> Backend:
     assert isinstance(producer_app.backend, Backend)
     return producer_app.backend
+
+
+def test_threads_share_it(producer_app: Celery, backend: Backend) -> None:
+    """A thread's first request costs no backend, no client and no pool of its own, and no bound keeps many threads from Redis."""
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(lambda: producer_app.backend).result() is backend
+    pool = backend.client.connection_pool
+    links = [pool.get_connection() for _ in range(producer_app.conf.redis_max_connections + 1)]
+    for link in links:
+        pool.release(link)
+    backend.client.close()
 
 
 @pytest.fixture
