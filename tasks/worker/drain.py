@@ -1,4 +1,4 @@
-"""Takes a worker out of service: running requests end, or are handed back to their queues."""
+"""Takes a worker out of service: running requests end, or are requeued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: How long requests that were told to stop may take to do so, once the drain's time is over.
-GIVE_BACK_S = 10.0
+REQUEUE_S = 10.0
 POLL_S = 0.05
 #: The longest that a fetch which is out can stay so in a closed room: kombu's ``brpop_timeout`` is 1 s.
 FETCH_S = 2.0
@@ -25,8 +25,8 @@ FETCH_S = 2.0
 class Loop(Protocol):
     """The acts of a worker on Celery's loop and pool, once it consumes."""
 
-    def give_back(self) -> None:
-        """Have every running request stop and go back to its queue."""
+    def requeue_all(self) -> None:
+        """Stop every running request, and requeue it."""
 
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
@@ -44,10 +44,10 @@ class Drain:
     Args:
         room: is closed, and counts the running requests.
         loop: Celery's.
-        timeout_s: how long running requests may take, before they are handed back.
+        timeout_s: how long running requests may take, before they are requeued.
         on_change: called when it begins, and when it is over.
         end_engines: ends the engines, one of which may hang.
-        give_back_s: how long requests that were told to stop may take to do so.
+        requeue_s: how long requests that were told to stop may take to do so.
         fetch_s: how long a fetch that is out may take to return.
     """
 
@@ -58,7 +58,7 @@ class Drain:
         timeout_s: float,
         on_change: Callable[[], None],
         end_engines: Callable[[], None],
-        give_back_s: float = GIVE_BACK_S,
+        requeue_s: float = REQUEUE_S,
         fetch_s: float = FETCH_S,
     ) -> None:
         self._room = room
@@ -66,7 +66,7 @@ class Drain:
         self._timeout_s = timeout_s
         self._on_change = on_change
         self._end_engines = end_engines
-        self._give_back_s, self._fetch_s = give_back_s, fetch_s
+        self._requeue_s, self._fetch_s = requeue_s, fetch_s
         self._is_on = False
         self._leaving = threading.Event()
         self._hurry = threading.Event()
@@ -92,7 +92,7 @@ class Drain:
             self._on_change()
 
     def leave(self, status: int = os.EX_OK) -> None:
-        """Drain, then end Celery's loop, with this exit status; a second call hands back the running requests. Returns at once.
+        """Drain, then end Celery's loop, with this exit status; a second call requeues the running requests. Returns at once.
 
         Celery stops its consumer, and with it remote control, heartbeats and acknowledgements, before its pool, so its own
         shutdown begins only when nothing runs any more. For a signal's handler, which may have interrupted a thread that holds a
@@ -104,20 +104,20 @@ class Drain:
         self._leaving.set()
         threading.Thread(target=self._leave, args=(status,), name="drain", daemon=True).start()
 
-    def hand_back(self) -> None:
+    def leave_now(self) -> None:
         """Leave, and do not wait for running requests."""
         self.leave()
         self._hurry.set()
 
-    def give_back(self) -> bool:
-        """Make the running requests go back to their queues, and wait for that; ``False`` if it takes too long."""
+    def requeue_all(self) -> bool:
+        """Requeue the running requests, and wait for that; ``False`` if it takes too long."""
         fetched_by = time.monotonic() + self._fetch_s
         while self._loop.fetching() and time.monotonic() < fetched_by:
-            time.sleep(POLL_S)  # a fetch that is out would take back what is given back
+            time.sleep(POLL_S)  # a fetch that is out would take a requeued request
         if self._room.busy():
             logger.warning("giving %d requests back to their queues", sum(self._room.busy().values()))
-            self._loop.give_back()
-        return self._room.wait_idle(self._give_back_s)
+            self._loop.requeue_all()
+        return self._room.wait_idle(self._requeue_s)
 
     def _leave(self, status: int) -> None:
         self.begin()
@@ -125,7 +125,7 @@ class Drain:
         while time.monotonic() < deadline and not self._hurry.is_set():
             if self._room.wait_idle(POLL_S) and not self._loop.fetching():
                 break
-        if not self.give_back():
+        if not self.requeue_all():
             self._abandon()
         self._loop.exit(status)
 

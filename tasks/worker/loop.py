@@ -25,10 +25,10 @@ class CeleryLoop:
         """Take this consumer from now on, and the messages that its channels hold."""
         self._consumer, self._holding = consumer, holding
 
-    def give_back(self) -> None:
-        """Have every running request stop and go back to its queue."""
+    def requeue_all(self) -> None:
+        """Stop every running request, and requeue it."""
         assert self._consumer is not None
-        self._consumer.pool.give_back()
+        self._consumer.pool.requeue_all()
 
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""

@@ -24,7 +24,7 @@ from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
 from tasks.worker.cores import OneCore, available_cores
-from tasks.worker.drain import GIVE_BACK_S, Drain
+from tasks.worker.drain import REQUEUE_S, Drain
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.engines import Engines
@@ -172,17 +172,17 @@ class InferenceWorker:
         return list(self.in_engine.values())
 
     def _on_starved(self, message: str) -> None:
-        """Hand back the running requests, and end the process with the exit status of a failure that passes."""
+        """Requeue the running requests, and end the process with the exit status of a failure that passes."""
         logger.critical(message)
         self.room.close()
-        self.drain.give_back()
+        self.drain.requeue_all()
         self.stop()
         self.loop.abort()
 
     def _on_lost(self, lost: Lost) -> None:
         """Others have this worker's requests, or its name: nothing of before may go on."""
-        self.loop.give_back()
-        while not self.room.wait_idle(GIVE_BACK_S):
+        self.loop.requeue_all()
+        while not self.room.wait_idle(REQUEUE_S):
             logger.warning("requests of before are still being stopped: %s", self.room.busy())
         if lost == "superseded":
             self.drain.leave()

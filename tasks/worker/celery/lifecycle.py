@@ -199,7 +199,7 @@ def _settle() -> None:
 
 
 def _on_term(*_: Any) -> None:
-    """The first time drain, the second time hand back."""
+    """Drain at the first signal, and requeue at the second one."""
     current_worker().drain.leave()
     # Standard output may be closed, full, or in the middle of a write that this signal has interrupted.
     with suppress(OSError):
@@ -208,8 +208,8 @@ def _on_term(*_: Any) -> None:
 
 
 def _on_quit(*_: Any) -> None:
-    """Hand back at once."""
-    current_worker().drain.hand_back()
+    """Requeue at once."""
+    current_worker().drain.leave_now()
 
 
 def _on_heartbeat_sent(**_: Any) -> None:

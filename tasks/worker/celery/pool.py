@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: The obstacle may pass meanwhile: memory that is lacking, a Redis that is full.
-GIVE_BACK_AFTER_S = 0.5
+REQUEUE_AFTER_S = 0.5
 
 
 class EnginePool(ThreadPool):
@@ -93,7 +93,7 @@ class EnginePool(ThreadPool):
     def _done(self, request: Any, job: Job, future: Any) -> None:
         try:
             if not future.cancelled() and (error := future.exception()) is not None:
-                _give_back(request, job.task_id, error)
+                _requeue(request, job.task_id, error)
         finally:
             self._let_go(job)
 
@@ -107,8 +107,8 @@ class EnginePool(ThreadPool):
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Nothing: Celery calls this with the process, then :meth:`Job.terminate` of the very request."""
 
-    def give_back(self) -> None:
-        """Have every running request stop and go back to its queue."""
+    def requeue_all(self) -> None:
+        """Stop every running request, and requeue it."""
         for job in list(self._jobs):
             job.stop("requeue")
 
@@ -128,8 +128,8 @@ class EnginePool(ThreadPool):
             _turn(get_event_loop())
 
     def on_terminate(self) -> None:
-        """Give everything back, and wait for that."""
-        self.give_back()
+        """Requeue all running requests, and wait for that."""
+        self.requeue_all()
         self.on_stop()
 
 
@@ -142,14 +142,14 @@ def _run(job: Job, call: Callable[[], Any]) -> None:
         set_current_job(None)
 
 
-def _give_back(request: Any, task_id: str, error: BaseException) -> None:
+def _requeue(request: Any, task_id: str, error: BaseException) -> None:
     """Give back a request that Celery has not ended: out of memory, or its result could not be stored.
 
     Celery neither acknowledges nor rejects it then. This worker would hold it for as long as it lives.
     """
     logger.error("request %s is given back, since Celery could not end it", task_id, exc_info=error)
     if request is not None:
-        time.sleep(GIVE_BACK_AFTER_S)
+        time.sleep(REQUEUE_AFTER_S)
         task_ready(request)
         request.reject(requeue=True)
 

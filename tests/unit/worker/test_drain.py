@@ -17,15 +17,15 @@ LONG_S = 600.0
 
 
 class Loop:
-    """Notes what it is told; ``give_back`` frees the slots, if requests stop when they are told to."""
+    """Notes what it is told; ``requeue_all`` frees the slots, if requests stop when they are told to."""
 
     def __init__(self, room: Room, *, stops: bool = True) -> None:
         self.told: list[str] = []
         self._room = room
         self._stops = stops
 
-    def give_back(self) -> None:
-        self.told.append("give back")
+    def requeue_all(self) -> None:
+        self.told.append("requeue")
         if self._stops:
             self._room.leave("q")
 
@@ -84,19 +84,19 @@ def test_leaves_when_what_runs_is_done() -> None:
     assert not parts.room.has_room("q")
 
 
-@pytest.mark.parametrize("hurry", [lambda drain: drain.leave(), lambda drain: drain.hand_back()])
-def test_hands_back(hurry: Callable[[Drain], None]) -> None:
-    """The second call, or the one that does not wait, gives what runs back to its queue."""
+@pytest.mark.parametrize("hurry", [lambda drain: drain.leave(), lambda drain: drain.leave_now()])
+def test_requeues(hurry: Callable[[Drain], None]) -> None:
+    """The second call, or the one that does not wait, requeues the running requests."""
     parts = Parts()
     parts.drain.leave()
     hurry(parts.drain)
-    assert parts.wait() == ["give back", "exit"]
+    assert parts.wait() == ["requeue", "exit"]
 
 
-@pytest.mark.parametrize(("frees", "told"), [(True, ["give back", "exit"]), (False, ["give back", "abort", "exit"])])
+@pytest.mark.parametrize(("frees", "told"), [(True, ["requeue", "exit"]), (False, ["requeue", "abort", "exit"])])
 def test_an_engine_that_does_not_stop(frees: bool, told: list[str]) -> None:
     """The engines are ended; where that frees no slot, Redis does not answer, and the process ends as it is."""
     parts = Parts(stops=False, end_engines=lambda room: room.leave("q") if frees else None)
-    parts.drain.hand_back()
+    parts.drain.leave_now()
     wait_until(lambda: "exit" in parts.loop.told)
     assert parts.loop.told == told
