@@ -20,7 +20,7 @@ class EagerStream(ValueResult, EagerResult):
     """An eager result with the methods of a real one. Its stream has the whole answer as one chunk."""
 
     def stream(self, *_: Any, **__: Any) -> ChunkStream:
-        """Yield a chunk of the reasoning, one of each call, and one of the whole text; raises the request's error."""
+        """Return a chunk of the reasoning, one of each call, and one of the whole text; raises the request's error."""
         return ChunkStream(self._chunks(), self.astream)
 
     def _chunks(self) -> Generator[Chunk, None, None]:

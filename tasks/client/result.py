@@ -40,7 +40,7 @@ class GenerateResult(ValueResult, AsyncResult):
     def stream(
         self, timeout: float | None = None, idle_timeout: float | None = None, cancel_on_close: bool = False
     ) -> ChunkStream:
-        """Yield the answer's chunks as they come: each index once, in order. The last chunk has a ``finish_reason``.
+        """Return an iterator of the answer's chunks, each index once and in order. The last chunk has a ``finish_reason``.
 
         A cancelled request yields its generated text, and then the ``finish_reason`` ``cancelled``. Once the journal has expired,
         the stored result comes as one chunk. ``async for`` reads the stream as :meth:`astream` does.

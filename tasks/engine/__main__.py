@@ -49,7 +49,7 @@ BATCHING = {"equal": "with prompts in equal pieces", "apart": "row by row"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; returns the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.engine", description=__doc__)
     parser.add_argument("--fd", type=int, help="serve the worker at the other end of this socket")
     parser.add_argument("--protocol", default="", help="what that worker takes the records for")

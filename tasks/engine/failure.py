@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = (
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether this error of MLX means that memory ran out, by what it says: MLX has no class for it."""
+    """Return whether this error of MLX means that memory ran out, by its text: MLX has no class for it."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 

@@ -122,7 +122,7 @@ class FakeAssembler:
         return _pieces("reasoning", text if self._left else text + self._utf8.decode(b"", final=True))
 
     def finish(self) -> list[Piece]:
-        """Return what was held back."""
+        """Return the text that was held back."""
         held = self._utf8.decode(b"", final=True)
         return _pieces(self.kind, held if self._left else self._matcher.push(held) + self._matcher.finish())
 

@@ -52,7 +52,7 @@ _OPTIONS: dict[str, type[float | int | str]] = {
 
 
 def parse_options(model: str) -> FakeOptions:
-    """The options in a name such as ``fake:10:load_s=2``; what follows an ``@`` is the tier, which is routing's business.
+    """Return the options in a name such as ``fake:10:load_s=2``; the tier behind an ``@`` is routing's business.
 
     Raises:
         ModelLoadFailed: the name does not have this form.

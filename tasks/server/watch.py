@@ -93,7 +93,7 @@ class Watch(ABC):
 
     @property
     def can_wait(self) -> bool:
-        """Return whether the publications so far may be handed over a little later, with the next ones."""
+        """Whether the publications so far may be handed over a little later, with the next ones."""
         return False
 
     @abstractmethod

@@ -33,7 +33,7 @@ class Answers:
     Args:
         tokenizer: the model's.
         source: its chat template's text.
-        stops: texts that end an answer, whatever the request says.
+        stops: texts that end every answer.
     """
 
     def __init__(self, tokenizer: TokenizerWrapper, source: str, stops: tuple[str, ...] = ()) -> None:
@@ -52,7 +52,7 @@ class Answers:
         """The grammar of a request's answer; ``None`` where all may be answered.
 
         Raises:
-            InvalidRequest: what the request insists on cannot be enforced.
+            InvalidRequest: a strict constraint cannot be enforced.
         """
         tools = submit.tools
         if tools is not None and self.calls is not None:
@@ -85,7 +85,7 @@ class Answers:
     def _calling(
         self, submit: Submit, tools: Tools, prompt: Prompt, compiler: Compiler, *, checked: bool
     ) -> Grammar | None:
-        """The grammar of calls, constrained if they are ``checked``, and of what else the request allows."""
+        """Return the grammar of calls, constrained if they are ``checked``, and of the other answers that the request allows."""
         assert self.calls is not None
         budget, otherwise = submit.thinking_budget, submit.constraint
         if self.calls.syntax.name == "harmony":

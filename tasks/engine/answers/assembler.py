@@ -29,7 +29,7 @@ class TextAssembler:
     Stop strings are looked for in the answer alone: a thought that mentions one goes on. One that is, or has in it, the name
     of a special token means that token, and the token alone ends a thought too.
 
-    Making one costs microseconds: what is known of the vocabulary is shared by all assemblers of a tokenizer.
+    Making one costs microseconds: all assemblers of a tokenizer share its vocabulary.
 
     Args:
         tokenizer: the model's.
@@ -97,7 +97,7 @@ class TextAssembler:
         return self._released(self._split(self._channels.push(text))) if text else []
 
     def finish(self) -> list[Piece]:
-        """Return what was held back and is due at the end: nothing after a stop string."""
+        """Return the held-back text that is due at the end: none after a stop string."""
         held = self._split(self._channels.push(self._decoder.finish()) + self._channels.finish())
         if self._splitter is not None:
             held += self._splitter.finish()
@@ -114,7 +114,7 @@ class TextAssembler:
         return found
 
     def _released(self, pieces: list[Piece]) -> list[Piece]:
-        """The pieces without what may be, or is, a stop string."""
+        """Return the pieces without text that may be, or is, a stop string."""
         if len(pieces) == 1 and pieces[0].kind == "content":  # as nearly always
             text = self._stops.shown(self._matcher.push(pieces[0].text))
             return [Piece("content", text)] if text else []

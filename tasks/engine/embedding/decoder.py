@@ -65,7 +65,7 @@ class Decoder:
         return int(tree_reduce(lambda total, array: total + array.nbytes, self._model.parameters(), 0))
 
     def __call__(self, ids: mx.array, _lengths: list[int], _types: mx.array | None = None) -> mx.array:
-        """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing."""
+        """Return the tokens' vectors, ``[rows, tokens, width]``; values behind a row's length mean nothing."""
         if ids.shape[1] <= self._piece_tokens:
             whole: mx.array = self._body(ids).astype(mx.float32)
             return whole

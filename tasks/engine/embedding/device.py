@@ -57,7 +57,7 @@ class MlxTextModel(TextModel):
     Args:
         folder: its files.
         body: computes the tokens' vectors.
-        blas: what MLX's products run on.
+        blas: the library of MLX's products.
         trial: a row for the first step, which compiles kernels: not at the cost of the first request.
         normalised: whether its vectors have the length 1.
     """
@@ -68,7 +68,7 @@ class MlxTextModel(TextModel):
         self._body = body
         self._token_bytes = _token_bytes(folder.config, folder.context_tokens)
         longest = min(folder.context_tokens, PIECE_TOKENS) * self._token_bytes
-        # An encoder keeps nothing between steps: in the place of a KV cache is what a step takes with the longest text.
+        # An encoder keeps nothing between steps: the memory of a step with the longest text takes the place of a KV cache.
         kv = KvSize(bytes_per_row=longest) if isinstance(body, Encoder) else kv_size(folder.config) or KvSize()
         facts = Facts(
             revision=folder.revision,
@@ -92,7 +92,7 @@ class MlxTextModel(TextModel):
         """One vector for each row, of its tokens' vectors ``[rows, tokens, width]``, padded behind."""
 
     def bound_memory(self, config: EngineConfig) -> None:
-        """Keep MLX within what a step takes beside the weights."""
+        """Bound MLX's memory to the weights and one step."""
         facts = self.facts
         bound_memory(config, margin_bytes(facts.weights_bytes, facts.kv, 0) + facts.kv.bytes_per_row)
 

@@ -36,7 +36,7 @@ class TextModel(ABC):
     """A loaded model that makes one vector of each row. ``prepare`` runs on any thread, the rest on the stepping one.
 
     Args:
-        facts: what is known of the model.
+        facts: the facts of the model.
         dimensions: the length of its vectors.
         normalised: whether they have the length 1.
     """
@@ -53,7 +53,7 @@ class TextModel(ABC):
 
     @abstractmethod
     def prepare(self, work: Work) -> list[Row]:
-        """The tokens of what is asked for, a row for each vector.
+        """Return the tokens of a request, a row for each vector.
 
         Raises:
             tasks.errors.InvalidRequest: the model cannot take one of them, or is made for other work.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-#: What stands before the names where the encoder was saved as a part of a larger model.
+#: The prefixes of the names where the encoder was saved as a part of a larger model.
 _BEGINNINGS = ("bert.", "roberta.", "model.")
 #: Names of a layer norm's weights in checkpoints that were converted from TensorFlow.
 _OLD_NAMES = {"gamma": "weight", "beta": "bias"}
@@ -76,7 +76,7 @@ class Encoder:
         return int(self._table("word").shape[0])
 
     def __call__(self, ids: mx.array, lengths: list[int], types: mx.array | None = None) -> mx.array:
-        """The tokens' vectors, ``[rows, tokens, width]``; what stands behind a row's length means nothing.
+        """Return the tokens' vectors, ``[rows, tokens, width]``; values behind a row's length mean nothing.
 
         ``types`` say which of two texts each token belongs to. A RoBERTa has learned no difference.
         """
@@ -119,7 +119,7 @@ class Encoder:
         return self._weights[f"embeddings.{kind}_embeddings.weight"]
 
     def _check_weights(self) -> None:
-        """Raise what a forward pass would stumble over.
+        """Refuse weights with which a forward pass would fail.
 
         Raises:
             ModelLoadFailed: weights are missing.

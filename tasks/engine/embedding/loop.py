@@ -1,4 +1,4 @@
-"""The loop of an engine that makes vectors: one thread that takes requests in, steps batches of rows and sends what ended."""
+"""The loop of an engine that makes vectors: one thread that takes requests in, steps batches of rows and sends answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EmbeddingLoop:
         model: makes the vectors.
         intake: where requests come from.
         send: where a step's outputs go.
-        memory_budget_bytes: what the engine may hold; ``None`` means no bound.
+        memory_budget_bytes: the most that the engine may hold; ``None`` means no bound.
         flush: empties the pipe.
     """
 
@@ -62,7 +62,7 @@ class EmbeddingLoop:
             self.turn()
 
     def turn(self) -> None:
-        """One turn of the loop: what has come, one step, its outputs."""
+        """Take messages, run one step, and send its outputs."""
         self._receive()
         if self._admit():
             # A request that kills the engine in its first step must be known to have been in the batch.
@@ -146,7 +146,7 @@ class EmbeddingLoop:
             request.put_back(place)
 
     def send(self) -> None:
-        """Send what has happened since the last message, if anything has."""
+        """Send the events since the last message, if there are any."""
         if not self._events and not self._computed_tokens:
             return
         memory = self._model.memory()

@@ -20,7 +20,7 @@ class PairTokens:
 
     Args:
         folder: the model's.
-        context_tokens: the most tokens of a pair, what the tokenizer adds included.
+        context_tokens: the most tokens of a pair, with the tokenizer's special tokens.
         known_tokens: how many tokens the model has vectors for.
 
     Raises:

@@ -66,7 +66,7 @@ class Texts:
         return Started(self.task_id, self.prompt_tokens, 0, "", revision=self.revision, warnings=warnings)
 
     def take(self, place: int, vector: NDArray[np.float32]) -> None:
-        """Note a row's vector, shortened to what was asked for.
+        """Note a row's vector, shortened to the requested dimensions.
 
         Raises:
             GenerationError: it has numbers that are none.

@@ -54,7 +54,7 @@ class TextTokens:
     Args:
         folder: the model's.
         recipe: its prompts, and whether it wants lower case.
-        context_tokens: the most tokens of a text, its prompt and what the tokenizer adds included.
+        context_tokens: the most tokens of a text, with its prompt and the tokenizer's special tokens.
         known_tokens: how many tokens the model has vectors for; ``None`` for all of the tokenizer's.
 
     Raises:

@@ -13,7 +13,7 @@ from tasks.models.weights import read_header
 from worker_config.hub import hub_cache
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
-#: What other programs call the weights.
+#: The names that other programs have for the weights.
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
 

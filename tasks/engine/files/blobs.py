@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: Is told the fraction that is done, ``None`` where it is not known, and what is being done.
+#: Is told the fraction that is done, ``None`` where it is not known, and the current action.
 Report: TypeAlias = "Callable[[float | None, str], None]"
 
 HUB_TIMEOUT_S = 15.0
@@ -161,7 +161,7 @@ def fetch_blob(source: str, commit: str, blob: Blob, progress: Progress) -> None
 
 
 def _receive(url: str, blob: Blob) -> None:
-    """Append what comes to what is here. The client's own way gathers 10 MB before it writes, and loses them."""
+    """Append bytes to the part that is here as they come. The client gathers 10 MB before it writes, and would lose them."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # in its manual
 

@@ -60,7 +60,7 @@ def fetch(
 
     Args:
         source: the hub id.
-        revision: a branch, tag or commit; ``None`` is what was fetched last, or the newest.
+        revision: a branch, tag or commit; ``None`` stands for the commit that was fetched last, or the newest.
         report: is told how far it is.
         refresh: whether to ask the hub for news, although all of the model is here.
         http_most_bytes: larger files are left to the hub's client.
@@ -253,7 +253,7 @@ def _denied(error: OSError) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fetch what the command line names, and end the process."""
+    """Fetch the model that the command line names, and end the process."""
     parser = argparse.ArgumentParser(prog=f"python -m {PACKAGE}.engine.files.download", description=__doc__)
     parser.add_argument("model", help="a hub id, as owner/name")
     parser.add_argument("--revision", help="a branch, tag or commit")

@@ -1,4 +1,4 @@
-"""A model's folder as its engine takes it: found, checked, and what its authors wrote into its files."""
+"""A model's folder as its engine takes it: found, checked, and with the settings in its files."""
 
 from __future__ import annotations
 

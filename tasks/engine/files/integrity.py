@@ -22,7 +22,7 @@ _TOKENIZERS = (
     "*.tiktoken",
     "tiktoken.model",
 )
-#: Beside the weights, the files that decide what a model says; others, such as a README, may differ between copies.
+#: Beside the weights, the files that decide a model's answers; others, such as a README, may differ between copies.
 _DECIDING = (
     "*.json",
     "*.model",

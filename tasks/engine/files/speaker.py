@@ -18,7 +18,7 @@ class Speaker:
     """The process's side of its protocol: lines of JSON, and an end when nothing has come for too long.
 
     Args:
-        about: what is being fetched, for messages.
+        about: the model that is fetched, for messages.
         timeout_s: the longest that it may take in all.
         stall_s: the longest without anything coming.
     """

@@ -1,4 +1,4 @@
-"""A folder of which libraries read what its authors mean: the model's own weights and no others, and JSON in UTF-8.
+"""Makes a folder from which libraries read the model as its authors mean it: its own weights alone, and JSON in UTF-8.
 
 mlx-lm loads every file that is called ``model*.safetensors``, whatever the index says, and none that is called otherwise. It
 finds none in a folder whose path has a character that means something in a pattern, such as ``[``. Neither it nor transformers

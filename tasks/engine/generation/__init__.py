@@ -1,1 +1,1 @@
-"""Generating text for many requests at once: the loop, its requests, who joins the batch, and what a model has to do."""
+"""Generates text for many requests at once: the loop, its requests, the rules for joining the batch, and a model's interface."""

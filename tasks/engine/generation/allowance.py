@@ -1,4 +1,4 @@
-"""The memory that the batch may take: who fits, and what is left to cached prompts."""
+"""The memory that the batch may take: which requests fit, and the rest for cached prompts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Allowance:
         runner: the model.
         running: the requests of its batch.
         total_bytes: the bound; ``None`` means none.
-        patience: says how long a request waits for what was promised.
+        patience: says how long a request waits for promised bytes.
     """
 
     def __init__(self, runner: ModelRunner, running: Running, total_bytes: int | None, patience: Patience) -> None:
@@ -50,7 +50,7 @@ class Allowance:
         return self._bound.room_bytes([*others, request.most_tokens]) >= 0
 
     def will_fit(self, request: Request) -> bool:
-        """Whether the request fits into what was promised, which others are about to give back; waits for a moment."""
+        """Return whether the request fits into promised bytes, which others are about to give back; waits for a moment."""
         if self._promised is None or self._promised.room_bytes([request.most_tokens]) < 0:
             return False
         now = time.monotonic()
@@ -72,7 +72,7 @@ class Allowance:
         self._resizing = True
 
     def free_room(self) -> int | None:
-        """Leave cached prompts what the running batch does not need; the new total, once that fits one."""
+        """Leave cached prompts the bytes that the running batch does not need; return the new total, once that fits one."""
         if self._bound is None:
             return None
         room = self._bound.room_bytes(self._running.lengths())

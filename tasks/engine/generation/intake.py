@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What a loop computes with: work that is tokenised.
+#: Tokenised work, with which a loop computes.
 Prepared = TypeVar("Prepared")
 Item: TypeAlias = Request | Abort | Failed | Resize
 
@@ -45,10 +45,10 @@ class Intake(Generic[Prepared]):
         self._uids = itertools.count()
         self._changed = threading.Condition()
         self._ready: list[Prepared | Abort | Failed | Resize] = []
-        #: What has come and is not tokenised yet, each with the abort that came after it.
+        #: Requests that are not tokenised yet, each with the abort that came after it.
         self._pending: dict[str, Abort | None] = {}
         self._prepare: Callable[[int, Work], Prepared] | None = None
-        #: Whether the stepping thread has nothing to do, and what came to it then, for it to prepare itself.
+        #: Whether the stepping thread is idle, and the work that came then, which it prepares itself.
         self._is_idle = False
         self._for_idle: Work | None = None
 

@@ -1,4 +1,4 @@
-"""The engine's loop: one thread that admits requests, steps the batch and sends what each step brought."""
+"""The engine's loop: one thread that admits requests, steps the batch and sends the events of each step."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class GenerationLoop:
     Args:
         runner: the model.
         intake: where requests come from, prepared.
-        send: called with what each step brought.
+        send: called with the events of each step.
         config: the model's name, and the bounds of its batch and its memory.
-        flush: waits until what was sent is with the worker.
+        flush: waits until the worker has all that was sent.
         patience: how long requests wait for each other.
     """
 
@@ -70,7 +70,7 @@ class GenerationLoop:
             self.turn()
 
     def turn(self) -> None:
-        """One turn of the loop: what has come, one decode step and one prefill step, each with its outputs."""
+        """Take messages, and run one decode step and one prefill step, each with its outputs."""
         try:
             self._receive()
             if self._admit():
@@ -246,7 +246,7 @@ class GenerationLoop:
                 self._free_room()
 
     def _free_room(self) -> None:
-        """Leave cached prompts what the batch does not need, and say so once that fits a new bound."""
+        """Leave cached prompts the bytes that the batch does not need, and report once that fits a new bound."""
         total_bytes = self._allowance.free_room()
         if total_bytes is not None:
             self._send_out(Resized(total_bytes))
@@ -269,7 +269,7 @@ class GenerationLoop:
         self._waiting.extendleft(reversed(rows))
 
     def send(self) -> None:
-        """Send what has happened since the last message, if anything has."""
+        """Send the events since the last message, if there are any."""
         prefilled = self._runner.prefilled_tokens
         if not self._events and prefilled == self._reported_prefill:
             return

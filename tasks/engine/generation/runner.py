@@ -69,7 +69,7 @@ class ModelRunner(Protocol):
 
     @property
     def gather_s(self) -> float:
-        """The seconds that an idle engine waits for more of a burst, before it starts on what has come."""
+        """The seconds that an idle engine waits for more of a burst, before it starts."""
         ...
 
     @property
@@ -127,7 +127,7 @@ class ModelRunner(Protocol):
         ...
 
     def remove(self, uids: Sequence[int], *, keep: bool) -> None:
-        """Take rows out, in any state; ``keep`` puts what they computed into the prompt cache."""
+        """Take rows out, in any state; ``keep`` puts their computed tokens into the prompt cache."""
         ...
 
     def limit_prompt_cache(self, most_bytes: int) -> None:

@@ -50,7 +50,7 @@ class Assembler(Protocol):
         ...
 
     def finish(self) -> list[Piece]:
-        """Return what was held back."""
+        """Return the text that was held back."""
         ...
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Writes an answer's text to stdout as it comes, and what there is to say about it to stderr."""
+    """Writes an answer's text to stdout as it comes, and remarks about it to stderr."""
 
     def __init__(self) -> None:
         self.exitcode: int | None = None
 
     def __call__(self, output: StepOutput | Resized) -> None:
-        """Show what a step brought; ``exitcode`` is set at the end of the request."""
+        """Show the events of a step; ``exitcode`` is set at the end of the request."""
         assert isinstance(output, StepOutput)
         for event in output.events:
             if isinstance(event, Started):

@@ -115,7 +115,7 @@ class JointCaches:
 
 
 class SeparateCaches:
-    """A cache for each row, and a call of the model for each: what mlx-lm computes for a row alone, whatever its caches."""
+    """A cache for each row, and a call of the model for each, as mlx-lm computes a row alone; for caches of any kind."""
 
     def __init__(self, rows: list[list[Any]]) -> None:
         self._rows = rows

@@ -1,6 +1,6 @@
-"""Corrects what mlx-lm 0.32.2 computes wrongly, where that is possible from outside, and refuses the rest.
+"""Corrects errors of mlx-lm 0.32.2, where that is possible from outside, and refuses the other models.
 
-What short rows show is found out at load (:mod:`tasks.engine.model.selftest`) and needs no entry here.
+Errors that short rows show are found at load (:mod:`tasks.engine.model.selftest`) and need no entry here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFUSED = {
 
 
 def correct(model: Module) -> str:
-    """Put right what can be, in place; why rows have to be computed one by one, or nothing.
+    """Correct a model in place, and return why its rows have to be computed one by one, or nothing.
 
     Raises:
         ModelLoadFailed: the model cannot be computed at all.

@@ -21,15 +21,15 @@ MOST_EXPECTED, MOST_COPIED = 16, 8
 MOST_STEP_TOKENS = 64
 #: Beside rows that are not drafted for, the drafts of a step have so many tokens, or one for so many rows.
 FEW_TOKENS, ROWS_PER_TOKEN = 4, 4
-#: While more rows run, what repeats itself is not looked for: a full batch pays for each token of a draft.
+#: With more rows, no repetition is looked for: a full batch pays for each token of a draft.
 MOST_COPYING = 2
-#: So many equal tokens are followed by what followed before; how far back is looked.
+#: After so many equal tokens the earlier continuation is expected; so far back it is looked for.
 COPIED_AFTER = (3, 2)
 LOOK_BACK_TOKENS = 4096
 
 
 class Drafts:
-    """Drafts for the rows of a batch: what their grammars lead to, and for a few rows what followed before.
+    """Drafts for the rows of a batch: tokens that their grammars lead to, and for a few rows those that followed before.
 
     Args:
         sampler: knows the rows' grammars.
@@ -47,7 +47,7 @@ class Drafts:
         self._judge: Worth | None = None
 
     def propose(self, rows: list[Row]) -> list[list[int]]:
-        """A draft for each row; most are empty. With the token after it none is longer than what is left of its row."""
+        """Return a draft for each row; most are empty. With the token after it none is longer than the rest of its row."""
         drafts, self._judge = self._expect_all(rows), self._expected
         if len(rows) <= MOST_COPYING and not any(drafts) and self._copied.pays:
             drafts, self._judge = [self._copy(row) for row in rows], self._copied
@@ -81,7 +81,7 @@ class Drafts:
         left = max(0, self._step_tokens - len(rows))
         if all(self._sampler.is_led(row.uid) for row in rows):
             return left
-        # What a step takes without drafts has to be known, to tell what they cost.
+        # The time of a step without drafts has to be known, to tell their cost.
         may = self._delay.is_paid and self._expected.plain_s(len(rows)) is not None
         return min(left, max(FEW_TOKENS, len(rows) // ROWS_PER_TOKEN)) if may else 0
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Is told the fraction of a load that is done, or ``None``, and what is being done.
+#: Is told the fraction of a load that is done, or ``None``, and the current action.
 Progress: TypeAlias = "Callable[[float | None, str], None]"
 
 
@@ -68,7 +68,7 @@ def open_folder(config: EngineConfig, progress: Progress) -> ModelFolder:
 
 @contextmanager
 def clear_errors(folder: ModelFolder) -> Iterator[None]:
-    """Have whatever a library raises while it loads end in one clear error.
+    """Turn the errors of libraries while they load into one clear error.
 
     Raises:
         ModelLoadFailed: files are missing or broken, or nobody knows this kind of model.
@@ -135,11 +135,11 @@ def _config_for_mlx_lm(folder: ModelFolder) -> dict[str, Any]:
 
 @dataclass(slots=True, frozen=True)
 class Loaded:
-    """A model with its weights in memory, which compute what they are to compute.
+    """A model with its weights in memory, corrected and laid out.
 
     Args:
         model: of mlx-lm.
-        reference: what it computes for one row.
+        reference: its results for one row.
         why_apart: why its rows have to be computed one by one, as far as is known without a trial.
     """
 

@@ -22,7 +22,7 @@ _TRIED_TOKENS = 4
 
 
 def measure_cache(model: Module) -> KvSize:
-    """Bytes of one row's cache, by what a few tokens lead to; shapes alone, nothing is computed."""
+    """Return the bytes of one row's cache, inferred from the shapes for a few tokens; nothing is computed."""
     cache = make_prompt_cache(model)
     model(mx.zeros((1, _TRIED_TOKENS), mx.int32), cache=cache)
     parts = list(cache_parts(cache))

@@ -1,4 +1,4 @@
-"""Cached prompts: what was computed of earlier requests, for those that begin alike."""
+"""Cached prompts: the caches of earlier requests, for requests that begin alike."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Prefixes:
         return max(shared, default=(0, 0))
 
     def _can_give(self, computed: int) -> bool:
-        """Whether a cache of so many tokens can be copied and cut back to what another has in common with it."""
+        """Return whether a cache of so many tokens can be copied and cut back to a prefix that another prompt shares."""
         return self.max_bytes > 0 and computed <= self.reach
 
     def fetch(self, tokens: list[int]) -> tuple[list[Any], int]:
@@ -110,7 +110,7 @@ class Prefixes:
         return cache, length
 
     def store(self, tokens: list[int], cache: list[Any]) -> None:
-        """Keep what was computed of these tokens."""
+        """Keep the caches of these tokens."""
         self._prompts.insert_cache("", tokens, cache)
 
     def make_room(self, size_bytes: int) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _ORIGINAL = "original_max_position_embeddings"
 #: Against a division by zero, as in mlx-lm.
 _LEAST_RANGE = 1e-3
-#: What is in ``rope_parameters`` and not a part of the scaling, with the names that modules have for it.
+#: The fields of ``rope_parameters`` that are no part of the scaling, with the names that modules have for them.
 _FIELDS = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
     "partial_rotary_factor": ("partial_rotary_factor", "rotary_pct"),

@@ -4,7 +4,7 @@ A padded row may see its padding (recurrent states, windows), its neighbours' ma
 their positions; the answers are then wrong without an error, or a step raises. So a few rows go through the real batch, and
 their logits are compared with those of one row alone. All rows are beginnings of one sequence and are made to continue along
 it, so that one call for that sequence (:mod:`tasks.engine.model.reference`) gives every logit to compare with.
-docs/models.md says what was found for which model.
+docs/models.md has the findings for each model.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ class BatchSupport:
 
 
 def try_out(model: Module, why_apart: str = "", reference: Reference | None = None) -> BatchSupport:
-    """Find the quickest way to serve this model that computes what it computes for a row alone.
+    """Find the quickest way to serve this model with the same results as for a row alone.
 
     Args:
         model: a model of mlx-lm.
         why_apart: why its rows have to be computed one by one, where short ones do not show it.
-        reference: what it computes for a row alone, where that is known.
+        reference: its results for a row alone, where they are known.
 
     Raises:
-        Exception: whatever the model raises for a row alone, and what means that memory ran out.
+        Exception: the model's error for a row alone, or an error that means that memory ran out.
     """
     trial = _Trial(model, reference or Reference(model))
     why = why_apart or ("" if trial.can_merge else "its caches cannot be joined")
@@ -182,7 +182,7 @@ class Follower:
         self._lengths: dict[int, int] = {}
 
     def follow(self, uid: int, sequence: list[int]) -> None:
-        """Say what a row is to be, before it comes."""
+        """Announce a row, before it comes."""
         self._sequences[uid] = sequence
 
     def add(

@@ -1,4 +1,4 @@
-"""Chooses how the rows of a batch are stepped, by what the model allows and what pays on this device."""
+"""Chooses how the rows of a batch are stepped: in a way that the model allows and that pays on this device."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LACKING = re.compile(r"missing \d+ required positional arguments?: (.*)")
 _UNREAD = re.compile(r"unsupported dtype (\S+)")
 _UNKNOWN = re.compile(r"Model type \S+ not supported")
-#: What code raises that meets a field of another kind than it expects.
+#: The errors of code that meets a field of another kind than it expects.
 _ODD_FIELD = (AttributeError, KeyError, TypeError)
 
 

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 #: The number of verdicts that are kept, the latest ones; a model has two or three.
 MOST = 256
-#: What is read of the code: the modules that were loaded of these packages.
+#: The packages whose loaded modules are read as the code.
 _PACKAGES = ("mlx_lm.models.", f"{PACKAGE}.engine.model.", f"{PACKAGE}.engine.sampling.")
 _DISTRIBUTIONS = ("mlx", "mlx-lm")
-#: Variables of the environment that change what MLX computes.
+#: Variables of the environment that change MLX's results.
 _VARIABLES = ("MLX_", "OPENBLAS_", "MKL_")
 
 

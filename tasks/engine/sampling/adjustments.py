@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.sampling.row import Row
 
-#: What a repetition penalty is bounded by: a stronger one changes nothing but that logits overflow.
+#: The bound on a repetition penalty: a stronger one changes nothing but that logits overflow.
 MOST_REPETITION_PENALTY = 1e6
 
 

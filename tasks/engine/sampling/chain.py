@@ -1,4 +1,4 @@
-"""Rows along a draft: what a row is before each token that it is expected to draw, so that all of them are drawn in one step."""
+"""Rows along a draft: the state of a row before each token that it is expected to draw, so that one step draws all of them."""
 
 from __future__ import annotations
 

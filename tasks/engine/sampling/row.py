@@ -1,4 +1,4 @@
-"""One request in the sampler: its parameters, and what its penalties and its grammar remember."""
+"""One request in the sampler: its parameters, and the state of its penalties and its grammar."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Row:
 
     @property
     def is_penalised(self) -> bool:
-        """Whether what it drew changes its logits: then it can be drafted for only by changing what it remembers of them."""
+        """Whether its earlier tokens change its logits: a draft would have to change its memory of them."""
         return self.counts is not None or self.seen is not None
 
     def take(self, token: Slot) -> None:

@@ -2,7 +2,7 @@
 
 Nothing here waits for a device that works on its own: penalties count tokens that the host has not seen yet, so the next step
 can be launched before this one is done. The distribution is that of ``mlx_lm.sample_utils.make_sampler``: top_p, min_p and top_k
-choose by the probabilities at temperature 1, then the temperature shapes what is left.
+choose by the probabilities at temperature 1, then the temperature shapes the rest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def check_sampling(sampling: Sampling, vocabulary_tokens: int) -> None:
-    """Check what only the model can tell; ``vocabulary_tokens`` is the width of its logits.
+    """Check fields that depend on the model; ``vocabulary_tokens`` is the width of its logits.
 
     Raises:
         InvalidRequest: ``logit_bias`` names a token that the model does not have.
@@ -156,7 +156,7 @@ class BatchSampler:
         return draw if row is None else row.advanced(draw)
 
     def is_led(self, uid: int) -> bool:
-        """Whether a grammar says what may be expected of the row."""
+        """Return whether a grammar predicts tokens of the row."""
         row = self._rows[uid]
         return row.matcher is not None and not row.is_penalised
 
@@ -173,7 +173,7 @@ class BatchSampler:
         return token_ids if row.matcher is None else row.matcher.allowed(token_ids)
 
     def begin_masks(self, uids: Sequence[int]) -> None:
-        """Fill the masks of the next draw of these rows while their logits are computed: what they drew has been read."""
+        """Fill the masks of the next draw of these rows, whose last draws were read, while their logits are computed."""
         self._begin([self._rows[uid] for uid in uids])
 
     def sample(self, uids: Sequence[int], logits: mx.array) -> Drawn:
@@ -252,7 +252,7 @@ class _Plan:
         return self.random is None and self.asking is None
 
     def adjust(self, logits: mx.array, filling: Filling) -> mx.array:
-        """Bias and penalties, in mlx-lm's order, and then what a grammar allows."""
+        """Apply bias and penalties, in mlx-lm's order, and then the masks of grammars."""
         if self.biased is not None:
             logits = self.biased.into(logits, self.biased.adjust(self.biased.of(logits)))
         logits = self._penalise(logits)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 256
 _SELF = re.compile(r"\bto=self\b")
 _FUNCTION = re.compile(r"\bto=functions\.([\w.-]+)")
-#: What stands around a call as it is handed on: ``BEGIN``, its name, ``MESSAGE``, its arguments, ``END``.
+#: The characters around a call as it is handed on: ``BEGIN``, its name, ``MESSAGE``, its arguments, ``END``.
 BEGIN, MESSAGE, END = "<|call_begin|>", "<|message|>", "<|call|>"
 
 

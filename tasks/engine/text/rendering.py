@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-#: What takes more is not written down: a template that changes most of a long conversation.
+#: A longer rendering is not written down: its template changes most of a long conversation.
 MOST_BYTES = 64 * 1024
-#: The JSON of what is written down unpacks to no more.
+#: The most bytes that the JSON of a rendering unpacks to.
 MOST_UNPACKED_BYTES = 16 * 1024 * 1024
 #: Templates keep the order of what they are given, and write little between: a text is looked for this far on.
 NEAR_CHARACTERS = 16 * 1024

@@ -1,4 +1,4 @@
-"""A tokenizer of which the folder has SentencePiece's own file alone: what that file says counts.
+"""A tokenizer of which the folder has SentencePiece's own file alone, whose rules count.
 
 transformers 5 makes a tokenizer out of its pieces by the class that the folder names. LlamaTokenizer takes each for a BPE with a
 space before the text, and where no class is named there is none before it, whatever the file says: prompts are cut into other

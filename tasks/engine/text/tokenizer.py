@@ -1,4 +1,4 @@
-"""A model's tokenizer, loaded and tried: what it does with text is what its own files say.
+"""Loads a model's tokenizer, and tries whether it follows the model's own files.
 
 mlx-lm's loader is followed here and not called: its detokenizers, which nobody here uses, refuse vocabularies with odd
 entries (``<0xZZ>``), and take a second for a large one. transformers has classes for some kinds of tokenizer that put
@@ -47,7 +47,7 @@ PROBES = (
     "👩‍👩‍👧 e\u0301 ½",
     "def f(x):\n    return {'a': [x ** 2]}\r\n",
 )
-#: What stands for a space or a line end in vocabularies, and never in text.
+#: The characters that stand for a space or a line end in vocabularies, and never in text.
 MARKS = ("\u0120", "\u010a", "\u2581", "<0x0A>")
 
 

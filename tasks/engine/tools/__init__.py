@@ -1,4 +1,4 @@
-"""Calls of functions in what a model writes.
+"""Calls of functions in a model's text.
 
 Each family of models writes calls in a syntax of its own. :mod:`~tasks.engine.tools.syntaxes` lists them, by the names that
 mlx-lm gives its parsers, which find out what a model has. A :class:`~tasks.engine.tools.region.Region` reads one run of calls,

@@ -24,7 +24,7 @@ class Braces:
     """Reads one region of such calls.
 
     Args:
-        mark: what stands before and behind a text.
+        mark: the character before and behind a text.
     """
 
     def __init__(self, mark: str) -> None:

@@ -16,8 +16,8 @@ class Either:
     """See :class:`tasks.engine.tools.region.Region`.
 
     Args:
-        by_first: what makes a region whose first character is this.
-        otherwise: what makes all others.
+        by_first: makes a region whose first character is this.
+        otherwise: makes all others.
     """
 
     def __init__(self, by_first: Mapping[str, Callable[[], Region]], otherwise: Callable[[], Region]) -> None:

@@ -44,7 +44,7 @@ class ToolForm:
         return text.translate(self.silent)
 
     def unmarked(self, text: str) -> str:
-        """A part of JSON text, where a token in a string is what the model says."""
+        """Return a part of JSON text, where a token in a string stands for its name."""
         return text.translate(self._spoken)
 
     @cached_property
@@ -67,7 +67,7 @@ class ToolForm:
         return {ord(mark): to_json(name, ensure_ascii=False)[1:-1] for name, mark in self.names.items()}
 
     def parted(self, text: str) -> tuple[str, str, str]:
-        """The text before a region, what begins that, and the region's own text; where none begins, all is before."""
+        """Return the text before a region, its marker, and the region's own text; where none begins, all is before."""
         before, marker, inside = text.partition(self.start)
         at = before.find(self.syntax.bare) if self.syntax.bare else -1
         return (before, marker, inside) if at < 0 else (text[:at], self.syntax.bare, text[at:])

@@ -1,4 +1,4 @@
-"""The functions of one request: their schemas, and what is wrong with a call."""
+"""The functions of one request: their schemas, and the check of a call."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.engine.tools.form import ToolForm
     from tasks.messages.tools import Function, Tools
 
-#: What stands before a call's arguments and behind them, in texts and in names of tokens. ``{}`` is the function's name.
+#: The texts and names of tokens before a call's arguments and behind them. ``{}`` is the function's name.
 _CALLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "json_tools": (('\n{"name": "{}", "arguments": ',), ("}\n", "</tool_call>")),
     "mistral": (("{}", "[ARGS]"), ()),

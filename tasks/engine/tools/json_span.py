@@ -7,7 +7,7 @@ import re
 _SPACE = re.compile(r"\s*")
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _INSIDE = re.compile(r'["\\]')
-#: What ends a number or a word.
+#: The characters that end a number or a word.
 _DELIMITER = re.compile(r"[^\w.+-]")
 
 

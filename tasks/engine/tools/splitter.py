@@ -21,7 +21,7 @@ class Splitter:
 
     Args:
         form: how the model writes calls.
-        functions: what it may call.
+        functions: the functions that it may call.
         sound: whether a grammar makes sure of the calls.
         either: whether the answer is calls or something else: then what begins without a marker has no call in it.
     """
@@ -54,7 +54,7 @@ class Splitter:
         return tools.choice == "required" or tools.only is not None
 
     def push(self, text: str) -> list[Piece]:
-        """Take content, and return what is certain by now."""
+        """Take content, and return the pieces that are certain by now."""
         pieces: list[Piece] = []
         left: str | None = text
         while left and not self.stopped:
@@ -62,7 +62,7 @@ class Splitter:
         return joined(pieces)
 
     def finish(self) -> list[Piece]:
-        """Return what was held back."""
+        """Return the pieces that were held back."""
         pieces: list[Piece] = []
         if self.stopped:
             return pieces
@@ -84,7 +84,7 @@ class Splitter:
         return joined(pieces)
 
     def _push_text(self, pieces: list[Piece], text: str) -> str | None:
-        """Take text outside of calls; what is behind a start marker is returned."""
+        """Take text outside of calls, and return the text behind a start marker."""
         text, self._held = self._held + text, ""
         if self._is_something_else:
             self._say(pieces, text)
@@ -105,7 +105,7 @@ class Splitter:
         return None
 
     def _push_call(self, pieces: list[Piece], text: str) -> str | None:
-        """Take text of a region; what is behind the region is returned."""
+        """Take text of a region, and return the text behind the region."""
         region = self._region
         assert region is not None
         try:
@@ -139,14 +139,14 @@ class Splitter:
             self.calls, self._said, self._held, self._behind_call = self.calls + 1, None, "", True
 
     def _go_on(self, pieces: list[Piece], call: Call) -> None:
-        """Give what is new of a call's arguments, and its name if that is new."""
+        """Emit the new part of a call's arguments, and its name if that is new."""
         name = call.name if self._said is None else ""
         arguments = self.form.unmarked(call.arguments[self._said or 0 :])
         pieces.append(Piece("tool_call", arguments, self.calls, name))
         self._said = len(call.arguments)
 
     def _give_up(self, pieces: list[Piece], why: str) -> None:
-        """Have what is left of a region be text."""
+        """Make the rest of a region text."""
         assert self._region is not None
         self.warnings.append(f"a call was left in the text: {why}")
         if self._said is not None:  # a part of it has come out as a call, which the answer has as far as it goes
