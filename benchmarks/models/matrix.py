@@ -12,7 +12,7 @@ from benchmarks.models.drafter import Drafter
 from tasks.engine.model.batch import Batch
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.layout.host import prepare
-from tasks.engine.model.layout.host_trial import supports_numpy
+from tasks.engine.model.layout.host_trial import supports_numpy, supports_prompts
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
 from tasks.engine.model.slots import fit
@@ -135,11 +135,13 @@ def _bears_numpy(model: Module) -> bool:
     reference = Reference(model)
     mx.eval(reference.logits)
     prepare(model)
-    return supports_numpy(model, reference)
+    bears = supports_numpy(model, reference)
+    model.host_prompts = bears and supports_prompts(model, reference)
+    return bears
 
 
 def _on_numpy(model: Module, support: BatchSupport) -> dict[str, float]:
-    """The differences where numpy computes all steps."""
+    """The differences where numpy computes all steps, and prompts where the model bears that."""
     model.host_tokens = HOST_TOKENS
     return {
         **{

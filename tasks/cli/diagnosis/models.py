@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli.diagnosis.line import Line, gib
-from tasks.engine.model.verdict_file import host_tokens
+from tasks.engine.model.verdict_file import on_numpy
 from tasks.errors import UnknownModel
 from tasks.models.capabilities import capabilities
 from tasks.models.description import describe, in_brief
@@ -99,10 +99,14 @@ def _entry(about: str, entry: ModelEntry, tier: Tier) -> Iterator[Line]:
 
 def _steps(folder: Path) -> Iterator[Line]:
     """Yield the way a model's steps are computed on a processor, if it was loaded here before."""
-    tokens = host_tokens(cache_folder(), folder)
+    found = on_numpy(cache_folder(), folder)
+    if found is None:
+        return
+    tokens, prompts = found
     if tokens:
-        yield Line("ok", "steps", f"numpy computes those of up to {tokens} tokens, MLX longer ones", source="trial")
-    elif tokens == 0:
+        says = f"numpy computes those of up to {tokens} tokens{' and prompts' if prompts else ''}, MLX longer ones"
+        yield Line("ok", "steps", says, source="trial")
+    else:
         says = "MLX computes all: numpy was no quicker, or the model's code does not take its arrays"
         yield Line("note", "steps", says, source="trial")
 

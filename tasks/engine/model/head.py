@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.model.reference import Reference
@@ -37,30 +38,38 @@ class Head:
         #: Whether logits after one token cost one row of the layer, however many tokens the call has.
         self.chooses = self._tells() == (1, 1, vocabulary_tokens)
 
-    def compute(self, tokens: mx.array, caches: list[Any], places: Sequence[tuple[int, int]]) -> mx.array | None:
+    @property
+    def model(self) -> Module:
+        """The model."""
+        return self._model
+
+    def compute(self, tokens: Any, caches: list[Any], places: Sequence[tuple[int, int]]) -> mx.array | None:
         """Call the model; returns logits, ``[places, vocabulary]``, or ``None`` without places. Waits for nothing.
 
         Args:
-            tokens: ``[rows, count]``.
+            tokens: ``[rows, count]``, of MLX; or of numpy, which computes at once, where the layer can choose.
             caches: one for each layer of the model.
             places: rows and columns of the tokens after which logits are asked for.
         """
+        numbers = np if isinstance(tokens, np.ndarray) else mx
         if not places:
-            self._choose(tokens, caches, None)
+            # MLX computes no logits that nobody reads, and numpy all that it is asked for.
+            self._choose(tokens, caches, _Choice.of([(0, 0)], np) if numbers is np else None)
             return None
-        choice = _Choice.of(places)
+        choice = _Choice.of(places, numbers)
         if self.chooses:
-            return self._choose(tokens, caches, choice)[:, 0]
+            chosen = self._choose(tokens, caches, choice)[:, 0]
+            return mx.array(chosen) if numbers is np else cast("mx.array", chosen)
         logits: mx.array = self._model(tokens, cache=caches)
         return logits[choice.rows, choice.columns]
 
-    def _choose(self, tokens: mx.array, caches: list[Any], choice: _Choice | None) -> mx.array:
+    def _choose(self, tokens: Any, caches: list[Any], choice: _Choice | None) -> Any:
         """Call the model; in the middle of the call its caches may have another one made, with a choice of its own."""
         before = [layer._choice for layer in self._layers]
         for layer in self._layers:
             layer._choice = choice
         try:
-            logits: mx.array = self._model(tokens, cache=caches)
+            logits = self._model(tokens, cache=caches)
         finally:
             for layer, chosen in zip(self._layers, before, strict=True):
                 layer._choice = chosen
@@ -70,20 +79,22 @@ class Head:
         """The shape of the logits after the first of two tokens; nothing is computed for it."""
         if not self._layers:
             return ()
-        return self._choose(mx.zeros((1, 2), mx.int32), make_prompt_cache(self._model), _Choice.of([(0, 0)])).shape
+        choice = _Choice.of([(0, 0)], mx)
+        shape: tuple[int, ...] = self._choose(mx.zeros((1, 2), mx.int32), make_prompt_cache(self._model), choice).shape
+        return shape
 
 
 @dataclass(slots=True, frozen=True)
 class _Choice:
-    """Rows and columns of the hidden states that logits are computed from."""
+    """Rows and columns of the hidden states that logits are computed from, as arrays of their kind."""
 
-    rows: mx.array
-    columns: mx.array
+    rows: Any
+    columns: Any
 
     @classmethod
-    def of(cls, places: Sequence[tuple[int, int]]) -> _Choice:
-        rows, columns = zip(*places, strict=True)
-        return cls(mx.array(rows), mx.array(columns))
+    def of(cls, places: Sequence[tuple[int, int]], numbers: Any) -> _Choice:
+        rows, columns = ([place[axis] for place in places] for axis in range(2))
+        return cls(numbers.array(rows, numbers.int32), numbers.array(columns, numbers.int32))
 
 
 class _Choosing:
@@ -91,20 +102,20 @@ class _Choosing:
 
     _choice: _Choice | None = None
 
-    def _chosen(self, x: mx.array) -> mx.array:
+    def _chosen(self, x: Any) -> Any:
         if self._choice is None:
             return x
         return x[self._choice.rows, self._choice.columns][:, None]
 
 
 class _ChoosingLinear(_Choosing):
-    def __call__(self, x: mx.array) -> mx.array:
-        return cast("mx.array", cast("Any", super()).__call__(self._chosen(x)))
+    def __call__(self, x: Any) -> Any:
+        return cast("Any", super()).__call__(self._chosen(x))
 
 
 class _ChoosingEmbedding(_Choosing):
-    def as_linear(self, x: mx.array) -> mx.array:
-        return cast("mx.array", cast("Any", super()).as_linear(self._chosen(x)))
+    def as_linear(self, x: Any) -> Any:
+        return cast("Any", super()).as_linear(self._chosen(x))
 
 
 def _choosing(layer: type[Module]) -> type[Module]:

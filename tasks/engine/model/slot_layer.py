@@ -114,11 +114,17 @@ class SlotLayer:
         return seen, seen_values
 
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """Return which places each token sees, ``[inputs, 1, count, longest]``; ``None`` where it sees all."""
+        """Return which places each token sees, ``[inputs, 1, count, longest]``; ``None`` where it sees all.
+
+        mlx-lm's word for all places up to each token's own is ``"causal"``; numpy's attention knows where those end.
+        """
         call = self.call
         assert call is not None
-        if count == 1 and not call.masked and window_size is None and not return_array:
-            return None
+        if window_size is None and not return_array:
+            if count == 1 and not call.masked:
+                return None
+            if count > 1 and call.numbers is np:
+                return "causal"
         seen, places = call.numbers.arange(call.longest)[None, None], call.places()[:, :, None]
         mask = seen <= places
         if window_size is not None:
@@ -132,6 +138,9 @@ class SlotLayer:
             array[call.slots, :, call.targets] = new[call.sources, :, 0]
         elif call.count == 1:
             array[rows, :, call.offsets] = new[:, :, 0]
+        elif call.numbers is np:
+            for row, offset in enumerate(call.offsets):
+                array[row, :, offset : offset + call.count] = new[row]
         else:
             array[rows[:, None], :, call.places()] = new.transpose(0, 2, 1, 3)
         return array

@@ -94,9 +94,11 @@ class SlotCaches:
     def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
         """See :meth:`tasks.engine.model.caches.Caches.prefill`. What pads a row is written behind it, and overwritten."""
         count = max(map(len, tokens))
-        padded = mx.array([row + [0] * (count - len(row)) for row in tokens])
-        self._prepare(padded.shape, mx)
-        logits = head.compute(padded, self._layers, last_places(tokens, ends))
+        numbers = np if head.chooses and getattr(head.model, "host_prompts", False) else mx
+        padded = numbers.array([row + [0] * (count - len(row)) for row in tokens])
+        self._prepare(padded.shape, numbers, _threads(head.model))
+        with _ignoring_overflow():
+            logits = head.compute(padded, self._layers, last_places(tokens, ends))
         self._lengths = [length + len(row) for length, row in zip(self._lengths, tokens, strict=True)]
         mx.eval(self._arrays(), [] if logits is None else logits)
         return logits
@@ -195,7 +197,7 @@ class SlotCaches:
             layer.call = call
 
     def _call(self, model: Module, tokens: Any) -> Any:
-        with np.errstate(over="ignore"):  # an exponential of a large number is divided by
+        with _ignoring_overflow():
             return model(tokens, cache=self._layers)
 
     def _arrays(self) -> list[mx.array]:
@@ -224,6 +226,11 @@ def _writes_of_copies(order: list[tuple[int, int]], offsets: list[int]) -> list[
 def _numbers(model: Module, tokens: int) -> Any:
     """Return the library that computes so many tokens quicker, numpy or MLX."""
     return np if tokens <= getattr(model, "host_tokens", 0) else mx
+
+
+def _ignoring_overflow() -> np.errstate:
+    """An exponential of a large number is divided by."""
+    return np.errstate(over="ignore")
 
 
 def _threads(model: Module) -> HostThreads | None:

@@ -17,8 +17,8 @@ def entry_of(key: str, folder: Path, verdict: dict[str, Any]) -> dict[str, Any]:
     return {"key": key, "folder": str(folder.resolve()), "verdict": verdict}
 
 
-def host_tokens(cache: Path, folder: Path) -> int | None:
-    """Up to how many tokens of a step numpy computes, as the latest trial of a model on this machine has found.
+def on_numpy(cache: Path, folder: Path) -> tuple[int, bool] | None:
+    """Up to how many tokens of a step numpy computes, and whether prompts: by the latest trial of a model on this machine.
 
     ``None`` where no trial of it is known.
     """
@@ -26,5 +26,5 @@ def host_tokens(cache: Path, folder: Path) -> int | None:
     for entry in reversed(KeptFile(cache / FILE).read()):
         verdict = entry.get("verdict")
         if entry.get("folder") == name and isinstance(verdict, dict) and isinstance(verdict.get("tokens"), int):
-            return int(verdict["tokens"])
+            return verdict["tokens"], verdict.get("prompts") is True
     return None

@@ -26,18 +26,23 @@ def rms_norm(x: Array, weight: Any, eps: float) -> Array:
     scale /= x.shape[-1]
     scale += eps
     normal: Array = x / np.sqrt(scale, out=scale)
-    return normal if weight is None else normal * np.asarray(weight)
+    if weight is not None:
+        normal *= np.asarray(weight)
+    return normal
 
 
 def layer_norm(x: Array, weight: Any, bias: Any, eps: float) -> Array:
     """As MLX's function, which takes neither weight nor bias as well."""
     normal = rms_norm(x - x.mean(-1, keepdims=True), weight, eps)
-    return normal if bias is None else normal + np.asarray(bias)
+    if bias is not None:
+        normal += np.asarray(bias)
+    return normal
 
 
 def silu(x: Array) -> Array:
     """``x * sigmoid(x)``. The caller sees to it that numpy ignores overflows."""
-    power = np.exp(-x)
+    power = np.negative(x)
+    np.exp(power, out=power)
     power += 1.0
     return np.divide(x, power, out=power)
 

@@ -10,7 +10,8 @@ import numpy as np
 from mlx import nn
 
 from tasks.engine.model.layout import functions
-from tasks.engine.model.layout.panels import PanelLinear, host_product, joined
+from tasks.engine.model.layout.host_product import host_product
+from tasks.engine.model.layout.panels import PanelLinear, joined
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module

@@ -16,20 +16,17 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from tasks.engine.model.layout.host_product import MOST_MULTIPLICATIONS, host_product
 from tasks.engine.model.layout.record import ROWS
 from tasks.engine.model.layout.threads import HostThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
-
 #: The last number of rows that each of ``ROWS`` stands for; there is none after the last.
 _LAST_ROWS = (1, 8, 64)
 #: A panel's width that stands for all outputs of a weight: the weight is transposed.
 WHOLE = -1
-#: Multiplications of one BLAS call. OpenBLAS copies the weight first where there are more.
-MOST_MULTIPLICATIONS = 1_000_000
 #: Weights of fewer bytes are not shared out: to wait for another thread takes longer.
 SHARED_BYTES = 1 << 20
 #: The same for numpy's products. With more rows than this a product takes longer than it takes to read the weight.
@@ -132,39 +129,9 @@ class Panels:
         else:
             self._lanes.host_threads.share(compute, panels)
 
-
-def host_product(
-    x: npt.NDArray[np.float32],
-    weights: Sequence[Panels],
-    combine: Callable[..., npt.NDArray[np.float32]] | None = None,
-) -> npt.NDArray[np.float32]:
-    """``x``, ``[..., in]``, times a weight, ``[..., out]``; or combined products of weights of one shape and layout."""
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) == 1:  # numpy has another call for that, which takes half as long again
-        rows = np.concatenate([rows, rows])
-    panels, _, width = weights[0].array.shape
-    product = np.empty((panels, len(rows), width), np.float32)
-
-    def compute(start: int, end: int) -> None:
-        first, *others = (weight.on_host[start:end] for weight in weights)
-        part = _multiply_on_host(rows, first, product[start:end])
-        if combine is not None:
-            part[:] = combine(part, *(_multiply_on_host(rows, other, np.empty_like(part)) for other in others))
-
-    weights[0].share(compute, len(rows), len(weights))
-    return product.swapaxes(0, 1)[: x.size // x.shape[-1]].reshape(*x.shape[:-1], -1)
-
-
-def _multiply_on_host(
-    x: npt.NDArray[np.float32], panels: npt.NDArray[np.float32], product: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Fill in ``[panels, rows, width]``."""
-    _, inputs, width = panels.shape
-    most = max(1, MOST_MULTIPLICATIONS // (len(x) * width))
-    np.matmul(x[:, :most], panels[:, :most], out=product)
-    for start in range(most, inputs, most):
-        product += np.matmul(x[:, start : start + most], panels[:, start : start + most])
-    return product
+    def share_rows(self, compute: Callable[[int, int], None], rows: int) -> None:
+        """Have ``compute(start, end)`` called for all rows, by several threads."""
+        self._lanes.host_threads.share(compute, rows)
 
 
 def joined(parts: Sequence[mx.array], shape: Sequence[int]) -> mx.array:

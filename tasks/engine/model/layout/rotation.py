@@ -39,12 +39,14 @@ class Rotation:
         """``x``, ``[rows, heads, count, width]``, whose first tokens are at these positions, ``[rows]``."""
         count = x.shape[2]
         if offsets is not self._offsets:  # all layers of a step have the same ones
-            places = offsets[:, None] + np.arange(count)
-            self._grow(int(places.max()) + 1, x.shape[3])
-            table = self._table[places][:, None]
+            positions = offsets[:, None] + np.arange(count)
+            self._grow(int(positions.max()) + 1, x.shape[3])
+            table = self._table[positions][:, None]
             self._chosen, self._offsets = (table[..., 0, :], table[..., 1, :]), offsets
         own, other = self._chosen
-        rotated: npt.NDArray[np.float32] = x.take(self._partner, -1)
+        rotated = np.empty_like(x)
+        for places, partners in self._partners:
+            rotated[..., places] = x[..., partners]
         rotated *= other
         rotated += x * own
         return rotated
@@ -53,7 +55,7 @@ class Rotation:
         """Have tables for so many positions, and for heads of this width."""
         if self._table.shape[2] != width:
             self._table = np.empty((0, 2, width), np.float32)
-            self._partner, self._is_first = _pairs(width, self._dims, traditional=self._traditional)
+            self._partners, self._is_first = _pairs(width, self._dims, traditional=self._traditional)
         while len(self._table) < positions:
             probes = np.stack([self._is_first, ~self._is_first]).astype(np.float32)
             given = mx.array(np.broadcast_to(probes[None, :, None], (1, 2, GROW_POSITIONS, width)))
@@ -62,10 +64,12 @@ class Rotation:
             self._table = np.concatenate([self._table, np.stack([own, other], axis=1)])
 
 
-def _pairs(width: int, dims: int, *, traditional: bool) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Each number's partner, and whether it is the first of the pair; one beyond ``dims`` is alone."""
-    places = np.arange(width)
-    step = 1 if traditional else dims // 2
-    is_first = places // step % 2 == 0
-    partner = np.where(is_first, places + step, places - step)
-    return np.where(places < dims, partner, places), is_first | (places >= dims)
+def _pairs(width: int, dims: int, *, traditional: bool) -> tuple[list[tuple[slice, slice]], npt.NDArray[np.bool_]]:
+    """Return places and their partners', and whether each place is the first of its pair; one beyond ``dims`` is alone."""
+    firsts, seconds = (
+        (slice(0, dims, 2), slice(1, dims, 2)) if traditional else (slice(dims // 2), slice(dims // 2, dims))
+    )
+    alone = slice(dims, width)
+    is_first = np.zeros(width, np.bool_)
+    is_first[firsts] = is_first[alone] = True
+    return [(firsts, seconds), (seconds, firsts), (alone, alone)][: 2 + (width > dims)], is_first

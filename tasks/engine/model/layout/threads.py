@@ -33,14 +33,16 @@ class HostThreads:
         for helper in self._helpers:
             helper.start()
 
-    def share(self, compute: Callable[[int, int], None], size: int) -> None:
+    def share(self, compute: Callable[[int, int], None], size: int, parts: int | None = None) -> None:
         """Call ``compute(start, end)`` for parts of ``range(size)``, by any thread and in any order, and return after all.
+
+        ``parts`` says how many, where they differ in what they cost; else there is one for each thread.
 
         Raises:
             Exception: what ``compute`` has raised.
         """
-        count = min(size, 1 + len(self._helpers))
-        if count == 1:
+        count = min(size, parts or 1 + len(self._helpers))
+        if count == 1 or not self._helpers:
             compute(0, size)
             return
         job = _Job(compute, size, count)

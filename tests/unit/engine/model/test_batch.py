@@ -68,13 +68,13 @@ def loop(make_loop: Callable[..., Loop]) -> Loop:
 
 
 def _numpys_loop(folder: Path) -> Loop:
-    """An engine whose steps numpy computes, as it does where that is quicker."""
+    """An engine whose steps and prompts numpy computes, as it does where that is quicker."""
     config = EngineConfig(model="tiny", source=str(folder), prefill_step_tokens=64)
     opened = read_folder(config)
     model = load_weights(opened, config)
     assert apply(model, {"layers": Layout(8)}, Lanes(1), Reference(model))
     prepare(model)
-    model.host_tokens = 64
+    model.host_tokens, model.host_prompts = 64, True
     tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=opened.generation.ends, template=None)
     support = try_out(model)
     stepping = Stepping.of(support, on_gpu=False, drafts=config.drafts)

@@ -22,7 +22,7 @@ LENGTHS = (5, 1, 12, 3)
 
 @pytest.fixture(scope="module", params=[0, 99], ids=["MLX", "numpy"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A model with random weights, whose steps in slots are computed by MLX or by numpy."""
+    """A model with random weights, whose steps and prompts in slots are computed by MLX or by numpy."""
     from mlx_lm.utils import load
 
     from tasks.engine.model.layout.dense import apply
@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     model = load(str(folder))[0]
     apply(model, {}, Lanes(1), Reference(model))
     prepare(model)
-    model.host_tokens = request.param
+    model.host_tokens, model.host_prompts = request.param, bool(request.param)
     return model
 
 

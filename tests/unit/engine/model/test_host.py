@@ -12,11 +12,18 @@ from mlx_lm.models import rope_utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.tiny import build
-from tasks.engine.model.layout.attention import SHARED_BYTES, attend
+from tasks.engine.model.layout.attention import BLOCK_TOKENS, SHARED_BYTES, attend
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
-from tasks.engine.model.layout.host_trial import TOKENS, compute_on_host, quick_tokens, supports_numpy
-from tasks.engine.model.layout.panels import Lanes, Layout, Panels, host_product
+from tasks.engine.model.layout.host_product import MANY_ROWS, host_product
+from tasks.engine.model.layout.host_trial import (
+    TOKENS,
+    compute_on_host,
+    quick_tokens,
+    supports_numpy,
+    supports_prompts,
+)
+from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
 from tasks.engine.model.layout.rotation import GROW_POSITIONS, Rotation
 from tasks.engine.model.layout.threads import HostThreads
 from tasks.engine.model.reference import Reference
@@ -51,6 +58,7 @@ def test_a_model_computes_the_same(name: str) -> None:
     model, reference = laid_out(name)
     prepare(model)
     assert supports_numpy(model, reference)
+    assert supports_prompts(model, reference)
     logits = model(mx.array([reference.sequence]), cache=make_prompt_cache(model))[0]
     assert isinstance(logits, mx.array)
     assert mx.allclose(logits, reference.logits, atol=1e-3).item()
@@ -72,6 +80,7 @@ def test_code_that_computes_something_else_is_noticed() -> None:
     prepare(model)
     reference.logits = reference.logits + 1.0
     assert not supports_numpy(model, reference)
+    assert not supports_prompts(model, reference)
     windows, reference = laid_out("llama, windows")
     compute_on_host(windows, reference)
     assert not hasattr(windows, "host_tokens")
@@ -108,13 +117,14 @@ def test_a_product_is_the_same_on_the_same_memory(rows: int) -> None:
     assert np.shares_memory(panels.on_host, np.asarray(panels.array))
 
 
-@pytest.mark.parametrize("rows", [1, 8])
-def test_threads_share_a_product_out(rows: int) -> None:
-    """Of one weight, and of two whose products are combined."""
+@pytest.mark.parametrize("width", [64, WHOLE])
+@pytest.mark.parametrize("rows", [1, 8, MANY_ROWS + 1])
+def test_threads_share_a_product_out(rows: int, width: int) -> None:
+    """Of one weight, and of two whose products are combined: its panels, or the rows where these are many."""
     lanes = Lanes(2)
     lanes.host_threads.start()
     weights = [mx.random.normal((1024, 1024), key=mx.random.key(n)) for n in range(2)]
-    one, other = (Panels.of(weight, Layout(64), lanes) for weight in weights)
+    one, other = (Panels.of(weight, Layout(width), lanes) for weight in weights)
     x = mx.random.normal((rows, 1024), key=mx.random.key(2))
     expected, by_other = (np.asarray(x @ weight.T) for weight in weights)
     assert np.allclose(one(np.asarray(x)), expected, atol=1e-2)
@@ -138,6 +148,27 @@ def test_threads_share_long_attention_out() -> None:
     layer = SlotLayer()
     layer.call = Call(np, 5, seen, 1, 1100, masked=True, further={1: [4]}, threads=threads)
     assert np.allclose(attend(queries, keys, values, layer, 0.1, mask), np.asarray(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, BLOCK_TOKENS, 2 * BLOCK_TOKENS + 5])
+def test_each_token_of_a_prompt_sees_those_up_to_itself(count: int) -> None:
+    """Of rows with unequal numbers of tokens before, in blocks that threads share out."""
+    rng = np.random.default_rng(1)
+    offsets = np.array([0, 7, 40], np.int32)
+    longest = 40 + count
+    keys, values = rng.standard_normal((2, 3, 2, longest, 16), np.float32)
+    queries = rng.standard_normal((3, 4, count, 16), np.float32)
+    threads = HostThreads(2)
+    threads.start()
+    layer = SlotLayer()
+    layer.call = Call(np, 3, offsets, count, longest, masked=True, threads=threads)
+    mask = layer.make_mask(count)
+    assert isinstance(mask, str)
+    seen = np.asarray(layer.make_mask(count, return_array=True))
+    expected = mx.fast.scaled_dot_product_attention(
+        mx.array(queries), mx.array(keys), mx.array(values), scale=0.25, mask=mx.array(seen)
+    )
+    assert np.allclose(attend(queries, keys, values, layer, 0.25, mask), np.asarray(expected), atol=1e-5)
 
 
 def test_numpy_computes_as_many_tokens_as_it_is_quicker_with() -> None:
@@ -168,3 +199,4 @@ def test_a_verdict_spares_the_trial() -> None:
     again, _ = laid_out("llama")
     compute_on_host(again, cast("Reference", None), kept, "it")
     assert again.host_tokens == model.host_tokens in {0, *TOKENS}
+    assert again.host_prompts == model.host_prompts

@@ -116,13 +116,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["mlx", "numpy"])
 def runner(folder: Path, request: pytest.FixtureRequest) -> MlxRunner:
-    """The model, whose decode steps are computed by either."""
+    """The model, whose steps and prompts are computed by either."""
     config = EngineConfig(model="tiny", source=str(folder), prompt_cache_bytes=8 << 20, prefill_step_tokens=64)
 
     def load_on_host(*args: Any) -> Any:
         loaded = load_laid_out(*args)
         prepare(loaded.model)
-        loaded.model.host_tokens = 2 * len(ROWS)
+        loaded.model.host_tokens, loaded.model.host_prompts = 2 * len(ROWS), True
         return loaded
 
     with pytest.MonkeyPatch.context() as patch:
