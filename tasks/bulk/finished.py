@@ -46,7 +46,7 @@ class Finished:
         return str(self.answer.get("text", "")) if self.answer is not None else ""
 
     def record(self) -> dict[str, Any]:
-        """What is written into the output."""
+        """Return the line for the output."""
         return self._openai() if self.line.shape == "openai" else self._plain()
 
     def _plain(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Flight:
         self._tries.pop(number, None)
 
     def in_queue(self, queue: str) -> int:
-        """How many requests are in Redis of this queue."""
+        """Return how many requests of this queue are in Redis."""
         return self._by_queue[queue]
 
     @property

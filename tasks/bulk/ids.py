@@ -40,7 +40,7 @@ class Ids:
         return number
 
     def _place(self, head: int, tail: int) -> int:
-        """Where this digest is, or would be: a place without a number is empty."""
+        """Return the place of this digest, present or not: a place without a number is empty."""
         heads, tails = self._heads, self._tails
         last = len(heads) - 1
         place = head & last

@@ -55,14 +55,14 @@ class Line:
 
     @property
     def prompt(self) -> Any:
-        """What is asked: a text, messages, the inputs of ``embed``, or the query and the documents of ``rerank``."""
+        """The question: a text, messages, the inputs of ``embed``, or the query and the documents of ``rerank``."""
         if self.url == RERANKS:
             return [self.values["query"], self.values["documents"]]
         return self.values.get("prompt") or self.values.get("messages") or self.values.get("input")
 
     @property
     def head(self) -> str:
-        """How the prompt begins: lines that begin alike share what an engine has computed of it."""
+        """The beginning of the prompt: lines that begin alike share an engine's cache of it."""
         prompt = self.prompt
         return (prompt if isinstance(prompt, str) else to_compact_json(prompt))[:1024]
 

@@ -1,4 +1,4 @@
-"""How often a bulk job looks for results."""
+"""The pace at which a bulk job looks for results."""
 
 from __future__ import annotations
 

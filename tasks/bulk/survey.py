@@ -32,7 +32,7 @@ _COMPRESSED = {
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a file is.
+    """The findings in a file.
 
     Args:
         digest: of its bytes and of the defaults.

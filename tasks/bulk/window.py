@@ -29,7 +29,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What the job sees of the fleet.
+    """The fleet, as the job sees it.
 
     Attributes:
         queues: the slots of each queue.
@@ -68,7 +68,7 @@ class Window:
             self._looked_at = now
 
     def of(self, queue: str) -> int:
-        """How many requests of this queue may be in Redis."""
+        """Return how many requests of this queue may be in Redis."""
         capacity = self._fleet.queues.get(queue, QueueCapacity())
         bound = self._fleet.bounds.get(queue, self._fleet.floor)
         return max(1, min(max(LEAST, capacity.slots * PER_SLOT), int(bound * SHARE)))
@@ -79,7 +79,7 @@ class Window:
 
 
 def reader(app: Celery) -> Callable[[], Fleet]:
-    """What reads the fleet of an application."""
+    """Return a function that reads the fleet of an application."""
     client, settings = connect(app), settings_of(app)
     registry = Registry(client)
 

@@ -14,7 +14,7 @@ Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended", "other"]
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ClaimAnswer:
-    """What a claim found.
+    """The answer to a claim.
 
     - ``claimed``: the request is this worker's, as ``attempt``; ``entries`` are those of earlier attempts.
     - ``cancelled``: the same, but it was cancelled before: append an ``end`` with ``finish_reason`` ``cancelled``, do

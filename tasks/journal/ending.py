@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def holder(entries: Sequence[Entry], nonce: str = "") -> tuple[str, str]:
-    """Whose lease and message stand between these entries and an end; empty where the last attempt was released.
+    """Return the worker that holds the request and its delivery of it; empty where nobody does, so that others may end it.
 
-    The same where the last entry is the claim of this nonce.
+    Nobody does after a release, and where the last entry is the claim of this nonce.
     """
     last = entries[-1] if entries else None
     if last is None or isinstance(last, Release) or (isinstance(last, Claim) and nonce and last.nonce == nonce):

@@ -18,7 +18,7 @@ PAGE_BYTES = 256 * 1024
 
 
 class Asks(NamedTuple):
-    """What a request asks for, as a few digits (:mod:`tasks.broker.fingerprint`; empty: any), and how long they are kept."""
+    """A digest of a request (:mod:`tasks.broker.fingerprint`; empty: any), and the time for which it is kept."""
 
     fingerprint: str
     kept_s: int
@@ -86,6 +86,6 @@ def pages(items: Sequence[Append]) -> Iterator[Sequence[Append]]:
 
 
 def order(entry_id: str) -> tuple[int, int]:
-    """What entries are ordered by: attempt and number."""
+    """Return the key by which entries are ordered: attempt and number."""
     attempt, _, n = entry_id.partition("-")
     return int(attempt), int(n)

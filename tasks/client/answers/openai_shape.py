@@ -13,7 +13,7 @@ _REASONS = {"deadline": "length"}
 
 
 def openai_reason(reason: str) -> str:
-    """Why an answer has ended, in OpenAI's words."""
+    """Return the reason for an answer's end, in OpenAI's words."""
     return _REASONS.get(reason, reason)
 
 

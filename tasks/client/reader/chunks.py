@@ -179,7 +179,7 @@ def call_chunk(number: int, call: dict[str, Any], index: int, seen: str | None =
 
 
 def changed(where: str) -> str:
-    """What has happened to an answer of which Redis lost a part, and what to do."""
+    """Explain what has happened to an answer of which Redis lost a part, and what to do."""
     return (
         f"Redis lost a part of this request, and it was computed again with another text {where}: what was read is not its "
         "answer; stream() it again from its start"

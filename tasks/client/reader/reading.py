@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Stored:
-    """What Celery's result backend says of a request.
+    """A request's result in Celery's backend.
 
     ``final``: it will not change any more. ``absent``: nothing is stored, and nothing else has to end before the request is sent.
     ``expected``: something has, and it is known.
@@ -74,7 +74,7 @@ class Reading:
         self.seems_unknown = False
 
     def patience_s(self, *, waiting: bool) -> float | None:
-        """How long to wait for the next event; ``None`` is as long as it takes. What is there already is always taken.
+        """Return how long to wait for the next event; ``None`` means without a bound. Events that are there are always taken.
 
         Raises:
             StreamTimeout: there is nothing, and no patience left.
@@ -123,7 +123,7 @@ class Reading:
         return []
 
     def settle(self, event: Event, stored: Stored) -> list[Chunk]:
-        """What follows from the stored result for a reader whose journal is silent.
+        """Return the chunks that follow from the stored result, for a reader whose journal is silent.
 
         Raises:
             BaseException: the stored error.
@@ -161,12 +161,12 @@ class Reading:
         ]
 
     def _unseen(self, kind: str, text: str) -> str:
-        """What of a stored text this reader has not given its caller; none of it where the two are not the same answer."""
+        """Return the part of a stored text that this reader has not given its caller; none if the two are not the same answer."""
         seen = self._seen_of(kind)
         return text.removeprefix(seen) if text.startswith(seen) else ""
 
     def _unseen_calls(self, calls: list[dict[str, Any]]) -> Iterator[Chunk]:
-        """What of stored calls this reader has not given its caller."""
+        """Yield the parts of stored calls that this reader has not given its caller."""
         for number, call in enumerate(calls):
             seen = self._seen_of("tool_call", number) if ("tool_call", number) in self._seen_text else None
             if seen is None or call["function"]["arguments"] != seen:
@@ -246,7 +246,7 @@ class Reading:
 
 
 def describe(meta: dict[str, Any]) -> Stored:
-    """What a Celery result's metadata, as its backend decodes it, means for a reader."""
+    """Return the meaning of a Celery result's metadata, as its backend decodes it, for a reader."""
     state = str(meta.get("status"))
     result = meta.get("result")
     if state == "REVOKED":

@@ -37,7 +37,7 @@ LOOK_S = 1.0
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RequestStatus:
-    """Where a request is; its text is one line for people.
+    """The status of a request; its text is one line for people.
 
     Attributes:
         state: ``unknown``: no request of this id is known. ``queued``: no worker has claimed it. ``loading``: it waits for its
@@ -81,7 +81,7 @@ class CeleryState(str):
         return found
 
     def __call__(self) -> RequestStatus:
-        """How far the request has come.
+        """Return how far the request has come.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
@@ -123,7 +123,7 @@ def _beginning(client: redis.Redis, task_id: str, newest: Entry | None) -> list[
 
 
 def _of_journal(newest: Entry | None, beginning: list[Entry]) -> RequestStatus | None:
-    """What the journal says; ``None`` where no worker has the request."""
+    """Return the status by the journal; ``None`` where no worker has the request."""
     if newest is None or isinstance(newest, Release):
         return None
     if isinstance(newest, End):
@@ -170,7 +170,7 @@ def _loading(client: redis.Redis, model: str, attempt: int, catalogue: Catalogue
 
 
 def _of_result(stored: Stored) -> RequestStatus:
-    """What Celery has stored of a request of which there is nothing else."""
+    """Return the status by Celery's stored result, for a request of which there is nothing else."""
     if stored.error is not None:
         return RequestStatus(state="ended", error_code=getattr(stored.error, "code", "internal_error"))
     if stored.final:

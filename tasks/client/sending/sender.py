@@ -41,7 +41,7 @@ class Sender:
         os.register_at_fork(after_in_child=self._forget)
 
     async def send(self, send: Callable[[], Sent]) -> Sent:
-        """What ``send`` returns or raises. If the caller is cancelled meanwhile, what was sent is taken back."""
+        """Return or raise as ``send`` does. If the caller is cancelled meanwhile, the request is taken back."""
         future = self._threads.submit(copy_context().run, send)
         try:
             return await asyncio.wrap_future(future)
