@@ -178,7 +178,8 @@ def _shown_query(query: str) -> str:
     shown = []
     for part in query.split("&"):
         name, equals, value = part.partition("=")
-        plain = name in (*TLS, "db", "virtual_host", "master_name") and _PATH.fullmatch(value)
+        is_number = name in ("db", "virtual_host") and value.isdecimal()
+        plain = is_number or (name in (*TLS, "master_name") and _PATH.fullmatch(value))
         known = equals and name in {*KNOWN, *TLS, *READ, *SENTINEL}
         shown.append(part if plain else f"{name if known else HIDDEN}={HIDDEN}")
     return "&".join(shown)

@@ -31,6 +31,8 @@ CATALOGUE = "catalogue"
 _OURS = "not set"
 #: Facts about bytes, which come first.
 _BYTES = ("weights", "parameters", "KV cache")
+#: Lengths of requests, in tokens, whose caches are shown.
+CACHE_TOKENS = (4096, 32768)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def describe(entry: ModelEntry, folder: Path) -> list[Fact]:
         return [*_size(folder), *_context(entry, folder), *_vectors(entry, recipe)]
     return [
         *_size(folder),
+        *_caches(entry, folder),
         *_context(entry, folder),
         *_sampling(entry, folder),
         *_ends(folder),
@@ -79,11 +82,21 @@ def _size(folder: Path) -> Iterator[Fact]:
         yield Fact("parameters", f"{size.parameters_b:.3g} billion", "headers of the weights")
     for name in stray_files(folder):
         yield Fact("not loaded", name, "not part of the model")
-    if size.kv is not None and not size.encoder:
-        for tokens in (4096, 32768):
-            yield Fact(
-                f"KV cache of {tokens:,} tokens", f"{size.kv.row_bytes(tokens):,} bytes in 16 bits", "config.json"
-            )
+
+
+def _caches(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
+    """What requests of common lengths keep in memory; none is longer than the context."""
+    size = read_model_size(folder)
+    if size.kv is None or size.encoder:
+        return
+    for tokens in sorted({min(tokens, _longest(entry, folder)) for tokens in CACHE_TOKENS}):
+        yield Fact(f"KV cache of {tokens:,} tokens", f"{size.kv.row_bytes(tokens):,} bytes in 16 bits", CONFIG)
+
+
+def _longest(entry: ModelEntry, folder: Path) -> int:
+    """The context in tokens."""
+    found = read_context(folder, read_config(folder))
+    return entry.context_tokens or (found.tokens if found is not None else DEFAULT_CONTEXT_TOKENS)
 
 
 def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
@@ -95,8 +108,7 @@ def _context(entry: ModelEntry, folder: Path) -> Iterator[Fact]:
         yield Fact("context", f"{found.tokens:,} tokens", found.said_by)
     else:
         yield Fact("context", f"{DEFAULT_CONTEXT_TOKENS:,} tokens", "assumed: no file says it")
-    longest = entry.context_tokens or (found.tokens if found is not None else DEFAULT_CONTEXT_TOKENS)
-    if (window := ignored_window(config, longest)) is not None:
+    if (window := ignored_window(config, _longest(entry, folder))) is not None:
         yield Fact("without effect", f"{WINDOW} {window:,}: mlx-lm attends to all tokens", CONFIG)
 
 

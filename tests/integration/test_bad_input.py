@@ -70,7 +70,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"prompt": None, "messages": [{"role": "user", "content": nested(90)}]},
         "messages: nested more than 64 levels deep",
     ),
-    ({"metadata": {"a": float("nan")}}, "metadata={'a': nan}: has a number that is none"),
+    ({"metadata": {"a": float("nan")}}, "metadata={'a': nan}: it has a number that is none"),
     ({"seed": 10**2000}, "seed: an integer of 6644 bits"),
     ({"temprature": 1}, "temprature=1: unknown field; did you mean temperature?"),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import Parameter, signature
 from typing import Any, NewType, get_origin
 
+from tasks.client.answers.answer_digits import exact_json, with_digits
 from tasks.client.answers.answer_schema import generator
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
@@ -52,10 +53,15 @@ def schema_of(kind: Any) -> Any:
         raise InvalidRequest(f"response_format={name_of(kind)}: no JSON Schema says what it is ({reason})") from None
 
 
-def instance(kind: Any, value: Any) -> Any:
+def instance(kind: Any, value: Any, text: str = "") -> Any:
     """What the JSON of an answer says, as a value of this type.
 
     It is read as JSON, where a date is a text, also by a type that takes no texts from Python.
+
+    Args:
+        kind: the type.
+        value: what the JSON says, with numbers as floats.
+        text: the JSON, from which a ``Decimal`` has all its digits.
 
     Raises:
         pydantic.ValidationError: a validator of the type's own refuses it.
@@ -65,7 +71,9 @@ def instance(kind: Any, value: Any) -> Any:
     validate = getattr(kind, "model_validate_json", None)
     if validate is None:
         validate = (kind if _is_adapter(kind) else TypeAdapter(kind)).validate_json
-    return validate(to_json(value))
+    found = validate(to_json(value))
+    exact = exact_json(text)
+    return found if exact is None else with_digits(kind, found, lambda: validate(exact))
 
 
 def _is_adapter(value: Any) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.result import ResultBase
 
 from tasks.client.answers.answer_type import instance
 from tasks.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ValueResult(ResultBase):
@@ -24,7 +27,7 @@ class ValueResult(ResultBase):
         """
         answer = super().get(*args, **options)
         if self.response_model is not None and answer.get("parsed") is not None:
-            answer = {**answer, "parsed": instance(self.response_model, answer["parsed"])}
+            answer = {**answer, "parsed": _value(self.response_model, answer)}
         return answer
 
     def parsed(self, model: Any = None, timeout: float | None = None) -> Any:
@@ -43,5 +46,8 @@ class ValueResult(ResultBase):
         if "parsed" not in answer:
             raise InvalidRequest("parsed: the request had no response_format of JSON; give it one, or use get()")
         kind = self.response_model if model is None else model
-        value = answer["parsed"]
-        return value if kind is None or value is None else instance(kind, value)
+        return answer["parsed"] if kind is None or answer["parsed"] is None else _value(kind, answer)
+
+
+def _value(kind: Any, answer: Mapping[str, Any]) -> Any:
+    return instance(kind, answer["parsed"], answer.get("text") or "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from tasks.client.request.fields import size_bytes
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds
 from tasks.messages.encoding import to_compact_json
@@ -83,6 +84,8 @@ class FunctionCall(BaseModel):
     @field_validator("arguments", mode="before")
     @classmethod
     def _arguments_may_be_json(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            size_bytes(value, "it")  # an error, where it is no JSON
         if not isinstance(value, str):
             return value
         try:
@@ -170,8 +173,9 @@ class ChatMessage(BaseModel):
     @property
     def size_bytes(self) -> int:
         """The length in UTF-8 of what the model is to read of it."""
-        calls = [to_compact_json(call.function.model_dump()) for call in self.tool_calls or ()]
-        return sum(len(text.encode()) for text in (self.text, self.reasoning_content or "", *calls))
+        calls = [to_compact_json(call.model_dump()) for call in self.tool_calls or ()]
+        others = (self.reasoning_content or "", self.name or "", self.tool_call_id or "")
+        return sum(len(text.encode()) for text in (self.text, *others, *calls))
 
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates expect it: content as one text, and a call's arguments as an object.

@@ -145,6 +145,8 @@ def _message_hint(steps: list[Any], error: ErrorDetails) -> str:
         return conversation.INSTEAD.get(last, "leave it out")
     if last == "role" and error["input"] == "function":
         return "use the role tool, with tool_call_id"
+    if last == "type" and "tool_calls" in steps and error["input"] == "tool_call":
+        return f"a call of LangChain; {_MESSAGE_HINTS['tool_calls']}"
     if last == "type" and "tool_calls" in steps:
         return "only functions are supported; leave it out"
     if last == "type":

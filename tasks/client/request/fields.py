@@ -64,16 +64,14 @@ def size_bytes(value: Any, about: str) -> int:
         raise PydanticCustomError("json", f"{about} has {half!r}, one half of a character; send whole text") from None
     except ValueError:
         raise PydanticCustomError(
-            "json", f"{about} has a number that is none; JSON has no NaN and no infinity, so leave it out"
+            "json",
+            f"{about} has a number that is none; JSON has no NaN and no infinity, so use another or leave it out",
         ) from None
 
 
 def small_json(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what is too large to be carried along, or no JSON."""
-    try:
-        size = len(json.dumps(value, allow_nan=False))
-    except ValueError:
-        raise PydanticCustomError("json", "has a number that is none: JSON has no NaN and no infinity") from None
+    size = size_bytes(value, "it")
     if size > MAX_EXTRA_BYTES:
         raise PydanticCustomError("size", f"is {size} bytes as JSON; the limit is {MAX_EXTRA_BYTES}: send less")
     return value
@@ -93,6 +91,7 @@ def bounded_stops(value: tuple[str, ...]) -> tuple[str, ...]:
     for text in value:
         if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
             raise PydanticCustomError("stop", f"each stop string has 1 to {MAX_STOP_CHARACTERS} characters")
+        whole_text(text, "one of them")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.client.request.compatibility import without_neutral
@@ -84,7 +84,10 @@ class Parameters(BaseModel):
     ] = False
     top_logprobs: Annotated[int, Field(ge=0, le=20, description="use 0 to 20, with logprobs=True")] = 0
     logit_bias: Annotated[
-        dict[Annotated[int, Field(ge=0, le=MAX_COUNT)], Annotated[float, Field(ge=-100, le=100)]],
+        dict[
+            Annotated[int, Field(ge=0, le=MAX_COUNT)],
+            Annotated[float, Field(ge=-100, le=100), BeforeValidator(no_truth)],
+        ],
         Field(max_length=MAX_LOGIT_BIAS, description="give {token id: -100 to 100}; ids are whole numbers from 0"),
     ] = {}
     presence_penalty: Penalty = 0.0

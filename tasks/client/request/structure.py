@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from tasks.client.answers.answer_schema import narrowed
 from tasks.client.answers.answer_type import is_type, name_of, schema_of
 from tasks.client.request.fields import size_bytes
+from tasks.client.request.schema_form import fault_of_form, without_nulls
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
 from tasks.messages.encoding import to_compact_json
@@ -66,6 +67,9 @@ class JsonSchemaFormat(BaseModel):
             raise PydanticCustomError(
                 "schema", f"$schema={dialect!r:.100} is not a known dialect; use draft 4, 6, 7, 2019-09 or 2020-12"
             )
+        value = without_nulls(value)
+        if fault := fault_of_form(value):
+            raise PydanticCustomError("schema", f"is no JSON Schema: {fault}")
         _bounded(value, "schema")
         return value
 

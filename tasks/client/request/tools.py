@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validat
 from pydantic_core import PydanticCustomError
 
 from tasks.client.request.fields import size_bytes
+from tasks.client.request.schema_form import fault_of_form, without_nulls
 from tasks.messages.tools import Function, Tools
 
 MAX_TOOLS = 128
@@ -42,6 +43,8 @@ class FunctionTool(BaseModel):
     def _parameters_are_an_object(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         if value and value.get("type", "object") != "object":
             raise PydanticCustomError("tools", 'describe no object; use {"type": "object", "properties": …}')
+        if value and (fault := fault_of_form(value)):
+            raise PydanticCustomError("tools", f"are no JSON Schema: {fault}")
         return value
 
     def for_engine(self) -> Function:
@@ -90,10 +93,12 @@ ToolChoice = Annotated[Choice, PlainValidator(_read), Field(description=CHOICE_H
 
 
 def tidied_tool(tool: Any) -> Any:
-    """A tool without fields that are null; whatever else it is stays."""
+    """A tool without fields and keywords that are null; whatever else it is stays."""
     kept = _without_nulls(tool)
-    if isinstance(kept, dict) and "function" in kept:
-        kept["function"] = _without_nulls(kept["function"])
+    if isinstance(kept, dict) and isinstance(kept.get("function"), dict):
+        function = kept["function"] = _without_nulls(kept["function"])
+        if "parameters" in function:
+            function["parameters"] = without_nulls(function["parameters"])
     return kept
 
 

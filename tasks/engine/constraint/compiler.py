@@ -100,7 +100,26 @@ class Compiler:
         _go_on(tried)
         if tried.is_error():
             raise InvalidRequest(_refusal(constraint, tried, calls=lead.calls is not None))
+        if constraint is not None and constraint.kind in ("regex", "lark"):
+            self._require_text(constraint, grammar.root.deep_copy(), text)
         return grammar
+
+    def _require_text(self, constraint: Constraint, state: LLMatcher, text: str) -> None:
+        """Refuse what only the empty text matches: at its beginning, nothing but the end may follow.
+
+        Args:
+            constraint: what the request asks for.
+            state: the beginning of its grammar.
+            text: the source of that, which may lead to the constraint by other ways too.
+        """
+        alone = source(constraint, lead=NO_LEAD)
+        state = state if alone == text else self._matcher(alone)
+        end = 1 << self.tokens.llguidance.eos_token
+        if int.from_bytes(state.compute_bitmask(), "little") == end:
+            raise InvalidRequest(
+                f"{FIELDS[constraint.kind]}={constraint.value!r:.100}: only the empty text matches it; give one that matches "
+                "an answer, or leave it out"
+            )
 
     def _matcher(self, text: str) -> LLMatcher:
         return LLMatcher(self.tokens.llguidance, text, log_level=0, limits=self._limits)

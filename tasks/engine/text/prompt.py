@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tasks.engine.failure import first_line
@@ -77,9 +78,16 @@ class PromptEncoder:
 
     def _raw_ids(self, prompt: str) -> list[int]:
         """The ids of a raw prompt. One that begins with the first token already, as a rendered chat does, gets no second."""
-        first = self._tokenizer.bos_token
-        is_begun = bool(first) and prompt.startswith(first)
+        is_begun = bool(self._first) and prompt.startswith(self._first)
         return list(self._tokenizer.encode(prompt, add_special_tokens=not is_begun))
+
+    @cached_property
+    def _first(self) -> str:
+        """What the tokenizer puts before a text: one token as a rule, two with GLM, and not always ``bos_token``."""
+        bare, ids = (list(self._tokenizer.encode("a", add_special_tokens=adds)) for adds in (False, True))
+        before = ids[: len(ids) - len(bare)] if ids[len(ids) - len(bare) :] == bare else []
+        added = "".join(map(str, self._tokenizer.convert_ids_to_tokens(before)))
+        return added or str(self._tokenizer.bos_token or "")
 
     def _chat(self, submit: Submit) -> Prompt:
         messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None

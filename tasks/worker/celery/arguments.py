@@ -7,13 +7,14 @@ end the worker's loop one turn later.
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.envelope import MAX_LIMIT_S
 from tasks.errors import InvalidRequest
-from tasks.messages.identifier import MAX_ID_CHARACTERS
+from tasks.messages.identifier import IDENTIFIER, MAX_ID_CHARACTERS, is_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -40,7 +41,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_ID_CHARACTERS
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARACTERS
 
 
 def _are_ids(value: Any) -> bool:
@@ -59,8 +60,19 @@ def _are_stamps(value: Any) -> bool:
     )
 
 
+def _is_signal(value: Any) -> bool:
+    if isinstance(value, str):  # as Celery reads it
+        return (value if value.startswith("SIG") else f"SIG{value}") in signal.Signals.__members__
+    return COUNT.fits(value) and value in set(signal.Signals)
+
+
+def _is_queue(value: Any) -> bool:
+    return isinstance(value, str) and is_identifier(value)
+
+
 TEXT = Kind(f"text of at most {MAX_TEXT} characters", _is_text)
-IDS = Kind(f"an id, or a list of at most {MOST_IDS} ids of at most {MAX_ID_CHARACTERS} characters", _are_ids)
+QUEUE = Kind(f"the name of a queue, {IDENTIFIER}", _is_queue)
+IDS = Kind(f"an id, or a list of at most {MOST_IDS} ids of 1 to {MAX_ID_CHARACTERS} characters", _are_ids)
 TEXTS = Kind(
     f"a list of at most {MOST_IDS} texts",
     lambda value: isinstance(value, list) and len(value) <= MOST_IDS and all(map(_is_text, value)),
@@ -76,7 +88,7 @@ COUNT = Kind(
     "a whole number from 0 to 10,000",
     lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10_000,
 )
-SIGNAL = Kind("the name or the number of a signal", lambda value: _is_text(value) or COUNT.fits(value))
+SIGNAL = Kind("the name or the number of a signal", _is_signal)
 EXCHANGE = Kind(f"one of {', '.join(EXCHANGES)}", lambda value: value in EXCHANGES if isinstance(value, str) else False)
 
 #: The arguments of Celery's commands and ours. A command that is missing here belongs to another application.
@@ -86,8 +98,8 @@ ARGUMENTS: dict[str, Mapping[str, Kind]] = {
     "revoke_by_stamped_headers": {"headers": STAMPS, "terminate": FLAG, "signal": SIGNAL},
     "rate_limit": {"task_name": TEXT, "rate_limit": RATE},
     "time_limit": {"task_name": TEXT, "soft": SECONDS, "hard": SECONDS},
-    "add_consumer": {"queue": TEXT, "exchange": TEXT, "exchange_type": EXCHANGE, "routing_key": TEXT},
-    "cancel_consumer": {"queue": TEXT},
+    "add_consumer": {"queue": QUEUE, "exchange": TEXT, "exchange_type": EXCHANGE, "routing_key": TEXT},
+    "cancel_consumer": {"queue": QUEUE},
     "query_task": {"ids": IDS},
     "registered": {"taskinfoitems": TEXTS, "builtins": FLAG},
     "dump_tasks": {"taskinfoitems": TEXTS, "builtins": FLAG},
@@ -98,7 +110,10 @@ ARGUMENTS: dict[str, Mapping[str, Kind]] = {
     "hello": {"from_node": TEXT, "revoked": IDS},
     "election": {"id": TEXT, "topic": TEXT, "action": TEXT},
     "shutdown": {"msg": TEXT},
-    **{name: {} for name in ("enable_events", "disable_events", "heartbeat", "active_queues", "report")},
+    **{
+        name: {}
+        for name in ("enable_events", "disable_events", "heartbeat", "active_queues", "report", "drain", "resume")
+    },
     "objgraph": {"num": COUNT, "max_depth": COUNT, "type": TEXT},
     "memdump": {"samples": COUNT},
     "load_model": {"name": TEXT},

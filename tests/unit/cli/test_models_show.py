@@ -42,7 +42,13 @@ def test_facts_and_the_files_that_say_them(tmp_path: Path) -> None:
     assert said["chat template"][1] == "tokenizer_config.json"
     assert said["not loaded"][0] == "model-old.safetensors"
     # 2 layers × 2 heads × 16 × keys and values × 2 bytes.
-    assert said["KV cache of 4,096 tokens"][0] == f"{4096 * 256:,} bytes in 16 bits"
+    caches = {name: value for name, (value, _) in said.items() if name.startswith("KV")}
+    assert caches == {"KV cache of 2,048 tokens": f"{2048 * 256:,} bytes in 16 bits"}  # no request is longer
+    longer = _said(folder, context_tokens=8192)
+    assert [name for name in longer if name.startswith("KV")] == [
+        "KV cache of 4,096 tokens",
+        "KV cache of 8,192 tokens",
+    ]
 
 
 def test_end_tokens_have_names_where_the_tokenizer_has_some(tmp_path: Path) -> None:
@@ -85,7 +91,8 @@ def test_how_a_model_makes_vectors(tmp_path: Path) -> None:
     assert said["input_type query"] == ("'query: '", "catalogue")
     assert said["input_type document"] == ("'passage: '", "config_sentence_transformers.json")
     assert said["context"] == ("64 tokens", "config.json: max_position_embeddings")
-    assert not {"end tokens", "end token", "chat template", "KV cache of 4,096 tokens"} & said.keys()
+    assert not {"end tokens", "end token", "chat template"} & said.keys()
+    assert not any(name.startswith("KV") for name in said)
 
 
 def test_the_catalogue_goes_before_the_files(tmp_path: Path) -> None:

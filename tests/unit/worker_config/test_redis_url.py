@@ -227,6 +227,7 @@ def test_every_parameter_of_the_clients_is_known() -> None:
         ("redis://me@h:1/0", "redis://***@h:1/0"),
         ("redis://:@h:1/0", "redis://:@h:1/0"),
         ("redis://h/0?password=p&db=1", "redis://h/0?password=***&db=1"),
+        ("redis://h/0?db=p", "redis://h/0?db=***"),
         ("redis://h/0?socket_timeout=5", "redis://h/0?socket_timeout=***"),
         ("redis://:p/q@h:1/0", "redis://***"),
         ("redis://[::1", "redis://***"),

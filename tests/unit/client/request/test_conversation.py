@@ -114,6 +114,14 @@ class TestRefused:
             ({"role": "user", "content": "a", "tool_calls": [CALL]}, "leave them out"),
             ({"role": "user", "content": "a", "tool_call_id": "c1"}, "leave it out"),
             ({"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}, "leave it out"),
+            (
+                {"role": "assistant", "tool_calls": [{"name": "add", "args": {}, "id": "c1", "type": "tool_call"}]},
+                "a call of LangChain; send a list of",
+            ),
+            (
+                {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": {"a": float("inf")}}}]},
+                "it has a number that is none; JSON has no NaN and no infinity",
+            ),
             ({"role": "assistant", "tool_calls": [{"id": "c1"}]}, 'send {"name": …, "arguments": …}'),
             ({"role": "assistant", "tool_calls": "add"}, "send a list of"),
             ({"role": "assistant", "tool_calls": [{**CALL, "id": 5}]}, "send the call's id, as text"),

@@ -176,6 +176,38 @@ def test_constraints() -> None:
     assert constraint(grammar='start: "a"') == Constraint(kind="lark", value='start: "a"')
 
 
+class Account(BaseModel):
+    balance: Decimal
+    rates: list[Decimal] = []
+    note: Any = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (
+            Account,
+            '{"balance": 1234567890.12345678901234567890, "rates": [0.1, -1.00000000000000000001E+3]}',
+            Account.model_construct(
+                balance=Decimal("1234567890.12345678901234567890"),
+                rates=[Decimal("0.1"), Decimal("-1.00000000000000000001E+3")],
+                note=None,
+            ),
+        ),
+        (dict[str, Decimal], '{"a": 0.30000000000000000001}', {"a": Decimal("0.30000000000000000001")}),
+        (float, "0.30000000000000000001", 0.3),
+        (Any, "0.30000000000000000001", 0.3),
+        (Account, '{"balance": 0.5, "note": 0.30000000000000000001}', Account(balance=Decimal("0.5"), note=0.3)),
+        (Decimal, "0.1", Decimal("0.1")),
+    ],
+    ids=str,
+)
+def test_a_decimal_has_all_digits_of_the_answer(kind: Any, text: str, value: Any) -> None:
+    """And what is no decimal stays a number."""
+    stored = StoredValue({"text": text, "parsed": parsed(text, "stop")})
+    assert repr(stored.parsed(kind)) == repr(value)
+
+
 def test_a_pydantic_model_is_its_schema_and_closed() -> None:
     """No object of it has properties that its author did not think of; a field may have any name."""
     found = constraint(response_format=Person)
@@ -190,6 +222,10 @@ def test_a_pydantic_model_is_its_schema_and_closed() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        (
+            {"response_format": schema_format({"properties": []})},
+            "is no JSON Schema: #/properties is a list; use an object",
+        ),
         ({"response_format": schema_format([])}, "a schema is an object; send what Model.model_json_schema() gives"),
         ({"response_format": schema_format({"$schema": "urn:x"})}, "use draft 4, 6, 7, 2019-09 or 2020-12"),
         ({"response_format": {"type": "json_schema"}}, "has no json_schema; send"),

@@ -245,6 +245,9 @@ LONG = {
             Constraint(kind="lark", value='start: "a" start | "a" start'),
             'grammar=\'start: "a" start | "a" start\': too ambiguous, or without a choice for',
         ),
+        (Constraint(kind="lark", value="start: "), "grammar='start: ': only the empty text matches it; give one that"),
+        (Constraint(kind="lark", value="start: A\nA: /x{0}/"), "grammar='start: A\\nA: /x{0}/': only the empty text"),
+        (Constraint(kind="regex", value="^$"), "regex='^$': only the empty text matches it; give one that matches an"),
         (Constraint(kind="regex", value="a$b"), "regex='a$b': has ^ or $ in its middle; write it as Rust's crate"),
         (Constraint(kind="regex", value=r"\bab"), r"regex='\\bab': has a word boundary; write it as Rust's crate"),
         (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from tasks.engine.text.control import WRAPPINGS, ControlTokens, unwrapped
@@ -100,6 +100,24 @@ def encoder(tokenizer: TokenizerWrapper) -> PromptEncoder:
 def submit(*contents: str, **values: Any) -> Submit:
     messages = [{"role": "user", "content": content} for content in contents]
     return Submit(task_id="t", messages=messages, prompt=None, max_tokens=1, **values)
+
+
+@pytest.mark.parametrize("first", [["<|user|>"], ["<|user|>", "<|end|>"]], ids=str)
+def test_what_the_tokenizer_puts_before_a_text_comes_once(first: list[str]) -> None:
+    """One token or, as with GLM, two, whether they are called ``bos_token`` or not: a rendered chat begins with them."""
+    made = tiny_tokenizers.byte_level()
+    made.add_special_tokens(list(SPECIAL))
+    ids = [(name, made.token_to_id(name)) for name in first]
+    made.post_processor = processors.TemplateProcessing(single=[*first, "$A"], special_tokens=ids)
+    fast: Any = PreTrainedTokenizerFast
+    begins = encoder(TokenizerWrapper(fast(tokenizer_object=made, eos_token="<|end|>", chat_template=PLAIN)))
+
+    def asked(prompt: str) -> list[int]:
+        return begins.encode(Submit(task_id="t", messages=None, prompt=prompt, max_tokens=1)).ids
+
+    text = asked("a the")
+    assert text[: len(first)] == [token_id for _, token_id in ids]
+    assert asked("".join(first) + "a the") == text
 
 
 def tokens(tokenizer: TokenizerWrapper, ids: list[int]) -> list[str]:

@@ -68,6 +68,25 @@ def test_what_a_command_needs(command: str) -> None:
     assert needed - {"state"} <= REQUIRED
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("revoke", {"task_id": ""}),
+        ("revoke", {"task_id": "a", "terminate": True, "signal": "SIGHOPE"}),
+        ("revoke", {"task_id": "a", "terminate": True, "signal": 999}),
+        ("add_consumer", {"queue": ""}),
+        ("add_consumer", {"queue": "a\nb"}),
+        ("cancel_consumer", {"queue": ""}),
+        ("drain", {"when": "now"}),
+    ],
+    ids=str,
+)
+def test_what_nothing_can_be_done_with(command: str, arguments: dict[str, Any]) -> None:
+    """Celery takes an id before it looks at the signal, and consumes from a queue without a name."""
+    with pytest.raises(InvalidRequest, match=r"expected|has no argument"):
+        check(command, arguments, Panel.data)
+
+
 def test_missing() -> None:
     """What a command means nothing without is asked for."""
     with pytest.raises(InvalidRequest, match="queue is None"):
