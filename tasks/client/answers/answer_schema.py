@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic.json_schema import GenerateJsonSchema
 
+_DAYS = "(0[1-9]|[12][0-9]"
+#: A date and time without a zone, with days that its month may have.
+NAIVE = (
+    rf"^[12][0-9]{{3}}-((0[13578]|1[02])-{_DAYS}|3[01])|(0[469]|11)-{_DAYS}|30)|02-{_DAYS}))"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?$"
+)
+
 
 def narrowed(schema: Any) -> Any:
     """The schema with what pydantic does and JSON Schema does not say.
@@ -73,17 +80,28 @@ def generator() -> type[GenerateJsonSchema]:
     from pydantic.json_schema import GenerateJsonSchema
 
     class Narrow(GenerateJsonSchema):
-        """A ``Decimal`` is a number, or a text of its digits; a URL has its scheme; keys that are integers look like ones."""
+        """A ``Decimal`` is a number, or a text of its digits; a URL has its scheme; keys that are integers look like ones.
+
+        A date and time without a zone has none, where JSON Schema's format needs one.
+        """
 
         def decimal_schema(self, schema: Any) -> Any:
             places, digits = schema.get("decimal_places"), schema.get("max_digits")
             if places is None or digits is None or digits < places:
                 bounds: Any = {name: float(schema[name]) for name in ("ge", "gt", "le", "lt") if name in schema}
-                return self.float_schema(bounds | {"type": "float"})
+                return self.float_schema(bounds | {"type": "float"}) | (
+                    {} if places is None else {"multipleOf": 10**-places}
+                )
             whole = f"(0|[1-9][0-9]{{0,{digits - places - 1}}})" if digits != places else "0"
             sign = "" if max(schema.get("ge", -1), schema.get("gt", -1)) >= 0 else "-?"
             fraction = rf"(\.[0-9]{{1,{places}}})?" if places else ""
             return {"type": "string", "pattern": f"^{sign}{whole}{fraction}$"}
+
+        def datetime_schema(self, schema: Any) -> Any:
+            described = super().datetime_schema(schema)
+            if schema.get("tz_constraint") == "naive":
+                return {"type": "string", "pattern": NAIVE}
+            return described
 
         def url_schema(self, schema: Any) -> Any:
             described = super().url_schema(schema)

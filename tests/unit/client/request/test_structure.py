@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable  # noqa: TC003  (pydantic looks it up)
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal, NewType
 
 import jsonschema
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, NaiveDatetime, TypeAdapter, ValidationError, field_validator
 
 from tasks.client.answers.values import ValueResult
 from tasks.client.request.parameters import parse
@@ -121,6 +121,8 @@ class Exact(BaseModel):
         (AccountId, 3, 3),
         (list[Pet], [{"kind": "dog", "name": "Rex"}], [Dog(name="Rex")]),
         (set[str], ["a", "a"], {"a"}),
+        (NaiveDatetime, "2024-01-31T23:59:59", datetime(2024, 1, 31, 23, 59, 59)),  # noqa: DTZ001
+        (Annotated[Decimal, Field(decimal_places=2)], 19.5, Decimal("19.5")),
         (Invoice, BILL, Invoice.model_validate_json(json.dumps(BILL))),
         (Described, {"a": 1}, Described(a=1)),
     ],
@@ -143,6 +145,9 @@ def test_a_type_is_its_schema_and_answers_are_of_it(kind: Any, data: Any, value:
         (Pet, {"name": "Rex"}),
         (Decimal, "much"),
         (Annotated[Decimal, Field(ge=Decimal("1.5"))], 1),
+        (NaiveDatetime, "2024-01-31T23:59:59Z"),
+        (NaiveDatetime, "2024-04-31T23:59:59"),
+        (Annotated[Decimal, Field(decimal_places=2)], 0.003),
         (Invoice, {**BILL, "total": "19.999"}),
         (Invoice, {**BILL, "total": "1000"}),
         (Invoice, {**BILL, "link": "mailto:a@b.example"}),
