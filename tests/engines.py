@@ -32,7 +32,7 @@ class Deaf:
     def engines_changed(self) -> None:
         return
 
-    def code_replaced(self) -> None:
+    def code_replaced(self, why: str) -> None:
         return
 
     def lanes_changed(self) -> None:

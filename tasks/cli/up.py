@@ -82,8 +82,8 @@ def _watch(stack: Stack, next_steps: list[str]) -> None:
     """Look after the parts until somebody interrupts; name the next commands once."""
     is_ready = False
     while True:
-        for name in stack.check():
-            _say(name, "has ended; the others continue")
+        for name, about in stack.check():
+            _say(name, about)
         if not is_ready and stack.worker_is_ready():
             is_ready = True
             for line in next_steps:

@@ -63,6 +63,11 @@ class GuardedProcess:
         """Whether the process has not ended yet."""
         return self._guard.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """The exit status of a process that has ended; 128 and the signal's number where one has ended it."""
+        return self._guard.poll()
+
     def stop(self) -> None:
         """End the process and wait until it and its guard are gone. A second call does nothing."""
         assert self._guard.stdin is not None

@@ -208,11 +208,12 @@ class InferenceWorker:
         """Have others know at once."""
         self.keeper.beat_soon()
 
-    def code_replaced(self) -> None:
+    def code_replaced(self, why: str) -> None:
         """Finish the running requests, and end: only a new start loads the code that the engines have."""
         logger.critical(
-            "the code of this worker was replaced since it has started, so that it can start no engine any more: it ends once "
-            "its requests are done, for its supervisor to start it again"
+            "this worker can start no engine any more, because %s: it ends once its requests are done, for its supervisor to "
+            "start it again",
+            why,
         )
         self.drain.leave(os.EX_TEMPFAIL)
 

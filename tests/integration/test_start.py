@@ -257,7 +257,12 @@ class TestRedis:
 
 
 #: What is put in front of a worker's own modules to have it see another machine.
-NO_MLX = "import sys; sys.modules['mlx'] = sys.modules['mlx_lm'] = None"
+NO_MLX = """
+import sys, time
+sys.modules['mlx'] = sys.modules['mlx_lm'] = None
+now = time.time
+time.time = lambda: now() + 3600  # nothing was installed a moment ago
+"""
 FULL_DISK = """
 import shutil
 from collections import namedtuple

@@ -47,7 +47,7 @@ def test_a_worker_whose_code_was_replaced_ends(generate: GenerateTask, worker: S
     wait_until(lambda: running.indices)
     waiting = generate.delay(prompt="waiting", model="fake:6", max_tokens=3)
     assert old.wait(60) == 75
-    assert old.log().count("the code of this worker was replaced") == 1
+    assert old.log().count("can start no engine any more, because its code was replaced after its start") == 1
     assert running.whole() == fake_text("running", None, 300)
     worker("-Q", QUEUE, "-B", "-s", str(tmp_path / "beat"), env=ENV)
     assert waiting.get(timeout=60)["text"] == fake_text("waiting", None, 3)

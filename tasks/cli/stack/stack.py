@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Self
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 #: The time that a worker may take to end: it lets requests run for that long, and then hands them back.
 DRAIN_S = 5
 GRACE_S = DRAIN_S + 15.0
+#: A part that asks for a new start has it at once, and not more often than this.
+AGAIN_S = 5.0
 
 
 @contextmanager
@@ -85,6 +89,7 @@ class Stack:
         self._logs = logs
         self._tail = Tail(emit)
         self._processes: dict[str, GuardedProcess] = {}
+        self._started_at: dict[str, float] = {}
         self._ended: set[str] = set()
         self._undo = ExitStack()
 
@@ -96,13 +101,8 @@ class Stack:
             undo.callback(self._tail.stop)
             self._tail.start()
             undo.callback(self._stop)
-            environment = environment_with(
-                REDIS_URL=self._url, CELERY_MLX_DRAIN_TIMEOUT_S=str(DRAIN_S), PYTHONUNBUFFERED="1"
-            )
             for part in self.parts:
-                self._processes[part.name] = GuardedProcess(
-                    part.command, log=self._log(part), grace_s=GRACE_S, env=environment
-                )
+                self._begin(part)
             self._undo = undo.pop_all()
         return self
 
@@ -114,19 +114,36 @@ class Stack:
         """The process of each part."""
         return {name: process.pid for name, process in self._processes.items()}
 
-    def check(self) -> list[str]:
-        """The names of those that have ended since the last look and can be done without.
+    def check(self) -> list[tuple[str, str]]:
+        """The names of those that have ended since the last look, and what comes of it. Who ends with 75 is started again.
 
         Raises:
-            SetupError: one that cannot has ended; the message has its last words.
+            SetupError: one that the others need has ended; the message has its last words.
         """
         ended = [part for part in self.parts if part.name not in self._ended and not self._processes[part.name].running]
-        for part in ended:
-            if part.vital:
-                last = self._processes[part.name].log_tail(1) or "it said nothing"
-                raise SetupError(f"{part.name} has ended: {last}")
-        self._ended |= {part.name for part in ended}
-        return [part.name for part in ended]
+        return [(part.name, about) for part in ended if (about := self._after_the_end(part))]
+
+    def _after_the_end(self, part: Part) -> str:
+        """What comes of a part's end, in words; empty where it is started again a little later."""
+        if self._processes[part.name].status == os.EX_TEMPFAIL:
+            if time.monotonic() < self._started_at[part.name] + AGAIN_S:
+                return ""
+            self._begin(part)
+            return f"has ended with status {os.EX_TEMPFAIL}, and is started again"
+        if part.vital:
+            last = self._processes[part.name].log_tail(1) or "it said nothing"
+            raise SetupError(f"{part.name} has ended: {last}")
+        self._ended.add(part.name)
+        return "has ended; the others continue"
+
+    def _begin(self, part: Part) -> None:
+        environment = environment_with(
+            REDIS_URL=self._url, CELERY_MLX_DRAIN_TIMEOUT_S=str(DRAIN_S), PYTHONUNBUFFERED="1"
+        )
+        if part.name in self._processes:
+            self._processes[part.name].stop()  # closes what is left of its guard
+        self._started_at[part.name] = time.monotonic()
+        self._processes[part.name] = GuardedProcess(part.command, log=self._log(part), grace_s=GRACE_S, env=environment)
 
     def worker_is_ready(self) -> bool:
         """Whether the worker, if there is one, is registered."""

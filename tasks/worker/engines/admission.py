@@ -127,6 +127,8 @@ class Admission:
             error: GenerationError | None = wait.download.error
             if wait.download.killed:
                 error = self._loading.failures.error_of(wait.key)
+            elif wait.download.outdated:  # the worker ends, and gives its requests back
+                error = None
             if error is not None:
                 raise copy(error)
             wait.download = None

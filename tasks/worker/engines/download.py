@@ -41,6 +41,7 @@ class Download:
         on_change: called, on this download's thread, whenever it has got on, and at its end.
         refresh: whether the hub is asked for news although all of the model is here.
         cores: those that the process may use; with none it has the ones of the thread that starts it.
+        fault_of: why a process with these last words cannot be started from what is installed; empty if it can.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Download:
         *,
         refresh: bool = False,
         cores: Collection[int] = (),
+        fault_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self.entry = entry
         self.fraction: float | None = None
@@ -59,6 +61,9 @@ class Download:
         self.error: ModelLoadFailed | None = None
         #: Whether a signal ended it, unasked: that is neither the model's fault nor the hub's.
         self.killed = False
+        #: Why it cannot be started from what is installed now; empty if it can.
+        self.outdated = ""
+        self._fault_of = fault_of
         self._on_change = on_change
         self._logged = 0.0
         self._stopped = False
@@ -139,6 +144,7 @@ class Download:
         if not self.done:
             last_words = "".join(words).strip()[-LAST_WORDS:]
             self.killed = process.returncode < 0
+            self.outdated = "" if self.killed else self._fault_of(last_words)
             self.error = ModelLoadFailed(
                 f"model {self.entry.name!r}: the process that fetches it {ending(process.returncode)}"
                 + (f"; its last words:\n{last_words}" if last_words else "")
@@ -160,6 +166,7 @@ class Download:
             folder = Path(message["folder"])
             self.fraction, self.source = 1.0, Source(str(folder), folder.name)
         elif "error" in message:
+            self.outdated = self._fault_of(message["error"])
             self.error = ModelLoadFailed(message["error"])
         else:
             self.fraction, self.about = message.get("fraction"), str(message.get("about", ""))

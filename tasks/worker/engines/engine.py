@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
 from tasks.messages.engine import Abort, Resize, Resized, StepOutput
 from tasks.messages.load import LoadFailed, Loading, Ready
-from tasks.messages.registry import EngineState
 from tasks.worker.engines.open_attempts import OpenAttempts
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.job import StopReason
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.engines.budget import Reservation
+    from tasks.worker.profile.installation import Installation
     from worker_config.catalogue import ModelEntry
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Engine:
         reservation: its part of the budget.
         footprint: the memory that it is expected to need.
         publisher: where the attempts' entries go.
+        installation: the code that its process is started from.
         on_change: called when it is ready, failed, gone, or keeps to another size; on the reader's thread.
         on_step: called with each step, on the reader's thread.
     """
@@ -59,6 +60,7 @@ class Engine:
         reservation: Reservation,
         footprint: Footprint,
         publisher: Publisher,
+        installation: Installation,
         on_change: Callable[[Engine], None],
         on_step: Callable[[StepOutput], None],
     ) -> None:
@@ -71,13 +73,14 @@ class Engine:
         self.failure: GenerationError | None = None
         #: How its process ended where a signal ended it, unasked, before it was ready: that is not the model's fault.
         self.crash: EngineGone | None = None
-        #: Its code is not this worker's: the package was replaced since the worker has started.
-        self.is_foreign = False
+        #: Why it cannot be started from what is installed now, which is not its model's fault; empty if it can.
+        self.outdated = ""
         self.last: StepOutput | None = None
         self.loading: Loading | None = None
         #: The bound that it has confirmed last, in MLX's own bytes.
         self.bound_bytes: int | None = None
         self._publisher = publisher
+        self._installation = installation
         self._on_change = on_change
         self._on_step = on_step
         self.attempts = OpenAttempts(publisher.write)
@@ -87,19 +90,26 @@ class Engine:
         self._process: EngineProcess | None = None
 
     def start(self) -> None:
-        """Start the process, and a thread that reads its messages. A machine that is out of processes is a failure to load."""
+        """Start the process, and a thread that reads its messages. A machine that is out of processes may have some later."""
         if self._closing:
             return
         try:
             process = EngineProcess.start(self.config)
         except OSError as error:
-            self.failure = ModelLoadFailed(f"model {self.entry.name!r}: no process could be started for it: {error}")
-            self._on_change(self)
+            self._not_started(error)
             return
         self._process = process
         threading.Thread(target=self._read, args=(process,), name=f"engine-{process.pid}", daemon=True).start()
         if self._closing or self.failure is not None:  # close() or give_up() came before there was a process
             process.kill()
+
+    def _not_started(self, error: OSError) -> None:
+        self.attempts.close(was_ready=False)
+        why = f"no process could be started for it: {error}"
+        self.outdated = self._installation.fault_of(f"{type(error).__name__}: {error}")
+        if not self.outdated:
+            self.crash = EngineGone(why)
+        self._on_change(self)
 
     @property
     def process(self) -> EngineProcess:
@@ -193,39 +203,6 @@ class Engine:
         if self._process is not None:
             self._process.close()
 
-    def state(self) -> EngineState:
-        """Return its state for the registry."""
-        last, reservation = self.last, self.reservation
-        return EngineState(
-            model=self.entry.name,
-            state="failed" if self.failure else reservation.state,
-            fraction=self.loading.fraction if self.loading and not self.ready else None,
-            pid=self.pid,
-            revision=self.ready.revision if self.ready else None,
-            pinned=reservation.pinned,
-            reserved_bytes=reservation.taken_bytes,
-            memory_bytes=last.active_bytes if last and last.active_bytes is not None else self._weights_bytes(),
-            kv_cache_ratio=self._kv_cache_ratio(),
-            running=last.running if last else 0,
-            waiting=last.waiting if last else 0,
-            steps=last.step if last else 0,
-            idle_s=None
-            if reservation.users or self.ready is None
-            else round(time.monotonic() - reservation.used_at, 1),
-            reason=str(self.failure or ""),
-        )
-
-    def _weights_bytes(self) -> int | None:
-        return self.ready.weights_bytes if self.ready else None
-
-    def _kv_cache_ratio(self) -> float | None:
-        """See :class:`tasks.messages.registry.EngineState`; ``None`` where MLX says nothing of memory."""
-        if self.ready is None or self.last is None or self.last.active_bytes is None:
-            return None
-        room = self.reservation.held_bytes - self.footprint.process_bytes - self.ready.weights_bytes
-        used = self.last.active_bytes - self.ready.weights_bytes
-        return round(min(max(used / room, 0.0), 1.0), 4) if room > 0 else None
-
     def _read(self, process: EngineProcess) -> None:
         """Read the process's messages until it is gone. This thread must not die: its requests would wait for ever."""
         while not self.gone:
@@ -269,7 +246,12 @@ class Engine:
         if isinstance(message, Ready):
             self.ready = message
         elif isinstance(message, LoadFailed):
-            self.failure = self.failure or error_for(message.code)(message.message)
+            if (
+                message.code == ModelLoadFailed.code
+            ):  # mlx-lm says so of a model, too, whose code is being replaced just now
+                self.outdated = self._installation.fault()
+            if not self.outdated:
+                self.failure = self.failure or error_for(message.code)(message.message)
         elif isinstance(message, Resized):
             self.bound_bytes = message.memory_budget_bytes
 
@@ -278,11 +260,16 @@ class Engine:
         count = self.attempts.close(was_ready=self.ready is not None)
         if not self._closing:
             logger.error("%s; %d requests were in it", error, count)
-        if self.ready is None and self.failure is None:
-            if error.exitcode == os.EX_PROTOCOL:
-                self.is_foreign = True
-            elif error.exitcode is not None and error.exitcode < 0:
-                self.crash = error
-            else:
-                self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")
+        if self.ready is None and self.failure is None and not self.outdated:
+            self._never_ready(error)
         self._tell(self._on_change, self)
+
+    def _never_ready(self, error: EngineGone) -> None:
+        if error.exitcode == os.EX_PROTOCOL:
+            self.outdated = "its code was replaced after its start"
+        elif error.exitcode is not None and error.exitcode < 0:
+            self.crash = error
+        elif not self._closing and (fault := self._installation.fault_of(str(error))):
+            self.outdated = fault
+        else:
+            self.failure = ModelLoadFailed(f"model {self.entry.name!r} cannot be loaded: {error}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.errors import OutOfMemory
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.worker.attempts.job import Job
     from tasks.worker.attempts.publisher import Publisher
     from tasks.worker.engines.backlog import Backlog, Waiting
-    from tasks.worker.engines.changes import Changes
+    from tasks.worker.engines.changes import Action, Changes
     from tasks.worker.engines.download import Download
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
@@ -225,10 +226,9 @@ class Engines:
     def _on_engine(self, engine: Engine) -> None:
         waiting = self._backlog.waiting()
         with self._changes.deciding() as actions:
-            was_outdated = self._loading.is_outdated
+            was_outdated = self._loading.outdated
             actions.extend(self._loading.engine_changed(engine))
-            if self._loading.is_outdated and not was_outdated:
-                actions.append(self._leave)
+            self._leave_if_outdated(was_outdated, actions)
             self._share(waiting)
             actions.append(self._announce)
             self._changes.notify()
@@ -236,10 +236,17 @@ class Engines:
     def _on_download(self, download: Download) -> None:
         with self._changes.deciding() as actions:
             if not self._closing.is_set():
+                was_outdated = self._loading.outdated
                 self._loading.download_changed(download)
+                self._leave_if_outdated(was_outdated, actions)
             if download.done:
                 actions.append(self._announce)
             self._changes.notify()
+
+    def _leave_if_outdated(self, before: str, actions: list[Action]) -> None:
+        """Say once that no engine can be started any more."""
+        if self._loading.outdated and not before:
+            actions.append(partial(self._leave, self._loading.outdated))
 
     def _finish(self, engine: Engine) -> None:
         """End a leaving engine when its requests are done, on a thread of its own; only then are its bytes free."""

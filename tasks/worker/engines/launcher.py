@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tasks.worker.engines.configs import Configs
 from tasks.worker.engines.download import Download
 from tasks.worker.engines.engine import Engine
+from tasks.worker.profile.installation import Installation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,7 @@ class Launcher:
     ) -> None:
         self._configs = Configs(profile.settings, profile.capacity)
         self._settings = profile.settings
+        self._installation = Installation()
         self._publisher = publisher
         self._on_step = on_step
         self._on_engine = on_engine
@@ -49,8 +51,10 @@ class Launcher:
         """An engine that will keep to its reservation, if that is sizable."""
         memory_bytes = reservation.held_bytes - footprint.process_bytes if reservation.sizable else None
         config = self._configs.of(entry, source, memory_bytes)
-        return Engine(entry, config, reservation, footprint, self._publisher, self._on_engine, self._on_step)
+        parts = (self._publisher, self._installation, self._on_engine, self._on_step)
+        return Engine(entry, config, reservation, footprint, *parts)
 
     def download(self, entry: ModelEntry) -> Download:
         """A download of a model of the hub."""
-        return Download(entry, self._settings, self._on_download, cores=self._configs.cores)
+        fault_of = self._installation.fault_of
+        return Download(entry, self._settings, self._on_download, cores=self._configs.cores, fault_of=fault_of)

@@ -17,8 +17,8 @@ class Listener(Protocol):
     def engines_changed(self) -> None:
         """An engine came, went or failed, or a load began or ended."""
 
-    def code_replaced(self) -> None:
-        """The code on this machine is not this worker's any more: it can start no engine. Called once."""
+    def code_replaced(self, why: str) -> None:
+        """The code on this machine is not this worker's any more, or not whole: it can start no engine. Called once."""
 
     def lanes_changed(self) -> None:
         """Requests are taken from other lanes from now on."""

@@ -16,6 +16,7 @@ from tasks.errors import GenerationError, OutOfMemory
 from tasks.models.footprint import measured
 from tasks.models.key import EngineKey, key_of
 from tasks.worker.engines.budget import Budget, Clear, Later, Never, Reservation, Start
+from tasks.worker.engines.engine_state import state_of
 from tasks.worker.engines.waiting import Interrupted, TooLarge
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Loading:
         self.downloads: dict[EngineKey, Download] = {}
         #: Models that stay loaded.
         self.pinned: dict[EngineKey, ModelEntry] = {}
-        #: The package was replaced since this worker has started: none of its engines would understand it.
-        self.is_outdated = False
+        #: Why no engine can be started from what is installed now; empty if one can.
+        self.outdated = ""
         #: Engines that were started, and engines that died or stalled, so far.
         self.loads = 0
         self.restarts = 0
@@ -81,7 +82,7 @@ class Loading:
     def states(self) -> list[EngineState]:
         """All engines, as the registry shows them, the models on their way, and those that failed."""
         leaving = [engine for engine in self.leaving if engine.failure is None]
-        states = [engine.state() for engine in (*self.engines.values(), *leaving)]
+        states = [state_of(engine) for engine in (*self.engines.values(), *leaving)]
         states += [download.state() for download in self.downloads.values()]
         known = {state.model for state in states if state.state != "ending"}
         return [*states, *(state for state in self.failures.states() if state.model not in known)]
@@ -94,7 +95,7 @@ class Loading:
             GenerationError: it failed a short time ago.
             Interrupted: this worker starts no engine any more.
         """
-        if self.is_outdated:
+        if self.outdated:
             raise Interrupted("outdated")
         if error := self.failures.error_of(wait.key):
             # A copy: each raise of one object adds to its traceback, which is stored with every result.
@@ -163,7 +164,7 @@ class Loading:
         """Note that an engine became ready, failed, ended or has reached another size."""
         actions: list[Action] = []
         current = self.engines.get(key_of(engine.entry)) is engine
-        self.is_outdated = self.is_outdated or engine.is_foreign
+        self.outdated = self.outdated or engine.outdated
         if current and engine.gone:
             self.restarts += 1
         if current and engine.crash is not None and engine.failure is None:
@@ -189,6 +190,9 @@ class Loading:
             self._known.fetched(key, download.source)
             return
         error: GenerationError | None = download.error
+        if download.outdated:
+            self.outdated = self.outdated or download.outdated
+            return
         if download.killed:
             error = self.failures.crashed(download.entry.name, str(error))
         if error is not None:

@@ -55,7 +55,7 @@ class Preloads:
     def begin(self, entry: ModelEntry) -> list[Action]:
         """Load a model unless it is here or on its way. With the lock held."""
         key = key_of(entry)
-        if key in self._loading.engines or key in self._threads or self._loading.is_outdated:
+        if key in self._loading.engines or key in self._threads or self._loading.outdated:
             return []
         thread = self._threads[key] = threading.Thread(
             target=self._load, args=(entry,), name=f"load-{entry.name}", daemon=True

@@ -15,6 +15,7 @@ from tasks.errors import GenerationError
 from tasks.models.capabilities import memory_budget_bytes
 from tasks.models.footprint import expected, local_source
 from tasks.names import COMMAND, PACKAGE
+from tasks.worker.profile.installation import installed_s
 from worker_config.catalogue import ModelNotAllowed
 from worker_config.hub import LEAST_FREE_BYTES, hub_cache, hub_is_offline, hub_snapshot
 from worker_config.settings import child_environment
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 HUB_PROBE = (sys.executable, "-m", f"{PACKAGE}.engine.probe", "--hub")
 HUB_PROBE_TIMEOUT_S = 15.0
+#: A package that is missing so soon after one was installed or removed may be on its way.
+INSTALLING_S = 120.0
 
 
 class Unequipped(Exception):
@@ -76,11 +79,13 @@ def require_equipment(
 def _require_mlx() -> None:
     missing = [name for name in ("mlx", "mlx_lm") if find_spec(name) is None]
     if missing:
-        raise Unequipped(
-            f"MLX: {missing[0].replace('_', '-')} is not installed: this machine can send requests, not serve them: "
-            "pip install 'celery-mlx[worker]'",
-            "No MLX",
+        name, passing = missing[0].replace("_", "-"), installed_s() < INSTALLING_S
+        why = (
+            "was removed a moment ago, or is being installed: start again when that is done"
+            if passing
+            else "is not installed: this machine can send requests, not serve them: pip install 'celery-mlx[worker]'"
         )
+        raise Unequipped(f"MLX: {name} {why}", "No MLX", passing=passing)
 
 
 def _kept(catalogue: Catalogue, name: str) -> ModelEntry:

@@ -31,10 +31,24 @@ def test_lines_have_their_part_in_front_and_all_end_together(tmp_path: Path) -> 
     parts = [part("worker", stay), part("flower", "print('oops')", vital=False)]
     with Stack(parts, "redis://unused", tmp_path, lambda *line: said.append(line)) as stack:
         wait_until(lambda: {("worker", "here"), ("flower", "oops")} <= set(said))
-        assert wait_until(stack.check) == ["flower"], "one that can be done without"
+        assert wait_until(stack.check) == [("flower", "has ended; the others continue")]
         assert stack.check() == [], "is said once"
         pids = list(stack.pids.values())
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_part_that_asks_for_a_new_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends with 75 is started again, at a bounded pace, and this is said once for each start."""
+    starts = tmp_path / "starts"
+    program = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(75)"
+    with Stack([part("worker", program)], "redis://unused", tmp_path, lambda *_: None) as stack:
+        monkeypatch.setattr("tasks.cli.stack.stack.AGAIN_S", 3600.0)
+        wait_until(lambda: starts.exists() and not stack._processes["worker"].running)
+        assert stack.check() == []
+        monkeypatch.setattr("tasks.cli.stack.stack.AGAIN_S", 0.0)
+        for count in (2, 3):
+            assert wait_until(stack.check) == [("worker", "has ended with status 75, and is started again")]
+            wait_until(lambda count=count: len(starts.read_text()) == count)  # type: ignore[misc]
 
 
 def test_a_vital_part_that_ends(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -26,11 +27,14 @@ from tasks.models.footprint import expected
 from tasks.models.key import key_of
 from tasks.worker.attempts.attempt import Attempt, Fenced
 from tasks.worker.attempts.job import Job
+from tasks.worker.engines import process
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.failures import MOST_LOAD_CRASHES, Failures
+from tasks.worker.engines.process import EngineProcess
 from tasks.worker.engines.waiting import MOVES_PER_S, WAIT_S, Interrupted, SetAside
-from tests.engines import NoPeers, engines_with
+from tasks.worker.profile.installation import Installation
+from tests.engines import Deaf, NoPeers, engines_with
 from tests.support import wait_until
 from worker_config.model_entry import ModelEntry
 from worker_config.settings import Settings
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
     from tasks.worker.engines.engines import Engines
     from tasks.worker.engines.peers import Peers
 
-END_S = 30.0
+END_S = 90.0
 #: What :func:`make` hands on to :func:`tests.engines.engines_with`; all else are settings.
 PARTS = {"backlog", "changes"}
 
@@ -298,6 +302,71 @@ class TestFailing:
         with pytest.raises(ModelLoadFailed, match="exited with code 3"):
             engines.acquire(fake("0:load_exit=3"))
         assert engines.loads == 1
+
+
+class TestInstallation:
+    """The code that engines are started from is replaced or removed: never a model's fault."""
+
+    @pytest.fixture
+    def told(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Why the worker had to leave, each time that it was told to."""
+        told: list[str] = []
+        monkeypatch.setattr(Deaf, "code_replaced", lambda _, why: told.append(why))
+        return told
+
+    def gives_back(self, engines: Engines, options: str, told: list[str]) -> str:
+        """Two requests of a model are given back, and the worker is told once why."""
+        for _ in range(2):
+            with pytest.raises(Interrupted, match="outdated"):
+                engines.acquire(fake(options))
+        wait_until(lambda: told)
+        (why,) = told
+        assert not engines.degraded()
+        assert not any(state.state == "failed" for state in engines.states())
+        return why
+
+    def test_our_own_is_removed(
+        self, make: Callable[..., Engines], told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Python finds no program to start."""
+        engines = make()
+        monkeypatch.setattr(process, "PACKAGE", "tasks.removed")
+        assert "No module named 'tasks.removed'" in self.gives_back(engines, "0", told)
+        assert engines.loads == 1
+
+    def test_python_is_removed(
+        self, make: Callable[..., Engines], told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where the environment is made anew."""
+        engines = make()
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        assert "/nowhere/python" in self.gives_back(engines, "0", told)
+
+    def test_what_a_library_lacks_looks_like_a_broken_model(
+        self, make: Callable[..., Engines], told: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """mlx-lm does not know a type of model whose module was removed. Where all of it is there, it is the model's fault."""
+        engines = make()
+        monkeypatch.setattr(Installation, "fault", lambda _: "mlx-lm lacks mlx_lm/models/llama.py")
+        assert self.gives_back(engines, "0:load_error=unknown type", told) == "mlx-lm lacks mlx_lm/models/llama.py"
+        monkeypatch.setattr(Installation, "fault", lambda _: "")
+        with pytest.raises(ModelLoadFailed, match="unknown type"):
+            make().acquire(fake("0:load_error=unknown type"))
+
+    def test_no_room_for_a_process(self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine that is out of processes may have some later: the load is tried again, as after a crash."""
+        engines, start = make(), EngineProcess.start
+        attempts: list[None] = []
+
+        def first_refused(*arguments: Any) -> EngineProcess:
+            attempts.append(None)
+            if len(attempts) == 1:
+                raise BlockingIOError(errno.EAGAIN, "no process left")
+            return start(*arguments)
+
+        monkeypatch.setattr(EngineProcess, "start", first_refused)
+        assert isinstance(outcome_of(submitted(engines.acquire(fake()), "hello")), End)
+        assert engines.loads == 2
 
 
 def sized(options: str = "0", weights_mb: int = 8, **fields: Any) -> ModelEntry:

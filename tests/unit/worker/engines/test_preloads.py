@@ -26,7 +26,7 @@ class NoEngines:
         self.engines: dict[Any, Any] = {}
         self.failed: list[str] = []
         self.failures = self
-        self.is_outdated = False
+        self.outdated = ""
 
     def error_of(self, _model: str) -> None:
         return

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.hardware import detect
+from tasks.worker.profile import equipment
 from tasks.worker.profile.equipment import Unequipped, require_equipment
 from worker_config.catalogue import load_catalogue
 from worker_config.settings import Settings
@@ -47,6 +48,18 @@ def test_a_hub_that_answers_is_enough(require: Callable[..., None], caplog: pyte
     require(default_model="qwen3-4b")
     require(models=("qwen3-0.6b",))
     assert caplog.text.count("the default model") == 1
+
+
+@pytest.mark.parametrize(("ago_s", "passing"), [(5.0, True), (3600.0, False)])
+def test_mlx_is_missing(
+    require: Callable[..., None], monkeypatch: pytest.MonkeyPatch, ago_s: float, passing: bool
+) -> None:
+    """Where packages are being installed it may be on its way, and a service manager tries again."""
+    monkeypatch.setattr(equipment, "find_spec", lambda name: None if name == "mlx_lm" else True)
+    monkeypatch.setattr(equipment, "installed_s", lambda: ago_s)
+    with pytest.raises(Unequipped, match=r"^MLX: mlx-lm (was removed a moment ago|is not installed)") as caught:
+        require()
+    assert caught.value.passing is passing
 
 
 def test_a_hub_that_is_away(require: Callable[..., None]) -> None:
