@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 NOT_COPIED = ("maint_", "orig_", "himport", "event_")
 #: The longest wait for a connection or a reply.
 TIMEOUT_S = 3.0
+#: A server that closes this connection so often within so many seconds closes connections for their silence.
+CLOSINGS, CLOSINGS_S = 3, 60.0
 
 
 class Lifeline:
@@ -50,6 +55,13 @@ class Lifeline:
         self._client: redis.Redis | None = None
         self._connection: AbstractConnection | None = None
         self._client_id = ""
+        self._closed_at: deque[float] = deque(maxlen=CLOSINGS)
+
+    @property
+    def closed_for_silence(self) -> bool:
+        """Whether the server closes this connection because nothing is sent on it for a while, by its setting ``timeout``."""
+        times = self._closed_at
+        return len(times) == CLOSINGS and times[-1] - times[0] < CLOSINGS_S
 
     @property
     def client_id(self) -> str:
@@ -62,8 +74,9 @@ class Lifeline:
         Raises:
             BrokerUnavailable: Redis cannot be reached.
         """
-        if self._client is not None:
+        if self._client is not None and not self._is_closed_there():
             return self._client
+        self.close()
         with translated("connecting to the registry"):
             try:
                 client = redis.Redis(connection_pool=self._pool, single_connection_client=True)
@@ -73,6 +86,18 @@ class Lifeline:
                 raise
         self._client, self._connection = client, client.connection
         return client
+
+    def _is_closed_there(self) -> bool:
+        """Whether the server has closed it: nothing else is there to be read between commands."""
+        number = self.fileno()
+        if number is None:
+            return False
+        poller = select.poll()
+        poller.register(number, select.POLLIN)
+        if not poller.poll(0):
+            return False
+        self._closed_at.append(time.monotonic())
+        return True
 
     def fileno(self) -> int | None:
         """The socket's descriptor, which becomes readable when the server closes it; ``None`` while there is none."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
 
+from tasks.gateway.answers.desk import Desk, Ticket
 from tasks.gateway.records.access_key import LOCAL, AccessKey
 from tasks.gateway.records.record import Record
 from tasks.gateway.records.store import Store
@@ -18,7 +20,16 @@ from tasks.server import keys
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tasks.generate import GenerateTask
+
 HOUR_S = 3_600
+
+
+class TaskOfNobody:
+    """In place of a task: it has results that nobody asks."""
+
+    def AsyncResult(self, task_id: str) -> str:  # noqa: N802 -- Celery's name
+        return task_id
 
 
 @pytest.fixture
@@ -98,6 +109,44 @@ def test_records_that_redis_lost(clients: list[redis.Redis]) -> None:
     assert Store(clients[1]).record(lost.id) == lost
     assert 0 < clients[0].ttl(keys.gateway_request(lost.id)) <= 60
     assert store.admit(record(2, key), key).exceeded == "concurrency"
+
+
+def test_records_of_what_has_ended(clients: list[redis.Redis]) -> None:
+    """A gateway whose answer ends writes the record that Redis lost meanwhile, and counts the answer once."""
+    key = AccessKey(id="a", name="a")
+    store, lost = Store(clients[0], record_ttl_s=60), record(1, key)
+    store.admit(lost, key)
+    clients[0].delete(keys.gateway_request(lost.id), keys.gateway_open(key.id))
+    assert store.unsettled([lost]) == [True]
+    for gateway in (store, Store(clients[1])):
+        gateway.settle(lost, key, 3, 4)
+    assert gateway.record(lost.id) == lost
+    assert store.unsettled([record(2, key), lost]) == [True, False]
+    assert 0 < clients[0].ttl(keys.gateway_request(lost.id)) <= 60
+    assert (store.usage(key.id)["prompt_tokens"], store.usage(key.id)["completion_tokens"]) == (3, 4)
+
+
+def test_redis_loses_the_end_too(clients: list[redis.Redis]) -> None:
+    """A gateway knows what has ended a short time ago, and writes it again where Redis came back older than that."""
+    key = AccessKey(id="a", name="a")
+    store, lost = Store(clients[0]), record(1, key)
+    desk = Desk(cast("GenerateTask", TaskOfNobody()), {}, store)
+    store.admit(lost, key)
+
+    async def lose() -> Record:
+        await desk.settle(Ticket(lost, key, ()), 3, 4)
+        clients[0].flushall()
+        found = await desk.find(lost.id, key)
+        keeping = asyncio.create_task(desk.keep_open(0.01))
+        async with asyncio.timeout(30):
+            while store.unsettled([lost])[0]:
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+        return found.record
+
+    assert asyncio.run(lose()) == lost
+    assert Store(clients[1]).record(lost.id) == lost
+    assert store.usage(key.id)["completion_tokens"] == 4
 
 
 def test_which_keys_were_revoked(clients: list[redis.Redis]) -> None:

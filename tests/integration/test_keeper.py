@@ -154,6 +154,21 @@ def test_a_lost_connection_is_replaced_at_once(client: redis.Redis, make: Callab
     assert connection["name"] == keys.connection(IDENTITY)
 
 
+def test_a_server_that_closes_silent_connections(
+    client: redis.Redis, make: Callable[..., Keeper], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by its setting ``timeout``: no heartbeat fails, and one line in all says what to set."""
+    keeper = make(interval_s=60.0)
+    keeper.start()
+    for _ in range(5):
+        old = lease_of(client)
+        client.client_kill_filter(_id=old)
+        wait_until(lambda old=old: lease_of(client) not in {old, ""})  # type: ignore[misc]
+    assert caplog.text.count("set its timeout to 0, or to more than the 60 s between two heartbeats") == 1
+    assert "trying again" not in caplog.text
+    assert keeper.failures == 0
+
+
 def test_redis_may_be_restarted(
     client: redis.Redis, make: Callable[..., Keeper], redis_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:

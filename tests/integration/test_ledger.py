@@ -177,18 +177,35 @@ def test_other_clients_messages_are_recognised(client: redis.Redis, ledger: Ledg
     assert lost(ledger, clock) == []
 
 
-def test_a_deep_backlog_is_not_read_all_the_time(client: redis.Redis, ledger: Ledger, clock: Clock) -> None:
-    """Looks are spaced by what they cost, and what was seen in its queue is not looked for again at once."""
-    submit(client, "t1", queued=True)
-    costly = iter([1000.0, 1000.5])
-    ledger.clock = lambda: next(costly)
-    ledger.lost()
-    ledger.clock = clock
-    client.delete(QUEUE)
-    clock.now = 1000.0 + 0.5 / ledgers.DUTY - 1
+@pytest.mark.parametrize(
+    ("lasts_s", "effort_s", "pause_s"),
+    [(0.2, 0.1, 20.0), (0.6, 0.005, 4.0), (5.0, 5.0, ledgers.MOST_PAUSE_S)],
+    ids=["an idle machine", "a busy machine", "a very deep backlog"],
+)
+def test_a_deep_backlog_is_not_read_all_the_time(
+    client: redis.Redis, ledger: Ledger, clock: Clock, lasts_s: float, effort_s: float, pause_s: float
+) -> None:
+    """Looks are spaced by what they cost, not by how long a busy machine lets them wait, and are never far apart."""
+    submit(client, "t1")
+    times, efforts = iter([1000.0, 1000.0 + lasts_s]), iter([3.0, 3.0 + effort_s])
+    ledger.clock, ledger.effort = lambda: next(times), lambda: next(efforts)
     assert ledger.lost() == []
+    ledger.clock, ledger.effort = clock, lambda: 0.0
+    clock.now = 1000.0 + pause_s - 0.1
+    assert ledger.lost() == []
+    clock.now += 0.2
+    assert [found.task_id for found in ledger.lost()] == ["t1"]
+
+
+def test_what_was_seen_is_not_looked_for_at_once(client: redis.Redis, ledger: Ledger, clock: Clock) -> None:
+    """What waits in its queue is read once in a while."""
+    submit(client, "t1", queued=True)
+    ledger.lost()
+    client.delete(QUEUE)
+    clock.now += ledgers.SEEN_S - 0.1
+    ledger.lost()
     assert ledger._missing == set()
-    clock.now += 2
+    clock.now += 0.2 + ledgers.MOST_PAUSE_S
     ledger.lost()
     assert ledger._missing == {"t1"}
 

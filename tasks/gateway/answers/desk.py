@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from celery import group
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: How long, and how many, requests that have ended are remembered: Redis may come back without its last writes.
+KEEP_S = 40.0
+KEEP_MOST = 10_000
 #: Kinds of requests whose journals are answers. Vectors, scores and batches have none.
 READ_AGAIN = frozenset({"chat", "completion", "response"})
 
@@ -52,6 +56,16 @@ class Ticket:
     reader: int = 0
 
 
+class Ended(NamedTuple):
+    """A request that has ended, the time, and its cost in tokens."""
+
+    at: float
+    record: Record
+    key: AccessKey
+    prompt: int
+    completion: int
+
+
 class Desk:
     """Takes requests.
 
@@ -68,6 +82,7 @@ class Desk:
         self._mailbox = Mailbox()
         #: The answers that are being given, and the function that ends each if its API key is revoked.
         self.open: dict[Ticket, Callable[[], object]] = {}
+        self._ended: deque[Ended] = deque(maxlen=KEEP_MOST)
 
     async def take(self, order: Order, key: AccessKey, prefix: str, asked_priority: int | None) -> Ticket:
         """Send the requests of an order.
@@ -113,14 +128,15 @@ class Desk:
             Refusal: nobody knows it, or it is another key's.
             BrokerUnavailable: Redis cannot be reached.
         """
-        record = await asyncio.to_thread(self._store.record, request_id) or self._open_record(request_id)
+        record = await asyncio.to_thread(self._store.record, request_id) or self._own_record(request_id)
         if record is None or record.owner != key.id or record.kind not in READ_AGAIN:
             raise Refusal(404, f"nothing is known of {request_id!r:.120}, or no more", "not_found")
         return self._ticket(record, key, {})
 
-    def _open_record(self, request_id: str) -> Record | None:
-        """The record of an answer that this gateway gives, which Redis may have lost; ``None`` if it gives no such answer."""
-        return next((ticket.record for ticket in self.open if ticket.record.id == request_id), None)
+    def _own_record(self, request_id: str) -> Record | None:
+        """The record of an answer that this gateway gives or has just given, and that Redis may have lost; else ``None``."""
+        own = [*(ticket.record for ticket in self.open), *(ended.record for ended in self._ended)]
+        return next((record for record in own if record.id == request_id), None)
 
     async def find_stream(self, request_id: str, key: AccessKey) -> Ticket:
         """The same for a client that goes on with its stream: nobody who has left it before cancels it any more.
@@ -173,21 +189,31 @@ class Desk:
     async def settle(self, ticket: Ticket, prompt: int, completion: int) -> None:
         """Count the tokens that an answer has cost; it is open no more."""
         self.open.pop(ticket, None)
+        self._ended.append(Ended(time.monotonic(), ticket.record, ticket.key, prompt, completion))
         try:
             await asyncio.to_thread(self._store.settle, ticket.record, ticket.key, prompt, completion)
         except GenerationError as error:
-            logger.warning("the cost of %s could not be counted: %s", ticket.record.id, error)
+            logger.warning("the cost of %s is not counted yet: %s", ticket.record.id, error)
 
     async def keep_open(self, every_s: float) -> None:
-        """Say again and again which requests are open, so that those of a gateway that has died count no more."""
+        """Say again and again which requests are open, so that those of a gateway that has died count no more, and which of
+        those that have just ended Redis lost."""
         while True:
             await asyncio.sleep(every_s)
-            records = [ticket.record for ticket in self.open]
-            if records:
-                try:
-                    await asyncio.to_thread(self._store.renew, records)
-                except GenerationError as error:
-                    logger.warning("open requests could not be renewed: %s", error)
+            edge = time.monotonic() - min(KEEP_S, self._store.record_ttl_s)  # a record that has expired is not lost
+            while self._ended and self._ended[0].at < edge:
+                self._ended.popleft()
+            try:
+                await asyncio.to_thread(self._keep, [ticket.record for ticket in self.open], list(self._ended))
+            except GenerationError as error:
+                logger.warning("open requests could not be renewed: %s", error)
+
+    def _keep(self, records: list[Record], ended: list[Ended]) -> None:
+        if records:
+            self._store.renew(records)
+        for each, lost in zip(ended, self._store.unsettled([each.record for each in ended]), strict=True):
+            if lost:
+                self._store.settle(each.record, each.key, each.prompt, each.completion)
 
     def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
         task = self._task(record.kind)

@@ -14,7 +14,7 @@ from tasks.server.connection import translated
 from tasks.server.script import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import redis
 
@@ -50,7 +50,7 @@ class Store:
 
     def __init__(self, client: redis.Redis, record_ttl_s: int = 86_400) -> None:
         self._client = client
-        self._record_ttl_s = record_ttl_s
+        self.record_ttl_s = record_ttl_s
 
     def admit(self, record: Record, key: AccessKey) -> Allowance:
         """Take a request within its key's limits, and keep its record; or not, and count that.
@@ -60,7 +60,7 @@ class Store:
         """
         names = (*_names_of(key.id), keys.gateway_request(record.id))
         limits = (key.requests_a_minute, key.tokens_a_minute, key.at_once)
-        arguments = (*limits, record.reserved, record.id, LEASE_S, record.encode(), self._record_ttl_s)
+        arguments = (*limits, record.reserved, record.id, LEASE_S, record.encode(), self.record_ttl_s)
         with translated(f"request {record.id}"):
             exceeded, wait_s, requests, tokens, requests_s, tokens_s = ADMIT(self._client, names, arguments)
         return Allowance(
@@ -73,13 +73,14 @@ class Store:
         )
 
     def settle(self, record: Record, key: AccessKey, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count the cost of a request; the second call changes nothing.
+        """Count the cost of a request, and keep its record, which Redis may have lost; the second call changes nothing.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
         names = (*_names_of(key.id), keys.gateway_request(record.id))
-        arguments = (key.tokens_a_minute, record.reserved, record.id, prompt_tokens, completion_tokens)
+        cost = (key.tokens_a_minute, record.reserved, record.id, prompt_tokens, completion_tokens)
+        arguments = (*cost, record.encode(), self.record_ttl_s)
         with translated(f"request {record.id}"):
             SETTLE(self._client, names, arguments)
 
@@ -89,13 +90,19 @@ class Store:
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        name = keys.gateway_request(record.id)
-        with translated(record.id):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.hset(name, "record", record.encode())
-            pipeline.expire(name, self._record_ttl_s)
-            pipeline.execute()
         self.settle(record, AccessKey(id=record.owner, name=""), prompt_tokens, completion_tokens)
+
+    def unsettled(self, records: Sequence[Record]) -> list[bool]:
+        """Whether nothing was counted of these requests yet, as far as Redis knows.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        with translated("requests that have ended"):
+            pipeline = self._client.pipeline(transaction=False)
+            for record in records:
+                pipeline.hexists(keys.gateway_request(record.id), "settled")
+            return [not settled for settled in pipeline.execute()]
 
     def lease(self, batch_id: str, holder: str, lease_s: int) -> bool:
         """Take or keep a batch for so long; whether this holder has it now. With no time it is given up.
@@ -128,7 +135,7 @@ class Store:
                     name = keys.gateway_request(record.id)
                     pipeline.zadd(keys.gateway_open(record.owner), {record.id: until})
                     pipeline.hsetnx(name, "record", record.encode())
-                    pipeline.expire(name, self._record_ttl_s)
+                    pipeline.expire(name, self.record_ttl_s)
             pipeline.execute()
 
     def record(self, request_id: str) -> Record | None:
@@ -151,7 +158,7 @@ class Store:
         with translated(f"request {request_id}"):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.hincrby(name, "readers", 1)
-            pipeline.expire(name, self._record_ttl_s)
+            pipeline.expire(name, self.record_ttl_s)
             return int(pipeline.execute()[0])
 
     def readers(self, request_id: str) -> int:

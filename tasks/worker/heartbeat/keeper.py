@@ -72,6 +72,7 @@ class Keeper(threading.Thread):
         self._waker = Waker()
         self._ending = threading.Event()
         self._superseded = False
+        self._has_warned = False
         self._started_at = 0.0
         self._loop_at = time.monotonic()
         #: Beats in a row that failed.
@@ -156,6 +157,7 @@ class Keeper(threading.Thread):
     def _beat(self) -> None:
         record = self._record()
         client = self._lifeline.connect()
+        self._warn_of_silence()
         beat = self._registry.beat(
             record,
             self._lease_ms,
@@ -172,6 +174,16 @@ class Keeper(threading.Thread):
             self._on_forgotten()
         for look in self._after_beat:
             look(beat)
+
+    def _warn_of_silence(self) -> None:
+        """Say once that Redis closes this connection again and again; it is opened again each time, and nothing is lost."""
+        if self._lifeline.closed_for_silence and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Redis closes connections that are silent for a while: set its timeout to 0, or to more than the %g s between "
+                "two heartbeats",
+                self._interval_s,
+            )
 
     def _record(self) -> WorkerRecord:
         record = self._describe()
