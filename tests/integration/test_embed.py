@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from tasks.client.result import EmbedResult
     from tasks.embed import EmbedTask
+    from tasks.messages.registry import EngineState
     from tests.conftest import StartWorker
     from tests.support import Worker
 
@@ -244,22 +245,29 @@ def test_the_journal_has_a_start_and_an_end_and_no_vector(embed: EmbedTask, shar
         result.stream()
 
 
-def running(node: Worker, model: str = SLOW) -> int | None:
-    """The process that works slowly, once it does."""
+def engine_of(node: Worker, model: str = SLOW) -> EngineState | None:
+    """The engine of a model, as the worker last said."""
     record = node.record()
     engines = record.engines if record is not None else []
-    return next((engine.pid for engine in engines if engine.model == model and engine.running and engine.steps), None)
+    return next((engine for engine in engines if engine.model == model), None)
+
+
+def running(node: Worker, model: str = SLOW) -> int | None:
+    """The process that works slowly, once it does."""
+    engine = engine_of(node, model)
+    return engine.pid if engine is not None and engine.running and engine.steps else None
 
 
 def test_a_cancel_stops_within_a_step(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
-    """The request ends as revoked while most of its texts are not computed, and its engine goes on with another."""
-    result = embed.delay(input=["w"] * 600, model=SLOW)
+    """The request ends as revoked, its engine computes no more of its texts, and goes on with another request."""
+    result = embed.delay(input=["w"] * 2000, model=SLOW)  # 200 s of work
     wait_until(lambda: running(node))
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=WAIT_S)
     assert entries(shared_redis, result.id)[-1].finish_reason == "cancelled"
     assert len(embed.delay(input="next", model=SLOW).get(timeout=WAIT_S)["data"]) == 1
+    wait_until(lambda: (engine := engine_of(node)) is not None and not engine.running, about="an idle engine")
 
 
 def test_a_deadline_that_passes_is_an_error(embed: EmbedTask) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from tasks.cli.keys import keys as keys_cli
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.gateway.connection.server import OPEN_FILES
 from tasks.gateway.records.access_key import LOCAL, id_of
+from tasks.messages.journal import End, decode
 from tasks.server import keys
 from tests.gateway import GatewayProcess, events, read_until
 from tests.gateway_bodies import bodies
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
 
+SLOTS = 8
 #: A site whose pages may ask the gateway of these tests.
 INVITED = "https://chat.example.org"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -95,7 +97,7 @@ def gateway(
         "CELERY_MLX_GATEWAY_GRACE_S": "0.5",
         "CELERY_MLX_GATEWAY_STALL_S": "3",
     }
-    shared_worker("-c", "8", env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
+    shared_worker("-c", str(SLOTS), env={**env, "CELERY_MLX_MODELS": "fake:1", "CELERY_MLX_HEARTBEAT_S": "0.2"})
     with GatewayProcess(folder / "log", "--allow-origin", INVITED, env={**env, "REDIS_URL": line.url}) as made:
         yield made
 
@@ -460,15 +462,28 @@ def test_whatever_is_sent_is_answered(gateway: GatewayProcess) -> None:
 
 
 def test_who_leaves_frees_its_place(gateway: GatewayProcess, shared_redis: redis.Redis) -> None:
-    """A client that closes its connection cancels its request, with a stream and without."""
-    stream = gateway.openai().chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000, stream=True)
-    answer_id = next(iter(stream)).id
-    stream.close()
-    wait_until(lambda: shared_redis.exists(keys.cancel(answer_id)), about="the cancel of a stream")
-    before = set(shared_redis.scan_iter(keys.cancel("*")))
-    with pytest.raises(openai.APITimeoutError):
-        gateway.openai(timeout=1.0).chat.completions.create(model="fake:40", messages=HELLO, max_tokens=5000)
-    wait_until(lambda: set(shared_redis.scan_iter(keys.cancel("*"))) - before, about="the cancel of a waiting client")
+    """Clients that close their connections, with a stream and without, leave every slot of the worker to others."""
+    before = set(shared_redis.scan_iter(keys.stream("*")))
+    body = {"model": "fake:40", "messages": HELLO, "max_tokens": 5000}  # 200 s of work
+    with ExitStack() as connections:
+        for number in range(SLOTS):
+            content = json.dumps(body | {"stream": number % 2 == 0}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+            connections.enter_context(closing(gateway.connect())).sendall(head.encode() + content)
+        wait_until(lambda: len(set(shared_redis.scan_iter(keys.stream("*"))) - before) == SLOTS, about="full slots")
+    answer = gateway.openai().chat.completions.create(model="fake:40", messages=HELLO, max_tokens=3)
+    assert answer.choices[0].message.content == text_of(HELLO, 3)
+    names = set(shared_redis.scan_iter(keys.stream("*"))) - before
+    wait_until(lambda: all(_ends(shared_redis, name) for name in names), about="nine ends")
+    ends = [end for name in names for end in _ends(shared_redis, name)]
+    assert sorted(ends) == ["cancelled"] * SLOTS + ["length"]
+
+
+def _ends(client: redis.Redis, name: str) -> list[str]:
+    """How a journal has ended: once, or not yet."""
+    found: Any = client.xrange(name)
+    entries = [decode(fields["d"]) for _, fields in found]
+    return [entry.finish_reason for entry in entries if isinstance(entry, End)]
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["", "Redis lost its record"])

@@ -80,7 +80,7 @@ def test_a_clock_that_is_an_hour_off(
     odd = worker("-c", "2", env={**QUICK, "PYTHONPATH": str(tmp_path)})
     sweeper = worker("-B", "-s", str(tmp_path / "beat"), "-c", "2", env=QUICK)
     now: Any = redis_client.time()
-    assert abs(record_of(odd).started_at - now[0]) < 60
+    assert abs(record_of(odd).started_at - now[0]) < 1800
     boot, beats = record_of(odd).boot, record_of(odd).beat_at
     until = time.monotonic() + 2 * DEAD_AFTER_S
     while time.monotonic() < until:

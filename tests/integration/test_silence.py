@@ -16,7 +16,7 @@ from tests.line import Line
 from tests.support import MARK, ROOT, assert_gone, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from celery import Celery
 
@@ -27,6 +27,8 @@ pytestmark = [
 ]
 
 QUICK = {"CELERY_MLX_REDIS_TIMEOUT_S": "1", "CELERY_MLX_REDIS_PATIENCE_S": "3"}
+#: Of a program whose calls have to succeed, also where an answer of Redis takes a second.
+PATIENT = {"CELERY_MLX_REDIS_TIMEOUT_S": "3", "CELERY_MLX_REDIS_PATIENCE_S": "60"}
 #: What each call comes to when nothing answers. Celery's own look at a state raises redis-py's error.
 CALLS = {
     "delay": "BrokerUnavailable",
@@ -68,10 +70,20 @@ class Caller:
 @pytest.fixture(scope="module")
 def caller() -> Iterator[Caller]:
     """A producer that lives as long as the module's tests: what one call leaves behind is there for the next."""
+    yield from _callers(QUICK)
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[Caller]:
+    """A producer that gives up later."""
+    yield from _callers(PATIENT)
+
+
+def _callers(settings: Mapping[str, str]) -> Iterator[Caller]:
     mark = uuid.uuid4().hex
     with subprocess.Popen(
         [sys.executable, "-m", "tests.caller"],
-        cwd=ROOT, env={**os.environ, **QUICK, MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, **settings, MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     ) as process:  # fmt: skip
         yield Caller(process)
@@ -130,19 +142,21 @@ def test_first_use(caller: Caller, waiting: str, shared_app: Celery) -> None:
             assert caller.call([call], cold.url, waiting, threads=1) == {call: {outcome}}
 
 
-def test_forgotten_connections(caller: Caller, warm: Line, ended: str) -> None:
+def test_forgotten_connections(patient: Caller, line: Line, ended: str) -> None:
     """Connections that a router forgot are given up, and each call succeeds on a new one."""
+    assert patient.call(CALLS, line.url, ended) == RETURNED
     for call in CALLS:
-        warm.forget()
-        assert caller.call([call], warm.url, ended) == {call: {"returned"}}
+        line.forget()
+        assert patient.call([call], line.url, ended) == {call: {"returned"}}
 
 
-def test_refused_for_a_while(caller: Caller, warm: Line, waiting: str, shared_app: Celery) -> None:
+def test_refused_for_a_while(patient: Caller, line: Line, waiting: str, ended: str, shared_app: Celery) -> None:
     """Who waits for an answer waits through refused connections, and gets it."""
-    warm.refuse()
-    refused = warm.refused
-    caller.begin(["get", "stream", "astream"], warm.url, waiting, 8)
-    wait_until(lambda: warm.refused >= refused + 2, about="two refused connections")
+    assert patient.call(CALLS, line.url, ended) == RETURNED
+    line.refuse()
+    refused = line.refused
+    patient.begin(["get", "stream", "astream"], line.url, waiting, 8)
+    wait_until(lambda: line.refused >= refused + 2, about="two refused connections")
     shared_app.backend.store_result(waiting, {"text": "late", "finish_reason": "stop"}, "SUCCESS")
-    warm.heal()
-    assert caller.outcomes() == {"get": {"returned"}, "stream": {"returned"}, "astream": {"returned"}}
+    line.heal()
+    assert patient.outcomes() == {"get": {"returned"}, "stream": {"returned"}, "astream": {"returned"}}
