@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tasks.messages.embedding import Embed, Embedded, Rerank
 from tasks.messages.load import LoadFailed, Loading, Ready
+from tasks.messages.quick import quick
 
 if TYPE_CHECKING:
     from tasks.messages.answer import FinishReason, Kind
@@ -57,6 +58,7 @@ class EngineConfig:
     cores: tuple[int, ...] = ()
 
 
+@quick
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Sampling:
     """The way to draw the tokens of one request. Bounds are checked before a request gets here.
@@ -98,6 +100,7 @@ class Resume:
     calls: int = 0
 
 
+@quick
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Submit:
     """Generate. Exactly one of ``messages`` and ``prompt`` is set; ``max_tokens`` ``None`` means what the context leaves.
@@ -157,6 +160,7 @@ class Shutdown:
     """End the process, without finishing running requests."""
 
 
+@quick
 @dataclass(slots=True, frozen=True)
 class Started:
     """The prompt was accepted and tokenised.
@@ -185,6 +189,7 @@ class TokenLogprob:
     top: tuple[tuple[int, str, float], ...] = ()
 
 
+@quick
 @dataclass(slots=True, frozen=True)
 class Tokens:
     """Tokens ``index`` … ``index + len(ids) - 1``, and text of one kind.
@@ -203,6 +208,7 @@ class Tokens:
     name: str = ""
 
 
+@quick
 @dataclass(slots=True, frozen=True)
 class Finished:
     """A request's end; ``completion_tokens`` counts from the first attempt's first token.
@@ -237,6 +243,7 @@ class Resized:
 Event: TypeAlias = Started | Tokens | Embedded | Finished | Failed
 
 
+@quick
 @dataclass(slots=True, frozen=True, kw_only=True)
 class StepOutput:
     """All that one step brought, in order, and the engine's state after it.

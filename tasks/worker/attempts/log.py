@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import InvalidRequest, error_for
+from tasks.errors import GenerationError, InvalidRequest, error_for
 from tasks.messages.journal import End, Error, Release
 
 if TYPE_CHECKING:
-    from tasks.errors import GenerationError
     from tasks.worker.attempts.attempt import Attempt, Outcome
 
 logger = logging.getLogger("tasks.requests")
@@ -44,7 +43,7 @@ def refused(task_id: str, error: GenerationError) -> None:
 
 def log(task_id: str, outcome: str, **fields: Any) -> None:
     """Log one line about a request: at WARNING if it failed and its producer could not have known, else at INFO."""
-    kind = error_for(str(fields.get("code", "")))
+    kind = error_for(str(fields["code"])) if "code" in fields else GenerationError
     if kind is InvalidRequest:
         # Its message quotes what the producer sent, which may be a part of a prompt.
         fields.pop("error", None)

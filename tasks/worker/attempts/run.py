@@ -99,7 +99,8 @@ class Run:
             assert engine.ready is not None
             self._context.claims.serve(self._model, engine)
             attempt = self._claim(entry)
-            if self._is_late(parameters, self._context.accounts.first_tokens.soonest_s(entry.name)):
+            has_deadline = parameters.deadline is not None
+            if has_deadline and self._is_late(parameters, self._context.accounts.first_tokens.soonest_s(entry.name)):
                 return self._too_late(attempt)
             if attempt.outcome is None:
                 self._compute(engine, attempt, self._work.message(attempt, parameters, entry, engine.ready))
