@@ -12,7 +12,7 @@ from tasks.broker.inventory import open_requests
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.terminal import printable
-from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown
+from tasks.cli.remote import client_of, find, names_of, state_of, tell, unknown_worker
 from tasks.cli.requests import cancel, purge, requests
 from tasks.errors import GenerationError
 from tasks.fleet.reading import read_state
@@ -61,7 +61,7 @@ def show(ctx: click.Context, /, worker: str, as_json: bool, **_: Any) -> None:
             return
         departed = [record for record in Registry(client).history() if worker in names_of(str(record.get("node")))]
         if not departed:
-            raise click.ClickException(unknown(state, worker))
+            raise click.ClickException(unknown_worker(state, worker))
         _print([to_json(departed[0])] if as_json else departed_lines(departed[0], state.now))
 
 

@@ -86,7 +86,7 @@ def names_of(node: str) -> tuple[str, ...]:
     return (node, *node.split("@", 1))
 
 
-def unknown(state: FleetState, name: str) -> str:
+def unknown_worker(state: FleetState, name: str) -> str:
     """Say that there is no such worker, and which ones come close."""
     known = [worker.record.node for worker in state.workers]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:3]
@@ -104,7 +104,7 @@ def tell(cli: CLIContext, worker: str, command: str, *, answer_s: float = ANSWER
         state = state_of(client)
     found = find(state, worker)
     if found is None:
-        raise click.ClickException(unknown(state, worker))
+        raise click.ClickException(unknown_worker(state, worker))
     node = found.record.node
     with cli.app.connection_for_write() as connection:
         try:

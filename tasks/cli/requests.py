@@ -75,13 +75,13 @@ def cancel(ctx: click.Context, /, task_ids: tuple[str, ...], **_: Any) -> None:
     with client_of(ctx.obj) as client:
         try:
             known = [request.task_id for request in open_requests(client)]
-            failed = [task_id for task_id in task_ids if not _cancel(ctx.obj.app, _whole(task_id, known))]
+            failed = [task_id for task_id in task_ids if not _cancel(ctx.obj.app, _complete_id(task_id, known))]
         except GenerationError as error:
             raise click.ClickException(str(error)) from error
     ctx.exit(1 if failed else 0)
 
 
-def _whole(typed: str, known: Sequence[str]) -> str:
+def _complete_id(typed: str, known: Sequence[str]) -> str:
     """The one open request whose id begins like this; what was typed, where there is none or several."""
     found = [task_id for task_id in known if task_id.startswith(typed)]
     return found[0] if len(found) == 1 else typed

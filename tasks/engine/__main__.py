@@ -19,7 +19,7 @@ from tasks.engine.allocator import trim_heap
 from tasks.engine.embedding.embedder import TextModel
 from tasks.engine.fake import FakeRunner
 from tasks.engine.fake_options import is_fake, parse_options
-from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.intake import Intake, preparer
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.library import import_mlx_lm
 from tasks.engine.link import Link
@@ -145,7 +145,7 @@ def _engine(
         return EmbeddingLoop(
             runner, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
         )
-    intake.start(preparing(runner))
+    intake.start(preparer(runner))
     return GenerationLoop(
         runner,
         intake,

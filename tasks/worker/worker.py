@@ -34,7 +34,7 @@ from tasks.worker.heartbeat.cancels import CancelWatch
 from tasks.worker.heartbeat.keeper import Keeper
 from tasks.worker.heartbeat.sweep_watch import SweepWatch
 from tasks.worker.links import Links
-from tasks.worker.profile.slots import unrouted, urgent_slots
+from tasks.worker.profile.slots import unrouted_warnings, urgent_slots
 from tasks.worker.profile.survey import Survey
 from tasks.worker.queues.lanes import Lanes
 from tasks.worker.queues.queue_watch import QueueWatch
@@ -70,7 +70,7 @@ class InferenceWorker:
         self.loop = loop
         self.links = Links.of(app, profile)
         #: Warnings to the operator about the options; logged once the worker has started.
-        self.warnings = (*slots.warnings, *unrouted(profile.queues, app.tasks))
+        self.warnings = (*slots.warnings, *unrouted_warnings(profile.queues, app.tasks))
         self.metrics = MetricsCollector()
         self.usage = UsageSampler(settings)
         #: The jobs whose requests are in an engine, by task id.

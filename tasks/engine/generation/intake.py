@@ -164,7 +164,7 @@ def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prep
         return Failed(work.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
 
 
-def preparing(runner: ModelRunner) -> Callable[[int, Work], Request]:
+def preparer(runner: ModelRunner) -> Callable[[int, Work], Request]:
     """Return the function that prepares work for a model that generates."""
 
     def made(uid: int, work: Work) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.intake import Intake, preparer
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.messages.engine import EngineConfig, Failed, Finished, Started, StepOutput, Tokens
 
@@ -43,7 +43,7 @@ def answer(runner: ModelRunner, submit: Submit) -> int:
     """Let the model answer; returns the exit code."""
     terminal = Terminal()
     intake: Intake[Request] = Intake()
-    intake.start(preparing(runner))
+    intake.start(preparer(runner))
     intake.receive(submit)
     engine = GenerationLoop(runner, intake, terminal, EngineConfig(model="", max_batch=1))
     while terminal.exitcode is None:

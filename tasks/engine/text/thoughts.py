@@ -73,7 +73,7 @@ class _Table:
         self._starts = frozenset(marker[:length] for marker in markers for length in range(1, len(marker)))
         self._longest = max(map(len, markers), default=1) - 1
 
-    def begun(self, text: str) -> int:
+    def pending_characters(self, text: str) -> int:
         """Return how many characters at the end of the text may become a marker."""
         lengths = range(min(self._longest, len(text)), 0, -1)
         return next((length for length in lengths if text[-length:] in self._starts), 0)
@@ -161,12 +161,12 @@ class Thoughts:
 
     def _unsure(self, text: str) -> int:
         """Return how many characters at the end have to wait for what follows."""
-        begun = self._table.begun(text)
+        pending = self._table.pending_characters(text)
         if not self._at_start:
-            return begun
-        if not text[: len(text) - begun].strip():
+            return pending
+        if not text[: len(text) - pending].strip():
             return len(text)
-        return begun if self._delimiters.tokens else self._delimiters.in_answer.begun(text)
+        return pending if self._delimiters.tokens else self._delimiters.in_answer.pending_characters(text)
 
     def _say(self, pieces: list[Piece], text: str) -> None:
         if strays := self._delimiters.strays:

@@ -72,7 +72,7 @@ class ToolForm:
         at = before.find(self.syntax.bare) if self.syntax.bare else -1
         return (before, marker, inside) if at < 0 else (text[:at], self.syntax.bare, text[at:])
 
-    def begun(self, text: str) -> int:
+    def pending_characters(self, text: str) -> int:
         """Return how many characters at the end of the text may become the beginning of a region."""
         begins = [self.start, self.syntax.bare]
         sizes = range(min(max(map(len, begins)) - 1, len(text)), 0, -1)

@@ -99,7 +99,7 @@ class Splitter:
             self._held = before[len(words) :]
             self._region, self._taken, self._said = self.form.region(self._functions), 0, None
             return after or None
-        sure = text[: len(text) - self.form.begun(text)].rstrip()
+        sure = text[: len(text) - self.form.pending_characters(text)].rstrip()
         self._held = text[len(sure) :]
         self._say(pieces, sure)
         return None

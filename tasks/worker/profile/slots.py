@@ -48,7 +48,7 @@ def slots_of(machine: Machine, queues: Sequence[str], typed: int | None) -> Slot
     return Slots({queue: min(slots, total) for queue, slots in carried.items()}, total, warnings)
 
 
-def unrouted(queues: Iterable[str], tasks: Iterable[str]) -> tuple[str, ...]:
+def unrouted_warnings(queues: Iterable[str], tasks: Iterable[str]) -> tuple[str, ...]:
     """A warning for each queue to which nothing is ever sent, in an application that has no other tasks than ours."""
     if has_others(tasks):
         return ()

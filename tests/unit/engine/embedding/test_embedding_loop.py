@@ -13,7 +13,7 @@ from tasks.engine.embedding.embedder import Row
 from tasks.engine.embedding.fake import FakeEmbedder, fake_vector
 from tasks.engine.embedding.loop import EmbeddingLoop
 from tasks.engine.embedding.texts import Texts, prepare_texts
-from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.intake import Intake, preparer
 from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.errors import InvalidRequest
 from tasks.messages.embedding import Embed, Embedded
@@ -188,7 +188,7 @@ def test_a_model_does_one_kind_of_work() -> None:
     with pytest.raises(InvalidRequest, match="generates nothing: use embed"):
         prepare_texts(0, submit, embedder)
     with pytest.raises(InvalidRequest, match=r"it generates text, .* use generate"):
-        preparing(object())(0, Embed(task_id="t", inputs=("a",)))  # type: ignore[arg-type]
+        preparer(object())(0, Embed(task_id="t", inputs=("a",)))  # type: ignore[arg-type]
 
 
 def texts_of(*lengths: int) -> Texts:

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.engine.fake import FakeRunner, fake_text
 from tasks.engine.fake_options import KV, WEIGHTS_BYTES
-from tasks.engine.generation.intake import Intake, prepare, preparing
+from tasks.engine.generation.intake import Intake, prepare, preparer
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.generation.memory import MemoryBound
 from tasks.engine.generation.patience import Patience
@@ -328,7 +328,7 @@ def test_others_overtake_an_isolated_request_for_a_while(overtake_s: float, befo
 
 def _intake() -> Intake[Request]:
     intake: Intake[Request] = Intake()
-    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     return intake
 
 
@@ -370,7 +370,7 @@ def test_an_abort_overtakes_nobody_of_its_own() -> None:
     intake.receive(Abort("slow"))
     intake.receive(Abort("earlier"))
     assert intake.collect() == [Abort("earlier")]
-    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     request, abort = intake.collect(gather_s=0.2)
     assert getattr(request, "task_id", None) == "slow"
     assert abort == Abort("slow")
@@ -390,7 +390,7 @@ def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.Monke
     intake: Intake[Request] = Intake()
     intake.receive(_submit("bad"))
     intake.receive(_submit("good"))
-    intake.start(preparing(runner))
+    intake.start(preparer(runner))
     failed, good = intake.collect(gather_s=0.2)
     assert getattr(failed, "code", None) == "internal_error"
     assert "unforeseen" in getattr(failed, "message", "")

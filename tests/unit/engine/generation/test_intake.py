@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tasks.engine.fake import FakeRunner
-from tasks.engine.generation.intake import Intake, preparing
+from tasks.engine.generation.intake import Intake, preparer
 from tasks.engine.generation.sequence import Request
 from tasks.engine.text.length import LONG_CHARACTERS
 from tasks.messages.engine import EngineConfig, Submit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_a_long_prompt_holds_up_no_short_ones() -> None:
     """While one is prepared, those that came behind it are, and are handed over; it follows when it is done."""
     intake: Intake[Request] = Intake()
-    intake.start(preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
     for name, prompt in (("long", "!slow@1 " + "x" * LONG_CHARACTERS), ("one", "short"), ("other", "short")):
         intake.receive(Submit(task_id=name, messages=None, prompt=prompt, max_tokens=1))
     came: list[str] = []
@@ -37,7 +37,7 @@ def test_a_long_prompt_holds_up_no_short_ones() -> None:
 def test_an_idle_engine_prepares_the_first_short_request_itself() -> None:
     """On its own thread; those that come meanwhile, and long ones, are prepared beside it."""
     threads: dict[str, str] = {}
-    prepare = preparing(FakeRunner(EngineConfig(model="fake:0"), lambda: None))
+    prepare = preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None))
 
     def noted(uid: int, work: Work) -> Request:
         threads[work.task_id] = threading.current_thread().name

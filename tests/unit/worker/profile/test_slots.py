@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.worker.profile.slots import slots_of, unrouted
+from tasks.worker.profile.slots import slots_of, unrouted_warnings
 from tests.unit.machines import mac
 
 MACHINE = mac("Base", 10, 16)
@@ -44,7 +44,7 @@ def test_other_queues_take_what_was_typed(queues: list[str]) -> None:
 
 def test_a_queue_that_nothing_is_sent_to() -> None:
     """It is named, with those that requests go to; an application with tasks of its own may use any queue."""
-    (warning,) = unrouted([SMALL, "celery", "default"], ["tasks.generate", "celery.chord"])
+    (warning,) = unrouted_warnings([SMALL, "celery", "default"], ["tasks.generate", "celery.chord"])
     assert "'default'" in warning
     assert SMALL in warning
-    assert unrouted([SMALL, "default"], ["tasks.generate", "shop.count"]) == ()
+    assert unrouted_warnings([SMALL, "default"], ["tasks.generate", "shop.count"]) == ()
