@@ -1,1 +1,1 @@
-"""All that a producer holds: parameters, results, streams."""
+"""A producer's side: parameters, sending, results, streams."""
