@@ -9,8 +9,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-#: Hexadecimal digits of an id: those of the input and its defaults, then those of the place of the answers.
-INPUT_DIGITS, PLACE_DIGITS = 10, 6
+#: Hexadecimal digits of an id. The first ones are those of the place of the answers, so that jobs of one input begin differently;
+#: the others are those that the digest of the input and its defaults has there.
+PLACE_DIGITS, DIGITS = 6, 16
 
 
 def job_id(input_digest: str | None, output: Any) -> str:
@@ -25,13 +26,13 @@ def job_id(input_digest: str | None, output: Any) -> str:
         output: where the answers go: a path, a stream, or ``None``.
     """
     if input_digest is None:
-        return uuid.uuid4().hex[: INPUT_DIGITS + PLACE_DIGITS]
-    return input_digest[:INPUT_DIGITS] + _place(output)
+        return uuid.uuid4().hex[:DIGITS]
+    return _place(output) + input_digest[PLACE_DIGITS:DIGITS]
 
 
 def is_of_input(known: str, job: str) -> bool:
     """Whether the job ``known`` had the input and the defaults of ``job``, wherever its answers were."""
-    return known[:INPUT_DIGITS] == job[:INPUT_DIGITS]
+    return known[PLACE_DIGITS:] == job[PLACE_DIGITS:]
 
 
 def _place(output: Any) -> str:

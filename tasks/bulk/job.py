@@ -112,10 +112,12 @@ class Job:
         earlier = self._records.read(self.job_id) if self._source.path is not None else None
         record = self._record
         record.source, record.output = _shown(self._source.path), _shown(self._outputs.path)
-        record.started_at = time.time()
-        record.deadline = time.time() + self._options.deadline_s if self._options.deadline_s else 0.0
-        if earlier is not None and self.done.numbers:
-            record.started_at, record.deadline = earlier.started_at, earlier.deadline or record.deadline
+        before = earlier if self.done.numbers else None
+        record.started_at = before.started_at if before is not None else time.time()
+        if self._options.deadline_s:
+            record.deadline = record.started_at + self._options.deadline_s
+        if before is not None:
+            record.deadline = max(record.deadline, before.deadline)
         self._may_be_known = earlier is not None
         self._requests.forget(self._outputs.last_ids)
         self._note(force=True)
@@ -230,7 +232,8 @@ class Job:
 
     def _expire(self) -> list[Finished]:
         """End lines that are left: what is in Redis, then page by page what is not."""
-        error = Expired(f"the job's deadline has passed: give it more time than {self._options.deadline_s or 0:g} s")
+        had_s = self._record.deadline - self._record.started_at
+        error = Expired(f"the job's deadline has passed: give it more time than {round(had_s, 1):g} s")
         left = [self._flight.remove(task_id) for task_id in self._abandon()]
         finished = [self._finished(line, error=error) for line in left]
         finished += [

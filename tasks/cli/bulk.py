@@ -200,15 +200,18 @@ def _end(_number: int, _frame: Any) -> NoReturn:
 
 
 def _find(records: list[JobRecord], name: str) -> JobRecord:
-    """The job of this id, or of the beginning of one, or with this output.
+    """The job of this id, or of the beginning of one, or the latest with this output.
 
     Raises:
-        click.ClickException: there is none.
+        click.ClickException: there is none, or it is not clear which.
     """
-    for record in records:
-        if record.job_id.startswith(name) or (record.output != "-" and record.output == str(Path(name).absolute())):
-            return record
-    known = ", ".join(record.job_id for record in records[:3])
+    written = [record for record in records if record.output == str(Path(name).absolute())]
+    found = written[:1] or [record for record in records if record.job_id.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(record.job_id for record in (found or records)[:3])
+    if found:
+        raise click.ClickException(f"the ids of {len(found)} bulk jobs begin with {name!r}: {known}: give more of it")
     raise click.ClickException(
         f"no bulk job is called {name!r}" + (f"; the latest are {known}" if known else ": there is none")
     )

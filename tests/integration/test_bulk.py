@@ -276,6 +276,26 @@ class TestWithoutWorker:
         assert not shared_redis.llen(queue)
         assert not shared_redis.hlen(keys.LEDGER)
 
+    def test_a_deadline_that_is_continued(
+        self, generate: GenerateTask, shared_redis: redis.Redis, queue: str, tmp_path: Path
+    ) -> None:
+        """A job that goes on has the time that it had; a longer one counts from its first start."""
+        assert queue
+        source, target = batch(tmp_path, 2, model="fake:1@3-7B"), tmp_path / "output.jsonl"
+
+        def deadline_of(deadline_s: float | None) -> float:
+            job = Job(generate.app, source, target, options=Options(deadline_s=deadline_s))
+            with job:
+                return job.record.deadline - job.record.started_at
+
+        assert deadline_of(600.0) == pytest.approx(600.0)
+        job = Job(generate.app, source, target)
+        target.write_text(f'{{"id":"batch_req_bulk-{job.job_id}-1","response":{{"status_code":200}}}}\n')
+        assert [deadline_of(given) for given in (None, 300.0, 900.0)] == pytest.approx([600.0, 600.0, 900.0])
+        shared_redis.hset(keys.bulk(job.job_id), mapping={"started_at": "100.0", "deadline": "150.0"})
+        list(generate.bulk(source, target))
+        assert "give it more time than 50 s" in records(target)[1]["error"]["message"]
+
     def test_asyncio_that_is_cancelled(self, generate: GenerateTask, shared_redis: redis.Redis, queue: str) -> None:
         """It returns at once, and takes back what was sent."""
 
@@ -343,7 +363,7 @@ def reads(client: redis.Redis) -> int:
 def test_another_input(generate: GenerateTask, tmp_path: Path) -> None:
     """An output with the answers of another input is refused with the remedy, and left as it is."""
     source, target = batch(tmp_path, 1), tmp_path / "output.jsonl"
-    target.write_text('{"id":"1","task_id":"bulk-ffff-1"}\n')
+    target.write_text('{"id":"1","task_id":"bulk-0123456789ffffff-1"}\n')
     with pytest.raises(InvalidRequest, match=r"answers of another input.*choose another output, or remove this one"):
         list(generate.bulk(source, target))
     assert target.read_text().count("\n") == 1

@@ -141,6 +141,18 @@ def test_terminated(node: Worker, shared_redis: redis.Redis, tmp_path: Path) -> 
     assert not shared_redis.keys("tier-*")
 
 
+def test_two_that_begin_alike(bulk: Callable[..., Result], shared_redis: redis.Redis) -> None:
+    """None of them is cancelled by what both ids begin with; the whole id of one, or its output, says which."""
+    records = Records(shared_redis)
+    for job_id in ("abcd00", "abcd01"):
+        records.write(JobRecord(job_id=job_id, output=f"/{job_id}.jsonl", status="interrupted"))
+    result = bulk("cancel", "abcd")
+    assert result.exit_code == 1
+    assert "the ids of 2 bulk jobs begin with 'abcd': abcd0" in result.output
+    assert bulk("cancel", "abcd01").output.startswith("abcd01: interrupted")
+    assert bulk("cancel", "/abcd00.jsonl").output.startswith("abcd00: interrupted")
+
+
 def test_cancel_of_a_dead_one(
     bulk: Callable[..., Result], shared_app: Celery, shared_redis: redis.Redis, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from tasks.bulk.identity import is_of_input, job_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-INPUT, OTHER = "0123456789abcdef", "1023456789abcdef"
+INPUT, OTHER = "0123456789abcdef", "0123456789abcdfe"
 
 
 def test_the_same_command(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_the_same_command(tmp_path: Path) -> None:
 def test_others(tmp_path: Path) -> None:
     """Another output is another job of the same input; another input is none of it."""
     first, second = job_id(INPUT, tmp_path / "a"), job_id(INPUT, tmp_path / "b")
-    assert first != second
+    assert first[:6] != second[:6]
     assert is_of_input(first, second)
     assert is_of_input(INPUT, first)  # of a version whose ids followed from the input alone
     assert not is_of_input(job_id(OTHER, tmp_path / "a"), first)

@@ -72,7 +72,7 @@ def test_a_torn_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b'{"id":"1","task_id":"bulk-ffff-1"}\n', "answers of another input, or of other parameters"),
+        (b'{"id":"1","task_id":"bulk-0123456789ffffff-1"}\n', "answers of another input, or of other parameters"),
         (b'{"id":"1"}\n', "line 1 was not written by a bulk job"),
         (b"precious\n", "line 1 is not a JSON object"),
     ],
