@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from tasks.journal import scripts
 from tasks.journal.claim_answer import Answer, ClaimAnswer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tasks.server.script import Evaluator
 
-Status: TypeAlias = Literal["ok", "fenced", "gone", "behind"]
+Status: TypeAlias = Literal["ok", "heard", "fenced", "gone", "behind"]
 EndAnswer: TypeAlias = Literal["ended", "already", "busy"]
 
 SEALED = str(2**64 - 1)
@@ -33,7 +33,7 @@ PAGE = 500
 _RUNNING, _QUEUED = b"running", b"queued"
 _END_TRIES = 20
 _ASK = "?"
-_STATUS: dict[int, Status] = {ord("o"): "ok", ord("f"): "fenced", ord("g"): "gone", ord("b"): "behind"}
+_STATUS: dict[int, Status] = {ord(word[0]): word for word in get_args(Status)}
 
 
 class Journal:
@@ -112,8 +112,8 @@ class Journal:
     def append(self, batch: Sequence[Append]) -> list[Status]:
         """Append and publish, in few calls; one status for each item, and no item fails another.
 
-        ``fenced``: another worker claimed the request, or it has ended. ``gone``: Redis has no such journal any more.
-        ``behind``: Redis has lost its end: :meth:`fill` writes what is missing.
+        ``heard``: it is written, and a reader listened. ``fenced``: another worker claimed the request, or it has ended.
+        ``gone``: Redis has no such journal any more. ``behind``: Redis has lost its end: :meth:`fill` writes what is missing.
         """
         return [status for page in pages(batch) for status in self._append(page)]
 

@@ -233,6 +233,20 @@ def test_two_outputs_of_one_input(
     assert left_of_bulk(shared_redis) == []
 
 
+def test_tokens_that_nobody_reads(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
+    """A journal of batch work has few entries; a reader has its tokens as they come."""
+    assert node
+    values = {"prompt": "a", "model": MODEL, "max_tokens": 400}
+    unread = generate.apply_async(kwargs=values, priority=9)
+    text = unread.get(timeout=60)["text"]
+    entries: Any = shared_redis.xlen(keys.stream(unread.id))
+    assert entries < 100
+    read = generate.apply_async(kwargs={**values, "model": "fake:20", "max_tokens": 100}, priority=9)
+    chunks = [chunk.text for chunk in read.stream()]
+    assert text.startswith("".join(chunks))
+    assert len(chunks) > 10
+
+
 def test_connected_again(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
     """A worker that looks for what Redis may have lost does not write again what the job has deleted."""
     assert len(list(generate.bulk([f"p{n}" for n in range(20)], model=MODEL, max_tokens=2))) == 20

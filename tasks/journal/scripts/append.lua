@@ -5,7 +5,8 @@
 -- KEYS  the stream of each item
 -- ARGV  time to live after an end (ms), prefix of the channels, then for each item: id, payload, closes ('', 'attempt' or
 --       'journal'), nonce ('': any)
--- Reply one letter for each item: o(k), f(enced), g(one: there is no such journal) or b(ehind: what it follows is not there)
+-- Reply one letter for each item: o(k), h(eard: a reader listens), f(enced), g(one: there is no such journal) or b(ehind: what it
+--       follows is not there)
 local SEALED = '18446744073709551615'
 local ttl_ms, channel = ARGV[1], ARGV[2]
 -- The id of the entry that this call has written last to each stream.
@@ -55,7 +56,7 @@ local function append(stream, id, payload, closes, nonce)
     if string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then return 'f' end
     return nil, added
   end
-  redis.call('PUBLISH', channel .. stream, payload)
+  local readers = redis.call('PUBLISH', channel .. stream, payload)
   written[stream] = id
   -- A last id beyond every later one: whatever this attempt (or anyone, after an end) still holds is refused.
   if closes == 'attempt' then
@@ -64,7 +65,7 @@ local function append(stream, id, payload, closes, nonce)
     redis.call('XSETID', stream, SEALED .. '-' .. SEALED)
     redis.call('PEXPIRE', stream, ttl_ms)
   end
-  return 'o'
+  return readers > 0 and 'h' or 'o'
 end
 
 local statuses = {}

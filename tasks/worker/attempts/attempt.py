@@ -68,6 +68,8 @@ class Attempt:
         self.is_ending = False
         self.isolate: Isolation = ""
         self.gives_way = False
+        #: Whether a reader listened as its last tokens were written; ``None`` before there were any.
+        self.is_heard: bool | None = None
         #: The whole journal, so that this worker can write what Redis loses of it.
         self.items: list[Append] = list(claim.items)
         self.prompt_tokens = 0

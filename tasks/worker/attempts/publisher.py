@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from tasks.errors import BrokerUnavailable, GenerationError
-from tasks.messages.journal import End, Entry, Error, Release, Start, decode
+from tasks.messages.journal import End, Entry, Error, Release, decode
 from tasks.worker.attempts.attempt import Attempt, Fenced
+from tasks.worker.attempts.outbox import Outbox
 from tasks.worker.attempts.writing import Writing, noted
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ class Publisher(threading.Thread):
         super().__init__(name="publisher", daemon=True)
         self._journal = journal
         self._identity = identity
-        self._pending: dict[Attempt, list[Entry]] = {}
-        #: Whether something is pending that is more than a request's start.
-        self._is_urgent = False
+        self._outbox = Outbox()
         #: The entries that an engine's reader could not write; they come before the pending ones.
         self._left: list[Writing] = []
         self._open: set[Attempt] = set()
@@ -99,21 +98,21 @@ class Publisher(threading.Thread):
     def put(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
         """Have these written; returns at once."""
         with self._changed:
-            self._add(items)
-            self._is_urgent = True
+            self._outbox.add(items)
+            self._outbox.is_urgent = True
             self._changed.notify()
 
     def write(self, items: Sequence[tuple[Attempt, Entry]]) -> None:
         """Write an engine's events, or have them written. A request's start is held until there is more of some request."""
         with self._changed:
-            self._add(items)
-            self._is_urgent = self._is_urgent or any(not isinstance(entry, Start) for _, entry in items)
-            leads = self._is_urgent and not (self._is_writing or self._left or self._doubted or self._stopping)
-            if not leads and (self._is_urgent or not self._is_looking):
+            self._outbox.add(items)
+            self._outbox.look(is_last=self._stopping)
+            leads = self._outbox.is_urgent and not (self._is_writing or self._left or self._doubted or self._stopping)
+            if not leads and (self._outbox.is_urgent or not self._is_looking):
                 self._changed.notify()
-            if not leads or not self._pending:
+            if not leads or not self._outbox:
                 return
-            batch = self._take_pending()
+            batch = self._outbox.take()
             self._is_writing = True
         left: list[Writing] = []
         try:
@@ -122,7 +121,7 @@ class Publisher(threading.Thread):
             with self._changed:
                 self._is_writing = False
                 self._left = left
-                if left or self._is_urgent or self._doubted or self._stopping:
+                if left or self._outbox.is_urgent or self._doubted or self._stopping:
                     self._changed.notify()
 
     def run(self) -> None:
@@ -131,7 +130,7 @@ class Publisher(threading.Thread):
             with self._changed:
                 left, self._left = self._left, []
                 doubted, self._doubted = self._doubted, set()
-                batch = self._take_pending()
+                batch = self._outbox.take()
             try:
                 self._write(left)
                 for attempt in doubted:
@@ -149,28 +148,18 @@ class Publisher(threading.Thread):
         if self.is_alive():
             self.join(5)
 
-    def _add(self, items: Iterable[tuple[Attempt, Entry]]) -> None:
-        for attempt, entry in items:
-            if attempt.is_recorded:
-                attempt.settle(entry)
-            else:
-                attempt.is_ending = attempt.is_ending or isinstance(entry, End | Error)
-                self._pending.setdefault(attempt, []).append(entry)
-
-    def _take_pending(self) -> dict[Attempt, list[Entry]]:
-        batch, self._pending, self._is_urgent = self._pending, {}, False
-        return batch
-
     def _wait(self) -> bool:
         """Wait until this thread is to write; ``False`` once there is nothing left to write, and nothing will come."""
         with self._changed:
-            while self._is_writing or not (self._left or self._doubted or self._is_urgent or self._stopping):
-                self._is_looking = bool(self._open or self._pending)
+            while self._is_writing or not (self._left or self._doubted or self._outbox.is_urgent or self._stopping):
+                self._is_looking = bool(self._open or self._outbox)
                 is_told = self._changed.wait(HOLD_S if self._is_looking else None)
-                if not is_told and self._pending:
-                    self._is_urgent = True
+                self._outbox.look(is_last=self._stopping)
+                if not is_told and self._outbox:
+                    self._outbox.is_urgent = True
             self._is_looking = True
-            if not (self._left or self._doubted or self._pending):
+            self._outbox.look(is_last=self._stopping)
+            if not (self._left or self._doubted or self._outbox):
                 return False
             self._is_writing = True
             return True
@@ -184,13 +173,7 @@ class Publisher(threading.Thread):
             statuses = self._append(sound)
         except Exception:  # it is logged, or raised, where it is tried again  # noqa: BLE001
             return writings
-        for writing in sound:
-            own = [next(statuses) for _ in writing.items]
-            if any(status != "ok" for status in own):
-                left.append(writing)
-            else:
-                writing.finish()
-        return left
+        return left + [writing for writing in sound if not writing.succeeded([next(statuses) for _ in writing.items])]
 
     def _write(self, writings: list[Writing]) -> None:
         for writing in writings:
@@ -245,10 +228,8 @@ class Publisher(threading.Thread):
         if "gone" in statuses or "behind" in statuses:
             logger.warning("Redis has lost a part of the journal of request %s; writing it again", attempt.task_id)
             self._fill(attempt)
-        elif "fenced" in statuses:
+        elif not writing.succeeded(statuses):
             self._lose(attempt)
-        else:
-            writing.finish()
 
     def _fill(self, attempt: Attempt) -> None:
         """Write from memory the entries that Redis has lost: it came back older than it was, or without its data."""

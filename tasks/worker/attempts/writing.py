@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from tasks.messages.journal import End, Entry, Error, Release, Token
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tasks.journal.items import Append
+    from tasks.journal.writer import Status
     from tasks.worker.attempts.attempt import Attempt
 
 
@@ -39,11 +42,16 @@ class Writing:
         except Exception as error:  # whatever it is, it ends this one attempt  # noqa: BLE001
             self.error = error
 
-    def finish(self) -> None:
-        """Redis has the items: an outcome among them is the attempt's."""
+    def succeeded(self, statuses: Sequence[Status]) -> bool:
+        """Whether Redis has the items, by their statuses: then an outcome among them is the attempt's."""
+        if any(status not in ("ok", "heard") for status in statuses):
+            return False
+        if any(isinstance(entry, Token) for entry in self.entries):
+            self.attempt.is_heard = "heard" in statuses
         last = self.entries[-1]
         if isinstance(last, End | Error | Release):
             self.attempt.finish(last)
+        return True
 
 
 def noted(batch: dict[Attempt, list[Entry]]) -> list[Writing]:

@@ -330,6 +330,26 @@ def test_an_engine_s_reader_writes_itself(journal: FakeJournal) -> None:
     assert isinstance(attempt.outcome, End)
 
 
+@pytest.mark.parametrize(("status", "calls"), [("ok", 2), ("heard", 5)])
+def test_batch_work_that_nobody_reads(
+    journal: FakeJournal, status: Status, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first token is written at once, and the rest with its end; where somebody listens each one is."""
+    monkeypatch.setattr("tasks.worker.attempts.outbox.QUIET_S", 600.0)
+    attempt = new_attempt()
+    attempt.gives_way = True
+    journal.statuses["t1"] = [status] * 10
+    with publishing(journal) as publisher:
+        publisher.open(attempt)
+        for index in range(4):
+            publisher.write([(attempt, Token(attempt=1, index=index, ids=[index], text="x"))])
+        publisher.write([(attempt, End(attempt=1, index=4, finish_reason="length", usage={}))])
+        attempt.wait()
+    assert len(journal.calls) == calls
+    assert [token for entry in journal.entries("t1") if isinstance(entry, Token) for token in entry.ids] == [0, 1, 2, 3]
+    assert isinstance(attempt.outcome, End)
+
+
 def test_an_end_on_its_way_is_known_before_redis_answers(journal: FakeJournal) -> None:
     """A reader may hear of an end before the worker does, and must not see the request among those that run."""
     attempt = new_attempt()
