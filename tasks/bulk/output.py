@@ -73,8 +73,12 @@ class Output:
         #: The requests of the last lines that it had when it was opened: their journals may still be there.
         self.last_ids: deque[str] = deque(maxlen=LAST_IDS)
 
-    def open(self, done: Done) -> None:
+    def open(self, done: Done, *, is_read_once: bool = False) -> None:
         """Take the file for this job, add to ``done`` what it has, and cut off a last line that was torn.
+
+        Args:
+            done: what is done.
+            is_read_once: whether the input is a stream or an iterable, of which nobody knows where to go on.
 
         Raises:
             InvalidRequest: it has the answers of another input, or is no output of a bulk job.
@@ -95,7 +99,7 @@ class Output:
             ) from None
         except OSError as error:
             raise OutputFailed(f"{self.path}: cannot be opened ({error.strerror})") from None
-        os.ftruncate(self._descriptor, self._read(done))
+        os.ftruncate(self._descriptor, self._read(done, is_read_once=is_read_once))
 
     def write(self, records: Iterable[dict[str, Any]]) -> None:
         """Append lines; when this returns they are on the disk.
@@ -140,7 +144,7 @@ class Output:
                 os.ftruncate(self._descriptor, end)
             raise
 
-    def _read(self, done: Done) -> int:
+    def _read(self, done: Done, *, is_read_once: bool) -> int:
         """Note what is there; where the last whole line ends."""
         end = 0
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
@@ -151,6 +155,11 @@ class Output:
                 found = _TASK_ID.match(str(record.get("task_id") or record.get("id")))
                 if found is None:
                     raise InvalidRequest(f"{self.path}: line {number} was not written by a bulk job: {_REMEDY}")
+                if is_read_once:
+                    raise InvalidRequest(
+                        f"{self.path}: has answers already, and a job whose input is no file cannot be continued: give the input "
+                        f"as a file, {_REMEDY}"
+                    )
                 if not is_of_input(found[1], self._job_id):
                     raise InvalidRequest(
                         f"{self.path}: has answers of another input, or of other parameters (job {found[1]}; this is "

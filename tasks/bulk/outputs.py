@@ -48,7 +48,7 @@ class Outputs:
 
         Args:
             done: what is done.
-            source: the file that is read, if one is.
+            source: the file that is read; ``None`` for what can be read only once.
 
         Raises:
             InvalidRequest: one of them cannot be used; the message says what to do.
@@ -64,7 +64,7 @@ class Outputs:
             taken[name] = output.path
         try:
             for output in self._all:
-                output.open(done)
+                output.open(done, is_read_once=source is None)
         except Exception:
             self.close()
             raise

@@ -17,7 +17,7 @@ import click
 from tasks.bulk.job import Job, Options
 from tasks.bulk.record import Records
 from tasks.bulk.requests import Requests
-from tasks.cli.job_progress import shown, summary
+from tasks.cli.job_progress import Failures, shown, summary
 from tasks.cli.overview.plain import table_lines
 from tasks.cli.overview.table import Column, fitted
 from tasks.cli.overview.terminal import printable, terminal_width
@@ -112,7 +112,8 @@ def run(
             Options(deadline_s=deadline, tries=tries),
             errors,
         )
-        status = _answer(job, quiet=quiet)
+        failures = Failures()
+        status = _answer(job, failures, quiet=quiet)
     except BrokerUnavailable as error:
         raise refusal(error) from error
     except GenerationError as error:
@@ -124,7 +125,7 @@ def run(
     if as_json:
         click.echo(to_json({**asdict(job.record), "written_before": job.written_before}), err=True)
     else:
-        click.echo(summary(job.record, passed_s, job.written_before), err=True)
+        click.echo("\n".join([summary(job.record, passed_s, job.written_before), *failures.lines()]), err=True)
     ctx.exit(status)
 
 
@@ -181,12 +182,13 @@ def _app(ctx: click.Context) -> Celery:
     return app
 
 
-def _answer(job: Job, *, quiet: bool) -> int:
+def _answer(job: Job, failures: Failures, *, quiet: bool) -> int:
     """Run a job to its end; the command's exit status."""
     before = signal.signal(signal.SIGTERM, _end)
     try:
         with job, shown(job, quiet=quiet) as show:
-            for _ in job.steps():
+            for finished in job.steps():
+                failures.note(finished)
                 show()
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.cli.overview.words import cut, rate
+from tasks.cli.overview.words import clean, cut, rate
 from tasks.fleet.words import age, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from tasks.bulk.finished import Finished
     from tasks.bulk.job import Job
     from tasks.bulk.record import JobRecord
 
@@ -27,6 +28,8 @@ WINDOW_S = 30.0
 LINE_EVERY_S = 10.0
 REFRESH_PER_S = 4
 BAR_COLUMNS = 24
+#: Why lines failed: so many reasons are shown.
+MOST_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,27 @@ def summary(record: JobRecord, passed_s: float, written_before: int = 0) -> str:
         head = f"{record.status}: {record.done - record.failed:,} answered, {record.failed:,} failed{before}"
     tokens = f"{record.prompt_tokens:,} prompt and {record.completion_tokens:,} completion tokens"
     return f"{head}; {tokens}; {age(passed_s)}"
+
+
+class Failures:
+    """Counts why lines failed in this run: where all fail for one reason, nobody has to look for it in the output."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def note(self, finished: Iterable[Finished]) -> None:
+        """Count those of these lines that have failed."""
+        for line in finished:
+            if line.error is not None:
+                self._counts[line.error.code] += 1
+                self._first.setdefault(line.error.code, f"{line.id}: {line.error}" if line.id else str(line.error))
+
+    def lines(self) -> list[str]:
+        """The most frequent reasons, each with the first line that has it."""
+        return [
+            f"{count:,} {code}, as {clean(self._first[code])}" for code, count in self._counts.most_common(MOST_REASONS)
+        ]
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def test_files(bulk: Callable[..., Result], node: Worker, tmp_path: Path) -> Non
     result = bulk("run", str(source), str(target), "--model", MODEL)
     assert result.exit_code == 0
     assert "completed: 20 answered, 1 failed; 20 prompt and 40 completion tokens" in result.stderr
+    assert "\n1 invalid_request, as line 21: not JSON (" in result.stderr
     assert len(target.read_bytes().splitlines()) == 21
     shown = bulk("status", str(target))
     assert re.search(r" completed +21 of 21 +1 +40 +\d+s +.*output.jsonl", shown.output)

@@ -68,6 +68,20 @@ def test_one_file_for_two_purposes(tmp_path: Path, output: str | None, errors: s
     assert source.read_text() == "precious"
 
 
+def test_an_input_that_is_read_once(tmp_path: Path) -> None:
+    """Nobody knows where to go on in it: an output that has answers is left as it is, and an empty one is taken."""
+    write(tmp_path, answered(1))
+    before = (tmp_path / "answers").read_bytes()
+    with pytest.raises(
+        InvalidRequest, match="cannot be continued: give the input as a file, choose another output, or"
+    ):
+        Outputs(JOB, tmp_path / "answers").open(Done(), None)
+    assert (tmp_path / "answers").read_bytes() == before
+    outputs = Outputs(JOB, tmp_path / "errors")
+    outputs.open(Done(), None)
+    outputs.close()
+
+
 def test_the_first_file_is_let_go(tmp_path: Path) -> None:
     """Where the second file cannot be opened, another job may have the first one."""
     with pytest.raises(OutputFailed, match="cannot be opened"):

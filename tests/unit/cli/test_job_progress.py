@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from tasks.bulk.finished import Finished
+from tasks.bulk.line import BadLine, Line
 from tasks.bulk.record import JobRecord
-from tasks.cli.job_progress import Progress, Speed, bar, screen_lines, summary
+from tasks.cli.job_progress import Failures, Progress, Speed, bar, screen_lines, summary
 from tasks.cli.overview.words import width
+from tasks.client.answer import Answer
+from tasks.errors import InvalidRequest, UnknownModel
 
 HALF = Progress(done=50_000, total=100_000, failed=12, tokens_per_s=3210.0, left_s=700.0, workers=3, in_flight=192)
 
@@ -55,3 +59,17 @@ def test_summary() -> None:
     """The last line has the status, the counts and the usage."""
     record = JobRecord(job_id="a", status="completed", done=3, failed=1, prompt_tokens=10, completion_tokens=1200)
     assert summary(record, 75.0) == ("completed: 2 answered, 1 failed; 10 prompt and 1,200 completion tokens; 1m")
+
+
+def test_why_lines_failed() -> None:
+    """The most frequent reasons, each with its first line; a message moves no cursor."""
+    failures = Failures()
+    missing = UnknownModel("model 'x' is not\x1b[2J known")
+    failures.note([Finished(Line(n, f"row-{n}", "plain", {}), "bulk-0-1", error=missing) for n in (1, 2)])
+    wrong = InvalidRequest("line 3: not JSON")
+    failures.note([Finished(BadLine(3, None, "plain", wrong), "", error=wrong)])
+    failures.note([Finished(Line(4, "row-4", "plain", {}), "bulk-0-4", answer=Answer({}))])
+    assert failures.lines() == [
+        "2 model_not_found, as row-1: model 'x' is not\N{REPLACEMENT CHARACTER}[2J known",
+        "1 invalid_request, as line 3: not JSON",
+    ]
