@@ -394,7 +394,7 @@ class TestRolledBack:
             pubsub.subscribe(keys.stream(TASK))
             assert pubsub.get_message(timeout=5)["type"] == "subscribe"
             assert journal.fill(TASK, items, A)
-            assert journal.append([Append.of(TASK, 4, end(2), items[-1].nonce)]) == ["ok"]
+            assert journal.append([Append.of(TASK, 4, end(2), items[-1].nonce)]) == ["heard"]
             assert b'"end"' in pubsub.get_message(timeout=5)["data"]
         assert entries(client)[:-1] == stream
 

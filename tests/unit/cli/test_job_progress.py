@@ -12,7 +12,7 @@ from tasks.bulk.line import BadLine, Line
 from tasks.bulk.record import JobRecord
 from tasks.cli.job_progress import Failures, Progress, Speed, bar, screen_lines, summary
 from tasks.cli.overview.words import width
-from tasks.client.answer import Answer
+from tasks.client.answers.answer import Answer
 from tasks.errors import InvalidRequest, UnknownModel
 
 HALF = Progress(done=50_000, total=100_000, failed=12, tokens_per_s=3210.0, left_s=700.0, workers=3, in_flight=192)

@@ -81,8 +81,9 @@ def test_all_others_are_written_at_once(
 ) -> None:
     """Interactive requests, those that somebody reads, and first tokens, which tell whether somebody does."""
     unheard.gives_way, unheard.is_heard = gives_way, is_heard
-    outbox.add([(unheard, START)])
-    assert not outbox.is_urgent
-    outbox.add([(unheard, token(0))])
-    assert outbox.is_urgent
+    urgent = []
+    for entry in (START, token(0)):
+        outbox.add([(unheard, entry)])
+        urgent.append(outbox.is_urgent)
+    assert urgent == [False, True]
     assert outbox.take() == {unheard: [START, token(0)]}
