@@ -15,6 +15,7 @@ from tasks.engine.model.layout.gated import GatedLayer, is_gated
 from tasks.engine.model.layout.host_trial import compute_on_host
 from tasks.engine.model.layout.panels import Lanes, Layout, put_into_panels
 from tasks.engine.model.layout.record import MOST_LANES, ROWS, Measured, name_of
+from tasks.engine.model.layout.threads import limit_blas
 from tasks.engine.model.layout.trial import choose
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def lay_out(
         return True
     lanes = Lanes(min(threads, MOST_LANES))
     lanes.host_threads.start()
+    limit_blas()
     layouts = {
         kind: _layout(kind, shape, record, machine, lanes, min(threads, MOST_LANES))
         for kind, shape in _largest(shapes).items()

@@ -16,7 +16,6 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx_lm.models import rope_utils
-from threadpoolctl import ThreadpoolController
 
 from tasks.engine.model.layout.functions import EITHER, layer_norm, rms_norm
 from tasks.engine.model.layout.rotation import Rotation
@@ -31,11 +30,7 @@ _ROPES = (nn.RoPE, rope_utils.Llama3RoPE, rope_utils.SuScaledRoPE, rope_utils.Ya
 
 
 def prepare(model: Module) -> None:
-    """Let a model's modules compute numpy's arrays, too.
-
-    numpy's own BLAS gets one thread: products are shared out among threads here, each of which calls it.
-    """
-    ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
+    """Let a model's modules compute numpy's arrays, too."""
     rotations: dict[str, Rotation] = {}
     for _, module in model.named_modules():
         kind: type = type(module)

@@ -20,7 +20,7 @@ MOST_MULTIPLICATIONS = 1_000_000
 LEAST_INPUTS = 16
 #: With so many rows threads share out the rows, and each computes some of them at a time. OpenBLAS needs no copy of 20 rows with
 #: 768 inputs times a panel of 64, and so reaches 1.1 to 1.2 times the speed of one call for all rows.
-MANY_ROWS, ROWS_TOGETHER = 96, 20
+MANY_ROWS, SUMS_TOGETHER = 96, 20 * 64
 
 
 def host_product(
@@ -56,7 +56,7 @@ def _product_of_many(
     panels, _, width = weights[0].array.shape
     product = np.empty((len(rows), panels * width), np.float32)
     by_panel = product.reshape(len(rows), panels, width).swapaxes(0, 1)
-    together = ROWS_TOGETHER if panels > 1 else len(rows)
+    together = max(1, SUMS_TOGETHER // width) if panels > 1 else len(rows)
 
     def compute(start: int, end: int) -> None:
         for first, last in pairwise(_bounds(start, end, together)):

@@ -11,7 +11,7 @@ from tasks.engine.model.kept import KeptFile
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILE = "layouts-1.json"
+FILE = "layouts-2.json"
 #: More streams than this were never measured.
 MOST_LANES = 4
 #: The numbers of rows that products are measured with.

@@ -7,9 +7,15 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+def limit_blas() -> None:
+    """Give numpy's own BLAS one thread for good: each of the threads here calls it, and would wait for those of the others."""
+    ThreadpoolController().select(prefix="libscipy_openblas").limit(limits=1)
 
 
 class HostThreads:

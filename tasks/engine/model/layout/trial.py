@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 
+from tasks.engine.model.layout.host_product import MANY_ROWS
 from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
 from tasks.engine.model.layout.record import ROWS
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 WIDTHS = (64, 32, WHOLE)
 #: The bytes of weights that are multiplied in turn, so that none of them waits in a cache; with many rows that does not matter.
 SAMPLE_BYTES = 16 << 20
-MANY_ROWS, MANY_ROWS_WEIGHTS = 64, 1
+MANY_ROWS_WEIGHTS = 1
 #: A weight that is larger is tried with fewer outputs.
 MOST_BYTES = 12 << 20
 #: The number of times that each product is timed, all in turn; its least time counts. Fewer where the machine is slow or busy.
@@ -51,7 +53,7 @@ def choose(shape: tuple[int, int], lanes: Lanes, threads: int, rows: Sequence[in
     given = {number: mx.random.normal((number, inputs), key=mx.random.key(number)) for number in rows}
     mx.eval(weights, given)
     widths = [width for width in WIDTHS if width == WHOLE or outputs % width == 0]
-    products: dict[tuple[int, int, int], Callable[[], object]] = {}
+    products: dict[tuple[int, int, int], Callable[[], list[Any]]] = {}
     for number, x in given.items():
         products[number, 0, 1] = _usual(weights, x)
     for width in widths:
@@ -71,25 +73,29 @@ def best(
     return max(good, key=lambda choice: _mean(choice.gains), default=USUAL)
 
 
-def _usual(weights: list[mx.array], x: mx.array) -> Callable[[], object]:
+def _usual(weights: list[mx.array], x: mx.array) -> Callable[[], list[Any]]:
     return lambda: [x @ weight.T for weight in weights[: _count(x, weights)]]
 
 
-def _paneled(weights: list[Panels], x: mx.array) -> Callable[[], object]:
-    return lambda: [weight(x) for weight in weights[: _count(x, weights)]]
+def _paneled(weights: list[Panels], x: mx.array) -> Callable[[], list[Any]]:
+    """Products by MLX; with many rows by numpy, which computes prompts of such weights."""
+    given = x if len(x) < MANY_ROWS else np.asarray(x)
+    return lambda: [weight(given) for weight in weights[: _count(x, weights)]]
 
 
 def _count(x: mx.array, weights: Sequence[object]) -> int:
     return len(weights) if len(x) < MANY_ROWS else MANY_ROWS_WEIGHTS
 
 
-def _least_seconds(products: dict[tuple[int, int, int], Callable[[], object]]) -> dict[tuple[int, int, int], float]:
+def _least_seconds(products: dict[tuple[int, int, int], Callable[[], list[Any]]]) -> dict[tuple[int, int, int], float]:
     least = dict.fromkeys(products, math.inf)
     end = time.perf_counter() + MOST_S
     for _ in range(ROUNDS):
         for key, product in products.items():
             start = time.perf_counter()
-            mx.eval(product())
+            made = product()
+            if isinstance(made[0], mx.array):
+                mx.eval(made)
             least[key] = min(least[key], time.perf_counter() - start)
         if time.perf_counter() > end:
             break
@@ -100,10 +106,11 @@ def _choice(width: int, rows: Sequence[int], threads: int, seconds: dict[tuple[i
     quick = [
         threads if seconds[number, width, 1] > LEAST_LANE_GAIN * seconds[number, width, threads] else 1
         for number in rows
+        if number < MANY_ROWS
     ]
-    gains = [seconds[number, 0, 1] / seconds[number, width, lanes] for number, lanes in zip(rows, quick, strict=True)]
-    missing = len(ROWS) - len(rows)
-    return Choice(Layout(width, (*quick, *quick[-1:] * missing)), tuple(round(gain, 2) for gain in gains))
+    quick += quick[-1:] * (len(ROWS) - len(quick))
+    gains = [seconds[number, 0, 1] / seconds[number, width, lanes] for number, lanes in zip(rows, quick, strict=False)]
+    return Choice(Layout(width, tuple(quick)), tuple(round(gain, 2) for gain in gains))
 
 
 def _mean(gains: Sequence[float]) -> float:

@@ -127,7 +127,7 @@ def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     record, lanes = Record(tmp_path / "new"), (2, 1, 2, 1)
     for kind, width in (("layers 512x512, 2 threads", 64), ("head 32768x512, 2 threads", WHOLE)):
         record.add(Measured(machine=MACHINE, kind=kind, width=width, lanes=lanes, gains=(2.0,) * 4, load=0.0))
-    written = (tmp_path / "new" / "layouts-1.json").read_text()
+    written = (tmp_path / "new" / "layouts-2.json").read_text()
     model = small(hidden_size=512, intermediate_size=512, vocab_size=32768, num_hidden_layers=1)
     expected = logits(model)
     mx.eval(expected)
@@ -135,8 +135,8 @@ def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     assert mx.allclose(logits(model), expected, atol=1e-3).item()
     assert model.model.embed_tokens.panels.shape == (1, 512, 32768)
     assert model.layers[0].mlp.up_proj.panels.shape == (8, 512, 64)
-    assert (tmp_path / "new" / "layouts-1.json").read_text() == written
-    (tmp_path / "new" / "layouts-1.json").write_text("{")
+    assert (tmp_path / "new" / "layouts-2.json").read_text() == written
+    (tmp_path / "new" / "layouts-2.json").write_text("{")
     assert record.find(MACHINE, "layers 512x512, 2 threads", 0.0) is None
 
 
