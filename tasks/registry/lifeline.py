@@ -61,12 +61,12 @@ class Lifeline:
     def closed_for_silence(self) -> bool:
         """Whether the server closes this connection because nothing is sent on it for a while, by its setting ``timeout``."""
         times = self._closed_at
-        return len(times) == CLOSINGS and times[-1] - times[0] < CLOSINGS_S
+        return len(times) == CLOSINGS and time.monotonic() - times[0] < CLOSINGS_S
 
     @property
     def client_id(self) -> str:
-        """The server's number of this connection; empty while there is none."""
-        return self._client_id
+        """The server's number of this connection; empty while there is none, or none whose absence says anything."""
+        return "" if self.closed_for_silence else self._client_id
 
     def connect(self) -> redis.Redis:
         """The client that uses this connection alone, which is made, named and numbered first where it is closed.

@@ -58,6 +58,9 @@ TYPED = ("models", "chip", "gpu_cores", "memory_gb")
 def prepare(app: Celery) -> None:
     """Connect the signals; called by Celery before a worker that includes ``tasks.generate`` is set up."""
     import_module(".control", __package__)  # registers its commands
+    import_module(
+        ".body", __package__
+    )  # at the first request its files may be gone, where the package is being replaced
     logs.connect(settings_of(app))
     signals.worker_init.connect(_on_worker_init)
     signals.worker_ready.connect(_on_worker_ready)
