@@ -19,7 +19,7 @@ MOST_CHARACTERS = 16 * 2**20
 
 
 class Ahead:
-    """Reads ahead, and sorts what it has read.
+    """Reads ahead, and sorts the lines.
 
     A queue is first in, first out, and an engine keeps what it computed of a prompt for the next one that begins alike. So lines
     with the same instructions are sent one after another.

@@ -1,4 +1,4 @@
-"""A finished line, and what is written of it: in OpenAI's shape, or plain."""
+"""A finished line, and its record in the output: in OpenAI's shape, or plain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The look at a file before anything of it is sent: its digest, its length, and what is wrong with all of it."""
+"""The look at a file before any line is sent: its digest, its length, and faults of the whole file."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def survey(path: Path, defaults: Mapping[str, Any]) -> Survey:
 
 
 def refuse_format(text: bytes | None, name: str) -> None:
-    """Refuse what begins like a file of another format, in which every line would fail alone.
+    """Refuse a file that begins like one of another format, in which every line would fail alone.
 
     Args:
         text: the first line.

@@ -1,4 +1,4 @@
-"""The end of a journal that nobody writes any more: whom it would be taken from, and how it follows from what is there."""
+"""The end of a journal that nobody writes any more: its last owner, and the entry that follows its entries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def holder(entries: Sequence[Entry], nonce: str = "") -> tuple[str, str]:
 
 
 def after(entries: Sequence[Entry], attempt: int, entry: End | Error) -> End | Error:
-    """The entry after these: numbered, and counting what they hold."""
+    """Return the entry after these, with its number and their counts."""
     if isinstance(entry, Error):
         return replace(entry, attempt=attempt)
     prompt_tokens = next((earlier.prompt_tokens for earlier in entries if isinstance(earlier, Start)), 0)

@@ -56,7 +56,7 @@ class Append:
 
     @classmethod
     def of(cls, task_id: str, n: int, entry: Entry, nonce: str = "") -> Append:
-        """The entry as an item; its attempt and what it closes follow from it."""
+        """Return the entry as an item; its attempt, and the part of the journal that it closes, follow from it."""
         closes: Closes = (
             "journal" if isinstance(entry, End | Error) else "attempt" if isinstance(entry, Release) else ""
         )

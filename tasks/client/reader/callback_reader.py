@@ -1,4 +1,4 @@
-"""Reading a journal on an event loop without a task for each reader: a callback takes what comes.
+"""Reads a journal on an event loop without a task for each reader: a callback takes the events.
 
 A generator of :func:`tasks.client.reader.stream.afollow` needs a task, a queue and a context: 8 KiB, and two turns of the event
 loop for each token. A process that reads a thousand journals at once cannot spend that.
@@ -31,7 +31,7 @@ class CallbackReader:
         result: the request.
         take: called with chunks, in order, each index once.
         fail: called with the error that ends the answer; nothing follows it.
-        mailbox: brings what the subscription's thread has read to the event loop.
+        mailbox: brings events from the subscription's thread to the event loop.
     """
 
     __slots__ = (

@@ -58,7 +58,7 @@ class Assembly:
         ended: its end or error has come out.
         gap: something is missing between what came out and what was heard last: the stream has to be read.
         rewritten: the stream is another one than what came out was taken from: it has to be read from its start.
-        worker: who holds the request, as far as is known; ``None`` where nobody does.
+        worker: the worker that holds the request, as far as is known; ``None`` where none does.
         attempt: the number of its last claim.
         prompt_tokens: the prompt's length, once it was tokenised.
     """
@@ -155,7 +155,7 @@ class Assembly:
         )
 
     def _contradict(self, index: int) -> Error:
-        """The answer was computed again, and is another one: nothing more of it is given to who had the first."""
+        """Return the error of an answer that was computed again, with another text than its reader has."""
         self.ended = True
         return Error(attempt=self.attempt, code=AnswerChanged.code, message=changed(f"from token {index} on"))
 
@@ -171,7 +171,7 @@ class Assembly:
 
 
 def call_chunk(number: int, call: dict[str, Any], index: int, seen: str | None = None) -> Chunk:
-    """A whole call of an answer as one chunk, or what is left of it where this much of its arguments was seen."""
+    """Return a whole call of an answer as one chunk, or the rest of it after this much of its arguments."""
     function = call["function"]
     text = str(function["arguments"]).removeprefix(seen or "")
     first = (call["id"], function["name"]) if seen is None else ()

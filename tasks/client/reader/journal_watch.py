@@ -1,4 +1,4 @@
-"""A reader's place in one request's journal: what was published and what was read become one order of events."""
+"""A reader's place in one request's journal: published and read entries become one order of events."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class JournalWatch(Watch):
         self.last_id, self.whole, self.assembly.rewritten = None, True, False
 
     def ask(self, now: float) -> list[Command]:
-        """Read what came after the last entry, the id of the newest, and whether the request is submitted."""
+        """Return the commands that read the entries after the last one, the newest id, and whether the request is submitted."""
         after = f"({self.last_id}" if self.last_id else "-"
         commands: list[Command] = [("XRANGE", self.stream, after, "+", "COUNT", self._page)]
         if self.last_id:
@@ -130,7 +130,7 @@ class JournalWatch(Watch):
 
     @property
     def is_done(self) -> bool:
-        """After the end: who reads the stream as it is written hears again of what was read."""
+        """Whether the journal has ended. Later events do not count: they repeat entries that were read."""
         return self.assembly.ended
 
     @property

@@ -1,4 +1,4 @@
-"""One reader's patience, and what it makes of a journal's events and of Celery's stored result."""
+"""One reader's patience, and the chunks that follow from a journal's events and from Celery's stored result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Stored:
 
 
 class Reading:
-    """One reader's patience, and what it makes of the events: all that blocking and asyncio readers have in common."""
+    """One reader's patience, and its chunks: the part that blocking and asyncio readers have in common."""
 
     def __init__(
         self,

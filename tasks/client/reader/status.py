@@ -44,7 +44,7 @@ class RequestStatus:
             model, which a worker loads or fetches. ``running``: a worker has claimed it. ``ended``: nothing more comes.
         ahead: how many requests will be taken before this one, where it waits in a queue.
         wait_s: seconds that this may take; ``None`` where that is not known.
-        worker: who runs it or ran it, or who loads its model.
+        worker: the worker that runs it or ran it, or that loads its model.
         model: the model that it waits for; ``None`` where the message cannot be seen.
         fraction: how far the load or the download is, 0 to 1, where that is known.
         attempt: the number of the last claim.
@@ -75,7 +75,7 @@ class CeleryState(str):
     _look: Callable[[], RequestStatus]
 
     def __new__(cls, name: str, look: Callable[[], RequestStatus]) -> CeleryState:
-        """The name, and what looks for more."""
+        """Make the state from its name and the function that looks for more."""
         found = super().__new__(cls, name)
         found._look = look
         return found
@@ -98,7 +98,7 @@ def read_status(where: Endpoint, task_id: str, stored: Callable[[], Stored], set
     Args:
         where: the server.
         task_id: the request.
-        stored: what Celery has stored; asked where there is neither a journal nor an entry in the ledger.
+        stored: reads Celery's result; asked where there is neither a journal nor an entry in the ledger.
         settings: the application's, which say the model of a request that names none.
 
     Raises:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class ChunkStream(Generator["Chunk", None, None]):
-    """A stream that is read by ``for``, and by ``async for`` as well: who writes that for ``stream()`` means ``astream()``.
+    """A stream that is read by ``for``, and by ``async for`` as well, which then reads ``astream()``.
 
     Args:
-        blocking: what ``for`` reads.
-        begin_async: what ``async for`` reads is made when it begins.
+        blocking: the generator that ``for`` reads.
+        begin_async: makes the generator that ``async for`` reads, when it begins.
     """
 
     def __init__(self, blocking: Generator[Chunk, None, None], begin_async: Callable[[], AsyncIterator[Chunk]]) -> None:
@@ -125,7 +125,7 @@ async def afollow(
     is_mentioned: Callable[[], bool] = bool,
     subscriptions: Subscriptions = SUBSCRIPTIONS,
 ) -> AsyncGenerator[Chunk, None]:
-    """:func:`follow` for asyncio; what it calls is called on another thread, as it may block."""
+    """Do as :func:`follow` for asyncio; functions that may block are called on another thread."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[list[Event]] = asyncio.Queue()
 

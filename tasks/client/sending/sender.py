@@ -31,7 +31,7 @@ class Sender:
     """The threads of one task; they begin with the first request.
 
     Args:
-        take_back: takes back what was sent for somebody who has gone; it may block.
+        take_back: takes back a request whose caller has gone; it may block.
     """
 
     def __init__(self, take_back: Callable[[Any], None], threads: int = THREADS) -> None:
