@@ -22,6 +22,7 @@ from tasks.engine.model.blas import blas_threads, describe_blas
 from tasks.engine.model.buffers import without_buffers
 from tasks.engine.model.corrections import correct
 from tasks.engine.model.dequantise import dequantise
+from tasks.engine.model.fractions import require_fractions
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
@@ -107,6 +108,7 @@ def load_weights(folder: ModelFolder, config: EngineConfig, **options: Any) -> M
             trust_remote_code=config.trust_remote_code,
             **{"get_model_classes": without_buffers, **options},
         )
+        require_fractions(model, folder.path)
         exact_frequencies(model, described, folder.context_tokens)
         if folder.adapter is not None:
             apply_adapter(model, folder.adapter)

@@ -122,6 +122,21 @@ def test_numbers_that_mlx_does_not_read(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["F8_E4M3", "I8", "BOOL"])
+def test_bytes_in_the_place_of_weights(tmp_path: Path, kind: str) -> None:
+    """MLX reads 8-bit floats as bytes, and computes with these: the model would answer nonsense."""
+    path = make_tiny_model(tmp_path) / "model.safetensors"
+    tensors: Any = mx.load(str(path))
+    name = "model.layers.0.mlp.up_proj.weight"
+    mx.save_safetensors(str(path), {**tensors, name: tensors[name].astype(mx.int8)})
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end].replace(b'"I8"', f'"{kind}"'.encode())
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    with pytest.raises(ModelLoadFailed, match=rf"{name} has numbers of type {kind}, where MLX needs fractions"):
+        load(tmp_path)
+
+
 def test_a_folder_whose_path_means_something_in_a_pattern(tmp_path: Path) -> None:
     """mlx-lm looks for weights by a pattern."""
     assert load(make_tiny_model(tmp_path / "a [4 bits]")).facts.batching == "padded"
