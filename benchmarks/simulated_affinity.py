@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import OrderedDict
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +167,7 @@ class Simulation:
         put = put_of([[], values, {}], headers, {**properties, ACCEPTED: True}, QUEUE, Settings())
         turn.prefixes, turn.sent_at = put.terms.prefixes, time.monotonic()
         self._turns[task_id] = turn
-        queue_one(self.client, put if self.lanes else replace(put, terms=Terms()))
+        queue_one(self.client, put if self.lanes else put._replace(terms=Terms()))
         entry: Any = self.client.hget(keys.LEDGER, task_id)
         node = node_of(str(json.loads(entry)["queue"]))
         free = [worker for worker in self.workers if worker.busy < SLOTS and node in ("", worker.node)]

@@ -13,6 +13,7 @@ from celery import Celery, Task, shared_task
 from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.request.signature import KeywordSignature
+from tasks.client.sending.signature import RequestSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import GENERATE, PACKAGE
 from tasks.roles import run_body
@@ -97,7 +98,7 @@ class GenerateTask(Task):
         from tasks.client.request.parameters import plain_field
 
         values = {name: plain_field(str(name), value) for name, value in (kwargs or {}).items()}
-        return super().signature(args, values, *more, **options)
+        return RequestSignature(self, args, values, *more, of=self, **{"app": self.app, **options})
 
     subtask = signature
 

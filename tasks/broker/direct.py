@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, signals
 from celery.utils import uuid
-from kombu.utils.functional import maybe_list
+from kombu.utils.functional import maybe_evaluate, maybe_list
 
 from tasks.broker.declared import Declared
 from tasks.broker.put import queue_one
 from tasks.broker.results import Backend
 from tasks.broker.sending import send_twice
 from tasks.broker.sent import SENT
-from tasks.broker.submission import Collector, put_of
+from tasks.broker.submission import Built, Collector, put_of
 from tasks.broker.transport import Transport
+from tasks.models.routing import route_task
 from tasks.server.connection import connect
 from worker_config.celeryconfig import settings_of
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     import redis
     from kombu import Queue
+
+    from tasks.broker.put import Put
 
 #: Options of ``apply_async`` that a message has as Celery would write it.
 HANDLED = frozenset(
@@ -58,7 +61,7 @@ class Direct:
         """Send a request; its result, or ``None`` where Celery has to send it.
 
         Args:
-            given: arguments, keywords, id, producer, ``link`` and ``link_error``.
+            given: arguments and keywords of plain JSON, id, producer, ``link`` and ``link_error``.
             options: the other arguments of ``apply_async``.
 
         Raises:
@@ -87,16 +90,19 @@ class Direct:
         properties["reply_to"] = properties["reply_to"] or self._app.thread_oid
         if route.get("priority") is not None:
             properties["priority"] = route["priority"]
+        # What follows a request may have values of any kind.
+        is_plain = not any(body[2].values())
         if producer is not None:
-            producer.submission.add(body, headers, properties, queue.name)
+            producer.built = Built(body, headers, properties, queue.name)
+            producer.submission.add(*producer.built, is_plain=is_plain)
         else:
-            self._queue(body, headers, properties, queue.name)
+            put = put_of(body, headers, properties, queue.name, settings_of(self._app), is_plain=is_plain)
+            self._queue(put)
         result = self._task.AsyncResult(task_id)
         result.ignored = merged["ignore_result"]
         return result
 
-    def _queue(self, body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str) -> None:
-        put = put_of(body, headers, properties, queue, settings_of(self._app))
+    def _queue(self, put: Put) -> None:
         error = send_twice(lambda: queue_one(self._client, put), f"request {put.task_id}")
         if error is not None:
             raise error
@@ -140,6 +146,11 @@ class Direct:
             and conf.task_serializer == "json"
             and not conf.task_compression
         )
+
+    @property
+    def routes_by_model(self) -> bool:
+        """Whether the queue of a request follows from its model and its options alone."""
+        return [maybe_evaluate(router) for router in self._app.amqp.router.routes] == [route_task]
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
-from tasks.messages.encoding import to_json
+from tasks.messages.encoding import to_canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ MARGIN_S = 86_400
 def fingerprint(previous: Any, values: Mapping[str, Any]) -> str:
     """The digits of a request with this previous answer and these parameters; a parameter that is ``None`` is left out."""
     given = {name: value for name, value in values.items() if value is not None}
-    text = to_json([_said(previous), given], sort_keys=True, separators=(",", ":"))
+    text = to_canonical_json([_said(previous), given])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kombu.transport import virtual
 from kombu.utils.json import JSONEncoder, object_hook
+from pydantic_core import PydanticSerializationError, to_json
 
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import from_json
@@ -50,6 +51,14 @@ _JSON = "application/json"
 def message_text(value: Any) -> str:
     """A message, or its body, as kombu writes it."""
     return str(_ENCODER.encode(value))
+
+
+def plain_text(value: Any) -> str:
+    """The text of a value of JSON's own types alone, which takes a third of the time. No date or the like may be in it."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:  # one half of a character
+        return message_text(value)
 
 
 def message_value(text: str) -> Any:

@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.messages.encoding import to_json
+from tasks.messages.encoding import to_sorted_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,7 +86,7 @@ def _parts(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    return to_json(value, sort_keys=True, ensure_ascii=False)
+    return to_sorted_json(value)
 
 
 def _bytes(text: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,8 +49,7 @@ def destination(queue: str, priority: int, *, push: str = "LPUSH", aside: str = 
     return Destination(queue, priority, (aside or own, *others), push)
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """One request: where it goes, its message, and the terms on which it is queued."""
 
     destination: Destination

@@ -6,39 +6,35 @@ producer. :class:`Submission` sends.
 
 from __future__ import annotations
 
-import uuid
 from base64 import b64encode
 from contextlib import closing
-from itertools import groupby
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from os import urandom
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.utils.nodenames import anon_nodename
 
 from tasks.broker.declared import Declared
-from tasks.broker.message import MAX_MESSAGE_BYTES, message_text, require_size
-from tasks.broker.put import PUT, Put, call_of, destination
-from tasks.broker.sending import send_twice
-from tasks.broker.sent import SENT
-from tasks.broker.terms import terms_in
-from tasks.errors import GenerationError
+from tasks.broker.message import MAX_MESSAGE_BYTES, message_text, plain_text, require_size
+from tasks.broker.pages import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY, Refused, UnderWay, send_pages
+from tasks.broker.put import Put, destination
+from tasks.broker.terms import terms_for, terms_in
 from tasks.server.connection import connect
 from worker_config.celeryconfig import settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import redis
     from celery import Celery
 
     from worker_config.settings import Settings
 
-#: The bounds of one round trip.
-MOST_REQUESTS = 200
-MOST_BYTES = 2**20
-#: The bounds of one call of put.lua: Redis does nothing else meanwhile.
-MOST_IN_SCRIPT = 50
-MOST_BYTES_IN_SCRIPT = 2**18
+
+class Built(NamedTuple):
+    """A message that has been built: the arguments of :meth:`Submission.add`."""
+
+    body: Any
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    queue: str
 
 
 class Submission:
@@ -53,16 +49,25 @@ class Submission:
         self._settings = settings_of(app)
         self._puts: list[Put] = []
         self._bytes = 0
+        self._under_way: UnderWay | None = None
 
     def __len__(self) -> int:
         return len(self._puts)
 
     @property
     def is_full(self) -> bool:
-        """Whether it is as much as goes out in one round trip, so that nothing is gained by waiting for more."""
-        return len(self._puts) >= MOST_REQUESTS or self._bytes >= MOST_BYTES
+        """Whether it is as much as a socket takes, so that it goes out while more is built."""
+        return len(self._puts) >= MOST_UNDER_WAY or self._bytes >= MOST_BYTES_UNDER_WAY
 
-    def add(self, body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str) -> None:
+    def add(
+        self,
+        body: Any,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        queue: str,
+        *,
+        is_plain: bool = False,
+    ) -> None:
         """Have a request sent, too.
 
         Args:
@@ -70,18 +75,31 @@ class Submission:
             headers: Celery's.
             properties: further fields, such as ``correlation_id`` and ``priority``.
             queue: where it goes.
+            is_plain: whether all of it is of JSON's own types, with texts as keys: nothing follows it, and it was checked.
 
         Raises:
             InvalidRequest: it is too large.
         """
-        put = put_of(body, headers, properties, queue, self._settings)
+        put = put_of(body, headers, properties, queue, self._settings, is_plain=is_plain)
         self._puts.append(put)
         self._bytes += len(put.text)
 
     def clear(self) -> list[str]:
-        """Send nothing of it; the ids of its requests."""
-        puts, self._puts, self._bytes = self._puts, [], 0
-        return [put.task_id for put in puts]
+        """Send nothing more; the ids of the requests that are in no queue."""
+        try:
+            self._settle()
+        except Refused as refused:
+            return refused.unsent
+        return [put.task_id for put in self._taken()]
+
+    def begin(self, client: redis.Redis) -> None:
+        """Send them, and leave it to the next call to read what Redis says: it queues them meanwhile.
+
+        Raises:
+            Refused: one of those that were sent before cannot be queued. None of these is.
+        """
+        self._settle()
+        self._under_way = UnderWay(client, self._taken())
 
     def send(self, client: redis.Redis | None = None) -> None:
         """Queue them, in order, until one is refused.
@@ -92,23 +110,28 @@ class Submission:
         Raises:
             Refused: one cannot be queued. Those that have been queued stay so.
         """
-        puts, self._puts, self._bytes = self._puts, [], 0
+        self._settle()
+        puts = self._taken()
         if not puts:
             return
         if client is not None:
-            _send(client, puts)
+            send_pages(client, puts)
             return
         with closing(connect(self._app)) as own:
-            _send(own, puts)
+            send_pages(own, puts)
 
+    def _taken(self) -> list[Put]:
+        puts, self._puts, self._bytes = self._puts, [], 0
+        return puts
 
-class Refused(Exception):
-    """A request cannot be queued because of ``error``; the requests ``unsent`` are in no queue."""
-
-    def __init__(self, error: GenerationError, unsent: list[str]) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.unsent = unsent
+    def _settle(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            return
+        try:
+            under_way.finish()
+        except Refused as refused:
+            raise Refused(refused.error, [*refused.unsent, *(put.task_id for put in self._taken())]) from None
 
 
 class Collector:
@@ -127,6 +150,9 @@ class Collector:
         self.origin = anon_nodename()
         #: Whether messages are built without Celery, once that is known.
         self.is_plain: bool | None = None
+        #: The last message that was built without Celery, and what its sender found out for the next ones.
+        self.built: Built | None = None
+        self.alike: Any = None
         self._producer = producer
         self._declared = Declared()
 
@@ -157,13 +183,22 @@ _NO_PROPERTIES = frozenset(
 )
 
 
-def put_of(body: Any, headers: dict[str, Any], properties: dict[str, Any], queue: str, settings: Settings) -> Put:
-    """A request with the message that kombu would write; the first arguments are those of :meth:`Submission.add`.
+def put_of(
+    body: Any,
+    headers: dict[str, Any],
+    properties: dict[str, Any],
+    queue: str,
+    settings: Settings,
+    *,
+    is_plain: bool = False,
+) -> Put:
+    """A request with the message that kombu would write; the arguments are those of :meth:`Submission.add`.
 
     Raises:
         InvalidRequest: it is too large.
     """
-    text = message_text(body)
+    write = plain_text if is_plain else message_text
+    text = write(body)
     priority = properties.get("priority") or 0
     message = {
         "body": b64encode(text.encode()).decode(),
@@ -176,62 +211,14 @@ def put_of(body: Any, headers: dict[str, Any], properties: dict[str, Any], queue
             "priority": priority,
             "delivery_info": {"exchange": "", "routing_key": queue},
             "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
+            "delivery_tag": urandom(16).hex(),
         },
     }
-    put = Put.of(message, destination(queue, priority), terms_in(text, properties, settings))
+    if is_plain:
+        args, values, _ = body
+        terms = terms_for(args, values, properties, settings)
+    else:
+        terms = terms_in(text, properties, settings)
+    put = Put(destination(queue, priority), headers["id"], write(message), terms)
     require_size("the request's message", len(put.text), MAX_MESSAGE_BYTES)
     return put
-
-
-def _send(client: redis.Redis, puts: list[Put]) -> None:
-    unsent = dict.fromkeys(put.task_id for put in puts)
-    for page in _pages(puts, MOST_REQUESTS, MOST_BYTES):
-        try:
-            error = _send_page(client, page, unsent)
-        except GenerationError as trouble:
-            error = trouble
-        if error is not None:
-            raise Refused(error, list(unsent))
-
-
-def _send_page(client: redis.Redis, page: Sequence[Put], unsent: dict[str, None]) -> GenerationError | None:
-    """Queue what fits into one round trip; the first refusal of it."""
-    batches = [
-        batch
-        for _, alike in groupby(page, key=attrgetter("alike"))
-        for batch in _pages(list(alike), MOST_IN_SCRIPT, MOST_BYTES_IN_SCRIPT)
-    ]
-
-    def execute() -> list[Any]:
-        with client.pipeline(transaction=False) as pipeline:
-            # The server may have been restarted since, or be another one.
-            pipeline.script_load(PUT.source)
-            for batch in batches:
-                call = call_of(batch)
-                pipeline.evalsha(PUT.digest, len(call.names), *call.names, *call.arguments)
-            return pipeline.execute()
-
-    replies = send_twice(execute, f"{len(page)} requests")[1:]
-    first: GenerationError | None = None
-    for batch, reply in zip(batches, replies, strict=True):
-        queued = batch if not reply else batch[: reply[0] - 1]
-        for put in queued:
-            unsent.pop(put.task_id, None)
-            SENT.note(put)
-        if reply and first is None:
-            first = batch[len(queued)].refusal(reply[1:])
-    return first
-
-
-def _pages(puts: Sequence[Put], most: int, most_bytes: int) -> Iterator[list[Put]]:
-    page: list[Put] = []
-    page_bytes = 0
-    for put in puts:
-        if page and (len(page) == most or page_bytes + len(put.text) > most_bytes):
-            yield page
-            page, page_bytes = [], 0
-        page.append(put)
-        page_bytes += len(put.text)
-    if page:
-        yield page

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.broker.fingerprint import fingerprint, kept_s
 from tasks.broker.message import unpacked
@@ -14,14 +13,13 @@ from tasks.errors import InvalidRequest
 from tasks.names import ACCEPTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.broker.prefix import Prefix
     from worker_config.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(NamedTuple):
     """On which terms a request is queued; the defaults are those of one that was queued before.
 
     Attributes:
@@ -61,19 +59,35 @@ def terms_of(message: Mapping[str, Any], settings: Settings) -> Terms:
 
 def terms_in(body: str | bytes, properties: Mapping[str, Any], settings: Settings) -> Terms:
     """The terms of a message with this body, as text, and these properties."""
-    floor = None if properties.get(ACCEPTED) else settings.queue_floor
     try:
         args, values, _ = json.loads(body)
         digits = fingerprint(args[0] if args else None, values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return Terms(floor=floor)
+        return Terms(floor=_floor(properties, settings))
+    return _terms(digits, args, values, properties, settings)
+
+
+def terms_for(
+    args: Sequence[Any], values: Mapping[str, Any], properties: Mapping[str, Any], settings: Settings
+) -> Terms:
+    """The terms of a request with these arguments and keywords, which are plain JSON, and these properties."""
+    return _terms(fingerprint(args[0] if args else None, values), args, values, properties, settings)
+
+
+def _terms(
+    digits: str, args: Sequence[Any], values: Mapping[str, Any], properties: Mapping[str, Any], settings: Settings
+) -> Terms:
     # The answer of an earlier link in a chain becomes a part of the prompt that nobody else has.
     prefixes = prefixes_of(values, settings.default_model) if settings.affinity and not args else []
     model = values.get("model") or ""
     return Terms(
-        floor=floor,
+        floor=_floor(properties, settings),
         fingerprint=digits,
         kept_s=kept_s(settings),
         prefixes=tuple(prefixes),
         model=model if isinstance(model, str) else None,
     )
+
+
+def _floor(properties: Mapping[str, Any], settings: Settings) -> int | None:
+    return None if properties.get(ACCEPTED) else settings.queue_floor

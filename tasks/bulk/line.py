@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tasks.client.request.compatibility import IGNORED
 from tasks.client.request.embedding import EMBEDDING
 from tasks.client.request.explain import refuse_unknown
-from tasks.client.request.parameters import MAX_PROMPT_BYTES
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.client.request.reranking import RERANKING
 from tasks.client.sending.request import GENERATION
 from tasks.errors import InvalidRequest

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celery import states
 
 from tasks.broker.ledger import known, unattended
+from tasks.broker.pages import Refused
 from tasks.broker.results import Backend
 from tasks.broker.sent import SENT
-from tasks.broker.submission import Refused, Submission
+from tasks.broker.submission import Submission
 from tasks.broker.withdraw import withdraw
 from tasks.client.answers.answer import Answer
 from tasks.client.sending.redaction import redact
@@ -96,7 +97,7 @@ class Requests:
             headers, properties, body, _ = self._app.amqp.as_task_v2(
                 task_id, line.task, [], line.values, argsrepr="()", kwargsrepr=shown, reply_to=self._app.thread_oid
             )
-            submission.add(body, headers, {**properties, "priority": self._priority}, queue)
+            submission.add(body, headers, {**properties, "priority": self._priority}, queue, is_plain=True)
         try:
             submission.send(self._client)
         except Refused as refused:

@@ -15,7 +15,23 @@ if TYPE_CHECKING:
 _scan: Any = vars(json.JSONDecoder())["scan_once"]
 #: A text as JSON, as :func:`to_compact_json` writes it.
 quoted: Callable[[str], str] = encode_basestring
-_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _quick(encoder: json.JSONEncoder) -> Callable[[Any], str]:
+    """What encodes as this does. Python makes it anew for each value."""
+    make: Any = vars(json.encoder)["c_make_encoder"]
+    if make is None:
+        return encoder.encode
+    text = json.encoder.encode_basestring_ascii if encoder.ensure_ascii else json.encoder.encode_basestring
+    separators = encoder.key_separator, encoder.item_separator
+    # Without the first argument, a note of what it is within, any thread may use it.
+    made = make(None, encoder.default, text, None, *separators, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan)
+    return lambda value: "".join(made(value, 0))
+
+
+_compact = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_canonical = _quick(json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=True))
+_sorted = _quick(json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True))
 
 
 def to_json(value: Any, **options: Any) -> str:
@@ -26,6 +42,16 @@ def to_json(value: Any, **options: Any) -> str:
 def to_compact_json(value: Any) -> str:
     """The same without spaces and escapes, as records on the wire are written."""
     return _encode(_compact, value)
+
+
+def to_canonical_json(value: Any) -> str:
+    """The one text of all that are equal: with sorted keys, without spaces, and all else escaped."""
+    return _encode(_canonical, value)
+
+
+def to_sorted_json(value: Any) -> str:
+    """The same with spaces, and without escapes."""
+    return _encode(_sorted, value)
 
 
 def from_json(text: str) -> Any:
@@ -49,15 +75,15 @@ def known_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _encoder(**options: Any) -> json.JSONEncoder:
-    return json.JSONEncoder(allow_nan=False, **options)
+def _encoder(**options: Any) -> Callable[[Any], str]:
+    return json.JSONEncoder(allow_nan=False, **options).encode
 
 
-def _encode(encoder: json.JSONEncoder, value: Any) -> str:
+def _encode(encode: Callable[[Any], str], value: Any) -> str:
     try:
-        return encoder.encode(value)
+        return encode(value)
     except ValueError:
-        return encoder.encode(_finite(value))
+        return encode(_finite(value))
 
 
 def _finite(value: Any) -> Any:

@@ -153,8 +153,7 @@ def route_task(
     model = (kwargs or {}).get("model") or settings.default_model
     if not isinstance(model, str):
         raise InvalidRequest(f"model={model!r}: expected the name of a model, as text")
-    tiers = fleet.tiers if fleet is not None else MappingProxyType({})
-    return {"queue": queue_for_model(model, catalogue_of(settings), tiers)}
+    return {"queue": queue_for_model(model, catalogue_of(settings)) if fleet is None else fleet.queue_of(model)}
 
 
 def tier_of(entry: ModelEntry, size: ModelSize | None = None) -> Tier:

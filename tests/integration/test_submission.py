@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import chord, group, signals
+from redis.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tasks.broker.submission import MOST_BYTES, MOST_REQUESTS, Refused, Submission
-from tasks.errors import InvalidRequest
+from tasks.broker.pages import MOST_BYTES, MOST_REQUESTS, Refused
+from tasks.broker.submission import Submission
+from tasks.errors import InvalidRequest, QueueFull
 from tasks.server import keys
+from tasks.server.connection import connect
 from tests.fleet import waiting_messages
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -45,7 +51,7 @@ def test_round_trips(generate: GenerateTask, redis_client: redis.Redis) -> None:
     generate.delay(prompt="first", model="fake:1")
     before = sends(redis_client)
     result = group(members(generate, count)).apply_async()
-    # Three pages, and a connection for each. A page is read in some 15 pieces, on a busy machine in 30; one by one each member
+    # Five pages, and a connection for each. A page is read in some 8 pieces, on a busy machine in 30; one by one each member
     # is read by itself.
     assert sends(redis_client) - before < count / 2
     assert prompts(redis_client) == ["first", *(f"m{n}" for n in range(count))]
@@ -54,16 +60,67 @@ def test_round_trips(generate: GenerateTask, redis_client: redis.Redis) -> None:
 
 def test_long_members(generate: GenerateTask, redis_client: redis.Redis) -> None:
     """Members go out as soon as they are a page's bytes."""
-    lengths = []
 
     def drawn() -> Any:
         for n in range(3):
-            lengths.append(redis_client.llen(QUEUE))
+            # Celery draws one more than it sends.
+            wait_until(lambda: redis_client.llen(QUEUE) == max(0, n - 1))  # noqa: B023
             yield generate.s(prompt=f"{n}" * MOST_BYTES, model="fake:1")
 
     group(drawn()).apply_async()
-    assert lengths == [0, 0, 1]  # Celery draws one more than it sends
     assert redis_client.llen(QUEUE) == 3
+
+
+def test_a_refusal_that_is_heard_later(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """The replies to a page are read with the next one. Where they say no, both are none of the queue's."""
+    redis_client.hset(keys.LIMITS, QUEUE, json.dumps({"bound": MOST_REQUESTS - 3, "per_s": 0.0}))
+    with pytest.raises(
+        QueueFull, match=rf"{MOST_REQUESTS - 3} of its group before it had been sent and were taken back"
+    ):
+        group(members(generate, 2 * MOST_REQUESTS + 1)).apply_async()
+    assert redis_client.llen(QUEUE) == redis_client.hlen(keys.LEDGER) == 0
+
+
+def test_an_error_behind_a_page(generate: GenerateTask, redis_client: redis.Redis) -> None:
+    """A wrong member behind a page that is under way takes that back."""
+    wrong = generate.s(prompt="", model="fake:1")
+    with pytest.raises(
+        InvalidRequest, match=rf"{MOST_REQUESTS} of its group before it had been sent and were taken back"
+    ):
+        group([*members(generate, MOST_REQUESTS + 1), wrong]).apply_async()
+    assert redis_client.llen(QUEUE) == redis_client.hlen(keys.LEDGER) == 0
+
+
+@pytest.mark.parametrize("method", ["send_packed_command", "read_response"])
+def test_a_connection_that_breaks(
+    generate: GenerateTask, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """A page that is under way on it is sent again."""
+    submission = Submission(generate.app)
+    for number in range(3):
+        headers = {"id": f"t{number}", "task": generate.name}
+        submission.add([[], {"prompt": f"m{number}"}, {}], headers, {}, QUEUE)
+    with closing(connect(generate.app)) as client:
+        client.ping()
+        with monkeypatch.context() as broken:
+            broken.setattr(Connection, method, breaks(getattr(Connection, method)))
+            submission.begin(client)
+            submission.send(client)
+        assert client.ping()
+    assert sorted(redis_client.hkeys(keys.LEDGER)) == ["t0", "t1", "t2"]
+
+
+def breaks(method: Any) -> Any:
+    """The method of a connection, which fails at its first call."""
+    calls: list[Any] = []
+
+    def called(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise RedisConnectionError("broken")
+        return method(self, *args, **options)
+
+    return called
 
 
 def test_a_request_alone(generate: GenerateTask, redis_client: redis.Redis) -> None:

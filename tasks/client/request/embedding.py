@@ -11,8 +11,8 @@ from tasks.client.request.chaining import text_of
 from tasks.client.request.explain import refuse_unknown, shown_name, validated
 from tasks.client.request.fields import MAX_COUNT, Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
 from tasks.client.request.form import Form
-from tasks.client.request.parameters import MAX_PROMPT_BYTES
 from tasks.client.request.plain import is_left_out, plain
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.errors import InvalidRequest
 
 #: As many inputs as OpenAI takes in one request.
@@ -97,7 +97,7 @@ class Parameters(BaseModel):
     deadline: Deadline = None
     keep_alive_s: KeepAlive = None
     require_worker: Flag = False
-    metadata: Extra = {}
+    metadata: Extra = Field(default_factory=dict)
 
 
 class ParameterValues(TypedDict, total=False):

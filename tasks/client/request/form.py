@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +32,10 @@ class Common(Protocol):
 Given = TypeVar("Given", bound=Common)
 
 
+def _none(field: str, value: Any) -> NoReturn:
+    raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Given]):
     """One task's parameters.
@@ -41,12 +45,16 @@ class Form(Generic[Given]):
         normalise: the keywords as they are sent.
         check: what they mean, with a model's defaults for what was left out.
         with_previous: the keywords with the answer of the task before in a chain.
+        prompts: the fields of which one has the prompt, where ``check_prompt`` can check it by itself.
+        check_prompt: the value of such a field as it is sent.
     """
 
     fields: Mapping[str, Any]
     normalise: Callable[[dict[str, Any]], dict[str, Any]]
     check: Callable[[dict[str, Any], dict[str, Any]], Given]
     with_previous: Callable[[Any, dict[str, Any]], dict[str, Any]]
+    prompts: tuple[str, ...] = ()
+    check_prompt: Callable[[str, Any], Any] = _none
 
     def parse(self, previous: Any, values: dict[str, Any], defaults: Mapping[str, Any]) -> Given:
         """What a message's keywords mean, on a worker.

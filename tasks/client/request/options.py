@@ -49,6 +49,9 @@ _CELERYS = frozenset(
         "route_name", "router", "task_type", "throw", "timeout", "logfile", "loglevel", "subtask_type", "visitor", "app",
     }
 )  # fmt: skip
+_KNOWN = OPTIONS | _CELERYS
+#: Values that are of Python's own types. A union would be made at each look.
+_PYTHONS = (str, int, float)
 
 
 def checked(given: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
@@ -61,16 +64,19 @@ def checked(given: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     Raises:
         InvalidRequest: names the option, its value and the remedy.
     """
-    options = {name: _number(value) if name in _VALUES else value for name, value in given.items()}
-    stamps = _stamps(options)
-    for name in options:
-        if name not in OPTIONS and name not in _CELERYS and name not in stamps:
-            raise InvalidRequest(_unknown(name, fields))
-    for name, value in options.items():
-        if value is not None and name in _VALUES:
-            is_right, hint = _VALUES[name]
-            if not is_right(value):
-                raise InvalidRequest(f"{name}={_short(value)}: {hint}")
+    stamps = _stamps(given)
+    if not _KNOWN.issuperset(given):
+        for name in given:
+            if name not in _KNOWN and name not in stamps:
+                raise InvalidRequest(_unknown(name, fields))
+    options = dict(given)
+    for name, value in given.items():
+        if value is None or name not in _VALUES:
+            continue
+        options[name] = found = _number(value)
+        is_right, hint = _VALUES[name]
+        if not is_right(found):
+            raise InvalidRequest(f"{name}={_short(found)}: {hint}")
     taken = sorted(_CELERYS_HEADERS.intersection(options.get("headers") or ()))
     if taken:
         raise InvalidRequest(
@@ -127,7 +133,7 @@ def _unknown(name: str, fields: Iterable[str]) -> str:
 
 def _number(value: Any) -> Any:
     # Asking the numbers' abstract classes takes longer.
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, _PYTHONS):
         return value
     if isinstance(value, Integral):
         return int(value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.client.request.compatibility import without_neutral
-from tasks.client.request.conversation import ChatMessage, tidied
+from tasks.client.request.conversation import tidied
 from tasks.client.request.explain import refuse_unknown, shown_name, validated
 from tasks.client.request.fields import (
     MAX_COUNT,
@@ -28,7 +28,8 @@ from tasks.client.request.fields import (
     no_number,
     no_truth,
 )
-from tasks.client.request.plain import is_left_out, plain
+from tasks.client.request.plain import DATA, is_left_out, plain
+from tasks.client.request.prompt import Prompt
 from tasks.client.request.structure import (
     FIELDS,
     ResponseFormat,
@@ -49,23 +50,13 @@ if TYPE_CHECKING:
     from tasks.messages.tools import Tools
 
 MAX_TOKENS_DEFAULT = 512
-MAX_PROMPT_BYTES = 4 * 1024 * 1024
 MAX_LOGIT_BIAS = 1024
 
 
-class Parameters(BaseModel):
-    """What ``generate`` takes by keyword. Exactly one of ``messages`` and ``prompt`` (raw text, no chat template).
+class Parameters(Prompt):
+    """What ``generate`` takes by keyword: a prompt, and what is to be done with it."""
 
-    A field's description says what to do about a wrong value.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-    messages: Annotated[
-        list[ChatMessage] | None,
-        Field(description='send a list of {"role": "user", "content": …} (json.loads(…) of JSON), or text as prompt'),
-    ] = None
-    prompt: Annotated[str | None, Field(description="send one text; several are several requests, as a group")] = None
+    # To make an empty dictionary takes less time than pydantic's copy of one.
     model: ModelName = None
     max_tokens: Annotated[
         int, Field(ge=1, le=MAX_COUNT, description=f"use 1 or more, or leave it out for {MAX_TOKENS_DEFAULT}")
@@ -89,18 +80,18 @@ class Parameters(BaseModel):
             Annotated[float, Field(ge=-100, le=100), BeforeValidator(no_truth)],
         ],
         Field(max_length=MAX_LOGIT_BIAS, description="give {token id: -100 to 100}; ids are whole numbers from 0"),
-    ] = {}
+    ] = Field(default_factory=dict)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     repetition_penalty: RepetitionPenalty = 1.0
     repetition_context_size: Annotated[int, Field(ge=1, le=4096, description="use 1 to 4096 tokens")] = 20
-    chat_template_kwargs: Extra = {}
+    chat_template_kwargs: Extra = Field(default_factory=dict)
     reasoning_effort: Annotated[
         Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None,
         Field(description="use none, minimal, low, medium, high or xhigh, with messages"),
     ] = None
     thinking_budget: ThinkingBudget = None
-    tools: ToolList = []
+    tools: ToolList = Field(default_factory=list)
     tool_choice: ToolChoice = Choice()
     parallel_tool_calls: Flag = True
     allow_control_tokens: Flag = False
@@ -126,7 +117,7 @@ class Parameters(BaseModel):
     keep_alive_s: KeepAlive = None
     require_worker: Flag = False
     prompt_cache_key: CacheKey = None
-    metadata: Extra = {}
+    metadata: Extra = Field(default_factory=dict)
 
     _truth_is_no_number = field_validator(
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "top_logprobs", "presence_penalty"),
@@ -136,29 +127,10 @@ class Parameters(BaseModel):
     _number_is_no_truth = field_validator("logprobs", mode="before")(no_number)
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> Parameters:
-        if self.messages is None and self.prompt is None:
-            raise PydanticCustomError("prompt", "neither messages nor prompt is set: give exactly one of them")
-        if self.messages is not None and self.prompt is not None:
-            raise PydanticCustomError("prompt", "both messages and prompt are set: give exactly one of them")
+    def _fit_together(self) -> Parameters:
         if self.reasoning_effort is not None and self.messages is None:
             raise PydanticCustomError(
                 "prompt", "reasoning_effort is for a chat template, and a prompt has none: send messages"
-            )
-        if self.messages is not None and not any(message.text for message in self.messages):
-            raise PydanticCustomError("prompt", "messages=[…] has no text: give at least one message with content")
-        if self.prompt is not None and not self.prompt:
-            raise PydanticCustomError("prompt", "prompt='' is empty: give some text")
-        try:
-            prompt_bytes = self.prompt_bytes
-        except UnicodeEncodeError as error:
-            half = error.object[error.start]
-            raise PydanticCustomError(
-                "prompt", f"the prompt has {half!r}, one half of a character, at {error.start}: send whole text"
-            ) from None
-        if prompt_bytes > MAX_PROMPT_BYTES:
-            raise PydanticCustomError(
-                "prompt", f"the prompt has {prompt_bytes} bytes; the limit is {MAX_PROMPT_BYTES}: send less text"
             )
         if self.top_logprobs and not self.logprobs:
             raise PydanticCustomError("logprobs", f"top_logprobs={self.top_logprobs} needs logprobs=True: give both")
@@ -171,13 +143,6 @@ class Parameters(BaseModel):
         if len(given) > 1:
             raise PydanticCustomError("constraint", f"{' and '.join(given)} are set: give one of them")
         return self
-
-    @property
-    def prompt_bytes(self) -> int:
-        """The length of all prompt text in UTF-8."""
-        if self.messages is None:
-            return len((self.prompt or "").encode())
-        return sum(message.size_bytes for message in self.messages)
 
     def conversation(self) -> list[dict[str, Any]] | None:
         """The messages as the engine gets them; ``None`` where there is a prompt."""
@@ -255,15 +220,36 @@ def normalise(values: dict[str, Any]) -> dict[str, Any]:
     """
     given = {str(name): plain_field(str(name), value) for name, value in values.items() if not is_left_out(value)}
     kept = without_neutral(given)
-    if isinstance(kept.get("messages"), list):
-        kept["messages"] = [tidied(message, f"messages[{n}]") for n, message in enumerate(kept["messages"])]
+    if "messages" in kept:
+        kept["messages"] = _tidied(kept["messages"])
     if isinstance(kept.get("tools"), list):
         kept["tools"] = [tidied_tool(tool) for tool in kept["tools"]]
     return kept
 
 
+def _tidied(messages: Any) -> Any:
+    if not isinstance(messages, list):
+        return messages
+    return [tidied(message, f"messages[{n}]") for n, message in enumerate(messages)]
+
+
+def check_prompt(field: str, value: Any) -> Any:
+    """The value of ``messages`` or ``prompt`` as it is sent, where all other parameters have been checked.
+
+    Raises:
+        InvalidRequest: it is wrong; the message is that of :func:`check`.
+    """
+    value = plain_field(field, value)
+    if field == "messages":
+        value = _tidied(value)
+    validated(Prompt, {field: value})
+    return value
+
+
 def plain_field(name: str, value: Any) -> Any:
     """A field's value as it is sent; a type as ``response_format`` is its schema. Raises InvalidRequest for what is no data."""
+    if type(value) in DATA:  # most are
+        return value
     try:
         return plain(as_response_format(value) if name == "response_format" else value, shown_name(name))
     except InvalidRequest as error:

@@ -20,6 +20,7 @@ MAX_VALUES = 1_000_000
 DATA = frozenset({str, bool, float, type(None)})
 #: Python reads and writes integers of up to 4,300 digits, other languages fewer.
 MAX_INTEGER_BITS = 1024
+_FEW_BITS = 2**63
 
 
 def plain(value: Any, where: str) -> Any:
@@ -35,7 +36,9 @@ def plain(value: Any, where: str) -> Any:
     Raises:
         InvalidRequest: something in it is no data, or it is nested too deeply.
     """
-    return value if type(value) in DATA else _Conversion(where).convert(value, MAX_DEPTH)
+    if type(value) in DATA or (type(value) is int and abs(value) <= _FEW_BITS):
+        return value
+    return _Conversion(where).convert(value, MAX_DEPTH)
 
 
 class _Conversion:
@@ -69,7 +72,8 @@ class _Conversion:
             return [self.convert(inner, depth - 1) for inner in opened]
         return {self._key(key): self.convert(inner, depth - 1) for key, inner in opened.items()}
 
-    def _key(self, key: Any) -> str | int:
+    def _key(self, key: Any) -> str:
+        """A key as JSON has it, so that a request reads alike where it is sent and where it has arrived."""
         if type(key) is str:
             return key
         if isinstance(key, Enum):
@@ -77,7 +81,7 @@ class _Conversion:
         if isinstance(key, str):
             return str.__str__(key)
         if type(key) is not bool and isinstance(key, Integral):
-            return int(key)
+            return str(int(key))
         raise InvalidRequest(f"{self._where}: a dictionary has a key of type {type(key).__name__}: use text")
 
 

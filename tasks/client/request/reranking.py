@@ -12,7 +12,7 @@ from tasks.client.request.embedding import normalise
 from tasks.client.request.explain import refuse_unknown, validated
 from tasks.client.request.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
 from tasks.client.request.form import Form
-from tasks.client.request.parameters import MAX_PROMPT_BYTES
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.errors import InvalidRequest
 
 #: As many documents as ``embed`` takes inputs.
@@ -82,7 +82,7 @@ class Parameters(BaseModel):
     deadline: Deadline = None
     keep_alive_s: KeepAlive = None
     require_worker: Flag = False
-    metadata: Extra = {}
+    metadata: Extra = Field(default_factory=dict)
 
 
 class ParameterValues(TypedDict, total=False):

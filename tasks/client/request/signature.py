@@ -40,7 +40,7 @@ class KeywordSignature:
             Parameter(
                 name,
                 Parameter.KEYWORD_ONLY,
-                default=Parameter.empty if field.is_required() else field.default,
+                default=Parameter.empty if field.is_required() else field.get_default(call_default_factory=True),
                 annotation=types[name].__forward_arg__,
             )
             for name, field in module.Parameters.model_fields.items()

@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import GenerationError, NoWorker
-from tasks.models.routing import Route, queue_for, snapshot_of
+from tasks.models.routing import Route, queue_for, queue_for_model, snapshot_of
 from worker_config.catalogue import catalogue_of
 from worker_config.celeryconfig import settings_of
 
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
     from tasks.client.request.form import Common
     from tasks.models.routing import FleetSnapshot
+    from worker_config.catalogue import Catalogue, ModelEntry
     from worker_config.settings import Settings
 
 logger = logging.getLogger("tasks.generate")
 
 #: The shortest interval between a producer's looks at the fleet for one model.
 LOOK_EVERY_S = 30.0
+#: Names of models that a producer remembers: a program may make them up.
+MOST_MODELS = 1_024
+
+Found = TypeVar("Found")
 
 
 class FleetView:
@@ -39,13 +44,51 @@ class FleetView:
         self._app = app
         self._lock = threading.Lock()
         self._looked_at: dict[str, float] = {}
-        #: The queues of the models whose files live workers have, by name, as the last look found them.
-        self.tiers: Mapping[str, str] = {}
+        self._entries: dict[str, ModelEntry] = {}
+        self._tiers: Mapping[str, str] = {}
+        self._queues: dict[str, str] = {}
 
     @cached_property
     def settings(self) -> Settings:
         """What this producer was configured with. To ask Celery takes longer than to check a request."""
         return settings_of(self._app)
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return catalogue_of(self.settings)
+
+    @property
+    def tiers(self) -> Mapping[str, str]:
+        """The queues of the models whose files live workers have, by name, as the last look found them."""
+        return self._tiers
+
+    def entry_of(self, model: str) -> ModelEntry:
+        """The catalogue's entry for a model. It is looked for once, unless it is a folder, which may come and go.
+
+        Raises:
+            ModelNotAllowed: there is none.
+        """
+        entry = self._entries.get(model)
+        if entry is None:
+            entry = self._catalogue.resolve(model)
+            if entry.kind != "path":
+                _keep(self._entries, model, entry)
+        return entry
+
+    def queue_of(self, model: str) -> str:
+        """The queue of a model, which is looked for once after each look at the fleet.
+
+        Raises:
+            UnknownModel: the model is not allowed, or nothing tells its size.
+        """
+        # A look replaces both. Were it between these lines, the queue would be kept with the tiers that it was found by.
+        queues, tiers = self._queues, self._tiers
+        queue = queues.get(model)
+        if queue is None:
+            queue = queue_for_model(model, self._catalogue, tiers)
+            if self.entry_of(model).kind != "path":
+                _keep(queues, model, queue)
+        return queue
 
     def look(self, parameters: Common, queue: Any) -> None:
         """See to it that somebody serves a request: required where it says so, and else with a warning.
@@ -101,8 +144,8 @@ class FleetView:
 
     def _route(self, model: str) -> Route:
         snapshot = self._snapshot()
-        self.tiers = snapshot.tiers
-        return queue_for(model, snapshot, catalogue_of(self.settings))
+        self._tiers, self._queues = snapshot.tiers, {}
+        return queue_for(model, snapshot, self._catalogue)
 
     def _snapshot(self) -> FleetSnapshot:
         from contextlib import closing
@@ -113,6 +156,12 @@ class FleetView:
         with closing(connect(self._app)) as client:
             reading = Registry(client).read()
         return snapshot_of(reading.records, reading.now - self.settings.dead_after_s)
+
+
+def _keep(found: dict[str, Found], model: str, value: Found) -> None:
+    if len(found) >= MOST_MODELS:
+        found.clear()
+    found[model] = value
 
 
 def _warn(find: Callable[[], str | None]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery._state import get_current_worker_task
 from celery.app.amqp import _callback_publish_retry
 from celery.canvas import Signature
 
@@ -31,7 +30,7 @@ _OPTIONS = ("link", "link_error", "chain", "chord")
 _ARGUMENTS = ("tasks", "header", "body")
 
 
-def follows(options: Mapping[str, Any]) -> bool:
+def follows(before: Any, options: Mapping[str, Any]) -> bool:
     """Whether Celery sends this after a task, from a worker: a chain's next link, a callback, a chord's body.
 
     It was accepted with what it follows, so no bound applies; and a worker of its own says what is wrong with it, on its
@@ -39,9 +38,9 @@ def follows(options: Mapping[str, Any]) -> bool:
     other.
 
     Args:
+        before: the task that sends it, if one does.
         options: those of ``apply_async``.
     """
-    before = get_current_worker_task()
     if before is None:
         return False
     is_callback = options.get("parent_id") is not None and options["parent_id"] == before.request.id

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Self
 
 from tasks.client.request.options import checked
 from tasks.errors import GenerationError, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import redis
     from celery import Celery
@@ -67,9 +66,8 @@ class Groups:
         self._app = app
         self._thread = _Thread()
 
-    @contextmanager
-    def member(self, options: Mapping[str, Any], producer: Any, task_id: Any) -> Iterator[Member]:
-        """While one request is sent.
+    def member(self, options: Mapping[str, Any], producer: Any, task_id: Any) -> Member:
+        """One request, while it is sent.
 
         Args:
             options: those of ``apply_async``.
@@ -80,19 +78,12 @@ class Groups:
             GenerationError: the request cannot be sent; the message says what became of the others.
         """
         group = self._group_of(options)
-        place = options.get("group_index")
-        collector = self._collector(group, producer)
-        try:
-            if collector is None:
-                checked({"producer": producer}, ())
-            group.require_new(task_id, place)
-            yield Member(collector or producer, group, place)
-        except GenerationError as error:
-            unsent = [task_id for sender in group.collectors.values() for task_id in sender.submission.clear()]
-            self._take_back(group, unsent, error)
-            raise
-        if collector is not None and collector.submission.is_full:
-            self._send(group, collector)
+        return Member(self, group, producer, self._collector(group, producer), task_id, options.get("group_index"))
+
+    def give_up(self, group: Group, error: GenerationError) -> None:
+        """Take back what was sent of a group, and send nothing more of it, because of an error that then says so."""
+        unsent = [task_id for sender in group.collectors.values() for task_id in sender.submission.clear()]
+        self._take_back(group, unsent, error)
 
     def _group_of(self, options: Mapping[str, Any]) -> Group:
         group_id, group = outermost_group(options), self._thread.group
@@ -116,16 +107,27 @@ class Groups:
 
     def _send_and_release(self, group: Group, collector: Collector, release: Callable[[], None]) -> None:
         try:
-            self._send(group, collector)
+            self.send(group, collector)
         finally:
             group.collectors = {key: other for key, other in group.collectors.items() if other is not collector}
             release()
 
-    def _send(self, group: Group, collector: Collector) -> None:
-        from tasks.broker.submission import Refused
+    def send(self, group: Group, collector: Collector, *, waits: bool = True) -> None:
+        """Send what was collected; if that cannot be, or what was sent before it could not be, take the group back.
+
+        Args:
+            group: its group.
+            collector: what has collected it.
+            waits: whether Redis's replies are waited for, or read with those to what is sent next.
+
+        Raises:
+            GenerationError: it cannot be sent.
+        """
+        from tasks.broker.pages import Refused
 
         try:
-            collector.submission.send(self._client)
+            send = collector.submission.send if waits else collector.submission.begin
+            send(self._client)
         except Refused as refused:
             self._take_back(group, refused.unsent, refused.error)
             raise refused.error from None
@@ -158,16 +160,51 @@ class Groups:
         error.args = (f"{error}; {outcome}", *error.args[1:])
 
 
-class Member(NamedTuple):
-    """How a request of a group, or a single one, is sent: with this producer, at this place; then its id is noted."""
+class Member:
+    """A request of a group, or a single one, while it is sent.
 
-    producer: Any
-    group: Group
-    place: Any
+    Args:
+        groups: sends and takes back the others.
+        group: what it is a member of.
+        given: the producer that was given with it.
+        collector: what collects members, if that is how it is sent.
+        task_id: the id that was given to it, if one was.
+        place: in the group.
+    """
+
+    __slots__ = ("_given", "_group", "_groups", "_place", "_task_id", "collector")
+
+    def __init__(
+        self, groups: Groups, group: Group, given: Any, collector: Collector | None, task_id: Any, place: Any
+    ) -> None:
+        self._groups, self._group, self._given = groups, group, given
+        self.collector = collector
+        self._task_id, self._place = task_id, place
+
+    @property
+    def producer(self) -> Any:
+        """What sends it."""
+        return self.collector or self._given
+
+    def __enter__(self) -> Self:
+        try:
+            if self.collector is None:
+                checked({"producer": self._given}, ())
+            self._group.require_new(self._task_id, self._place)
+        except GenerationError as error:
+            self._groups.give_up(self._group, error)
+            raise
+        return self
 
     def note(self, task_id: str) -> None:
         """The request was sent, or collected."""
-        self.group.places[task_id] = self.place
+        self._group.places[task_id] = self._place
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, GenerationError):
+            self._groups.give_up(self._group, error)
+        elif error is None and self.collector is not None and self.collector.submission.is_full:
+            self._groups.send(self._group, self.collector, waits=False)
 
 
 def outermost_group(options: Mapping[str, Any]) -> str | None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.client.answers.answer_type import response_model
 from tasks.client.request.chaining import previous_of, with_previous
 from tasks.client.request.form import Form
 from tasks.client.request.options import checked, checked_id
-from tasks.client.request.parameters import Parameters, check, normalise
+from tasks.client.request.parameters import Parameters, check, check_prompt, normalise
 from tasks.client.request.plain import plain
+from tasks.client.request.prompt import PROMPTS
 from tasks.errors import ContextExceeded, InvalidRequest
-from worker_config.catalogue import ModelNotAllowed, catalogue_of
+from worker_config.catalogue import ModelNotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.client.sending.fleet_view import FleetView
     from worker_config.settings import Settings
 
 #: What ``generate`` takes.
-GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous)
+GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous, PROMPTS, check_prompt)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What ``apply_async`` sends. ``parameters`` is what they mean; ``response_model`` is the answer's type, if they have one."""
 
     args: list[Any]
@@ -62,7 +61,7 @@ def with_model(values: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     return {**values, "model": values.get("model") or settings.default_model}
 
 
-def require_room(parameters: Any, settings: Settings) -> None:
+def require_room(parameters: Any, fleet: FleetView) -> None:
     """Refuse an answer that is longer than the model's context, where the catalogue says how long that is.
 
     Raises:
@@ -70,14 +69,16 @@ def require_room(parameters: Any, settings: Settings) -> None:
     """
     if not isinstance(parameters, Parameters):
         return
-    with suppress(ModelNotAllowed):  # which the route says better
-        entry = catalogue_of(settings).resolve(parameters.model or settings.default_model)
-        context, longest = entry.context_tokens, parameters.max_tokens
-        if context is not None and longest is not None and longest >= context:
-            raise ContextExceeded(
-                f"max_tokens={longest}: {entry.name} has a context of {context} tokens, for the prompt and the answer together: "
-                "ask for fewer"
-            )
+    try:
+        entry = fleet.entry_of(parameters.model or fleet.settings.default_model)
+    except ModelNotAllowed:  # which the route says better
+        return
+    context, longest = entry.context_tokens, parameters.max_tokens
+    if context is not None and longest is not None and longest >= context:
+        raise ContextExceeded(
+            f"max_tokens={longest}: {entry.name} has a context of {context} tokens, for the prompt and the answer together: "
+            "ask for fewer"
+        )
 
 
 def arguments(args: Any, kwargs: Any) -> tuple[list[Any] | tuple[Any, ...], dict[str, Any]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tasks
 from tasks.messages import journal
-from tasks.messages.encoding import to_compact_json, to_json
+from tasks.messages.encoding import to_canonical_json, to_compact_json, to_json, to_sorted_json
 from tasks.messages.registry import WorkerRecord, encode_record
 
 #: A message that came is written back as it came.
@@ -51,6 +51,13 @@ def test_plain_tokens(text: str, ids: list[int], index: int, kind: str) -> None:
     fields = {"attempt": 2, "index": index, "ids": ids, "text": text, "choice": 0, "kind": kind, "logprobs": None}
     assert journal.encode(token) == to_compact_json({"v": 1, "type": "token", **fields})
     assert journal.decode(journal.encode(token)) == token
+
+
+def test_the_same_text_for_equal_values() -> None:
+    """As Python writes them with sorted keys."""
+    value = {"b": [1, 2.5, math.inf, "ü\u2028\udc80", 10**30], "a": {"y": None, "x": (True, {})}}
+    assert to_canonical_json(value) == to_json(value, sort_keys=True, separators=(",", ":"))
+    assert to_sorted_json(value) == to_json(value, sort_keys=True, ensure_ascii=False)
 
 
 def test_nothing_writes_json_in_another_way() -> None:

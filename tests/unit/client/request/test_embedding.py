@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.client.request.embedding import EMBEDDING, MAX_INPUTS
-from tasks.client.request.parameters import MAX_PROMPT_BYTES
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.client.sending.redaction import redact
 from tasks.errors import InvalidRequest
 

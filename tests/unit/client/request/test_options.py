@@ -13,9 +13,9 @@ from kombu import Queue
 
 from tasks.client.request.options import checked, checked_id
 from tasks.client.request.parameters import Parameters, check
+from tasks.client.sending.fleet_view import FleetView
 from tasks.client.sending.request import prepare, require_room
 from tasks.errors import ContextExceeded, InvalidRequest
-from worker_config.settings import Settings
 
 
 def nested(depth: int) -> list[Any]:
@@ -181,7 +181,7 @@ def test_an_answer_longer_than_the_context() -> None:
     """Refused where it is sent, before a worker has loaded the model for it; a model whose context nobody knows is not."""
 
     def require(model: str, max_tokens: int) -> None:
-        require_room(check({"prompt": "a", "model": model, "max_tokens": max_tokens}, {}), Settings())
+        require_room(check({"prompt": "a", "model": model, "max_tokens": max_tokens}, {}), FleetView(None))
 
     with pytest.raises(ContextExceeded) as caught:
         require("smollm2-135m", 8192)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tasks.client.request.fields import MAX_EXTRA_BYTES
 from tasks.client.request.parameters import (
     MAX_LOGIT_BIAS,
-    MAX_PROMPT_BYTES,
     MAX_TOKENS_DEFAULT,
     Parameters,
     parse,
 )
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.errors import InvalidRequest
 from tasks.messages.engine import Sampling
 

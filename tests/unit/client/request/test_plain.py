@@ -71,7 +71,7 @@ def refused(value: Any) -> str:
         (np.bool_(True), True),
         (np.str_("x"), "x"),
         (np.arange(3), [0, 1, 2]),
-        ({np.int64(5): np.float64(1.5)}, {5: 1.5}),
+        ({np.int64(5): np.float64(1.5)}, {"5": 1.5}),
         (Decimal("0.5"), 0.5),
         (Fraction(1, 2), 0.5),
         (Path("/models/x"), "/models/x"),

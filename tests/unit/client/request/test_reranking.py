@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.client.request.parameters import MAX_PROMPT_BYTES
+from tasks.client.request.prompt import MAX_PROMPT_BYTES
 from tasks.client.request.reranking import MAX_DOCUMENTS, RERANKING
 from tasks.client.sending.redaction import redact
 from tasks.errors import InvalidRequest
