@@ -23,8 +23,8 @@ SAMPLE_BYTES = 16 << 20
 MANY_ROWS_WEIGHTS = 1
 #: A weight that is larger is tried with fewer outputs.
 MOST_BYTES = 12 << 20
-#: The number of times that each product is timed, all in turn; its least time counts. Fewer where the processor is slow: the bound
-#: is of processor time, since a busy machine needs all rounds.
+#: The number of times that each product is timed, all in turn; its least time counts. Fewer where the processor is slow: the
+#: bound is of processor time, since a busy machine needs all rounds.
 ROUNDS = 4
 MOST_S = 1.2
 #: The least gain of a layout over all numbers of rows, and the most that it may lose with one of them.
