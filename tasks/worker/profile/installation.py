@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import worker_config
 from tasks import names
+from worker_config import tiers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class Installation:
     """
 
     def __init__(self, own: tuple[Path, ...] = (), places: tuple[Path, ...] = ()) -> None:
-        self._own = own or tuple(Path(str(module.__file__)).parent for module in (names, worker_config))
+        self._own = own or tuple(Path(str(module.__file__)).parent for module in (names, tiers))
         self._places = places or tuple(_places())
         self._before = self._stamps()
 
