@@ -103,6 +103,8 @@ class Job:
         #: Whether Redis may have more of this job than this driver has sent: an earlier one was killed, or Redis was away.
         self._may_be_known = False
         self._doubts = Doubts(self._requests)
+        #: The requests that were found to be lost, and are to be sent again.
+        self._lost: set[str] = set()
         self._record_at = 0.0
         self._cancelled = self._stopped = False
 
@@ -208,13 +210,16 @@ class Job:
         if not sent:
             return
         try:
-            fresh = set(sent) if not self._may_be_known else self._requests.unknown(sent)
+            # What was found to be lost is sent whatever is known: it may have a journal, which nobody goes on with.
+            fresh = set(sent) & self._lost
+            fresh |= self._requests.unknown(set(sent) - fresh) if self._may_be_known else set(sent)
             unsent = self._requests.send({task_id: sent[task_id] for task_id in fresh})
         except GenerationError:
             for task_id in reversed(list(sent)):
                 self._ahead.put_back(self._flight.remove(task_id))
             self._may_be_known = True  # some of them may have arrived
             raise
+        self._lost -= set(sent) - unsent
         for task_id in reversed([task_id for task_id in sent if task_id in unsent]):
             self._ahead.put_back(self._flight.remove(task_id))
 
@@ -269,7 +274,9 @@ class Job:
                 self._requests.forget(sent)
 
     def _send_lost_again(self) -> None:
-        for task_id in self._doubts.lost(self._flight.task_ids):
+        lost = self._doubts.lost(self._flight.task_ids)
+        self._lost |= lost
+        for task_id in lost:
             logger.warning("request %s was lost, and is sent again", task_id)
             self._ahead.put_back(self._flight.remove(task_id))
 

@@ -266,6 +266,22 @@ def test_lost_by_redis(generate: GenerateTask, node: Worker, shared_redis: redis
     assert sorted(map(str, found), key=int) == [str(n) for n in range(1, 41)]
 
 
+def test_a_journal_that_nobody_goes_on_with(
+    generate: GenerateTask, node: Worker, shared_redis: redis.Redis, tmp_path: Path
+) -> None:
+    """A driver that was started again sends a line whose request has a journal, and is in no queue and with no worker."""
+    assert node
+    source, target = batch(tmp_path, 2), tmp_path / "output.jsonl"
+    with Job(generate.app, source, target):
+        pass
+    job = Job(generate.app, source, target)
+    job._doubts._look_every_s = 0.1
+    shared_redis.xadd(keys.stream(f"bulk-{job.job_id}-1"), {"d": "{}"}, id="1-0")
+    with job:
+        list(job)
+    assert {record["custom_id"] for record in records(target)} == {"c0", "c1"}
+
+
 class TestWithoutWorker:
     """What is in Redis while nobody works."""
 
