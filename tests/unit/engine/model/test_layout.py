@@ -174,6 +174,13 @@ def test_the_choice_follows_what_products_took() -> None:
     assert best([WHOLE], (1, 16), 2, seconds).layout == Layout()
 
 
+@pytest.mark.parametrize(("many_s", "width"), [(1.0, 64), (4.0, 64), (40.0, 0)])
+def test_many_rows_refuse_nothing_alone(many_s: float, width: int) -> None:
+    """Products of many rows count in the mean: half the speed there is made up for by what steps gain, a tenth is not."""
+    seconds = {(1, 0, 1): 1.0, (128, 0, 1): 2.0, (1, 64, 1): 0.3, (128, 64, 1): many_s}
+    assert best([64], (1, 128), 1, seconds).layout.width == width
+
+
 def test_a_trial_measures_what_it_may_choose() -> None:
     """Products of real weights, by each layout that suits the shape: one of them is chosen, or none."""
     choice = choose((96, 64), Lanes(2), 2)
