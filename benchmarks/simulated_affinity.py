@@ -22,12 +22,12 @@ from itertools import accumulate, count
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import p50, p99
-from tasks.broker.lanes import FleetLanes
-from tasks.broker.put import queue_one
-from tasks.broker.queues import list_of, node_of
-from tasks.broker.references import referred
-from tasks.broker.submission import put_of
-from tasks.broker.terms import Terms
+from tasks.broker.queues.lanes import FleetLanes
+from tasks.broker.queues.queues import list_of, node_of
+from tasks.broker.queues.references import referred
+from tasks.broker.submission.put import queue_one
+from tasks.broker.submission.submission import put_of
+from tasks.broker.submission.terms import Terms
 from tasks.demo.embedded import EmbeddedServer
 from tasks.names import ACCEPTED, GENERATE
 from tasks.server import keys
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tasks.broker.prefix import Prefix
+    from tasks.broker.message.prefix import Prefix
 
 QUEUE, SLOTS = "tier-under-3B", 8
 KINDS, ZIPF, TURNS = 200, 1.1, 4

@@ -203,7 +203,7 @@ class GenerateTask(Task):
     @cached_property
     def sender(self) -> Sender:
         """The sender for programs that use asyncio."""
-        from tasks.broker.withdraw import withdraw
+        from tasks.broker.inventory.withdraw import withdraw
         from tasks.client.sending.sender import Sender
 
         return Sender(lambda result: withdraw(self.app, [result.id]))

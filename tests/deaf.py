@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import signals
 
-from tasks.broker.channel import Channel
+from tasks.broker.channel.channel import Channel
 from tasks.celery import app
 
 __all__ = ["app"]

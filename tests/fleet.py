@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
-from tasks.broker.references import REFERENCE
+from tasks.broker.queues.references import REFERENCE
 from tasks.messages.registry import WorkerRecord
 from tasks.names import GENERATE
 from tasks.registry import Grace, Registry

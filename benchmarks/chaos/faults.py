@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import redis
 
-from tasks.broker.queues import node_of
+from tasks.broker.queues.queues import node_of
 from tasks.registry.values import text
 from tasks.server import keys
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.chaos.judge import Way
-from tasks.broker.references import referred
+from tasks.broker.queues.references import referred
 from tasks.server import keys
 from worker_config.tiers import QUEUES
 

@@ -18,7 +18,7 @@ from benchmarks.figures import at_least
 from benchmarks.load import Load, Request, closed_loop, greedy
 from benchmarks.processes import QUEUE, worker
 from benchmarks.simulated_fleet import SimulatedWorker
-from tasks.broker.references import referred
+from tasks.broker.queues.references import referred
 from tasks.demo.bundled import MODEL
 from tasks.journal.items import Append
 from tasks.journal.writer import Journal

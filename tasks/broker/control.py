@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from celery.app.control import Control as CeleryControl
 from celery.utils.functional import maybe_list
 
-from tasks.broker.ledger import known
-from tasks.broker.schedule import hasten
-from tasks.broker.sending import pool_free_control
+from tasks.broker.queues.ledger import known
+from tasks.broker.queues.schedule import hasten
+from tasks.broker.submission.sending import pool_free_control
 from tasks.broker.transport import Transport
 from tasks.errors import GenerationError
 from tasks.journal.writer import mark_cancelled

@@ -14,12 +14,12 @@ from celery import Celery, Task, signals
 from celery.utils import uuid
 from kombu.utils.functional import maybe_evaluate, maybe_list
 
-from tasks.broker.declared import Declared
-from tasks.broker.put import queue_one
 from tasks.broker.results import Backend
-from tasks.broker.sending import send_twice
-from tasks.broker.sent import SENT
-from tasks.broker.submission import Built, Collector, put_of
+from tasks.broker.submission.declared import Declared
+from tasks.broker.submission.put import queue_one
+from tasks.broker.submission.sending import send_twice
+from tasks.broker.submission.sent import SENT
+from tasks.broker.submission.submission import Built, Collector, put_of
 from tasks.broker.transport import Transport
 from tasks.models.routing import route_task
 from tasks.server.connection import connect
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import redis
     from kombu import Queue
 
-    from tasks.broker.put import Put
+    from tasks.broker.submission.put import Put
 
 #: Options of ``apply_async`` that a message has as Celery would write it.
 HANDLED = frozenset(

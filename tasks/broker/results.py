@@ -1,7 +1,7 @@
 """Celery's Redis result backend, changed in five places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
 1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
-   (:mod:`tasks.broker.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
+   (:mod:`tasks.broker.waiting.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
    subscribes to each result that is sent: a subscription stays for ever where nobody asks, a process hangs for 20 s at its end
    when Redis is gone by then, and a connection that died without a word has ``get()`` wait for ever.
 2. **A request's result is stored, and its message acknowledged, in one script.** Celery reads the old result, writes the new one,
@@ -27,9 +27,9 @@ from kombu.exceptions import DecodeError
 from kombu.serialization import loads
 
 from tasks.broker import scripts
-from tasks.broker.holding import holding_of
-from tasks.broker.result_consumer import ResultConsumer
-from tasks.broker.waiting import has_come, meta_of
+from tasks.broker.channel.holding import holding_of
+from tasks.broker.waiting.result_consumer import ResultConsumer
+from tasks.broker.waiting.waiting import has_come, meta_of
 from tasks.errors import GenerationError, JournalFailed
 from tasks.journal.claims import has_begun
 from tasks.names import is_ours
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from celery.app.task import Context
 
-    from tasks.broker.holding import Holding
+    from tasks.broker.channel.holding import Holding
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Kombu's Redis transport, repaired and extended in the eight places where this project needs more than it gives.
 
-1. **A queue is asked for only while it has room** (:class:`.holding.Room`), so that a worker hoards nothing that an idle
+1. **A queue is asked for only while it has room** (:class:`.channel.holding.Room`), so that a worker hoards nothing that an idle
    machine could run. The stock way, closing ``qos.can_consume``, may leave a message that BRPOP has already popped
    unread in the socket for as long as the gate is closed.
 2. **A channel that is lost restores nothing.** The stock one puts every unacknowledged message back while its task still
@@ -16,10 +16,10 @@
    for it, and no other does. It keeps its place among the requests for this model.
 7. **What a worker holds is noted and forgotten in one call each**; kombu's two transactions were a quarter of a busy
    worker's time (py-spy). These calls share a connection with all others of the worker (:mod:`tasks.server.pipeline`).
-8. **Nothing is read, or unpacked, beyond a bound** (:mod:`tasks.broker.message`), and nothing that a message or a broadcast
-   holds ends the worker.
+8. **Nothing is read, or unpacked, beyond a bound** (:mod:`tasks.broker.message.message`), and nothing that a message or a
+   broadcast holds ends the worker.
 
-The channel is in :mod:`tasks.broker.channel`, what a worker holds in :mod:`tasks.broker.qos`.
+The channel is in :mod:`tasks.broker.channel.channel`, what a worker holds in :mod:`tasks.broker.channel.qos`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from typing import Any
 from kombu.connection import resolve_aliases
 from kombu.transport import redis as stock
 
-from tasks.broker.channel import Channel
-from tasks.broker.envelope import check_frame, task_id_of
-from tasks.broker.holding import holding_of, log_refusal
-from tasks.broker.message import blames_message, fault
+from tasks.broker.channel.channel import Channel
+from tasks.broker.channel.holding import holding_of, log_refusal
+from tasks.broker.message.envelope import check_frame, task_id_of
+from tasks.broker.message.message import blames_message, fault
 from tasks.errors import InvalidRequest
 from tasks.names import PACKAGE
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery import states
 
-from tasks.broker.ledger import known, unattended
-from tasks.broker.pages import Refused
+from tasks.broker.inventory.withdraw import withdraw
+from tasks.broker.queues.ledger import known, unattended
 from tasks.broker.results import Backend
-from tasks.broker.sent import SENT
-from tasks.broker.submission import Submission
-from tasks.broker.withdraw import withdraw
+from tasks.broker.submission.pages import Refused
+from tasks.broker.submission.sent import SENT
+from tasks.broker.submission.submission import Submission
 from tasks.client.answers.answer import Answer
 from tasks.client.sending.redaction import redact
 from tasks.errors import BrokerUnavailable, Cancelled, GenerationError, InvalidRequest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.broker.inventory import open_requests
+from tasks.broker.inventory.inventory import open_requests
 from tasks.cli.overview import plain
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.terminal import printable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tasks.broker.inventory import open_requests
-from tasks.broker.purge import purge_queue
+from tasks.broker.inventory.inventory import open_requests
+from tasks.broker.inventory.purge import purge_queue
 from tasks.cli.overview.requests import REQUEST_COLUMNS, request_row
 from tasks.cli.overview.table import fitted
 from tasks.cli.overview.terminal import terminal_width
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from tasks.broker.inventory import OpenRequest
+    from tasks.broker.inventory.inventory import OpenRequest
 
 #: A list for people is cut here.
 SHOWN = 50

@@ -21,7 +21,7 @@ from worker_config.celeryconfig import settings_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from tasks.broker.limits import Position
+    from tasks.broker.queues.limits import Position
     from tasks.client.answers.answer import Answer
     from tasks.client.reader.chunks import Chunk
     from tasks.client.reader.reading import Stored
@@ -102,8 +102,8 @@ class GenerateResult(ValueResult, AsyncResult):
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        from tasks.broker.schedule import hasten
-        from tasks.broker.sending import pool_free_control, sending
+        from tasks.broker.queues.schedule import hasten
+        from tasks.broker.submission.sending import pool_free_control, sending
         from tasks.journal.writer import mark_cancelled
         from tasks.server.connection import connect
         from tasks.server.trouble import is_denied
@@ -159,13 +159,13 @@ class GenerateResult(ValueResult, AsyncResult):
 
         If this process sent the request, and Redis has lost it since, it is sent again first.
         """
-        from tasks.broker.search import is_expected
+        from tasks.broker.inventory.search import is_expected
 
         return is_expected(self.app, self.id)
 
     def is_lost(self) -> bool:
         """Return whether Redis has lost this request, which has no result; ``False`` where that cannot be seen."""
-        from tasks.broker.search import is_lost
+        from tasks.broker.inventory.search import is_lost
 
         return is_lost(self.app, self.id)
 
@@ -215,7 +215,7 @@ class GenerateResult(ValueResult, AsyncResult):
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        from tasks.broker.limits import position
+        from tasks.broker.queues.limits import position
         from tasks.server.connection import connect
 
         with closing(connect(self.app)) as client:
@@ -257,7 +257,7 @@ class GenerateResult(ValueResult, AsyncResult):
         Celery never sends the link, and stores nothing for it. Members of a chord's header do not count: their errors are stored
         for its body. A link is not sent either if Redis has lost the task that has to end next.
         """
-        from tasks.broker.before import lost_of, pending_before
+        from tasks.broker.waiting.before import lost_of, pending_before
         from tasks.client.reader.reading import describe
 
         for before in self._parents():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celery import Task
 from celery._state import get_current_worker_task
 
-from tasks.broker.sending import sending
+from tasks.broker.submission.sending import sending
 from tasks.client.request.options import checked_id
 from tasks.client.sending.alike import Alike
 from tasks.client.sending.followers import follows, name_destinations, require_signatures
@@ -19,7 +19,7 @@ from tasks.names import ACCEPTED, is_ours
 from worker_config.celeryconfig import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
-    from tasks.broker.submission import Collector
+    from tasks.broker.submission.submission import Collector
 
 
 class Call(NamedTuple):

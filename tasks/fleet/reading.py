@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.queues import QueueDepth, depths
+from tasks.broker.queues.queues import QueueDepth, depths
 from tasks.errors import BrokerUnavailable
 from tasks.fleet.state import ORDER, FleetState, QueueView, WorkerView
 from tasks.messages.registry import Unreadable, WorkerRecord

@@ -18,7 +18,7 @@ PAGE_BYTES = 256 * 1024
 
 
 class Asks(NamedTuple):
-    """A digest of a request (:mod:`tasks.broker.fingerprint`; empty: any), and the time for which it is kept."""
+    """A digest of a request (:mod:`tasks.broker.message.fingerprint`; empty: any), and the time for which it is kept."""
 
     fingerprint: str
     kept_s: int

@@ -36,8 +36,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     the sweep.
 ``ASIDE``
     Sorted set, list of requests that were set aside for a model → time of the first of each. Workers add lists, and remove empty
-    ones. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.aside_list`). So are the lanes of workers
-    (:func:`tasks.broker.queues.lane_of`), which producers add.
+    ones. The lists themselves are beside the queues' own (:func:`tasks.broker.queues.queues.aside_list`). So are the lanes of
+    workers (:func:`tasks.broker.queues.queues.lane_of`), which producers add.
 ``AFFINITY_WORKERS``
     Hash, node name → time, boot and slots of a worker that takes requests from its lanes. Written by workers every two seconds,
     deleted by the sweep.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.broker.ledger import RESENT_MAX
-from tasks.broker.purge import end_purged
+from tasks.broker.inventory.purge import end_purged
+from tasks.broker.queues.ledger import RESENT_MAX
 from tasks.errors import GenerationError
 from tasks.messages.journal import Error
 
 if TYPE_CHECKING:
-    from tasks.broker.ledger import Lost
+    from tasks.broker.queues.ledger import Lost
     from tasks.journal.writer import Journal
     from tasks.messages.journal import End
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from tasks.broker.ledger import RESENT_MAX
+from tasks.broker.queues.ledger import RESENT_MAX
 
 if TYPE_CHECKING:
-    from tasks.broker.ledger import Ledger
+    from tasks.broker.queues.ledger import Ledger
     from tasks.sweep.ends import Ends
 
 logger = logging.getLogger(__name__)

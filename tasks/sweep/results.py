@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from celery import states
 
-from tasks.broker import purge
+from tasks.broker.inventory import purge
 from tasks.errors import GenerationError
 from tasks.messages.journal import End, Error
 

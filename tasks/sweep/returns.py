@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker import unacked
+from tasks.broker.channel import unacked
 from tasks.registry import scripts
 from tasks.registry.registry import SWEPT_TTL_S
 from tasks.registry.values import text

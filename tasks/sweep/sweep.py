@@ -10,9 +10,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
-from tasks.broker import lanes
-from tasks.broker.ledger import Ledger
-from tasks.broker.limits import limits_of, write_limits
+from tasks.broker.queues import lanes
+from tasks.broker.queues.ledger import Ledger
+from tasks.broker.queues.limits import limits_of, write_limits
 from tasks.errors import BrokerUnavailable
 from tasks.journal.writer import Journal
 from tasks.registry import Grace, Registry

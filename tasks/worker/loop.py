@@ -11,7 +11,7 @@ from celery.worker import state
 if TYPE_CHECKING:
     from celery.worker.consumer import Consumer
 
-    from tasks.broker.holding import Holding
+    from tasks.broker.channel.holding import Holding
 
 
 class CeleryLoop:

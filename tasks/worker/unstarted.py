@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from tasks.broker.ledger import forget
+from tasks.broker.queues.ledger import forget
 from tasks.errors import Cancelled, Expired, GenerationError, InvalidRequest
 from tasks.messages.journal import End, Error
 from tasks.worker.current import active_worker

@@ -7,10 +7,10 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tasks.broker.aside import read_aside
-from tasks.broker.holding import Holding
-from tasks.broker.lanes import FleetLanes
-from tasks.broker.schedule import hasten
+from tasks.broker.channel.holding import Holding
+from tasks.broker.queues.aside import read_aside
+from tasks.broker.queues.lanes import FleetLanes
+from tasks.broker.queues.schedule import hasten
 from tasks.hardware.usage import UsageSampler
 from tasks.messages.engine import Tokens
 from tasks.metrics.collector import MetricsCollector

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker.aside import read_aside
-from tasks.broker.holding import OPTION, Holding
-from tasks.broker.limits import QueueLimit, position, write_limits
-from tasks.broker.queues import aside_list, depths, queue_and_model
+from tasks.broker.channel.holding import OPTION, Holding
+from tasks.broker.queues.aside import read_aside
+from tasks.broker.queues.limits import QueueLimit, position, write_limits
+from tasks.broker.queues.queues import aside_list, depths, queue_and_model
 from tasks.errors import QueueFull
 from tasks.messages.registry import EngineState
 from tasks.models.key import EngineKey, key_of

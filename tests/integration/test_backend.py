@@ -14,7 +14,7 @@ from celery import Celery, states
 from celery.exceptions import Reject
 from redis.exceptions import ConnectionError  # noqa: A004
 
-from tasks.broker.holding import OPTION, Holding
+from tasks.broker.channel.holding import OPTION, Holding
 from tasks.broker.results import Backend
 from tasks.journal.writer import Journal
 from tasks.server import keys

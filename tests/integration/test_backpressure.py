@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import chain, chord, group
 
-from tasks.broker.limits import QueueLimit, limits_of, write_limits
-from tasks.broker.pages import MOST_BYTES
+from tasks.broker.queues.limits import QueueLimit, limits_of, write_limits
+from tasks.broker.submission.pages import MOST_BYTES
 from tasks.errors import InvalidRequest, QueueFull
 from tasks.messages.registry import WorkerRecord
 from tasks.server import keys

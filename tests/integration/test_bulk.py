@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker.limits import QueueLimit, write_limits
+from tasks.broker.queues.limits import QueueLimit, write_limits
 from tasks.bulk.job import Job, Options
 from tasks.bulk.line import Line
 from tasks.bulk.record import Records

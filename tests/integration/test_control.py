@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker.message import MAX_BODY_BYTES, MAX_CONTROL_BYTES
+from tasks.broker.message.message import MAX_BODY_BYTES, MAX_CONTROL_BYTES
 from tasks.engine.fake import fake_text
 from tasks.worker.celery.arguments import MOST_IDS
 from tasks.worker.celery.control import IDS_AT_ONCE

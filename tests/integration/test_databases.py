@@ -10,7 +10,7 @@ import pytest
 import redis
 from celery import Celery
 
-from tasks.broker.fingerprint import MARGIN_S
+from tasks.broker.message.fingerprint import MARGIN_S
 from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
 from tasks.errors import QueueFull

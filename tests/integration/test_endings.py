@@ -9,7 +9,7 @@ import pytest
 from celery import states
 from celery.exceptions import Reject
 
-from tasks.broker.holding import OPTION, Holding
+from tasks.broker.channel.holding import OPTION, Holding
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Start, Token
 from tasks.server import keys

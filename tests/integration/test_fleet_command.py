@@ -16,7 +16,7 @@ from celery.bin.base import CLIContext
 from click import ClickException
 from click.testing import CliRunner
 
-from tasks.broker.queues import depths
+from tasks.broker.queues.queues import depths
 from tasks.cli import fleet as command
 from tasks.cli.overview import plain
 from tasks.cli.remote import tell

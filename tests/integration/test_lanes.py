@@ -11,16 +11,16 @@ import pytest
 from celery import Celery
 
 from benchmarks.simulated_affinity import TURNS, SimulatedWorker, Simulation
-from tasks.broker.holding import OPTION, Holding
-from tasks.broker.inventory import open_requests
-from tasks.broker.lanes import FleetLanes, leave
-from tasks.broker.ledger import Ledger
-from tasks.broker.limits import QueueLimit, position, write_limits
-from tasks.broker.prefix import prefixes_of
-from tasks.broker.purge import purge_queue
-from tasks.broker.queues import depths, lane_of, list_of, lists_of, more_urgent_in
-from tasks.broker.search import is_mentioned
-from tasks.broker.withdraw import withdraw
+from tasks.broker.channel.holding import OPTION, Holding
+from tasks.broker.inventory.inventory import open_requests
+from tasks.broker.inventory.purge import purge_queue
+from tasks.broker.inventory.search import is_mentioned
+from tasks.broker.inventory.withdraw import withdraw
+from tasks.broker.message.prefix import prefixes_of
+from tasks.broker.queues.lanes import FleetLanes, leave
+from tasks.broker.queues.ledger import Ledger
+from tasks.broker.queues.limits import QueueLimit, position, write_limits
+from tasks.broker.queues.queues import depths, lane_of, list_of, lists_of, more_urgent_in
 from tasks.errors import QueueFull
 from tasks.server import keys
 from tasks.server.connection import connect

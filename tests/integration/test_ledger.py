@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker import ledger as ledgers
-from tasks.broker.ledger import Ledger, unattended
-from tasks.broker.references import reference
+from tasks.broker.queues import ledger as ledgers
+from tasks.broker.queues.ledger import Ledger, unattended
+from tasks.broker.queues.references import reference
 from tasks.journal.writer import Journal
 from tasks.server import keys
 from tasks.server.connection import connect

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tasks.broker.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES
+from tasks.broker.message.message import MAX_BODY_BYTES, MAX_MESSAGE_BYTES
 from tasks.engine.fake import fake_text
 from tasks.errors import InvalidRequest
 from tasks.server import keys

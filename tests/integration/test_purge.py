@@ -13,9 +13,9 @@ import pytest
 from celery import chain, chord
 from celery.exceptions import ChordError, TaskRevokedError
 
-from tasks.broker.ledger import Ledger, Lost
-from tasks.broker.purge import take_out
-from tasks.broker.queues import aside_list, lists_of
+from tasks.broker.inventory.purge import take_out
+from tasks.broker.queues.ledger import Ledger, Lost
+from tasks.broker.queues.queues import aside_list, lists_of
 from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable
 from tasks.server import keys

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import redis
 
-from tasks.broker.sent import SENT
+from tasks.broker.submission.sent import SENT
 from tasks.engine.fake import fake_text
 from tasks.errors import UnknownRequest
 from tasks.messages.journal import Token, decode

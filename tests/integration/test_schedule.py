@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
-from tasks.broker.ledger import Ledger
-from tasks.broker.limits import QueueLimit, write_limits
-from tasks.broker.queues import depths
+from tasks.broker.queues.ledger import Ledger
+from tasks.broker.queues.limits import QueueLimit, write_limits
+from tasks.broker.queues.queues import depths
 from tasks.engine.fake import fake_text
 from tasks.errors import QueueFull
 from tasks.server import keys

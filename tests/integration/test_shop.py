@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery import chain
 
-from tasks.broker.limits import QueueLimit, write_limits
+from tasks.broker.queues.limits import QueueLimit, write_limits
 from tasks.engine.fake import fake_text
 from tasks.errors import GenerationError, InvalidRequest, UnknownModel
 from tasks.server import keys

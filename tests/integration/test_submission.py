@@ -12,8 +12,8 @@ from celery import chord, group, signals
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tasks.broker.pages import MOST_BYTES, MOST_REQUESTS, Refused
-from tasks.broker.submission import Submission
+from tasks.broker.submission.pages import MOST_BYTES, MOST_REQUESTS, Refused
+from tasks.broker.submission.submission import Submission
 from tasks.errors import InvalidRequest, QueueFull
 from tasks.server import keys
 from tasks.server.connection import connect

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker.ledger import RESENT_MAX, Ledger
+from tasks.broker.queues.ledger import RESENT_MAX, Ledger
 from tasks.errors import BrokerUnavailable, EngineFailed, GenerationError
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End, Error

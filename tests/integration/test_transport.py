@@ -12,9 +12,9 @@ import pytest
 from kombu import Queue
 from kombu.utils.json import loads
 
-from tasks.broker.channel import FAIRNESS_PERIOD
-from tasks.broker.holding import OPTION, Holding
-from tasks.broker.references import reference
+from tasks.broker.channel.channel import FAIRNESS_PERIOD
+from tasks.broker.channel.holding import OPTION, Holding
+from tasks.broker.queues.references import reference
 from tasks.broker.transport import Transport
 from tasks.journal.writer import Journal
 from tasks.messages.journal import End

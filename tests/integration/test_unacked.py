@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks.broker import unacked
-from tasks.broker.holding import Holding
-from tasks.broker.queues import list_of
-from tasks.broker.references import reference
+from tasks.broker.channel import unacked
+from tasks.broker.channel.holding import Holding
+from tasks.broker.queues.queues import list_of
+from tasks.broker.queues.references import reference
 from tasks.server import keys
 from tasks.server.connection import connect
 from tests.fleet import fetch_all, hold, message, waiting_messages

@@ -5,7 +5,7 @@
 -- (rendezvous hashing): requests that begin alike and come together meet there.
 --
 -- Before this stand LIVE_S, for how long a worker is believed that takes requests from its lane, and WARM_S, for how long a beginning
--- counts as warm (tasks/broker/lanes.py).
+-- counts as warm (tasks/broker/queues/lanes.py).
 
 -- How long a request waits for a worker that is chosen by the hash alone; it had room when it was chosen.
 local COLD_WAIT_MS = 100

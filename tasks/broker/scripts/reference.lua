@@ -1,5 +1,5 @@
 -- References: what a request's list, or schedule, has in the place of its message, which is in the ledger alone. Loaded before the
--- scripts that write or read lists (tasks/broker/references.py). The messages of other tasks, and of other clients, are in the lists
+-- scripts that write or read lists (tasks/broker/queues/references.py). The messages of other tasks, and of other clients, are in the lists
 -- themselves.
 --
 -- Before this stands REFERENCE, with which no message begins.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from tasks.broker.inventory import OpenRequest
+    from tasks.broker.inventory.inventory import OpenRequest
     from tasks.cli.overview.keyboard import Keyboard
     from tasks.fleet.state import FleetState
 

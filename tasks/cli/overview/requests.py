@@ -9,7 +9,7 @@ from tasks.cli.overview.words import NOTHING, clean, rate
 from tasks.fleet.words import age
 
 if TYPE_CHECKING:
-    from tasks.broker.inventory import OpenRequest
+    from tasks.broker.inventory.inventory import OpenRequest
 
 REQUEST_COLUMNS = (
     Column("request", 0, least=13),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from tasks.broker.inventory import OpenRequest
+    from tasks.broker.inventory.inventory import OpenRequest
     from tasks.cli.overview.table import Table
     from tasks.fleet.state import Failure, FleetState
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.absence import Absence
-from tasks.broker.result_watch import LOST_AFTER_S, unknown
+from tasks.broker.waiting.absence import Absence
+from tasks.broker.waiting.result_watch import LOST_AFTER_S, unknown
 from tasks.client.reader.chunks import Chunk, call_chunk, changed
 from tasks.client.reader.journal_watch import Quiet
 from tasks.client.reader.text_buffer import TextBuffer

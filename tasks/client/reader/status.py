@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from redis.exceptions import RedisError
 
-from tasks.broker.contents import contents_of, ledger_message
-from tasks.broker.limits import position
+from tasks.broker.inventory.contents import contents_of, ledger_message
+from tasks.broker.queues.limits import position
 from tasks.messages.journal import Claim, End, Error, Release, Start, Token, decode
 from tasks.messages.registry import WorkerRecord
 from tasks.registry import Registry

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from kombu.utils.json import dumps
 
-from tasks.broker.message import UNPACKERS
+from tasks.broker.message.message import UNPACKERS
 from tasks.client.request.suggestion import suggestion
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds

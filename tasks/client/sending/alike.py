@@ -11,7 +11,7 @@ from tasks.client.sending.redaction import redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tasks.broker.submission import Built
+    from tasks.broker.submission.submission import Built
     from tasks.client.request.form import Form
     from tasks.client.submitter import Call
 

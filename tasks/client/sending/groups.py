@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import redis
     from celery import Celery
 
-    from tasks.broker.submission import Collector
+    from tasks.broker.submission.submission import Collector
 
 logger = logging.getLogger("tasks.generate")
 
@@ -96,7 +96,7 @@ class Groups:
         # Kombu gives each producer that it hands out a ``release`` of its own, for this one time.
         if group.group_id is None or "release" not in getattr(producer, "__dict__", {}):
             return None
-        from tasks.broker.submission import Collector
+        from tasks.broker.submission.submission import Collector
 
         collector = group.collectors.get(id(producer))
         if collector is None:
@@ -123,7 +123,7 @@ class Groups:
         Raises:
             GenerationError: it cannot be sent.
         """
-        from tasks.broker.pages import Refused
+        from tasks.broker.submission.pages import Refused
 
         try:
             send = collector.submission.send if waits else collector.submission.begin
@@ -140,7 +140,7 @@ class Groups:
 
     def _take_back(self, group: Group, unsent: Sequence[str], error: GenerationError) -> None:
         """Undo what was sent of a group, because of an error that then says so."""
-        from tasks.broker.withdraw import withdraw
+        from tasks.broker.inventory.withdraw import withdraw
 
         self._thread.group = None
         never = set(unsent)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
-    from tasks.broker.limits import Position
+    from tasks.broker.queues.limits import Position
     from tasks.gateway.answers.background import Background
     from tasks.gateway.answers.desk import Desk, Ticket
     from tasks.gateway.answers.following import Following

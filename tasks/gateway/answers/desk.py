@@ -23,7 +23,7 @@ from tasks.gateway.records.record import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from tasks.broker.limits import Position
+    from tasks.broker.queues.limits import Position
     from tasks.client.reader.status import RequestStatus
     from tasks.client.result import GenerateResult
     from tasks.gateway.connection.bell import Bell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.requests import ClientDisconnect
 
-from tasks.broker.message import MAX_BODY_BYTES
+from tasks.broker.message.message import MAX_BODY_BYTES
 from tasks.gateway.connection.client import ClientGone
 from tasks.gateway.connection.refusal import Refusal
 from tasks.messages.encoding import to_compact_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.limits import position
+from tasks.broker.queues.limits import position
 from tasks.gateway.records import scripts
 from tasks.gateway.records.access_key import LOCAL, AccessKey, digest_of
 from tasks.gateway.records.record import Record
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import redis
 
-    from tasks.broker.limits import Position
+    from tasks.broker.queues.limits import Position
 
 ADMIT = Script(scripts.source("admit"))
 SETTLE = Script(scripts.source("settle"))

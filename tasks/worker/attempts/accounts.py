@@ -12,7 +12,7 @@ from tasks.worker.attempts import log
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.broker.prefix import Prefix
+    from tasks.broker.message.prefix import Prefix
     from tasks.errors import GenerationError
     from tasks.metrics.collector import MetricsCollector
     from tasks.metrics.collector import Outcome as MetricOutcome

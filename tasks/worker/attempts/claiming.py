@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from celery.exceptions import Ignore, Reject
 
-from tasks.broker.fingerprint import other_request
+from tasks.broker.message.fingerprint import other_request
 from tasks.errors import BrokerUnavailable, EngineFailed
 from tasks.journal.writer import new_nonce
 from tasks.messages.journal import End, Error, Release

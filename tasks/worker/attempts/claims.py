@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.broker.holding import NO_CLAIMS
+from tasks.broker.channel.holding import NO_CLAIMS
 from tasks.journal.claim_answer import ClaimAnswer
 from tasks.journal.items import Append
 from tasks.journal.writer import new_nonce

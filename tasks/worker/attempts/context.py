@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.broker.holding import Holding
+    from tasks.broker.channel.holding import Holding
     from tasks.server.clock import ServerClock
     from tasks.worker.attempts.accounts import Accounts
     from tasks.worker.attempts.claiming import Claiming

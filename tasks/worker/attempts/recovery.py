@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.utils.json import dumps
 
-from tasks.broker.qos import HOLD
-from tasks.broker.unacked import read_held
+from tasks.broker.channel.qos import HOLD
+from tasks.broker.channel.unacked import read_held
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.items import Append, Held
 from tasks.messages.journal import End, Error

@@ -18,7 +18,7 @@ from worker_config.catalogue import ModelNotAllowed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasks.broker.prefix import Prefix
+    from tasks.broker.message.prefix import Prefix
     from tasks.client.answers.answer import Answer
     from tasks.client.request.form import Common
     from tasks.messages.engine import Work

@@ -10,12 +10,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.prefix import prefixes_of
+from tasks.broker.message.prefix import prefixes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from tasks.broker.prefix import Prefix
+    from tasks.broker.message.prefix import Prefix
     from tasks.worker.attempts.attempt import Attempt
     from worker_config.settings import Settings
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.envelope import MAX_LIMIT_S
+from tasks.broker.message.envelope import MAX_LIMIT_S
 from tasks.errors import InvalidRequest
 from tasks.messages.identifier import IDENTIFIER, MAX_ID_CHARACTERS, is_identifier
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore
 
-from tasks.broker.fingerprint import fingerprint, kept_s
+from tasks.broker.message.fingerprint import fingerprint, kept_s
 from tasks.errors import GenerationError
 from tasks.journal.items import Asks
 from tasks.models.routing import queue_for_model

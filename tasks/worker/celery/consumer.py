@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from tasks.broker import envelope
-from tasks.broker.message import blames_message, fault
+from tasks.broker.message import envelope
+from tasks.broker.message.message import blames_message, fault
 from tasks.errors import InvalidRequest
 from tasks.names import OURS, is_ours
 from tasks.worker.unstarted import refuse_message

@@ -15,7 +15,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import state as celery_state
 from celery.worker.control import Panel, control_command
 
-from tasks.broker.holding import OPTION
+from tasks.broker.channel.holding import OPTION
 from tasks.errors import GenerationError
 from tasks.models.key import key_of
 from tasks.names import is_ours

@@ -14,7 +14,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import state as celery_state
 from celery.worker.control import Panel
 
-from tasks.broker.ledger import known
+from tasks.broker.queues.ledger import known
 from tasks.errors import GenerationError
 from tasks.worker.current import active_worker
 from tasks.worker.unstarted import end_unstarted

@@ -14,7 +14,7 @@ from tasks.models.key import EngineKey
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tasks.broker.aside import Aside
+    from tasks.broker.queues.aside import Aside
     from tasks.worker.engines.changes import Changes
     from tasks.worker.engines.peers import Peers
 

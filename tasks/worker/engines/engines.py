@@ -1,8 +1,8 @@
 """The engines of one worker: loaded on first request, watched, replaced when they die, ended for others or when they idle.
 
 A request whose model is not loaded waits here, in its slot, while the model loads. Where others have to end their work first,
-it moves to its model's lane (:mod:`tasks.broker.aside`), where it takes no slot and any worker that can run it may take it.
-docs/models.md has the rules.
+it moves to its model's lane (:mod:`tasks.broker.queues.aside`), where it takes no slot and any worker that can run it may
+take it. docs/models.md has the rules.
 
 Decisions are made with the lock of :class:`tasks.worker.engines.changes.Changes` held, and carried out after it is released.
 """

@@ -1,4 +1,4 @@
-"""Chooses the lanes that this worker takes requests from, and their order (:mod:`tasks.broker.lanes`)."""
+"""Chooses the lanes that this worker takes requests from, and their order (:mod:`tasks.broker.queues.lanes`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.broker.lanes import SERVE_S
-from tasks.broker.queues import lane_of, list_of, node_of
+from tasks.broker.queues.lanes import SERVE_S
+from tasks.broker.queues.queues import lane_of, list_of, node_of
 from tasks.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tasks.broker.lanes import Head
+    from tasks.broker.queues.lanes import Head
 
 logger = logging.getLogger(__name__)
 

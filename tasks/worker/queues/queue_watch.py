@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.broker.queues import more_urgent_in, waiting_in
-from tasks.broker.schedule import move_due
+from tasks.broker.queues.queues import more_urgent_in, waiting_in
+from tasks.broker.queues.schedule import move_due
 from tasks.worker.attempts.job import BATCH
 from tasks.worker.queues.preemption import Preemption
 from tasks.worker.queues.scheduler import Scheduler
@@ -14,7 +14,7 @@ from tasks.worker.queues.starvation import Starvation
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from tasks.broker.holding import Holding
+    from tasks.broker.channel.holding import Holding
     from tasks.worker.attempts.job import Job
     from tasks.worker.profile.profile import Profile
     from tasks.worker.queues.room import Room

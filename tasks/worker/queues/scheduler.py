@@ -1,4 +1,4 @@
-"""The scheduler: the thread that queues messages when they are due (:mod:`tasks.broker.schedule`)."""
+"""The scheduler: the thread that queues messages when they are due (:mod:`tasks.broker.queues.schedule`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.errors import BrokerUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasks.broker.schedule import Moved
+    from tasks.broker.queues.schedule import Moved
 
 logger = logging.getLogger(__name__)
 

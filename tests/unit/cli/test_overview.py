@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tasks.broker.inventory import OpenRequest
+from tasks.broker.inventory.inventory import OpenRequest
 from tasks.cli.overview import plain, screen, words
 from tasks.cli.overview.details import departed_lines, worker_lines
 from tasks.cli.overview.live import LiveView

@@ -18,7 +18,7 @@ from tasks.messages.encoding import to_canonical_json, to_compact_json, to_json,
 from tasks.messages.registry import WorkerRecord, encode_record
 
 #: A message that came is written back as it came.
-AS_IT_CAME = {"tasks/broker/unacked.py"}
+AS_IT_CAME = {"tasks/broker/channel/unacked.py"}
 
 
 def strict(text: str) -> Any:

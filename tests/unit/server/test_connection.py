@@ -11,7 +11,7 @@ import pytest
 import redis
 from celery import Celery
 
-from tasks.broker.channel import Channel
+from tasks.broker.channel.channel import Channel
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable, JournalFailed
 from tasks.server.connection import Endpoint, connect, endpoint, translated
 from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tasks.broker.holding import NO_CLAIMS
+from tasks.broker.channel.holding import NO_CLAIMS
 from tasks.journal.writer import Journal
 from tasks.server.connection import connect
 from tasks.worker.attempts.claims import MOST, Claims

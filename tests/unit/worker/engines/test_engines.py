@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.broker.aside import Aside
+from tasks.broker.queues.aside import Aside
 from tasks.engine.fake import fake_text
 from tasks.errors import EngineFailed, GenerationError, ModelLoadFailed, OutOfMemory
 from tasks.journal.claim_answer import ClaimAnswer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.broker.lanes import SERVE_S, Head
-from tasks.broker.queues import lane_of, list_of
+from tasks.broker.queues.lanes import SERVE_S, Head
+from tasks.broker.queues.queues import lane_of, list_of
 from tasks.errors import BrokerUnavailable
 from tasks.worker.queues.lanes import Lanes
 from tests.support import wait_until

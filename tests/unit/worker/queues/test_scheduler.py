@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.broker.schedule import Moved
+from tasks.broker.queues.schedule import Moved
 from tasks.errors import BrokerUnavailable
 from tasks.worker.queues.scheduler import Scheduler
 from tests.support import wait_until
