@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tasks.journal.items import Append
     from tasks.messages.journal import Entry
 
-Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "ended", "other"]
+Answer: TypeAlias = Literal["claimed", "cancelled", "busy", "elsewhere", "ended", "other"]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class ClaimAnswer:
     - ``cancelled``: the same, but it was cancelled before: append an ``end`` with ``finish_reason`` ``cancelled``, do
       not compute. The claim is written all the same, so that the end and its usage are this worker's to write.
     - ``busy``: its owner is alive and has not released it. ``owner`` may be this worker itself.
+    - ``elsewhere``: this worker does not hold the message any more, which waits for another one.
     - ``ended``: the last of ``entries`` is its end or error.
     - ``other``: another request, with other parameters, has this id.
 

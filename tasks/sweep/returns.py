@@ -34,6 +34,7 @@ class Returns:
         self._client = client
         self._ends = ends
         self._condemn = client.register_script(scripts.source("condemn"))
+        self._disown = client.register_script(scripts.source("disown"))
 
     def return_work(self, living: Container[str]) -> None:
         """Restore the messages of every worker that is not among the living: dead, superseded, or gone without a word.
@@ -61,5 +62,4 @@ class Returns:
         if restored:
             logger.warning("sweep: gave back %d requests of %s: %s", len(restored), identity, ", ".join(restored))
         with translated(f"forgetting {identity}"):
-            if not self._client.exists(keys.unacked(identity)):
-                self._client.srem(keys.OWNERS, identity)
+            self._disown([keys.unacked(identity), keys.OWNERS], [identity])

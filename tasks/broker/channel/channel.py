@@ -146,9 +146,10 @@ class Channel(QueueingChannel):
         # its error ends the connection, and what this worker holds and does not run goes back to its queue.
         evaluator = holding.scripts.once if holding.scripts is not None else self.evaluator
         terms = holding.claims.terms(queue) if holding.claims is not None else NO_CLAIMS
-        names = (self.unacked_key, self.unacked_index_key, keys.LEDGER, keys.WORKERS, *lists)
+        noted = (self.unacked_key, self.unacked_index_key, keys.LEDGER)
+        names = (*noted, keys.WORKERS, keys.OWNERS, keys.swept(holding.identity), *lists)
         limits = (max(0, more), MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
-        found = FETCH(evaluator, names, (reference, *limits, *terms))
+        found = FETCH(evaluator, names, (holding.identity, reference, *limits, *terms))
         if reference and not (found and found[2] < 0):
             holding.received += 1
         for tag, message, index, task_id, claim, queued_ms in zip(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from tasks.broker.queues.queues import SEPARATOR, list_of
@@ -87,6 +88,8 @@ def read_held(client: redis.Redis, tag: str, payload: bytes | str) -> Held:
         headers, properties = message["headers"], message["properties"]
         headers["redelivered"] = True
         properties["delivery_info"]["redelivered"] = True
+        # A worker that was taken for dead may fetch it again: the end of its earlier delivery must not take the note of the later
+        properties["delivery_tag"] = urandom(16).hex()
         queue = _queue(client, exchange, routing_key)
         list_name = list_of(queue, int(properties.get("priority") or 0))
         task_id, task = str(headers.get("id", "")), str(headers.get("task", ""))

@@ -4,17 +4,19 @@
 --
 -- Of what waits it takes half at most, so that idle workers find some, too, if there are others.
 --
--- KEYS  unacked messages, their index, ledger, records of all workers, then the lists of the queue, most urgent first
--- ARGV  the reference ('' for none), the most further messages, bytes after which no further one is looked at: Redis does nothing
---       else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims nothing), nonce, time
---       to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models that are loaded, as
---       producers name them, each behind a line feed and the last one before another
+-- KEYS  unacked messages, their index, ledger, records of all workers, the workers that hold messages, mark that this one was
+--       swept, then the lists of the queue, most urgent first
+-- ARGV  identity of the worker, the reference ('' for none), the most further messages, bytes after which no further one is looked
+--       at: Redis does nothing else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims
+--       nothing), nonce, time to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models
+--       that are loaded, as producers name them, each behind a line feed and the last one before another
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
 --       was in, from 0, and -1 for the reference; task id if it was claimed, else ''; payload of the claim; ms that it waited)
-local unacked, index, ledger, workers = unpack(KEYS, 1, 4)
-local FIRST_LIST = 5
-local first, more, most_bytes, largest = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local owner, nonce, ttl_ms, streams, cancels, requests, channel, models = unpack(ARGV, 5, 12)
+local unacked, index, ledger, workers, owners, mark = unpack(KEYS, 1, 6)
+local FIRST_LIST = 7
+local identity, first = ARGV[1], ARGV[2]
+local more, most_bytes, largest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local owner, nonce, ttl_ms, streams, cancels, requests, channel, models = unpack(ARGV, 6, 13)
 local found, count = {}, 0
 
 local function is_new(task_id, record, message)
@@ -40,6 +42,7 @@ local function take(item, list)
   if not text then return 0 end
   local tag, message = '', nil
   if #text <= largest then tag, message = hold(unacked, index, text, count) end
+  if not tag then return 0 end
   local payload, queued_ms = claimed(task_id, entry, record, tag, message)
   local at = 6 * count
   found[at + 1], found[at + 2], found[at + 3] = tag, text, list
@@ -63,4 +66,6 @@ for i = FIRST_LIST, #KEYS do
     most_bytes = most_bytes - take(item, i - FIRST_LIST)
   end
 end
+-- The sweep took this worker for dead, and looks after it no more. The worker has come back, and does not know it yet.
+if count > 0 and redis.call('EXISTS', mark) == 1 then redis.call('SADD', owners, identity) end
 return found

@@ -1,7 +1,8 @@
 -- Noting that a worker holds a message. Loaded before the script that does (fetch.lua).
 
 -- The delivery tag of a message that is noted now, as kombu notes it, and the message; '' if it cannot be, since it is not one of
--- kombu's. Of the messages of one call ``number`` says which this is, because the sweep returns them in the order of their times.
+-- kombu's, and nil if this worker holds this very message already: a reference to it was queued twice.
+-- Of the messages of one call ``number`` says which this is, because the sweep returns them in the order of their times.
 local function hold(unacked, index, message, number)
   local ok, decoded = pcall(cjson.decode, message)
   local properties = ok and type(decoded) == 'table' and decoded.properties
@@ -12,7 +13,8 @@ local function hold(unacked, index, message, number)
   if string.find(tag, '[\128-\255]') then return '' end -- which may be no text
   local clock = redis.call('TIME')
   redis.call('ZADD', index, string.format('%.6f', clock[1] + (clock[2] + number) / 1e6), tag)
-  redis.call('HSET', unacked, tag, '[' .. message .. ',' .. cjson.encode(exchange) .. ',' .. cjson.encode(routing_key) .. ']')
+  local note = '[' .. message .. ',' .. cjson.encode(exchange) .. ',' .. cjson.encode(routing_key) .. ']'
+  if redis.call('HSET', unacked, tag, note) == 0 then return nil end
   return tag, decoded
 end
 

@@ -32,7 +32,7 @@ if fingerprint ~= '' then
 end
 
 local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-local attempt, crashes = 0, 0
+local attempt, crashes, is_open = 0, 0, false
 
 if last then
   local tail = record(last)
@@ -53,6 +53,7 @@ if last then
     return {answer(), attempt, crashes, waited, owner, entry[2][2]}
   end
 
+  is_open = tail.type ~= 'release' and claim.worker == owner and holds(claim)
   if tail.type == 'release' then
     if tail.crashed == true then crashes = crashes + 1 end
   elseif type(claim.worker) ~= 'string' or redis.call('EXISTS', leases .. claim.worker) == 0 then
@@ -63,6 +64,12 @@ if last then
     redis.call('HDEL', ledger, task_id)
     return {'busy', attempt, crashes, '', claim.worker, ''}
   end
+end
+
+-- The sweep took this worker for dead. The message waits in its queue again, or was fetched anew, perhaps by this very worker. A claim
+-- would delete the ledger's entry, or void the later delivery's claim, and what this worker does not hold nobody gives back.
+if not holds({worker = owner, delivery = delivery}) and (is_open or redis.call('HEXISTS', ledger, task_id) == 1) then
+  return {'elsewhere', attempt, crashes, '', '', ''}
 end
 
 attempt = attempt + 1

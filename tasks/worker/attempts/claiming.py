@@ -70,6 +70,11 @@ class Claiming:
         if claim.kind == "busy":
             logger.info("request %s is run by %s; this delivery is dropped", delivery.task_id, claim.owner)
             raise Ignore
+        if claim.kind == "elsewhere":
+            logger.warning(
+                "request %s was given back while this worker was silent; this delivery is dropped", delivery.task_id
+            )
+            raise Ignore
         attempt: Attempt = work.attempt(delivery.task_id, claim, model, job.held)
         attempt.gives_way = job.is_batch_work and self._profile.settings.batch_share < 1
         self._publisher.open(attempt, instead_of=job.attempt)

@@ -1,0 +1,190 @@
+"""Workers that were silent, were taken for dead, and go on: in whatever order they do so, their request is never nowhere."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, closing
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery.exceptions import Ignore
+from kombu import Queue
+
+from tasks.broker.channel.holding import Holding
+from tasks.broker.queues.ledger import Ledger, Lost
+from tasks.broker.queues.references import reference
+from tasks.journal.items import Asks
+from tasks.journal.writer import Journal
+from tasks.server import keys
+from tasks.server.connection import connect
+from tasks.sweep.ends import Ends
+from tasks.sweep.returns import Returns
+from tasks.worker.attempts import delivery as worker_delivery
+from tasks.worker.attempts.claiming import Claiming
+from tasks.worker.attempts.claims import Claims
+from tasks.worker.attempts.generation import Generation
+from tasks.worker.attempts.job import Job
+from tests.fleet import message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+    from celery import Celery
+
+    from tasks.journal.claim_answer import ClaimAnswer
+
+QUEUE, TASK = "tier-under-3B", "t1"
+LATE, OTHER = "late@lab#b1", "other@lab#b2"
+
+
+class NoResults:
+    """Results of which none is final."""
+
+    @staticmethod
+    def final_entry(_task_id: str) -> None:
+        """None."""
+
+
+class Fleet:
+    """The channels of two workers, the sweep, and the journal of one request."""
+
+    def __init__(self, client: redis.Redis, channels: dict[str, Any]) -> None:
+        self.client, self.channels = client, channels
+        self.journal = Journal(client)
+        self.fetched: list[Any] = []
+        self._returns = Returns(client, Ends(self.journal, NoResults()))  # type: ignore[arg-type]
+        for channel in channels.values():
+            Queue(QUEUE, channel=channel).declare()
+            channel.basic_consume(QUEUE, no_ack=False, callback=self.fetched.append, consumer_tag=QUEUE)
+
+    def begin(self) -> None:
+        """One request waits, and two workers live."""
+        self.client.flushdb()
+        self.fetched.clear()
+        for identity in self.channels:
+            self.client.set(keys.alive(identity), "")
+            self.client.sadd(keys.OWNERS, identity)
+        entry = {"at": self.client.time()[0], "queue": QUEUE, "message": json.dumps(message(TASK, QUEUE))}
+        self.client.hset(keys.LEDGER, TASK, json.dumps(entry))
+        self.client.lpush(QUEUE, reference(TASK))
+
+    def sweep(self) -> None:
+        """Take the late worker for dead."""
+        self.client.delete(keys.alive(LATE))
+        self._returns.return_work({OTHER})
+
+    def send_again(self) -> None:
+        """Take the request for lost, as a look does that has missed it on its way."""
+        entry: Any = self.client.hget(keys.LEDGER, TASK)
+        if entry is not None:
+            values = json.loads(entry)
+            Ledger(self.client, lambda: 0.0).resend(Lost(TASK, entry, QUEUE, values["message"], 0))
+
+    def is_somewhere(self) -> bool:
+        """Whether the ledger has the request, or a worker holds it that the sweep looks after."""
+        owners: Any = self.client.smembers(keys.OWNERS)
+        return bool(
+            self.client.hexists(keys.LEDGER, TASK)
+            or any(self.client.exists(keys.unacked(identity.decode())) for identity in owners)
+        )
+
+
+class Delivery:
+    """One fetch of a worker, and the steps of the thread that has the request then."""
+
+    def __init__(self, fleet: Fleet, identity: str) -> None:
+        self._fleet, self._identity = fleet, identity
+        #: What was fetched, if anything was.
+        self.message: Any = None
+        self._claim: ClaimAnswer | None = None
+
+    def fetch(self) -> None:
+        """Take what waits, if anything does."""
+        item: Any = self._fleet.client.rpop(QUEUE)
+        if item is not None:
+            before = len(self._fleet.fetched)
+            self._fleet.channels[self._identity]._fetch(item.decode(), 0, QUEUE)
+            self.message = (self._fleet.fetched[before:] or [None])[0]
+
+    def claim(self) -> None:
+        """Claim the request, or drop this delivery."""
+        if self.message is not None:
+            tag = self.message.delivery_tag
+            self._claim = self._fleet.journal.claim(TASK, self._identity, delivery=tag)
+            if self._claim.kind != "claimed":
+                self.message.ack()
+
+    def give_back(self) -> None:
+        """End as a worker ends what it was told to stop: it drops what it has lost meanwhile, and requeues the rest."""
+        claim = self._claim
+        if claim is not None and claim.kind == "claimed":
+            if self._fleet.journal.release(TASK, claim.attempt, 1, crashed=False, nonce=claim.nonce) == "fenced":
+                self.message.ack()
+            else:
+                self.message.reject(requeue=True)
+
+
+@pytest.fixture
+def fleet(producer_app: Celery, redis_url: str) -> Iterator[Fleet]:
+    """Two workers without processes."""
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(connect(redis_url)))
+        channels = {}
+        for identity in (LATE, OTHER):
+            options = Holding(identity).transport_options()
+            connection = stack.enter_context(producer_app.connection_for_read(transport_options=options))
+            channels[identity] = connection.channel()
+        yield Fleet(client, channels)
+
+
+def orders(*threads: str) -> Iterator[str]:
+    """All ways to run the steps of these threads, each a letter, beside each other."""
+    if not any(threads):
+        yield ""
+    for n, thread in enumerate(threads):
+        if thread:
+            for rest in orders(*threads[:n], thread[1:], *threads[n + 1 :]):
+                yield thread[0] + rest
+
+
+@pytest.mark.parametrize("second", [LATE, OTHER])
+@pytest.mark.parametrize("event", ["sweep", "send_again"])
+def test_no_order_loses_a_request(fleet: Fleet, second: str, event: str) -> None:
+    """A message that comes twice, also to one worker, is held, or in the ledger, after each step: whoever is killed then."""
+    lost = []
+    for order in orders("abc", "ABC", "!"):
+        fleet.begin()
+        first, again = Delivery(fleet, LATE), Delivery(fleet, second)
+        steps: dict[str, Callable[[], None]] = {
+            "a": first.fetch,
+            "b": first.claim,
+            "c": first.give_back,
+            "A": again.fetch,
+            "B": again.claim,
+            "C": again.give_back,
+            "!": getattr(fleet, event),
+        }
+        for at, step in enumerate(order, start=1):
+            steps[step]()
+            if not fleet.is_somewhere():
+                lost.append(order[:at])
+                break
+    assert lost == []
+
+
+def test_what_was_given_back_is_left_to_others(fleet: Fleet) -> None:
+    """A thread that wakes up before it has claimed leaves the request where it is, and writes nothing."""
+    fleet.begin()
+    first = Delivery(fleet, LATE)
+    first.fetch()
+    fleet.sweep()
+    profile: Any = SimpleNamespace(identity=LATE)
+    no_publisher: Any = None
+    claiming = Claiming(profile, fleet.journal, no_publisher, Claims(fleet.journal, LATE, ""))
+    late = worker_delivery.Delivery(Job(TASK, QUEUE), first.message.delivery_tag, Asks("", 1))
+    with pytest.raises(Ignore):
+        claiming.claim(late, "fake:1", Generation())
+    assert fleet.journal.read(TASK) == []
+    assert fleet.client.llen(QUEUE) == fleet.client.hlen(keys.LEDGER) == 1
