@@ -44,7 +44,10 @@ class Election:
         Raises:
             BrokerUnavailable: Redis cannot be reached, or the connection was lost.
         """
+        known = self._lifeline.client_id
         client = self._lifeline.connect()
+        if known and self._lifeline.client_id != known:
+            raise BrokerUnavailable("electing a sweep: Redis had closed the connection")
         with translated("electing a sweep"):
             return bool(self._elect([keys.SWEEP_LOCK], [self._by, self._lock_ms], client))
 
