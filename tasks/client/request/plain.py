@@ -21,6 +21,8 @@ DATA = frozenset({str, bool, float, type(None)})
 #: Python reads and writes integers of up to 4,300 digits, other languages fewer.
 MAX_INTEGER_BITS = 1024
 _FEW_BITS = 2**63
+#: The keys that kombu's JSON gives to dates, decimals and the like. It reads every dictionary with these alone as one of them.
+TAGS = frozenset({"__type__", "__value__"})
 
 
 def plain(value: Any, where: str) -> Any:
@@ -70,7 +72,12 @@ class _Conversion:
             raise InvalidRequest(f"{self._where}: more than {MAX_VALUES} values: send fewer")
         if isinstance(opened, list):
             return [self.convert(inner, depth - 1) for inner in opened]
-        return {self._key(key): self.convert(inner, depth - 1) for key, inner in opened.items()}
+        made = {self._key(key): self.convert(inner, depth - 1) for key, inner in opened.items()}
+        if len(made) == len(TAGS) and made.keys() == TAGS:
+            raise InvalidRequest(
+                f"{self._where}: Celery reads a dictionary of __type__ and __value__ as another type: rename a key"
+            )
+        return made
 
     def _key(self, key: Any) -> str:
         """A key as JSON has it, so that a request reads alike where it is sent and where it has arrived."""

@@ -105,6 +105,10 @@ def test_json_stays(value: Any) -> None:
         ({("a",): 1}, "a dictionary has a key of type tuple: use text"),
         ({None: 1}, "a dictionary has a key of type NoneType: use text"),
         (2**MAX_INTEGER_BITS, "use a smaller one, or text"),
+        (
+            {"__type__": "datetime", "__value__": "2026-01-01T00:00:00"},
+            "reads a dictionary of __type__ and __value__ as another type: rename a key",
+        ),
     ],
 )
 def test_what_is_no_data(value: Any, remedy: str) -> None:
