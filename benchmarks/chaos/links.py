@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 16
 
 
+#: Never set. Whatever waits for it is kept: a forgotten connection that were collected as garbage would be closed.
+NEVER = asyncio.Event()
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """One client's connection and its way to the server."""
@@ -94,7 +98,7 @@ async def _pump(
         while data := await reader.read(CHUNK_BYTES):
             await passes.wait()
             if connection.forgotten:
-                await asyncio.Event().wait()
+                await NEVER.wait()
             writer.write(data)
             await writer.drain()
     writer.close()
