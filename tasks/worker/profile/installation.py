@@ -23,18 +23,8 @@ if TYPE_CHECKING:
 
 #: What engines import; a distribution that is not installed is not missed.
 DISTRIBUTIONS = (
-    *(
-        "celery-mlx",
-        "mlx",
-        "mlx-lm",
-        "transformers",
-        "tokenizers",
-        "huggingface-hub",
-        "safetensors",
-        "numpy",
-        "llguidance",
-    ),
-    *("jinja2", "regex", "jsonschema"),
+    *("celery-mlx", "mlx", "mlx-lm", "transformers", "tokenizers", "huggingface-hub"),
+    *("safetensors", "numpy", "llguidance", "jinja2", "regex", "jsonschema"),
 )
 #: Files without which they do not run. People remove the tests of packages to save room.
 NEEDED = {".py", ".so", ".dylib", ".metallib"}
@@ -84,7 +74,7 @@ class Installation:
         """When the files of our own, and the lists of what is installed, were written, in nanoseconds."""
         folders = (
             folder for own in self._own for folder in os.walk(own)
-        )  # of one that is being removed it reads the rest
+        )  # which passes over what is removed meanwhile
         files = (Path(folder, file) for folder, _, all_ in folders for file in all_ if file.endswith(".py"))
         found: dict[Path, int] = {}
         for path in (*files, *self._places):
