@@ -113,9 +113,12 @@ def test_shows_several_answers_and_stops_everything(demo: StartDemo) -> None:
     assert "\nGravity is a fundamental concept in physics that describes" in text
     assert "tokens per second" in text
     assert "answered 4 of 4" in text
-    assert re.search(
-        r"all at once        (\d+) tokens in .* tokens/s(?:, .* times as fast)?\none after another  \1 tokens in ", text
+    together = re.search(
+        r"all at once        (\d+) tokens in .* tokens/s(.*)\none after another  \1 tokens in .*\n(.*)", text
     )
+    assert together
+    # A busy machine may need as long for all at once, and then the comparison says why.
+    assert together[2].endswith(" times as fast") or together[3].startswith("Other programs use this machine (load ")
     assert "celery -A tasks up " in text
     assert "\x1b" not in text
     run.nothing_left()
