@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Where a chain's previous answer goes in ``prompt`` or in a message.
 PREVIOUS = "{previous}"
@@ -25,6 +25,18 @@ def previous_of(args: Sequence[Any] | None) -> Any:
             "keyword"
         )
     return args[0] if args else None
+
+
+def require_free(name: str, values: Mapping[str, Any]) -> None:
+    """Refuse a value where the previous answer goes.
+
+    Raises:
+        InvalidRequest: the field is set.
+    """
+    if name in values:
+        raise InvalidRequest(
+            f"{name} is set, and a task before this one has an answer: leave {name} out, or use .si(…)"
+        )
 
 
 def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:

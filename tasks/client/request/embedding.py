@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from tasks.client.request.chaining import text_of
+from tasks.client.request.chaining import require_free, text_of
 from tasks.client.request.explain import refuse_unknown, shown_name, validated
 from tasks.client.request.fields import MAX_COUNT, Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
 from tasks.client.request.form import Form
@@ -146,8 +146,7 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
     """
     if previous is None:
         return values
-    if "input" in values:
-        raise InvalidRequest("input is set, and a task before this one has an answer: leave input out, or use .si(…)")
+    require_free("input", values)
     texts = [text_of(answer) for answer in previous] if isinstance(previous, list | tuple) else [text_of(previous)]
     return {**values, "input": texts}
 

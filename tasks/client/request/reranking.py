@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypedDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from tasks.client.request.chaining import text_of
+from tasks.client.request.chaining import require_free, text_of
 from tasks.client.request.embedding import normalise
 from tasks.client.request.explain import refuse_unknown, validated
 from tasks.client.request.fields import Deadline, Extra, Flag, KeepAlive, ModelName, no_truth, whole_text
@@ -129,8 +129,7 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
     """
     if previous is None:
         return values
-    if "query" in values:
-        raise InvalidRequest("query is set, and a task before this one has an answer: leave query out, or use .si(…)")
+    require_free("query", values)
     return {**values, "query": text_of(previous)}
 
 
