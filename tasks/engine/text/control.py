@@ -6,6 +6,7 @@ escape around them as it likes. All other control tokens in what it renders are 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from tasks.engine.text.rendering import FIXED
 from tasks.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -25,6 +26,22 @@ class Wrapping(NamedTuple):
 
     start: str
     end: str
+
+    def escaped(self) -> Iterator[tuple[str, str]]:
+        """Yield each character with each way that a template may write it down: as Python does in a list, and as JSON."""
+        for char in self:
+            yield char, char.encode("unicode_escape").decode()
+            yield char, json.dumps(char).strip('"')
+
+    def is_in(self, text: str) -> bool:
+        """Whether a text has one of the characters, or one of them escaped."""
+        return any(char in text or escape in text for char, escape in self.escaped())
+
+    def unescaped(self, text: str) -> str:
+        """A rendered chat with the characters themselves where the template wrote them escaped."""
+        for char, escape in self.escaped():
+            text = text.replace(escape, char)
+        return text
 
 
 #: Of these the first that no message has is taken. They are private characters, which no language uses.
@@ -90,13 +107,13 @@ class ControlTokens:
         texts = list(_texts(messages))
         if not any(map(self._search, texts)):
             return messages, None
-        wrapping = next((pair for pair in WRAPPINGS if not any(char in text for text in texts for char in pair)), None)
+        wrapping = next((pair for pair in WRAPPINGS if not any(map(pair.is_in, texts))), None)
         if wrapping is None:
             raise InvalidRequest(
                 "messages: have all private characters from U+F0000 to U+F00FF in them; leave some out"
             )
         wrap, around = re.compile(self._names).sub, rf"{wrapping.start}\g<0>{wrapping.end}"
-        return [self._changed(message, lambda text: wrap(around, text)) for message in messages], wrapping
+        return [self._changed(message, lambda text: wrap(around, text), FIXED) for message in messages], wrapping
 
     def encode(self, text: str, wrapping: Wrapping) -> list[int]:
         """The ids of a rendered chat: control tokens are tokens where they are not wrapped, and text where they are."""
@@ -111,8 +128,8 @@ class ControlTokens:
         parts = re.split(rf"{start}({self._names}){end}|[{start}{end}]", text)
         return [Segment(part, literal=place % 2 == 1) for place, part in enumerate(parts) if part]
 
-    def _changed(self, value: Any, change: Callable[[str], str]) -> Any:
-        """The value with all its texts changed."""
+    def _changed(self, value: Any, change: Callable[[str], str], kept: Container[str] = ()) -> Any:
+        """The value with all its texts changed, except those that an object has under the ``kept`` names itself."""
         if isinstance(value, str):
             return change(value)
         if isinstance(value, list):
@@ -124,7 +141,7 @@ class ControlTokens:
                 raise InvalidRequest(
                     f"messages: a tool or a tool call has an argument {name[:60]!r}: its name is a control token's"
                 )
-        return {name: entry if name in FIXED else self._changed(entry, change) for name, entry in value.items()}
+        return {name: entry if name in kept else self._changed(entry, change) for name, entry in value.items()}
 
 
 def unwrapped(tail: str, wrapping: Wrapping) -> str:

@@ -101,6 +101,7 @@ class PromptEncoder:
         if text is None:
             options = Options(submit.chat_template_kwargs, submit.reasoning_effort, tools)
             text = self._template.render(messages, options)
+            text = text if wrapping is None else wrapping.unescaped(text)
         self._check_length(submit, text, sum(map(text.count, wrapping or ())))
         written, tail = rendering.write(text, words), text[-TAIL_CHARACTERS:]
         if wrapping is not None:

@@ -14,7 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 #: A longer rendering is not written down: its template changes most of a long conversation.
 MOST_BYTES = 64 * 1024
@@ -24,21 +24,23 @@ MOST_UNPACKED_BYTES = 16 * 1024 * 1024
 NEAR_CHARACTERS = 16 * 1024
 #: The parts of a text that are left whole where it is trimmed, split or escaped.
 _PARTS = re.compile(r'[^\n"\\]{8,}')
-#: The fields of a message that are nobody's text: the checks of a request allow a few words alone.
+#: The fields of a message, a call and a tool that are nobody's text: the checks of a request allow a few words alone.
 FIXED = frozenset({"role", "type"})
+#: The field of a call in which such names are anybody's.
+_ARGUMENTS = "arguments"
 
 
-def words_of(value: Any) -> Iterator[str]:
-    """The texts that a conversation, or a part of it, has in it."""
+def words_of(value: Any, fixed: Container[str] = FIXED) -> Iterator[str]:
+    """The texts that a conversation, or a part of it, has in it; not those of ``fixed`` fields."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for entry in value:
-            yield from words_of(entry)
+            yield from words_of(entry, fixed)
     elif isinstance(value, dict):
         for name, entry in value.items():
-            if name not in FIXED:
-                yield from words_of(entry)
+            if name not in fixed:
+                yield from words_of(entry, () if name == _ARGUMENTS else fixed)
 
 
 def write(text: str, words: Sequence[str]) -> str:

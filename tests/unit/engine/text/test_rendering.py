@@ -86,5 +86,9 @@ def test_it_is_unpacked_up_to_a_bound() -> None:
 
 def test_whose_words_they_are() -> None:
     """Contents, names and arguments of a conversation, without the words that the format fixes."""
-    call = {"type": "function", "function": {"name": "f", "arguments": {"x": ["y", 1]}}}
-    assert list(rendering.words_of([{"role": "user", "content": "a", "tool_calls": [call]}])) == ["a", "f", "y"]
+    call = {
+        "type": "function",
+        "function": {"name": "f", "arguments": {"x": ["y", 1], "z": {"role": "b", "type": ["c"]}}},
+    }
+    said = [{"role": "user", "content": "a", "tool_calls": [call]}]
+    assert list(rendering.words_of(said)) == ["a", "f", "y", "b", "c"]
