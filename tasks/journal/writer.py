@@ -168,12 +168,12 @@ class Journal:
         closes = last.closes if last is not None else ""
         seal = {"": "", "attempt": f"{last and last.attempt}-{SEALED}", "journal": f"{SEALED}-{SEALED}"}[closes]
         args: list[str | int] = [task_id, self._ttl_ms if closes == "journal" else self._open_ttl_ms, self._channel]
-        args += (*behind, seal, *(held or ("", "")))
+        args += (*behind, seal, *(held or ("", "")), identity)
         for item in page:
             args += (item.entry_id, item.payload)
-        names = (keys.stream(task_id), keys.LEDGER, keys.unacked(identity), keys.unacked_index(identity))
+        holds = (keys.unacked(identity), keys.unacked_index(identity), keys.OWNERS)
         with translated(f"filling the journal of {task_id}"):
-            last_id, digest = scripts.FILL(self._evaluator, names, args)
+            last_id, digest = scripts.FILL(self._evaluator, (keys.stream(task_id), keys.LEDGER, *holds), args)
         return last_id.decode(), digest.decode()
 
     def last_ids(self, task_ids: Sequence[str]) -> list[str]:

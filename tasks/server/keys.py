@@ -16,8 +16,8 @@ Celery's own keys (queues, ``celery-task-meta-*``) are not here. A reader needs 
     String: the mark that a ``node#boot`` was declared dead. Written by the sweep or a successor, deleted by a registration. Lives
     a week.
 ``OWNERS``
-    Set of every ``node#boot`` that may still hold messages. Keepers add at registration, and a worker that was swept at its next
-    fetch; the sweep removes.
+    Set of every ``node#boot`` that may still hold messages. Keepers add at registration, and workers with each note of a message;
+    the sweep removes.
 ``HISTORY``
     List of the last 100 records of departed workers, newest first. Written by the sweep and by leaving workers.
 ``EVENTS``

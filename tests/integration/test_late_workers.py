@@ -16,15 +16,19 @@ from tasks.broker.queues.ledger import Ledger, Lost
 from tasks.broker.queues.references import reference
 from tasks.journal.items import Asks
 from tasks.journal.writer import Journal
+from tasks.messages.journal import Start, Token
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.sweep.ends import Ends
 from tasks.sweep.returns import Returns
 from tasks.worker.attempts import delivery as worker_delivery
+from tasks.worker.attempts.attempt import Attempt
 from tasks.worker.attempts.claiming import Claiming
 from tasks.worker.attempts.claims import Claims
 from tasks.worker.attempts.generation import Generation
 from tasks.worker.attempts.job import Job
+from tasks.worker.attempts.publisher import Publisher
+from tasks.worker.attempts.recovery import Recovery, held_message
 from tests.fleet import message
 
 if TYPE_CHECKING:
@@ -70,10 +74,18 @@ class Fleet:
         self.client.hset(keys.LEDGER, TASK, json.dumps(entry))
         self.client.lpush(QUEUE, reference(TASK))
 
-    def sweep(self) -> None:
+    def sweep(self, before_it_is_forgotten: Callable[[], None] = lambda: None) -> None:
         """Take the late worker for dead."""
         self.client.delete(keys.alive(LATE))
+        disown: Any = self._returns._disown
+
+        def forget(*args: Any) -> None:
+            before_it_is_forgotten()
+            disown(*args)
+
+        self._returns._disown = forget  # type: ignore[assignment]
         self._returns.return_work({OTHER})
+        self._returns._disown = disown
 
     def send_again(self) -> None:
         """Take the request for lost, as a look does that has missed it on its way."""
@@ -126,6 +138,35 @@ class Delivery:
                 self.message.reject(requeue=True)
 
 
+class Behind(Delivery):
+    """A delivery of the late worker, whose request runs, and whose first token is not in the journal yet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, LATE)
+        self.fetch()
+        self.claim()
+        assert self._claim is not None
+        self._attempt = Attempt(TASK, self._claim, "m", lambda: held_message(self.message))
+        start = Start(attempt=1, model="m", revision="r", prompt_tokens=1, cached_tokens=0, prompt_hash="h")
+        assert fleet.journal.append([self._attempt.note(start)]) == ["ok"]
+        self._attempt.note(Token(attempt=1, index=0, ids=[1], text="a"))
+        self._is_lost = False
+
+    def fill(self) -> None:
+        """Write what the journal lacks, as after a lost connection."""
+        self._is_lost = not self._fleet.journal.fill(TASK, self._attempt.items, LATE, self._attempt.held)
+
+    def give_back(self) -> None:
+        """End as a worker does; an entry that Redis has lost is written first."""
+        release = self._attempt.note(self._attempt.release(crashed=False))
+        if not self._is_lost and self._fleet.journal.append([release]) == ["behind"]:
+            self.fill()
+        if self._is_lost or self._fleet.journal.append([release]) == ["fenced"]:
+            self.message.ack()
+        else:
+            self.message.reject(requeue=True)
+
+
 @pytest.fixture
 def fleet(producer_app: Celery, redis_url: str) -> Iterator[Fleet]:
     """Two workers without processes."""
@@ -172,6 +213,55 @@ def test_no_order_loses_a_request(fleet: Fleet, second: str, event: str) -> None
                 lost.append(order[:at])
                 break
     assert lost == []
+
+
+@pytest.mark.parametrize("second", [LATE, OTHER])
+def test_no_order_loses_a_request_that_is_written_again(fleet: Fleet, second: str) -> None:
+    """So it is where the late worker, which runs the request, writes what its journal lacks, and notes its message again."""
+    lost = []
+    for order in orders("fc", "ABC", "!"):
+        fleet.begin()
+        first, again = Behind(fleet), Delivery(fleet, second)
+        steps: dict[str, Callable[[], None]] = {
+            "f": first.fill,
+            "c": first.give_back,
+            "A": again.fetch,
+            "B": again.claim,
+            "C": again.give_back,
+            "!": fleet.sweep,
+        }
+        for at, step in enumerate(order, start=1):
+            steps[step]()
+            if not fleet.is_somewhere():
+                lost.append(order[:at])
+                break
+    assert lost == []
+
+
+def test_what_is_held_again_is_looked_after(fleet: Fleet) -> None:
+    """A late worker connects anew, and notes what waits there for a model: if it is killed then, the sweep finds the message."""
+    fleet.begin()
+    late = Delivery(fleet, LATE)
+    late.fetch()
+    fleet.sweep()
+    assert fleet.client.smembers(keys.OWNERS) == {OTHER.encode()}
+    fleet.client.delete(QUEUE)  # another worker takes the reference, and is killed at once
+    publisher = Publisher(fleet.journal, LATE)
+    job = Job(TASK, QUEUE, held=lambda: held_message(late.message))
+    Recovery(fleet.journal, publisher, LATE).reconnect(fleet.channels[LATE], [job])
+    late.claim()
+    assert fleet.is_somewhere()
+    fleet.sweep()
+    assert (fleet.client.llen(QUEUE), fleet.client.hlen(keys.LEDGER)) == (1, 1)
+
+
+def test_what_comes_as_it_is_forgotten_is_looked_after(fleet: Fleet) -> None:
+    """A worker that fetches between the return of its messages and the end of its sweep stays an owner."""
+    fleet.begin()
+    late = Delivery(fleet, LATE)
+    fleet.sweep(before_it_is_forgotten=late.fetch)
+    late.claim()
+    assert fleet.is_somewhere()
 
 
 def test_what_was_given_back_is_left_to_others(fleet: Fleet) -> None:

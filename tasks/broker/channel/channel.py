@@ -147,7 +147,7 @@ class Channel(QueueingChannel):
         evaluator = holding.scripts.once if holding.scripts is not None else self.evaluator
         terms = holding.claims.terms(queue) if holding.claims is not None else NO_CLAIMS
         noted = (self.unacked_key, self.unacked_index_key, keys.LEDGER)
-        names = (*noted, keys.WORKERS, keys.OWNERS, keys.swept(holding.identity), *lists)
+        names = (*noted, keys.WORKERS, keys.OWNERS, *lists)
         limits = (max(0, more), MOST_MORE_BYTES, MAX_MESSAGE_BYTES)
         found = FETCH(evaluator, names, (holding.identity, reference, *limits, *terms))
         if reference and not (found and found[2] < 0):

@@ -9,6 +9,7 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from tasks.broker import scripts
+from tasks.server import keys
 from tasks.server.script import Script
 
 HOLD = Script(scripts.source("hold"))
@@ -65,8 +66,16 @@ class QoS(stock.QoS):
         else:
             info = message.delivery_info
             held = dumps([message._raw, info["exchange"], info["routing_key"]])
-            HOLD(self.channel.evaluator, (self.unacked_key, self.unacked_index_key), (delivery_tag, held))
+            self.hold(delivery_tag, held)
         virtual.QoS.append(self, message, delivery_tag)
+
+    def hold(self, delivery_tag: str, text: str) -> None:
+        """Note in Redis that this worker holds a message."""
+        identity = self.channel.holding.identity
+        owners = (keys.OWNERS,) if identity else ()
+        HOLD(
+            self.channel.evaluator, (self.unacked_key, self.unacked_index_key, *owners), (delivery_tag, text, identity)
+        )
 
     def ack(self, delivery_tag: str) -> None:
         """Forget a message that was answered, unless that has been done."""

@@ -4,16 +4,16 @@
 --
 -- Of what waits it takes half at most, so that idle workers find some, too, if there are others.
 --
--- KEYS  unacked messages, their index, ledger, records of all workers, the workers that hold messages, mark that this one was
---       swept, then the lists of the queue, most urgent first
--- ARGV  identity of the worker, the reference ('' for none), the most further messages, bytes after which no further one is looked
+-- KEYS  unacked messages, their index, ledger, records of all workers, the workers that hold messages, then the lists of the queue,
+--       most urgent first
+-- ARGV  identity of the worker ('' of an application's own), the reference ('' for none), the most further messages, bytes after which no further one is looked
 --       at: Redis does nothing else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims
 --       nothing), nonce, time to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models
 --       that are loaded, as producers name them, each behind a line feed and the last one before another
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
 --       was in, from 0, and -1 for the reference; task id if it was claimed, else ''; payload of the claim; ms that it waited)
-local unacked, index, ledger, workers, owners, mark = unpack(KEYS, 1, 6)
-local FIRST_LIST = 7
+local unacked, index, ledger, workers, owners = unpack(KEYS, 1, 5)
+local FIRST_LIST = 6
 local identity, first = ARGV[1], ARGV[2]
 local more, most_bytes, largest = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local owner, nonce, ttl_ms, streams, cancels, requests, channel, models = unpack(ARGV, 6, 13)
@@ -66,6 +66,6 @@ for i = FIRST_LIST, #KEYS do
     most_bytes = most_bytes - take(item, i - FIRST_LIST)
   end
 end
--- The sweep took this worker for dead, and looks after it no more. The worker has come back, and does not know it yet.
-if count > 0 and redis.call('EXISTS', mark) == 1 then redis.call('SADD', owners, identity) end
+-- The sweep may have taken this worker for dead, and look after it no more. The worker has come back, and does not know it yet.
+if count > 0 and identity ~= '' then redis.call('SADD', owners, identity) end
 return found

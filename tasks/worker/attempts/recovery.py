@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.utils.json import dumps
 
-from tasks.broker.channel.qos import HOLD
 from tasks.broker.channel.unacked import read_held
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.items import Append, Held
@@ -141,9 +140,7 @@ class Recovery:
 
     def _hold(self, client: Any, channel: Any, job: Job, message: Held) -> None:
         """Note in Redis again that this worker holds the message, and the message in the ledger."""
-        HOLD(channel.evaluator, (channel.unacked_key, channel.unacked_index_key), message)
-        if client.exists(keys.swept(self._identity)):  # the sweep looks after this worker no more
-            client.sadd(keys.OWNERS, self._identity)
+        channel.qos.hold(*message)
         noted = read_held(client, *message)
         if job.attempt is None and is_ours(noted.task):
             seconds, microseconds = client.time()
