@@ -1,11 +1,13 @@
-"""A server that keeps its data on disk, and can be put back to what it knew a while ago, as by a power loss."""
+"""Servers that keep their data on disk: one that can be put back, as by a power loss, and one whose disk can be full."""
 
 from __future__ import annotations
 
+import resource
 import shutil
 from typing import TYPE_CHECKING
 
-from tasks.demo.embedded import EmbeddedServer
+from tasks.demo.embedded import EmbeddedServer, find_server
+from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,3 +39,37 @@ class DurableServer(EmbeddedServer):
         shutil.rmtree(self._data)
         shutil.copytree(self._saved, self._data)
         self.start()
+
+
+class FillableServer(EmbeddedServer):
+    """A server that keeps its data on disk, and has no room for more when a test says so. Linux only. A context manager.
+
+    A limit on the size of its files stands for the full disk: Valkey reports both as the same error.
+
+    Args:
+        folder: where the data are.
+        password: the server's password.
+        port: its port.
+    """
+
+    def __init__(self, folder: Path, password: str, port: int) -> None:
+        self._data = folder / "data"
+        self._data.mkdir()
+        program = folder / "server.sh"
+        # Without this the first write beyond the limit would end the server.
+        program.write_text(
+            f'#!/bin/sh\ntrap "" XFSZ\nexec "{find_server(current_settings().redis_server)}" "$@"\n', encoding="utf-8"
+        )
+        program.chmod(0o755)
+        super().__init__(appendonly=self._data, password=password, port=port, program=program)
+
+    def fill(self) -> None:
+        """Have no room left from now on."""
+        self._limit(max(path.stat().st_size for path in self._data.rglob("*.aof")))
+
+    def make_room(self) -> None:
+        """Have room again."""
+        self._limit(resource.RLIM_INFINITY)
+
+    def _limit(self, size: int) -> None:
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -25,6 +25,7 @@ from redis.exceptions import (
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.server.connection import connect, translated
 from tasks.server.resp import pack
+from tasks.server.trouble import is_disk_full
 from tasks.server.watches import Watches
 from tasks.server.wire import Wire
 
@@ -187,7 +188,7 @@ class Subscription:
         if heard:
             self._heard_at, self._asked_at = time.monotonic(), 0.0
         for message in heard:
-            if isinstance(message, Exception):
+            if isinstance(message, Exception) and not is_disk_full(message):
                 raise message
             if not isinstance(message, list):
                 continue

@@ -35,6 +35,8 @@ START = "start it there, or set REDIS_URL to where it is"
 
 
 _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
+#: What a server adds to an error inside of a script: "script: DIGEST, on @user_script:12."
+_SCRIPT = re.compile(r",? script: .*\bon @user_script: ?\d+\.?$")
 
 
 class Trouble(NamedTuple):
@@ -139,8 +141,8 @@ def trouble(error: BaseException) -> Trouble:
 
 
 def _answer_of(error: BaseException) -> str:
-    """The server's answer, without redis-py's words about the command of a pipeline that it answers."""
-    return _PIPELINE.sub("", str(error).strip() or type(error).__name__)
+    """The server's answer, without what redis-py and the server say about a command's place in a pipeline or a script."""
+    return _SCRIPT.sub("", _PIPELINE.sub("", str(error).strip() or type(error).__name__))
 
 
 def is_refusal(error: redis.ResponseError) -> bool:
@@ -152,6 +154,11 @@ def is_refusal(error: redis.ResponseError) -> bool:
 def is_busy(error: BaseException) -> bool:
     """Whether Redis did nothing, because a script runs there for too long; the same call is taken later."""
     return _answer_of(error).startswith(BUSY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether Redis takes no write until it can save again. It refuses ``PING`` meanwhile too, and answers whoever reads."""
+    return _answer_of(error).startswith("MISCONF")
 
 
 def is_away(error: BaseException) -> bool:

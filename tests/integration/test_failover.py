@@ -11,6 +11,7 @@ import pytest
 
 from tasks.engine.fake import fake_text
 from tasks.server import keys
+from tests.line import Line
 from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
@@ -108,6 +109,34 @@ class TestWorker:
         wait_until(lambda: (record := sleeper.record()) and record.status == "online", about="the sleeper's return")
         assert_whole([Reader(reader.result) for reader in readers])
         assert max(reader.result.get()["attempt"] for reader in readers) == 2
+
+    def test_cut_off(
+        self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, redis_url: str, tmp_path: Path
+    ) -> None:
+        """A worker whose network is cut past its lease loses its requests to another; what it sends late changes nothing."""
+        with Line(redis_url) as network:
+            half = ("-c", str(STREAMS // 2))
+            survivor = worker("-B", "-s", str(tmp_path / "beat"), *half, env=ENV)
+            cut_off = worker(*half, env={**ENV, "REDIS_URL": network.url})
+            readers = read_all(generate)
+            wait_until(lambda: redis_client.hlen(keys.unacked(_identity(cut_off))), about="a request on the other side")
+            network.go_silent()
+            assert_whole(readers)
+            continued = [reader for reader in readers if reader.result.get()["attempt"] == 2]
+            assert {reader.result.get()["worker"] for reader in continued} == {survivor.node}
+            assert redis_client.hkeys(keys.WORKERS) == [survivor.node]
+            network.heal()
+            wait_until(
+                lambda: (record := cut_off.record()) and record.status == "online",
+                timeout_s=WAIT_S,
+                about="the return of the worker that was cut off",
+            )
+            assert_whole([Reader(reader.result) for reader in readers])
+            survivor.stop()
+            again = read_all(generate)
+            assert_whole(again)
+            assert {reader.result.get()["worker"] for reader in again} == {cut_off.node}
+            cut_off.stop()
 
     def test_restarted_in_order(
         self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path

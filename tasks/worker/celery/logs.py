@@ -27,6 +27,8 @@ CELERY_READY = "celery.apps.worker"
 CELERY_CONNECTED = "celery.worker.consumer.connection"
 #: Where Celery says that a monitor has asked for events, with a literal ``{task}`` in it.
 CELERY_CONTROL = "celery.worker.control"
+#: Where kombu says, with a traceback each second, that Redis takes no write. The heartbeat's warning says it in one line.
+KOMBU_REDIS = "kombu.transport.redis"
 
 
 def connect(settings: Settings) -> None:
@@ -45,6 +47,7 @@ def set_up(logger: logging.Logger, settings: Settings) -> None:
         logging.getLogger(name).addFilter(not_of_a_generation)
     logging.getLogger(CELERY_READY).addFilter(_not_ready)
     logging.getLogger(CELERY_CONTROL).addFilter(not_of_events)
+    logging.getLogger(KOMBU_REDIS).addFilter(not_of_bindings)
     if not urlsplit(settings.redis_url).password:
         logging.getLogger(CELERY_CONNECTED).addFilter(_without_stars)
     if settings.log_json:
@@ -79,6 +82,11 @@ def _not_ready(record: logging.LogRecord) -> bool:
 def not_of_events(record: logging.LogRecord) -> bool:
     """Whether this is another line than that of a Flower which comes or goes, unless DEBUG is wanted."""
     return not str(record.msg).startswith("Events of group ") or logging.root.isEnabledFor(logging.DEBUG)
+
+
+def not_of_bindings(record: logging.LogRecord) -> bool:
+    """Whether this is another line than that of a binding which could not be written, unless DEBUG is wanted."""
+    return not str(record.msg).startswith("maybe_refresh_binding_expiry:") or logging.root.isEnabledFor(logging.DEBUG)
 
 
 def _without_stars(record: logging.LogRecord) -> bool:

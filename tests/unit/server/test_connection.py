@@ -192,9 +192,15 @@ def test_trouble(error: Exception, remedy: str, entry: str) -> None:
 
 
 def test_trouble_in_a_pipeline() -> None:
-    """What redis-py says of the command that failed among several is left out."""
+    """What redis-py says of the command that failed among several is left out, and what servers say of a script's line."""
     said = "Command # 1 (SADD _kombu.binding.celery a) of pipeline caused error: command not allowed"
     assert trouble(redis.ResponseError(said)).says == "command not allowed"
+    for place in (
+        " script: on @user_script:167.",
+        " script: 5fb1a0c2, on @user_script:12.",
+        " script: 5fb1, on @user_script: 1",
+    ):
+        assert trouble(redis.ResponseError(f"MISCONF No space left on device{place}")).says.endswith("left on device")
 
 
 @pytest.mark.parametrize(

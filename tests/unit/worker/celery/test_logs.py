@@ -47,7 +47,7 @@ def test_json_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = logging.StreamHandler()
     logger = logging.getLogger("tests.of-json")
     monkeypatch.setattr(logger, "handlers", [handler])
-    for name in (*logs.CELERY_LINES, logs.CELERY_READY, logs.CELERY_CONNECTED, logs.CELERY_CONTROL):
+    for name in (*logs.CELERY_LINES, logs.CELERY_READY, logs.CELERY_CONNECTED, logs.CELERY_CONTROL, logs.KOMBU_REDIS):
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
     logs.set_up(logger, Settings())
     assert handler.formatter is None
@@ -65,6 +65,10 @@ def test_celerys_two_lines_for_a_generation_are_left_out(monkeypatch: pytest.Mon
     assert keeps(record("Task %(name)s failed", {"name": GENERATE}, level=logging.ERROR))
     assert keeps(record("no mapping %s", "x"))
     assert not logs.not_of_events(record("Events of group {task} enabled by remote."))
+    assert not logs.not_of_bindings(
+        record("maybe_refresh_binding_expiry: Redis error, will retry", level=logging.WARNING)
+    )
+    assert logs.not_of_bindings(record("maybe_restore_messages: connection error, will retry on next cycle"))
     assert logs.not_of_events(record("New rate limit for tasks of type %s: %s.", "x", "1"))
     monkeypatch.setattr(logging.root, "level", logging.DEBUG)
     logging.root.manager._clear_cache()  # type: ignore[attr-defined]
