@@ -151,6 +151,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("revoke_by_stamped_headers", {"headers": 5}),
     ("time_limit", {"task_name": "tasks.generate", "soft": "soon", "hard": []}),
     ("time_limit", {"task_name": "tasks.generate", "hard": 1e300}),
+    ("time_limit", {"task_name": "tasks.generate", "soft": 2, "hard": 1}),
     ("rate_limit", {"task_name": "tasks.generate", "rate_limit": {}}),
     ("rate_limit", {"task_name": "tasks.generate", "rate_limit": "10/m"}),
     ("add_consumer", {"queue": 5}),

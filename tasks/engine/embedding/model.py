@@ -15,6 +15,8 @@ from tasks.engine.embedding.tokens import TextTokens
 from tasks.engine.model.loading import clear_errors
 from tasks.errors import ModelLoadFailed
 from tasks.models.embedding import ENCODERS, EmbeddingRecipe
+from tasks.models.reading import ModelFilesUnreadable
+from tasks.models.weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +78,15 @@ def _load_dense(folder: ModelFolder, name: str) -> tuple[mx.array, mx.array]:
     """Weight and bias of a dense layer, which may have no bias.
 
     Raises:
-        ModelLoadFailed: they are not there.
+        ModelLoadFailed: they are not there, or not whole.
     """
     path = folder.path / name / "model.safetensors"
     if not path.is_file():
         raise ModelLoadFailed(f"{path}: is missing: the dense layer's weights have to be in a safetensors file")
+    try:
+        read_tensors(path)
+    except ModelFilesUnreadable as error:
+        raise ModelLoadFailed(str(error)) from None
     weights = cast("dict[str, mx.array]", mx.load(str(path)))
     if "linear.weight" not in weights:
         raise ModelLoadFailed(f"{path}: has no linear.weight")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tasks.engine.failure import first_line
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object
-from tasks.models.weights import read_header
+from tasks.models.weights import read_tensors
 from worker_config.hub import hub_cache
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
@@ -76,7 +76,10 @@ def _checked(folder: Path) -> str:
         )
     if not (folder / WEIGHTS).is_file():
         raise ModelFilesUnreadable(f"{folder / WEIGHTS}: missing; is this an adapter's folder?")
-    read_header(folder / WEIGHTS)
+    if not read_tensors(folder / WEIGHTS):
+        raise ModelFilesUnreadable(
+            f"{folder / WEIGHTS}: has no weights; train the adapter again, or fetch the file again"
+        )
     digest = hashlib.blake2b(digest_size=8)
     for name in (CONFIG, WEIGHTS):
         with (folder / name).open("rb") as file:

@@ -25,7 +25,7 @@ from tasks.engine.model.loading import (
 from tasks.engine.model.measure import measure_cache
 from tasks.engine.model.stepping import Stepping
 from tasks.engine.model.verdicts import Verdicts
-from tasks.engine.sampling.barred import Barred
+from tasks.engine.sampling.barred import NONE_BARRED, Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens
 from tasks.engine.text.detokenizer import token_text
@@ -136,13 +136,17 @@ class MlxRunner:
             batching=support.batching,
             batching_why=support.why,
         )
+        barred = Barred(folder.generation.barred, folder.generation.barred_first).within(width)
+        if barred != NONE_BARRED:
+            known = [token_id for token_id in tokenizer.get_vocab().values() if token_id < width]
+            barred.require_others(known, folder.path)
         bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
         self._batch: Batch = Batch(
             model,
             BatchSampler(
                 self._vocabulary_tokens,
                 lambda token_id: token_text(tokenizer, token_id),
-                barred=Barred(folder.generation.barred, folder.generation.barred_first),
+                barred=barred,
                 on_host=not stepping.ahead,
             ),
             stepping,

@@ -146,6 +146,9 @@ def check(command: str, arguments: Mapping[str, Any], known: Container[str]) -> 
             continue
         if not kind.fits(value):
             raise InvalidRequest(f"{command}: {name} is {_shown(value)}: expected {kind.expected}")
+    soft, hard = arguments.get("soft"), arguments.get("hard")
+    if soft and hard and soft > hard:  # 0 is no limit
+        raise InvalidRequest(f"{command}: soft is {soft}, more than hard, {hard}: give a smaller one")
 
 
 def check_broadcast(body: Any) -> dict[str, Any]:

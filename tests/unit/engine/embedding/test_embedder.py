@@ -18,6 +18,7 @@ from tasks.engine.model import elementwise
 from tasks.engine.model.loading import load_weights, open_folder
 from tasks.errors import ContextExceeded, InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import EngineConfig
+from tasks.models.reading import LFS_POINTER
 from tests.reference_encoder import ReferenceEncoder, read_safetensors
 from tests.tiny_encoder import POSITIONS, make_tiny_embedding_decoder, make_tiny_encoder, write_recipe
 
@@ -124,6 +125,24 @@ def test_a_dense_layer_and_the_normalising_are_the_files(tmp_path: Path) -> None
     np.testing.assert_allclose(
         embedder.embed(rows), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda whole: LFS_POINTER + b"v1\n", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
+        (lambda whole: whole[:-4], r"cut off: \d+ of \d+ bytes; fetch the file again"),
+        (lambda whole: whole[:20], "cut off in its header; fetch the file again"),
+    ],
+)
+def test_a_damaged_dense_layer_is_named_as_what_it_is(
+    tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    """Its weights are in a file of their own, which no index names."""
+    weights = make_tiny_encoder(tmp_path, dense=8) / "2_Dense" / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ModelLoadFailed, match=rf"^{weights}: {said}"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("headless", [False, True])

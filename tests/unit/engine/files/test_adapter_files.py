@@ -12,7 +12,7 @@ from tasks.engine.files.adapter import CONFIG, PEFT_WEIGHTS, WEIGHTS, find_adapt
 from tasks.engine.files.folder import read_folder
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig
-from tasks.models.reading import ModelFilesUnreadable
+from tasks.models.reading import LFS_POINTER, ModelFilesUnreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,18 @@ def test_what_is_no_adapter(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(json.dumps({"fine_tune_type": "full"}))
     with pytest.raises(ModelFilesUnreadable, match=r"adapters\.safetensors: missing"):
         find_adapter(str(tmp_path))
+    whole = (write_adapter(tmp_path / "whole", 1.0) / WEIGHTS).read_bytes()
+    write_safetensors(tmp_path / WEIGHTS, {})
+    nothing = (tmp_path / WEIGHTS).read_bytes()
+    for content, says in (
+        (whole[:-4], r"cut off: \d+ of \d+ bytes; fetch the file again"),
+        (LFS_POINTER + b"v1\n", "is a Git LFS pointer, not the file itself"),
+        (nothing, "has no weights; train the adapter again"),
+    ):
+        (tmp_path / WEIGHTS).write_bytes(content)
+        with pytest.raises(ModelFilesUnreadable, match=rf"^{tmp_path / WEIGHTS}: {says}"):
+            find_adapter(str(tmp_path))
+    (tmp_path / WEIGHTS).unlink()
     (tmp_path / PEFT_WEIGHTS).touch()
     with pytest.raises(ModelFilesUnreadable, match="was made by PEFT"):
         find_adapter(str(tmp_path))

@@ -194,6 +194,29 @@ def test_the_authors_stop_strings_end_an_answer(tmp_path: Path) -> None:
         assert assembler.stopped
 
 
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("suppress_tokens", r"suppress_tokens and bad_words_ids bar all \d+ tokens of the vocabulary: take out"),
+        ("begin_suppress_tokens", r"begin_suppress_tokens bar all \d+ tokens of the vocabulary at the beginning of an"),
+    ],
+)
+def test_a_model_whose_every_token_is_barred_is_refused(tmp_path: Path, field: str, said: str) -> None:
+    """No token would be left to draw, and the one that came would mean nothing; with one left, that one comes."""
+    folder = make_tiny_model(tmp_path, script="abcde")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    known = [*range(max(vocabulary.values()) + 200)]  # more than the model has, as lists of a larger model have
+    (folder / "generation_config.json").write_text(json.dumps({field: known}))
+    with pytest.raises(ModelLoadFailed, match=rf"generation_config\.json: {said}"):
+        load(folder)
+    known.remove(vocabulary["c"])
+    (folder / "generation_config.json").write_text(json.dumps({field: known}))
+    loop = Loop(runner=load(folder))
+    loop.submit("ask", 3)
+    loop.finish()
+    assert loop.answers["ask"].text == ("cde" if field == "begin_suppress_tokens" else "ccc")
+
+
 def test_tokens_that_the_authors_bar_do_not_come(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Never, or not at the beginning; what cannot be done is named once in the log."""
     folder = make_tiny_model(tmp_path, script="abcde")

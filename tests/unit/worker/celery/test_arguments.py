@@ -26,6 +26,8 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("rate_limit", {"task_name": "tasks.generate", "rate_limit": "10/m"}),
     ("rate_limit", {"task_name": "tasks.generate", "rate_limit": 0}),
     ("time_limit", {"task_name": "tasks.generate", "soft": 10.5, "hard": None}),
+    ("time_limit", {"task_name": "tasks.generate", "soft": 10, "hard": 10}),
+    ("time_limit", {"task_name": "tasks.generate", "soft": 10, "hard": 0}),
     ("add_consumer", {"queue": "q", "exchange": None, "exchange_type": "direct", "routing_key": None}),
     ("cancel_consumer", {"queue": "q"}),
     ("query_task", {"ids": ["a", "b"]}),
@@ -85,6 +87,13 @@ def test_what_nothing_can_be_done_with(command: str, arguments: dict[str, Any]) 
     """Celery takes an id before it looks at the signal, and consumes from a queue without a name."""
     with pytest.raises(InvalidRequest, match=r"expected|has no argument"):
         check(command, arguments, Panel.data)
+
+
+def test_a_soft_limit_above_the_hard_one() -> None:
+    """It would never be reached: every request would end with an error instead of the text so far, as ``delay`` says too."""
+    limits = {"task_name": "tasks.generate", "soft": 60.5, "hard": 60}
+    with pytest.raises(InvalidRequest, match=r"time_limit: soft is 60\.5, more than hard, 60: give a smaller one"):
+        check("time_limit", limits, Panel.data)
 
 
 def test_missing() -> None:
