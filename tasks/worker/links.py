@@ -47,6 +47,7 @@ class Links:
         client, scripts, ttl_s = connect(app), AutoPipeline(app), profile.settings.journal_ttl_s
         journal = Journal(client, scripts, ttl_s=ttl_s)
         publisher = Publisher(journal, profile.identity)
-        recovery = Recovery(journal, publisher, profile.identity, keep_s=min(KEEP_S, ttl_s))
+        result_key = getattr(app.backend, "get_key_for_task", str)  # an application may store no results
+        recovery = Recovery(journal, publisher, profile.identity, result_key, keep_s=min(KEEP_S, ttl_s))
         clock = ServerClock(lambda: read_time(client))
         return cls(client, clock, scripts, journal, Registry(client), publisher, recovery)

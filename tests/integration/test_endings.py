@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from celery import states
 from celery.exceptions import Reject
 
 from tasks.broker.channel.holding import OPTION, Holding
+from tasks.journal.items import Held
 from tasks.journal.writer import Journal
 from tasks.messages.journal import Start, Token
 from tasks.server import keys
@@ -17,12 +19,14 @@ from tasks.server.connection import connect
 from tasks.server.pipeline import AutoPipeline
 from tasks.worker.attempts.attempt import Attempt
 from tasks.worker.attempts.endings import Endings
-from tasks.worker.attempts.job import Job, set_current_job
+from tasks.worker.attempts.job import Job, current_job, set_current_job
 from tasks.worker.attempts.publisher import Publisher
+from tasks.worker.attempts.recovery import Recovery
+from tests.fleet import message
 from tests.integration.test_backend import IDENTITY, hold, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import redis
     from celery import Celery
@@ -103,6 +107,33 @@ def test_the_end_comes_first(
         assert published(news, missing + 1) == [*[STREAM] * missing, RESULT]
     assert journal.read(TASK) == whole
     assert not redis_client.exists(keys.unacked(IDENTITY))
+
+
+@pytest.mark.usefixtures("attempt")
+def test_while_the_worker_connects_anew(producer_app: Celery, redis_url: str, redis_client: redis.Redis) -> None:
+    """A worker that is about to note again what it holds notes no request whose result has just been stored."""
+    job = current_job()
+    assert job is not None
+    note = json.dumps([message(TASK, "tier-under-3B"), "", "tier-under-3B"])
+    job.held = lambda: Held("tag", note)
+
+    class Slow(Journal):
+        """The request ends while the journals of earlier ones are looked at."""
+
+        def last_ids(self, task_ids: Sequence[str]) -> list[str]:
+            producer_app.backend.store_result(TASK, ANSWER, states.SUCCESS, request=request())
+            return super().last_ids(task_ids)
+
+    options = producer_app.conf.broker_transport_options[OPTION].transport_options()
+    with (
+        closing(connect(redis_url)) as client,
+        producer_app.connection_for_read(transport_options=options) as connection,
+    ):
+        slow = Slow(client)
+        recovery = Recovery(slow, Publisher(slow, IDENTITY), IDENTITY, producer_app.backend.get_key_for_task)
+        recovery.reconnect(connection.channel(), [job])
+    assert not redis_client.exists(keys.unacked(IDENTITY), keys.unacked_index(IDENTITY))
+    assert redis_client.exists(RESULT)
 
 
 @pytest.mark.usefixtures("attempt")

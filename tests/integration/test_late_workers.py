@@ -248,7 +248,7 @@ def test_what_is_held_again_is_looked_after(fleet: Fleet) -> None:
     fleet.client.delete(QUEUE)  # another worker takes the reference, and is killed at once
     publisher = Publisher(fleet.journal, LATE)
     job = Job(TASK, QUEUE, held=lambda: held_message(late.message))
-    Recovery(fleet.journal, publisher, LATE).reconnect(fleet.channels[LATE], [job])
+    Recovery(fleet.journal, publisher, LATE, str).reconnect(fleet.channels[LATE], [job])
     late.claim()
     assert fleet.is_somewhere()
     fleet.sweep()

@@ -11,7 +11,6 @@ from kombu.utils.encoding import bytes_to_str
 
 from tasks.broker import scripts
 from tasks.broker.channel.holding import NO_CLAIMS
-from tasks.broker.channel.qos import DROP
 from tasks.broker.channel.queueing import QueueingChannel
 from tasks.broker.inventory.contents import ledger_message
 from tasks.broker.message.message import (
@@ -219,7 +218,7 @@ class Channel(QueueingChannel):
             self._receive_text(message, queue, MAX_MESSAGE_BYTES)
             self.holding.received += 1
             if tag and tag in taken:
-                DROP(self.evaluator, (self.unacked_key, self.unacked_index_key), (tag,))
+                self.qos.drop(tag)
         finally:
             taken.discard(tag)
 

@@ -77,12 +77,16 @@ class QoS(stock.QoS):
             self.channel.evaluator, (self.unacked_key, self.unacked_index_key, *owners), (delivery_tag, text, identity)
         )
 
+    def drop(self, delivery_tag: str) -> None:
+        """Note in Redis that this worker holds a message no more."""
+        DROP(self.channel.evaluator, (self.unacked_key, self.unacked_index_key), (delivery_tag,))
+
     def ack(self, delivery_tag: str) -> None:
         """Forget a message that was answered, unless that has been done."""
         if delivery_tag in self.channel.holding.answered:
             self.channel.holding.answered.discard(delivery_tag)
         else:
-            DROP(self.channel.evaluator, (self.unacked_key, self.unacked_index_key), (delivery_tag,))
+            self.drop(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:

@@ -78,6 +78,7 @@ class Recovery:
         journal: where the journals are.
         publisher: has the journals of running requests.
         identity: this worker's ``node#boot``.
+        result_key: the key of a request's result in Celery's backend.
         keep_s: for how long an ended request is remembered; less than its journal lives.
         keep_bytes: the most that is remembered, about.
         clock: monotonic seconds.
@@ -88,6 +89,7 @@ class Recovery:
         journal: Journal,
         publisher: Publisher,
         identity: str,
+        result_key: Callable[[str], str | bytes],
         *,
         keep_s: float = KEEP_S,
         keep_bytes: int = KEEP_BYTES,
@@ -96,6 +98,7 @@ class Recovery:
         self._journal = journal
         self._publisher = publisher
         self._identity = identity
+        self._result_key = result_key
         self._keep_s = keep_s
         self._keep_bytes = keep_bytes
         self._clock = clock
@@ -139,10 +142,17 @@ class Recovery:
             raise ConnectionError(str(error)) from error
 
     def _hold(self, client: Any, channel: Any, job: Job, message: Held) -> None:
-        """Note in Redis again that this worker holds the message, and the message in the ledger."""
+        """Note in Redis again that this worker holds the message, and the message in the ledger.
+
+        The job's thread may have stored the result meanwhile, in the step that forgets the message: nobody would forget it again.
+        """
         channel.qos.hold(*message)
         noted = read_held(client, *message)
-        if job.attempt is None and is_ours(noted.task):
+        if not is_ours(noted.task):
+            return
+        if client.exists(self._result_key(noted.task_id)):
+            channel.qos.drop(message.tag)
+        elif job.attempt is None:
             seconds, microseconds = client.time()
             entry = {"at": seconds + microseconds / 1e6, "queue": noted.list_name, "message": noted.message}
             client.hsetnx(keys.LEDGER, noted.task_id, dumps(entry))

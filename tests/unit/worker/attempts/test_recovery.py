@@ -89,6 +89,7 @@ class Parts:
             cast("Journal", self.journal),
             cast("Publisher", self.publisher),
             "a@here#1",
+            str,
             clock=lambda: self.now,
             **options,
         )
