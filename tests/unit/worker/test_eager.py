@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -21,13 +22,14 @@ from tasks.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoa
 from tasks.messages.answer import usage_of
 from tasks.messages.engine import Submit
 from tasks.worker import eager
+from tasks.worker.engines import process as engine_process
+from tasks.worker.profile.installation import Installation
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.generate import GenerateTask
-    from tasks.worker.engines.process import EngineProcess
 
 MODEL = "fake:0"
 
@@ -39,10 +41,10 @@ def engines() -> Iterator[None]:
     eager.ENGINES.close()
 
 
-def process_of(name: str) -> EngineProcess:
-    process = eager.ENGINES.process(name)
-    assert process is not None
-    return process
+def process_of(name: str) -> engine_process.EngineProcess:
+    found = eager.ENGINES.process(name)
+    assert found is not None
+    return found
 
 
 @pytest.fixture
@@ -242,6 +244,41 @@ def test_a_model_that_cannot_be_loaded(
     with pytest.raises(ModelLoadFailed, match=str(folder)):
         apply(generate, prompt="hello", model=str(folder)).get()
     assert eager.ENGINES.process(str(folder)) is None
+
+
+@pytest.mark.parametrize("change", ["library", "records", "own", "python"])
+def test_code_that_is_replaced_is_no_fault_of_the_model(
+    generate: GenerateTask, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """While pip replaces a package a load fails in ways of its own; afterwards a process with the old code cannot go on."""
+    model = "fake:0:load_error=unknown type" if change == "library" else "fake:0:load_s=0"
+    said = "start the process again"
+    if change == "library":
+        monkeypatch.setattr(Installation, "fault", lambda _: "mlx-lm lacks mlx_lm/models/llama.py")
+        said = "mlx-lm lacks mlx_lm/models/llama.py; start the process again"
+    elif change == "records":
+        monkeypatch.setattr(engine_process, "protocol", lambda: "another version's")
+    elif change == "own":
+        monkeypatch.setattr(engine_process, "PACKAGE", "tasks.removed")
+    else:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(EngineFailed, match=said):
+        apply(generate, prompt="hello", model=model, max_tokens=1).get()
+    assert eager.ENGINES.process(model) is None
+
+
+def test_a_machine_without_room_for_a_process(generate: GenerateTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is an error that may pass, and the next request tries again."""
+
+    def refused(_: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no process left")
+
+    model = "fake:0:load_s=0"
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_process.EngineProcess, "start", refused)
+        with pytest.raises(EngineFailed, match=r"no process could be started for it: .*no process left"):
+            apply(generate, prompt="hello", model=model, max_tokens=1).get()
+    assert apply(generate, prompt="hello", model=model, max_tokens=1).successful()
 
 
 def test_no_redis_is_needed() -> None:
