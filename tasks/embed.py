@@ -5,11 +5,12 @@ Another application includes this module beside ``tasks.generate``, or instead o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
 from celery import Task, shared_task
 
 from tasks.client.request.signature import KeywordSignature
+from tasks.errors import InvalidRequest
 from tasks.generate import GenerateTask
 from tasks.names import EMBED
 from tasks.roles import run_body
@@ -32,6 +33,10 @@ class EmbedTask(GenerateTask):
     instead_of_sequence = (
         "map, starmap and chunks make one call after another: give all texts to one embed.delay(input=[…])"
     )
+    instead_of_bulk = (
+        "embed has no bulk: give all texts to one embed.delay(input=[…]), or lines with the url /v1/embeddings to "
+        "generate.bulk(…)"
+    )
 
     @__signature__.of
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> EmbedResult:  # type: ignore[override]
@@ -44,6 +49,12 @@ class EmbedTask(GenerateTask):
     ) -> EmbedResult:
         """Do as :meth:`delay` without blocking the event loop. Cancelling the call takes the request back."""
         return cast("EmbedResult", await self.aapply_async(previous, dict(parameters)))
+
+    def _refuse_bulk(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse ``bulk`` and ``abulk``: those of ``generate`` would generate from the texts."""
+        raise InvalidRequest(self.instead_of_bulk)
+
+    bulk = abulk = _refuse_bulk
 
     def apply(self, args: Any = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         """Answer in this process, without Redis, for a program's tests."""

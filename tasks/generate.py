@@ -96,8 +96,10 @@ class GenerateTask(Task):
             InvalidRequest: a value is no data, or is nested too deeply.
         """
         from tasks.client.request.parameters import plain_field
+        from tasks.client.sending.request import arguments
 
-        values = {name: plain_field(str(name), value) for name, value in (kwargs or {}).items()}
+        args, kwargs = arguments(args, kwargs)
+        values = {name: plain_field(str(name), value) for name, value in kwargs.items()}
         return RequestSignature(self, args, values, *more, of=self, **{"app": self.app, **options})
 
     subtask = signature

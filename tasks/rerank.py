@@ -31,6 +31,9 @@ class RerankTask(EmbedTask):
         "without Redis"
     )
     instead_of_sequence = "map, starmap and chunks make one call after another: send a group of rerank.s(…)"
+    instead_of_bulk = (
+        "rerank has no bulk: send a group of rerank.s(…), or give lines with the url /v1/rerank to generate.bulk(…)"
+    )
 
     @__signature__.of
     def delay(self, *previous: Any, **parameters: Unpack[ParameterValues]) -> RerankResult:  # type: ignore[override]

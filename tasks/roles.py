@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
+from tasks.errors import InvalidRequest
+
 if TYPE_CHECKING:
     from celery import Task
 
 
 def run_body(task: Task, previous: Any, values: dict[str, Any]) -> Any:
-    """Run a task's body on this worker or, for an eager call, on an engine of this process."""
+    """Run a task's body on this worker or, for an eager call, on an engine of this process.
+
+    Raises:
+        InvalidRequest: nobody sent the request: ``generate.run(...)`` is a call of the task, too.
+    """
+    if task.request.called_directly:
+        raise InvalidRequest(task.instead_of_call)
     module = ".worker.eager" if task.request.is_eager else ".worker.celery.body"
     return import_module(module, __package__).run(task, previous, values)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tasks import generate
+from tasks import embed, generate, rerank
 from tasks.errors import InvalidRequest, NoWorker, UnknownModel
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("producer_app")
 
 MESSAGE = {"role": "user", "content": "hi"}
+TEXT: Any = "a"
 
 
 def delayed(*args: Any, **parameters: Any) -> Callable[[], Any]:
@@ -52,6 +53,24 @@ def applied(**options: Any) -> Callable[[], Any]:
         (delayed(prompt="a", countdown=5), "countdown=5: an option", "generate.apply_async(kwargs={…}, countdown=…)"),
         (called("Why?"), "generate cannot be called", "generate.delay(...)"),
         (called(messages=[MESSAGE]), "generate cannot be called", "generate.apply(kwargs={...}) in tests"),
+        (lambda: generate.run(prompt="a"), "generate cannot be called", "generate.delay(...)"),
+        (lambda: generate.signature(kwargs=TEXT), "kwargs is a str", "give a dictionary"),
+        (lambda: embed("a"), "embed cannot be called", "embed.delay(input=[…])"),
+        (lambda: embed.si(input="a").type("a"), "embed cannot be called", "embed.apply(kwargs={…}) in tests"),
+        (lambda: embed.run(input="a"), "embed cannot be called", "embed.delay(input=[…])"),
+        (lambda: embed.map(["a"]), "map, starmap and chunks", "embed.delay(input=[…])"),
+        (lambda: embed.bulk(["a"]), "embed has no bulk", "one embed.delay(input=[…])"),
+        (lambda: embed.abulk(["a"]), "embed has no bulk", "/v1/embeddings to generate.bulk(…)"),
+        (lambda: embed.apply_async({"input": "a"}), "the first argument is a dict", "use delay(…)"),
+        (
+            lambda: embed.apply_async(kwargs={"input": "a"}, dimensions=3),
+            "dimensions: a par",
+            "use delay(dimensions=…)",
+        ),
+        (lambda: rerank("a", ["b"]), "rerank cannot be called", "rerank.delay(query=…, documents=[…])"),
+        (lambda: rerank.run(query="a", documents=["b"]), "rerank cannot be called", "rerank.delay(query=…"),
+        (lambda: rerank.chunks([("a",)], 1), "map, starmap and chunks", "send a group of rerank.s(…)"),
+        (lambda: rerank.bulk(["a"]), "rerank has no bulk", "/v1/rerank to generate.bulk(…)"),
         (delayed([MESSAGE]), "the positional argument is a message", "use messages=[…]"),
         (delayed(messages=MESSAGE), "messages=<dict>", 'send a list of {"role"'),
         (delayed(messages=[{"role": "usr", "content": "a"}]), "messages[0]['role']='usr'", "use system, developer"),
@@ -59,7 +78,7 @@ def applied(**options: Any) -> Callable[[], Any]:
         (delayed(prompt="a", messages=[MESSAGE]), "both messages and prompt", "give exactly one"),
         (delayed(prompt="a", model="smollm2-135m", max_tokens=9000), "max_tokens=9000", "ask for fewer"),
         (applied(kwargs={"prompt": "a"}, max_tokens=3), "max_tokens: a parameter", "put it into kwargs={…}"),
-        (applied(prompt="a"), "prompt: a parameter", "use generate.delay(prompt=…)"),
+        (applied(prompt="a"), "prompt: a parameter", "use delay(prompt=…)"),
         (applied(kwargs={"prompt": "a"}, priority="low"), "priority='low'", "9"),
         (applied(kwargs={"prompt": "a"}, chord=5), "chord=5", "use chord(header)(body)"),
         (applied(kwargs={"prompt": "a"}, chain=[5]), "chain=[5]", "use chain(…)"),

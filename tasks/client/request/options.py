@@ -126,7 +126,7 @@ def _stamps(options: dict[str, Any]) -> Iterable[str]:
 
 def _unknown(name: str, fields: Iterable[str]) -> str:
     if name in fields:
-        return f"{name}: a parameter and not an option: use generate.delay({name}=…) or put it into kwargs={{…}}"
+        return f"{name}: a parameter and not an option: use delay({name}=…) or put it into kwargs={{…}}"
     hint = suggestion(name, OPTIONS, f"leave it out; the options are {', '.join(sorted(OPTIONS))}")
     return f"{name:.60}: unknown option; {hint}"
 

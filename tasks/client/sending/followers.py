@@ -73,12 +73,10 @@ def require_signatures(**given: Any) -> None:
         for follower in value if isinstance(value, list | tuple) else [value]:
             if follower is None or (isinstance(follower, dict) and follower.get("task")):
                 continue
-            shown = getattr(follower, "name", None) or type(follower).__name__
-            hint = (
-                f"use {shown}.s(...)"
-                if hasattr(follower, "apply_async")
-                else "give a signature, as task.s(...) makes one"
-            )
+            # A result looks its name up in Redis.
+            name_of_task = follower.name if hasattr(follower, "apply_async") else None
+            shown = name_of_task or type(follower).__name__
+            hint = f"use {shown}.s(...)" if name_of_task else "give a signature, as task.s(...) makes one"
             raise InvalidRequest(f"{name}: {shown} is not a signature: {hint}")
 
 

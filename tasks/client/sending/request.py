@@ -90,8 +90,8 @@ def arguments(args: Any, kwargs: Any) -> tuple[list[Any] | tuple[Any, ...], dict
     args, kwargs = args if args is not None else (), kwargs if kwargs is not None else {}
     if not isinstance(args, list | tuple):
         raise InvalidRequest(
-            f"the first argument is a {type(args).__name__}: use generate.delay(prompt=…), or apply_async(kwargs={{…}}) "
-            "with the parameters"
+            f"the first argument is a {type(args).__name__}: use delay(…) with the parameters by keyword, or "
+            "apply_async(kwargs={…})"
         )
     if not isinstance(kwargs, dict):
         raise InvalidRequest(f"kwargs is a {type(kwargs).__name__}: give a dictionary of the parameters")

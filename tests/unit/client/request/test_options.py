@@ -35,8 +35,8 @@ def refused(**options: Any) -> str:
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"max_tokens": 3}, "max_tokens: a parameter and not an option: use generate.delay(max_tokens=…)"),
-        ({"messages": []}, "messages: a parameter and not an option: use generate.delay(messages=…)"),
+        ({"max_tokens": 3}, "max_tokens: a parameter and not an option: use delay(max_tokens=…)"),
+        ({"messages": []}, "messages: a parameter and not an option: use delay(messages=…)"),
         ({"timelimit": 5}, "timelimit: unknown option; did you mean time_limit?"),
         ({"zzz": 5}, "zzz: unknown option; leave it out; the options are add_to_parent,"),
         ({"priority": "low"}, "priority='low': use 0 (the most urgent, the default), 5, or 9"),
@@ -151,8 +151,8 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("args", "kwargs", "said"),
         [
-            ("text", None, "the first argument is a str: use generate.delay(prompt=…)"),
-            ({"prompt": "x"}, None, "the first argument is a dict: use generate.delay(prompt=…)"),
+            ("text", None, "the first argument is a str: use delay(…) with the parameters by keyword"),
+            ({"prompt": "x"}, None, "the first argument is a dict: use delay(…) with the parameters by keyword"),
             (None, [("prompt", "x")], "kwargs is a list: give a dictionary"),
             (["a", "b"], None, "2 positional arguments: at most one"),
         ],

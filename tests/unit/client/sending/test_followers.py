@@ -85,9 +85,10 @@ def test_a_request_means_its_producer_s_model(app: Celery) -> None:
         (word, "use word.s(...)"),
         ([write.s(), write], "use print.s(...)"),
         (print, "give a signature"),
+        (shop.AsyncResult("x"), "link: AsyncResult is not a signature: give a signature"),
         ({}, "give a sig"),
     ],
-    ids=["task", "task-in-a-list", "function", "nothing-in-it"],
+    ids=["task", "task-in-a-list", "function", "result", "nothing-in-it"],
 )
 def test_what_is_no_signature(given: Any, said: str) -> None:
     """A task in the place of its signature is named, with what to write."""
