@@ -304,6 +304,21 @@ def test_a_lost_request_is_sent_again(client: redis.Redis, make: Callable[..., S
     assert fetch_all(client, QUEUE) == ["t1"]
 
 
+def test_a_request_that_is_lost_again_is_sent_as_a_message(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+    """A worker of the first version takes it then; it drops the reference that each first delivery is."""
+    overdue(client, "t1")
+    sent = []
+    sweep = make(looks_always=True)
+    for _ in range(3):
+        sweep.round()
+        sweep.round()
+        sent.append(client.rpop(QUEUE))
+        entry = json.loads(client.hget(keys.LEDGER, "t1") or b"")
+        client.hset(keys.LEDGER, "t1", json.dumps({**entry, "at": 5.0}))
+    assert sent == [b"=t1", entry["message"].encode(), entry["message"].encode()]
+    assert entry["resent"] == 3
+
+
 def test_a_lost_request_with_a_final_result_is_ended(
     client: redis.Redis, make: Callable[..., Sweep], no_results: NoResults
 ) -> None:

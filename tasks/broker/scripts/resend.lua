@@ -1,5 +1,5 @@
--- Queues a lost request again, at the front, unless somebody has touched its entry since the caller read it.
--- Stands behind reference.lua.
+-- Queues a lost request again, at the front, unless somebody has touched its entry since the caller read it. From the second time on
+-- its list has the message and no reference: a worker of the first version drops references. Stands behind reference.lua.
 --
 -- KEYS  ledger, list
 -- ARGV  task id, entry that the caller read, message ('' gives the request up), times it was sent again
@@ -10,4 +10,4 @@ local clock = redis.call('TIME')
 local at = tonumber(string.format('%d.%06d', clock[1], clock[2]))
 local entry = cjson.encode({at = at, queue = KEYS[2], message = ARGV[3], resent = tonumber(ARGV[4])})
 redis.call('HSET', KEYS[1], ARGV[1], entry)
-return redis.call('RPUSH', KEYS[2], reference(ARGV[1])) and 1
+return redis.call('RPUSH', KEYS[2], tonumber(ARGV[4]) > 1 and ARGV[3] or reference(ARGV[1])) and 1
