@@ -136,17 +136,13 @@ class MlxRunner:
             batching=support.batching,
             batching_why=support.why,
         )
-        barred = Barred(folder.generation.barred, folder.generation.barred_first).within(width)
-        if barred != NONE_BARRED:
-            known = [token_id for token_id in tokenizer.get_vocab().values() if token_id < width]
-            barred.require_others(known, folder.path)
         bound_memory(config, margin_bytes(self.facts.weights_bytes, self.facts.kv, config.prefill_step_tokens))
         self._batch: Batch = Batch(
             model,
             BatchSampler(
                 self._vocabulary_tokens,
                 lambda token_id: token_text(tokenizer, token_id),
-                barred=barred,
+                barred=_barred(folder, tokenizer, width),
                 on_host=not stepping.ahead,
             ),
             stepping,
@@ -256,6 +252,14 @@ class MlxRunner:
     def memory(self) -> Memory:
         """MLX's own figures."""
         return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())
+
+
+def _barred(folder: ModelFolder, tokenizer: TokenizerWrapper, width: int) -> Barred:
+    barred = Barred(folder.generation.barred, folder.generation.barred_first).within(width)
+    if barred != NONE_BARRED:
+        known = [token_id for token_id in tokenizer.get_vocab().values() if token_id < width]
+        barred.require_others(known, folder.path)
+    return barred
 
 
 def _text(template: Template | None) -> str:
