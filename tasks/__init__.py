@@ -71,7 +71,11 @@ class _Package(ModuleType):
         """Return a shared task from the application's registry, after its module was loaded."""
         from importlib import import_module
 
-        return self.app.tasks[getattr(import_module(f".{name}", __name__), name).name]
+        import_module(f".{name}", __name__)
+        names = import_module(".names", __name__)
+        found = self.app.tasks[getattr(names, name.upper())]
+        names.require_own(self.app, found.name)
+        return found
 
 
 sys.modules[__name__].__class__ = _Package

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
-from celery import Task, shared_task
+from celery import Task
 
 from tasks.client.request.signature import KeywordSignature
 from tasks.errors import InvalidRequest
 from tasks.generate import GenerateTask
 from tasks.names import EMBED
-from tasks.roles import run_body
+from tasks.roles import declared, run_body
 
 if TYPE_CHECKING:
     from tasks.client.answers.answer import Vectors
@@ -89,4 +89,4 @@ def run(task: EmbedTask, previous: Any = None, /, **values: Any) -> Vectors:
 
 run.__name__ = run.__qualname__ = "embed"  # the name in help()
 
-embed: EmbedTask = shared_task(run, name=EMBED, base=EmbedTask, bind=True)
+embed: EmbedTask = declared(run, EMBED, EmbedTask)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack, cast
 
-from celery import Celery, Task, shared_task
+from celery import Celery, Task
 from celery.exceptions import TimeLimitExceeded
 
 from tasks.client.request.signature import KeywordSignature
 from tasks.client.sending.signature import RequestSignature
 from tasks.errors import GenerationError, InvalidRequest
 from tasks.names import GENERATE, PACKAGE
-from tasks.roles import run_body
+from tasks.roles import declared, run_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -246,4 +246,4 @@ def run(task: GenerateTask, previous: Any = None, /, **values: Any) -> Answer:
 
 run.__name__ = run.__qualname__ = "generate"  # the name in help()
 
-generate: GenerateTask = shared_task(run, name=GENERATE, base=GenerateTask, bind=True)
+generate: GenerateTask = declared(run, GENERATE, GenerateTask)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import BrokerMisconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +27,24 @@ ACCEPTED = "accepted"
 def is_ours(task: object) -> bool:
     """Whether this is the name of a task of this project, whose messages follow our rules."""
     return task in OURS
+
+
+def require_own(app: Any, name: str) -> None:
+    """Make sure that an application has no other task of this name of ours: its function ``generate`` in ``tasks.py`` gets it.
+
+    Celery keeps the first one, warns, and gives it to whoever asks for either.
+
+    Raises:
+        BrokerMisconfigured: there is one.
+    """
+    if name not in app._duplicate_task_names_warned:
+        return
+    function = name.rpartition(".")[2]
+    raise BrokerMisconfigured(
+        f"{name} is the name of a task of celery-mlx, and of one of your application {app.main!r}, which Celery gives to a "
+        f"function {function} in tasks.py: give yours another, as in @app.task(name='{app.main}.{function}')",
+        "Another `tasks`",
+    )
 
 
 def has_others(tasks: Iterable[str]) -> bool:

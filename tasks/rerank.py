@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from celery import shared_task
-
 from tasks.client.request.signature import KeywordSignature
 from tasks.embed import EmbedTask
 from tasks.names import RERANK
-from tasks.roles import run_body
+from tasks.roles import declared, run_body
 
 if TYPE_CHECKING:
     from tasks.client.answers.answer import Ranking
@@ -72,4 +70,4 @@ def run(task: RerankTask, previous: Any = None, /, **values: Any) -> Ranking:
 
 run.__name__ = run.__qualname__ = "rerank"  # the name in help()
 
-rerank: RerankTask = shared_task(run, name=RERANK, base=RerankTask, bind=True)
+rerank: RerankTask = declared(run, RERANK, RerankTask)

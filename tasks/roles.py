@@ -5,15 +5,35 @@ A producer includes the tasks, too. It does not pay for the worker's code, which
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from celery import signals
+from celery import shared_task, signals
+from celery.local import Proxy
 
 from tasks.errors import InvalidRequest
+from tasks.names import require_own
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Task
+
+
+def declared(run: Callable[..., Any], name: str, base: type[Task]) -> Any:
+    """The current application's task of this name, with this body.
+
+    Raises:
+        BrokerMisconfigured: at each use, where that application has a task of its own of this name.
+    """
+    return Proxy(partial(_own, shared_task(run, name=name, base=base, bind=True)), (name,))
+
+
+def _own(task: Any, name: str) -> Any:
+    found = task._get_current_object()
+    require_own(found.app, name)
+    return found
 
 
 def run_body(task: Task, previous: Any, values: dict[str, Any]) -> Any:

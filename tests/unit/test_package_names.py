@@ -14,6 +14,7 @@ import click
 import pytest
 
 import celery_mlx_commands
+from tests.refusals import EX_CONFIG, explained
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -124,6 +125,58 @@ def test_a_project_s_own_submodules_stay(tmp_path: Path) -> None:
     program = f"{BESIDE.format(folder=str(tmp_path), root=str(ROOT))}\nimport tasks.errors, tasks.generate\n"
     program += "print(tasks.errors.InvalidRequest, tasks.generate.generate)"
     assert run("-c", program, cwd=make_project("tasks/", tmp_path)).splitlines()[-1] == "5 7"
+
+
+TAKEN = """
+import warnings
+warnings.simplefilter("ignore")  # Celery's own, which says it once
+from celery_mlx.errors import BrokerMisconfigured
+{imports}
+for task in (generate, generate, rerank, embed):
+    try:
+        print(task.name)
+    except BrokerMisconfigured as error:
+        print(error)
+"""
+OURS_FIRST = (
+    "from celery_mlx.generate import generate; from celery_mlx.rerank import rerank; from celery_mlx.embed import embed"
+)
+SHOP = "from celery import Celery\napp = Celery('shop', broker='redis://127.0.0.1:1/0', include=['celery_mlx.embed', 'tasks'])\n"
+FUNCTIONS = "".join(f"@app.task\ndef {name}(): ...\n" for name in ("add", "generate", "embed"))
+
+
+def make_shop(folder: Path) -> Path:
+    """The folder of a shop whose ``tasks.py`` has functions of our tasks' names."""
+    (folder / "shop.py").write_text(SHOP)
+    (folder / "tasks.py").write_text(f"from shop import app\n{FUNCTIONS}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "imports", [f"{OURS_FIRST}; import tasks; tasks.app.finalize()", f"import tasks; {OURS_FIRST}"]
+)
+def test_a_project_s_own_task_of_our_name(imports: str, tmp_path: Path) -> None:
+    """Celery calls ``generate`` of a ``tasks.py`` as it calls ours, and knows one of them: each use of ours says so."""
+    said = run("-c", TAKEN.format(imports=imports), cwd=make_shop(tmp_path)).splitlines()
+    about = "tasks.{0} is the name of a task of celery-mlx, and of one of your application 'shop', "
+    assert [line.startswith(about.format("generate")) for line in said] == [True, True, False, False]
+    assert said[0].endswith("give yours another, as in @app.task(name='shop.generate')")
+    assert said[2] == "tasks.rerank"
+    assert said[3].startswith(about.format("embed"))
+
+
+def test_a_worker_with_a_task_of_our_name(tmp_path: Path) -> None:
+    """It would answer the fleet's requests with the project's function: it refuses to start."""
+    command = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-n", "shop@here"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=make_shop(tmp_path), env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == EX_CONFIG
+    assert done.stderr.splitlines()[-1].startswith("celery-mlx: tasks.embed is the name of a task of celery-mlx, and")
+    says = "give yours another, as in @app.task(name='shop.embed')"
+    assert says in done.stderr
+    assert explained("another-tasks", says)
 
 
 def test_the_engine_starts_beside_a_project_s_own_modules(tmp_path: Path) -> None:

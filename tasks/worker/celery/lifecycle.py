@@ -21,7 +21,7 @@ from tasks.errors import BrokerUnavailable, refuse
 from tasks.hardware import detect
 from tasks.messages.identifier import IDENTIFIER, is_identifier
 from tasks.models.capabilities import capabilities
-from tasks.names import PACKAGE, has_others
+from tasks.names import OURS, PACKAGE, has_others, require_own
 from tasks.registry import DuplicateWorker
 from tasks.server.requirements import WORKER, require_server
 from tasks.worker.celery import logs, mailbox
@@ -71,6 +71,8 @@ def prepare(app: Celery) -> None:
 def _on_worker_init(sender: WorkController, **_: Any) -> None:
     """Decide on the worker's profile, before Celery builds its parts and makes its first connection."""
     try:
+        for name in sorted(OURS):
+            require_own(sender.app, name)
         refused = refusal(sender)
         if refused is None:
             return
