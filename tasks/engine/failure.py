@@ -28,6 +28,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
+def is_panic(error: BaseException) -> bool:
+    """Return whether a library in Rust, such as tokenizers, says that it failed: its error is no ``Exception``."""
+    return type(error).__module__ == "pyo3_runtime"
+
+
 def why_unsound(model: str, token: int) -> str:
     """Explain logits that are not finite numbers, for the request's error."""
     return (

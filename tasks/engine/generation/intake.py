@@ -9,6 +9,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+from tasks.engine.failure import is_panic
 from tasks.engine.generation.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
@@ -159,7 +160,9 @@ def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prep
         return prepare(uid, work)
     except GenerationError as error:
         return Failed(work.task_id, error.code, str(error))
-    except Exception as error:  # one bad request must not end the thread that all others need
+    except BaseException as error:  # one bad request must not end the thread that all others need
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         logger.exception("request %s could not be prepared", work.task_id)
         return Failed(work.task_id, GenerationError.code, f"the request could not be prepared: {error!r}")
 

@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
-from tasks.engine.failure import first_line, ran_out_of_memory
+from tasks.engine.failure import first_line, is_panic, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.integrity import weights_bytes
 from tasks.engine.files.staging import staged
@@ -91,7 +91,7 @@ def clear_errors(folder: ModelFolder) -> Iterator[None]:
             raise OutOfMemory(f"{folder.path}: loading ran out of memory: {first_line(error)}") from error
         raise ModelLoadFailed(why_unloadable(folder, error)) from error
     except BaseException as error:
-        if type(error).__module__ != "pyo3_runtime":  # how a library in Rust, such as tokenizers, says that it failed
+        if not is_panic(error):
             raise
         raise ModelLoadFailed(f"{folder.path}: its tokenizer cannot be used: {first_line(error)}") from error
 
