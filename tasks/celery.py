@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 from celery import Celery, signals
+from celery.app.utils import Settings
 from celery.exceptions import SecurityWarning
+from click.core import ParameterSource
 
 from tasks.errors import refuse
 from tasks.names import PACKAGE
@@ -17,14 +19,42 @@ from worker_config.celeryconfig import celery_options
 from worker_config.environment import SettingError
 from worker_config.settings import current_settings
 
+#: Options of ``celery`` that name a server.
+_TYPED = {"broker": "-b", "result_backend": "--result-backend"}
+
+
+class _OneRedis(Settings):
+    """Celery's view of the options, in which ``REDIS_URL`` alone names Redis.
+
+    Celery's own prefers ``CELERY_BROKER_URL``, ``CELERY_RESULT_BACKEND`` and the like, which may be another application's. Then
+    requests went elsewhere than their results, and Celery's result backend took the place of ours.
+    """
+
+    broker_url = property(lambda self: self.first("broker_url", "broker_host"))
+    broker_read_url = property(lambda self: self.get("broker_read_url") or self.broker_url)
+    broker_write_url = property(lambda self: self.get("broker_write_url") or self.broker_url)
+    result_backend = property(lambda self: self.first("result_backend"))
+
 
 def _options() -> dict[str, Any]:
+    _refuse_typed_addresses()
     try:
         return celery_options(current_settings())
     except SettingError as error:
         if click.get_current_context(silent=True) is None:
             raise
         refuse(os.EX_CONFIG, str(error), "A setting is wrong")
+
+
+def _refuse_typed_addresses() -> None:
+    context = click.get_current_context(silent=True)
+    for name, option in _TYPED.items():
+        if context and context.find_root().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            refuse(
+                os.EX_CONFIG,
+                f"{option}: all parts of the fleet find Redis by REDIS_URL: set that, and leave {option} out",
+                "A setting is wrong",
+            )
 
 
 def _worker_options() -> list[Any]:
@@ -50,6 +80,9 @@ if click.get_current_context(silent=True) is not None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("tasks", include=[f"{PACKAGE}.generate", f"{PACKAGE}.embed", f"{PACKAGE}.rerank"])
+object.__setattr__(
+    app.conf, "__class__", _OneRedis
+)  # Celery takes no class of one's own, and an attribute of it is an option
 app.config_from_object(_options())
 app.user_options["worker"] = _worker_options()
 

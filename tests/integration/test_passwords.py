@@ -17,8 +17,9 @@ import redis
 from tasks.demo.embedded import EmbeddedServer, find_server, free_port, server_version
 from tasks.demo.process import GuardedProcess
 from tasks.server import keys
+from tests.refusals import EX_CONFIG, refused
 from tests.support import ROOT, wait_until
-from worker_config.settings import environment_with
+from worker_config.settings import REDIS_VARIABLES, environment_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,3 +162,30 @@ def test_no_refusal_shows_it(wrong: str, command: tuple[str, ...]) -> None:
     (text,) = outputs(command, url=wrong.format(PASSWORD)).values()
     assert not shows_password(text)
     assert len(re.findall(r"^(?:celery-mlx|\S+SettingError): REDIS_URL='\S+://", text, re.MULTILINE)) == 1, text
+
+
+@pytest.mark.parametrize("option", ["-b", "--result-backend"])
+def test_an_address_that_is_typed(option: str) -> None:
+    """Celery would take it apart in a traceback, with the password: ``REDIS_URL`` alone names Redis."""
+    code, message = refused(option, f"redis://:{PASSWORD}@127.0.0.1:1/0", "worker")
+    assert code == EX_CONFIG
+    assert message == f"{option}: all parts of the fleet find Redis by REDIS_URL: set that, and leave {option} out"
+
+
+SHOWN = """
+from tasks import app
+from tasks.broker.results import Backend
+print(type(app.backend) is Backend, app.backend.as_uri(include_password=True), app.conf.result_backend, app.bugreport())
+print(*(make().as_uri(include_password=True) for make in (app.connection_for_read, app.connection_for_write)))
+"""
+
+
+def test_variables_of_another_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery prefers its own variables to an application's options; here ``REDIS_URL`` decides, and none of them is shown."""
+    for name in REDIS_VARIABLES - {"REDIS_URL"}:
+        monkeypatch.setenv(name, f"redis://elsewhere:1/0?password={PASSWORD}")
+    (said,) = outputs(("-c", SHOWN), url="redis://:own@here:2/3").values()
+    assert said.startswith("True redis://:own@here:2/3 ")
+    assert said.splitlines()[-1] == "redis://:own@here:2/3 redis://:own@here:2/3"
+    assert "elsewhere" not in said
+    assert not shows_password(said)
