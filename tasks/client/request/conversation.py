@@ -22,17 +22,25 @@ TEXT, PARTS = "[text]", "[parts]"
 #: Fields that an answer has and a conversation does not need: they say nothing to the model.
 _OUTPUT_ONLY = (
     "annotations",
+    "created",
     "created_at",
     "extra_content",
+    "finish_reason",
     "id",
     "index",
     "logprobs",
+    "model",
     "object",
     "parsed",
     "parsed_arguments",
     "provider_specific_fields",
     "status",
+    "stop_reason",
+    "stop_sequence",
+    "usage",
 )
+#: Fields that mean something where they are true. Mistral's SDK sends each message with the first one.
+_SWITCHES = ("prefix", "partial", "is_error")
 #: Other clients' names for ``reasoning_content``.
 _REASONING = ("reasoning", "thinking")
 #: Types of parts that are text under the names of OpenAI's Responses API.
@@ -49,6 +57,7 @@ INSTEAD = {
     "files": "only text is supported; leave it out",
     "function_call": "use tool_calls",
     "images": "only text is supported; leave it out",
+    "is_error": "say so in the content; leave it out",
     "partial": "an answer cannot be begun for the model; use prompt instead of messages",
     "prefix": "an answer cannot be begun for the model; use prompt instead of messages",
     "reasoning_details": "send its text as reasoning_content, or leave it out",
@@ -66,6 +75,7 @@ _MISTAKEN = {
     "call_id": _RESPONSES,
     "summary": _RESPONSES,
     "data": "a message of LangChain: send what langchain_core.messages.convert_to_openai_messages makes of it",
+    "message": "a response, or a choice of one: send the message in it",
     "choices": "a whole response: send its choices[0].message",
     "finish_reason": 'an answer: send {"role": "assistant", "content": …} with its text',
     "additional_kwargs": "a message of LangChain: send what langchain_core.messages.convert_to_openai_messages makes of it",
@@ -264,9 +274,9 @@ def meaningful(fields: Mapping[str, Any], always: Container[str]) -> dict[str, A
     return {
         name: value
         for name, value in fields.items()
-        if name in always or not (_is_empty(value) or name in _OUTPUT_ONLY)
+        if name in always or not (_is_empty(name, value) or name in _OUTPUT_ONLY)
     }
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or value in ("", [], {})
+def _is_empty(name: str, value: Any) -> bool:
+    return value is None or value in ("", [], {}) or (value is False and name in _SWITCHES)

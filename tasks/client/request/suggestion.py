@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
-    """A question with the known name that is closest to this one; ``otherwise`` where none is close."""
+    """A question with the known name that is closest to this one, which need not be the same; ``otherwise`` if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else otherwise
+    return f"did you mean {close[0]}? If not, leave it out" if close else otherwise

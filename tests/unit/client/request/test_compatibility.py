@@ -56,6 +56,13 @@ def test_every_remedy_says_what_to_do(name: str) -> None:
     assert name not in Parameters.model_fields
 
 
+@pytest.mark.parametrize("name", ["top_n", "maxOutputTokens", "typ_p", "prompt_id", "prompt_cache_options"])
+def test_a_name_that_only_looks_like_ours(name: str) -> None:
+    """A field of another client that resembles one of ours need not mean it: what else to do is said, too."""
+    with pytest.raises(InvalidRequest, match=rf"^{name}=1: unknown field; did you mean \w+\? If not, leave it out$"):
+        parse({"prompt": "x", name: 1})
+
+
 def test_an_sdk_s_own_nothing() -> None:
     """OpenAI's SDK passes objects of these classes where a field is left out."""
     sentinels = [type(name, (), {})() for name in ("NotGiven", "Omit")]

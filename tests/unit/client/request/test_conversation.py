@@ -38,6 +38,17 @@ class TestHarmless:
             {"annotations": [{"type": "url_citation"}], "id": "msg_1", "status": "completed", "type": "message"},
             {"parsed": {"a": 1}},
             {"name": None},
+            {"prefix": False, "partial": False, "tool_calls": None},  # Mistral's SDK
+            # Anthropic's answer.
+            {
+                "id": "m",
+                "type": "message",
+                "model": "c",
+                "stop_reason": "end_turn",
+                "stop_sequence": None,
+                "usage": {"a": 1},
+            },
+            {"created": 1, "finish_reason": "stop"},
         ],
     )
     def test_what_says_nothing_is_dropped(self, extra: dict[str, Any]) -> None:
@@ -138,6 +149,9 @@ class TestRefused:
             ({"role": "assistant", "content": [{"type": "thinking"}]}, "a thought is reasoning_content of the message"),
             ({"id": "x", "choices": [], "model": "m"}, "send its choices[0].message"),
             ({"text": "4", "finish_reason": "stop"}, 'send {"role": "assistant", "content": …}'),
+            ({"index": 0, "message": {}, "finish_reason": "stop"}, "send the message in it"),
+            ({"role": "assistant", "content": "4", "prefix": True}, "use prompt instead of messages"),
+            ({"role": "tool", "content": "4", "is_error": True}, "say so in the content"),
         ],
     )
     def test_each_error_has_a_remedy(self, message: Any, remedy: str) -> None:

@@ -207,7 +207,7 @@ class TestPrompt:
 class TestUnknown:
     def test_is_named(self) -> None:
         """An unknown field is an error that names it, and what was probably meant."""
-        assert refused(temprature=1) == "temprature=1: unknown field; did you mean temperature?"
+        assert refused(temprature=1) == "temprature=1: unknown field; did you mean temperature? If not, leave it out"
         assert refused(**{"a\nb": 1}).startswith("'a\\nb'=1: unknown field")
         assert refused(zzz=1).startswith("zzz=1: unknown field; leave it out; the fields are messages, prompt, model,")
 
