@@ -70,6 +70,7 @@ class Output:
         self.path = Path(target) if isinstance(target, str | os.PathLike) else None
         self._stream = None if isinstance(target, str | os.PathLike) else target
         self._descriptor = -1
+        self._is_made = False
         #: The requests of the last lines that it had when it was opened: their journals may still be there.
         self.last_ids: deque[str] = deque(maxlen=LAST_IDS)
 
@@ -91,8 +92,9 @@ class Output:
                 # A device or a named pipe has nothing to go on from, and may be read for ever.
                 self._stream = self.path.open("wb")
                 return
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor, is_made = _opened(self.path)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_made = is_made
         except BlockingIOError:
             raise OutputFailed(
                 f"{self.path}: another job is writing it: wait for that, or choose another output"
@@ -131,6 +133,12 @@ class Output:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def give_up(self) -> None:
+        """Let go of the file before anything was written; one that was made for it is not left behind."""
+        if self._is_made and self.path is not None and os.fstat(self._descriptor).st_size == 0:
+            self.path.unlink(missing_ok=True)
+        self.close()
 
     def _append(self, text: bytes) -> None:
         end = os.fstat(self._descriptor).st_size
@@ -178,6 +186,15 @@ class Output:
         if not isinstance(record, dict):
             raise InvalidRequest(f"{self.path}: line {number} is not a JSON object: {_REMEDY}")
         return record
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """A descriptor, and whether the file was made for it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    try:
+        return os.open(path, flags | os.O_EXCL, 0o644), True
+    except FileExistsError:
+        return os.open(path, flags, 0o644), False
 
 
 _REMEDY = "choose another output, or remove this one"

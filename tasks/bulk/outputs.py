@@ -66,7 +66,8 @@ class Outputs:
             for output in self._all:
                 output.open(done, is_read_once=source is None)
         except Exception:
-            self.close()
+            for output in self._all:
+                output.give_up()
             raise
 
     def write(self, records: Sequence[dict[str, Any]]) -> None:

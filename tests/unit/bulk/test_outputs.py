@@ -82,10 +82,18 @@ def test_an_input_that_is_read_once(tmp_path: Path) -> None:
     outputs.close()
 
 
-def test_the_first_file_is_let_go(tmp_path: Path) -> None:
-    """Where the second file cannot be opened, another job may have the first one."""
+@pytest.mark.parametrize("before", [None, "", "answered"])
+def test_the_first_file_is_let_go(tmp_path: Path, before: str | None) -> None:
+    """Where the second file cannot be opened, the first one is as it was before, and another job may have it."""
+    answers = tmp_path / "answers"
+    if before == "answered":
+        write(tmp_path, answered(1))
+    elif before is not None:
+        answers.touch()
+    found = answers.read_bytes() if answers.exists() else None
     with pytest.raises(OutputFailed, match="cannot be opened"):
-        Outputs(JOB, tmp_path / "answers", tmp_path / "no" / "errors").open(Done(), None)
-    outputs = Outputs(JOB, tmp_path / "answers")
-    outputs.open(Done(), None)
+        Outputs(JOB, answers, tmp_path / "no" / "errors").open(Done(), tmp_path / "input")
+    assert (answers.read_bytes() if answers.exists() else None) == found
+    outputs = Outputs(JOB, answers)
+    outputs.open(Done(), tmp_path / "input")
     outputs.close()
