@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, NewType
 
 import jsonschema
+import pydantic
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, NaiveDatetime, TypeAdapter, ValidationError, field_validator
 
@@ -21,6 +22,7 @@ from tasks.client.request.parameters import parse
 from tasks.client.request.structure import MAX_CHOICE_TEXTS, MAX_CONSTRAINT_BYTES, parsed
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
+from tests.support import ROOT
 
 
 def constraint(**values: Any) -> Constraint | None:
@@ -164,6 +166,32 @@ def test_what_a_type_does_not_take_is_invalid_by_its_schema(kind: Any, data: Any
     assert found is not None
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, json.loads(found.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("PastDate", "9000-01-31"),
+        ("FutureDate", "1999-01-31"),
+        ("PastDatetime", "9000-01-31T23:59:59Z"),
+        ("FutureDatetime", "1999-01-31T23:59:59Z"),
+        ("Json", "five"),
+        ("Base64Str", "/w=="),  # a byte that is no UTF-8
+        ("FilePath", "/nowhere/a"),
+        ("DirectoryPath", "/nowhere/"),
+        ("ImportString", "nowhere.a"),
+    ],
+)
+def test_what_a_schema_cannot_say(name: str, data: str) -> None:
+    """The types of docs/structured.md that are narrower than any schema: what they refuse is that error, and nothing else."""
+    kind = pydantic.Json[int] if name == "Json" else getattr(pydantic, name)
+    found = constraint(response_format=kind)
+    assert found is not None
+    jsonschema.validate(data, json.loads(found.value))
+    with pytest.raises(ValidationError):
+        StoredValue({"text": json.dumps(data), "parsed": data}).parsed(kind)
+    page = (ROOT / "docs" / "structured.md").read_text(encoding="utf-8").partition("No JSON Schema says")[2]
+    assert f"`{name}" in page.partition("\n\n")[0]
 
 
 def test_constraints() -> None:
