@@ -14,9 +14,9 @@ from kombu import Queue
 from tasks.broker.channel.holding import Holding
 from tasks.broker.queues.ledger import Ledger, Lost
 from tasks.broker.queues.references import reference
-from tasks.journal.items import Asks
+from tasks.journal.items import Append, Asks
 from tasks.journal.writer import Journal
-from tasks.messages.journal import Start, Token
+from tasks.messages.journal import Release, Start, Token
 from tasks.server import keys
 from tasks.server.connection import connect
 from tasks.sweep.ends import Ends
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from tasks.journal.claim_answer import ClaimAnswer
 
-QUEUE, TASK = "tier-under-3B", "t1"
+QUEUE, TASK, MODEL = "tier-under-3B", "t1", "fake:1"
 LATE, OTHER = "late@lab#b1", "other@lab#b2"
 
 
@@ -70,7 +70,9 @@ class Fleet:
         for identity in self.channels:
             self.client.set(keys.alive(identity), "")
             self.client.sadd(keys.OWNERS, identity)
-        entry = {"at": self.client.time()[0], "queue": QUEUE, "message": json.dumps(message(TASK, QUEUE))}
+        text = json.dumps(message(TASK, QUEUE))
+        entry = {"at": self.client.time()[0], "queue": QUEUE, "message": text, "model": MODEL}
+        self.client.set(keys.request(TASK), "digest")
         self.client.hset(keys.LEDGER, TASK, json.dumps(entry))
         self.client.lpush(QUEUE, reference(TASK))
 
@@ -262,6 +264,27 @@ def test_what_comes_as_it_is_forgotten_is_looked_after(fleet: Fleet) -> None:
     fleet.sweep(before_it_is_forgotten=late.fetch)
     late.claim()
     assert fleet.is_somewhere()
+
+
+def test_a_claim_is_for_one_delivery(fleet: Fleet) -> None:
+    """A worker hands back what it claimed as it fetched it, and fetches it again after another worker: it claims it anew."""
+    fleet.begin()
+    claims = Claims(fleet.journal, LATE, "")
+    claims.serve(MODEL, SimpleNamespace(serves=True))  # type: ignore[arg-type]
+    fleet.channels[LATE].holding.claims = claims
+    first, other, again = Delivery(fleet, LATE), Delivery(fleet, OTHER), Delivery(fleet, LATE)
+    first.fetch()
+    assert [entry.type for entry in fleet.journal.read(TASK)] == ["claim"]
+    first.message.reject(requeue=True)  # its model was unloaded meanwhile
+    other.fetch()
+    other.claim()
+    other.give_back()
+    again.fetch()
+    tag = again.message.delivery_tag
+    claim = claims.take(TASK, tag) or fleet.journal.claim(TASK, LATE, delivery=tag)
+    assert (claim.kind, claim.attempt) == ("claimed", 3)
+    release = Append.of(TASK, 1, Release(attempt=claim.attempt, crashed=False), claim.nonce)
+    assert fleet.journal.append([release]) == ["ok"]
 
 
 def test_what_was_given_back_is_left_to_others(fleet: Fleet) -> None:

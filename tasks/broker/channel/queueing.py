@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import urandom
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +124,11 @@ class QueueingChannel(ConnectingChannel):
             super()._do_restore_message(payload, exchange, routing_key, pipe, leftmost)
             return
         headers["redelivered"] = True
-        payload.setdefault("properties", {}).setdefault("delivery_info", {})["redelivered"] = True
-        model = self.holding.aside.get(payload["properties"].get("delivery_tag", ""))
+        properties = payload.setdefault("properties", {})
+        properties.setdefault("delivery_info", {})["redelivered"] = True
+        model = self.holding.aside.get(properties.get("delivery_tag", ""))
+        # This worker may fetch it again, behind others: what it knows of this delivery must not be taken for that one's.
+        properties["delivery_tag"] = urandom(16).hex()
         push = "LPUSH" if leftmost else "RPUSH"
         if model is not None:
             # The first time it is younger than what is aside already; later it has just come from the front.
