@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Replies to a command are waited for until none has come for so long: Celery's own default.
+REPLIES_WITHIN_S = 1.0
+
+
 class Control(CeleryControl):
     """Celery's remote control. Its ways to revoke (``group.revoke()``, ``app.control.revoke()``, Flower) also mark requests."""
 
@@ -32,7 +36,13 @@ class Control(CeleryControl):
         *more: Any,
         **options: Any,
     ) -> Any:
-        """Celery's, on the connection that is given, else on one of its own."""
+        """Celery's, on the connection that is given, else on one of its own.
+
+        A result's ``revoke(wait=True)`` hands on ``timeout=None``, with which Celery would wait for ever for one more reply. Here
+        that means :data:`REPLIES_WITHIN_S`.
+        """
+        if options.get("timeout", 0) is None:
+            options["timeout"] = REPLIES_WITHIN_S
         own = self.app.connection_for_write() if connection is None else nullcontext(connection)
         with own as free:
             return CeleryControl.broadcast(

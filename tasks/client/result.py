@@ -99,9 +99,17 @@ class GenerateResult(ValueResult, AsyncResult):
         ``terminate`` frees the request's place in the batch at once; without it a request that has started continues. If Redis
         does not let a user broadcast to workers (docs/security.md), the mark alone cancels, at the worker's next heartbeat.
 
+        Args:
+            connection: the one to broadcast on; one of its own where there is none.
+            terminate: see above.
+            signal: Celery's; it changes nothing here.
+            wait: return the workers' replies. Celery returns once none has come for a while.
+            timeout: this while in seconds; 1 without it.
+
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
+        from tasks.broker.control import REPLIES_WITHIN_S
         from tasks.broker.queues.schedule import hasten
         from tasks.broker.submission.sending import pool_free_control, sending
         from tasks.journal.writer import mark_cancelled
@@ -119,7 +127,7 @@ class GenerateResult(ValueResult, AsyncResult):
                     {"task_id": self.id, "terminate": terminate, "signal": signal},
                     connection=connection or own,
                     reply=wait,
-                    timeout=timeout,
+                    timeout=REPLIES_WITHIN_S if timeout is None else timeout,
                 )
             except Exception as error:
                 if not is_denied(error):

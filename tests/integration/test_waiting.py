@@ -276,6 +276,13 @@ def test_a_link_that_is_never_sent(producer_app: Celery) -> None:
         last.get(timeout=WAIT_S)
 
 
+def test_a_revoke_that_waits_for_replies(producer_app: Celery) -> None:
+    """It ends where no worker replies, or none any more: of one request, and of a group."""
+    first, second = new_ids(2)
+    assert generate_result(first).revoke(wait=True) == []
+    gather(producer_app, first, second).revoke(wait=True)
+
+
 class Impatient(GenerateResult):
     """Looks for a request that nobody knows for a moment only."""
 
