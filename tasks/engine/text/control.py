@@ -6,7 +6,6 @@ escape around them as it likes. All other control tokens in what it renders are 
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tasks.engine.text.renamed import RenamedTokenizer, Segment, alternatives
 from tasks.engine.text.rendering import FIXED
 from tasks.errors import InvalidRequest
+from tasks.messages.encoding import to_canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -31,7 +31,7 @@ class Wrapping(NamedTuple):
         """Yield each character with each way that a template may write it down: as Python does in a list, and as JSON."""
         for char in self:
             yield char, char.encode("unicode_escape").decode()
-            yield char, json.dumps(char).strip('"')
+            yield char, to_canonical_json(char).strip('"')
 
     def is_in(self, text: str) -> bool:
         """Whether a text has one of the characters, or one of them escaped."""
