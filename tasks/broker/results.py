@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, changed in five places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
+"""Celery's Redis result backend, changed in six places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
 1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
    (:mod:`tasks.broker.waiting.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
@@ -10,6 +10,7 @@
 3. **No call of a producer waits for ever** for a reply: each is bounded, and tried again on a new connection.
 4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
 5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: callers would wait for ever.
+6. **A chord that cannot be sent is one error**, :class:`tasks.errors.BrokerUnavailable`, however few members it has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from kombu.serialization import loads
 
 from tasks.broker import scripts
 from tasks.broker.channel.holding import holding_of
+from tasks.broker.submission.sending import sending
 from tasks.broker.waiting.result_consumer import ResultConsumer
 from tasks.broker.waiting.waiting import has_come, meta_of
 from tasks.errors import GenerationError, JournalFailed
@@ -91,6 +93,11 @@ class Backend(RedisBackend):
             with suppress(DecodeError):  # somebody's YAML may begin like this
                 return loads(payload, "application/json", "utf-8", accept={"application/json"})
         return super().decode(payload)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Celery's. Of a chord with one member this comes before the request: its errors are those of ``delay``."""
+        with sending(self.app):
+            super().set_chord_size(group_id, chord_size)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """Celery's; a request that a worker has claimed is ``STARTED``, which its journal knows without another write."""

@@ -8,13 +8,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from celery import Celery, chain, group
+from celery import Celery, chain, chord, group
 
-from tasks.errors import BrokerMisconfigured
+from tasks.errors import BrokerMisconfigured, BrokerUnavailable
 from tasks.server import keys
 from tests.fleet import waiting_messages
 from tests.support import forget_connections
-from worker_config.celeryconfig import celery_options
+from worker_config.celeryconfig import BACKEND, celery_options
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ def shop(redis_url: str) -> Iterator[Callable[..., Celery]]:
     yield make
     for app in made:
         app.close()
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_chord_while_redis_is_away(shop: Callable[..., Celery], members: int) -> None:
+    """Of one with a single member Celery notes the size before it sends anything; the error is the same."""
+    away = "redis://127.0.0.1:1/0"
+    generate = shop(broker_url=away, result_backend=f"{BACKEND}+{away}").tasks["tasks.generate"]
+    with pytest.raises(BrokerUnavailable, match="start it there"):
+        chord([generate.si(prompt="a", model=MODEL)] * members)(generate.si(prompt="b", model=MODEL))
 
 
 def body_of(message: dict[str, Any]) -> Any:
