@@ -43,7 +43,7 @@ class Wait:
     Args:
         consumer: where results are.
         result: the result to wait for.
-        on_message: told of each state that is stored.
+        on_message: told once of each state that is stored and seen.
 
     Attributes:
         waiting: the results that have not come.
@@ -63,6 +63,7 @@ class Wait:
         self._began_at = time.monotonic()
         self._news: SimpleQueue[ResultWatch] = SimpleQueue()
         self._watches: dict[str, ResultWatch] = {}
+        self._taken: dict[str, bytes] = {}
         self._lost: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
@@ -104,8 +105,10 @@ class Wait:
             return
 
     def _take(self, watch: ResultWatch) -> None:
-        if watch.payload is None:
+        """Take what is stored now, once: where the caller is slow, two pieces of news lead to the same state."""
+        if watch.payload is None or watch.payload is self._taken.get(watch.task_id):
             return
+        self._taken[watch.task_id] = watch.payload
         if self._on_message is not None:
             self._on_message(self._consumer.decode(watch.payload))
         self._consumer.settle(
