@@ -104,7 +104,7 @@ def test_they_do_not_meet(fleets: list[Fleet]) -> None:
         assert long[n].whole() == fake_text(f"q{n}", None, 200)
     # Nor is any other broadcast, and the same names of workers are no duplicates.
     for fleet in fleets:
-        assert fleet.app.control.ping(timeout=3) == [{NODE: {"ok": "pong"}}]
+        wait_until(lambda fleet=fleet: fleet.app.control.ping(timeout=3) == [{NODE: {"ok": "pong"}}], timeout_s=WAIT_S)  # type: ignore[misc]
     fleets[1].app.control.broadcast("drain", destination=[NODE], reply=True, timeout=10)
     wait_until(lambda: (record := fleets[1].worker.record()) and record.status == "draining")
     for n in (0, 2):

@@ -160,7 +160,7 @@ class TestWorker:
         only.signal(signal.SIGTERM)
         wait_until(lambda: (record := only.record()) and record.status == "draining", about="the drain")
         late = generate.delay(prompt="late", model=MODEL, max_tokens=1)
-        assert generate.app.control.ping(timeout=2, destination=[only.node])
+        wait_until(lambda: generate.app.control.ping(timeout=2, destination=[only.node]))
         readers[0].result.revoke(terminate=True)
         readers[0].join(WAIT_S)
         assert readers[0].finish_reasons == ["cancelled"]

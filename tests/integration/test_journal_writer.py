@@ -243,7 +243,7 @@ class TestAppend:
             answer = journal.claim(TASK, A)
             put(journal, token(0, "héllo"), end(1), token(1))
             heard: list[bytes] = []
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while len(heard) < 3 and time.monotonic() < deadline:
                 message = pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1)
                 heard += [message["data"]] if message else []

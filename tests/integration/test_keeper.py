@@ -81,20 +81,20 @@ def test_a_worker_is_registered_when_start_returns(client: redis.Redis, make: Ca
 
 
 def test_beats_come_by_their_own_timer(client: redis.Redis, make: Callable[..., Keeper]) -> None:
-    """Beats stay on their grid however long each takes: ten intervals have ten beats."""
+    """Beats stay on their grid however long each takes: five intervals have five beats."""
     beats: list[float] = []
 
     def slow() -> WorkerRecord:
         beats.append(time.monotonic())
-        time.sleep(0.03)
+        time.sleep(0.3)
         return record()
 
-    keeper = make(slow, interval_s=0.1)
+    keeper = make(slow, interval_s=1.0)  # a busy machine may be late by less than half of it
     keeper.start()
-    wait_until(lambda: len(beats) >= 13)
+    wait_until(lambda: len(beats) >= 8)
     # The first two are the name and the registration.
-    steps = [round((at - beats[2]) / 0.1) for at in beats[2:13]]
-    assert steps == list(range(11))
+    steps = [round(at - beats[2]) for at in beats[2:8]]
+    assert steps == list(range(6))
 
 
 def test_a_change_is_told_at_once(client: redis.Redis, make: Callable[..., Keeper]) -> None:
@@ -113,8 +113,13 @@ def test_a_stuck_loop_shows(client: redis.Redis, make: Callable[..., Keeper]) ->
     keeper = make()
     keeper.start()
     wait_until(lambda: stored(client)["beat_at"] - stored(client)["loop_at"] > 0.3)
-    keeper.loop_alive()
-    wait_until(lambda: stored(client)["beat_at"] - stored(client)["loop_at"] < 0.2)
+
+    def says_alive() -> bool:
+        keeper.loop_alive()
+        told = stored(client)
+        return bool(told["beat_at"] - told["loop_at"] < 0.2)
+
+    wait_until(says_alive)
 
 
 def test_leaving_removes_the_record(client: redis.Redis, make: Callable[..., Keeper]) -> None:
@@ -148,7 +153,7 @@ def test_a_lost_connection_is_replaced_at_once(client: redis.Redis, make: Callab
     keeper.start()
     old = lease_of(client)
     client.client_kill_filter(_id=old)
-    wait_until(lambda: lease_of(client) not in {old, ""}, timeout_s=5)
+    wait_until(lambda: lease_of(client) not in {old, ""})
     new = lease_of(client)
     (connection,) = client.client_list(client_id=[new])
     assert connection["name"] == keys.connection(IDENTITY)
