@@ -36,7 +36,8 @@ _EVERYBODY = (
         "LLEN",
     ),
     *("LPOS", "LPUSH", "LREM", "RPUSH", "SADD", "SMEMBERS", "XRANGE", "XREVRANGE", "ZADD", "ZCARD", "ZRANGE", "ZSCORE"),
-    *("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
+    # Kombu says PING before it sends and looks for the binding of a queue; Celery watches the keys of a chord.
+    *("PING", "SELECT", "SISMEMBER", "WATCH", "UNWATCH", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
 )
 _FLEET = (
     *(
@@ -54,7 +55,8 @@ _FLEET = (
         "HKEYS",
         "HMGET",
     ),
-    *("HLEN", "HSCAN", "HVALS", "LINDEX", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZPOPMIN", "ZREM"),
+    *("HLEN", "HSCAN", "HVALS", "LINDEX", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZCOUNT", "ZPOPMIN", "ZRANGEBYSCORE"),
+    "ZREM",
 )
 _GATEWAY = ("HEXISTS", "HINCRBY", "HLEN", "HMGET", "HSETNX", "HVALS", "ZREM", "ZREMRANGEBYSCORE", "EXPIRE")
 

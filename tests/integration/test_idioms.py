@@ -19,6 +19,7 @@ from tasks.client.request.conversation import ChatMessage
 from tasks.engine.fake import chat_prompt, fake_text
 from tasks.errors import InvalidRequest, UnknownModel
 from tasks.server import keys
+from tasks.server.requirements import WORKER
 from tests.support import ROOT, wait_until
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def generate(shared_app: Celery) -> GenerateTask:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def wide(shared_worker: StartWorker) -> Worker:
-    """A worker of the smallest tier, and of requests that name no queue."""
+def wide(shared_worker: StartWorker, shared_redis: Redis) -> Worker:
+    """A worker of the smallest tier, and of requests that name no queue; from then on Redis counts its commands."""
+    shared_redis.config_resetstat()
     return shared_worker("-c", "8", "-Q", "tier-under-3B,celery", env={"CELERY_MLX_MODELS": MODEL})
 
 
@@ -407,3 +409,11 @@ def test_another_application(shared_worker: StartWorker, shared_redis: Redis, tm
     assert text == fake_text("from the shop", None, 3)
     assert second == worker.node
     assert first
+
+
+def test_what_the_idioms_had_redis_do_is_required(shared_redis: Redis) -> None:
+    """A server that lacks a command, be it one of Celery's or kombu's, is refused at the start, and not in the middle."""
+    called = {name.partition("|")[0].removeprefix("cmdstat_").upper() for name in shared_redis.info("commandstats")}
+    assert len(called) > 20
+    # What is said at each start, and by redis-py as it connects.
+    assert called - {"AUTH", "COMMAND", "CONFIG", "HELLO", "INFO"} <= set(WORKER.commands)

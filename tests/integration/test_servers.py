@@ -161,7 +161,7 @@ def test_a_producer_needs_no_client_command(no_client: EmbeddedServer) -> None:
     assert (type(error), "no command CLIENT" in str(error)) == (BrokerUnavailable, True)
 
 
-@pytest.mark.parametrize("command", ["EVALSHA", "BRPOP", "XADD"])
+@pytest.mark.parametrize("command", ["EVALSHA", "BRPOP", "XADD", "SISMEMBER"])
 def test_a_server_without_another_command(command: str) -> None:
     """Whichever command is missing is named."""
     with EmbeddedServer(config=[f'rename-command {command} ""']) as server:
