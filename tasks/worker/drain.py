@@ -119,6 +119,15 @@ class Drain:
             self._loop.requeue_all()
         return self._room.wait_idle(self._requeue_s)
 
+    def start_over(self) -> None:
+        """Requeue all that runs, however long it takes. Nothing is taken meanwhile, or what comes would let it never end."""
+        self._room.close()
+        while not self.requeue_all():
+            logger.warning("requests of before are still being stopped: %s", self._room.busy())
+        self._room.reopen()
+        if self._is_on:
+            self._room.close()
+
     def _leave(self, status: int) -> None:
         self.begin()
         deadline = time.monotonic() + self._timeout_s

@@ -24,7 +24,7 @@ from tasks.worker.attempts.exclusive import Exclusive
 from tasks.worker.attempts.first_tokens import FirstTokens
 from tasks.worker.attempts.warmth import Warmth
 from tasks.worker.cores import OneCore, available_cores
-from tasks.worker.drain import REQUEUE_S, Drain
+from tasks.worker.drain import Drain
 from tasks.worker.engines.backlog import Backlog
 from tasks.worker.engines.changes import Changes
 from tasks.worker.engines.engines import Engines
@@ -181,9 +181,7 @@ class InferenceWorker:
 
     def _on_lost(self, lost: Lost) -> None:
         """Others have this worker's requests, or its name: nothing of before may go on."""
-        self.loop.requeue_all()
-        while not self.room.wait_idle(REQUEUE_S):
-            logger.warning("requests of before are still being stopped: %s", self.room.busy())
+        self.drain.start_over()
         if lost == "superseded":
             self.drain.leave()
 

@@ -99,14 +99,20 @@ class TestWorker:
     def test_asleep_past_its_lease(
         self, generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
     ) -> None:
-        """A worker that was stopped past its lease appends nothing once it is woken, and serves again."""
-        _, sleeper = two_workers(worker, tmp_path)
+        """A worker that was stopped past its lease appends nothing once it is woken, and serves again, though much waits."""
+        survivor, sleeper = two_workers(worker, tmp_path)
         readers = read_all(generate)
         wait_until(lambda: redis_client.hlen(keys.unacked(_identity(sleeper))), about="a request on the sleeper")
         sleeper.signal(signal.SIGSTOP)
         assert_whole(readers)
+        long = [generate.delay(prompt="x", model=MODEL, max_tokens=8_000) for _ in range(STREAMS)]
+        held_by_survivor = keys.unacked(_identity(survivor))
+        wait_until(lambda: redis_client.hlen(held_by_survivor) == STREAMS // 2, about="a full survivor")
         sleeper.signal(signal.SIGCONT)
         wait_until(lambda: (record := sleeper.record()) and record.status == "online", about="the sleeper's return")
+        wait_until(lambda: (record := sleeper.record()) and record.busy, about="a request on the sleeper")
+        for result in long:
+            result.revoke(terminate=True)
         assert_whole([Reader(reader.result) for reader in readers])
         assert max(reader.result.get()["attempt"] for reader in readers) == 2
 

@@ -72,6 +72,29 @@ def test_a_pause() -> None:
     assert parts.changes == 2
 
 
+class Busy(Loop):
+    """Fetches a request for each one that it gives back, as long as there is room."""
+
+    def requeue_all(self) -> None:
+        super().requeue_all()
+        if self._room.has_room("q"):
+            self._room.enter("q")
+
+
+@pytest.mark.parametrize("is_draining", [False, True])
+def test_starts_over(is_draining: bool) -> None:
+    """Nothing runs in between, however many requests wait; a worker that was told to take nothing still takes nothing."""
+    parts = Parts()
+    parts.drain = Drain(
+        parts.room, Busy(parts.room), LONG_S, parts._on_change, lambda: None, requeue_s=0.0, fetch_s=0.0
+    )
+    if is_draining:
+        parts.drain.begin()
+    parts.drain.start_over()
+    assert parts.room.busy() == {}
+    assert parts.room.has_room("q") is not is_draining
+
+
 def test_leaves_when_what_runs_is_done() -> None:
     """Nothing is handed back, and there is no way back into service."""
     parts = Parts()
