@@ -12,6 +12,7 @@ from tasks.messages.engine import (
     EngineConfig,
     Failed,
     Finished,
+    Preparing,
     Resized,
     Resume,
     Sampling,
@@ -81,6 +82,7 @@ class EngineClient:
         self.loaded: Ready | LoadFailed | None = None
         self.loading: list[Loading] = []
         self.resized: list[int] = []
+        self.preparing: list[Preparing] = []
         self.gone: EngineGone | None = None
         self._changed = threading.Condition()
         self._number = 0
@@ -184,6 +186,8 @@ class EngineClient:
             self.loaded = message
         elif isinstance(message, Resized):
             self.resized.append(message.memory_budget_bytes)
+        elif isinstance(message, Preparing):
+            self.preparing.append(message)
         else:
             self.outputs.append(message)
             for event in message.events:

@@ -141,11 +141,11 @@ def _engine(
         from tasks.engine.embedding.loop import EmbeddingLoop
         from tasks.engine.embedding.texts import prepare_texts
 
-        intake.start(partial(prepare_texts, model=runner))
+        intake.start(partial(prepare_texts, model=runner), link.tell)
         return EmbeddingLoop(
             runner, intake, link.send, memory_budget_bytes=config.memory_budget_bytes, flush=link.flush
         )
-    intake.start(preparer(runner))
+    intake.start(preparer(runner), link.tell)
     return GenerationLoop(
         runner,
         intake,

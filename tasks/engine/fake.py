@@ -7,7 +7,8 @@ Token k of a request is a function of prompt, seed and k alone; some characters 
 faults: ``!crash@N`` ends the process before token N, ``!crash-once@N`` only where no attempt came before,
 ``!hang@N`` and ``!hang-once@N`` stop stepping for ever, ``!oom@N`` runs out of memory once, ``!break@N`` raises,
 ``!nan@N`` computes logits that are no numbers,
-``!fail`` cannot be tokenised, and ``!slow@S`` takes S seconds to be. ``!think@N`` makes the first N tokens reasoning.
+``!fail`` cannot be tokenised, ``!die`` ends the process meanwhile, and ``!slow@S`` takes S seconds.
+``!think@N`` makes the first N tokens reasoning.
 """
 
 from __future__ import annotations
@@ -159,6 +160,9 @@ class FakeRunner:
         prompt = _raw_prompt(submit)
         if "!fail" in prompt.split():
             raise InvalidRequest("prompt: asked the fake engine to fail")
+        if "!die" in prompt.split():
+            self._flush()
+            os._exit(CRASH_EXITCODE)
         if (slow := _SLOW.search(prompt)) is not None:
             time.sleep(float(slow[1]))
         return Prompt([_digest(piece, None, 0) % (1 << 31) for piece in _PIECE.findall(prompt)])

@@ -42,6 +42,11 @@ class Link:
         """Wait until all that was sent before is in the pipe."""
         self._pipe.flush(timeout_s)
 
+    def tell(self, message: FromEngine) -> None:
+        """Send a message that has to be in the pipe before what follows it, which may end the process."""
+        self.send(message)
+        self.flush()
+
     def _read(self, receive: Callable[[Work | Abort | Resize], None]) -> None:
         try:
             while not isinstance(message := self._pipe.receive(), Shutdown):

@@ -14,7 +14,7 @@ class Embed:
     """Make one vector of each input, which is a text or the ids of its tokens.
 
     ``prompt`` stands before each text; ``None`` has the model's own prompt of this ``input_type`` stand there. ``dimensions``
-    keeps the first numbers of each vector alone. ``isolate`` is as in :class:`tasks.messages.engine.Submit`.
+    keeps the first numbers of each vector alone. ``isolate`` and ``again`` are as in :class:`tasks.messages.engine.Submit`.
     """
 
     task_id: str
@@ -23,17 +23,19 @@ class Embed:
     prompt: str | None = None
     dimensions: int | None = None
     isolate: Isolation = ""
+    again: bool = False
     op: Literal["embed"] = "embed"
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Rerank:
-    """Make one score of the query and each document. ``isolate`` is as in :class:`tasks.messages.engine.Submit`."""
+    """Make one score of the query and each document. ``isolate`` and ``again`` are as in :class:`Embed`."""
 
     task_id: str
     query: str
     documents: tuple[str, ...]
     isolate: Isolation = ""
+    again: bool = False
     op: Literal["rerank"] = "rerank"
 
 

@@ -2,8 +2,8 @@
 
 A worker sends :class:`EngineConfig` once, then work (:class:`Submit`, :class:`Embed` or :class:`Rerank`), :class:`Abort`,
 :class:`Resize` and :class:`Shutdown`; an engine answers :class:`Loading` while it loads, then :class:`Ready` or
-:class:`LoadFailed` once, and after that one :class:`StepOutput` for each step, for the whole batch, and :class:`Resized` once
-it keeps to a new bound.
+:class:`LoadFailed` once, and after that one :class:`StepOutput` for each step, for the whole batch, :class:`Preparing` for
+requests that are made again, and :class:`Resized` once it keeps to a new bound.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Submit:
     ``allow_control_tokens`` says that the text of a control token in a message is that token.
     ``constraint`` bounds the answer, and ``thinking_budget`` the tokens of the thought.
     ``isolate`` keeps a request that may have killed an engine apart: ``"suspects"`` shares its batch with other suspects
-    only, ``"alone"`` with nobody. ``gives_way`` says that it is batch work, which urgent requests go before.
+    only, ``"alone"`` with nobody. ``again`` says that an earlier attempt was made: the engine says when it prepares this one
+    (:class:`Preparing`). ``gives_way`` says that it is batch work, which urgent requests go before.
     """
 
     task_id: str
@@ -127,6 +128,7 @@ class Submit:
     tools: Tools | None = None
     resume: Resume | None = None
     isolate: Isolation = ""
+    again: bool = False
     gives_way: bool = False
     op: Literal["generate"] = "generate"
 
@@ -158,6 +160,15 @@ class Resize:
 @dataclass(slots=True, frozen=True)
 class Shutdown:
     """End the process, without finishing running requests."""
+
+
+@quick
+@dataclass(slots=True, frozen=True)
+class Preparing:
+    """A request that is made again is rendered and tokenised from now on, or no longer: a death meanwhile may be its doing."""
+
+    task_id: str
+    done: bool
 
 
 @quick
@@ -265,4 +276,4 @@ class StepOutput:
 #: The orders to an engine; each model takes one of them.
 Work: TypeAlias = Submit | Embed | Rerank
 ToEngine: TypeAlias = EngineConfig | Work | Abort | Resize | Shutdown
-FromEngine: TypeAlias = Loading | Ready | LoadFailed | StepOutput | Resized
+FromEngine: TypeAlias = Loading | Ready | LoadFailed | Preparing | StepOutput | Resized

@@ -38,9 +38,9 @@ def prompt(n: int) -> str:
     return f"!think@{THOUGHT} p{n}" if n % 2 else f"p{n}"
 
 
-def read_all(generate: GenerateTask) -> list[Reader]:
+def read_all(generate: GenerateTask, streams: int = STREAMS) -> list[Reader]:
     """Streams that have all begun."""
-    sent = [generate.delay(prompt=prompt(n), model=MODEL, max_tokens=TOKENS, seed=n) for n in range(STREAMS)]
+    sent = [generate.delay(prompt=prompt(n), model=MODEL, max_tokens=TOKENS, seed=n) for n in range(streams)]
     readers = [Reader(result) for result in sent]
     wait_until(
         lambda: all(reader.indices for reader in readers), timeout_s=WAIT_S, about="a first token of each stream"
@@ -209,6 +209,15 @@ class TestEngine:
         worker("-c", str(STREAMS), env=ENV)
         poison = generate.delay(prompt="!crash@2", model=MODEL, max_tokens=TOKENS)
         readers = read_all(generate)
+        with pytest.raises(Exception, match="engines or workers died while they ran this request"):
+            poison.get(timeout=WAIT_S)
+        assert_whole(readers)
+
+    def test_poison_that_is_not_tokenised(self, generate: GenerateTask, worker: StartWorker) -> None:
+        """The same of one that kills its engine before its first step, while others run."""
+        worker("-c", "4", env=ENV)
+        readers = read_all(generate, 3)
+        poison = generate.delay(prompt="!die", model=MODEL, max_tokens=TOKENS)
         with pytest.raises(Exception, match="engines or workers died while they ran this request"):
             poison.get(timeout=WAIT_S)
         assert_whole(readers)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.engine.embedding.embedder import TextModel
     from tasks.engine.embedding.texts import Texts
     from tasks.engine.generation.intake import Intake
-    from tasks.messages.engine import Event
+    from tasks.messages.engine import Event, Isolation
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class EmbeddingLoop:
         self.send()
 
     def _receive(self) -> None:
+        self._intake.prepare_apart(self._allows)
         idle = not self._running and not self._waiting
         for item in self._intake.collect(GATHER_S if idle else None):
             if isinstance(item, Abort):
@@ -96,15 +97,14 @@ class EmbeddingLoop:
     def _admit(self) -> bool:
         """Let requests join in their order; whether one did."""
         before = len(self._running)
-        while self._waiting and self._compatible(self._waiting[0]):
+        while self._waiting and not self._intake.apart_waits_s and self._allows(self._waiting[0].work.isolate):
             request = self._waiting.popleft()
             self._running.append(request)
             self._events.append(request.start())
         return len(self._running) > before
 
-    def _compatible(self, request: Texts) -> bool:
-        """Whether isolation allows the request beside those that run."""
-        isolate = request.work.isolate
+    def _allows(self, isolate: Isolation) -> bool:
+        """Whether isolation allows a request beside those that run."""
         return not self._running or (isolate == self._running[0].work.isolate and isolate != "alone")
 
     def _step(self) -> None:

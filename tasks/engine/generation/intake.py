@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
@@ -14,13 +15,13 @@ from tasks.engine.generation.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
 from tasks.messages.embedding import Embed, Rerank
-from tasks.messages.engine import Abort, Failed, Resize, Submit
+from tasks.messages.engine import Abort, Failed, Preparing, Resize, Submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.engine.generation.runner import ModelRunner
-    from tasks.messages.engine import Work
+    from tasks.messages.engine import Isolation, Work
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Intake(Generic[Prepared]):
     """Takes messages in on one thread, prepares requests on three others, or on that of an idle engine, and hands them over.
 
     Long prompts and constraints have a thread each, beside the one for short requests: a grammar may take a second to compile.
+    What may have killed an engine is prepared on the stepping thread, once it may join the batch: beside others a death would
+    count against them.
     """
 
     def __init__(self) -> None:
@@ -48,7 +51,10 @@ class Intake(Generic[Prepared]):
         self._ready: list[Prepared | Abort | Failed | Resize] = []
         #: Requests that are not tokenised yet, each with the abort that came after it.
         self._pending: dict[str, Abort | None] = {}
+        #: Requests that are prepared apart from others, and when they came (monotonic seconds).
+        self._apart: deque[tuple[Work, float]] = deque()
         self._prepare: Callable[[int, Work], Prepared] | None = None
+        self._tell: Callable[[Preparing], None] = lambda _: None
         #: Whether the stepping thread is idle, and the work that came then, which it prepares itself.
         self._is_idle = False
         self._for_idle: Work | None = None
@@ -56,24 +62,43 @@ class Intake(Generic[Prepared]):
     def receive(self, message: Work | Abort | Resize) -> None:
         """Take a message in; only requests queue behind other requests' tokenising."""
         with self._changed:
-            if isinstance(message, Submit | Embed | Rerank):
-                self._pending[message.task_id] = None
-                self._hand_on(message)
-            elif isinstance(message, Abort) and message.task_id in self._pending:
-                self._pending[message.task_id] = message
-            else:
+            if isinstance(message, Abort):
+                self._receive_abort(message)
+            elif isinstance(message, Resize):
                 self._ready.append(message)
+            elif message.isolate:
+                self._apart.append((message, time.monotonic()))
+            else:
+                self._hand_on(message)
             self._changed.notify_all()
 
-    def start(self, prepare: Callable[[int, Work], Prepared]) -> None:
-        """Begin to tokenise with what a loaded model has for that: it makes work of a message, which gets this number."""
-        self._prepare = prepare
+    def _receive_abort(self, abort: Abort) -> None:
+        for kept in tuple(self._apart):
+            if kept[0].task_id == abort.task_id:  # its end says how long its prompt is
+                self._apart.remove(kept)
+                self._hand_on(kept[0])
+        if abort.task_id in self._pending:
+            self._pending[abort.task_id] = abort
+        else:
+            self._ready.append(abort)
+
+    def start(
+        self, prepare: Callable[[int, Work], Prepared], tell: Callable[[Preparing], None] = lambda _: None
+    ) -> None:
+        """Begin to tokenise.
+
+        Args:
+            prepare: what a loaded model has for that: it makes work of a message, which gets this number.
+            tell: has the worker know what is prepared, before that begins.
+        """
+        self._prepare, self._tell = prepare, tell
         lanes = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
         for name, lane in lanes.items():
             threading.Thread(target=self._tokenise, args=(lane,), name=name, daemon=True).start()
 
     def _hand_on(self, work: Work) -> None:
         """Have a request prepared. The first short one that comes to an idle engine costs no hand-over to another thread."""
+        self._pending[work.task_id] = None
         lane = self._lane(work)
         if self._is_idle and lane is self._short:
             self._is_idle, self._for_idle = False, work
@@ -84,6 +109,24 @@ class Intake(Generic[Prepared]):
         if isinstance(work, Submit) and (work.is_bounded or work.tools is not None):
             return self._constrained
         return self._long if _characters(work) > LONG_CHARACTERS else self._short
+
+    def prepare_apart(self, allows: Callable[[Isolation], bool]) -> None:
+        """Prepare, on the calling thread, the requests that were kept apart and are allowed beside those that run."""
+        while self._apart:  # costs nothing to ask
+            with self._changed:
+                if not self._apart or not allows(self._apart[0][0].isolate):
+                    return
+                work, _ = self._apart.popleft()
+                self._pending[work.task_id] = None
+            self._tokenise_one(work)
+
+    @property
+    def apart_waits_s(self) -> float:
+        """For how long the first request that is kept apart has waited; 0 if there is none."""
+        if not self._apart:
+            return 0.0
+        with self._changed:
+            return time.monotonic() - self._apart[0][1] if self._apart else 0.0
 
     @property
     def has_ready(self) -> bool:
@@ -102,7 +145,7 @@ class Intake(Generic[Prepared]):
         if gather_s is not None and (work := self._first()) is not None:
             self._tokenise_one(work)
         with self._changed:
-            if gather_s is not None:
+            if gather_s is not None and not self._apart:
                 self._gather(gather_s, most)
             items, self._ready = self._ready, []
         return items
@@ -111,7 +154,7 @@ class Intake(Generic[Prepared]):
         """Wait until something is ready; or the work that the calling thread prepares, as it has nothing else to do."""
         with self._changed:
             self._is_idle = self._prepare is not None
-            self._changed.wait_for(lambda: self._ready or self._for_idle is not None)
+            self._changed.wait_for(lambda: self._ready or self._apart or self._for_idle is not None)
             self._is_idle = False
             work, self._for_idle = self._for_idle, None
             return work
@@ -136,7 +179,11 @@ class Intake(Generic[Prepared]):
 
     def _tokenise_one(self, work: Work) -> None:
         assert self._prepare is not None
+        if work.again:
+            self._tell(Preparing(work.task_id, done=False))
         item = _try(self._prepare, next(self._uids), work)
+        if work.again:
+            self._tell(Preparing(work.task_id, done=True))
         with self._changed:
             self._ready.append(item)
             if (abort := self._pending.pop(work.task_id, None)) is not None:

@@ -83,6 +83,7 @@ class GenerationLoop:
             self._retreat(error)
 
     def _receive(self) -> None:
+        self._intake.prepare_apart(self._running.allows)
         idle = not self._running and not self._waiting and not self._inbox
         if idle:
             self.send()
@@ -98,6 +99,8 @@ class GenerationLoop:
                 self._events.append(item)
             elif item.reason is not None:
                 self._events += [item.start(), *item.finish(item.reason)]
+            elif item.submit.isolate:  # it was prepared just now because it may join
+                self._waiting.appendleft(item)
             else:
                 self._waiting.append(item)
 
@@ -161,7 +164,7 @@ class GenerationLoop:
         return (
             self._running.goes_before(request)
             and self._running.has_place(request, self._limit, self._beyond)
-            and self._running.allows(request)
+            and self._running.allows(request.submit.isolate)
             and not self._runner.shares_prefill(request)
             and self._allowance.fits(request)
         )
@@ -173,12 +176,14 @@ class GenerationLoop:
 
     def _next(self) -> Request | None:
         """The first waiting request that may join the batch now, if those that it overtakes can wait; urgent ones go first."""
+        if self._intake.apart_waits_s > self._patience.overtake_s:
+            return None
         for request in sorted(self._waiting, key=lambda request: request.submit.gives_way):
             if not self._running.has_place(request, self._limit, self._beyond):
                 return None
             if request.submit.gives_way and self._running.awaits_first and not self._waited_long(request):
                 return None  # in one step, an interactive request would wait for the prompts of batch work
-            if not self._running.allows(request):
+            if not self._running.allows(request.submit.isolate):
                 if self._waited_long(request):
                     return None
             elif self._runner.shares_prefill(request):

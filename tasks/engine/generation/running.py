@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.engine.generation.sequence import Request
+    from tasks.messages.engine import Isolation
 
 
 class Running(dict[int, "Request"]):
@@ -31,10 +32,9 @@ class Running(dict[int, "Request"]):
             return True
         return self.goes_before(request) and len(self) < limit + min(urgent_rows, len(self.batch_work))
 
-    def allows(self, request: Request) -> bool:
-        """Whether isolation allows the request beside those that run."""
+    def allows(self, isolate: Isolation) -> bool:
+        """Whether isolation allows a request beside those that run."""
         first = next(iter(self.values()), None)
-        isolate = request.submit.isolate
         return first is None or (isolate == first.submit.isolate and isolate != "alone")
 
     def lengths(self, *more: Request) -> list[int]:

@@ -83,6 +83,7 @@ class Embedding:
             prompt=entry.prompts.get(given.input_type) if given.input_type is not None else None,
             dimensions=given.dimensions,
             isolate=attempt.isolate,
+            again=attempt.number > 1,
         )
 
     def answer(self, attempt: EmbedAttempt, given: Parameters, end: End, worker: str) -> Vectors:

@@ -39,6 +39,7 @@ class Generation:
             thinking_budget=given.thinking_budget,
             resume=attempt.resume(),
             isolate=attempt.isolate,
+            again=attempt.number > 1,
             gives_way=attempt.gives_way,
         )
 

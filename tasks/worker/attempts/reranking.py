@@ -30,7 +30,13 @@ class Reranking:
 
     def message(self, attempt: RerankAttempt, given: Parameters, _entry: ModelEntry, _ready: Ready | None) -> Rerank:
         """The query and the documents."""
-        return Rerank(task_id=attempt.task_id, query=given.query, documents=given.documents, isolate=attempt.isolate)
+        return Rerank(
+            task_id=attempt.task_id,
+            query=given.query,
+            documents=given.documents,
+            isolate=attempt.isolate,
+            again=attempt.number > 1,
+        )
 
     def answer(self, attempt: RerankAttempt, given: Parameters, end: End, worker: str) -> Ranking:
         """Return the best documents in the shape of other rerankers, with the fields of every answer here."""

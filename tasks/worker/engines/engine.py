@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import GenerationError, InvalidRequest, ModelLoadFailed, error_for
-from tasks.messages.engine import Abort, Resize, Resized, StepOutput
+from tasks.messages.engine import Abort, Preparing, Resize, Resized, StepOutput
 from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.worker.engines.open_attempts import OpenAttempts
 from tasks.worker.engines.process import EngineGone, EngineProcess
@@ -224,6 +224,8 @@ class Engine:
         for message in messages:
             if isinstance(message, StepOutput):
                 self._tell(self._on_step, message)
+            elif isinstance(message, Preparing):
+                self.attempts.prepare(message.task_id, done=message.done)
             elif isinstance(message, Loading):
                 self.loading = message
                 if time.monotonic() - self._made_at > SLOW_LOAD_S:

@@ -29,6 +29,8 @@ class OpenAttempts:
         self._attempts: dict[str, Attempt] = {}
         #: Those whose prompts are in the batch.
         self._started: set[str] = set()
+        #: Those that are rendered or tokenised just now, as far as the process says so.
+        self._preparing: set[str] = set()
         self._changed = threading.Condition()
         #: When the process last made a step, or got work after having none.
         self.progress_at = 0.0
@@ -68,6 +70,14 @@ class OpenAttempts:
         with self._changed:
             return bool(self._attempts) and time.monotonic() - self.progress_at > timeout_s
 
+    def prepare(self, task_id: str, *, done: bool) -> None:
+        """Note that the process prepares an attempt from now on, or is done with that."""
+        with self._changed:
+            if done:
+                self._preparing.discard(task_id)
+            elif task_id in self._attempts:
+                self._preparing.add(task_id)
+
     def take(self, events: Iterable[Event]) -> None:
         """Take a step's events."""
         entries: list[tuple[Attempt, Entry]] = []
@@ -86,11 +96,12 @@ class OpenAttempts:
         with self._changed:
             self.closed = True
             attempts, self._attempts = self._attempts, {}
-            started, self._started = self._started, set()
+            started, self._started = self._started | self._preparing, set()
             self._changed.notify_all()
         if attempts and not started and was_ready:
             # Nothing was computed: the first of them was being rendered or tokenised, and the engine died of that, or was
             # ended for its silence. Whose work it was has to count, or the request would end one engine after the other.
+            # Beside others that run it does not count the first time, and the process says so the next time.
             started = {next(iter(attempts))}
         self._publish(
             [(attempt, _after_crash(attempt, in_batch=task_id in started)) for task_id, attempt in attempts.items()]
@@ -114,6 +125,7 @@ class OpenAttempts:
     def _forget(self, task_id: str) -> None:
         self._attempts.pop(task_id, None)
         self._started.discard(task_id)
+        self._preparing.discard(task_id)
 
 
 def _after_crash(attempt: Attempt, *, in_batch: bool) -> Entry:

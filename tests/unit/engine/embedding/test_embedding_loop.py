@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tasks.messages.engine import Event, StepOutput
+    from tasks.messages.engine import Event, Isolation, StepOutput
 
 DIMENSIONS = 6
 
@@ -138,12 +138,18 @@ def test_an_aborted_request_ends_and_the_others_go_on() -> None:
 
 
 def test_a_suspect_shares_its_steps_with_suspects_only() -> None:
-    """A request that may have killed an engine waits until the others are done, and the one alone runs alone."""
+    """A request that may have killed an engine has no step beside others, and the one alone runs alone."""
     loop = Loop()
-    for task_id, isolate in (("plain", ""), ("suspect", "suspects"), ("other", "suspects"), ("alone", "alone")):
-        loop.embed(task_id, "a", isolate=isolate)
+    loop.embed("plain", words(1))
+    apart: list[tuple[int, str, Isolation]] = [
+        (3, "suspect", "suspects"),
+        (2, "other", "suspects"),
+        (4, "alone", "alone"),
+    ]
+    for count, task_id, isolate in apart:
+        loop.intake.receive(Embed(task_id=task_id, inputs=(words(count),), isolate=isolate))
     loop.finish("plain", "suspect", "other", "alone")
-    assert [len(step) for step in loop.embedder.steps] == [1, 2, 1]
+    assert sorted(loop.embedder.steps) == [[1], [3, 2], [4]]
 
 
 def test_a_step_that_does_not_fit_is_halved_and_a_text_that_never_fits_ends_in_an_error() -> None:

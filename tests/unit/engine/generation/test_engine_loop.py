@@ -41,6 +41,7 @@ class HandIntake(Intake["Request"]):
         self.after_asks = 0
         self.on_asks: Callable[[], None] = lambda: None
         self._runner = runner
+        self._prepare = preparer(runner)
         self._uid = 0
 
     def put(self, submit: Submit) -> None:
@@ -55,7 +56,7 @@ class HandIntake(Intake["Request"]):
         return bool(self.items)
 
     def collect(self, gather_s: float | None = None, most: int | None = None) -> list[Item]:
-        items, self.items = self.items, []
+        items, self.items, self._ready = [*self.items, *self._ready], [], []
         return items
 
 
@@ -315,14 +316,29 @@ def test_a_larger_budget_holds_at_once() -> None:
 
 
 @pytest.mark.parametrize(("overtake_s", "before"), [(60.0, False), (0.0, True)])
-def test_others_overtake_an_isolated_request_for_a_while(overtake_s: float, before: bool) -> None:
-    """At first they join the running batch; once it has waited long enough, they queue behind it."""
+def test_a_suspect_is_prepared_when_nothing_else_runs(
+    monkeypatch: pytest.MonkeyPatch, overtake_s: float, before: bool
+) -> None:
+    """Its template or its tokens may be what kills engines. Others overtake it for a while, and then wait for it."""
     loop = Loop(max_batch=2, patience=Patience(overtake_s=overtake_s))
+    encode: Callable[[Submit], Prompt] = loop.runner.encode
+    beside: list[int] = []
+
+    def noted(submit: Submit) -> Prompt:
+        if submit.task_id == "apart":
+            beside.append(len(loop.engine._running))
+        return encode(submit)
+
+    monkeypatch.setattr(loop.runner, "encode", noted)
     loop.submit("first", 6)
-    loop.submit("apart", 3, isolate="alone")
+    loop.turn(2)
+    loop.answers["apart"] = Answer()
+    apart = Submit(task_id="apart", messages=None, prompt="apart", max_tokens=3, sampling=GREEDY, isolate="alone")
+    loop.intake.receive(apart)
     loop.turn(2)
     loop.submit("later", 3)
     loop.finish()
+    assert beside == [0]
     assert (loop.answers["apart"].steps[0] < loop.answers["later"].steps[0]) == before
 
 

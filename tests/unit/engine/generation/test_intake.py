@@ -9,7 +9,7 @@ from tasks.engine.fake import FakeRunner
 from tasks.engine.generation.intake import Intake, preparer
 from tasks.engine.generation.sequence import Request
 from tasks.engine.text.length import LONG_CHARACTERS
-from tasks.messages.engine import EngineConfig, Submit
+from tasks.messages.engine import Abort, EngineConfig, Preparing, Submit
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -55,3 +55,48 @@ def test_an_idle_engine_prepares_the_first_short_request_itself() -> None:
     idle.join(30)
     wait_until(lambda: len(threads) == 2)
     assert threads == {"first": "stepper", "second": "intake"}
+
+
+def test_what_may_have_killed_an_engine_is_prepared_apart() -> None:
+    """On the stepping thread, once it may join those that run, with a word to the worker before and after."""
+    happened: list[object] = []
+    prepare = preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None))
+
+    def noted(uid: int, work: Work) -> Request:
+        happened.append((work.task_id, threading.current_thread().name))
+        return prepare(uid, work)
+
+    intake: Intake[Request] = Intake()
+    intake.start(noted, happened.append)
+    intake.receive(Submit(task_id="suspect", messages=None, prompt="a", max_tokens=1, isolate="suspects", again=True))
+    intake.receive(Submit(task_id="innocent", messages=None, prompt="b", max_tokens=1))
+    wait_until(lambda: intake.has_ready)
+    intake.prepare_apart(lambda isolate: isolate == "alone")
+    assert happened == [("innocent", "intake")]
+    assert intake.apart_waits_s > 0
+    intake.prepare_apart(lambda isolate: isolate == "suspects")
+    assert happened[1:] == [
+        Preparing("suspect", done=False),
+        ("suspect", threading.current_thread().name),
+        Preparing("suspect", done=True),
+    ]
+    assert intake.apart_waits_s == 0
+    assert [item.task_id for item in intake.collect() if isinstance(item, Request)] == ["innocent", "suspect"]
+
+
+def test_an_abort_of_what_is_kept_apart() -> None:
+    """It is answered although nothing may be prepared now: the request is prepared like any other, and ends."""
+    intake: Intake[Request] = Intake()
+    intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
+    intake.receive(Submit(task_id="suspect", messages=None, prompt="a", max_tokens=1, isolate="alone"))
+    intake.receive(Abort("suspect"))
+    collected: list[object] = []
+
+    def has_ended() -> bool:
+        collected.extend(intake.collect())
+        return len(collected) == 2
+
+    wait_until(has_ended)
+    assert isinstance(collected[0], Request)
+    assert collected[1] == Abort("suspect")
+    assert intake.apart_waits_s == 0

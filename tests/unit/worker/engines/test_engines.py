@@ -572,6 +572,25 @@ class TestDying:
         assert outcome_of(slow) == Release(attempt=1, crashed=True)
         assert outcome_of(behind) == Release(attempt=1, crashed=False)
 
+    def test_who_is_prepared_again_beside_others_is_blamed(self, make: Callable[..., Engines]) -> None:
+        """An engine dies while others run and one is tokenised: the first time those that run count as suspects, the next
+        time it does too; who was tokenised and waits for a place does not."""
+        engines = make(slots=1)
+        for again in (False, True):
+            engine = engines.acquire(fake("20"))
+            runs = submitted(engine, "runs", max_tokens=5_000)
+            wait_until(lambda: runs.ids)  # noqa: B023 - called within the turn
+            waits = submitted(engine, "waits", again=again)
+            wait_until(lambda: engine.last is not None and engine.last.waiting == 1)  # noqa: B023
+            slow = submitted(engine, "!slow@60", again=again)
+            if again:
+                wait_until(lambda: engine.attempts._preparing == {"!slow@60"})  # noqa: B023
+            engine.process.kill()
+            assert outcome_of(runs) == Release(attempt=1, crashed=True)
+            assert outcome_of(waits) == Release(attempt=1, crashed=False)
+            assert outcome_of(slow) == Release(attempt=1, crashed=again)
+            engines.release(engine)
+
     def test_a_request_that_cannot_be_sent_is_an_error(self, make: Callable[..., Engines]) -> None:
         """It ends at once and is not waited for: the engine does not count as stalled."""
         engine = make().acquire(fake())
