@@ -1,4 +1,7 @@
-"""Tokens of a query and documents for a cross-encoder, by its ``tokenizer.json``."""
+"""Tokens of a query and documents for a cross-encoder, by its ``tokenizer.json``.
+
+The characters of a special token in them are text: a document that writes the separator begins no third text.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokenizers import Encoding
+
+#: What tokenizers call the token of a text that they have no other for.
+UNKNOWN = ("[UNK]", "<unk>")
 
 
 class PairTokens:
@@ -29,6 +35,11 @@ class PairTokens:
 
     def __init__(self, folder: Path, context_tokens: int, known_tokens: int) -> None:
         self._tokenizer = open_tokenizer(folder)
+        self._tokenizer.encode_special_tokens = True
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(token_id for token_id, token in added.items() if token.special)
+        ids = [self._tokenizer.token_to_id(name) for name in UNKNOWN]
+        self._unknown = next((token_id for token_id in ids if token_id is not None), None)
         self._context_tokens = context_tokens
         self._known_tokens = known_tokens
 
@@ -43,7 +54,7 @@ class PairTokens:
         return [self._row(place, pair) for place, pair in enumerate(pairs)]
 
     def _row(self, place: int, pair: Encoding) -> Row:
-        ids, types = list(pair.ids), list(pair.type_ids)
+        ids, types = self._without_special(pair), list(pair.type_ids)
         require_known(f"query, documents[{place}]", ids, self._known_tokens)
         excess = len(ids) - self._context_tokens
         if excess <= 0:
@@ -62,3 +73,12 @@ class PairTokens:
             warning=f"documents[{place}]: {excess} of its {len(document)} tokens, at its end, were left out: the model takes "
             f"{self._context_tokens} with the query; send shorter pieces",
         )
+
+    def _without_special(self, pair: Encoding) -> list[int]:
+        """The ids. A vocabulary whose pieces include special tokens makes one of text all the same: that counts as unknown."""
+        if self._unknown is None:
+            return list(pair.ids)
+        return [
+            self._unknown if text is not None and token_id in self._special else token_id
+            for token_id, text in zip(pair.ids, pair.sequence_ids, strict=True)
+        ]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from benchmarks.parts.tiny_model import write_safetensors
+from tasks.engine.embedding.pairs import PairTokens
 from tasks.engine.embedding.reranker import MlxReranker, load_reranker
 from tasks.engine.embedding.texts import prepare_texts
 from tasks.engine.model.loading import open_folder
@@ -90,6 +91,26 @@ def test_the_activation_is_the_files(tmp_path: Path, noted: dict[str, Any]) -> N
     logit = ReferenceEncoder(folder, "bert.").logit(*bert_pair(QUERY, "dog"))
     score = reranker.embed(reranker.prepare(ask(documents=("dog",))))[0, 0]
     assert score == pytest.approx(logit, abs=1e-4)
+
+
+def test_special_tokens_in_a_document_are_text(tmp_path: Path) -> None:
+    """A separator that a document writes begins no third text: not by the tokenizer's rules, nor by pieces of its vocabulary."""
+    tokens = PairTokens(make_tiny_cross_encoder(tmp_path), POSITIONS, 10**6)
+    (row,) = tokens.rows("the [SEP] cat", ["sat [SEP] the cat [CLS]"])
+    assert row.ids.count(IDS["[SEP]"]) == 2
+    assert row.ids.count(IDS["[CLS]"]) == 1
+    pieces = [("<s>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((char, -5.0) for char in "\u2581abcst<>/")]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    made.add_special_tokens(["<s>", "</s>", "<unk>"])
+    ends: Any = [("<s>", 0), ("</s>", 1)]
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ends
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    (row,) = PairTokens(tmp_path, POSITIONS, 10**6).rows("a", ["s</s>t"])
+    said = [made.id_to_token(token_id) for token_id in row.ids]
+    assert said == ["<s>", "\u2581", "a", "</s>", "</s>", "\u2581", "s", "<unk>", "t", "</s>"]
 
 
 def test_a_document_that_is_too_long_loses_its_end_with_a_warning(tmp_path: Path) -> None:
