@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1.0
 
 
+class Login(dict[str, Any]):
+    """How to connect to the Sentinels. redis-py prints the arguments of a pool, and hides the password of the server alone."""
+
+    def __repr__(self) -> str:
+        return repr(sorted(self))
+
+
 class _ToPrimary:
     """A connection of redis-py's that is told its host and port by the Sentinels.
 
@@ -64,7 +71,8 @@ def through_sentinel(parameters: Mapping[str, Any], options: Mapping[str, Any]) 
     return {
         **kept,
         "connection_class": SentinelTlsConnection if secure else SentinelConnection,
-        **{name: options.get(name) for name in ("sentinels", "master_name", "sentinel_kwargs")},
+        **{name: options.get(name) for name in ("sentinels", "master_name")},
+        "sentinel_kwargs": Login(options.get("sentinel_kwargs") or {}),
     }
 
 

@@ -34,6 +34,8 @@ NOT_THERE = "Redis is not there"
 START = "start it there, or set REDIS_URL to where it is"
 
 
+#: A Sentinel, as redis-py prints its client: a thousand characters.
+_SENTINEL = re.compile(r"<redis\.client\.Redis\(.*?\)>\)>\)> - ")
 _PIPELINE = re.compile(r"^Command # \d+ \(.*?\) of pipeline caused error: ")
 #: What a server adds to an error inside of a script: "script: DIGEST, on @user_script:12."
 _SCRIPT = re.compile(r",? script: .*\bon @user_script: ?\d+\.?$")
@@ -142,7 +144,8 @@ def trouble(error: BaseException) -> Trouble:
 
 def _answer_of(error: BaseException) -> str:
     """The server's answer, without what redis-py and the server say about a command's place in a pipeline or a script."""
-    return _SCRIPT.sub("", _PIPELINE.sub("", str(error).strip() or type(error).__name__))
+    says = _SCRIPT.sub("", _PIPELINE.sub("", str(error).strip() or type(error).__name__))
+    return _SENTINEL.sub("", says) if isinstance(error, MasterNotFoundError) else says
 
 
 def is_refusal(error: redis.ResponseError) -> bool:

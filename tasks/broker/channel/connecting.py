@@ -11,7 +11,7 @@ from kombu.transport import redis as stock
 
 from tasks.broker.channel.holding import OPTION, Holding
 from tasks.server.pool import Pool
-from tasks.server.sentinel import SentinelConnection, SentinelTlsConnection
+from tasks.server.sentinel import Login, SentinelConnection, SentinelTlsConnection
 from worker_config.celeryconfig import SETTINGS, settings_of
 
 if TYPE_CHECKING:
@@ -78,11 +78,11 @@ class ConnectingChannel(stock.Channel):
         if not self.sentinels:
             return cast("dict[str, Any]", super()._connparams(asynchronous))
         self.connection_class, self.connection_class_ssl = SentinelConnection, SentinelTlsConnection
-        options = {name: getattr(self, name) for name in ("sentinels", "master_name", "sentinel_kwargs")}
+        options = {"sentinels": self.sentinels, "master_name": self.master_name}
         kept = {
             name: value for name, value in super()._connparams(asynchronous).items() if name not in ("host", "port")
         }
-        return {**kept, **options}
+        return {**kept, **options, "sentinel_kwargs": Login(self.sentinel_kwargs or {})}
 
     def _disconnect_pools(self) -> None:
         async_pool = self.__dict__.pop("_async_pool", None)

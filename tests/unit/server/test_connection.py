@@ -81,6 +81,18 @@ def test_tls_options(app: Celery) -> None:
     assert (settings["ssl_ca_certs"], settings["ssl_cert_reqs"]) == ("/ca", ssl.CERT_NONE)
 
 
+def test_sentinels_that_are_away() -> None:
+    """The error is a line for people: redis-py puts each of its clients into it, with all of their arguments."""
+    with connect("sentinel://:pw@127.0.0.1:1,127.0.0.1:2/0?sentinel_password=secret") as client:
+        with pytest.raises(redis.ConnectionError) as caught:
+            client.ping()
+        found = trouble(caught.value)
+    assert found.says.startswith("No master found for 'mymaster' : ")
+    assert "<" not in found.says
+    assert len(found.says) < 200
+    assert found.remedy == "are the Sentinels' hosts and master_name in REDIS_URL right?"
+
+
 @pytest.mark.parametrize("scheme", ["sentinel", "rediss+sentinel"])
 def test_sentinel(app: Celery, scheme: str) -> None:
     """Broker, results and our own connections ask the same Sentinels for the same primary, with the same login."""
@@ -90,6 +102,8 @@ def test_sentinel(app: Celery, scheme: str) -> None:
     assert where.parsed.sentinels == (("a", 1), ("b", 2))
     with connect(where) as client:
         ours = client.get_connection_kwargs()
+        assert "secret" not in repr(client)
+    assert "secret" not in repr(app.backend.client)
     broker = _channel_parameters(app)
     results = app.backend.connparams
     for parameters in (ours, broker, results):
@@ -101,6 +115,7 @@ def test_sentinel(app: Celery, scheme: str) -> None:
             "pw",
         )
         assert parameters["sentinel_kwargs"]["password"] == "secret"
+        assert "secret" not in repr(parameters)
         assert ("ssl" in parameters["sentinel_kwargs"]) == (scheme != "sentinel")
     secure = scheme != "sentinel"
     assert issubclass(broker["connection_class"], SentinelTlsConnection if secure else SentinelConnection)
