@@ -30,7 +30,7 @@ _DECIDING = (
     "*.txt",
     "*.jinja",
     "*.jsonl",
-    "*.py",
+    "**/*.py",  # config.json may name the model's own code in a subfolder
     "additional_chat_templates/*.jinja",
     "*_Pooling/config.json",
     "*_Dense/*",

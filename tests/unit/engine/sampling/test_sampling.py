@@ -197,6 +197,19 @@ def test_a_row_whose_logits_are_no_numbers_is_told_from_the_others(sampling: Sam
     assert [draw.token for draw in unsound][::2] == [draw.token for draw in sound][::2]
 
 
+@pytest.mark.parametrize("on_host", [False, True])
+@pytest.mark.parametrize("sampling", [GREEDY, MIXED[0], ASKING, Sampling(temperature=0.0, logit_bias={3: -100.0})])
+def test_one_number_that_is_none_is_enough(sampling: Sampling, on_host: bool) -> None:
+    """Wherever it stands in a row: the token that would be drawn may be any, with a likelihood that means nothing."""
+    for broken, place in ((math.nan, 0), (math.nan, VOCABULARY - 1), (math.inf, 7)):
+        logits = normal(2)
+        logits[1, place] = broken
+        sampler = BatchSampler(VOCABULARY, str, on_host=on_host)
+        for uid in range(2):
+            sampler.add(uid, sampling, [1], [])
+        assert [draw.sound for draw in sampler.sample([0, 1], logits).read([0, 1])] == [True, False]
+
+
 @pytest.mark.parametrize(
     "extreme",
     [
