@@ -98,13 +98,8 @@ class GenerateResult(ValueResult, AsyncResult):
 
         ``terminate`` frees the request's place in the batch at once; without it a request that has started continues. If Redis
         does not let a user broadcast to workers (docs/security.md), the mark alone cancels, at the worker's next heartbeat.
-
-        Args:
-            connection: the one to broadcast on; one of its own where there is none.
-            terminate: see above.
-            signal: Celery's; it changes nothing here.
-            wait: return the workers' replies. Celery returns once none has come for a while.
-            timeout: this while in seconds; 1 without it.
+        With ``wait`` it returns the workers' replies, once none has come for ``timeout`` seconds (1 without it).
+        ``connection`` is the one to broadcast on, else it has one of its own. ``signal`` changes nothing here.
 
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
