@@ -17,6 +17,7 @@ from tasks.engine.fake import fake_text
 from tasks.worker.celery.arguments import MOST_IDS
 from tasks.worker.celery.control import IDS_AT_ONCE
 from tests.support import ROOT, wait_until
+from worker_config.settings import environment_with
 
 if TYPE_CHECKING:
     import redis
@@ -225,3 +226,13 @@ def test_typed(node: Worker, command: str, says: str) -> None:
     assert done.returncode == 0, done.stderr
     ((answer,),) = [reply.values() for reply in json.loads(done.stdout)]
     assert says in answer["ok"]
+
+
+@pytest.mark.parametrize("command", ["drain", "resume", "shutdown"])
+def test_a_worker_that_is_typed_without_its_option(command: str) -> None:
+    """Celery passes over it, and the command would reach every worker: it is refused before anything is sent."""
+    typed = [sys.executable, "-m", "celery", "-A", "tasks", "control", command, "mac-1@here"]
+    env = environment_with(REDIS_URL="redis://127.0.0.1:1/0")
+    done = subprocess.run(typed, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"Command '{command}' takes arguments: none; name a worker by -d NODE" in done.stderr

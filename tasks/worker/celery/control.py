@@ -40,13 +40,29 @@ NO_MODELS = {"error": "this worker serves no models"}
 FIXED = {"error": "slots follow from the hardware, and from -c at the start; they cannot be changed meanwhile"}
 
 
-@control_command()
+class _None(tuple[()]):
+    """The arguments of a command that takes none, which is no empty list for Celery.
+
+    Celery passes over what is typed behind a command with an empty one: ``control drain NODE`` would drain every worker.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+
+#: What Celery says of a word too many.
+_BY_OPTION = "none; name a worker by -d NODE"
+
+
+@control_command(args=_None(), signature=_BY_OPTION)
 def drain(state: Any, **_: Any) -> dict[str, str]:
     """Take no more requests; running ones continue. Answers at once."""
     return _tell(lambda drain: drain.begin())
 
 
-@control_command()
+@control_command(args=_None(), signature=_BY_OPTION)
 def resume(state: Any, **_: Any) -> dict[str, str]:
     """Take requests again, unless the worker is stopping."""
     return _tell(lambda drain: drain.end())
@@ -189,5 +205,6 @@ def _limit_rate(state: Any, task_name: str, rate_limit: str | float) -> Any:
 
 Panel.data["rate_limit"] = _limit_rate
 _instead("shutdown", _shut_down)
+Panel.meta["shutdown"] = Panel.meta["shutdown"]._replace(args=_None(), signature=_BY_OPTION)
 for _name in ("pool_grow", "pool_shrink", "pool_restart", "autoscale"):
     _instead(_name, lambda _worker: FIXED)
