@@ -32,7 +32,7 @@ class OpenAttempts:
         #: Those that are rendered or tokenised just now, as far as the process says so.
         self._preparing: set[str] = set()
         self._changed = threading.Condition()
-        #: When the process last made a step, or got work after having none.
+        #: When the process last made a step, began or ended to prepare a request, or got work after having none.
         self.progress_at = 0.0
         #: Whether the process has ended: none is taken any more.
         self.closed = False
@@ -66,13 +66,14 @@ class OpenAttempts:
             return self._attempts.get(attempt.task_id) is attempt
 
     def stalled(self, timeout_s: float) -> bool:
-        """Whether there are attempts, and no step was made, for so long."""
+        """Whether there are attempts, and no step was made and none begun to be prepared, for so long."""
         with self._changed:
             return bool(self._attempts) and time.monotonic() - self.progress_at > timeout_s
 
     def prepare(self, task_id: str, *, done: bool) -> None:
-        """Note that the process prepares an attempt from now on, or is done with that."""
+        """Note that the process prepares an attempt from now on, or is done with that. Each may take as long as a step."""
         with self._changed:
+            self.progress_at = time.monotonic()
             if done:
                 self._preparing.discard(task_id)
             elif task_id in self._attempts:

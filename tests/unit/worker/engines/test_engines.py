@@ -591,6 +591,17 @@ class TestDying:
             assert outcome_of(slow) == Release(attempt=1, crashed=again)
             engines.release(engine)
 
+    def test_each_request_has_its_time_to_be_prepared(self, make: Callable[..., Engines]) -> None:
+        """Suspects are prepared one after the other, before any step: each of them counts as progress."""
+        engine = make().acquire(fake())
+        submitted(engine, "!hang@0")
+        for done in (False, True):
+            engine.attempts.progress_at -= 1000
+            engine.attempts.prepare("!hang@0", done=done)
+            assert not engine.stalled(60.0)
+        engine.attempts.progress_at -= 1000
+        assert engine.stalled(60.0)
+
     def test_a_request_that_cannot_be_sent_is_an_error(self, make: Callable[..., Engines]) -> None:
         """It ends at once and is not waited for: the engine does not count as stalled."""
         engine = make().acquire(fake())
