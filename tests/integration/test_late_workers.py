@@ -1,4 +1,4 @@
-"""Workers that were silent, were taken for dead, and go on: in whatever order they do so, their request is never nowhere."""
+"""Workers that were silent and go on, and a Redis that comes back older: in whatever order, a request is never nowhere."""
 
 from __future__ import annotations
 
@@ -96,6 +96,17 @@ class Fleet:
             values = json.loads(entry)
             Ledger(self.client, lambda: 0.0).resend(Lost(TASK, entry, QUEUE, values["message"], 0))
 
+    def snapshot(self) -> dict[bytes, Any]:
+        """All that Redis knows now."""
+        names: Any = self.client.keys()
+        return {name: self.client.dump(name) for name in names}
+
+    def roll_back(self, snapshot: dict[bytes, Any]) -> None:
+        """Have Redis know no more than this."""
+        self.client.flushdb()
+        for name, value in snapshot.items():
+            self.client.restore(name, 0, value)
+
     def is_somewhere(self) -> bool:
         """Whether the ledger has the request, or a worker holds it that the sweep looks after."""
         owners: Any = self.client.smembers(keys.OWNERS)
@@ -145,24 +156,39 @@ class Behind(Delivery):
 
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(fleet, LATE)
+        #: What Redis knew on the way here.
+        self.known = {"queued": fleet.snapshot()}
         self.fetch()
+        self.known["fetched"] = fleet.snapshot()
         self.claim()
+        self.known["claimed"] = fleet.snapshot()
         assert self._claim is not None
         self._attempt = Attempt(TASK, self._claim, "m", lambda: held_message(self.message))
+        self._job = Job(TASK, QUEUE, held=self._attempt.held)
+        self._job.attempt = self._attempt
         start = Start(attempt=1, model="m", revision="r", prompt_tokens=1, cached_tokens=0, prompt_hash="h")
         assert fleet.journal.append([self._attempt.note(start)]) == ["ok"]
         self._attempt.note(Token(attempt=1, index=0, ids=[1], text="a"))
         self._is_lost = False
 
+    def reconnect(self) -> None:
+        """Note again what the worker holds, and give back what it does not run any more."""
+        recovery = Recovery(self._fleet.journal, Publisher(self._fleet.journal, LATE), LATE, str)
+        recovery.reconnect(self._fleet.channels[LATE], [] if self.message.acknowledged else [self._job])
+
     def fill(self) -> None:
         """Write what the journal lacks, as after a lost connection."""
+        if not self.message.acknowledged:
+            self._fill()
+
+    def _fill(self) -> None:
         self._is_lost = not self._fleet.journal.fill(TASK, self._attempt.items, LATE, self._attempt.held)
 
     def give_back(self) -> None:
         """End as a worker does; an entry that Redis has lost is written first."""
         release = self._attempt.note(self._attempt.release(crashed=False))
-        if not self._is_lost and self._fleet.journal.append([release]) == ["behind"]:
-            self.fill()
+        if not self._is_lost and self._fleet.journal.append([release])[0] in ("behind", "gone"):
+            self._fill()
         if self._is_lost or self._fleet.journal.append([release]) == ["fenced"]:
             self.message.ack()
         else:
@@ -231,6 +257,30 @@ def test_no_order_loses_a_request_that_is_written_again(fleet: Fleet, second: st
             "B": again.claim,
             "C": again.give_back,
             "!": fleet.sweep,
+        }
+        for at, step in enumerate(order, start=1):
+            steps[step]()
+            if not fleet.is_somewhere():
+                lost.append(order[:at])
+                break
+    assert lost == []
+
+
+@pytest.mark.parametrize("known", ["queued", "fetched", "claimed"])
+def test_no_order_loses_a_request_of_which_redis_comes_back_older(fleet: Fleet, known: str) -> None:
+    """The worker that runs it connects anew and writes it again, in whatever order with its end and with another worker."""
+    lost = []
+    for order in orders("Rf", "c", "ABC"):
+        fleet.begin()
+        first, again = Behind(fleet), Delivery(fleet, OTHER)
+        fleet.roll_back(first.known[known])
+        steps: dict[str, Callable[[], None]] = {
+            "R": first.reconnect,
+            "f": first.fill,
+            "c": first.give_back,
+            "A": again.fetch,
+            "B": again.claim,
+            "C": again.give_back,
         }
         for at, step in enumerate(order, start=1):
             steps[step]()
