@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from tasks.engine.failure import is_panic
 from tasks.engine.generation.sequence import Request, prompt_hash
 from tasks.engine.text.length import LONG_CHARACTERS, tokens_left
+from tasks.engine.text.rendering import words_of
 from tasks.errors import CannotResume, GenerationError, InvalidRequest
 from tasks.messages.embedding import Embed, Rerank
 from tasks.messages.engine import Abort, Failed, Preparing, Resize, Submit
@@ -199,7 +200,7 @@ def _characters(work: Work) -> int:
         return len(work.query) * len(work.documents) + sum(map(len, work.documents))
     if work.prompt is not None:
         return len(work.prompt)
-    return sum(len(str(message.get("content"))) for message in work.messages or ())
+    return sum(map(len, words_of(work.messages or [])))
 
 
 def _try(prepare: Callable[[int, Work], Prepared], uid: int, work: Work) -> Prepared | Failed:

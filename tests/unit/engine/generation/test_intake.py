@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from tasks.engine.fake import FakeRunner
 from tasks.engine.generation.intake import Intake, preparer
@@ -16,12 +18,28 @@ if TYPE_CHECKING:
     from tasks.messages.engine import Work
 
 
-def test_a_long_prompt_holds_up_no_short_ones() -> None:
+LONG = "x" * LONG_CHARACTERS
+CALL = {"type": "function", "function": {"name": "write", "arguments": {"files": [{"text": LONG}]}}}
+SLOW = {"role": "user", "content": "!slow@1"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "messages"),
+    [
+        (f"!slow@1 {LONG}", None),
+        (None, [{"role": "user", "content": f"!slow@1 {LONG}"}]),
+        (None, [SLOW, {"role": "assistant", "content": None, "tool_calls": [CALL]}]),
+        (None, [SLOW, {"role": "assistant", "content": None, "reasoning_content": LONG}]),
+    ],
+    ids=["prompt", "content", "arguments of a call", "thought"],
+)
+def test_a_long_prompt_holds_up_no_short_ones(prompt: str | None, messages: list[dict[str, Any]] | None) -> None:
     """While one is prepared, those that came behind it are, and are handed over; it follows when it is done."""
     intake: Intake[Request] = Intake()
     intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
-    for name, prompt in (("long", "!slow@1 " + "x" * LONG_CHARACTERS), ("one", "short"), ("other", "short")):
-        intake.receive(Submit(task_id=name, messages=None, prompt=prompt, max_tokens=1))
+    intake.receive(Submit(task_id="long", messages=messages, prompt=prompt, max_tokens=1))
+    for name in ("one", "other"):
+        intake.receive(Submit(task_id=name, messages=None, prompt="short", max_tokens=1))
     came: list[str] = []
 
     def have_come(count: int) -> bool:
