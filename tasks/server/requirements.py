@@ -37,7 +37,7 @@ _EVERYBODY = (
     ),
     *("LPOS", "LPUSH", "LREM", "RPUSH", "SADD", "SMEMBERS", "XRANGE", "XREVRANGE", "ZADD", "ZCARD", "ZRANGE", "ZSCORE"),
     # Kombu says PING before it sends and looks for the binding of a queue; Celery watches the keys of a chord.
-    *("PING", "SELECT", "SISMEMBER", "WATCH", "UNWATCH", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
+    *("PING", "SELECT", "SISMEMBER", "WATCH", "UNWATCH", "DISCARD", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"),
 )
 _FLEET = (
     *(
@@ -56,7 +56,7 @@ _FLEET = (
         "HMGET",
     ),
     *("HLEN", "HSCAN", "HVALS", "LINDEX", "PSUBSCRIBE", "SREM", "XADD", "XSETID", "ZCOUNT", "ZPOPMIN", "ZRANGEBYSCORE"),
-    "ZREM",
+    *("PUNSUBSCRIBE", "ZREM"),
 )
 _GATEWAY = ("HEXISTS", "HINCRBY", "HLEN", "HMGET", "HSETNX", "HVALS", "ZREM", "ZREMRANGEBYSCORE", "EXPIRE")
 
