@@ -48,6 +48,10 @@ class Wrapping(NamedTuple):
 WRAPPINGS = tuple(Wrapping(chr(first), chr(first + 1)) for first in range(0xF0000, 0xF0100, 2))
 
 
+#: As <|tool|>, with DeepSeek's wide bars too.
+_HAS_FORM = re.compile(r"<[|｜][^<>]+[|｜]>").fullmatch
+
+
 class _AddedToken(NamedTuple):
     id: int
     special: bool
@@ -76,8 +80,9 @@ def special_tokens(tokenizer: TokenizerWrapper) -> dict[str, int]:
 class ControlTokens:
     """The control tokens of one model. Any thread may call it.
 
-    They are its special tokens, and those added ones that its chat template writes or that mark a part of an answer: other
-    added tokens (white space, HTML) are text that the vocabulary has a shorter way for.
+    They are its special tokens, and those added ones that its chat template writes, that mark a part of an answer, or that have
+    the form of one, since a template may put it together: other added tokens (white space, HTML) are text that the vocabulary has
+    a shorter way for.
 
     Args:
         tokenizer: the model's.
@@ -91,7 +96,7 @@ class ControlTokens:
         self._ids = {
             text: token.id
             for text, token in _added(tokenizer).items()
-            if text.strip() and (token.special or text in marks or not source or text in source)
+            if text.strip() and (token.special or text in marks or not source or text in source or _HAS_FORM(text))
         }
         self._names = alternatives(self._ids)
         self._search = re.compile(self._names).search

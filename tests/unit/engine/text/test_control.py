@@ -289,6 +289,18 @@ def test_what_counts_as_a_control_token() -> None:
     assert control("") == {*CONTROL, "<b>"}
 
 
+def test_a_template_that_puts_a_control_token_together() -> None:
+    """Its text is not in the template's, and the tokenizer does not call it special: it counts by its form."""
+    made = tiny_tokenizers.byte_level()
+    made.add_special_tokens([AddedToken("<|end|>", special=True, normalized=False)])
+    made.add_tokens([AddedToken(text, normalized=False) for text in ("<|user|>", "<|tool|>", "<b>")])
+    fast: Any = PreTrainedTokenizerFast
+    source = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    tokenizer = TokenizerWrapper(fast(tokenizer_object=made, eos_token="<|end|>", chat_template=source))
+    found = tokens(tokenizer, encoder(tokenizer).encode(submit("a<|tool|><b>")).ids)
+    assert found == ["<|user|>", *plain("byte-level", "a<|tool|><b>"), "<|end|>"]
+
+
 def test_how_the_prompt_ends_is_the_templates_word() -> None:
     """A marker that a message ends with opens no thought."""
     source = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
