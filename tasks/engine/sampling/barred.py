@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-#: Added to the logit of a barred token. It is finite, so that a grammar that allows nothing else still has it.
-BARRED = -1e9
+#: Added to the logit of a barred token. A grammar that allows nothing else still has it, and the likeliest of several such: a
+#: float of 32 bits keeps thousandths beside this number.
+BARRED = -1e4
 
 
 @dataclass(slots=True, frozen=True)

@@ -301,12 +301,15 @@ def test_barred_tokens_never_come() -> None:
 
 
 def test_a_grammar_goes_before_barred_tokens() -> None:
-    """What is barred has the least finite weight, so a row that may draw nothing else draws it, and its logits are numbers."""
-    logits = mx.where(mx.arange(VOCABULARY) == 7, 0.0, -math.inf)[None]
-    sampler = BatchSampler(VOCABULARY, str, barred=Barred(always=(7,)))
-    sampler.add(0, Sampling(), [1], [])
-    drawn = sampler.sample([0], logits).read([0])
-    assert [(draw.token, draw.sound) for draw in drawn] == [(7, True)]
+    """A row that may draw nothing else than barred tokens draws the likeliest of them, and its logits are numbers."""
+    place = mx.arange(VOCABULARY)
+    logits = mx.where(place == 9, 0.5, mx.where(place == 7, 0.0, -math.inf))[None]
+    for on_host in (False, True):
+        sampler = BatchSampler(VOCABULARY, str, barred=Barred(always=(7, 9)), on_host=on_host)
+        for uid, sampling in enumerate((GREEDY, Sampling(top_k=1))):
+            sampler.add(uid, sampling, [1], [])
+        drawn = sampler.sample([0, 1], mx.broadcast_to(logits, (2, VOCABULARY))).read([0, 1])
+        assert [(draw.token, draw.sound) for draw in drawn] == [(9, True)] * 2
 
 
 PENALISED = [
