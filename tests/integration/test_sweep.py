@@ -203,9 +203,9 @@ def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sw
     first, second = make(name="first"), make(name="second")
     first.start()
     wait_until(lambda: client.hget(keys.SWEEP, "by") == b"first")
-    second.start()
     second.round()
     assert client.get(keys.SWEEP_LOCK) == b"first"
+    second.start()
     first.stop()
     wait_until(lambda: client.hget(keys.SWEEP, "by") == b"second")
     assert 0 < client.pttl(keys.SWEEP_LOCK) <= LOCK_AT_LEAST_S * 1000
