@@ -29,5 +29,5 @@ def certificates(folder: Path, name: str) -> Path:
             *("-days", "2", "-extfile", "names", "-out", "server.pem"),
         ],
     ):
-        subprocess.run([openssl, *command], cwd=own, check=True, capture_output=True, timeout=30)
+        subprocess.run([openssl, *command], cwd=own, check=True, capture_output=True, timeout=120)
     return own

@@ -24,7 +24,7 @@ from hypothesis import settings as hypothesis_settings
 
 from tasks.demo.bundled import ensure_model
 from tasks.demo.embedded import EmbeddedServer
-from tests.support import Worker, forget_connections
+from tests.support import Worker, forget_connections, lasting_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,10 +74,14 @@ TRACED = {
 
 def _reserve_port() -> socket.socket:
     """A socket that keeps a free port from being given to others until the server takes it over."""
-    reserved = socket.socket()
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind(("127.0.0.1", 0))
-    return reserved
+    while True:
+        reserved = socket.socket()
+        try:
+            reserved.bind(("127.0.0.1", lasting_port()))
+        except OSError:
+            reserved.close()
+        else:
+            return reserved
 
 
 # The app reads its settings once per process, so the address is fixed before any test imports it. What the person who

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
+
+import psutil
 
 from tasks.messages.engine import (
     Abort,
@@ -26,7 +29,7 @@ from tasks.messages.load import LoadFailed, Loading, Ready
 from tasks.worker.engines.process import EngineGone, EngineProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tasks.messages.engine import FromEngine
 
@@ -126,6 +129,16 @@ class EngineClient:
             )
         )
         return task_id
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is sent meanwhile reaches the engine at once: its process stands still until then."""
+        process = psutil.Process(self.process.pid)
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
     def abort(self, task_id: str, reason: Any = "cancelled") -> None:
         self.process.send(Abort(task_id, reason))

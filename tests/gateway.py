@@ -95,7 +95,7 @@ class GatewayProcess:
         """End it by SIGTERM; nothing of it may stay behind."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(20)
+            self.process.wait(60)
         assert_gone(self._mark)
 
     @property

@@ -31,7 +31,7 @@ class Program:
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
         return True
 
-    def end(self, timeout_s: float = 20.0) -> int:
+    def end(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, and the exit status."""
         self.process.terminate()
         return self.process.wait(timeout_s)

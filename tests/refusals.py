@@ -38,7 +38,7 @@ def refused(*args: str, **env: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         start_new_session=True,
     )
     said = done.stdout + done.stderr

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
-from tasks.demo.embedded import EmbeddedServer, find_server, free_port
+from tasks.demo.embedded import EmbeddedServer, find_server
 from tasks.demo.process import GuardedProcess
-from tests.support import wait_until
+from tests.support import lasting_port, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ class Replicated:
         )
         self.replica: EmbeddedServer
         self.pipe: Pipe
-        self.sentinel_port = free_port()
+        self.sentinel_port = lasting_port()
 
     @property
     def url(self) -> str:
@@ -98,7 +98,7 @@ class Replicated:
                 found: Any = sentinel.sentinel_get_master_addr_by_name(MASTER_NAME)
                 return bool(found) and int(found[1]) == self.replica.port
 
-            wait_until(named, timeout_s=30, about="a promotion")
+            wait_until(named, about="a promotion")
 
     def __enter__(self) -> Self:
         with self._ended:
@@ -111,7 +111,7 @@ class Replicated:
             )
             self._ended.enter_context(self.replica)
             with closing(redis.Redis.from_url(self.replica.url)) as client:
-                wait_until(lambda: client.info("replication")["master_link_status"] == "up", timeout_s=30)
+                wait_until(lambda: client.info("replication")["master_link_status"] == "up")
             self._start_sentinel()
             self._ended = self._ended.pop_all()
         return self
@@ -141,4 +141,4 @@ class Replicated:
                     return any(int(replica["port"]) == self.replica.port for replica in found)
                 return False
 
-            wait_until(knows_replica, timeout_s=30, about="a replica that the Sentinel knows")
+            wait_until(knows_replica, about="a replica that the Sentinel knows")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +42,7 @@ def left_of_bulk(client: Any, job_id: str = "*") -> list[str]:
     return [key for key in client.keys(f"*bulk-{job_id}-*") if not key.startswith(keys.collected(""))]
 
 
-def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 30.0, about: str = "the condition") -> Answer:
+def wait_until(condition: Callable[[], Answer], *, timeout_s: float = 60.0, about: str = "the condition") -> Answer:
     """The first true answer of ``condition``; an assertion fails when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (answer := condition()):
@@ -60,6 +63,23 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     return found
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, be it that its parent has not been told yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def lasting_port() -> int:
+    """A free port that the system gives to nobody who asks for any, so that it stays free until a server listens there."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def command_of(process: psutil.Process) -> list[str]:
     """A process's command line; empty where it has just ended."""
     try:
@@ -73,7 +93,7 @@ def runs_engine(mark: str) -> bool:
     return any("tasks.engine" in command_of(process) for process in marked_processes(mark))
 
 
-def assert_gone(mark: str, *, timeout_s: float = 10.0) -> None:
+def assert_gone(mark: str, *, timeout_s: float = 60.0) -> None:
     """No process with this mark is left after a while; what is left is killed, and the test fails."""
     deadline = time.monotonic() + timeout_s
     while (left := marked_processes(mark)) and time.monotonic() < deadline:

@@ -29,14 +29,14 @@ def relay(server_port: int, certificate: Path, key: Path) -> Iterator[int]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(listen(), loop).result(60)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         loop.call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(end_all(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(end_all(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -51,4 +51,4 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def end_all() -> None:
     """Wait until every connection has ended, each of whose sides is gone by now."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 5)
+    await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 60)

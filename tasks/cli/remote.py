@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from tasks.fleet.state import FleetState, WorkerView
 
-#: A worker answers within milliseconds, unless its loop is stuck.
-ANSWER_S = 3.0
+#: A worker answers within milliseconds, unless its loop is stuck, or its machine is busy with something else.
+ANSWER_S = 10.0
 
 
 class Unusable(click.ClickException):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Where Homebrew puts programs, which is not on the path of every shell.
 HOMEBREW = os.pathsep.join(["/opt/homebrew/bin", "/usr/local/bin"])
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 8.0
 ATTEMPTS = 5
 
@@ -42,7 +42,9 @@ class PortTaken(SetupError):
 def server_version(program: Path) -> tuple[int, ...] | None:
     """The version of a Redis or Valkey server program; ``None`` if the program is not one."""
     try:
-        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", output)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The seconds that the guard itself may need on top of its process's time to stop.
-MARGIN_S = 5.0
+MARGIN_S = 30.0
 
 
 class GuardedProcess:

@@ -20,7 +20,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 WIDTH, HEIGHT = 1400, 760
 #: Chromium reads commands at descriptor 3 and answers at 4; this puts ours there.
 LAUNCH = (
@@ -107,7 +107,7 @@ class Browser:
         assert "exceptionDetails" not in said, (expression, said["exceptionDetails"])
         return said["result"].get("value")
 
-    def wait(self, expression: str, timeout_s: float = 20.0) -> Any:
+    def wait(self, expression: str, timeout_s: float = 60.0) -> Any:
         """The first true value of a JavaScript expression."""
         return wait_until(lambda: self.evaluate(expression), timeout_s=timeout_s, about=f"{expression} on the page")
 

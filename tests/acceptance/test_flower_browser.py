@@ -12,13 +12,12 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from tasks import generate
-from tasks.demo.embedded import free_port
 from tasks.errors import ContextExceeded
 from tasks.messages.registry import WorkerRecord, decode_record
 from tasks.server import keys
 from tests.acceptance.browser import Browser, find_chromium
 from tests.processes import running
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, lasting_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +42,7 @@ LOGIN = "admin:fl0wer"
 @pytest.fixture
 def flower(redis_url: str, tmp_path: Path) -> Iterator[str]:
     """Flower and a worker that sends events; the address of Flower."""
-    port = free_port()
+    port = lasting_port()
     simulated = {"CELERY_MLX_CHIP": "Apple M3 Max", "CELERY_MLX_GPU_CORES": "40", "CELERY_MLX_MEMORY_GB": "64"}
     with ExitStack() as stack:
         # In this checkout's folder, where Flower finds its settings.
@@ -52,7 +51,7 @@ def flower(redis_url: str, tmp_path: Path) -> Iterator[str]:
                 [*CELERY, "flower", f"--port={port}"], tmp_path / "flower.log", {"FLOWER_BASIC_AUTH": LOGIN}, cwd=ROOT
             )
         )
-        wait_until(lambda: started.alive() and "Visit me at" in started.log(), timeout_s=30, about="Flower")
+        wait_until(lambda: started.alive() and "Visit me at" in started.log(), timeout_s=100, about="Flower")
         worker = [*CELERY, "worker", "-n", NODE, "-E", "-l", "INFO"]
         stack.enter_context(running(worker, tmp_path / "worker.log", simulated))
         yield f"127.0.0.1:{port}"
@@ -81,13 +80,13 @@ def busy(client: redis.Redis) -> int:
 
 def send_requests() -> tuple[GenerateResult, GenerateResult]:
     """Send three requests: the first has succeeded. Returns one that has failed, and one that runs."""
-    assert generate.delay(prompt=SECRET, model="fake:1", max_tokens=40).get(timeout=30)
+    assert generate.delay(prompt=SECRET, model="fake:1", max_tokens=40).get(timeout=60)
     failed = generate.delay(prompt=SECRET, model="fake:1", max_tokens=9_000)
     with pytest.raises(ContextExceeded):
-        failed.get(timeout=30)
+        failed.get(timeout=60)
     messages = [{"role": "system", "content": SECRET}, {"role": "user", "content": SECRET}]
     unfinished = generate.delay(messages=messages, model="fake:50", max_tokens=4_000)
-    next(iter(unfinished.stream(timeout=30)))
+    next(iter(unfinished.stream(timeout=60)))
     return failed, unfinished
 
 
@@ -133,9 +132,9 @@ def test_flower_in_a_browser(
 
     browser.evaluate("document.getElementById('task-terminate').click()")
     with pytest.raises(TaskRevokedError):
-        unfinished.get(timeout=10)
+        unfinished.get(timeout=60)
     wait_until(lambda: busy(redis_client) == 0, about="the slot being free")
-    assert [chunk.finish_reason for chunk in unfinished.stream(timeout=10)][-1] == "cancelled"
+    assert [chunk.finish_reason for chunk in unfinished.stream(timeout=60)][-1] == "cancelled"
     browser.wait(f"fetch('/api/task/info/{unfinished.id}').then(r => r.json()).then(t => t.state === 'REVOKED')")
     browser.open(f"http://{flower}/task/{unfinished.id}")
     assert "REVOKED" in browser.text()

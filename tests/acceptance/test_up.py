@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks.demo.embedded import free_port
 from tests.processes import Program
-from tests.support import MARK, ROOT, assert_gone, marked_processes, wait_until
+from tests.support import MARK, ROOT, assert_gone, lasting_port, marked_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(500)
 WAIT_S = 90.0
 
 
@@ -30,7 +29,7 @@ def up(folder: Path, port: int, *arguments: str) -> Iterator[Program]:
     """A running ``up`` with a fake model; nothing of it stays, whatever the test does."""
     environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
     environment |= {"CELERY_MLX_DEFAULT_MODEL": "fake:1", "CELERY_MLX_ALLOW_FAKE": "1", MARK: str(port)}
-    ports = ["--redis-port", str(port), "--flower-port", str(free_port()), "--gateway-port", str(free_port())]
+    ports = ["--redis-port", str(port), "--flower-port", str(lasting_port()), "--gateway-port", str(lasting_port())]
     log = folder / "output"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -48,12 +47,12 @@ def up(folder: Path, port: int, *arguments: str) -> Iterator[Program]:
         print(log.read_text())
         process.kill()
         process.wait()
-        assert_gone(str(port), timeout_s=30)
+        assert_gone(str(port), timeout_s=60)
 
 
 def test_everything_runs_and_nothing_stays(tmp_path: Path) -> None:
     """It says what to type next, and that works; Ctrl-C and kill -9 end all its parts; the next one has the data of the last."""
-    port = free_port()
+    port = lasting_port()
     _runs_until_interrupted(tmp_path, port)
     _has_the_data(tmp_path, port)
 

@@ -100,9 +100,9 @@ def test_a_connection_that_is_cut(pipeline: AutoPipeline, redis_client: redis.Re
         at_last = 0
         while not done.wait(0.005):
             # A call is sent twice at most, so the eight that were out at the last cut have to be answered before the next.
-            if (counted := int(redis_client.get("counter") or 0)) >= at_last + 24:
+            if int(redis_client.get("counter") or 0) >= at_last + 24:
                 redis_client.client_kill_filter(_type="normal", skipme=True)
-                at_last = counted
+                at_last = int(redis_client.get("counter") or 0)  # this thread may have stood still since it counted
 
     cutter = threading.Thread(target=cut)
     with ThreadPoolExecutor(8) as pool:
@@ -219,6 +219,8 @@ def test_one_who_is_interrupted_while_it_waits(pipeline: AutoPipeline, monkeypat
     assert pipeline._leader is None
 
 
+#: A script that runs until it is killed; for no longer, in case that nobody does.
+MINUTE_US = "60000000"
 SPIN = """
 local until_us = tonumber(ARGV[1])
 local function now()
@@ -234,8 +236,8 @@ def test_a_busy_server(pipeline: AutoPipeline, redis_url: str, redis_client: red
     """While somebody's script runs for too long Redis refuses everything: the calls wait for its end, and each is done once."""
     redis_client.config_set("busy-reply-threshold", 20)
     COUNT(pipeline, ("n",), ())
-    with ThreadPoolExecutor(1) as pool:
-        spinning = pool.submit(redis_client.eval, SPIN, 0, "1500000")
+    with ThreadPoolExecutor(3) as pool:
+        spinning = pool.submit(redis_client.eval, SPIN, 0, MINUTE_US)
         with closing(connect(redis_url)) as other:
             wait_until(lambda: _refuses(other), about="a server that is busy")
             with (
@@ -243,9 +245,13 @@ def test_a_busy_server(pipeline: AutoPipeline, redis_url: str, redis_client: red
                 translated("x"),
             ):
                 other.get("n")
-        assert COUNT(pipeline, ("n",), ()) == 2
-        assert COUNT(pipeline.once, ("n",), ()) == 3
-        spinning.result()
+            sent = pipeline.sends
+            calls = [pool.submit(COUNT, way, ("n",), ()) for way in (pipeline, pipeline.once)]
+            wait_until(lambda: pipeline.sends > sent + len(calls), about="a call that was refused, and asks again")
+            other.script_kill()
+        assert {call.result(60) for call in calls} == {2, 3}
+        with pytest.raises(ResponseError, match="killed"):
+            spinning.result(60)
     redis_client.config_set("busy-reply-threshold", 5000)
 
 
@@ -254,12 +260,14 @@ def test_a_server_that_stays_busy(redis_url: str, redis_client: redis.Redis) -> 
     redis_client.config_set("busy-reply-threshold", 20)
     with closing(AutoPipeline(redis_url, busy_s=0.2)) as impatient, ThreadPoolExecutor(1) as pool:
         COUNT(impatient, ("n",), ())
-        spinning = pool.submit(redis_client.eval, SPIN, 0, "2000000")
+        spinning = pool.submit(redis_client.eval, SPIN, 0, MINUTE_US)
         with closing(connect(redis_url)) as other:
             wait_until(lambda: _refuses(other), about="a server that is busy")
-        with pytest.raises(RedisConnectionError, match="BUSY"):
-            COUNT(impatient, ("n",), ())
-        spinning.result()
+            with pytest.raises(RedisConnectionError, match="BUSY"):
+                COUNT(impatient, ("n",), ())
+            other.script_kill()
+        with pytest.raises(ResponseError, match="killed"):
+            spinning.result(60)
     redis_client.config_set("busy-reply-threshold", 5000)
 
 

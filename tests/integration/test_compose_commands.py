@@ -15,12 +15,12 @@ import pytest
 import redis
 
 from tasks import generate
-from tasks.demo.embedded import find_server, free_port
+from tasks.demo.embedded import find_server
 from tasks.gateway.records.access_key import AccessKey
 from tasks.gateway.records.store import Store
 from tasks.server import keys
 from tests.processes import running
-from tests.support import wait_until
+from tests.support import lasting_port, wait_until
 from tests.unit.test_deploy import PROMETHEUS, compose
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class Stack:
         self._changes = {
             "redis://:r3disPassword@redis:6379/0": redis_url,
             "0.0.0.0": "127.0.0.1",  # noqa: S104  (what containers listen at)
-            "5555": str(free_port()),
-            "8000": str(free_port()),
-            "9808": str(free_port()),
-            "9090": str(free_port()),
+            "5555": str(lasting_port()),
+            "8000": str(lasting_port()),
+            "9808": str(lasting_port()),
+            "9090": str(lasting_port()),
             "/tmp/": f"{folder}/",
             "/data": str(folder),
         }
@@ -77,7 +77,7 @@ class Stack:
         kind, _, *arguments = self.services[service]["healthcheck"]["test"]
         assert kind == "CMD"
         check = [sys.executable, *(self.here(argument) for argument in arguments)]
-        return subprocess.run(check, capture_output=True, timeout=20, check=False).returncode == 0
+        return subprocess.run(check, capture_output=True, timeout=100, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_redis_has_a_password_and_keeps_what_it_is_told(stack: Stack, tmp_path: 
     config.write_text(stack.here(compose()["configs"]["redis"]["content"]), encoding="utf-8")
     command = stack.services["redis"]["command"]
     assert command == ["valkey-server", stack.services["redis"]["configs"][0]["target"]]
-    port = free_port()
+    port = lasting_port()
     with running([str(find_server()), str(config), "--port", str(port)], tmp_path / "redis.log") as program:
         with closing(redis.Redis(port=port, password=PASSWORDS["REDIS_PASSWORD"], decode_responses=True)) as client:
 
@@ -114,24 +114,24 @@ def test_redis_has_a_password_and_keeps_what_it_is_told(stack: Stack, tmp_path: 
 def test_beat_sweeps(stack: Stack, redis_client: redis.Redis) -> None:
     """The sweep signs, so dead workers' requests are given to others."""
     program = stack.start("beat", CELERY)
-    wait_until(lambda: program.alive() and redis_client.exists(keys.SWEEP), timeout_s=30, about="a sweep")
+    wait_until(lambda: program.alive() and redis_client.exists(keys.SWEEP), timeout_s=100, about="a sweep")
     assert program.end() == 0
 
 
 def test_flower_asks_for_the_password(stack: Stack) -> None:
     """It is healthy, and shows nothing to who has none."""
     program = stack.start("flower", CELERY)
-    wait_until(lambda: program.alive() and stack.healthy("flower"), timeout_s=30, about="Flower")
+    wait_until(lambda: program.alive() and stack.healthy("flower"), timeout_s=100, about="Flower")
     with pytest.raises(HTTPError, match="401") as refused:
-        urlopen(f"http://127.0.0.1:{stack.port('5555')}/workers", timeout=10)
+        urlopen(f"http://127.0.0.1:{stack.port('5555')}/workers", timeout=60)
     refused.value.close()
 
 
 def test_metrics_are_served(stack: Stack) -> None:
     """At the port that Prometheus is told of."""
     program = stack.start("metrics", CELERY)
-    wait_until(lambda: program.alive() and stack.healthy("metrics"), timeout_s=30, about="the metrics")
-    with urlopen(f"http://127.0.0.1:{stack.port('9808')}/metrics", timeout=10) as answer:
+    wait_until(lambda: program.alive() and stack.healthy("metrics"), timeout_s=100, about="the metrics")
+    with urlopen(f"http://127.0.0.1:{stack.port('9808')}/metrics", timeout=60) as answer:
         assert b"celery_mlx_redis_up 1" in answer.read()
     assert "metrics:9808" in (PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8")
 
@@ -140,11 +140,11 @@ def test_the_gateway_starts_once_there_is_a_key(stack: Stack, redis_client: redi
     """Without one it ends with a line that says how to make it; then it is healthy."""
     outside = {"127.0.0.1": "0.0.0.0"}  # noqa: S104  (as in its container)
     refused = stack.start("gateway", CELERY, **outside)
-    assert refused.process.wait(30) == 1
+    assert refused.process.wait(100) == 1
     assert "keys make" in refused.log()
     Store(redis_client).add_key("cmlx-secret", AccessKey(id="somebody", name="somebody"))
     program = stack.start("gateway", CELERY, **outside)
-    wait_until(lambda: program.alive() and stack.healthy("gateway"), timeout_s=30, about="the gateway")
+    wait_until(lambda: program.alive() and stack.healthy("gateway"), timeout_s=100, about="the gateway")
 
 
 def test_the_worker_answers_with_the_model_that_was_fetched(
@@ -154,10 +154,10 @@ def test_the_worker_answers_with_the_model_that_was_fetched(
     entrypoint = stack.services["model"]["entrypoint"]
     assert entrypoint[0] == "python"
     model = stack.start("model", [sys.executable, *entrypoint[1:]])
-    assert model.process.wait(60) == 0, model.log()
+    assert model.process.wait(100) == 0, model.log()
     worker = stack.start("worker", CELERY)
-    wait_until(lambda: worker.alive() and redis_client.hkeys(keys.WORKERS), timeout_s=60, about="the worker")
-    answer = generate.delay(prompt="Once", max_tokens=2, temperature=0).get(timeout=60)
+    wait_until(lambda: worker.alive() and redis_client.hkeys(keys.WORKERS), timeout_s=100, about="the worker")
+    answer = generate.delay(prompt="Once", max_tokens=2, temperature=0).get(timeout=100)
     assert answer["usage"]["completion_tokens"] == 2
     assert worker.end() == 0
 
@@ -169,6 +169,6 @@ def test_prometheus_takes_its_options(stack: Stack) -> None:
     program = stack.start("prometheus", ["prometheus", address], **{"/etc/prometheus": str(PROMETHEUS)})
     wait_until(
         lambda: program.alive() and "Server is ready to receive web requests" in program.log(),
-        timeout_s=30,
+        timeout_s=100,
         about="Prometheus",
     )

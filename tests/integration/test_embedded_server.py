@@ -142,8 +142,9 @@ from tasks.demo.embedded import EmbeddedServer
 server = EmbeddedServer().start()
 print(server.pid, flush=True)
 if sys.argv[1] == "raise":
+    sys.stdin.readline()
     raise SystemExit(3)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -153,6 +154,7 @@ def test_server_ends_with_its_owner(ending: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, ending],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -162,10 +164,12 @@ def test_server_ends_with_its_owner(ending: str) -> None:
         server = psutil.Process(pid)
         guard = server.parent()
         assert guard is not None
+        assert owner.stdin is not None
         if ending != "raise":
             owner.send_signal(signal.Signals[ending])
-        owner.wait(10)
-    _, alive = psutil.wait_procs([server, guard], timeout=10)
+        owner.stdin.close()
+        owner.wait(60)
+    _, alive = psutil.wait_procs([server, guard], timeout=60)
     assert not alive
 
 
@@ -177,7 +181,7 @@ def test_server_ends_with_its_guard() -> None:
     guard = process.parent()
     assert guard is not None
     guard.kill()
-    psutil.wait_procs([process], timeout=5)
+    psutil.wait_procs([process], timeout=60)
     assert not process.is_running()
     server.stop()
 

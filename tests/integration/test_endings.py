@@ -86,7 +86,7 @@ def published(news: Any, count: int) -> list[str]:
     """The channels of so many messages, in their order."""
     heard: list[str] = []
     while len(heard) < count:
-        message = news.get_message(timeout=10)
+        message = news.get_message(timeout=60)
         assert message is not None, heard
         heard += [message["channel"]] if message["type"] == "message" else []
     return heard

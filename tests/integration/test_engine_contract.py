@@ -83,17 +83,18 @@ def test_messages_and_prompt_are_different_prompts(engine: EngineClient) -> None
 
 
 def test_a_burst_runs_as_one_batch(engine: EngineClient, endless: Sampling) -> None:
-    """Eight requests of 20 tokens take about 20 steps in all, not 160; more where a busy machine brings them one by one."""
+    """Eight requests of 100 tokens take about 100 steps in all, not 800; more where a busy machine brings them one by one."""
     before = engine.steps
-    tasks = [engine.submit(f"request {number}", 20, sampling=endless) for number in range(8)]
+    with engine.held():
+        tasks = [engine.submit(f"request {number}", 100, sampling=endless) for number in range(8)]
     for task_id in tasks:
-        assert len(engine.answer(task_id).ids) == 20
-    assert engine.steps - before <= 80
+        assert len(engine.answer(task_id).ids) == 100
+    assert engine.steps - before <= 300
 
 
 def test_a_request_joins_a_running_batch(engine: EngineClient, endless: Sampling) -> None:
     """A short request that comes while a long one runs ends long before it."""
-    long = engine.submit("a long one", 300, sampling=endless)
+    long = engine.submit("a long one", None, sampling=endless)
     engine.tokens(long, 3)
     short = engine.ask("a short one", 3, sampling=endless)
     assert short.reason == "length"
@@ -148,18 +149,18 @@ def test_an_abort_ends_a_running_request_after_what_it_said(
     engine: EngineClient, endless: Sampling, reason: str
 ) -> None:
     """The end carries the abort's reason and the number of tokens that came before."""
-    task_id = engine.submit("to be cut", 500, sampling=endless)
+    task_id = engine.submit("to be cut", None, sampling=endless)
     engine.tokens(task_id, 5)
     engine.abort(task_id, reason)
     answer = engine.answer(task_id)
     assert answer.reason == reason
     assert answer.finished is not None
-    assert 5 <= answer.finished.completion_tokens == len(answer.ids) < 500
+    assert 5 <= answer.finished.completion_tokens == len(answer.ids)
 
 
 def test_an_aborted_request_frees_its_slot(engine: EngineClient, endless: Sampling) -> None:
     """With a full batch, a waiting request starts once another is aborted; an aborted waiting one never starts."""
-    running = [engine.submit(f"long {number}", 1000, sampling=endless) for number in range(MAX_BATCH)]
+    running = [engine.submit(f"long {number}", None, sampling=endless) for number in range(MAX_BATCH)]
     for task_id in running:
         engine.tokens(task_id, 1)
     dropped = engine.submit("dropped", 4, sampling=endless)
@@ -314,7 +315,7 @@ def test_a_new_budget_is_acknowledged(engine: EngineClient) -> None:
 def test_the_state_after_the_last_request_is_empty(engine: EngineClient) -> None:
     """The last message says that nothing runs and nothing waits."""
     engine.ask("the last", 3, sampling=GREEDY)
-    assert (engine.outputs[-1].running, engine.outputs[-1].waiting) == (0, 0)
+    engine.wait(lambda: (engine.outputs[-1].running, engine.outputs[-1].waiting) == (0, 0))
 
 
 def _answers(engine: EngineClient, tasks: dict[str, str]) -> dict[str, Answer]:

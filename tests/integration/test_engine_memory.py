@@ -42,7 +42,7 @@ def tree_bytes() -> int:
     return sum(process.memory_info().rss for process in (own, *own.children(recursive=True)))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
     """So does an engine that computes with MLX."""
     folder = make_tiny_model(tmp_path / "tiny", hidden_size=512)
@@ -60,7 +60,7 @@ def test_a_real_model_gives_its_memory_back(tmp_path: Path) -> None:
             sizes.append((loaded, tree_bytes()))
     finally:
         engines.close()
-    assert set(psutil.Process().children()) <= others
+    wait_until(lambda: set(psutil.Process().children()) <= others, about="no process is left")
     assert all(loaded - unloaded > folder_bytes(folder) for loaded, unloaded in sizes)
     assert abs(sizes[-1][1] - sizes[0][1]) < 8 * MIB
 
@@ -69,7 +69,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_fifty_cycles_leave_it_flat() -> None:
     """A loaded model's memory is there to see; each unload gives it back to the system, and nothing is left of fifty."""
     engines = engines_with(cast("Publisher", Nowhere()))

@@ -22,7 +22,7 @@ from tasks.messages.load import LoadFailed, Ready
 from tasks.worker.engines.configs import MOST_BLAS_THREADS, engine_threads
 from tasks.worker.engines.process import EngineGone, EngineProcess, ending
 from tests.engine_client import EngineClient, resume_from
-from tests.support import wait_until
+from tests.support import has_ended, wait_until
 from worker_config.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def engine() -> Iterator[EngineClient]:
 
 def test_close_ends_the_process(engine: EngineClient) -> None:
     """It exits with code 0, receive() says so, and closing again does no harm."""
-    engine.process.close()
+    engine.process.close(timeout_s=60)
     assert engine.process.exitcode == 0
     engine.wait(lambda: engine.gone)
     assert "exited with code 0" in str(engine.gone)
@@ -65,7 +65,7 @@ def test_close_ends_the_process(engine: EngineClient) -> None:
 def test_close_does_not_wait_for_what_runs(engine: EngineClient) -> None:
     """A request in full swing is dropped."""
     engine.tokens(engine.submit("long", 8000), 2)
-    engine.process.close()
+    engine.process.close(timeout_s=60)
     assert engine.process.exitcode == 0
 
 
@@ -154,7 +154,7 @@ def test_last_words_are_logged_and_reported(caplog: pytest.LogCaptureFixture) ->
         with pytest.raises(EngineGone, match="exited with code 1") as raised:
             process.receive()
     assert "a message from the worker could not be read" in str(raised.value)
-    assert f"engine {process.pid}: a message from the worker could not be read" in caplog.text
+    wait_until(lambda: f"engine {process.pid}: a message from the worker could not be read" in caplog.text)
 
 
 def test_signals_meant_for_the_worker_do_not_end_the_engine(engine: EngineClient) -> None:
@@ -174,19 +174,19 @@ def test_an_engine_dies_with_its_parent(prompt: str) -> None:
     )
     assert parent.stdout is not None
     with parent, parent.stdout:
-        engine = psutil.Process(int(parent.stdout.readline()))
+        engine = int(parent.stdout.readline())
         parent.kill()
-        wait_until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+        wait_until(lambda: has_ended(engine))
 
 
 def test_requests_that_come_while_it_loads_are_answered() -> None:
     """A worker need not wait for Ready before it submits; an abort meanwhile counts too."""
-    with EngineClient(EngineConfig(model="fake:0:load_s=0.3")) as engine:
+    with EngineClient(EngineConfig(model="fake:0:load_s=3")) as engine:
         kept, dropped = engine.submit("early", 3), engine.submit("regretted", 3)
         engine.abort(dropped)
         assert engine.answer(kept).text == fake_text("early", None, 3)
         assert engine.answer(dropped).reason == "cancelled"
-        assert engine.ready.load_s >= 0.3
+        assert engine.ready.load_s >= 3
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_step_that_fails_ends_the_process(engine: EngineClient, caplog: pytest
     gone = engine.wait(lambda: engine.gone)
     assert gone.exitcode == 1
     assert "asked the fake engine to break" in str(gone)
-    assert "a step failed" in caplog.text
+    wait_until(lambda: "a step failed" in caplog.text)
 
 
 def test_the_fake_engine_says_what_fake_text_says(engine: EngineClient) -> None:
@@ -271,7 +271,7 @@ def test_a_machine_without_room_for_a_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(OSError, match="/no/such/python"):
         EngineProcess.start(EngineConfig(model="fake:0"))
-    assert psutil.Process().num_fds() == before
+    wait_until(lambda: psutil.Process().num_fds() <= before)  # as do other threads of this process, now and then
 
 
 def test_a_process_that_closes_its_pipe_and_stays_is_ended() -> None:

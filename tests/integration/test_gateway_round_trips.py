@@ -16,6 +16,8 @@ from tasks.gateway.records.access_key import AccessKey
 from tasks.gateway.records.store import Store
 
 if TYPE_CHECKING:
+    import pytest
+
     from tasks.generate import GenerateTask
 
 
@@ -30,12 +32,13 @@ class Counting(redis.Redis):
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
-def test_one_before_a_request_is_sent(generate: GenerateTask, redis_url: str) -> None:
+def test_one_before_a_request_is_sent(generate: GenerateTask, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its key's limits, its record and its usage are one script; the key itself was looked up for an earlier request."""
     from tasks import embed
 
     request = Request({"type": "http", "headers": [(b"authorization", b"Bearer secret")]})
     order = chat.parse({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, "fake:1")
+    monkeypatch.setattr("tasks.gateway.access.access.REMEMBERED_S", 3600.0)
     counts = []
     with closing(Counting(connection_pool=redis.ConnectionPool.from_url(redis_url))) as client:
         store = Store(client)

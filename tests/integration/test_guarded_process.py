@@ -11,7 +11,7 @@ import pytest
 
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
-from tests.support import wait_until
+from tests.support import has_ended, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,10 +67,7 @@ def test_a_process_that_it_started_ends_with_it(tmp_path: Path, lifetime_s: str)
     if lifetime_s == "0":
         wait_until(lambda: not process.running, about="the parent's end")
     process.stop()
-    wait_until(
-        lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE,
-        about="the child's end",
-    )
+    wait_until(lambda: has_ended(child), about="the child's end")
 
 
 def test_folder_is_removed_at_an_orderly_end_and_kept_at_a_failure(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -133,7 +134,7 @@ class Reader:
         wait_until(lambda: self.text == text, about=f"the text {text!r}")
 
     def finish(self) -> list[Chunk]:
-        self._done.result(30)
+        self._done.result(60)
         self._pool.shutdown()
         ids = [id_ for chunk in self.chunks for id_ in chunk.ids]
         assert ids == list(range(len(ids)))
@@ -143,6 +144,13 @@ class Reader:
 
 def wait_until_subscribed(client: Redis, task_id: str = TASK) -> None:
     wait_until(lambda: dict(client.pubsub_numsub(keys.stream(task_id)))[keys.stream(task_id).encode()] > 0)
+
+
+def timed_out(where: Endpoint, **limits: Any) -> str:
+    """What a reader whose patience is over says; a busy machine may have told it less by then than another time."""
+    with pytest.raises(StreamTimeout) as caught:
+        list(follow(where, TASK, nothing_stored, **limits))
+    return str(caught.value)
 
 
 def connections_received(client: Redis) -> int:
@@ -421,17 +429,15 @@ class TestStored:
 class TestPatience:
     def test_unclaimed(self, where: Endpoint) -> None:
         """A request that nobody has claimed times out and says so; so does one that was never sent."""
-        with pytest.raises(
-            StreamTimeout, match=r"timeout=0.3 s is over: no worker has claimed it in the 0\.\d s .*PENDING"
-        ):
-            list(follow(where, TASK, nothing_stored, timeout=0.3))
+        said = re.compile(r"timeout=0.3 s is over: no worker has claimed it in the \d+\.\d s .*PENDING")
+        wait_until(lambda: said.search(timed_out(where, timeout=0.3)))
 
     @pytest.mark.parametrize(
         ("entry", "known"),
         [
             (None, "worker a@here#1 has claimed it (attempt 1), no token yet"),
             (START, "worker a@here#1 has claimed it (attempt 1, prompt of 9 tokens), no token yet"),
-            (Token(attempt=1, index=0, ids=[7, 8], text="x"), "worker a@here#1 has sent 2 tokens, the last 0."),
+            (Token(attempt=1, index=0, ids=[7, 8], text="x"), "worker a@here#1 has sent 2 tokens, the last "),
             (
                 Release(attempt=1, crashed=False),
                 "its worker gave it back after attempt 1, and no other has claimed it yet",
@@ -443,21 +449,19 @@ class TestPatience:
         writer = Writer(journal)
         if entry is not None:
             writer.put(entry)
-        with pytest.raises(StreamTimeout) as caught:
-            list(follow(where, TASK, nothing_stored, idle_timeout=0.3))
-        assert known in str(caught.value)
-        assert "idle_timeout=0.3" in str(caught.value)
+        wait_until(lambda: known in timed_out(where, idle_timeout=0.3))
+        assert "idle_timeout=0.3" in timed_out(where, idle_timeout=0.3)
 
     def test_slow_caller(self, journal: Journal, where: Endpoint) -> None:
         """The time that the caller spends on a chunk is not the request's idleness."""
         writer = Writer(journal)
         writer.say("a", "b")
-        chunks = follow(where, TASK, nothing_stored, idle_timeout=0.3)
+        chunks = follow(where, TASK, nothing_stored, idle_timeout=3.0)
         assert next(chunks).text == "a"
-        time.sleep(0.4)
+        time.sleep(3.1)
         assert next(chunks).text == "b"
-        threading.Timer(0.1, writer.end).start()
-        time.sleep(0.4)
+        writer.end()
+        time.sleep(3.1)
         assert next(chunks).finish_reason == "stop"
 
     def test_leaving(self, journal: Journal, where: Endpoint) -> None:
@@ -479,8 +483,7 @@ class TestServer:
     def test_never_reached(self) -> None:
         """A server that never answers is an error after a while, and the reason of a timeout before."""
         nowhere = endpoint("redis://:secret@127.0.0.1:1/0")
-        with pytest.raises(StreamTimeout, match=r"Redis cannot be reached \(redis://:\*\*\*@127.0.0.1:1/0: "):
-            list(follow(nowhere, TASK, nothing_stored, timeout=0.5))
+        wait_until(lambda: "Redis cannot be reached (redis://:***@127.0.0.1:1/0: " in timed_out(nowhere, timeout=0.5))
         impatient = replace(nowhere, patience=Patience(first_contact_s=0.2))
         with pytest.raises(BrokerUnavailable, match=f"request {TASK}: Redis cannot be reached"):
             list(follow(impatient, TASK, nothing_stored, timeout=30, subscriptions=Subscriptions()))
@@ -599,7 +602,7 @@ class TestAsync:
                 await task
 
         asyncio.run(main())
-        assert left.wait(5)
+        assert left.wait(60)
 
 
 class TestProcess:
@@ -619,7 +622,7 @@ class TestProcess:
         child.start()
         writer.say("b")
         writer.end()
-        child.join(30)
+        child.join(60)
         assert child.exitcode == 0
         assert answers.get() == "ab"
         assert reader.finish()[-1].finish_reason == "stop"

@@ -392,10 +392,10 @@ class TestRolledBack:
         items, stream = written(journal, client, 2)
         with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]
             pubsub.subscribe(keys.stream(TASK))
-            assert pubsub.get_message(timeout=5)["type"] == "subscribe"
+            assert pubsub.get_message(timeout=60)["type"] == "subscribe"
             assert journal.fill(TASK, items, A)
             assert journal.append([Append.of(TASK, 4, end(2), items[-1].nonce)]) == ["heard"]
-            assert b'"end"' in pubsub.get_message(timeout=5)["data"]
+            assert b'"end"' in pubsub.get_message(timeout=60)["data"]
         assert entries(client)[:-1] == stream
 
     def test_long(self, journal: Journal, client: Redis) -> None:
