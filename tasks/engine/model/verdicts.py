@@ -67,10 +67,10 @@ class Verdicts:
         return None
 
     def keep(self, about: object, verdict: dict[str, Any]) -> None:
-        """Let later loads find this."""
+        """Let later loads find this. Verdicts on folders that are gone make room."""
         if self._file is not None:
             key = self._key(about)
-            others = [entry for entry in self._file.read() if entry.get("key") != key]
+            others = [entry for entry in self._file.read() if entry.get("key") != key and _is_there(entry)]
             self._file.write([*others[1 - MOST :], entry_of(key, self._model.path, verdict)])
 
     def _key(self, about: object) -> str:
@@ -94,6 +94,10 @@ class Verdicts:
                 "environment": sorted(item for item in os.environ.items() if item[0].startswith(_VARIABLES)),
             }
         )
+
+
+def _is_there(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("folder"), str) and Path(entry["folder"]).is_dir()
 
 
 def running_code() -> str:

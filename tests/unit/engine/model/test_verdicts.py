@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,22 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
     assert [entry["verdict"]["number"] for entry in kept] == list(range(2, MOST + 2))
     assert verdicts.find(1) is None
     assert verdicts.find(2) == {"number": 2}
+
+
+def test_what_is_gone_makes_room(tmp_path: Path) -> None:
+    """Models that come and go, as those of a test run, push out no verdict on one that stays."""
+    stays, goes = (
+        Verdicts(tmp_path / "cache", read_folder(EngineConfig(model="any", source=str(make_tiny_model(folder)))), "")
+        for folder in (tmp_path / "stays", tmp_path / "goes")
+    )
+    stays.keep("it", {"right": True})
+    goes.keep("it", {"right": True})
+    assert goes.find("it")
+    shutil.rmtree(tmp_path / "goes")
+    stays.keep("its speed", {"right": True})
+    kept = json.loads((tmp_path / "cache" / FILE).read_text())
+    assert {entry["folder"] for entry in kept} == {str((tmp_path / "stays").resolve())}
+    assert stays.find("it")
 
 
 def test_a_layout_is_tried_once(tmp_path: Path) -> None:
