@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +89,23 @@ def test_the_answer_is_the_adapters(base: Path, adapter: Path, adapted: EngineCl
     assert [adapted.answer(task).text for task in tasks] == [TAUGHT] * 3
     assert mlx_lms(base, adapter, len(TAUGHT)) == TAUGHT
     assert mlx_lms(base, None, len(TAUGHT)) != TAUGHT
+
+
+@pytest.mark.parametrize("base", ["dense"], indirect=True)
+def test_an_adapter_that_lacks_weights(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """One whose configuration changes more layers than were trained is not served as if it were whole."""
+    import mlx.core as mx
+
+    part = tmp_path / "part"
+    shutil.copytree(adapter, part)
+    weights = mx.load(str(part / WEIGHTS))
+    assert isinstance(weights, dict)
+    kept = {name: array for name, array in weights.items() if ".layers.1." in name}
+    mx.save_safetensors(str(part / WEIGHTS), kept)
+    with EngineClient(EngineConfig(model="base@part", source=str(base), adapter=str(part))) as client:
+        failed = client.load_failed
+    assert failed.code == "model_load_failed"
+    assert f"lacks {len(weights) - len(kept)} of the {len(weights)} weights" in failed.message
 
 
 @pytest.mark.parametrize("base", ["dense"], indirect=True)
