@@ -27,6 +27,8 @@ class Line:
         #: Clear while nothing passes to the client, or to the server; what comes meanwhile passes later.
         self._to_client, self._to_server = threading.Event(), threading.Event()
         self._refuses = False
+        #: Held while a call is taken or all are ended, so that none is taken in between.
+        self._taking = threading.Lock()
         self.calls = self.refused = 0
         user, at, _ = parts.netloc.rpartition("@")
         self.url = f"{parts.scheme}://{user}{at}127.0.0.1:{self._listener.getsockname()[1]}{parts.path}"
@@ -63,8 +65,9 @@ class Line:
 
     def refuse(self) -> None:
         """End all calls, and each new one at once."""
-        self._refuses = True
-        self._cut()
+        with self._taking:
+            self._refuses = True
+            self._cut()
 
     def _cut(self) -> None:
         calls, self._calls = self._calls, []
@@ -78,20 +81,24 @@ class Line:
         with suppress(OSError):
             while True:
                 near = self._listener.accept()[0]
-                if self._refuses:
-                    near.close()
-                    self.refused += 1
-                    continue
-                try:
-                    far = socket.create_connection(self._server)
-                except OSError:  # the server is away
-                    near.close()
-                    continue
-                self.calls += 1
-                self._calls.append((near, far))
-                self._living |= {near, far}
-                for source, target, passes in ((near, far, self._to_server), (far, near, self._to_client)):
-                    threading.Thread(target=self._carry, args=(source, target, passes), daemon=True).start()
+                with self._taking:
+                    self._take(near)
+
+    def _take(self, near: socket.socket) -> None:
+        if self._refuses:
+            near.close()
+            self.refused += 1
+            return
+        try:
+            far = socket.create_connection(self._server)
+        except OSError:  # the server is away
+            near.close()
+            return
+        self.calls += 1
+        self._calls.append((near, far))
+        self._living |= {near, far}
+        for source, target, passes in ((near, far, self._to_server), (far, near, self._to_client)):
+            threading.Thread(target=self._carry, args=(source, target, passes), daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket, passes: threading.Event) -> None:
         with suppress(OSError):

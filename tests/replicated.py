@@ -98,6 +98,8 @@ class Replicated:
                 found: Any = sentinel.sentinel_get_master_addr_by_name(MASTER_NAME)
                 return bool(found) and int(found[1]) == self.replica.port
 
+            # Not before: on a busy machine a primary that stands still for a moment is none that is down.
+            sentinel.sentinel_set(MASTER_NAME, "down-after-milliseconds", 2000)
             wait_until(named, about="a promotion")
 
     def __enter__(self) -> Self:
@@ -125,7 +127,7 @@ class Replicated:
             *(f"port {self.sentinel_port}", "bind 127.0.0.1", f'dir "{self._folder}"'),
             f"sentinel monitor {MASTER_NAME} 127.0.0.1 {self.primary.port} 1",
             f"sentinel auth-pass {MASTER_NAME} {self._password}",
-            f"sentinel down-after-milliseconds {MASTER_NAME} 1000",
+            f"sentinel down-after-milliseconds {MASTER_NAME} 600000",
             # By then the Sentinel has the replica follow the primary without the pipe.
             f"sentinel failover-timeout {MASTER_NAME} 300000",
         ]

@@ -233,7 +233,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the worker: SIGTERM, a second one if it drains for long, SIGKILL; nothing of it may stay behind."""
-        for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0)):
             if self.process.poll() is not None:
                 break
             self.process.send_signal(number)

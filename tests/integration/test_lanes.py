@@ -72,6 +72,12 @@ class Fleet:
         return str(json.loads(entry)["queue"])
 
 
+@pytest.fixture(autouse=True)
+def believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are believed to have lanes for as long as any test runs."""
+    monkeypatch.setattr("tasks.broker.queues.lanes.SILENT_S", 600.0)
+
+
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     """A client that answers in bytes."""

@@ -55,7 +55,7 @@ def served(redis_url: str, tmp_path: Path) -> Iterator[Callable[[], Samples]]:
             [*COMMAND, "--port", "0"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        said = wait_until(lambda: log.read_text() or process.poll(), timeout_s=30, about="the metrics server")
+        said = wait_until(lambda: log.read_text() or process.poll(), about="the metrics server")
         assert isinstance(said, str), f"it ended with {said}"
         url = said.split()[-1]
 
@@ -65,7 +65,7 @@ def served(redis_url: str, tmp_path: Path) -> Iterator[Callable[[], Samples]]:
 
         yield look
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in log.read_text()
     finally:
         process.kill()
@@ -80,7 +80,7 @@ def test_a_fleet_at_work(
     node = worker(env={"CELERY_MLX_HEARTBEAT_S": "0.1"}).node
     results = [generate.delay(prompt=SECRET, model="fake:1", max_tokens=5) for _ in range(3)]
     for result in results:
-        result.get(timeout=30)
+        result.get(timeout=60)
     about = {"worker": node, "model": "fake:1"}
     done = ("request_success_total", tuple(sorted({**about, "outcome": "succeeded"}.items())))
     wait_until(lambda: served().get(done) == 3, about="three requests in the metrics")
@@ -97,7 +97,7 @@ def test_a_fleet_at_work(
     left = worker()
     wait_until(lambda: any(dict(key).get("worker") == left.node for _, key in served()), about="the second worker")
     left.stop()
-    assert not any(dict(key).get("worker") == left.node for _, key in served())
+    wait_until(lambda: not any(dict(key).get("worker") == left.node for _, key in served()), about="its series gone")
 
 
 def test_redis_may_come_and_go(served: Callable[[], Samples], redis_server: EmbeddedServer) -> None:
@@ -156,17 +156,17 @@ def register(client: redis.Redis, count: int) -> None:
 
 
 def test_500_workers_are_one_answer(client: redis.Redis, redis_client: redis.Redis) -> None:
-    """All of them, for the same few commands that one worker takes. It takes 0.4 s; the bound is for a busy machine."""
+    """All of them, for the same few commands that one worker takes. It takes 0.4 s of a processor's time."""
     register(client, 1)
-    few = _commands(redis_client, client)
+    few = min(_commands(redis_client, client) for _ in range(3))
     register(client, 500)
-    many = _commands(redis_client, client)
+    many = min(_commands(redis_client, client) for _ in range(3))
     assert many == few
     costs = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.thread_time()
         body = scrape(client)
-        costs.append(time.perf_counter() - started)
+        costs.append(time.thread_time() - started)
     samples = parsed(body)
     assert sum(count for (name, key), count in samples.items() if ("status", "online") in key) == 500
     assert min(costs) < 5.0

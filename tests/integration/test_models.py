@@ -91,9 +91,9 @@ class TestTurns:
     def test_with_room_for_one_they_take_turns(self, generate: GenerateTask, worker: StartWorker) -> None:
         """Requests for two models in turn, with room for one: every one is answered, and a model that is loaded serves all that
         wait for it before the other comes."""
-        node = worker(env={**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_ONE})
         names = [sized(1), sized(2)]
         results = [generate.delay(prompt=str(n), model=name, max_tokens=10) for n in range(20) for name in names]
+        node = worker(env={**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_ONE})
         assert all(result.get(timeout=WAIT_S)["finish_reason"] == "length" for result in results)
         assert loads(node).total() <= 4
         record = node.record()
@@ -107,13 +107,13 @@ class TestTurns:
 
         def always() -> None:
             while not over.is_set():
-                generate.delay(prompt="again", model=sized(5), max_tokens=60).get(timeout=WAIT_S)
+                generate.delay(prompt="again", model=sized(20), max_tokens=250).get(timeout=WAIT_S)
 
         streams = [threading.Thread(target=always) for _ in range(3)]
         for stream in streams:
             stream.start()
         try:
-            wait_until(lambda: sized(5) in engines(node), timeout_s=WAIT_S)
+            wait_until(lambda: sized(20) in engines(node), timeout_s=WAIT_S)
             answer = generate.delay(prompt="once", model=sized(1), max_tokens=5).get(timeout=WAIT_S)
         finally:
             over.set()
@@ -171,9 +171,9 @@ class TestMeanwhile:
     ) -> None:
         """While one model loads the streams of another go on."""
         node = worker(env={**QUICK, "CELERY_MLX_MODELS": "fake:200"})
-        streams = [generate.delay(prompt=str(n), model="fake:200", max_tokens=30) for n in range(4)]
+        streams = [generate.delay(prompt=str(n), model="fake:200", max_tokens=120) for n in range(4)]
         wait_until(lambda: getattr(engines(node).get("fake:200"), "running", 0) == 4, timeout_s=WAIT_S)
-        slow = generate.delay(prompt="slow", model="fake:1:load_s=3", max_tokens=5)
+        slow = generate.delay(prompt="slow", model="fake:1:load_s=6", max_tokens=5)
         lengths: list[list[int]] = []
 
         def look() -> bool:
@@ -184,7 +184,7 @@ class TestMeanwhile:
         wait_until(look, timeout_s=WAIT_S)
         assert all(first < last for first, last in zip(lengths[0], lengths[-1], strict=True)), lengths
         for stream in streams:
-            assert stream.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 30
+            assert stream.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 120
 
     def test_what_cannot_be_loaded(self, generate: GenerateTask, worker: StartWorker) -> None:
         """Its requests fail at once, with the reason; the others go on, and after three failures the worker is degraded."""
@@ -257,9 +257,9 @@ class TestElsewhere:
 
     def test_an_idle_worker_takes_what_a_busy_one_set_aside(self, generate: GenerateTask, worker: StartWorker) -> None:
         """A request whose model a worker cannot load, for the work of others, goes to one that comes later."""
-        env = {**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_ONE}
+        env = {**QUICK, "CELERY_MLX_MEMORY_GB": ROOM_FOR_ONE, "CELERY_MLX_FAIR_WAIT_S": "600"}
         busy = worker(env=env)
-        long = generate.delay(prompt="long", model=sized(20), max_tokens=2000)
+        long = generate.delay(prompt="long", model=sized(20), max_tokens=5000)
         wait_until(lambda: engines(busy).get(sized(20)) and engines(busy)[sized(20)].running, timeout_s=WAIT_S)
         waiting = generate.delay(prompt="waits", model=sized(1), max_tokens=5)
         wait_until(lambda: _aside(generate), timeout_s=WAIT_S, about="a request set aside")
@@ -444,7 +444,8 @@ class TestHub:
         folder = make_tiny_model(tmp_path / "tiny")
         model = "mlx-community/tiny-1B"
         with HubServer({model: folder}) as hub:
-            hub.pause_s = 2.0 * BLOCK_BYTES / (folder / "model.safetensors").stat().st_size
+            # A minute, unless it is told to go on.
+            hub.pause_s = 60.0 * BLOCK_BYTES / (folder / "model.safetensors").stat().st_size
             env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
             node = worker(env={**QUICK, **env})
             results = [generate.delay(prompt="hello", model=model, max_tokens=5) for _ in range(3)]
@@ -455,8 +456,12 @@ class TestHub:
             )
             assert not redis_client.exists(*(keys.stream(result.id) for result in results))
             assert generate.delay(prompt="x", model="fake:1", max_tokens=5).get(timeout=WAIT_S)["text"]
+            hub.pause_s = 0.0
             answers = [result.get(timeout=WAIT_S) for result in results]
             assert all(answer["finish_reason"] in ("stop", "length") for answer in answers)
+            wait_until(
+                lambda: getattr(engines(node).get(model), "state", "") == "ready", about="a record of the engine"
+            )
             assert engines(node)[model].revision == fetched_name(tmp_path / "home")
 
     def test_one_that_cannot_be_fetched(self, generate: GenerateTask, worker: StartWorker, tmp_path: Path) -> None:

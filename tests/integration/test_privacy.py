@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support import Worker
 
 pytestmark = pytest.mark.xdist_group("privacy")
-WAIT_S = 30.0
+WAIT_S = 60.0
 MODEL = "fake:5"
 SECRET = "geheimnis"
 
@@ -108,7 +108,7 @@ def test_inspect(generate: GenerateTask, shared_app: Celery, node: Worker) -> No
     """What runs, or is asked for by its id, shows as its model and lengths."""
     running = generate.delay(prompt=f"{SECRET} four", model=MODEL, max_tokens=5000)
     next(iter(running.stream(timeout=WAIT_S)))
-    inspect = shared_app.control.inspect(destination=[node.node], timeout=10)
+    inspect = shared_app.control.inspect(destination=[node.node], timeout=WAIT_S)
     try:
         shown = [
             inspect.active(),
@@ -131,7 +131,7 @@ def test_a_worker_may_show_them(generate: GenerateTask, shared_app: Celery, shar
     running = generate.delay(prompt=f"{SECRET} six", model=model, max_tokens=5000)
     next(iter(running.stream(timeout=WAIT_S)))
     try:
-        (active,) = shared_app.control.inspect(destination=[node.node], timeout=10).active()[node.node]
+        (active,) = shared_app.control.inspect(destination=[node.node], timeout=WAIT_S).active()[node.node]
     finally:
         running.revoke(terminate=True)
     assert active["kwargs"]["prompt"] == f"{SECRET} six"

@@ -95,8 +95,9 @@ def test_a_live_duplicate_that_reconnects_is_refused(client: redis.Redis) -> Non
         ghost.die()
         back = threading.Timer(0.4, lambda: (ghost.lifeline.connect(), ghost.beat()))
         back.start()
+        patient = Registry(client, Grace(absent_s=60.0, restarted_s=0.0))
         with pytest.raises(DuplicateWorker):
-            Registry(client, NO_GRACE).register(record(boot="b2"), LEASE_MS)
+            patient.register(record(boot="b2"), LEASE_MS)
         back.join()
 
 

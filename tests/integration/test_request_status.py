@@ -78,14 +78,14 @@ def waiting(generate: GenerateTask, **parameters: Any) -> GenerateResult:
 
 def test_from_a_load_to_the_end(node: Worker, generate: GenerateTask, fleet: Callable[..., Result]) -> None:
     """Loading, running with its tokens so far, and ended; Celery calls it PENDING, STARTED and SUCCESS."""
-    result = generate.delay(prompt="hi", model="fake:20:load_s=2", max_tokens=200)
+    result = generate.delay(prompt="hi", model="fake:20:load_s=6", max_tokens=500)
     wait_until(lambda: result.status().state == "loading", timeout_s=WAIT_S)
     loading = result.status()
-    assert (loading.worker, loading.model) == (node.node, "fake:20:load_s=2")
-    assert str(loading) == f"it waits while {node.node} loads fake:20:load_s=2"
+    assert (loading.worker, loading.model) == (node.node, "fake:20:load_s=6")
+    assert str(loading) == f"it waits while {node.node} loads fake:20:load_s=6"
     assert result.state == result.status == states.PENDING
     assert (found := listed(fleet, result)) is not None
-    assert (found["place"], found["worker"], found["model"]) == ("held", node.node, "fake:20:load_s=2")
+    assert (found["place"], found["worker"], found["model"]) == ("held", node.node, "fake:20:load_s=6")
     stream = result.stream(timeout=WAIT_S)
     while next(stream).index < 5:
         pass
@@ -93,7 +93,7 @@ def test_from_a_load_to_the_end(node: Worker, generate: GenerateTask, fleet: Cal
     assert (running.state, running.attempt) == ("running", 1)
     assert running.worker is not None
     assert running.worker.startswith(node.node)
-    assert 5 <= running.tokens <= 200
+    assert 5 <= running.tokens <= 500
     assert result.state == result.status == states.STARTED
     assert (found := listed(fleet, result)) is not None
     assert found["place"] == "running"
@@ -102,8 +102,8 @@ def test_from_a_load_to_the_end(node: Worker, generate: GenerateTask, fleet: Cal
         result.get(timeout=0)
     list(stream)
     ended = result.status()
-    assert (ended.state, ended.tokens, ended.finish_reason, ended.error_code) == ("ended", 200, "length", None)
-    assert str(ended) == "it has ended: length, 200 tokens"
+    assert (ended.state, ended.tokens, ended.finish_reason, ended.error_code) == ("ended", 500, "length", None)
+    assert str(ended) == "it has ended: length, 500 tokens"
     result.get(timeout=WAIT_S)
     assert result.state == states.SUCCESS
     wait_until(lambda: listed(fleet, result) is None, about="its message acknowledged")

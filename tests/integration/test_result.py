@@ -90,7 +90,7 @@ def test_a_producer_ends_without_redis(redis_server: EmbeddedServer) -> None:
         producer.stdin.write("\n")
         producer.stdin.flush()
         assert producer.stdout.readline() == "ends\n"
-        assert producer.wait(10) == 0
+        assert producer.wait(18) == 0
 
 
 LEFT_BEHIND = """
@@ -207,7 +207,7 @@ class TestStream:
 
         async def read() -> str:
             writing = asyncio.create_task(asyncio.to_thread(answer, journal, result.id, "a", "b"))
-            text = "".join([chunk.text async for chunk in result.stream(timeout=10)])
+            text = "".join([chunk.text async for chunk in result.stream(timeout=30)])
             await writing
             return text
 

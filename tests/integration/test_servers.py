@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tasks.server.requirements import Requirements
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("servers")]
+pytestmark = pytest.mark.xdist_group("servers")
 
 
 def refusal(url: str, requirements: Requirements = WORKER) -> BrokerUnavailable:
@@ -186,7 +186,7 @@ def test_a_server_that_loads_its_data(tmp_path: Path) -> None:
     """A server that is still loading will do soon."""
     place = f'dir "{tmp_path}"'
     with EmbeddedServer(config=[place]) as server, contextlib.closing(redis.Redis.from_url(server.url)) as client:
-        client.mset({f"key {number}": os.urandom(100) for number in range(300)})
+        client.mset({f"key {number}": os.urandom(100) for number in range(1500)})
         client.save()
     slow = ["key-load-delay 20000", "loading-process-events-interval-bytes 1024"]
     with EmbeddedServer(config=[place, *slow]) as server:

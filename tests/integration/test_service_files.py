@@ -62,7 +62,7 @@ def test_a_worker_starts_and_ends_as_its_service(
     assert program.command[0] == sys.executable
     with start(program, tmp_path / "worker.log") as started:
         wait_until(
-            lambda: started.alive() and redis_client.hkeys(keys.WORKERS), timeout_s=60, about="the worker's record"
+            lambda: started.alive() and redis_client.hkeys(keys.WORKERS), timeout_s=120, about="the worker's record"
         )
         record = str(redis_client.hvals(keys.WORKERS))
         assert "of-a-service@" in record

@@ -139,7 +139,7 @@ def shop(shared_redis: redis.Redis, shared_app: Celery, tmp_path_factory: pytest
         yield shared_app
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         print(log.read_text())
         assert_gone("shop")
 

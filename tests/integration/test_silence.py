@@ -28,7 +28,7 @@ pytestmark = [
 
 QUICK = {"CELERY_MLX_REDIS_TIMEOUT_S": "1", "CELERY_MLX_REDIS_PATIENCE_S": "3"}
 #: Of a program whose calls have to succeed, also where an answer of Redis takes a second.
-PATIENT = {"CELERY_MLX_REDIS_TIMEOUT_S": "3", "CELERY_MLX_REDIS_PATIENCE_S": "60"}
+PATIENT = {"CELERY_MLX_REDIS_TIMEOUT_S": "5", "CELERY_MLX_REDIS_PATIENCE_S": "60"}
 #: What each call comes to when nothing answers. Celery's own look at a state raises redis-py's error.
 CALLS = {
     "delay": "BrokerUnavailable",
@@ -119,7 +119,7 @@ def ended(shared_app: Celery) -> str:
 def warm(caller: Caller, line: Line, ended: str) -> Iterator[Line]:
     """The shared way, after every call has used it on eight threads."""
     # On a busy machine a first call may take longer than these short bounds.
-    wait_until(lambda: caller.call(CALLS, line.url, ended) == RETURNED)
+    wait_until(lambda: caller.call(CALLS, line.url, ended) == RETURNED, timeout_s=120)
     yield line
     line.heal()
 
@@ -130,7 +130,7 @@ def test_nothing_comes_back(caller: Caller, warm: Line, waiting: str, fault: str
     getattr(warm, fault)()
     assert caller.call(CALLS, warm.url, waiting) == {call: {outcome} for call, outcome in CALLS.items()}
     warm.heal()
-    wait_until(lambda: caller.call(["delay"], warm.url, waiting) == {"delay": {"returned"}})
+    wait_until(lambda: caller.call(["delay"], warm.url, waiting) == {"delay": {"returned"}}, timeout_s=120)
 
 
 def test_first_use(caller: Caller, waiting: str, shared_app: Celery) -> None:

@@ -340,8 +340,8 @@ class TestEquipment:
 def test_the_address_of_redis(worker: StartWorker, redis_url: str) -> None:
     """Where Redis is is shown as it was written, without its password."""
     port = urlsplit(redis_url).port
-    log = worker("-Q", "tier-under-3B").log()
-    assert f"Connected to redis://:**@127.0.0.1:{port}/0\n" in log
+    started = worker("-Q", "tier-under-3B")
+    wait_until(lambda: f"Connected to redis://:**@127.0.0.1:{port}/0\n" in started.log())
 
 
 def test_settings_that_were_typed(worker: StartWorker) -> None:
@@ -357,6 +357,7 @@ def test_settings_that_were_typed(worker: StartWorker) -> None:
     kept = {("fake:1", True), ("fake:2", True)}
     wait_until(
         lambda: (now := started.record()) and {(engine.model, engine.pinned) for engine in now.engines} == kept,
+        timeout_s=120,
         about="the models that were typed",
     )
 
@@ -432,7 +433,7 @@ def first_delay(url: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

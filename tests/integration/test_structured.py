@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,7 +132,8 @@ def kill_engine(node: Worker) -> None:
     """``kill -9`` of the process that has the model."""
     pid = wait_until(lambda: (found := node.record()) and found.engines and found.engines[0].pid, about="an engine")
     assert pid
-    os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # the record may still have one that was killed before
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_an_engine_that_is_killed_in_mid_string(ask: Any, node: Worker) -> None:

@@ -129,8 +129,8 @@ def test_a_request_alone(generate: GenerateTask, redis_client: redis.Redis) -> N
     before = sends(redis_client)
     for number in range(10):
         generate.delay(prompt=str(number), model="fake:1")
-    # What counts is one more. On a busy machine a look at the fleet falls among them, too; a second trip each would be ten.
-    assert 10 + 1 <= sends(redis_client) - before <= 10 + 4
+    # What counts is one more. On a busy machine looks at the fleet fall among them, too; a second trip each would be ten.
+    assert 10 + 1 <= sends(redis_client) - before < 10 + 10
 
 
 def test_the_same_message(generate: GenerateTask, redis_client: redis.Redis) -> None:

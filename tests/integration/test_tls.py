@@ -29,8 +29,8 @@ OPENSSL = (
 PRODUCER = """
 from tasks import generate
 result = generate.delay(prompt="a", model="fake:1", max_tokens=5)
-print("".join(chunk.text for chunk in result.stream(timeout=30)), end="")
-assert result.get(timeout=30)["finish_reason"] == "length"
+print("".join(chunk.text for chunk in result.stream(timeout=60)), end="")
+assert result.get(timeout=60)["finish_reason"] == "length"
 """
 
 
@@ -42,7 +42,7 @@ def run(url: str, *command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         start_new_session=True,
     )
 

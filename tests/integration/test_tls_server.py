@@ -22,14 +22,14 @@ from worker_config.settings import environment_with
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("tls")]
+pytestmark = pytest.mark.xdist_group("tls")
 
 PRODUCER = """
 from tasks import generate
 result = generate.delay(prompt="private", model="fake:10", max_tokens=20)
-assert "".join(chunk.text for chunk in result.stream(timeout=30)) == result.get(timeout=30)["text"]
+assert "".join(chunk.text for chunk in result.stream(timeout=60)) == result.get(timeout=60)["text"]
 long = generate.delay(prompt="long", model="fake:10", max_tokens=5000)
-chunks = long.stream(timeout=30)
+chunks = long.stream(timeout=60)
 next(chunks)
 long.revoke(terminate=True)
 assert list(chunks)[-1].finish_reason == "cancelled"
@@ -69,7 +69,7 @@ def run(url: str, *command: str) -> subprocess.CompletedProcess[str]:
         env=environment_with(REDIS_URL=url),
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
 
@@ -89,10 +89,10 @@ def test_everything_over_tls(secured: tuple[EmbeddedServer, str, Path], tmp_path
         import redis
 
         with redis.Redis.from_url(server.url, decode_responses=True) as client:
-            wait_until(lambda: "online" in str(client.hget(keys.WORKERS, "tls@here")), timeout_s=60, about="a worker")
+            wait_until(lambda: "online" in str(client.hget(keys.WORKERS, "tls@here")), timeout_s=120, about="a worker")
         produced = run(url, "-c", PRODUCER)
         assert produced.returncode == 0, produced.stderr + (tmp_path / "worker.log").read_text()
-        for command in (["fleet", "--once"], ["metrics", "--once"], ["inspect", "ping"]):
+        for command in (["fleet", "--once"], ["metrics", "--once"], ["inspect", "ping", "-d", "tls@here", "-t", "60"]):
             done = run(url, "-m", "celery", "-A", "tasks", *command)
             assert done.returncode == 0, done.stdout + done.stderr
             assert "tls@here" in done.stdout

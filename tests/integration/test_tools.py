@@ -318,7 +318,7 @@ def test_a_model_that_never_learned_it(smol: Path) -> None:
         tools = [parse({"messages": ASK, "tools": [BOOK, WEATHER], **more}).called() for more in asked]
         hot = Sampling(temperature=1.5, seed=3)
         tasks = [engine.submit(ASK, 100, tools=choice, sampling=hot) for choice in tools]
-        engine.wait(lambda: all(engine.answers[task_id].done for task_id in tasks), 110)
+        engine.wait(lambda: all(engine.answers[task_id].done for task_id in tasks), 240)
         calls = [said(events_of(engine, task_id)) for task_id in tasks]
         parts = [sum(event.call is not None for event in events_of(engine, task_id)) for task_id in tasks]
     assert [text for text, _ in calls] == ["", "", ""]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def new_ids(count: int) -> list[str]:
@@ -215,8 +215,8 @@ def test_nothing_is_kept_of_a_wait_in_vain(producer_app: Celery, redis_client: R
         result.get(timeout=0.1)
     group_left, result_left = weakref.ref(group.results[0]), weakref.ref(result)
     del group, result
-    gc.collect()
-    assert (group_left(), result_left()) == (None, None)
+    # The thread that reads may be at it just now.
+    wait_until(lambda: gc.collect() >= 0 and (group_left(), result_left()) == (None, None))
     wait_until(lambda: not redis_client.pubsub_channels("celery-task-meta-*"))
 
 
@@ -353,8 +353,12 @@ class TestUnknown:
         redis_client.flushdb()
         if shape == "chord":
             store(producer_app, [first.id, header[0].id])
-        still_waits(last)
-        assert redis_client.hexists(keys.LEDGER, lost)
+
+        def is_sent_again() -> bool:
+            still_waits(last)
+            return bool(redis_client.hexists(keys.LEDGER, lost))
+
+        wait_until(is_sent_again)  # on a busy machine the time of a wait may be over before it has looked twice
         redis_client.delete(keys.LEDGER, "tier-under-3B")
         for wait, said in ((last.get, lost), (lambda: list(last.stream()), "last")):
             with pytest.raises(UnknownRequest, match=f"request {said}: (unknown|Redis has lost it)"):

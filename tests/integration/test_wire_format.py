@@ -58,7 +58,7 @@ def test_raw_reader(redis_url: str, last: End | Error, status: int, said: str) -
         name = keys.stream("task-1")
         wait_until(lambda: dict(client.pubsub_numsub(name))[name.encode()] == 1, about="the example's subscription")
         answer(Journal(client), "task-1", last)
-        output, _ = reader.communicate(timeout=30)
+        output, _ = reader.communicate(timeout=60)
     assert output == f"{TOKEN.text}\n{said}\n"
     assert reader.returncode == status
 
@@ -78,7 +78,7 @@ def test_submit(redis_url: str, producer_app: Any) -> None:
         assert client.lindex(entry["queue"], 0) == entry["message"].encode()
 
         with producer_app.connection_for_read() as connection, closing(connection.SimpleQueue("tier-3-7B")) as queue:
-            message = queue.get(timeout=10)
+            message = queue.get(timeout=60)
             message.ack()
         assert message.headers["id"] == message.properties["correlation_id"] == task_id
         assert message.decode()[:2] == [[], {"prompt": "Hello", "model": "m", "max_tokens": 3}]

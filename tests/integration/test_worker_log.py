@@ -41,15 +41,15 @@ def test_one_line_of_json_for_each_request(worker: StartWorker, producer_app: Ce
     """With its id, model, attempt, counts and times; nothing for a token, nothing of the prompt or the answer."""
     started = worker(env={"CELERY_MLX_LOG_JSON": "1"})
     done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=50)
-    text = done.get(timeout=30)["text"]
+    text = done.get(timeout=60)["text"]
     long = generate.delay(prompt=SECRET, model="fake:5", max_tokens=5000)
-    next(iter(long.stream(timeout=30)))
+    next(iter(long.stream(timeout=60)))
     long.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
-        long.get(timeout=30)
+        long.get(timeout=60)
     wrong = producer_app.send_task("tasks.generate", kwargs={"prompt": [SECRET]}, queue="tier-under-3B")
     with pytest.raises(InvalidRequest):
-        wrong.get(timeout=30)
+        wrong.get(timeout=60)
     lines = {line["task_id"]: line for line in wait_until(lambda: _three(started.log()), about="three lines")}
     assert set(lines) == {done.id, long.id, wrong.id}
     first = lines[done.id]
@@ -81,7 +81,7 @@ def test_the_line_of_a_worker_that_is_ready(worker: StartWorker, redis_url: str)
     (example,) = re.findall(r"Send a request: celery -A tasks ask (.*)$", ready["message"])
     command = [sys.executable, "-m", "celery", "-A", "tasks", "ask", *shlex.split(example), "--max-tokens", "7"]
     environment = {**os.environ, **fake}
-    asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     assert asked.stdout.strip()
     assert asked.stderr.strip().startswith("length: 7 tokens, the first after ")
 
@@ -95,7 +95,7 @@ def test_text_has_the_same_line(worker: StartWorker, producer_app: Celery) -> No
     """Without the setting people read it: one line for each request, instead of Celery's two."""
     started = worker()
     done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=3)
-    done.get(timeout=30)
+    done.get(timeout=60)
     line = wait_until(lambda: [said for said in started.log().splitlines() if done.id in said], about="its line")
     assert len(line) == 1
     assert f"INFO] request {done.id} succeeded: model=fake:1 attempt=1 finish_reason=length" in line[0]
@@ -106,7 +106,7 @@ def test_debug_shows_no_prompt_either(worker: StartWorker, producer_app: Celery)
     """Celery's own lines are there then, and neither the prompt nor the answer in any."""
     started = worker("-l", "DEBUG")
     done = generate.delay(prompt=SECRET, model="fake:1", max_tokens=3)
-    text = done.get(timeout=30)["text"]
+    text = done.get(timeout=60)["text"]
     wait_until(lambda: f"Task tasks.generate[{done.id}] succeeded" in started.log(), about="Celery's line")
     assert f"Task tasks.generate[{done.id}] received" in started.log()
     assert SECRET not in started.log()
@@ -118,7 +118,7 @@ def test_beat_writes_json_too(redis_client: redis.Redis, tmp_path: Path) -> None
     command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--loglevel", "INFO", "--pidfile="]
     schedule = ["--schedule", str(tmp_path / "schedule")]
     with running([*command, *schedule], tmp_path / "beat.log", {"CELERY_MLX_LOG_JSON": "1"}) as beat:
-        wait_until(lambda: beat.alive() and redis_client.exists(keys.SWEEP), timeout_s=30, about="a sweep")
+        wait_until(lambda: beat.alive() and redis_client.exists(keys.SWEEP), timeout_s=120, about="a sweep")
         assert beat.end() == 0
         lines = [json.loads(line) for line in beat.log().splitlines() if line.startswith("{")]
     assert any(line["message"].startswith("sweep: started") for line in lines)
@@ -128,8 +128,9 @@ def test_what_was_typed(redis_client: redis.Redis, tmp_path: Path) -> None:
     """Without ``-l`` a worker says that it is ready, and what is wrong with its options: too many slots, a queue of nobody."""
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-n", "plain@here"]
     with running([*command, "-c", "900", "-Q", "tier-under-3B,celery"], tmp_path / "slots.log") as worker:
-        wait_until(lambda: worker.alive() and "-c 900: the tiers of this worker have" in worker.log(), timeout_s=45)
-        record = decode_record("plain@here", str(redis_client.hget(keys.WORKERS, "plain@here")))
+        wait_until(lambda: worker.alive() and "-c 900: the tiers of this worker have" in worker.log(), timeout_s=120)
+        payload = wait_until(lambda: redis_client.hget(keys.WORKERS, "plain@here"))
+        record = decode_record("plain@here", str(payload))
         assert isinstance(record, WorkerRecord)
         assert record.concurrency == record.slots["tier-under-3B"] < 900
         wait_until(lambda: f"plain@here is ready: {record.concurrency} slots for tier <3B" in worker.log())
@@ -140,5 +141,5 @@ def test_what_was_typed(redis_client: redis.Redis, tmp_path: Path) -> None:
         assert said[0].startswith("worker: draining: running requests go on")
     with running([*command, "-Q", "default"], tmp_path / "queue.log") as worker:
         wait_until(
-            lambda: worker.alive() and "no request is routed to the queue 'default'" in worker.log(), timeout_s=45
+            lambda: worker.alive() and "no request is routed to the queue 'default'" in worker.log(), timeout_s=120
         )

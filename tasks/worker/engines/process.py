@@ -146,7 +146,7 @@ class EngineProcess:
         """End the process at once; :meth:`receive` then raises."""
         self._process.kill()
 
-    def close(self, timeout_s: float = 2.0) -> None:
+    def close(self, timeout_s: float = 5.0) -> None:
         """Ask the process to end, kill it if it does not within ``timeout_s``, and wait for its end. May be repeated."""
         killer = threading.Timer(timeout_s, self._process.kill)
         killer.start()

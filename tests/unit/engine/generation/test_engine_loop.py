@@ -352,8 +352,9 @@ def _submit(task_id: str) -> Submit:
     return Submit(task_id=task_id, messages=None, prompt=task_id, max_tokens=1)
 
 
-def test_a_burst_at_an_idle_engine_is_gathered() -> None:
+def test_a_burst_at_an_idle_engine_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen requests that come one after another are collected at once."""
+    monkeypatch.setattr("tasks.engine.generation.intake.MOST_GATHER_S", 60.0)
     intake = _intake()
 
     def send() -> None:
@@ -362,7 +363,7 @@ def test_a_burst_at_an_idle_engine_is_gathered() -> None:
 
     sender = threading.Thread(target=send)
     sender.start()
-    items = intake.collect(gather_s=0.5)
+    items = intake.collect(gather_s=30.0, most=16)
     sender.join()
     assert len(items) == 16
 
@@ -410,6 +411,7 @@ def test_a_request_that_cannot_be_prepared_fails_alone(monkeypatch: pytest.Monke
         return encode(submit)
 
     monkeypatch.setattr(runner, "encode", broken)
+    monkeypatch.setattr("tasks.engine.generation.intake.MOST_GATHER_S", 60.0)
     intake: Intake[Request] = Intake()
     intake.receive(_submit("bad"))
     intake.receive(_submit("good"))

@@ -20,23 +20,29 @@ if TYPE_CHECKING:
 
 LONG = "x" * LONG_CHARACTERS
 CALL = {"type": "function", "function": {"name": "write", "arguments": {"files": [{"text": LONG}]}}}
-SLOW = {"role": "user", "content": "!slow@1"}
+ASKED = {"role": "user", "content": "Write."}
 
 
 @pytest.mark.parametrize(
     ("prompt", "messages"),
     [
-        (f"!slow@1 {LONG}", None),
-        (None, [{"role": "user", "content": f"!slow@1 {LONG}"}]),
-        (None, [SLOW, {"role": "assistant", "content": None, "tool_calls": [CALL]}]),
-        (None, [SLOW, {"role": "assistant", "content": None, "reasoning_content": LONG}]),
+        (f"Read {LONG}", None),
+        (None, [{"role": "user", "content": f"Read {LONG}"}]),
+        (None, [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}]),
+        (None, [ASKED, {"role": "assistant", "content": None, "reasoning_content": LONG}]),
     ],
     ids=["prompt", "content", "arguments of a call", "thought"],
 )
 def test_a_long_prompt_holds_up_no_short_ones(prompt: str | None, messages: list[dict[str, Any]] | None) -> None:
     """While one is prepared, those that came behind it are, and are handed over; it follows when it is done."""
+    prepare, go_on = preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)), threading.Event()
+
+    def slowly(uid: int, work: Work) -> Request:
+        assert work.task_id != "long" or go_on.wait(60)
+        return prepare(uid, work)
+
     intake: Intake[Request] = Intake()
-    intake.start(preparer(FakeRunner(EngineConfig(model="fake:0"), lambda: None)))
+    intake.start(slowly)
     intake.receive(Submit(task_id="long", messages=messages, prompt=prompt, max_tokens=1))
     for name in ("one", "other"):
         intake.receive(Submit(task_id=name, messages=None, prompt="short", max_tokens=1))
@@ -48,6 +54,7 @@ def test_a_long_prompt_holds_up_no_short_ones(prompt: str | None, messages: list
 
     wait_until(lambda: have_come(2))
     assert came == ["one", "other"]
+    go_on.set()
     wait_until(lambda: have_come(3))
     assert came == ["one", "other", "long"]
 

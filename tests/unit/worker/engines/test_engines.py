@@ -193,7 +193,7 @@ class TestLoading:
     def test_many_wait_for_one(self, make: Callable[..., Engines]) -> None:
         """Requests that come while the model loads wait for the same process."""
         engines = make()
-        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=0.3"))) for _ in range(4)]
+        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=2"))) for _ in range(4)]
         wait_until(lambda: engines.loading)
         for thread, _ in waiting:
             thread.join(END_S)
@@ -259,7 +259,7 @@ class TestFailing:
                 engines.acquire(fake("0:load_error=no weights"))
             return engines.degraded()
 
-        wait_until(is_degraded)
+        wait_until(is_degraded, timeout_s=2 * END_S)
         assert engines.loads >= 2
         assert re.search(r"fake:0:load_error=no weights: failed to load \d+ times", engines.degraded())
 
@@ -273,7 +273,7 @@ class TestFailing:
     def test_a_process_that_is_killed_while_it_loads(self, make: Callable[..., Engines]) -> None:
         """A signal says nothing of the model: its engine is started again, and who waits gets it."""
         engines = make()
-        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=1"))) for _ in range(3)]
+        waiting = [in_thread(lambda: engines.acquire(fake("0:load_s=4"))) for _ in range(3)]
         (killed,) = wait_until(engines.pids)
         os.kill(killed, signal.SIGKILL)
         for thread, answers in waiting:
@@ -551,7 +551,7 @@ class TestDying:
     def test_a_stopped_engine_is_replaced(self, make: Callable[..., Engines]) -> None:
         """An engine that reads nothing, with a prompt on its way that is larger than the pipe: who sends to it and who asks
         about it is answered, and the watch ends it."""
-        engines = make(stall_timeout_s=1.0)
+        engines = make(stall_timeout_s=5.0)  # what is asserted before has this time on a busy machine
         engine = engines.acquire(sized())
         os.kill(engine.process.pid, signal.SIGSTOP)
         stuck = [submitted(engine, "word " * 1_000_000, task_id=f"large {number}") for number in range(2)]
@@ -637,7 +637,7 @@ class TestDying:
         broken, beside = submitted(engine, "broken", max_tokens=5_000), submitted(engine, "beside", max_tokens=5_000)
         broken.take = failing  # type: ignore[assignment, method-assign]
         assert {type(outcome_of(broken)), type(outcome_of(beside))} == {Release}
-        assert "cannot be handled; the engine is ended" in caplog.text
+        wait_until(lambda: "cannot be handled; the engine is ended" in caplog.text)
         assert isinstance(outcome_of(submitted(engines.acquire(fake("10")), "after")), End)
 
     def test_a_fault_of_who_is_told_does_no_harm(
@@ -867,8 +867,6 @@ class TestSettingAside:
         engines = make_aside(budget_bytes=FLOOR, fair_wait_s=2.0)
         busy = self.acquire(engines, sized("1"))
         self.waits(aside, sized("2"), age_s=100)
-        self.backlog.watched()
-        assert not busy.reservation.retiring
         wait_until(lambda: busy.reservation.retiring)
         assert time.monotonic() - busy.reservation.since >= 2.0
 
@@ -883,7 +881,7 @@ class TestSettingAside:
     def test_some_wait_while_it_loads(self, make_aside: Callable[..., Engines]) -> None:
         """While a model loads half of the slots may wait for it; what is more is set aside, and asked for when it is ready."""
         engines = make_aside(slots=4)
-        entry = fake("0:load_s=1")
+        entry = fake("0:load_s=6")
         waiting = [in_thread(lambda: self.acquire(engines, entry)) for _ in range(5)]
         wait_until(lambda: sum(bool(answers) for _, answers in waiting) == 3)
         assert engines.loading
