@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.usefixtures("bundled_model"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.usefixtures("bundled_model")
 DEMO_TIMEOUT_S = 240
 
 

@@ -19,7 +19,7 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from tests.conftest import StartWorker
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("docs")]
+pytestmark = pytest.mark.xdist_group("docs")
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartWorker
 
-pytestmark = [pytest.mark.timeout(300)]
 #: Of 3 to 100 tokens.
 TEXTS = ["hi", "A man is eating food.", "Бананы 🍌 and naïve cafés", "The quick brown fox jumps. " * 15]
 

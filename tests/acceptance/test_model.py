@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartWorker
     from tests.support import Worker
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("model")]
+pytestmark = pytest.mark.xdist_group("model")
 MODEL = "smollm2-135m"
 QUEUE = "sixteen"
 WAIT_S = 200.0

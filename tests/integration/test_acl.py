@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.xdist_group("acl"),
     pytest.mark.skipif((server_version(find_server()) or ()) < (7,), reason="ACLs by role need Redis 7 or Valkey"),
 ]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tests.conftest import StartWorker
     from tests.support import Worker
 
-pytestmark = pytest.mark.timeout(180)
 QUEUE, MODEL = "warm", "tiny"
 KINDS, TURNS = 4, 4
 WAIT_S = 60.0

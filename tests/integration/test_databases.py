@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tests.support import Worker
 
 pytestmark = [
-    pytest.mark.timeout(180),
     # Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
 ]

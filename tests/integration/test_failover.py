@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.conftest import StartWorker
     from tests.support import Worker
 
-pytestmark = pytest.mark.timeout(180)
 WAIT_S = 60.0
 MODEL = "fake:20"
 TOKENS = 150

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tasks.engine.fake import fake_text
 from tasks.messages.journal import Token, decode
 from tasks.server import keys
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
 
-pytestmark = pytest.mark.timeout(180)
 WAIT_S = 60.0
 #: Prompt, seed and tokens of each request, as they were sent.
 SENT = {"whole": (7, 6), "killed": (8, 80), "back": (9, 80), "queued": (10, 5)}

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.conftest import StartWorker
 
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of a running process"),
 ]
 WAIT_S = 60.0

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tasks.demo.embedded import EmbeddedServer
     from tests.conftest import StartWorker
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway")]
+pytestmark = pytest.mark.xdist_group("gateway")
 
 SLOTS = 8
 #: A site whose pages may ask the gateway of these tests.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import StartWorker
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("gateway-batches")]
+pytestmark = pytest.mark.xdist_group("gateway-batches")
 
 CHAT: Any = "/v1/chat/completions"
 LEASE = {"CELERY_MLX_GATEWAY_BATCH_LEASE_S": "1"}

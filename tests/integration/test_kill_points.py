@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Celery 5.7 stores and reads results with commands that redis-py 8 calls deprecated.
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
 ]
 

@@ -7,12 +7,9 @@ import subprocess
 import sys
 import uuid
 
-import pytest
-
 from tests.support import MARK, ROOT, assert_gone
 
 
-@pytest.mark.timeout(240)
 def test_a_worker_that_is_killed_while_it_takes_requests_loses_none() -> None:
     """After each of several kill -9 at random moments every request has its one answer."""
     mark = uuid.uuid4().hex

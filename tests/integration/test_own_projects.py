@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import redis
 
-pytestmark = [pytest.mark.xdist_group("own-projects"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.xdist_group("own-projects")
 WAIT_S = 90.0
 SOURCES = ("pyproject.toml", "setup.py", "celery_mlx_commands.py", "README.md", "LICENSE", "tasks", "worker_config")
 

@@ -14,11 +14,11 @@ import psutil
 import pytest
 import redis
 
-from tasks.demo.embedded import EmbeddedServer, find_server, free_port, server_version
+from tasks.demo.embedded import EmbeddedServer, find_server, server_version
 from tasks.demo.process import GuardedProcess
 from tasks.server import keys
 from tests.refusals import EX_CONFIG, refused
-from tests.support import ROOT, command_of, wait_until
+from tests.support import ROOT, command_of, lasting_port, wait_until
 from worker_config.settings import REDIS_VARIABLES, environment_with
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_no_command_shows_it(url: str, worker: Path) -> None:
 @pytest.mark.usefixtures("worker")
 def test_flower_does_not_show_it(url: str, tmp_path: Path) -> None:
     """Nor does Flower, which asks workers for their configuration, in its log or on its pages."""
-    port = free_port()
+    port = lasting_port()
     flower = start("flower", f"--port={port}", "--logging=debug", log=tmp_path / "log", url=url)
     try:
         pages = dict.fromkeys(PAGES, "")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tasks.demo.embedded import EmbeddedServer, find_server, free_port
+from tasks.demo.embedded import EmbeddedServer, find_server
 from tasks.demo.process import GuardedProcess
 from tasks.errors import BrokerMisconfigured, BrokerUnavailable
 from tasks.server.requirements import MONITOR, PRODUCER, SWEEP, WORKER, require_server
 from tests.certificates import certificates
 from tests.refusals import EX_CONFIG, EX_UNAVAILABLE, explained, refused, start
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, lasting_port, wait_until
 from tests.tls_relay import relay
 from worker_config.settings import environment_with
 
@@ -51,7 +51,7 @@ def no_client() -> Iterator[EmbeddedServer]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[EmbeddedServer]:
     """A server in cluster mode."""
-    with EmbeddedServer(config=["cluster-enabled yes", f"cluster-port {free_port()}"]) as server:
+    with EmbeddedServer(config=["cluster-enabled yes", f"cluster-port {lasting_port()}"]) as server:
         yield server
 
 
@@ -197,7 +197,7 @@ def test_a_server_that_loads_its_data(tmp_path: Path) -> None:
 
 def test_a_sentinel(tmp_path: Path) -> None:
     """A Sentinel's port is told from that of the server that it watches."""
-    port = free_port()
+    port = lasting_port()
     (tmp_path / "sentinel.conf").write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor box 127.0.0.1 1 1\n")
     command = [str(find_server()), str(tmp_path / "sentinel.conf"), "--sentinel"]
     process = GuardedProcess(command, log=tmp_path / "log", grace_s=5)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.demo.embedded import EmbeddedServer, find_server, free_port
+from tasks.demo.embedded import EmbeddedServer, find_server
 from tasks.demo.errors import SetupError
 from tasks.demo.process import GuardedProcess
 from tasks.server import keys
 from tests.certificates import certificates
-from tests.support import ROOT, wait_until
+from tests.support import ROOT, lasting_port, wait_until
 from worker_config.settings import environment_with
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
     """A server with TLS, its URL without an authority, and the folder of certificates."""
     folder = tmp_path_factory.mktemp("tls")
     own = certificates(folder, "own")
-    port = free_port()
+    port = lasting_port()
     config = [f"tls-port {port}", "tls-auth-clients no"]
     config += [f"tls-{name}-file {own / file}" for name, file in PEMS.items()]
     found = [str(find_server()), shutil.which("valkey-server"), shutil.which("redis-server")]

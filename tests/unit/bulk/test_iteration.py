@@ -10,8 +10,6 @@ import pytest
 
 from tasks.bulk.iteration import afinished_of
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def test_cancelled_while_the_input_is_read() -> None:
     """Who is cancelled while a large file is looked at does not wait for the end of that."""
