@@ -52,8 +52,8 @@ def test_a_record_is_stamped_by_redis(client: redis.Redis, monkeypatch: pytest.M
     registration = Registry(client).register(record(), LEASE_MS)
     Registry(client).beat(record(started_at=registration.started_at), LEASE_MS, loop_age_s=2.5)
     values = stored(client)
-    assert abs(values["started_at"] - redis_now(client)) < 5
-    assert abs(values["beat_at"] - redis_now(client)) < 5
+    assert abs(values["started_at"] - redis_now(client)) < 600
+    assert abs(values["beat_at"] - redis_now(client)) < 600
     assert values["beat_at"] - values["loop_at"] == pytest.approx(2.5, abs=0.001)
     assert registration.started_at == pytest.approx(values["started_at"])
 
@@ -66,7 +66,7 @@ def test_what_was_registered_is_read_back(client: redis.Redis) -> None:
         assert isinstance(found, WorkerRecord)
         assert (found.node, found.boot, found.queues) == ("mac@lab", "b1", ["tier-3-7B"])
         assert reading.leases == {"mac@lab#b1": ghost.lifeline.client_id}
-        assert 0 <= reading.now - found.beat_at < 5
+        assert 0 <= reading.now - found.beat_at < 600
 
 
 def test_a_vanished_record_is_registered_again(client: redis.Redis) -> None:

@@ -217,7 +217,7 @@ def test_every_round_is_signed_by_redis_clock(client: redis.Redis, make: Callabl
     make(name="beat:1").round()
     at, by = Registry(client).last_sweep()
     assert at is not None
-    assert abs(at - client.time()[0]) < 5
+    assert abs(at - client.time()[0]) < 60
     assert by == "beat:1"
 
 

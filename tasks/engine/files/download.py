@@ -19,6 +19,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ def fetch(
     """
     from huggingface_hub import constants
 
+    import_module("huggingface_hub.hf_api")  # before the first report: a busy machine takes seconds for it
     at = f"{source}@{revision}" if revision else source
     try:
         if constants.HF_HUB_OFFLINE:

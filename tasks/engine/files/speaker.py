@@ -20,7 +20,7 @@ class Speaker:
     Args:
         about: the model that is fetched, for messages.
         timeout_s: the longest that it may take in all.
-        stall_s: the longest without anything coming.
+        stall_s: the longest without anything coming, from the first report on. What is before that is no wait for the hub.
     """
 
     def __init__(self, about: str, timeout_s: float, stall_s: float) -> None:
@@ -49,13 +49,17 @@ class Speaker:
         threading.Thread(target=self._watch_parent, name="parent", daemon=True).start()
         while True:
             time.sleep(LOOK_S)
-            now = time.monotonic()
-            if now - self._started > self._timeout_s:
-                self.end(error=f"{self._about} was not fetched within {self._timeout_s:g} s{KEPT} (download_timeout_s)")
-            if now - self._moved > self._stall_s and not self._last[1].startswith("waiting"):
-                self.end(
-                    error=f"nothing of {self._about} came from the hub for {self._stall_s:g} s{KEPT} (download_stall_s)"
-                )
+            if trouble := self.trouble(time.monotonic()):
+                self.end(error=trouble)
+
+    def trouble(self, now: float) -> str:
+        """Return why the process has to end at this monotonic time; empty if it may go on."""
+        if now - self._started > self._timeout_s:
+            return f"{self._about} was not fetched within {self._timeout_s:g} s{KEPT} (download_timeout_s)"
+        asked = self._last[1]
+        if asked and not asked.startswith("waiting") and now - self._moved > self._stall_s:
+            return f"nothing of {self._about} came from the hub for {self._stall_s:g} s{KEPT} (download_stall_s)"
+        return ""
 
     @staticmethod
     def _watch_parent() -> None:

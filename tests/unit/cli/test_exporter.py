@@ -236,7 +236,7 @@ def test_the_server_has_one_page() -> None:
         thread.start()
         try:
             answers = []
-            connection = HTTPConnection("127.0.0.1", int(server.server_address[1]), timeout=10)
+            connection = HTTPConnection("127.0.0.1", int(server.server_address[1]), timeout=60)
             for method, path in (
                 ("GET", "/metrics"),
                 ("GET", "/metrics?x=1"),

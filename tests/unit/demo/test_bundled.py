@@ -54,7 +54,7 @@ def test_two_at_once_fetch_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     def fetch(target: Path, _report: object) -> None:
         calls.append(target)
         fetching.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         target.mkdir()
 
     def report(about: str, _fraction: float) -> None:
@@ -64,9 +64,9 @@ def test_two_at_once_fetch_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(bundled, "fetch_files", fetch)
     first = threading.Thread(target=bundled.ensure_model, args=(ignore,))
     first.start()
-    assert fetching.wait(10)
+    assert fetching.wait(60)
     assert bundled.ensure_model(report) == folder
-    first.join(10)
+    first.join(60)
     assert calls == [folder]
     assert reports == ["waiting for another process that fetches the model"]
 

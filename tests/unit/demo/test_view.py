@@ -73,7 +73,7 @@ def test_a_conversation_goes_through_its_states() -> None:
     """It waits, runs from its first token, and is answered at its end, with its times and its text."""
     conversation = make("q", "one two three", follow=False)
     assert (conversation.state, conversation.first_token_s, conversation.tokens_per_s) == ("waiting", None, None)
-    conversation.first_at, conversation.tokens = time.monotonic() - 1, 3
+    conversation.first_at, conversation.tokens = time.monotonic() - 100, 201
     assert conversation.state == "running"
     assert conversation.tokens_per_s == pytest.approx(2, rel=0.2)
     conversation = make("q", "one two three")

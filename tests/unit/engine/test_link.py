@@ -39,9 +39,9 @@ def test_what_ends_the_process(
     """The pipe's end, a Shutdown, and a message that is none of ours."""
     ours, _, received = pipe
     ours.send(Abort("t"))
-    assert received.get(timeout=10) == Abort("t")
+    assert received.get(timeout=60) == Abort("t")
     ours.close() if last is None else ours.send(last)
-    assert exits.get(timeout=10) == code
+    assert exits.get(timeout=60) == code
 
 
 def test_messages_arrive_in_order(exits: Queue[int], pipe: tuple[Connection[Any, Any], Link, Queue[object]]) -> None:
@@ -52,7 +52,7 @@ def test_messages_arrive_in_order(exits: Queue[int], pipe: tuple[Connection[Any,
     link.flush()
     assert [ours.recv().code for _ in range(100)] == [str(number) for number in range(100)]
     ours.close()
-    assert exits.get(timeout=10) == 0
+    assert exits.get(timeout=60) == 0
 
 
 def test_a_worker_that_has_gone_is_no_error(
@@ -61,6 +61,6 @@ def test_a_worker_that_has_gone_is_no_error(
     """What is written after it went is dropped; the reader ends the process."""
     ours, link, _ = pipe
     ours.close()
-    assert exits.get(timeout=10) == 0
+    assert exits.get(timeout=60) == 0
     link.send(LoadFailed("lost", ""))
     link.flush(timeout_s=0.2)

@@ -329,7 +329,7 @@ def test_threads_lose_nothing() -> None:
     barrier = threading.Barrier(9)
 
     def work(name: int) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         for index in range(200):
             task_id = f"{name}-{index}"
             metrics.started(task_id, f"m{name % 3}", 1.0)
@@ -340,11 +340,11 @@ def test_threads_lose_nothing() -> None:
     threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
     for thread in threads:
         thread.start()
-    barrier.wait(10)
+    barrier.wait(60)
     for _ in range(20):
         metrics.snapshot()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     totals = metrics.snapshot()["totals"]
     assert (totals["requests"], totals["completion_tokens"], totals["prompt_tokens"]) == (1_600, 8_000, 3_200)
     assert totals["histograms"]["latency_ms"]["count"] == 1_600

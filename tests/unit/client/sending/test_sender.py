@@ -24,7 +24,7 @@ class Line:
 
     def send(self, name: str) -> str:
         self.begun.set()
-        assert self.free.wait(10)
+        assert self.free.wait(60)
         self.sent.append(name)
         return name
 
@@ -86,13 +86,13 @@ def test_after_a_fork() -> None:
     sender = Sender(print)
 
     async def main() -> str:
-        return await asyncio.wait_for(sender.send(lambda: "sent"), 10)
+        return await asyncio.wait_for(sender.send(lambda: "sent"), 60)
 
     assert asyncio.run(main()) == "sent"
     context = multiprocessing.get_context("fork")
     answers: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
     child = context.Process(target=lambda: answers.put(asyncio.run(main())))
     child.start()
-    child.join(30)
+    child.join(60)
     assert child.exitcode == 0
     assert answers.get() == "sent"
