@@ -70,7 +70,7 @@ class GatewayProcess:
         """What it says once it listens."""
         said = wait_until(
             lambda: [line for line in self.log().splitlines() if line.startswith("OpenAI")] or self.process.poll(),
-            timeout_s=60,
+            timeout_s=120,
             about="the gateway",
         )
         assert isinstance(said, list), f"it ended with {said}: {self.log()}"

@@ -41,8 +41,9 @@ class Line:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._cut()
-        self.heal()  # no thread waits any more
+        self.refuse()
+        self._to_client.set()  # no thread waits any more
+        self._to_server.set()
 
     def heal(self) -> None:
         """Carry everything again."""

@@ -29,6 +29,8 @@ class Pipe:
         self._flowing = threading.Event()
         self._flowing.set()
         self._sockets: list[socket.socket] = [self._listener]
+        self._is_closed = False
+        self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -37,19 +39,30 @@ class Pipe:
 
     def close(self) -> None:
         """Close everything."""
-        for sock in self._sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        with self._lock:
+            self._is_closed = True
+            for sock in self._sockets:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
 
     def _accept(self) -> None:
         while True:
             try:
                 ours, _ = self._listener.accept()
-                theirs = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
-            self._sockets += (ours, theirs)
+            try:
+                theirs = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # the primary is away
+                ours.close()
+                continue
+            with self._lock:
+                if self._is_closed:
+                    ours.close()
+                    theirs.close()
+                    return
+                self._sockets += (ours, theirs)
             for source, target in ((ours, theirs), (theirs, ours)):
                 threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
 

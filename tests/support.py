@@ -127,7 +127,7 @@ def commands_processed(client: redis.Redis) -> int:
 class Reader(threading.Thread):
     """Reads one request's stream to its end, on a thread that begins at once."""
 
-    def __init__(self, result: GenerateResult, timeout_s: float = 60.0) -> None:
+    def __init__(self, result: GenerateResult, timeout_s: float = 150.0) -> None:
         super().__init__(daemon=True)
         self.result = result
         self.chunks: list[Chunk] = []

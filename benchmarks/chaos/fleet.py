@@ -195,7 +195,7 @@ class Fleet:
         shutil.move(saved, self._data)
         self.server.start()
 
-    def wait_until_up(self, workers: int, timeout_s: float = 60.0) -> None:
+    def wait_until_up(self, workers: int, timeout_s: float = 180.0) -> None:
         """Wait until so many workers are in the registry."""
         deadline = time.monotonic() + timeout_s
         while int(self.client.hlen(keys.WORKERS)) < workers:

@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
 
 def _wait_until_it_takes(fleet: Fleet, killed: str) -> str:
     """Wait until the worker that was started after this boot of it holds requests; its own boot."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         payload = fleet.client.hget(keys.WORKERS, fleet.nodes[0])
         record = decode_record(fleet.nodes[0], payload) if isinstance(payload, bytes) else None

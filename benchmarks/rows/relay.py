@@ -126,7 +126,7 @@ class _Relay:
         return rate
 
     def _wait_for_readers(self, count: int) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while len(self._client.pubsub_channels(keys.stream("*"))) < count and time.monotonic() < deadline:
             time.sleep(0.001)
 

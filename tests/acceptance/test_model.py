@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from celery import group
 from pydantic import BaseModel, Field
 
 from tests.support import wait_until
@@ -60,7 +61,7 @@ def node(shared_worker: StartWorker, bundled_model: Path) -> Worker:
     assert bundled_model.is_dir()
     # A queue of its own: a tier's slots are those of the hardware, and a machine without a GPU has ten.
     started = shared_worker("-c", "16", "-Q", QUEUE, env={"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5"})
-    wait_until(lambda: (record := started.record()) and MODEL in record.models, timeout_s=60, about="the model")
+    wait_until(lambda: (record := started.record()) and MODEL in record.models, timeout_s=150, about="the model")
     return started
 
 
@@ -119,7 +120,9 @@ def test_sixteen_run_as_one_batch(generate: GenerateTask, node: Worker) -> None:
     last = record().beat_at
     wait_until(lambda: record().beat_at > last, about="a beat that counts the steps of the tests before")
     before = steps()
-    results = [send(generate, prompt=f"The number {n} is", max_tokens=most) for n in range(16)]
+    common: dict[str, Any] = {"model": MODEL, "temperature": 0, "max_tokens": most}
+    sent = group(generate.s(prompt=f"The number {n} is", **common).set(queue=QUEUE) for n in range(16)).apply_async()
+    results = sent.results  # sent at once
     tokens = sum(result.get(timeout=WAIT_S)["usage"]["completion_tokens"] for result in results)
     wait_until(lambda: not any(record().busy.values()) and steps() > before, about="a beat")
     assert tokens > 10 * most

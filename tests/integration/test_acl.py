@@ -67,7 +67,7 @@ class Users:
             env=self.environment(role),
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, f"{command} as {role}: {done.stdout}{done.stderr}\n{self.denied()}"
@@ -100,8 +100,8 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Users]:
                 env=users.environment(role),
             )
             stack.callback(process.stop)
-        wait_until(lambda: "online" in str(users.root.hget(keys.WORKERS, NODE)), timeout_s=60, about="a worker")
-        wait_until(lambda: users.root.exists(keys.SWEEP), timeout_s=30, about="a sweep")
+        wait_until(lambda: "online" in str(users.root.hget(keys.WORKERS, NODE)), timeout_s=90, about="a worker")
+        wait_until(lambda: users.root.exists(keys.SWEEP), timeout_s=90, about="a sweep")
         yield users
 
 
@@ -110,20 +110,20 @@ import json
 from celery import chord
 from tasks import generate
 one = generate.delay(prompt="one", model="fake:20", max_tokens=5)
-text = "".join(chunk.text for chunk in one.stream(timeout=30))
-assert text == one.get(timeout=30)["text"]
+text = "".join(chunk.text for chunk in one.stream(timeout=60))
+assert text == one.get(timeout=60)["text"]
 short = dict(model="fake:20", max_tokens=2)
 joined = chord([generate.s(prompt="a", **short), generate.s(prompt="b", **short)], generate.s(prompt="{previous}", **short))
 assert joined.delay().get(timeout=60)["text"]
 unrouted = generate.app.send_task("tasks.generate", kwargs=dict(prompt="x", **short), queue="celery")
-assert unrouted.get(timeout=30)["text"]
-later = generate.apply_async(kwargs=dict(prompt="later", **short), countdown=1)
+assert unrouted.get(timeout=60)["text"]
+later = generate.apply_async(kwargs=dict(prompt="later", **short), countdown=5)
 assert later.position().wait_s
-assert later.get(timeout=30)["text"]
+assert later.get(timeout=60)["text"]
 shared = "All of them begin with this. " * 40
-assert all(generate.delay(prompt=shared + end, **short).get(timeout=30)["text"] for end in ("a", "b"))
+assert all(generate.delay(prompt=shared + end, **short).get(timeout=60)["text"] for end in ("a", "b"))
 long = generate.delay(prompt="long", model="fake:20", max_tokens=5000, require_worker=True)
-chunks = long.stream(timeout=30)
+chunks = long.stream(timeout=60)
 next(chunks)
 long.position()
 long.revoke(terminate=True)
@@ -136,7 +136,7 @@ READER = """
 import sys
 from tasks import generate
 result = generate.AsyncResult(sys.argv[1])
-assert "".join(chunk.text for chunk in result.stream(timeout=30)) == result.get(timeout=30)["text"] == sys.argv[2]
+assert "".join(chunk.text for chunk in result.stream(timeout=60)) == result.get(timeout=60)["text"] == sys.argv[2]
 """
 
 #: What Flower does: it hears events, and asks who is there.
@@ -150,7 +150,7 @@ with app.connection_for_read() as connection:
     receiver = app.events.Receiver(connection, handlers={"*": hear})
     receiver.capture(limit=None, timeout=30, wakeup=True)
 assert seen, "no event"
-assert app.control.inspect(timeout=10).ping(), "no answer"
+assert app.control.inspect(destination=["acl@here"], timeout=60).ping(), "no answer"
 """
 
 
@@ -185,8 +185,8 @@ def test_each_role_can_do_its_work(users: Users, tmp_path: Path) -> None:
         ["fleet", "resume", NODE],
         ["models"],
         ["metrics", "--once"],
-        ["inspect", "ping"],
-        ["inspect", "active"],
+        ["inspect", "-t", "60", "-d", NODE, "ping"],
+        ["inspect", "-t", "60", "-d", NODE, "active"],
     ):
         users.run("operator", "-m", "celery", "-A", "tasks", *command)
     users.run("operator", "-c", MONITOR)

@@ -58,9 +58,16 @@ def system(kind: object) -> dict[str, str]:
     return {"role": "system", "content": f"{kind}: " + f"all that there is to know about {kind}. " * 12}
 
 
+def taken(workers: list[Worker], how: str) -> int:
+    """How many requests these workers took from their own lanes (``hits``), or from others' (``steals``)."""
+    records = [worker.record() for worker in workers]
+    return sum(record.metrics["lanes"][how] for record in records if record is not None)
+
+
 def test_conversations_stay_where_they_are_warm(generate: GenerateTask, workers: list[Worker]) -> None:
     """All turns of all conversations with one system prompt go to one worker, which computes that once; the fleet says so."""
     where: dict[int, set[str]] = {}
+    cold = 0
     for turn in range(TURNS):
         for kind in range(KINDS):
             messages = [system(kind)]
@@ -69,14 +76,11 @@ def test_conversations_stay_where_they_are_warm(generate: GenerateTask, workers:
             answer = ask(generate, [*messages, {"role": "user", "content": f"{turn}?"}]).get(timeout=WAIT_S)
             where.setdefault(kind, set()).add(answer["worker"])
             usage = answer["usage"]
-            assert turn == 0 or usage["cached_tokens"] > usage["prompt_tokens"] / 2
-    assert {len(nodes) for nodes in where.values()} == {1}
-
-    def hits() -> int:
-        records = [worker.record() for worker in workers]
-        return sum(record.metrics["lanes"]["hits"] for record in records if record is not None)
-
-    wait_until(lambda: hits() == KINDS * TURNS, about="the hits of both workers")
+            cold += turn > 0 and usage["cached_tokens"] <= usage["prompt_tokens"] / 2
+    wait_until(lambda: taken(workers, "hits") + taken(workers, "steals") == KINDS * TURNS, about="the counts of both")
+    # On a busy machine a worker may stand still: then the other one takes what waits for it.
+    steals = taken(workers, "steals")
+    assert max(cold, sum(len(nodes) - 1 for nodes in where.values())) <= steals < KINDS * TURNS / 2
 
 
 def test_a_worker_that_dies_holds_up_nobody(generate: GenerateTask, workers: list[Worker]) -> None:
@@ -85,11 +89,7 @@ def test_a_worker_that_dies_holds_up_nobody(generate: GenerateTask, workers: lis
     warm = ask(generate, question).get(timeout=WAIT_S)["worker"]
     (owner,) = [worker for worker in workers if worker.node == warm]
     (other,) = [worker for worker in workers if worker is not owner]
+    before = taken([other], "steals")
     owner.kill()
     assert ask(generate, question).get(timeout=WAIT_S)["worker"] == other.node
-
-    def steals() -> int:
-        record = other.record()
-        return int(record.metrics["lanes"]["steals"]) if record is not None else 0
-
-    wait_until(lambda: steals() == 1, about="what the other one took")
+    wait_until(lambda: taken([other], "steals") == before + 1, about="what the other one took")

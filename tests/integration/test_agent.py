@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.processes import Program
 
 pytestmark = pytest.mark.xdist_group("agent")
-WAIT_S = 60.0
+WAIT_S = 100.0
 #: The model calls a tool, and says this once a tool has answered.
 CALL, ANSWER = '{"name": "depth", "arguments": {"sea":"Baltic Sea"}}', "So 459 metres!"
 #: Behind a tool's message the model goes on where its call has ended.
@@ -65,7 +65,7 @@ def end(run):
     cancel(run)
     client.set("go", 1)
     try:
-        app.AsyncResult(run).get(timeout=30)
+        app.AsyncResult(run).get(timeout=60)
     except TaskRevokedError as error:
         print(f"{run}: {error}")
 
@@ -76,7 +76,7 @@ def begin(run, model):
 
 tool = os.environ["AGENT_MODEL"]
 begin("model", "fake:100")
-next(generate.AsyncResult("model.0").stream(timeout=30))
+next(generate.AsyncResult("model.0").stream(timeout=60))
 end("model")
 begin("tool", tool)
 while not client.exists("begun"):
@@ -118,7 +118,7 @@ def test_a_kill_and_cancels(env: dict[str, str], shared_redis: redis.Redis, tmp_
             first.process.kill()
             first.process.wait()
         shared_redis.set("go", 1)
-        with tools(env, tmp_path, 1):
+        with tools(env, tmp_path, 5):
             assert runs.process.wait(WAIT_S) == 0, runs.log()
         answered, *cancelled = runs.log().splitlines()
         assert answered.endswith(f" {ANSWER}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 QUEUE = "tier-under-3B"
 MODEL = "fake:1"
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ class TestProducer:
         channel = f"celery-task-meta-{result.id}"
         assert redis_client.pubsub_numsub(channel) == [(channel, 0)]
         producer_app.backend.store_result(result.id, {"text": "early"}, states.SUCCESS)
-        assert result.get(timeout=10) == {"text": "early"}
+        assert result.get(timeout=60) == {"text": "early"}
 
     def test_one_that_comes_later(self, producer_app: Celery, redis_client: redis.Redis) -> None:
         """A result that is stored after somebody has asked for it is heard."""
@@ -103,7 +103,7 @@ class TestProducer:
         result, other = (generate.delay(prompt="x", model="fake:1") for _ in range(2))
         seen: list[Any] = []
         result.then(lambda answered: seen.append(answered.result))
-        waiting = threading.Thread(target=other.get, kwargs={"timeout": 20})
+        waiting = threading.Thread(target=other.get, kwargs={"timeout": 60})
         waiting.start()
         channels = [f"celery-task-meta-{waited_for.id}" for waited_for in (result, other)]
         wait_until(lambda: redis_client.pubsub_numsub(*channels) == [(channel, 1) for channel in channels])
@@ -111,7 +111,7 @@ class TestProducer:
         wait_until(lambda: seen == [{"text": "late"}], about="the callback, while somebody waits for another result")
         producer_app.backend.store_result(other.id, {"text": "later"}, states.SUCCESS)
         waiting.join()
-        assert result.get(timeout=10) == {"text": "late"}
+        assert result.get(timeout=60) == {"text": "late"}
         assert seen == [{"text": "late"}]
 
     def test_then_for_one_that_has_come(self, producer_app: Celery) -> None:
@@ -134,9 +134,9 @@ class TestProducer:
         (message,) = waiting_messages(redis_client, "tier-under-3B")
         assert message["content-type"] == "application/json"
         producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)
-        assert result.get(timeout=10) == {"text": "stored"}
+        assert result.get(timeout=60) == {"text": "stored"}
         shop.backend.store_result("own", {1, 2}, states.SUCCESS)
-        assert shop.AsyncResult("own").get(timeout=10) == {1, 2}
+        assert shop.AsyncResult("own").get(timeout=60) == {1, 2}
 
     def test_while_redis_restarts(self, producer_app: Celery, redis_server: EmbeddedServer) -> None:
         """Who asks just when Redis is away is answered once it is back."""
@@ -145,7 +145,7 @@ class TestProducer:
         result = generate.delay(prompt="x", model="fake:1")
         redis_server.stop()
         answers: list[Any] = []
-        waiting = threading.Thread(target=lambda: answers.append(result.get(timeout=30)))
+        waiting = threading.Thread(target=lambda: answers.append(result.get(timeout=60)))
         waiting.start()
         redis_server.restart()
         producer_app.backend.store_result(result.id, {"text": "stored"}, states.SUCCESS)

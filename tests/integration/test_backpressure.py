@@ -64,7 +64,7 @@ class TestQueueFull:
         link = generate.s(model="fake:1", max_tokens=1)
         chain = (generate.s(prompt="a", model="fake:1", max_tokens=1) | link).apply_async()
         write_limits(redis_client, {QUEUE: QueueLimit(bound=1, per_s=0.0)})
-        assert chain.get(timeout=20)["finish_reason"] == "length"
+        assert chain.get(timeout=60)["finish_reason"] == "length"
 
     def test_limits_follow_the_slots(self) -> None:
         """So many requests for each live slot, never fewer than the floor; a draining worker does not count.
@@ -198,7 +198,7 @@ class TestPosition:
         """A request that was taken waits in no queue any more."""
         worker("-c", "1")
         result = send(generate)
-        assert result.get(timeout=20)["text"]
+        assert result.get(timeout=60)["text"]
         assert result.position() is None
 
     def test_garbage_in_the_ledger(self, generate: GenerateTask, redis_client: redis.Redis) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -241,7 +242,7 @@ def test_tokens_that_nobody_reads(generate: GenerateTask, node: Worker, shared_r
     text = unread.get(timeout=60)["text"]
     entries: Any = shared_redis.xlen(keys.stream(unread.id))
     assert entries < 100
-    read = generate.apply_async(kwargs={**values, "model": "fake:20", "max_tokens": 100}, priority=9)
+    read = generate.apply_async(kwargs={**values, "model": "fake:20", "max_tokens": 300}, priority=9)
     chunks = [chunk.text for chunk in read.stream()]
     assert text.startswith("".join(chunks))
     assert len(chunks) > 10
@@ -250,7 +251,8 @@ def test_tokens_that_nobody_reads(generate: GenerateTask, node: Worker, shared_r
 def test_connected_again(generate: GenerateTask, node: Worker, shared_redis: redis.Redis) -> None:
     """A worker that looks for what Redis may have lost does not write again what the job has deleted."""
     assert len(list(generate.bulk([f"p{n}" for n in range(20)], model=MODEL, max_tokens=2))) == 20
-    assert all(0 < shared_redis.ttl(key) <= 60 for key in shared_redis.keys(keys.collected("*")))
+    # Those of earlier tests may pass at any moment (-2); none is there for ever (-1).
+    assert all(shared_redis.ttl(key) in {-2, *range(61)} for key in shared_redis.keys(keys.collected("*")))
     shared_redis.client_kill_filter(_type="normal", skipme=True)
     # It looks before it fetches.
     assert len(list(generate.bulk(["again"], model=MODEL, max_tokens=2))) == 1
@@ -375,9 +377,10 @@ def test_round_trips(generate: GenerateTask, shared_redis: redis.Redis) -> None:
     requests = Requests(generate.app, 9)
     ids = [f"bulk-trips-{n}" for n in range(200)]
     line = Line(1, "1", "plain", {"prompt": "x", "model": "fake:1@3-7B"})
-    before = reads(shared_redis)
+    begun_at, before = time.monotonic(), reads(shared_redis)
     assert requests.send(dict.fromkeys(ids, ("tier-3-7B", line))) == set()
-    assert reads(shared_redis) - before < 100
+    others = 20 * (time.monotonic() - begun_at)  # what a worker and its sweep send meanwhile
+    assert reads(shared_redis) - before < 100 + others
     assert shared_redis.llen("tier-3-7B\x06\x169") == 200
     requests.withdraw(ids)
     requests.close()

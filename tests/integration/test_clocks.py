@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tasks.generate import GenerateTask
     from tests.conftest import StartWorker
 
-WAIT_S = 40.0
+WAIT_S = 60.0
 REQUEST: dict[str, Any] = {"prompt": "p", "model": "fake:1", "max_tokens": 3}
 
 

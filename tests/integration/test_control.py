@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.support import Worker
 
 pytestmark = pytest.mark.xdist_group("control")
-WAIT_S = 30.0
+WAIT_S = 60.0
 QUEUE = "tier-under-3B"
 MODEL = "fake:1"
 #: Where Celery broadcasts in database 0.
@@ -218,11 +218,11 @@ def test_typed(node: Worker, command: str, says: str) -> None:
         "-d",
         node.node,
         "-t",
-        "20",
+        "60",
         "--json",
         *command.split(),
     ]
-    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     ((answer,),) = [reply.values() for reply in json.loads(done.stdout)]
     assert says in answer["ok"]

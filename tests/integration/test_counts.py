@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -67,7 +68,12 @@ class Commands:
     @property
     def looks(self) -> int:
         """How often the worker may have looked at the lanes since, four times a second, and at the schedule, once."""
-        return 5 * math.ceil(time.monotonic() - self._since)
+        return 5 * self.seconds
+
+    @property
+    def seconds(self) -> int:
+        """How often the worker, where it has nothing to do, may have asked for a message."""
+        return math.ceil(time.monotonic() - self._since)
 
     def total(self) -> int:
         return sum((self._counts() - self._before).values())
@@ -104,7 +110,7 @@ def test_a_request(commands: Commands, generate: GenerateTask) -> None:
     assert commands["subscribe"] == REQUESTS
     assert commands["xrevrange"] <= REQUESTS * (TOKENS + 8)
     # The worker asks once for each, and once a second where nothing comes.
-    assert commands["brpop"] <= 2 * REQUESTS + 5
+    assert commands["brpop"] <= 2 * REQUESTS + 5 + commands.seconds
     # [92 with ten tokens, and what the worker's looks at its lanes take]
     assert commands.total() <= 95 * REQUESTS + 8 * commands.looks
 
@@ -116,37 +122,47 @@ def test_one_core(node: Worker) -> None:
     record = node.record()
     assert record is not None
     given = os.sched_getaffinity(0)
-    kept = [os.sched_getaffinity(thread.id) for thread in psutil.Process(node.pid).threads()]
+    kept = []
+    for thread in psutil.Process(node.pid).threads():
+        with suppress(ProcessLookupError):  # it has just ended
+            kept.append(os.sched_getaffinity(thread.id))
     assert len(given) == 1 or sum(len(cores) > 1 for cores in kept) <= 1
     assert os.sched_getaffinity(record.engines[0].pid or 0) == given
 
 
 def test_a_token(commands: Commands, generate: GenerateTask) -> None:
     """A longer answer costs one append for each of its tokens, and nothing else."""
-    tokens = 100
+    tokens = 300
     result = generate.delay(prompt="long", model=MODEL, max_tokens=tokens)
-    assert len([chunk for chunk in result.stream(timeout=WAIT_S) if chunk.ids]) >= tokens // 2
+    assert (
+        len([chunk for chunk in result.stream(timeout=WAIT_S) if chunk.ids]) >= tokens // 10
+    )  # what comes late comes together
     assert commands["evalsha"] <= tokens + 10 + commands.looks
     assert commands["xadd"] <= tokens + 3
 
 
-def test_a_step_of_several(commands: Commands, generate: GenerateTask) -> None:
+def test_a_step_of_several(commands: Commands, generate: GenerateTask, shared_app: Celery, node: Worker) -> None:
     """Tokens of one step go out in one call, whoever they belong to."""
-    results = [generate.delay(prompt=str(number), model=MODEL, max_tokens=50) for number in range(STREAMS)]
+    control = shared_app.control
+    assert control.broadcast("drain", destination=[node.node], reply=True, timeout=WAIT_S)
+    results = [generate.delay(prompt=str(number), model=MODEL, max_tokens=100) for number in range(STREAMS)]
+    assert control.broadcast("resume", destination=[node.node], reply=True, timeout=WAIT_S)
     for result in results:
-        assert result.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 50
-    # About 50 steps, and what each request costs apart from them; one by one it would be 400 appends.
-    assert commands["evalsha"] <= 50 + 10 + 8 * STREAMS + commands.looks
-    assert commands["xadd"] <= STREAMS * (50 + 3)
+        assert result.get(timeout=WAIT_S)["usage"]["completion_tokens"] == 100
+    # About 100 steps, half as many again where some begin late, and what each request costs apart from them; one by one it
+    # would be 800 appends.
+    assert commands["evalsha"] <= 150 + 10 + 8 * STREAMS + commands.looks
+    assert commands["xadd"] <= STREAMS * (100 + 3)
 
 
 def test_messages_taken_together(commands: Commands, generate: GenerateTask, shared_app: Celery, node: Worker) -> None:
     """Requests that wait for a worker come to it several at a time."""
     control = shared_app.control
-    assert control.broadcast("drain", destination=[node.node], reply=True, timeout=10)
+    assert control.broadcast("drain", destination=[node.node], reply=True, timeout=WAIT_S)
     results = [generate.delay(prompt=str(number), model=MODEL, max_tokens=1) for number in range(STREAMS)]
-    before = commands["brpop"]
-    assert control.broadcast("resume", destination=[node.node], reply=True, timeout=10)
+    before, idle = commands["brpop"], commands.seconds
+    assert control.broadcast("resume", destination=[node.node], reply=True, timeout=WAIT_S)
     for result in results:
         assert result.get(timeout=WAIT_S)["text"]
-    assert commands["brpop"] - before <= STREAMS - 2
+    # Where it has nothing more to do, it asks once a second.
+    assert commands["brpop"] - before <= STREAMS - 3 + commands.seconds - idle

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.demo.errors import SetupError
 from tasks.demo.worker import DemoWorker
-from tests.support import wait_until
+from tests.support import command_of, wait_until
 from worker_config.cache import LAYOUT
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def test_is_ready_with_its_model_and_beat_and_leaves_nothing(redis_url: str, red
         worker.wait_until_ready(redis_client)
         worker.check()
         family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
-        assert any("tasks.engine" in process.cmdline() for process in family)
+        assert any("tasks.engine" in command_of(process) for process in family)
         wait_until(lambda: redis_client.exists("celery-mlx:sweep-lock"), about="beat's sweep")
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
 
 

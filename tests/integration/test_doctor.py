@@ -18,7 +18,7 @@ def doctor(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env=environment_with(**environment),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
         start_new_session=True,
     )

@@ -265,7 +265,7 @@ def test_a_cancel_stops_within_a_step(embed: EmbedTask, node: Worker, shared_red
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=WAIT_S)
-    assert entries(shared_redis, result.id)[-1].finish_reason == "cancelled"
+    wait_until(lambda: getattr(entries(shared_redis, result.id)[-1], "finish_reason", "") == "cancelled")
     assert len(embed.delay(input="next", model=SLOW).get(timeout=WAIT_S)["data"]) == 1
     wait_until(lambda: (engine := engine_of(node)) is not None and not engine.running, about="an idle engine")
 
@@ -281,7 +281,7 @@ def test_a_deadline_that_passes_is_an_error(embed: EmbedTask) -> None:
 
 def test_an_engine_that_is_killed_costs_an_attempt(embed: EmbedTask, node: Worker, shared_redis: redis.Redis) -> None:
     """The vectors are computed again from the first one on, by the engine that takes its place."""
-    texts = [f"w{n}" for n in range(20)]
+    texts = [f"w{n}" for n in range(60)]
     wait_until(lambda: running(node) is None)  # an earlier test's request, as the worker last said
     result = embed.delay(input=texts, model=SLOW)
     pid = wait_until(lambda: running(node))

@@ -59,7 +59,7 @@ def killed(
     env = {
         "CELERY_MLX_CATALOGUE": str(catalogue),
         "CELERY_MLX_HEARTBEAT_S": "0.5",
-        "CELERY_MLX_DEAD_AFTER_S": "3",
+        "CELERY_MLX_DEAD_AFTER_S": "10",
     }
     slots = ("-c", f"{len(FAMILIES)}", "-Q", QUEUE)
     halfway = {"TEST_DIE_AT": "half", "TEST_DIE_REQUESTS": f"{len(FAMILIES)}"}

@@ -27,7 +27,7 @@ WAIT_S = 60.0
 SENT = {"whole": (7, 6), "killed": (8, 80), "back": (9, 80), "queued": (10, 5)}
 RECORDED: dict[str, Any] = json.loads((ROOT / "tests" / "first_version.json").read_text(encoding="utf-8"))
 IDS: dict[str, str] = RECORDED["ids"]
-ENV = {"CELERY_MLX_MODELS": "fake:20", "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "3"}
+ENV = {"CELERY_MLX_MODELS": "fake:20", "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "10"}
 
 
 def restore(client: redis.Redis) -> None:

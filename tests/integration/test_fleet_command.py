@@ -95,7 +95,7 @@ def test_queues_have_depth_and_age(client: redis.Redis) -> None:
     client.set("tier-30B-plus", "no list")
     found = {depth.queue: depth for depth in depths(client, ["tier-3-7B", "tier-7-13B", "tier-30B-plus", "empty"])}
     assert found["tier-3-7B"].depth == 3
-    assert found["tier-3-7B"].oldest_s == pytest.approx(1000, abs=3)
+    assert found["tier-3-7B"].oldest_s == pytest.approx(1000, abs=60)
     assert (found["tier-7-13B"].depth, found["tier-7-13B"].oldest_s) == (2, None)
     assert (found["tier-30B-plus"].depth, found["empty"].depth) == (0, 0)
     assert depths(client, []) == []
@@ -198,12 +198,12 @@ def test_the_installed_command_shows_a_live_screen(client: redis.Redis) -> None:
         try:
             for awaited, key in (("mac@lab", b"r"), ("no request runs or waits", b"w"), ("q quit   r requests", b"q")):
                 seen = ""
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 100
                 while awaited not in seen:
                     assert time.monotonic() < deadline, seen
                     seen += os.read(own, 65536).decode(errors="replace")
                 os.write(own, key)
-            assert process.wait(15) == 0
+            assert process.wait(60) == 0
         finally:
             if process.poll() is None:
                 process.kill()
@@ -219,7 +219,7 @@ def test_the_simulator_registers_measures_and_cleans_up(client: redis.Redis, red
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert "3 workers registered" in done.stdout

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of a running process"),
 ]
 WAIT_S = 60.0
-MODEL = "fake:20"
+MODEL = "fake:60"
 TOKENS = 150
 #: One more than there are slots: the last one waits in its queue while the disk is full.
 REQUESTS, SLOTS = 5, 4

@@ -225,7 +225,7 @@ def test_keys_see_their_own(gateway: GatewayProcess, shared_app: Celery) -> None
         assert not list(other.batches.list())
         refused = ended(mine, begin(mine, line("a", model="fake:40")))
         assert [error.code for error in (refused.errors and refused.errors.data) or ()] == ["model_not_allowed"]
-        assert store.usage(id_of(secrets[0]))["completion_tokens"] == 3
+        wait_until(lambda: store.usage(id_of(secrets[0]))["completion_tokens"] == 3)
     finally:
         for secret in secrets:
             store.revoke_key(id_of(secret))
@@ -256,4 +256,4 @@ def test_a_batch_outlives_its_gateways(gateway: GatewayProcess, shared_redis: re
         done = ended(client, batch)
         assert sorted(line["custom_id"] for line in lines_of(client, done.output_file_id)) == sorted(ids)
     assert (done.status, done.error_file_id) == ("completed", None)
-    assert left_of_bulk(shared_redis, batch.id.removeprefix("batch_")) == []
+    wait_until(lambda: left_of_bulk(shared_redis, batch.id.removeprefix("batch_")) == [])
