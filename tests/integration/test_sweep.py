@@ -22,8 +22,7 @@ from tasks.registry import Grace, Registry
 from tasks.registry.values import text
 from tasks.server import keys
 from tasks.server.connection import connect
-from tasks.sweep import results, start_sweep
-from tasks.sweep.election import LOCK_AT_LEAST_S
+from tasks.sweep import election, results, start_sweep
 from tasks.sweep.ends import Ends
 from tasks.sweep.lost import LostRequests
 from tasks.sweep.returns import Returns
@@ -198,8 +197,11 @@ def test_two_sweeps_restore_each_request_once(client: redis.Redis, redis_url: st
     assert sorted(fetch_all(client, QUEUE)) == sorted(f"{name}-{id_}" for name in "abc" for id_ in ids)
 
 
-def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sweep]) -> None:
+def test_one_of_several_beats_sweeps(
+    client: redis.Redis, make: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lock elects one; when it stops, another takes over at once; when it dies, once the lock has ended."""
+    monkeypatch.setattr(election, "LOCK_AT_LEAST_S", 60.0)  # on a busy machine this process may stand still for seconds
     first, second = make(name="first"), make(name="second")
     first.start()
     wait_until(lambda: client.hget(keys.SWEEP, "by") == b"first")
@@ -208,7 +210,7 @@ def test_one_of_several_beats_sweeps(client: redis.Redis, make: Callable[..., Sw
     second.start()
     first.stop()
     wait_until(lambda: client.hget(keys.SWEEP, "by") == b"second")
-    assert 0 < client.pttl(keys.SWEEP_LOCK) <= LOCK_AT_LEAST_S * 1000
+    assert 0 < client.pttl(keys.SWEEP_LOCK) <= 60_000
 
 
 def test_every_round_is_signed_by_redis_clock(client: redis.Redis, make: Callable[..., Sweep]) -> None:
