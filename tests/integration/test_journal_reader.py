@@ -456,12 +456,12 @@ class TestPatience:
         """The time that the caller spends on a chunk is not the request's idleness."""
         writer = Writer(journal)
         writer.say("a", "b")
-        chunks = follow(where, TASK, nothing_stored, idle_timeout=3.0)
+        chunks = follow(where, TASK, nothing_stored, idle_timeout=4.0)
         assert next(chunks).text == "a"
-        time.sleep(3.1)
+        time.sleep(4.1)
         assert next(chunks).text == "b"
         writer.end()
-        time.sleep(3.1)
+        time.sleep(4.1)
         assert next(chunks).finish_reason == "stop"
 
     def test_leaving(self, journal: Journal, where: Endpoint) -> None:
