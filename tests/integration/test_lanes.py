@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -234,8 +235,9 @@ class TestTaking:
         """Between its lane and the queue's own list a worker takes what has waited longer, so neither starves."""
         fleet.warm(B, shared("cats"))
         for n in range(2):
-            fleet.send(f"any {n}", "Hello")
-            fleet.send(f"own {n}", shared("cats"))
+            for name, prompt in (("any", "Hello"), ("own", shared("cats"))):
+                fleet.send(f"{name} {n}", prompt)
+                time.sleep(0.002)  # waits are compared in whole ms
         lanes.look()
         taken = []
         for _ in range(4):
