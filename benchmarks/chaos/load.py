@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from typing import TYPE_CHECKING
+
+import redis
 
 from benchmarks.chaos.judge import Reading, Seen, Way, judge
 from benchmarks.chaos.mix import Said, said
@@ -61,13 +64,19 @@ class Load:
         """Read every answer once more, by its id alone, as a program does that comes later."""
         for reading in self.readings:
             if reading.verdict == "ok" and reading.way is not Way.CANCELLED:
-                answer = generate.AsyncResult(reading.task_id).get(timeout=self.end_s)
-                wanted = self._mix.wanted(reading)
-                if wanted is not None and said(answer) != wanted.text:
-                    reading.verdict = "wrong"
-                    reading.detail = f"later its result is {said(answer)!r} instead of {wanted.text!r}"
-                elif fault := self._mix.fault(reading, answer):
-                    reading.verdict, reading.detail = "invalid", fault
+                try:
+                    self._look_again(reading)
+                except Exception as error:  # noqa: BLE001  (as while they are read)
+                    reading.verdict, reading.detail = "lost", f"later: {error!r}"
+
+    def _look_again(self, reading: Reading) -> None:
+        answer = generate.AsyncResult(reading.task_id).get(timeout=self.end_s)
+        wanted = self._mix.wanted(reading)
+        if wanted is not None and said(answer) != wanted.text:
+            reading.verdict = "wrong"
+            reading.detail = f"later its result is {said(answer)!r} instead of {wanted.text!r}"
+        elif fault := self._mix.fault(reading, answer):
+            reading.verdict, reading.detail = "invalid", fault
 
     def _next(self) -> Reading | None:
         with self._lock:
@@ -163,8 +172,11 @@ class Load:
     def _state(self, result: GenerateResult) -> str:
         """The result's state, once it is one."""
         deadline = time.monotonic() + self.end_s
-        while not result.ready():
-            if time.monotonic() > deadline:
-                raise StreamTimeout(f"{result.id} has no result {self.end_s:g} s after its stream ended")
+        while time.monotonic() < deadline:
+            with contextlib.suppress(
+                redis.ConnectionError, redis.TimeoutError
+            ):  # Celery's own look, while Redis is away
+                if result.ready():
+                    return str(result.state)
             time.sleep(0.05)
-        return str(result.state)
+        raise StreamTimeout(f"{result.id} has no result {self.end_s:g} s after its stream ended")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tasks.errors import BrokerUnavailable
 from tasks.journal.writer import Journal
 from tasks.registry import DuplicateWorker, Registry
 from tasks.registry.lifeline import Lifeline
@@ -219,6 +220,27 @@ def test_a_worker_may_start_while_redis_is_away(
     assert "not registered yet" in caplog.text
     redis_server.start()
     wait_until(lambda: stored(client).get("started_at"))
+
+
+def test_a_worker_that_registers_late_takes_over_its_predecessor_s_name(
+    client: redis.Redis, make: Callable[..., Keeper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis was away as it started, and is back with the record of the worker that was killed before."""
+    Registry(client).register(record(boot="b0"), 15_000, client_id="999999")
+    lost: list[str] = []
+    keeper = make(interval_s=60.0, on_lost=lost.append)
+    with monkeypatch.context() as away:
+        away.setattr(keeper._registry, "register", unavailable)
+        keeper.start()
+    assert "not registered yet" in caplog.text
+    keeper.beat_soon()
+    wait_until(lambda: stored(client)["boot"] == "b1")
+    assert "took over the name of mac@lab#b0" in caplog.text
+    assert lost == []
+
+
+def unavailable(*_: Any, **__: Any) -> None:
+    raise BrokerUnavailable("Redis is away")
 
 
 def test_stopping_while_redis_is_away_ends(

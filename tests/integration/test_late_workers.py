@@ -290,6 +290,31 @@ def test_no_order_loses_a_request_of_which_redis_comes_back_older(fleet: Fleet, 
     assert lost == []
 
 
+def test_no_order_loses_a_request_that_redis_does_not_know_any_more(fleet: Fleet) -> None:
+    """Its worker has just fetched it, and gives it back, before or after it connects anew and claims it."""
+    lost = []
+    for order in orders("bc", "R", "A"):
+        fleet.begin()
+        first, again = Delivery(fleet, LATE), Delivery(fleet, OTHER)
+        first.fetch()
+        fleet.roll_back({})
+        for identity in fleet.channels:
+            fleet.client.set(keys.alive(identity), "")
+        job = Job(TASK, QUEUE, held=lambda first=first: held_message(first.message))  # type: ignore[misc]
+        publisher = Publisher(fleet.journal, LATE)
+
+        def reconnect(first: Delivery = first, job: Job = job, publisher: Publisher = publisher) -> None:
+            jobs = [] if first.message.acknowledged else [job]
+            Recovery(fleet.journal, publisher, LATE, str).reconnect(fleet.channels[LATE], jobs)
+
+        steps = {"b": first.claim, "c": first.give_back, "R": reconnect, "A": again.fetch}
+        for step in order:
+            steps[step]()
+        if not fleet.is_somewhere():
+            lost.append(order)
+    assert lost == []
+
+
 def test_what_is_held_again_is_looked_after(fleet: Fleet) -> None:
     """A late worker connects anew, and notes what waits there for a model: if it is killed then, the sweep finds the message."""
     fleet.begin()

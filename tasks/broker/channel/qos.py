@@ -9,11 +9,13 @@ from kombu.transport import virtual
 from kombu.utils.json import dumps
 
 from tasks.broker import scripts
+from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.script import Script
 
 HOLD = Script(scripts.source("hold"))
 DROP = Script(scripts.source("drop"))
+REGAIN = Script(scripts.source("regain"))
 
 
 class QoS(stock.QoS):
@@ -64,9 +66,7 @@ class QoS(stock.QoS):
         if delivery_tag in self.channel.holding.taken:
             self.channel.holding.taken.discard(delivery_tag)
         else:
-            info = message.delivery_info
-            held = dumps([message._raw, info["exchange"], info["routing_key"]])
-            self.hold(delivery_tag, held)
+            self.hold(delivery_tag, _noted(message))
         virtual.QoS.append(self, message, delivery_tag)
 
     def hold(self, delivery_tag: str, text: str) -> None:
@@ -75,6 +75,19 @@ class QoS(stock.QoS):
         owners = (keys.OWNERS,) if identity else ()
         HOLD(
             self.channel.evaluator, (self.unacked_key, self.unacked_index_key, *owners), (delivery_tag, text, identity)
+        )
+
+    def regain(self, message: Any) -> None:
+        """Note again a message that is about to be given back, if Redis came back older and knows nothing of its request."""
+        task_id = (message.headers or {}).get("id")
+        if not (self._is_fleets and is_ours((message.headers or {}).get("task")) and isinstance(task_id, str)):
+            return
+        identity = self.channel.holding.identity
+        known = (keys.OWNERS, keys.LEDGER, keys.stream(task_id), keys.collected(task_id))
+        REGAIN(
+            self.channel.evaluator,
+            (self.unacked_key, self.unacked_index_key, *known),
+            (message.delivery_tag, _noted(message), identity, task_id),
         )
 
     def drop(self, delivery_tag: str) -> None:
@@ -97,3 +110,8 @@ class QoS(stock.QoS):
         self.restore_by_tag(delivery_tag, leftmost=False)  # kombu pops from the right, so "leftmost" is the back
         self.channel.holding.aside.pop(delivery_tag, None)
         virtual.QoS.ack(self, delivery_tag)
+
+
+def _noted(message: Any) -> str:
+    """A message as Redis keeps it while a worker holds it."""
+    return str(dumps([message._raw, message.delivery_info["exchange"], message.delivery_info["routing_key"]]))

@@ -155,6 +155,12 @@ class Message(virtual.Message):
         self._raw = payload  # the worker holds, and requeues, the message as it came
         require_size("body", len(self.body or ""), MAX_BODY_BYTES)
 
+    def reject(self, requeue: bool = False) -> None:
+        """Drop the message, or give it back to its queue, also if Redis has lost it meanwhile."""
+        if requeue and self.channel is not None and not self.acknowledged:
+            self.channel.qos.regain(self)
+        super().reject(requeue=requeue)
+
     def _decode(self) -> Any:
         """Decode plain JSON here: kombu makes a decoder for each message. Other messages go kombu's way."""
         if self.content_type == _JSON and self.content_encoding == "utf-8" and _JSON in (self.accept or ()):

@@ -155,6 +155,8 @@ class Keeper(threading.Thread):
         return False
 
     def _beat(self) -> None:
+        if not self._started_at and not self._register_late():
+            return
         record = self._record()
         client = self._lifeline.connect()
         self._warn_of_silence()
@@ -197,6 +199,16 @@ class Keeper(threading.Thread):
         self._started_at = registration.started_at
         if registration.superseded:
             logger.warning("took over the name of %s, which is dead", registration.superseded)
+
+    def _register_late(self) -> bool:
+        """Register a worker that Redis was away for when it started: its name may still be that of a dead predecessor."""
+        try:
+            self._register()
+        except DuplicateWorker:
+            self._lose("superseded")
+            return False
+        self._on_forgotten()
+        return True
 
     def _lose(self, lost: Lost) -> None:
         if lost == "swept":
