@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: Live workers write entries that Redis has lost in an outage again, within this time once it is back.
 SETTLED_S = 10.0
+#: So much is enough where one outage follows another, the time between them taken together.
+SETTLED_IN_ALL_S = 45.0
 
 
 class Absence:
@@ -12,11 +14,13 @@ class Absence:
     An outage does not end an absence: under one after the other a reader would never send a lost request again.
     """
 
-    __slots__ = ("_back_at", "_since")
+    __slots__ = ("_back_at", "_noted_at", "_settled_s", "_since")
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._back_at: float | None = None
+        self._noted_at = 0.0
+        self._settled_s = 0.0
 
     @property
     def is_on(self) -> bool:
@@ -27,18 +31,22 @@ class Absence:
         """Redis has answered, and knows nothing of the request."""
         self._since = now if self._since is None else self._since
         self._back_at = now if self._back_at is None else self._back_at
+        self._noted_at = now
 
     def interrupt(self) -> None:
         """Redis does not answer."""
+        if self._back_at is not None:
+            self._settled_s += self._noted_at - self._back_at
         self._back_at = None
 
     def end(self) -> None:
         """The request is known, or is to be looked for from now on."""
         self._since = self._back_at = None
+        self._settled_s = 0.0
 
     def left_s(self, now: float, grace_s: float) -> float:
         """Return the seconds until it is given up after ``grace_s``; not before Redis has been back for a while."""
         if self._since is None:
             return grace_s
-        settled_s = min(grace_s, SETTLED_S)
+        settled_s = min(grace_s, SETTLED_S, max(0.0, SETTLED_IN_ALL_S - self._settled_s))
         return max(self._since + grace_s, (now if self._back_at is None else self._back_at) + settled_s) - now

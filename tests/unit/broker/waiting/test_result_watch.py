@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.broker.waiting.absence import SETTLED_S
+from tasks.broker.waiting.absence import SETTLED_IN_ALL_S, SETTLED_S
 from tasks.broker.waiting.result_watch import LOST_AFTER_S, ResultWatch
 from tasks.errors import UnknownRequest
 
@@ -50,6 +50,21 @@ def test_one_outage_after_another() -> None:
     assert lost.error is None
     lost.take(NOWHERE, 90 + SETTLED_S)
     assert isinstance(lost.error, UnknownRequest)
+
+
+def test_an_outage_every_few_seconds() -> None:
+    """Redis is never there for long at a time: what it was there for in all counts, so that a reader has an end."""
+    lost = watch(5.0)
+    lost.take(QUEUED, 0)
+    ended_at = None
+    for now in range(10, 200, 5):
+        lost.take(NOWHERE, now)
+        lost.take(NOWHERE, now + 3)
+        if lost.error is not None:
+            ended_at = now + 3
+            break
+        lost.trouble("away")
+    assert ended_at == 10 + 5 * (SETTLED_IN_ALL_S / 3 - 1) + 3
 
 
 @pytest.mark.parametrize(("after_s", "is_unknown"), [(5.0, True), (6.0, False)])

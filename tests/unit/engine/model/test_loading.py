@@ -172,10 +172,13 @@ def test_an_adapter_as_editors_of_windows_write_it(tmp_path: Path) -> None:
     adapter.mkdir()
     lora = {"rank": 2, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}
     (adapter / "adapter_config.json").write_text(json.dumps({"num_layers": -1, "lora_parameters": lora}), "utf-8-sig")
-    name = "model.layers.1.self_attn.q_proj.lora_"
-    mx.save_safetensors(
-        str(adapter / "adapters.safetensors"), {f"{name}a": mx.zeros((64, 2)), f"{name}b": mx.zeros((2, 64))}
-    )
+    shapes = {"lora_a": (64, 2), "lora_b": (2, 64)}
+    weights = {
+        f"model.layers.{layer}.self_attn.q_proj.{name}": mx.zeros(shape)
+        for layer in (0, 1)
+        for name, shape in shapes.items()
+    }
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), weights)
     config = EngineConfig(model="tiny", source=str(base), adapter=str(adapter))
     assert load_model(config, lambda *_: None, "").facts.batching == "padded"
 
