@@ -243,7 +243,7 @@ class Subscription:
             if bound_s and now - since > bound_s:
                 watch.end(BrokerUnavailable(f"{watch.about}: Redis cannot be reached: {problem}", "Redis is not there"))
             else:
-                watch.trouble(problem)
+                watch.trouble(problem, now)
             watch.deliver()
 
     def _back_off(self, failures: int) -> None:

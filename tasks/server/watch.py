@@ -79,7 +79,7 @@ class Watch(ABC):
         """Note that the connection was lost: entries that were read may not be there any more."""
 
     @abstractmethod
-    def trouble(self, problem: str) -> None:
+    def trouble(self, problem: str, now: float) -> None:
         """Redis is out of reach for now."""
 
     @abstractmethod

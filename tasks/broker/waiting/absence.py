@@ -14,12 +14,11 @@ class Absence:
     An outage does not end an absence: under one after the other a reader would never send a lost request again.
     """
 
-    __slots__ = ("_back_at", "_noted_at", "_settled_s", "_since")
+    __slots__ = ("_back_at", "_settled_s", "_since")
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._back_at: float | None = None
-        self._noted_at = 0.0
         self._settled_s = 0.0
 
     @property
@@ -31,12 +30,11 @@ class Absence:
         """Redis has answered, and knows nothing of the request."""
         self._since = now if self._since is None else self._since
         self._back_at = now if self._back_at is None else self._back_at
-        self._noted_at = now
 
-    def interrupt(self) -> None:
+    def interrupt(self, now: float) -> None:
         """Redis does not answer."""
         if self._back_at is not None:
-            self._settled_s += self._noted_at - self._back_at
+            self._settled_s += now - self._back_at
         self._back_at = None
 
     def end(self) -> None:

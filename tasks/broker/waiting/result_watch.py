@@ -90,11 +90,11 @@ class ResultWatch(Watch):
     def forget(self) -> None:
         """Do nothing: the stored result is read anyway."""
 
-    def trouble(self, problem: str) -> None:
+    def trouble(self, problem: str, now: float) -> None:
         """Note why nothing comes."""
         self._has_changed = self._has_changed or not self.problem
         self.problem = problem
-        self._absence.interrupt()
+        self._absence.interrupt(now)
 
     def end(self, error: GenerationError) -> None:
         """Note why nothing will come."""

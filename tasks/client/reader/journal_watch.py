@@ -119,7 +119,7 @@ class JournalWatch(Watch):
             self.whole = self.last_id is None
             self._rest(news=len(self.events) > before, now=now, known=self._is_known(replies))
 
-    def trouble(self, problem: str) -> None:
+    def trouble(self, problem: str, now: float) -> None:
         """Have the reader know it."""
         self.events.append(Quiet(problem=problem))
 

@@ -119,7 +119,7 @@ class Reading:
             self.is_over = True
             raise event
         self._problem = event.problem
-        self._absence.interrupt()
+        self._absence.interrupt(time.monotonic())
         return []
 
     def settle(self, event: Event, stored: Stored) -> list[Chunk]:

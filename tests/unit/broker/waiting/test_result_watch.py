@@ -45,7 +45,7 @@ def test_one_outage_after_another() -> None:
         lost.take(NOWHERE, now)
         lost.take(NOWHERE, now + SETTLED_S - 1)
         assert lost.error is None
-        lost.trouble("away")
+        lost.trouble("away", now + SETTLED_S - 1)
     lost.take(NOWHERE, 90)
     assert lost.error is None
     lost.take(NOWHERE, 90 + SETTLED_S)
@@ -63,7 +63,7 @@ def test_an_outage_every_few_seconds() -> None:
         if lost.error is not None:
             ended_at = now + 3
             break
-        lost.trouble("away")
+        lost.trouble("away", now + 3)
     assert ended_at == 10 + 5 * (SETTLED_IN_ALL_S / 3 - 1) + 3
 
 
