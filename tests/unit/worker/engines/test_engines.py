@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -281,6 +282,24 @@ class TestFailing:
             assert answers[0].ready.pid != killed
         assert (engines.loads, engines.restarts) == (2, 1)
         assert engines.degraded() == ""
+
+    def test_a_process_that_loses_its_worker_while_it_loads(
+        self, make: Callable[..., Engines], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its pipe is closed, so it ends with 0: that says nothing of the model, and it is started again."""
+        started: list[EngineProcess] = []
+        start = EngineProcess.start
+
+        def start_noted(*args: Any, **options: Any) -> EngineProcess:
+            started.append(start(*args, **options))
+            return started[-1]
+
+        monkeypatch.setattr(EngineProcess, "start", start_noted)
+        engines = make()
+        thread, answers = in_thread(lambda: engines.acquire(fake("0:load_s=4")))
+        wait_until(lambda: started)[0]._pipe._link.shutdown(socket.SHUT_WR)
+        thread.join(END_S)
+        assert (started[0].exitcode, answers[0].ready.pid) == (0, started[1].pid)
 
     def test_a_process_that_is_killed_whenever_it_loads(self, make: Callable[..., Engines]) -> None:
         """After three such deaths in a row who waits gets an error that says how they came; the same request may work later."""
