@@ -6,10 +6,11 @@
 --
 -- KEYS  unacked messages, their index, ledger, records of all workers, the workers that hold messages, then the lists of the queue,
 --       most urgent first
--- ARGV  identity of the worker ('' of an application's own), the reference ('' for none), the most further messages, bytes after which no further one is looked
---       at: Redis does nothing else meanwhile; the most bytes of a message that anybody takes; then for the claims: owner ('' claims
---       nothing), nonce, time to live of a stream (ms), prefixes of streams, cancel marks, fingerprints and channels, and the models
---       that are loaded, as producers name them, each behind a line feed and the last one before another
+-- ARGV  identity of the worker ('' of an application's own), the reference ('' for none), the most further messages, bytes
+--       after which no further one is looked at: Redis does nothing else meanwhile; the most bytes of a message that anybody
+--       takes; then for the claims: owner ('' claims nothing), nonce, time to live of a stream (ms), prefixes of streams,
+--       cancel marks, fingerprints and channels, and the models that are loaded, as producers name them, each behind a line
+--       feed and the last one before another
 -- Reply flat list of (delivery tag; '' if the message cannot be held, since it is not one of kombu's; message; which of the lists it
 --       was in, from 0, and -1 for the reference; task id if it was claimed, else ''; payload of the claim; ms that it waited)
 local unacked, index, ledger, workers, owners = unpack(KEYS, 1, 5)
