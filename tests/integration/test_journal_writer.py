@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-TASK = "task-1"
+TASK = "written-1"  # no reader of another module listens to it
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none(), max_size=1)
 A, B = "a@here#1", "b@here#1"
 

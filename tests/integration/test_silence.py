@@ -27,8 +27,8 @@ pytestmark = [
 ]
 
 QUICK = {"CELERY_MLX_REDIS_TIMEOUT_S": "1", "CELERY_MLX_REDIS_PATIENCE_S": "3"}
-#: Of a program whose calls have to succeed, also where an answer of Redis takes a second.
-PATIENT = {"CELERY_MLX_REDIS_TIMEOUT_S": "5", "CELERY_MLX_REDIS_PATIENCE_S": "60"}
+#: Of a program whose calls have to succeed, also where an answer of Redis takes some seconds.
+PATIENT = {"CELERY_MLX_REDIS_TIMEOUT_S": "7", "CELERY_MLX_REDIS_PATIENCE_S": "60"}
 #: What each call comes to when nothing answers. Celery's own look at a state raises redis-py's error.
 CALLS = {
     "delay": "BrokerUnavailable",

@@ -54,7 +54,7 @@ def choose(shape: tuple[int, int], lanes: Lanes, threads: int, rows: Sequence[in
     weights = [mx.random.normal((outputs, inputs), key=mx.random.key(n)) for n in range(count)]
     given = {number: mx.random.normal((number, inputs), key=mx.random.key(number)) for number in rows}
     mx.eval(weights, given)
-    widths = [width for width in WIDTHS if width == WHOLE or outputs % width == 0]
+    widths = [width for width in WIDTHS if width == WHOLE or outputs % width == shape[0] % width == 0]
     products: dict[tuple[int, int, int], Callable[[], list[Any]]] = {}
     for number, x in given.items():
         products[number, 0, 1] = _usual(weights, x)
