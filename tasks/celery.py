@@ -80,9 +80,8 @@ if click.get_current_context(silent=True) is not None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("tasks", include=[f"{PACKAGE}.generate", f"{PACKAGE}.embed", f"{PACKAGE}.rerank"])
-object.__setattr__(
-    app.conf, "__class__", _OneRedis
-)  # Celery takes no class of one's own, and an attribute of it is an option
+# Celery takes no class of one's own, and an attribute of it is an option.
+object.__setattr__(app.conf, "__class__", _OneRedis)
 app.config_from_object(_options())
 app.user_options["worker"] = _worker_options()
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import resource
 import shutil
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.demo.embedded import EmbeddedServer, find_server
+from tests.support import forget_connections
 from worker_config.settings import current_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+Server = TypeVar("Server", bound=EmbeddedServer)
+
+
+@contextmanager
+def in_place_of(usual: EmbeddedServer, server: Server) -> Iterator[Server]:
+    """Run this server where the tests' usual one was."""
+    usual.stop()
+    with server:
+        forget_connections()
+        yield server
+    forget_connections()
 
 
 class DurableServer(EmbeddedServer):

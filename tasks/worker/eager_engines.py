@@ -96,7 +96,7 @@ class EagerEngines:
         except EngineGone as error:
             if error.exitcode == os.EX_PROTOCOL:
                 raise _outdated(model, "the code of its engines was replaced") from None
-            if error.exitcode is not None and error.exitcode < 0:
+            if error.is_accident:
                 raise EngineFailed(f"model {model!r} cannot be loaded: {error}") from None
             raise self._not_loaded(model, str(error), str(error), ModelLoadFailed) from None
         return message

@@ -13,8 +13,8 @@ from tasks.engine.fake import fake_text
 from tasks.errors import BrokerUnavailable
 from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
-from tests.durable import FillableServer
-from tests.support import Reader, forget_connections, wait_until
+from tests.durable import FillableServer, in_place_of
+from tests.support import Reader, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +42,8 @@ ENV = {
 @pytest.fixture
 def server(session_server: EmbeddedServer, tmp_path: Path) -> Iterator[FillableServer]:
     """A server whose disk can be full, in place of the other tests' server."""
-    session_server.stop()
-    with FillableServer(tmp_path, PASSWORD, PORT) as server:
-        forget_connections()
+    with in_place_of(session_server, FillableServer(tmp_path, PASSWORD, PORT)) as server:
         yield server
-    forget_connections()
 
 
 @pytest.fixture

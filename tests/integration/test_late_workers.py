@@ -32,7 +32,7 @@ from tasks.worker.attempts.recovery import Recovery, held_message
 from tests.fleet import message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import redis
     from celery import Celery
@@ -124,6 +124,16 @@ class Delivery:
         #: What was fetched, if anything was.
         self.message: Any = None
         self._claim: ClaimAnswer | None = None
+        self._job = Job(TASK, QUEUE, held=lambda: held_message(self.message))
+
+    def steps(self, letters: str) -> dict[str, Callable[[], None]]:
+        """Its steps, in their order, by these letters."""
+        return dict(zip(letters, (self.fetch, self.claim, self.give_back), strict=True))
+
+    def reconnect(self) -> None:
+        """Note again what the worker holds, and give back what it does not run any more."""
+        recovery = Recovery(self._fleet.journal, Publisher(self._fleet.journal, LATE), LATE, str)
+        recovery.reconnect(self._fleet.channels[LATE], [] if self.message.acknowledged else [self._job])
 
     def fetch(self) -> None:
         """Take what waits, if anything does."""
@@ -171,11 +181,6 @@ class Behind(Delivery):
         self._attempt.note(Token(attempt=1, index=0, ids=[1], text="a"))
         self._is_lost = False
 
-    def reconnect(self) -> None:
-        """Note again what the worker holds, and give back what it does not run any more."""
-        recovery = Recovery(self._fleet.journal, Publisher(self._fleet.journal, LATE), LATE, str)
-        recovery.reconnect(self._fleet.channels[LATE], [] if self.message.acknowledged else [self._job])
-
     def fill(self) -> None:
         """Write what the journal lacks, as after a lost connection."""
         if not self.message.acknowledged:
@@ -218,6 +223,15 @@ def orders(*threads: str) -> Iterator[str]:
                 yield thread[0] + rest
 
 
+def losses(fleet: Fleet, order: str, steps: Mapping[str, Callable[[], None]]) -> list[str]:
+    """Do these steps until the request is nowhere: the steps up to then, or nothing."""
+    for at, step in enumerate(order, start=1):
+        steps[step]()
+        if not fleet.is_somewhere():
+            return [order[:at]]
+    return []
+
+
 @pytest.mark.parametrize("second", [LATE, OTHER])
 @pytest.mark.parametrize("event", ["sweep", "send_again"])
 def test_no_order_loses_a_request(fleet: Fleet, second: str, event: str) -> None:
@@ -226,20 +240,12 @@ def test_no_order_loses_a_request(fleet: Fleet, second: str, event: str) -> None
     for order in orders("abc", "ABC", "!"):
         fleet.begin()
         first, again = Delivery(fleet, LATE), Delivery(fleet, second)
-        steps: dict[str, Callable[[], None]] = {
-            "a": first.fetch,
-            "b": first.claim,
-            "c": first.give_back,
-            "A": again.fetch,
-            "B": again.claim,
-            "C": again.give_back,
+        steps = {
+            **first.steps("abc"),
+            **again.steps("ABC"),
             "!": getattr(fleet, event),
         }
-        for at, step in enumerate(order, start=1):
-            steps[step]()
-            if not fleet.is_somewhere():
-                lost.append(order[:at])
-                break
+        lost += losses(fleet, order, steps)
     assert lost == []
 
 
@@ -250,19 +256,13 @@ def test_no_order_loses_a_request_that_is_written_again(fleet: Fleet, second: st
     for order in orders("fc", "ABC", "!"):
         fleet.begin()
         first, again = Behind(fleet), Delivery(fleet, second)
-        steps: dict[str, Callable[[], None]] = {
+        steps = {
             "f": first.fill,
             "c": first.give_back,
-            "A": again.fetch,
-            "B": again.claim,
-            "C": again.give_back,
+            **again.steps("ABC"),
             "!": fleet.sweep,
         }
-        for at, step in enumerate(order, start=1):
-            steps[step]()
-            if not fleet.is_somewhere():
-                lost.append(order[:at])
-                break
+        lost += losses(fleet, order, steps)
     assert lost == []
 
 
@@ -274,19 +274,13 @@ def test_no_order_loses_a_request_of_which_redis_comes_back_older(fleet: Fleet, 
         fleet.begin()
         first, again = Behind(fleet), Delivery(fleet, OTHER)
         fleet.roll_back(first.known[known])
-        steps: dict[str, Callable[[], None]] = {
+        steps = {
             "R": first.reconnect,
             "f": first.fill,
             "c": first.give_back,
-            "A": again.fetch,
-            "B": again.claim,
-            "C": again.give_back,
+            **again.steps("ABC"),
         }
-        for at, step in enumerate(order, start=1):
-            steps[step]()
-            if not fleet.is_somewhere():
-                lost.append(order[:at])
-                break
+        lost += losses(fleet, order, steps)
     assert lost == []
 
 
@@ -300,14 +294,7 @@ def test_no_order_loses_a_request_that_redis_does_not_know_any_more(fleet: Fleet
         fleet.roll_back({})
         for identity in fleet.channels:
             fleet.client.set(keys.alive(identity), "")
-        job = Job(TASK, QUEUE, held=lambda first=first: held_message(first.message))  # type: ignore[misc]
-        publisher = Publisher(fleet.journal, LATE)
-
-        def reconnect(first: Delivery = first, job: Job = job, publisher: Publisher = publisher) -> None:
-            jobs = [] if first.message.acknowledged else [job]
-            Recovery(fleet.journal, publisher, LATE, str).reconnect(fleet.channels[LATE], jobs)
-
-        steps = {"b": first.claim, "c": first.give_back, "R": reconnect, "A": again.fetch}
+        steps = {**first.steps("abc"), "R": first.reconnect, "A": again.fetch}
         for step in order:
             steps[step]()
         if not fleet.is_somewhere():
@@ -323,9 +310,7 @@ def test_what_is_held_again_is_looked_after(fleet: Fleet) -> None:
     fleet.sweep()
     assert fleet.client.smembers(keys.OWNERS) == {OTHER.encode()}
     fleet.client.delete(QUEUE)  # another worker takes the reference, and is killed at once
-    publisher = Publisher(fleet.journal, LATE)
-    job = Job(TASK, QUEUE, held=lambda: held_message(late.message))
-    Recovery(fleet.journal, publisher, LATE, str).reconnect(fleet.channels[LATE], [job])
+    late.reconnect()
     late.claim()
     assert fleet.is_somewhere()
     fleet.sweep()

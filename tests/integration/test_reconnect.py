@@ -14,7 +14,8 @@ from tasks.demo.embedded import EmbeddedServer
 from tasks.engine.fake import fake_text
 from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
-from tests.support import forget_connections, wait_until
+from tests.durable import in_place_of
+from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +41,10 @@ TOKENS = 400
 @pytest.fixture
 def durable_server(session_server: EmbeddedServer, tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A server that remembers everything over a restart, in the other one's place."""
-    session_server.stop()
     (tmp_path / "redis").mkdir()
-    with EmbeddedServer(password=PASSWORD, port=PORT, appendonly=tmp_path / "redis") as server:
+    server = EmbeddedServer(password=PASSWORD, port=PORT, appendonly=tmp_path / "redis")
+    with in_place_of(session_server, server):
         yield server
-        forget_connections()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tasks.errors import UnknownRequest
 from tasks.messages.journal import Token, decode
 from tasks.server import keys
 from tests.conftest import PASSWORD, PORT, start_workers
-from tests.durable import DurableServer
+from tests.durable import DurableServer, in_place_of
 from tests.support import Reader, command_of, forget_connections, marked_processes, wait_until
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_
 @pytest.fixture(scope="module")
 def server(session_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DurableServer]:
     """A server with an append-only file, in place of the other tests' server."""
-    session_server.stop()
-    with DurableServer(tmp_path_factory.mktemp("durable"), PASSWORD, PORT) as server:
-        forget_connections()
+    with in_place_of(session_server, DurableServer(tmp_path_factory.mktemp("durable"), PASSWORD, PORT)) as server:
         yield server
-    forget_connections()
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from tasks.names import is_ours
 from tasks.server import keys
 from tasks.server.script import Script
 
-HOLD = Script(scripts.source("hold"))
+HOLD = Script(scripts.source("holding") + scripts.source("hold"))
 DROP = Script(scripts.source("drop"))
-REGAIN = Script(scripts.source("regain"))
+REGAIN = Script(scripts.source("holding") + scripts.source("regain"))
 
 
 class QoS(stock.QoS):
@@ -66,7 +66,7 @@ class QoS(stock.QoS):
         if delivery_tag in self.channel.holding.taken:
             self.channel.holding.taken.discard(delivery_tag)
         else:
-            self.hold(delivery_tag, _noted(message))
+            self.hold(delivery_tag, noted(message))
         virtual.QoS.append(self, message, delivery_tag)
 
     def hold(self, delivery_tag: str, text: str) -> None:
@@ -79,15 +79,15 @@ class QoS(stock.QoS):
 
     def regain(self, message: Any) -> None:
         """Note again a message that is about to be given back, if Redis came back older and knows nothing of its request."""
-        task_id = (message.headers or {}).get("id")
-        if not (self._is_fleets and is_ours((message.headers or {}).get("task")) and isinstance(task_id, str)):
+        headers = message.headers or {}
+        task_id = headers.get("id")
+        if not (self._is_fleets and is_ours(headers.get("task")) and isinstance(task_id, str)):
             return
-        identity = self.channel.holding.identity
         known = (keys.OWNERS, keys.LEDGER, keys.stream(task_id), keys.collected(task_id))
         REGAIN(
             self.channel.evaluator,
             (self.unacked_key, self.unacked_index_key, *known),
-            (message.delivery_tag, _noted(message), identity, task_id),
+            (message.delivery_tag, noted(message), self.channel.holding.identity, task_id),
         )
 
     def drop(self, delivery_tag: str) -> None:
@@ -112,6 +112,7 @@ class QoS(stock.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
 
-def _noted(message: Any) -> str:
+def noted(message: Any) -> str:
     """A message as Redis keeps it while a worker holds it."""
-    return str(dumps([message._raw, message.delivery_info["exchange"], message.delivery_info["routing_key"]]))
+    info = message.delivery_info
+    return str(dumps([message._raw, info.get("exchange"), info.get("routing_key")]))

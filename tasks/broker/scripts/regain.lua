@@ -1,5 +1,5 @@
 -- Notes again that a worker holds a message that it is about to give back, if Redis has lost the note and knows nothing else of the
--- request: it came back older than the request is.
+-- request: it came back older than the request is. Stands behind holding.lua.
 --
 -- KEYS  unacked messages, their index, the workers that hold messages, ledger, stream of the request, mark that its answer was collected
 -- ARGV  delivery tag, message with exchange and routing key as JSON, identity of the worker, task id
@@ -22,8 +22,6 @@ if last then
   if not is_mine or tail == 'end' or tail == 'error' then return 0 end
 end
 
-local clock = redis.call('TIME')
-redis.call('ZADD', index, string.format('%d.%06d', clock[1], clock[2]), tag)
-redis.call('HSET', unacked, tag, text)
+note(unacked, index, tag, text, 0)
 redis.call('SADD', owners, identity)
 return 1

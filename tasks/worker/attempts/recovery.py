@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu.utils.json import dumps
 
+from tasks.broker.channel.qos import noted
 from tasks.broker.channel.unacked import read_held
 from tasks.errors import BrokerUnavailable, GenerationError
 from tasks.journal.items import Append, Held
@@ -186,7 +187,5 @@ class Recovery:
 
 def held_message(message: Any) -> Held | None:
     """A message of kombu's as it is kept while a worker holds it; ``None`` where it is none of ours."""
-    info, tag = getattr(message, "delivery_info", None) or {}, getattr(message, "delivery_tag", None)
-    if not tag or not hasattr(message, "_raw"):
-        return None
-    return Held(str(tag), dumps([message._raw, info.get("exchange"), info.get("routing_key")]))
+    tag = getattr(message, "delivery_tag", None)
+    return Held(str(tag), noted(message)) if tag and hasattr(message, "_raw") else None

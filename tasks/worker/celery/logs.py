@@ -15,6 +15,8 @@ from tasks.worker.attempts.job import current_job
 from tasks.worker.current import active_worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from worker_config.settings import Settings
 
 logger = logging.getLogger("tasks.requests")
@@ -79,14 +81,19 @@ def _not_ready(record: logging.LogRecord) -> bool:
     return record.msg != "%s ready." or active_worker() is None
 
 
-def not_of_events(record: logging.LogRecord) -> bool:
-    """Whether this is another line than that of a Flower which comes or goes, unless DEBUG is wanted."""
-    return not str(record.msg).startswith("Events of group ") or logging.root.isEnabledFor(logging.DEBUG)
+def at_debug(beginning: str) -> Callable[[logging.LogRecord], bool]:
+    """Return a filter that leaves out the lines that begin so, unless DEBUG is wanted."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(beginning) or logging.root.isEnabledFor(logging.DEBUG)
+
+    return keeps
 
 
-def not_of_bindings(record: logging.LogRecord) -> bool:
-    """Whether this is another line than that of a binding which could not be written, unless DEBUG is wanted."""
-    return not str(record.msg).startswith("maybe_refresh_binding_expiry:") or logging.root.isEnabledFor(logging.DEBUG)
+#: A Flower comes or goes.
+not_of_events = at_debug("Events of group ")
+#: A binding could not be written.
+not_of_bindings = at_debug("maybe_refresh_binding_expiry:")
 
 
 def _without_stars(record: logging.LogRecord) -> bool:

@@ -269,7 +269,7 @@ class Engine:
     def _never_ready(self, error: EngineGone) -> None:
         if error.exitcode == os.EX_PROTOCOL:
             self.outdated = "its code was replaced after its start"
-        elif error.exitcode is not None and error.exitcode <= 0:  # 0: it lost its pipe, which no model does
+        elif error.is_accident:
             self.crash = error
         elif not self._closing and (fault := self._installation.fault_of(str(error))):
             self.outdated = fault

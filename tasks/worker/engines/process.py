@@ -48,6 +48,11 @@ class EngineGone(Exception):
         super().__init__(message)
         self.exitcode = exitcode
 
+    @property
+    def is_accident(self) -> bool:
+        """Whether its end says nothing of its model: a signal ended it, or it lost its pipe, which ends it with 0."""
+        return self.exitcode is not None and self.exitcode <= 0
+
 
 class EngineProcess:
     """One engine process. ``receive`` belongs to one thread; everything else may be called from any.
