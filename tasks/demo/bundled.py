@@ -10,12 +10,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -134,11 +135,10 @@ def _suppress_timeout() -> Iterator[None]:
 
 def _largest_file(folder: Path) -> int:
     sizes = [0]
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip has just removed it
-            continue
+    for at, _, names in os.walk(folder):  # which passes over a folder that pip has just removed
+        for name in names:
+            with suppress(OSError):  # a file that it has
+                sizes.append(Path(at, name).stat().st_size)
     return max(sizes)
 
 

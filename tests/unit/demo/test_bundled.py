@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import threading
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -201,3 +203,20 @@ def test_the_command_says_one_line(
     assert bundled.main() == status
     captured = capsys.readouterr()
     assert (captured.out + captured.err).startswith(said)
+
+
+def test_a_folder_that_pip_removes_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The download goes on, and its size is that of what is left."""
+    (tmp_path / "file").write_bytes(b"1234")
+    unpacked = tmp_path / "pip-unpack"
+    unpacked.mkdir()
+    scandir = os.scandir
+
+    def removed_first(path: Any) -> Any:
+        if Path(path) == unpacked and unpacked.is_dir():
+            unpacked.rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed_first)
+    assert bundled._largest_file(tmp_path) == 4
+    assert not unpacked.is_dir()
