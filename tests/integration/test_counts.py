@@ -67,8 +67,11 @@ class Commands:
 
     @property
     def looks(self) -> int:
-        """How often the worker may have looked at the lanes since, four times a second, and at the schedule, once."""
-        return 5 * self.seconds
+        """How often the worker may have looked around since.
+
+        At the lanes four times a second, at the schedule and at what was set aside once; it says what it serves, every 2 s.
+        """
+        return 7 * self.seconds
 
     @property
     def seconds(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,27 @@ THOUGHT = 100
 STREAMS = 8
 ENV = {"CELERY_MLX_MODELS": MODEL, "CELERY_MLX_HEARTBEAT_S": "0.5", "CELERY_MLX_DEAD_AFTER_S": "8"}
 QUICK_ENV = {**ENV, "CELERY_MLX_MODELS": QUICK}
+#: A worker that claims a request only once another delivery has been fetched, and notes what it computes.
+LATE_CLAIMS = """
+import time
+from pathlib import Path
+from tasks.celery import app
+from tasks.worker.attempts.claims import Claims
+from tasks.worker.engines.engine import Engine
+serve, submit = Claims.serve, Engine.submit
+def late(claims, model, engine):
+    serve(claims, model, engine)
+    serves = Path({folder!r}, "serves")
+    deadline = time.monotonic() + (0 if serves.exists() else 30)
+    serves.touch()
+    while not claims._claims and time.monotonic() < deadline:
+        time.sleep(0.01)
+def counted(engine, attempt, message):
+    with Path({folder!r}, "computed").open("a") as file:
+        file.write(f"{{attempt.number}}\\n")
+    submit(engine, attempt, message)
+Claims.serve, Engine.submit = late, counted
+"""
 
 
 def prompt(n: int) -> str:
@@ -233,6 +255,24 @@ def test_delivered_twice_to_one_worker(generate: GenerateTask, worker: StartWork
     assert reader.result.get()["attempt"] == 1
     wait_until(lambda: not redis_client.exists(held, queue), about="an end of both")
     assert crashes(redis_client, [reader]) == [0]
+
+
+def test_delivered_twice_while_its_model_comes(
+    generate: GenerateTask, worker: StartWorker, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """The second delivery is claimed as it is fetched, before the first one's thread has claimed: one of them is computed."""
+    (tmp_path / "late_claims.py").write_text(LATE_CLAIMS.format(folder=str(tmp_path)))
+    env = {**ENV, "CELERY_MLX_MODELS": "", "PYTHONPATH": str(tmp_path)}
+    node = worker("-c", "2", env=env, app="late_claims")
+    task_id = str(uuid.uuid4())
+    kwargs = {"prompt": prompt(0), "model": QUICK, "max_tokens": TOKENS, "seed": 0}
+    readers = [Reader(generate.apply_async(kwargs=kwargs, task_id=task_id))]
+    wait_until((tmp_path / "serves").exists, about="a model for the first delivery")
+    readers.append(Reader(generate.apply_async(kwargs=kwargs, task_id=task_id)))
+    for reader in readers:
+        assert_whole([reader])
+    wait_until(lambda: not redis_client.exists(keys.unacked(_identity(node))), about="an end of both")
+    assert (tmp_path / "computed").read_text().split() == ["2"]
 
 
 class TestRedis:

@@ -86,6 +86,11 @@ class Claims:
             del self._claims[task_id]
             return claim.answer
 
+    def forget(self, task_id: str) -> None:
+        """A delivery of this request has ended, whichever it was: its journal has gone on, and an earlier claim is void."""
+        with self._lock:
+            self._claims.pop(task_id, None)
+
     def nonce(self, task_id: str) -> str:
         """Return the nonce of a claim that nobody has taken; empty where there is none."""
         with self._lock:

@@ -57,6 +57,7 @@ class Run:
                 # with it. It waits, and ends as the first does.
                 with self._context.exclusive.having(self._job.task_id):
                     outcome, attempt = self._attempt(entry, parameters)
+                    self._context.claims.forget(self._job.task_id)
                 if isinstance(outcome, End):
                     return self._conclude(outcome, attempt, parameters)
                 if isinstance(outcome, Error):

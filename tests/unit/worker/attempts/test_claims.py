@@ -53,6 +53,16 @@ def test_a_claim_is_taken_once_by_whoever_has_its_message(claims: Claims) -> Non
     assert claims.nonce("t1") == ""
 
 
+def test_an_attempt_of_another_delivery_voids_a_claim(claims: Claims) -> None:
+    """Whoever has that message asks the journal anew."""
+    claims.note("t1", "tag", b"{}", b"")
+    claims.note("t2", "tag", b"{}", b"")
+    claims.forget("t1")
+    claims.forget("t1")
+    assert claims.take("t1", "tag") is None
+    assert claims.take("t2", "tag") is not None
+
+
 def test_what_nobody_takes_is_forgotten(claims: Claims) -> None:
     """The oldest first."""
     for number in range(MOST + 1):
