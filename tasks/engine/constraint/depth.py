@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from tasks.engine.constraint.parts import parts
+from tasks.engine.constraint.references import References
 
 #: Objects and lists in each other, across references. llguidance takes three times as many on a thread's stack.
 MOST_LEVELS = 1_000
@@ -28,15 +29,15 @@ _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|//[^\n]*')
 
 def excess(schema: Any) -> str:
     """Say which bound a JSON Schema exceeds, with its JSON pointer; empty where it exceeds none."""
-    if is_deep(schema):
+    references = References(schema)
+    if is_deep(schema, references):
         return f"#: {DEEP_SCHEMA}"
-    names = dict(_named(schema))
-    found = (pointer for pointer, part in parts(schema, "") if _has_many_patterns(part, schema, names))
+    found = (pointer for pointer, part in parts(schema, "") if _has_many_patterns(part, references))
     pointer = next(found, None)
     return "" if pointer is None else f"{pointer or '#'}: {MANY_PATTERNS}"
 
 
-def _has_many_patterns(part: dict[str, Any], root: Any, names: dict[str, Any]) -> bool:
+def _has_many_patterns(part: dict[str, Any], references: References) -> bool:
     """Whether a text that is valid by this schema has to match too many expressions."""
     count, seen, stack = 0, set[int](), [part]
     while stack and count <= MOST_PATTERNS:
@@ -46,13 +47,12 @@ def _has_many_patterns(part: dict[str, Any], root: Any, names: dict[str, Any]) -
         seen.add(id(here))
         count += "pattern" in here
         stack += here["allOf"] if isinstance(here.get("allOf"), list) else []
-        stack += [_target(here["$ref"], root, names)] if isinstance(here.get("$ref"), str) else []
+        stack += references.targets(here)
     return count > MOST_PATTERNS
 
 
-def is_deep(schema: Any, *, most: int = MOST_LEVELS) -> bool:
+def is_deep(schema: Any, references: References, *, most: int = MOST_LEVELS) -> bool:
     """Whether a JSON Schema leads deeper than that. What is referred to again is not followed again."""
-    names = dict(_named(schema))
     seen: set[int] = set()
     stack = [(schema, 0)]
     while stack:
@@ -62,9 +62,7 @@ def is_deep(schema: Any, *, most: int = MOST_LEVELS) -> bool:
         if level > most:
             return True
         seen.add(id(value))
-        inner = list(value.values()) if isinstance(value, dict) else value
-        if isinstance(value, dict) and isinstance(value.get("$ref"), str):
-            inner.append(_target(value["$ref"], schema, names))
+        inner = [*value.values(), *references.targets(value)] if isinstance(value, dict) else value
         stack += [(part, level + 1) for part in reversed(inner) if isinstance(part, dict | list)]
     return False
 
@@ -89,32 +87,3 @@ def has_deep_rules(text: str, *, most: int = MOST_RULES) -> bool:
             deepest = max(deepest, level)
         count += 1 + deepest
     return count > most
-
-
-def _named(schema: Any) -> list[tuple[str, Any]]:
-    """The parts that references call by a name."""
-    found, stack = [], [schema]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            found += [(f"#{value['$anchor']}", value)] if "$anchor" in value else []
-            found += [(str(value[name]), value) for name in ("$id", "id") if isinstance(value.get(name), str)]
-        stack += [
-            part for part in (value.values() if isinstance(value, dict) else value) if isinstance(part, dict | list)
-        ]
-    return found
-
-
-def _target(reference: str, root: Any, names: dict[str, Any]) -> Any:
-    """Return the target of a reference; ``None`` where that is not to be seen from here."""
-    if reference in names:
-        return names[reference]
-    document, _, pointer = reference.partition("#")
-    found = names.get(document) if document else root
-    for name in pointer.split("/")[1:]:
-        key = name.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            found = found.get(key) if isinstance(found, dict) else None
-    return found

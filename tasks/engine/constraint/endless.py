@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.engine.constraint.parts import parts
+from tasks.engine.constraint.references import References
 
 #: What is wrong with one.
 ENDLESS = "no value is valid (each has to have another of its kind in it); change the schema"
@@ -29,20 +30,21 @@ class _Ends:
     """The parts of a schema that have a finite value: all that can be shown to, from the innermost on."""
 
     def __init__(self, root: dict[str, Any], placed: dict[str, dict[str, Any]]) -> None:
-        self._root = root
+        self._references = References(root)
+        self._parts = set(map(id, placed.values()))
         self.placed = placed
         self._known: set[int] = set()
         while found := {id(part) for part in placed.values() if id(part) not in self._known and self._shown(part)}:
             self._known |= found
 
     def of(self, part: Any) -> bool:
-        """Whether a value is known. What is no object has no reference in it."""
-        return not isinstance(part, dict) or id(part) in self._known
+        """Whether a value is known. What is no schema of its own here is not looked into."""
+        return id(part) not in self._parts or id(part) in self._known
 
     def _shown(self, part: dict[str, Any]) -> bool:
         if "const" in part or "enum" in part:
             return True
-        everyone = [self._target(part["$ref"])] if "$ref" in part else []
+        everyone = [self._references.target(part)] if "$ref" in part else []
         everyone += _list(part, "allOf")
         anyone = [_list(part, name) for name in ("anyOf", "oneOf") if _list(part, name)]
         alternatives = all(any(map(self.of, choices)) for choices in anyone)
@@ -57,12 +59,6 @@ class _Ends:
         return ("object" in kinds and all(map(self.of, _required(part)))) or (
             "array" in kinds and all(map(self.of, _first_items(part)))
         )
-
-    def _target(self, reference: Any) -> Any:
-        """Return the target of a reference; ``True`` where that is not to be seen from here."""
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            return True
-        return self._root if reference == "#" else self.placed.get(reference, True)
 
 
 def _list(part: dict[str, Any], name: str) -> list[Any]:

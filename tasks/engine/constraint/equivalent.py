@@ -7,6 +7,7 @@ from typing import Any
 from tasks.engine.constraint.exclusive import Comparison
 from tasks.engine.constraint.parts import parts, require
 from tasks.engine.constraint.property_names import without_names
+from tasks.engine.constraint.references import References
 from tasks.engine.constraint.text_formats import hold_to_format
 from tasks.engine.constraint.whole_numbers import precise
 
@@ -26,17 +27,16 @@ def adjusted(schema: Any) -> Any:
     By itself llguidance takes a 29th of February in any year, refuses a keyword that asks for nothing, knows no names of
     properties but those that are listed, and does not look where references lead to tell alternatives apart.
     """
+    references = References(schema)
     for _, part in list(parts(schema, "")):
-        without_names(part, schema)
+        without_names(part, references)
     for _, part in list(parts(schema, "")):
         _drop_what_asks_for_nothing(part)
         _say_what_is_known(part)
         hold_to_format(part)
-    everything = [part for _, part in parts(schema, "")]
-    if not any("$id" in part for part in everything[:-1]):  # where references are as they stand
-        comparison = Comparison(schema)
-        for part in everything:
-            _tell_apart(part, comparison)
+    comparison = Comparison(references)
+    for _, part in list(parts(schema, "")):
+        _tell_apart(part, comparison)
     return schema
 
 

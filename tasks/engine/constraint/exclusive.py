@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tasks.engine.constraint.references import References
+
 _KINDS = frozenset({"array", "boolean", "null", "number", "object", "string"})
 #: The depth of references and properties that is looked at.
 _MOST_DEPTH = 8
@@ -25,11 +27,11 @@ class Comparison:
     """Tells which schemas exclude each other, until it has compared too much of one schema.
 
     Args:
-        root: the schema that references lead into.
+        references: of the whole schema.
     """
 
-    def __init__(self, root: dict[str, Any], *, most: int = _MOST_COMPARED) -> None:
-        self._root = root
+    def __init__(self, references: References, *, most: int = _MOST_COMPARED) -> None:
+        self._references = references
         self._left = most
 
     def exclude_each_other(self, alternatives: list[Any]) -> bool:
@@ -42,7 +44,7 @@ class Comparison:
         """Whether no value is valid by all of these schemas."""
         if not depth or self._left <= 0:
             return False
-        left, right = _Demands(some, self._root, depth), _Demands(others, self._root, depth)
+        left, right = (_Demands(schemas, self._references, depth) for schemas in (some, others))
         self._left -= 1 + left.size + right.size
         if not left.kinds & right.kinds or not left.may_be(right) or not right.may_be(left):
             return True
@@ -66,7 +68,7 @@ class Comparison:
 class _Demands:
     """The demands that some schemas make on a value; references lead to others."""
 
-    def __init__(self, schemas: list[Any], root: dict[str, Any], depth: int) -> None:
+    def __init__(self, schemas: list[Any], references: References, depth: int) -> None:
         self.kinds = _KINDS
         #: The values that it may be, if these are listed; names; lists of which it has to be valid by one.
         self.values: frozenset[Any] | None = None
@@ -75,7 +77,7 @@ class _Demands:
         self.choices: list[list[Any]] = []
         self._names: list[frozenset[str]] = []
         for schema in schemas:
-            for part in islice(_together(schema, root, depth), _MOST_PARTS):
+            for part in islice(_together(schema, references, depth), _MOST_PARTS):
                 self._add(part)
 
     @property
@@ -114,31 +116,18 @@ class _Demands:
                 self._names.append(frozenset(properties))
 
 
-def _together(schema: Any, root: dict[str, Any], depth: int) -> Iterator[Any]:
+def _together(schema: Any, references: References, depth: int) -> Iterator[Any]:
     """The schemas that a value has to be valid by, all of them, to be valid by this one."""
     if not isinstance(schema, dict) or not depth:
         if isinstance(schema, bool):
             yield schema
         return
     if "$ref" in schema:  # what stands beside it means nothing in older drafts
-        yield from _together(_target(schema["$ref"], root), root, depth - 1)
+        yield from _together(references.target(schema), references, depth - 1)
         return
     yield schema
     for inner in _list(schema.get("allOf")):
-        yield from _together(inner, root, depth - 1)
-
-
-def _target(reference: Any, root: dict[str, Any]) -> Any:
-    """Return the target of a reference; ``True`` where that is not to be seen from here."""
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-        return True
-    found: Any = root
-    for name in reference.split("/")[1:]:
-        key = name.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or key not in found:
-            return True
-        found = found[key]
-    return found
+        yield from _together(inner, references, depth - 1)
 
 
 def _list(value: Any) -> list[Any]:

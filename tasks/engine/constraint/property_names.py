@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.engine.constraint.parts import SHARED
 from tasks.engine.constraint.text_formats import OF_NAMES
+
+if TYPE_CHECKING:
+    from tasks.engine.constraint.references import References
 
 #: Keywords that ask for nothing of a name.
 _SILENT = {"type", "title", "description"}
 
 
-def without_names(part: dict[str, Any], root: dict[str, Any]) -> None:
+def without_names(part: dict[str, Any], references: References) -> None:
     """Have a schema say by other keywords, in place, what it says of names, where that is the same.
 
     Args:
         part: the schema.
-        root: the whole, which references lead into.
+        references: of the whole.
     """
     if "propertyNames" not in part:
         return
-    names_schema = _resolved(part["propertyNames"], root)
+    names_schema = part["propertyNames"]
+    if isinstance(names_schema, dict) and names_schema.keys() == {"$ref"}:  # as pydantic refers to an enumeration
+        names_schema = references.target(names_schema)
     others = part.get("additionalProperties", True)
     if names_schema is True or (
         isinstance(names_schema, dict) and names_schema.keys() <= _SILENT and _may_be_text(names_schema)
@@ -36,19 +40,6 @@ def without_names(part: dict[str, Any], root: dict[str, Any]) -> None:
         return
     if part.pop("propertyNames", None) is not None:
         part["additionalProperties"] = False
-
-
-def _resolved(names_schema: Any, root: dict[str, Any]) -> Any:
-    """The schema of names; pydantic refers to an enumeration."""
-    if (
-        not isinstance(names_schema, dict)
-        or names_schema.keys() != {"$ref"}
-        or not isinstance(names_schema["$ref"], str)
-    ):
-        return names_schema
-    kind, _, name = names_schema["$ref"].removeprefix("#/").partition("/")
-    shared = root.get(kind) if kind in SHARED else None
-    return shared.get(name) if isinstance(shared, dict) else None
 
 
 def _may_be_text(names_schema: dict[str, Any]) -> bool:

@@ -9,6 +9,11 @@ import pytest
 
 from tasks.engine.constraint.depth import excess, has_deep_rules, is_deep
 from tasks.engine.constraint.exclusive import Comparison
+from tasks.engine.constraint.references import References
+
+
+def leads_deeper(schema: Any, most: int) -> bool:
+    return is_deep(schema, References(schema), most=most)
 
 
 def chain(links: int, link: Any) -> dict[str, Any]:
@@ -27,22 +32,29 @@ LINKS = {
 @pytest.mark.parametrize("link", LINKS)
 def test_references_in_a_row(link: str) -> None:
     """Each link counts; those that lead back, or to what was there before, do not."""
-    assert is_deep(chain(10, LINKS[link]), most=9)
-    assert not is_deep(chain(10, LINKS[link]), most=40)
+    assert leads_deeper(chain(10, LINKS[link]), 9)
+    assert not leads_deeper(chain(10, LINKS[link]), 40)
     round_about = chain(10, LINKS[link])
     round_about["$defs"]["d10"] = {"$ref": "#/$defs/d0"}
-    assert not is_deep(round_about, most=40)
+    assert not leads_deeper(round_about, 40)
 
 
-@pytest.mark.parametrize("name", ["anchor", "id", "document"])
+@pytest.mark.parametrize("name", ["anchor", "id", "address", "document", "percent"])
 def test_references_by_other_names(name: str) -> None:
-    """An anchor, an id and the document's own id lead as far as a pointer."""
-    named = {"anchor": "$anchor", "id": "$id", "document": "title"}[name]
-    to = {"anchor": "#d{}", "id": "d{}", "document": "https://a.example/s#/$defs/d{}"}[name]
+    """An anchor, an id and the document's own id lead as far as a pointer, which may be percent-encoded."""
+    named = {"anchor": "$anchor", "id": "$id", "address": "$id"}.get(name, "title")
+    document = "https://a.example/s#/$defs/d{}"
+    to = {
+        "anchor": "#d{}",
+        "id": "d{}",
+        "address": "https://a.example/d{}",
+        "document": document,
+        "percent": "#/%24defs/d{}",
+    }[name]
     definitions = {f"d{number}": {named: f"d{number}", "$ref": to.format(number + 1)} for number in range(10)}
     schema = {"$id": "https://a.example/s", "$ref": to.format(0), "$defs": definitions}
-    assert is_deep(schema, most=9)
-    assert not is_deep(schema, most=40)
+    assert leads_deeper(schema, 9)
+    assert not leads_deeper(schema, 40)
 
 
 def test_rules_of_a_grammar() -> None:
@@ -75,5 +87,5 @@ def test_schemas_are_compared_for_a_bounded_time() -> None:
         {"type": "object", "properties": {"kind": {"const": kind}, "other": {}}, "required": ["other", "kind"]}
         for kind in "abcdefgh"
     ]
-    assert Comparison({}).exclude_each_other(alternatives)
-    assert not Comparison({}, most=50).exclude_each_other(alternatives)
+    assert Comparison(References({})).exclude_each_other(alternatives)
+    assert not Comparison(References({}), most=50).exclude_each_other(alternatives)
