@@ -52,6 +52,8 @@ def _call(task: Any, call: str, task_id: str) -> None:
         asyncio.run(_astream(result))
     elif call == "revoke":
         result.revoke(terminate=True)
+    elif call == "revoke_group":
+        task.app.GroupResult("group", [result, result]).revoke(terminate=True)
     elif call == "position":
         result.position()
     elif call == "state":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from celery.app.control import Control as CeleryControl
@@ -10,11 +10,12 @@ from celery.utils.functional import maybe_list
 
 from tasks.broker.queues.ledger import known
 from tasks.broker.queues.schedule import hasten
-from tasks.broker.submission.sending import pool_free_control
+from tasks.broker.submission.sending import pool_free_control, sending
 from tasks.broker.transport import Transport
 from tasks.errors import GenerationError
 from tasks.journal.writer import mark_cancelled
 from tasks.server.connection import connect
+from tasks.server.trouble import is_away
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,15 +51,26 @@ class Control(CeleryControl):
             )
 
     def revoke(self, task_id: Any, destination: Any = None, terminate: bool = False, *more: Any, **options: Any) -> Any:
-        """Celery's, and a mark in Redis for those of these ids that are requests: workers that start later heard no broadcast."""
-        if destination is None and issubclass(self.app.connection_for_write().get_transport_cls(), Transport):
+        """Celery's, and a mark in Redis for those of these ids that are requests: workers that start later heard no broadcast.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses this client.
+        """
+        if not issubclass(self.app.connection_for_write().get_transport_cls(), Transport):
+            return super().revoke(task_id, destination, terminate, *more, **options)
+        if destination is None:
             self._mark(maybe_list(task_id), running=terminate)
-        return super().revoke(task_id, destination, terminate, *more, **options)
+        with sending(self.app):
+            return super().revoke(task_id, destination, terminate, *more, **options)
 
     def _mark(self, task_ids: Iterable[str], *, running: bool) -> None:
-        # Without the right to do so, or without Redis, the broadcast says what can be done.
-        with suppress(GenerationError), closing(connect(self.app)) as client:
-            requests = list(known(client, map(str, task_ids)))
-            for task_id in requests:
-                mark_cancelled(client, task_id, running=running)
-            hasten(client, requests)
+        try:
+            with closing(connect(self.app)) as client:
+                requests = list(known(client, map(str, task_ids)))
+                for task_id in requests:
+                    mark_cancelled(client, task_id, running=running)
+                hasten(client, requests)
+        except GenerationError as error:
+            # Without the right to do so, the broadcast does what can be done. For a silent Redis it would wait as long again.
+            if error.__cause__ is not None and is_away(error.__cause__):
+                raise

@@ -36,6 +36,7 @@ CALLS = {
     "stream": "BrokerUnavailable",
     "astream": "BrokerUnavailable",
     "revoke": "BrokerUnavailable",
+    "revoke_group": "BrokerUnavailable",
     "position": "BrokerUnavailable",
     "state": "TimeoutError",
 }
