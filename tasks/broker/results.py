@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: No bound: all threads share the pool, and each has one connection of it at most.
-MOST_CONNECTIONS = 2**31
 ANSWER = Script(scripts.source("answer"))
 #: The module of our errors in a stored result, and its name in earlier ones.
 ERRORS, OLD_ERRORS = "celery_mlx.errors", "tasks.errors"
@@ -156,7 +154,7 @@ class Backend(RedisBackend):
         return super().remove_pending_result(result)
 
     def _get_pool(self, **params: Any) -> Any:
-        return Pool(**{**params, "max_connections": MOST_CONNECTIONS})
+        return Pool(**params)
 
     def _store_result(
         self,

@@ -99,6 +99,20 @@ def test_defaults_of_its_own_tasks(shop: Callable[..., Celery], redis_client: re
     assert values["model"] == options["chain"][0]["kwargs"]["model"] == MODEL
 
 
+def test_as_many_threads_as_there_are_send_at_once(shop: Callable[..., Celery], redis_client: redis.Redis) -> None:
+    """All threads of a process share their connections, of which there are as many as they need; kombu's own bound is ten."""
+    app = shop()
+    result = app.tasks["tasks.generate"].delay(prompt="a")
+    with app.connection_for_write() as connection:
+        pool = connection.default_channel.pool
+        taken = [pool.get_connection() for _ in range(20)]
+        result.revoke(terminate=True)
+        app.GroupResult("group", [result]).revoke(terminate=True)
+        for one in taken:
+            pool.release(one)
+    assert redis_client.exists(keys.cancel(result.id))
+
+
 def test_a_group_is_revoked(shop: Callable[..., Celery], redis_client: redis.Redis) -> None:
     """A group takes one connection of the pool to be sent, and none to be revoked, which workers that start later heed too."""
     app = shop(broker_pool_limit=1)

@@ -72,7 +72,7 @@ class ConnectingChannel(stock.Channel):
         found = super()._get_pool(asynchronous)
         if asynchronous:
             return found
-        return Pool(found.connection_class, max_connections=found.max_connections, **found.connection_kwargs)
+        return Pool(found.connection_class, **found.connection_kwargs)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if not self.sentinels:
