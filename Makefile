@@ -79,8 +79,7 @@ contracts: install ## check which part imports which
 
 coverage: model ## run the tests and require 90 % of lines and branches, subprocesses included
 	$(BIN)/coverage erase
-	@# Real processes miss their time on a machine that is busy with others: what failed is run once more, by itself.
-	$(BIN)/coverage run -m pytest || $(BIN)/coverage run -m pytest --last-failed --last-failed-no-failures none -n 0
+	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
