@@ -125,19 +125,32 @@ def commands_processed(client: redis.Redis) -> int:
 
 
 class Reader(threading.Thread):
-    """Reads one request's stream to its end, on a thread that begins at once."""
+    """Reads one request's stream to its end, on a thread that begins at once.
+
+    Whoever joins it has its error. One that nobody joins, and that outlives its test, is no error of the next test.
+    """
 
     def __init__(self, result: GenerateResult, timeout_s: float = 150.0) -> None:
         super().__init__(daemon=True)
         self.result = result
         self.chunks: list[Chunk] = []
         self._timeout_s = timeout_s
+        self._error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         """Read."""
-        for chunk in self.result.stream(timeout=self._timeout_s):
-            self.chunks.append(chunk)
+        try:
+            for chunk in self.result.stream(timeout=self._timeout_s):
+                self.chunks.append(chunk)
+        except Exception as error:  # noqa: BLE001  (it is raised where it is waited for)
+            self._error = error
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, and raise what the stream raised."""
+        super().join(timeout)
+        if self._error is not None:
+            raise self._error
 
     @property
     def indices(self) -> list[int]:
