@@ -30,7 +30,7 @@ _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"|/(?:[^/\\\n]|\\.)+/|//[^\n]*')
 def excess(schema: Any) -> str:
     """Say which bound a JSON Schema exceeds, with its JSON pointer; empty where it exceeds none."""
     references = References(schema)
-    if is_deep(schema, references):
+    if is_deep(references):
         return f"#: {DEEP_SCHEMA}"
     found = (pointer for pointer, part in parts(schema, "") if _has_many_patterns(part, references))
     pointer = next(found, None)
@@ -51,10 +51,10 @@ def _has_many_patterns(part: dict[str, Any], references: References) -> bool:
     return count > MOST_PATTERNS
 
 
-def is_deep(schema: Any, references: References, *, most: int = MOST_LEVELS) -> bool:
-    """Whether a JSON Schema leads deeper than that. What is referred to again is not followed again."""
+def is_deep(references: References, *, most: int = MOST_LEVELS) -> bool:
+    """Whether the JSON Schema of these references leads deeper than that. What is referred to again is not followed again."""
     seen: set[int] = set()
-    stack = [(schema, 0)]
+    stack = [(references.root, 0)]
     while stack:
         value, level = stack.pop()
         if id(value) in seen:

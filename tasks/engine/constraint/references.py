@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 #: Keywords that give a schema an address: since draft 6, and in any draft.
 _ADDRESSES = (("$id",), ("$id", "id"))
+_NAMES = {"$id", "id", "$anchor"}
 _NOWHERE = object()
 
 
@@ -23,16 +24,18 @@ class References:
     """
 
     def __init__(self, root: Any) -> None:
-        self._root = root
+        self.root = root
         self._documents: dict[str, Any] = {}
         self._anchors: dict[tuple[str, str], Any] = {}
-        #: The addresses that relative references in a part stand in, by its identity.
+        #: The addresses that references stand in, by the identity of their parts.
         self._bases: dict[int, tuple[str, ...]] = {}
         stack: list[tuple[Any, tuple[str, ...]]] = [(root, ("",) * len(_ADDRESSES))]
         while stack:
             value, bases = stack.pop()
-            if isinstance(value, dict):
-                bases = self._bases[id(value)] = tuple(self._entered(value, bases))
+            if isinstance(value, dict) and not _NAMES.isdisjoint(value):
+                bases = tuple(self._entered(value, bases))
+            if isinstance(value, dict) and "$ref" in value:
+                self._bases[id(value)] = bases
             inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
             stack += [(part, bases) for part in inner if isinstance(part, dict | list)]
 
@@ -71,7 +74,7 @@ class References:
         pointer = unquote(fragment)
         if (address, pointer) in self._anchors:
             return self._anchors[address, pointer]
-        found = self._documents.get(address, _NOWHERE) if address else self._root
+        found = self._documents.get(address, _NOWHERE) if address else self.root
         if pointer and not pointer.startswith("/"):
             return _NOWHERE
         for name in pointer.split("/")[1:]:

@@ -12,10 +12,6 @@ from tasks.engine.constraint.exclusive import Comparison
 from tasks.engine.constraint.references import References
 
 
-def leads_deeper(schema: Any, most: int) -> bool:
-    return is_deep(schema, References(schema), most=most)
-
-
 def chain(links: int, link: Any) -> dict[str, Any]:
     """Definitions that each refer to the next one."""
     definitions = {f"d{number}": link(f"d{number + 1}") for number in range(links)}
@@ -32,11 +28,11 @@ LINKS = {
 @pytest.mark.parametrize("link", LINKS)
 def test_references_in_a_row(link: str) -> None:
     """Each link counts; those that lead back, or to what was there before, do not."""
-    assert leads_deeper(chain(10, LINKS[link]), 9)
-    assert not leads_deeper(chain(10, LINKS[link]), 40)
+    assert is_deep(References(chain(10, LINKS[link])), most=9)
+    assert not is_deep(References(chain(10, LINKS[link])), most=40)
     round_about = chain(10, LINKS[link])
     round_about["$defs"]["d10"] = {"$ref": "#/$defs/d0"}
-    assert not leads_deeper(round_about, 40)
+    assert not is_deep(References(round_about), most=40)
 
 
 @pytest.mark.parametrize("name", ["anchor", "id", "address", "document", "percent"])
@@ -53,8 +49,8 @@ def test_references_by_other_names(name: str) -> None:
     }[name]
     definitions = {f"d{number}": {named: f"d{number}", "$ref": to.format(number + 1)} for number in range(10)}
     schema = {"$id": "https://a.example/s", "$ref": to.format(0), "$defs": definitions}
-    assert leads_deeper(schema, 9)
-    assert not leads_deeper(schema, 40)
+    assert is_deep(References(schema), most=9)
+    assert not is_deep(References(schema), most=40)
 
 
 def test_rules_of_a_grammar() -> None:
