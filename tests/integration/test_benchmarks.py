@@ -79,7 +79,7 @@ def test_a_killed_run_leaves_nothing_behind(mark: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         command("--rows", "faults", "--quick", "--results", str(tmp_path)),
         cwd=ROOT,
-        env={**os.environ, MARK: mark},
+        env={**os.environ, MARK: mark, "TMPDIR": str(tmp_path)},  # nobody is left to remove its logs
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
