@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, changed in six places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
+"""Celery's Redis result backend, changed in seven places. ``result_backend = "tasks.broker.results:Backend+redis://..."``.
 
 1. **A caller listens to results while it waits for them**, and looks for them where it hears nothing
    (:mod:`tasks.broker.waiting.waiting`), on the connections that streams are read with (:mod:`tasks.server.subscription`). Celery
@@ -11,6 +11,8 @@
 4. **A request that runs is STARTED**, which its journal says; nothing is stored for it.
 5. **A request whose result cannot be stored goes back to its queue.** Celery acknowledges it: callers would wait for ever.
 6. **A chord that cannot be sent is one error**, :class:`tasks.errors.BrokerUnavailable`, however few members it has.
+7. **A result is not replaced by the RETRY of an earlier try.** Celery sends the next try first, and stores RETRY afterwards. On
+   another thread or worker that try may have ended by then, and its callers would wait for ever.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from celery.app.task import Context
+    from redis.client import Pipeline
 
     from tasks.broker.channel.holding import Holding
 
@@ -152,6 +155,21 @@ class Backend(RedisBackend):
         if sys.is_finalizing() or not any(result.id in pending for pending in self._pending_results):
             return result
         return super().remove_pending_result(result)
+
+    def _set_with_state(self, key: Any, value: Any, state: str) -> Any:
+        if state == states.RETRY:
+            return self.ensure(self._set_unless_ended, (key, value))
+        return super()._set_with_state(key, value, state)
+
+    def _set_unless_ended(self, key: Any, value: Any) -> None:
+        def write(pipeline: Pipeline) -> None:
+            stored: Any = pipeline.get(key)
+            pipeline.multi()
+            if stored is None or self.decode(stored)["status"] not in states.READY_STATES:
+                pipeline.set(key, value, ex=int(self.expires or 0) or None)
+                pipeline.publish(key, value)
+
+        self.client.transaction(write, key)
 
     def _get_pool(self, **params: Any) -> Any:
         return Pool(**params)

@@ -194,6 +194,27 @@ class TestWorker:
         assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["result"] == {"text": "first"}
         assert not redis_client.exists(HELD)
 
+    @pytest.mark.parametrize("state", ["PENDING", "STARTED", "SUCCESS", "FAILURE"])
+    def test_the_next_try_was_quicker(
+        self, backend: Backend, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, state: str
+    ) -> None:
+        """Celery sends the next try before it stores RETRY: what that try has ended with meanwhile stands."""
+        shops = request("shop.charge")
+        look = backend._get_task_meta_for
+
+        def look_too_early(task_id: str) -> Any:
+            found = look(task_id)
+            monkeypatch.undo()
+            if state != "PENDING":
+                backend.store_result("t1", ValueError("paid") if state == "FAILURE" else "paid", state, request=shops)
+            return found
+
+        monkeypatch.setattr(backend, "_get_task_meta_for", look_too_early)
+        backend.mark_as_retry("t1", ValueError("again"), request=shops)
+        ended = state in states.READY_STATES
+        assert json.loads(redis_client.get("celery-task-meta-t1") or "{}")["status"] == (state if ended else "RETRY")
+        assert 0 < int(redis_client.ttl("celery-task-meta-t1")) <= int(backend.expires)
+
     @pytest.mark.parametrize("given", [{}, {"chain": [{"task": "shop.bill"}]}])
     def test_what_cannot_be_stored(
         self, backend: Backend, holding: Holding, redis_client: redis.Redis, given: Any
