@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -101,3 +102,10 @@ def test_nothing_comes_from_elsewhere(extras: tuple[str, ...], program: str) -> 
         timeout=60,
     )
     assert done.stdout == "there\n", done.stderr
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+@pytest.mark.xdist_group("grouped")
+def test_pytest_keeps_groups_of_tests_together(request: pytest.FixtureRequest) -> None:
+    """A module's workers are started once, not once in each process. pytest-xdist 3.8 notes a group at the end of a test's id."""
+    assert request.node.nodeid.endswith("@grouped")
