@@ -235,7 +235,7 @@ def test_a_worker_that_registers_late_takes_over_its_predecessor_s_name(
     assert "not registered yet" in caplog.text
     keeper.beat_soon()
     wait_until(lambda: stored(client)["boot"] == "b1")
-    assert "took over the name of mac@lab#b0" in caplog.text
+    wait_until(lambda: "took over the name of mac@lab#b0" in caplog.text)
     assert lost == []
 
 

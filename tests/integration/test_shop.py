@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from celery import chain
@@ -107,6 +108,7 @@ def shop(shared_redis: redis.Redis, shared_app: Celery, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("shop")
     (folder / "shop.py").write_text(SHOP)
     log = folder / "log"
+    mark = uuid4().hex
     command = [
         sys.executable,
         "-m",
@@ -127,7 +129,7 @@ def shop(shared_redis: redis.Redis, shared_app: Celery, tmp_path_factory: pytest
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, MARK: "shop", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
+            env={**os.environ, MARK: mark, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -141,7 +143,7 @@ def shop(shared_redis: redis.Redis, shared_app: Celery, tmp_path_factory: pytest
         process.terminate()
         process.wait(60)
         print(log.read_text())
-        assert_gone("shop")
+        assert_gone(mark)
 
 
 @pytest.fixture(autouse=True)

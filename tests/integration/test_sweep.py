@@ -127,7 +127,7 @@ def test_a_killed_worker_is_buried_and_its_work_returned(
         assert (departed["node"], departed["departed"]) == ("dead@lab", "dead")
         assert not client.exists(keys.alive(dead.identity))
         assert "dead@lab#b1 is dead: its connection has been gone" in caplog.text
-        assert "gave back 2 requests of dead@lab#b1: t1, t2" in caplog.text
+        wait_until(lambda: "gave back 2 requests of dead@lab#b1: t1, t2" in caplog.text)
 
 
 def test_a_silent_worker_is_dead_and_told_so(client: redis.Redis, make: Callable[..., Sweep]) -> None:
