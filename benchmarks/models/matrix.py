@@ -9,15 +9,15 @@ import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.drafter import Drafter
-from tasks.engine.model.batch import Batch
-from tasks.engine.model.corrections import correct
+from tasks.engine.model.batching.batch import Batch
+from tasks.engine.model.batching.slots import fit
+from tasks.engine.model.batching.stepping import Stepping
+from tasks.engine.model.corrections.architectures import correct
+from tasks.engine.model.drafting.worth import Worth
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.host_trial import supports_numpy, supports_prompts
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import Follower, try_out
-from tasks.engine.model.slots import fit
-from tasks.engine.model.stepping import Stepping
-from tasks.engine.model.worth import Worth
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ SCENARIOS: dict[str, tuple[Arrival, ...]] = {
 class Finding:
     """How a model is served, why, and the largest difference in each scenario; ``error`` where something was raised.
 
-    ``slots`` says that it is served in slots where drafts are (:mod:`tasks.engine.model.slots`).
+    ``slots`` says that it is served in slots where drafts are (:mod:`tasks.engine.model.batching.slots`).
     """
 
     name: str

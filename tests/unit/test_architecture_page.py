@@ -18,7 +18,7 @@ PATH = re.compile(r"`((?:tasks|worker_config|celery_mlx|tests|benchmarks|deploy|
 #: What a program writes there.
 WRITTEN = {"benchmarks/results"}
 #: A row of a table of docs/architecture.md: a folder, and the modules in it.
-ROW = re.compile(r"^\| `([a-z_]+/)` \| (.*) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z_/]+/)` \| (.*) \|$", re.MULTILINE)
 TABLE = re.compile(r"\| (?:folder )?in `(tasks/[a-z_]+/)`(?: \||,).*?\n\n", re.DOTALL)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.cli.diagnosis.line import Line, gib
-from tasks.engine.model.verdict_file import on_numpy
+from tasks.engine.model.kept.verdict_file import on_numpy
 from tasks.errors import UnknownModel
 from tasks.models.capabilities import capabilities
 from tasks.models.description import describe, in_brief

@@ -10,7 +10,7 @@ from mlx_lm import utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.embedding.encoder import MOST_STEP_TOKENS
-from tasks.engine.model.corrections import correct
+from tasks.engine.model.corrections.architectures import correct
 from tasks.engine.model.loading import accelerator, load_weights
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import text_config, whole

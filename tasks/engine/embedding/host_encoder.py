@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.host_blas import HostBlas
-from tasks.engine.model import elementwise
+from tasks.engine.model.layout import elementwise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

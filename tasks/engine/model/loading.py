@@ -16,19 +16,19 @@ from tasks.engine.failure import first_line, is_panic, ran_out_of_memory
 from tasks.engine.files.folder import read_folder
 from tasks.engine.files.integrity import weights_bytes
 from tasks.engine.files.staging import staged
-from tasks.engine.model.activation import check_activation
 from tasks.engine.model.adapter import apply_adapter, fuse_adapter
 from tasks.engine.model.blas import blas_threads, describe_blas
-from tasks.engine.model.buffers import without_buffers
-from tasks.engine.model.corrections import correct
-from tasks.engine.model.dequantise import dequantise
-from tasks.engine.model.fractions import require_fractions
+from tasks.engine.model.corrections.activation import check_activation
+from tasks.engine.model.corrections.architectures import correct
+from tasks.engine.model.corrections.buffers import without_buffers
+from tasks.engine.model.corrections.fractions import require_fractions
+from tasks.engine.model.corrections.rotary import exact_frequencies, rotary_fields
+from tasks.engine.model.corrections.tied import tied_fields
 from tasks.engine.model.layout.dense import lay_out
+from tasks.engine.model.layout.dequantise import dequantise
 from tasks.engine.model.layout.record import Record
 from tasks.engine.model.reference import Reference
-from tasks.engine.model.rotary import exact_frequencies, rotary_fields
 from tasks.engine.model.selftest import BatchSupport, try_out
-from tasks.engine.model.tied import tied_fields
 from tasks.engine.model.unloadable import why_unloadable
 from tasks.errors import GenerationError, ModelLoadFailed, OutOfMemory
 from worker_config.cache import cache_folder
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.files.folder import ModelFolder
-    from tasks.engine.model.verdicts import Verdicts
+    from tasks.engine.model.kept.verdicts import Verdicts
     from tasks.messages.engine import EngineConfig
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,9 @@ from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.tokens import Tokens
 from tasks.engine.failure import first_line, ran_out_of_memory
 from tasks.engine.generation.runner import Facts, Memory, OutOfDeviceMemory
-from tasks.engine.model.batch import Batch
+from tasks.engine.model.batching.batch import Batch
+from tasks.engine.model.batching.stepping import Stepping
+from tasks.engine.model.kept.verdicts import Verdicts
 from tasks.engine.model.loading import (
     accelerator,
     bound_memory,
@@ -23,8 +25,6 @@ from tasks.engine.model.loading import (
     open_folder,
 )
 from tasks.engine.model.measure import measure_cache
-from tasks.engine.model.stepping import Stepping
-from tasks.engine.model.verdicts import Verdicts
 from tasks.engine.sampling.barred import NONE_BARRED, Barred
 from tasks.engine.sampling.sampler import BatchSampler, check_sampling
 from tasks.engine.text.control import ControlTokens

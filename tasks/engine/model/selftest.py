@@ -19,10 +19,10 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.failure import first_line, ran_out_of_memory
-from tasks.engine.model import slots
-from tasks.engine.model.batch import Batch
+from tasks.engine.model.batching import slots
+from tasks.engine.model.batching.batch import Batch
+from tasks.engine.model.batching.stepping import Stepping
 from tasks.engine.model.reference import SEQUENCE_TOKENS, Reference
-from tasks.engine.model.stepping import Stepping
 from tasks.engine.sampling.sampler import Drawn
 from tasks.messages.engine import Sampling
 

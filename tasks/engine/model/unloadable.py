@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from tasks.engine.failure import first_line
-from tasks.engine.model.tied import FIELD
+from tasks.engine.model.corrections.tied import FIELD
 from tasks.models.weights import read_tensors, weight_files
 
 if TYPE_CHECKING:

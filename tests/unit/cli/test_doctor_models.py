@@ -12,8 +12,8 @@ import pytest
 
 from tasks.cli.diagnosis import models
 from tasks.cli.diagnosis.models import disk_lines, model_lines
-from tasks.engine.model.kept import KeptFile
-from tasks.engine.model.verdict_file import FILE, entry_of
+from tasks.engine.model.kept.kept_file import KeptFile
+from tasks.engine.model.kept.verdict_file import FILE, entry_of
 from tasks.hardware import detect
 from tasks.models import routing
 from tests.unit.hardware.machines import linux

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.model.kept.verdicts import Verdicts
     from tasks.engine.model.layout.record import Record
     from tasks.engine.model.reference import Reference
-    from tasks.engine.model.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from mlx import nn
 from mlx_lm.models import activations, base
 
-from tasks.engine.model import elementwise
+from tasks.engine.model.layout import elementwise
 from tasks.engine.model.layout.attention import attend
 
 if TYPE_CHECKING:

@@ -12,17 +12,17 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from tasks.engine.model.head import Head
+from tasks.engine.model.batching.head import Head
+from tasks.engine.model.batching.slots import SlotCaches, fit
 from tasks.engine.model.layout.host import prepare
-from tasks.engine.model.slots import SlotCaches, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mlx.nn.layers.base import Module
 
+    from tasks.engine.model.kept.verdicts import Verdicts
     from tasks.engine.model.reference import Reference
-    from tasks.engine.model.verdicts import Verdicts
 
 logger = logging.getLogger(__name__)
 

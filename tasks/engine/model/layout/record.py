@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.model.kept import KeptFile
+from tasks.engine.model.kept.kept_file import KeptFile
 
 if TYPE_CHECKING:
     from pathlib import Path

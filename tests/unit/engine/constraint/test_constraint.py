@@ -21,8 +21,8 @@ from tasks.engine.constraint import masks
 from tasks.engine.constraint.compiler import Compiler
 from tasks.engine.constraint.grammar import Grammar, Matcher
 from tasks.engine.constraint.tokens import Tokens
+from tasks.engine.model.batching.rows import Decoding, Row, Rows
 from tasks.engine.model.mlx import MlxRunner, load_model
-from tasks.engine.model.rows import Decoding, Row, Rows
 from tasks.engine.sampling.sampler import BatchSampler
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.errors import CannotResume, InvalidRequest

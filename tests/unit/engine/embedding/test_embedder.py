@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tasks.engine.embedding.encoder import Encoder
 from tasks.engine.embedding.host_encoder import HostEncoder, attend
 from tasks.engine.embedding.model import MlxEmbedder, load_embedder
-from tasks.engine.model import elementwise
+from tasks.engine.model.layout import elementwise
 from tasks.engine.model.loading import load_weights, open_folder
 from tasks.errors import ContextExceeded, InvalidRequest, ModelLoadFailed
 from tasks.messages.engine import EngineConfig

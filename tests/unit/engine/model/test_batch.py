@@ -12,17 +12,17 @@ from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.files.folder import read_folder
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.generation.runner import OutOfDeviceMemory
-from tasks.engine.model.batch import HOLD_STEPS, Batch
+from tasks.engine.model.batching.batch import HOLD_STEPS, Batch
+from tasks.engine.model.batching.pace import LANE_TOKENS, Pace, plan, worth_gathering
+from tasks.engine.model.batching.prefixes import SHARED_TOKENS, common_prefix
+from tasks.engine.model.batching.stepping import Stepping
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.layout.panels import Lanes, Layout
 from tasks.engine.model.loading import load_weights
 from tasks.engine.model.mlx import MlxRunner, load_model
-from tasks.engine.model.pace import LANE_TOKENS, Pace, plan, worth_gathering
-from tasks.engine.model.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.model.reference import Reference
 from tasks.engine.model.selftest import try_out
-from tasks.engine.model.stepping import Stepping
 from tasks.engine.sampling.sampler import Drawn
 from tasks.engine.text.tokenizer import load_tokenizer
 from tasks.messages.engine import EngineConfig, Sampling

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.model.caches import Caches, JointCaches, SeparateCaches
-from tasks.engine.model.head import Head
-from tasks.engine.model.slot_layer import room
-from tasks.engine.model.slots import SlotCaches
+from tasks.engine.model.batching.caches import Caches, JointCaches, SeparateCaches
+from tasks.engine.model.batching.head import Head
+from tasks.engine.model.batching.slot_layer import room
+from tasks.engine.model.batching.slots import SlotCaches
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
-from tasks.engine.model.delay import MOST_SHARE
-from tasks.engine.model.drafts import FEW_TOKENS, MOST_STEP_TOKENS, Drafts, continued
+from tasks.engine.model.batching.rows import Row
+from tasks.engine.model.drafting.delay import MOST_SHARE
+from tasks.engine.model.drafting.drafts import FEW_TOKENS, MOST_STEP_TOKENS, Drafts, continued
+from tasks.engine.model.drafting.worth import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth
 from tasks.engine.model.mlx import MlxRunner, load_model
-from tasks.engine.model.rows import Row
-from tasks.engine.model.worth import PAUSE_STEPS, PLAIN_EVERY, WINDOW_STEPS, Worth
 from tasks.messages.constraint import Constraint
 from tasks.messages.engine import EngineConfig, Sampling
 from tests.engine_client import resume_from
@@ -23,7 +23,7 @@ from tests.unit.engine.generation.test_engine_loop import Loop
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.engine.model.stepping import Stepping
+    from tasks.engine.model.batching.stepping import Stepping
     from tasks.engine.sampling.sampler import BatchSampler
     from tests.engine_client import Answer
 

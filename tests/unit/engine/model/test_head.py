@@ -10,7 +10,7 @@ from mlx import nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from benchmarks.models.tiny import build
-from tasks.engine.model.head import Head
+from tasks.engine.model.batching.head import Head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

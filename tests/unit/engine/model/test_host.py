@@ -12,6 +12,8 @@ from mlx_lm.models import rope_utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from benchmarks.models.tiny import build
+from tasks.engine.model.batching.slot_layer import Call, SlotLayer
+from tasks.engine.model.batching.slots import SlotCaches
 from tasks.engine.model.layout.attention import BLOCK_TOKENS, SHARED_BYTES, attend
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
@@ -27,13 +29,11 @@ from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
 from tasks.engine.model.layout.rotation import GROW_POSITIONS, Rotation
 from tasks.engine.model.layout.threads import HostThreads
 from tasks.engine.model.reference import Reference
-from tasks.engine.model.slot_layer import Call, SlotLayer
-from tasks.engine.model.slots import SlotCaches
 
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.verdicts import Verdicts
+    from tasks.engine.model.kept.verdicts import Verdicts
 
 pytestmark = pytest.mark.xdist_group("mlx")
 

@@ -15,7 +15,7 @@ from mlx_lm.utils import MODEL_REMAPPING
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from benchmarks.parts.tiny_model import make_tiny_architecture, make_tiny_model, write_safetensors
-from tasks.engine.model.activation import FIELD, SILU, SILU_ALONE
+from tasks.engine.model.corrections.activation import FIELD, SILU, SILU_ALONE
 from tasks.engine.model.mlx import load_model
 from tasks.errors import ModelLoadFailed
 from tasks.messages.engine import EngineConfig, Submit

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import ChunkedKVCache, make_prompt_cache
 
 from benchmarks.models.tiny import build
-from tasks.engine.model.batch import Batch
-from tasks.engine.model.prefixes import Prefixes, common_prefix
+from tasks.engine.model.batching.batch import Batch
+from tasks.engine.model.batching.prefixes import Prefixes, common_prefix
+from tasks.engine.model.batching.stepping import Stepping
 from tasks.engine.model.selftest import Follower, try_out
-from tasks.engine.model.stepping import Stepping
 from tasks.messages.engine import Sampling
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def test_held_is_what_fetch_gives() -> None:
 
 def test_an_unknown_kind_of_cache_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be told to be cut back rightly is computed again."""
-    monkeypatch.setattr("tasks.engine.model.prefixes.make_prompt_cache", lambda _: [ChunkedKVCache(16)])
+    monkeypatch.setattr("tasks.engine.model.batching.prefixes.make_prompt_cache", lambda _: [ChunkedKVCache(16)])
     prefixes = Prefixes(build("llama"), 1 << 26)
     assert (prefixes.reach, prefixes.max_bytes) == (0, 0)
     assert not prefixes.make_room(1)

@@ -12,7 +12,7 @@ from mlx_lm.utils import get_total_parameters, load_model
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
-from tasks.engine.model.dequantise import dequantise, unpacked
+from tasks.engine.model.layout.dequantise import dequantise, unpacked
 from tasks.engine.model.loading import load_weights
 from tasks.messages.engine import EngineConfig
 from tasks.models.routing import size_of

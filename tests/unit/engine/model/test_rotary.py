@@ -17,8 +17,8 @@ from transformers import AutoConfig
 from benchmarks.models.tiny import config as tiny_config
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
+from tasks.engine.model.corrections.rotary import exact_frequencies, rotary_fields
 from tasks.engine.model.loading import load_weights
-from tasks.engine.model.rotary import exact_frequencies, rotary_fields
 from tasks.messages.engine import EngineConfig
 
 if TYPE_CHECKING:

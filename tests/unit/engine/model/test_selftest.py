@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.models.matrix import SCENARIOS, TOLERANCE, difference
 from benchmarks.models.tiny import build
-from tasks.engine.model.corrections import correct
+from tasks.engine.model.corrections.architectures import correct
 from tasks.engine.model.selftest import try_out
 from tasks.errors import ModelLoadFailed
 

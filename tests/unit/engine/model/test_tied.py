@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_model
 from tasks.engine.files.folder import read_folder
+from tasks.engine.model.corrections.tied import FIELD, tied_fields
 from tasks.engine.model.loading import load_weights
-from tasks.engine.model.tied import FIELD, tied_fields
 from tasks.messages.engine import EngineConfig
 
 if TYPE_CHECKING:

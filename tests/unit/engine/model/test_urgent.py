@@ -9,11 +9,11 @@ import pytest
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.fake import fake_text
 from tasks.engine.generation.patience import Patience
+from tasks.engine.model.batching.pace import LANE_TOKENS, Pace
+from tasks.engine.model.batching.urgent import EXPECTED_STEPS
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.loading import load_laid_out
 from tasks.engine.model.mlx import load_model
-from tasks.engine.model.pace import LANE_TOKENS, Pace
-from tasks.engine.model.urgent import EXPECTED_STEPS
 from tasks.messages.engine import EngineConfig, Resized, Sampling, StepOutput, Tokens
 from tests.unit.engine.generation.test_engine_loop import Loop, room_for
 

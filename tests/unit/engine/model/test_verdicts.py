@@ -14,13 +14,13 @@ import pytest
 
 from benchmarks.parts.tiny_model import make_tiny_architecture, make_tiny_model
 from tasks.engine.files.folder import read_folder
+from tasks.engine.model.kept.verdict_file import FILE, on_numpy
+from tasks.engine.model.kept.verdicts import MOST, Verdicts, running_code
 from tasks.engine.model.layout.dense import lay_out
 from tasks.engine.model.layout.panels import PanelLinear
 from tasks.engine.model.layout.record import Measured, Record
 from tasks.engine.model.loading import find_batch_support, load_laid_out
 from tasks.engine.model.reference import Reference
-from tasks.engine.model.verdict_file import FILE, on_numpy
-from tasks.engine.model.verdicts import MOST, Verdicts, running_code
 from tasks.messages.engine import EngineConfig
 from tests.unit.engine.model.test_layout import MACHINE, small
 

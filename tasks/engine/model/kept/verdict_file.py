@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.model.kept import KeptFile
+from tasks.engine.model.kept.kept_file import KeptFile
 
 if TYPE_CHECKING:
     from pathlib import Path

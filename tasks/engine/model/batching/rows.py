@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.model.caches import JointCaches, SeparateCaches
-from tasks.engine.model.slots import SlotCaches
+from tasks.engine.model.batching.caches import JointCaches, SeparateCaches
+from tasks.engine.model.batching.slots import SlotCaches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
     from tasks.engine.generation.runner import Draw
-    from tasks.engine.model.caches import Caches
-    from tasks.engine.model.drafts import Drafts
-    from tasks.engine.model.head import Head
+    from tasks.engine.model.batching.caches import Caches
+    from tasks.engine.model.batching.head import Head
+    from tasks.engine.model.drafting.drafts import Drafts
     from tasks.engine.sampling.sampler import BatchSampler, Drawn
     from tasks.messages.load import Batching
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.rows import Row
+    from tasks.engine.model.batching.rows import Row
 
 #: A shared prefix shorter than this is computed again rather than waited for or kept.
 SHARED_TOKENS = 64

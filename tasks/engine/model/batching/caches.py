@@ -1,4 +1,7 @@
-"""The caches of a group of rows. This module and :mod:`tasks.engine.model.prefixes` know the internals of mlx-lm's (0.32.2)."""
+"""The caches of a group of rows.
+
+This module and :mod:`tasks.engine.model.batching.prefixes` know the internals of mlx-lm's (0.32.2).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache
 if TYPE_CHECKING:
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.head import Head
+    from tasks.engine.model.batching.head import Head
 
 
 class Caches(Protocol):

@@ -20,11 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from tasks.engine.model.head import Head
-from tasks.engine.model.pace import GATHER_STEPS, IDLE_FACTOR, LANE_TOKENS, PREFILL_STEPS, Pace, plan, worth_gathering
-from tasks.engine.model.prefixes import SHARED_TOKENS, Prefixes
-from tasks.engine.model.rows import Decoding, Prefilling, Row, Rows
-from tasks.engine.model.urgent import Urgent
+from tasks.engine.model.batching.head import Head
+from tasks.engine.model.batching.pace import (
+    GATHER_STEPS,
+    IDLE_FACTOR,
+    LANE_TOKENS,
+    PREFILL_STEPS,
+    Pace,
+    plan,
+    worth_gathering,
+)
+from tasks.engine.model.batching.prefixes import SHARED_TOKENS, Prefixes
+from tasks.engine.model.batching.rows import Decoding, Prefilling, Row, Rows
+from tasks.engine.model.batching.urgent import Urgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 
     from tasks.engine.constraint.grammar import Grammar
     from tasks.engine.generation.runner import Draw
-    from tasks.engine.model.stepping import Stepping
+    from tasks.engine.model.batching.stepping import Stepping
     from tasks.engine.sampling.sampler import BatchSampler
     from tasks.messages.engine import Sampling
 

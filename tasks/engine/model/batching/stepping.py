@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.drafts import Drafts, bound_step
-from tasks.engine.model.worth import Worth
+from tasks.engine.model.drafting.drafts import Drafts, bound_step
+from tasks.engine.model.drafting.worth import Worth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class Stepping:
         batching: how rows are computed beside each other.
         ahead: whether the device works on its own. MLX's CPU backend does so for a few operations only: there, a step that
             is launched before the last one is read delays its tokens by nearly a whole step, and gains nothing.
-        slots: whether padded rows lie in slots (:mod:`tasks.engine.model.slots`).
+        slots: whether padded rows lie in slots (:mod:`tasks.engine.model.batching.slots`).
         drafts: whether a step may have several tokens of a row. That needs slots, and the last step read before the next one.
         make_worth: makes a judge of whether steps have drafts.
     """

@@ -18,8 +18,8 @@ import mlx.core as mx
 
 from tasks.engine.files.integrity import folder_revision
 from tasks.engine.model.blas import blas_threads, describe_blas
-from tasks.engine.model.kept import KeptFile
-from tasks.engine.model.verdict_file import FILE, entry_of
+from tasks.engine.model.kept.kept_file import KeptFile
+from tasks.engine.model.kept.verdict_file import FILE, entry_of
 from tasks.messages.encoding import to_json
 from tasks.models.weights import weight_files
 from tasks.names import PACKAGE

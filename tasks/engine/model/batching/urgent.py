@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.model.rows import Prefilling, Rows, merging
+from tasks.engine.model.batching.rows import Prefilling, Rows, merging
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.engine.generation.runner import Draw
-    from tasks.engine.model.head import Head
-    from tasks.engine.model.rows import Row
-    from tasks.engine.model.stepping import Stepping
+    from tasks.engine.model.batching.head import Head
+    from tasks.engine.model.batching.rows import Row
+    from tasks.engine.model.batching.stepping import Stepping
     from tasks.engine.sampling.sampler import BatchSampler
 
 

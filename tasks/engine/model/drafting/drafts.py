@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.engine.model.delay import Delay
+from tasks.engine.model.drafting.delay import Delay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.rows import Row
-    from tasks.engine.model.worth import Worth
+    from tasks.engine.model.batching.rows import Row
+    from tasks.engine.model.drafting.worth import Worth
     from tasks.engine.sampling.sampler import BatchSampler
 
 #: The longest drafts. A step grows with each of its tokens, and a draft may end early.

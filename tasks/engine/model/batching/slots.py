@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import KVCache
 
-from tasks.engine.model.caches import last_places
-from tasks.engine.model.slot_layer import Call, SlotLayer, grown, room
+from tasks.engine.model.batching.caches import last_places
+from tasks.engine.model.batching.slot_layer import Call, SlotLayer, grown, room
 from tasks.engine.sampling.chain import places
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlx.nn.layers.base import Module
 
-    from tasks.engine.model.head import Head
+    from tasks.engine.model.batching.head import Head
     from tasks.engine.model.layout.threads import HostThreads
 
 
@@ -44,7 +44,7 @@ class SlotCaches:
 
     @classmethod
     def merge(cls, caches: list[list[Any]], pause: Callable[[], None] | None = None) -> Self:
-        """See :meth:`tasks.engine.model.caches.Caches.merge`."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.merge`."""
         # A layer without attention, as nemotron-nas has them, writes nothing into its cache.
         lengths = [max(int(layer.offset) for layer in layers) for layers in caches]
         return cls([_merged(list(layers), lengths) for layers in zip(*caches, strict=True)], lengths, pause)
@@ -55,14 +55,14 @@ class SlotCaches:
         return sum(array.nbytes for array in self._arrays())
 
     def join(self, other: SlotCaches) -> None:
-        """See :meth:`tasks.engine.model.caches.Caches.join`."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.join`."""
         rows, longest = len(other._lengths), max(other._lengths)
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             mine.put(len(self._lengths), [array[:rows, :, :longest] for array in theirs.arrays()])
         self._lengths = [*self._lengths, *other._lengths]
 
     def keep(self, indices: list[int]) -> None:
-        """See :meth:`tasks.engine.model.caches.Caches.keep`. The first rows stay where they are, without a copy."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.keep`. The first rows stay where they are, without a copy."""
         self._lengths = [self._lengths[index] for index in indices]
         if indices == list(range(len(indices))):
             return
@@ -74,13 +74,13 @@ class SlotCaches:
             )
 
     def copy(self) -> Self:
-        """See :meth:`tasks.engine.model.caches.Caches.copy`."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.copy`."""
         # Arrays are shared: MLX writes in place only into one that nobody else has.
         layers = [SlotLayer(*map(mx.array, layer.arrays())) for layer in self._layers]
         return type(self)(layers, list(self._lengths), self._pause)
 
     def extract(self, index: int) -> list[Any]:
-        """See :meth:`tasks.engine.model.caches.Caches.extract`."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.extract`."""
         cache, tokens = [], self._lengths[index]
         for layer in self._layers:
             row = KVCache()
@@ -92,7 +92,7 @@ class SlotCaches:
         return cache
 
     def prefill(self, head: Head, tokens: list[list[int]], ends: list[int]) -> mx.array | None:
-        """See :meth:`tasks.engine.model.caches.Caches.prefill`. What pads a row is written behind it, and overwritten."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.prefill`. Padding is written behind a row, and overwritten."""
         count = max(map(len, tokens))
         numbers = np if head.chooses and getattr(head.model, "host_prompts", False) else mx
         padded = numbers.array([row + [0] * (count - len(row)) for row in tokens])
@@ -104,7 +104,7 @@ class SlotCaches:
         return logits
 
     def step(self, model: Module, inputs: mx.array) -> mx.array:
-        """See :meth:`tasks.engine.model.caches.Caches.step`."""
+        """See :meth:`tasks.engine.model.batching.caches.Caches.step`."""
         numbers = _numbers(model, len(self._lengths))
         given = inputs if numbers is mx else np.asarray(inputs)
         logits = self._compute(model, given[:, None], numbers)[:, -1, :]

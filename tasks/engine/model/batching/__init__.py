@@ -1,0 +1,1 @@
+"""The running batch: its rows, their caches, and the way they are stepped."""

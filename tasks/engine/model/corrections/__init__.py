@@ -1,0 +1,1 @@
+"""What mlx-lm's code, or a model's files, get wrong."""

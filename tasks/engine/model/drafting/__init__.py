@@ -1,0 +1,1 @@
+"""Drafts: tokens that a step checks although no row has drawn them yet."""

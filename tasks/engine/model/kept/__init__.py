@@ -1,0 +1,1 @@
+"""Files that a load leaves for later ones: verdicts of trials."""
