@@ -124,7 +124,7 @@ class BrokerUnavailable(GenerationError):
 
 
 class BrokerMisconfigured(BrokerUnavailable):
-    """``REDIS_URL`` cannot be used, or leads to a server that does not suit this project; a retry would not help."""
+    """``REDIS_URL``, its server, or an option or a task of the application does not suit this project; a retry would not help."""
 
     code = "broker_misconfigured"
     http_status = 500

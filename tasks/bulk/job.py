@@ -49,8 +49,8 @@ class Options:
 
     Args:
         deadline_s: after so many seconds the lines that are not done end as expired; ``None`` for never.
-        tries: how often a line is sent at most, if its error is one of the fleet's.
-        priority: that of its requests; 9 has everything else go first.
+        tries: how often a line is sent at most, if its error is retryable.
+        priority: that of its requests; at 9 all other requests go first.
         job_id: hexadecimal digits; by default they follow from input and output.
     """
 

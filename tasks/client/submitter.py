@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Call(NamedTuple):
-    """What ``apply_async`` takes beside options, in its order."""
+    """The arguments of ``apply_async`` beside options, in its order."""
 
     args: Any
     kwargs: Any

@@ -1,4 +1,4 @@
-"""The Python type that an answer is to be of: what JSON Schema says of it, and the values that answers have."""
+"""The Python type that a request asks for: its JSON Schema, and its values out of answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_type(value: Any) -> bool:
 
 
 def name_of(kind: Any) -> str:
-    """What people call it."""
+    """The name that people give the type."""
     return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else repr(kind)
 
 
@@ -54,13 +54,13 @@ def schema_of(kind: Any) -> Any:
 
 
 def instance(kind: Any, value: Any, text: str = "") -> Any:
-    """What the JSON of an answer says, as a value of this type.
+    """The JSON of an answer as a value of this type.
 
     It is read as JSON, where a date is a text, also by a type that takes no texts from Python.
 
     Args:
         kind: the type.
-        value: what the JSON says, with numbers as floats.
+        value: the JSON as plain data, with numbers as floats.
         text: the JSON, from which a ``Decimal`` has all its digits.
 
     Raises:
@@ -81,6 +81,6 @@ def _is_adapter(value: Any) -> bool:
 
 
 def response_model(values: dict[str, Any] | None) -> Any:
-    """The type that a request has as its ``response_format``, if that is what it has."""
+    """The type that a request has as its ``response_format``; ``None`` where it has another value there, or none."""
     given = (values or {}).get("response_format")
     return given if given is not None and not isinstance(given, dict) and is_type(given) else None

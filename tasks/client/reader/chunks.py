@@ -103,7 +103,7 @@ class Assembly:
 
     def _take_token(self, token: Token, whole: bool) -> Outcome | None:
         if token.index > self.next_index:
-            # What a later attempt writes in the place of what is missing comes after it.
+            # A later attempt writes the missing entries again, behind this one.
             self.gap = not whole
             return None
         after, voice = token.index + len(token.ids), (token.kind, token.call)

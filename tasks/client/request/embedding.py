@@ -74,7 +74,7 @@ def _is_token(value: Any) -> bool:
 
 
 class Parameters(BaseModel):
-    """What ``embed`` takes by keyword. A field's description says what to do about a wrong value."""
+    """The parameters of ``embed``. A field's description says what to do about a wrong value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
@@ -151,5 +151,5 @@ def with_previous(previous: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "input": texts}
 
 
-#: What ``embed`` takes.
+#: The form of ``embed``.
 EMBEDDING: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous)

@@ -58,7 +58,7 @@ def unknown(
     task: str = "generate",
     instead: Mapping[str, str] = compatibility.INSTEAD,
 ) -> str:
-    """What to say of a field that this task does not have."""
+    """The error for a field that this task does not have."""
     given = f"{shown_name(name)}={shown_alone(name, value)}"
     if name in instead:
         return f"{given}: not a field of {task}: {instead[name]}"

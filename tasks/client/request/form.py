@@ -57,7 +57,7 @@ class Form(Generic[Given]):
     check_prompt: Callable[[str, Any], Any] = _none
 
     def parse(self, previous: Any, values: dict[str, Any], defaults: Mapping[str, Any]) -> Given:
-        """What a message's keywords mean, on a worker.
+        """The checked parameters out of a message's keywords, on a worker.
 
         Args:
             previous: the answer of the task before.

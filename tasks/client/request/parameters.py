@@ -1,4 +1,4 @@
-"""A request's parameters: OpenAI's names, mlx-lm's, four of ours; checked by the producer and again by the worker."""
+"""A request's parameters: OpenAI's names, mlx-lm's and our own; checked by the producer and again by the worker."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ MAX_LOGIT_BIAS = 1024
 
 
 class Parameters(Prompt):
-    """What ``generate`` takes by keyword: a prompt, and what is to be done with it."""
+    """The parameters of ``generate``: a prompt, and how to answer it."""
 
     # To make an empty dictionary takes less time than pydantic's copy of one.
     model: ModelName = None
@@ -149,7 +149,7 @@ class Parameters(Prompt):
         return None if self.messages is None else [message.for_template() for message in self.messages]
 
     def constraint(self) -> Constraint | None:
-        """What bounds the answer; ``None`` where nothing does."""
+        """The constraint of the answer; ``None`` where there is none."""
         return constraint_of({name: getattr(self, name) for name in FIELDS})
 
     @property
@@ -158,7 +158,7 @@ class Parameters(Prompt):
         return self.response_format is not None and self.response_format.type != "text"
 
     def called(self) -> Tools | None:
-        """What the model may call; ``None`` where that is nothing."""
+        """The functions that the model may call; ``None`` where there are none."""
         parallel = self.parallel_tool_calls if "parallel_tool_calls" in self.model_fields_set else None
         return for_engine(self.tools, self.tool_choice, parallel=parallel)
 

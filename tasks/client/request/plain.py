@@ -54,7 +54,7 @@ class _Conversion:
         kind = type(value)
         if kind in DATA:
             return value
-        # What JSON has is most of what comes, and asking what else it might stand for takes ten times as long.
+        # Most values are of JSON's own types, and a look for all other types takes ten times as long.
         simple = value if kind is int else None if kind in (dict, list) else _simple(value)
         if isinstance(simple, int) and simple.bit_length() > MAX_INTEGER_BITS:
             raise InvalidRequest(f"{self._where}: an integer of {simple.bit_length()} bits: use a smaller one, or text")
@@ -115,7 +115,7 @@ def _float(value: Real | Decimal) -> float:
 
 
 def _opened(value: Any) -> Any:
-    """What is inside: a mapping or a list, or a number where the value is an array of none; ``None`` where it is no data."""
+    """The mapping or list inside a value, or the number of an array without dimensions; ``None`` where it is no data."""
     kind = type(value)
     if isinstance(value, Mapping | list):
         return value
@@ -143,7 +143,7 @@ def is_left_out(value: Any) -> bool:
 
 
 def _instead(value: Any) -> str:
-    """What to do about a value that is no data."""
+    """The remedy for a value that is no data."""
     kind = type(value).__name__
     if isinstance(value, bytes | bytearray | memoryview):
         return f"bytes ({kind}) are not text: use .decode()"

@@ -1,4 +1,4 @@
-"""What a model is asked: messages, or a text."""
+"""The prompt of a request: messages, or a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROMPTS = ("messages", "prompt")
 
 
 class Prompt(BaseModel):
-    """What a model is asked: exactly one of ``messages`` and ``prompt`` (raw text, no chat template).
+    """The prompt: exactly one of ``messages`` and ``prompt`` (raw text, no chat template).
 
     A field's description says what to do about a wrong value.
     """

@@ -62,7 +62,7 @@ def _document(place: int, value: Any) -> str:
 
 
 class Parameters(BaseModel):
-    """What ``rerank`` takes by keyword. A field's description says what to do about a wrong value."""
+    """The parameters of ``rerank``. A field's description says what to do about a wrong value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 

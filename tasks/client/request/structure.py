@@ -145,7 +145,7 @@ def as_response_format(value: Any) -> Any:
 
 
 def constraint_of(given: Mapping[str, Any]) -> Constraint | None:
-    """What bounds an answer, by the checked fields of a request; ``None`` where nothing does."""
+    """The constraint of an answer, by the checked fields of a request; ``None`` where there is none."""
     form: ResponseFormat | None = given["response_format"]
     if form is not None and form.type == "json_object":
         return Constraint(kind="json_object")

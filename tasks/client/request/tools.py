@@ -108,7 +108,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> None:
-    """Check what no tool's own shape says.
+    """Check the rules that hold between tools and other fields.
 
     Raises:
         PydanticCustomError: names the field, its value and the remedy.
@@ -137,7 +137,7 @@ def check_tools(tools: list[Tool], choice: Choice, *, has_messages: bool) -> Non
 
 
 def for_engine(tools: list[Tool], choice: Choice, *, parallel: bool | None) -> Tools | None:
-    """What the engine gets; ``None`` where nothing is to be called.
+    """The tools as the engine gets them; ``None`` where nothing is to be called.
 
     Args:
         tools: the functions.

@@ -45,7 +45,7 @@ class Alike(NamedTuple):
 
     @classmethod
     def of(cls, given: Call, options: Mapping[str, Any], form: Form[Any], built: Built) -> Alike | None:
-        """What the next members may be like; ``None`` for a request of more than a prompt and values.
+        """The member that the next ones may be like; ``None`` for a request with more than a prompt, texts and numbers.
 
         Args:
             given: what ``apply_async`` was given.

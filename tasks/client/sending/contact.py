@@ -17,7 +17,7 @@ def meet(app: Celery) -> None:
 
     Raises:
         BrokerUnavailable: Redis cannot be reached, or not be used.
-        BrokerMisconfigured: it never can, or an option of the application is in the way.
+        BrokerMisconfigured: the same, and a retry would not help; or an option of the application is in the way.
     """
     require_server(app)
     SUBSCRIPTIONS.note_contact(endpoint(app))

@@ -50,7 +50,7 @@ class FleetView:
 
     @cached_property
     def settings(self) -> Settings:
-        """What this producer was configured with. To ask Celery takes longer than to check a request."""
+        """The settings of this producer. To ask Celery takes longer than to check a request."""
         return settings_of(self._app)
 
     @cached_property

@@ -32,7 +32,7 @@ class Group:
         self.group_id = group_id
         #: The members so far, those that were sent and those that were collected, with their places in the group.
         self.places: dict[str, Any] = {}
-        #: What collects members, by the producer that Celery took for them.
+        #: The collectors of members, by the producer that Celery took for them.
         self.collectors: dict[int, Collector] = {}
 
     def require_new(self, task_id: Any, place: Any) -> None:
@@ -92,7 +92,7 @@ class Groups:
         return group
 
     def _collector(self, group: Group, producer: Any) -> Collector | None:
-        """What collects the members for which Celery has taken this producer from its pool."""
+        """The collector of the members for which Celery has taken this producer from its pool."""
         # Kombu gives each producer that it hands out a ``release`` of its own, for this one time.
         if group.group_id is None or "release" not in getattr(producer, "__dict__", {}):
             return None
@@ -183,7 +183,7 @@ class Member:
 
     @property
     def producer(self) -> Any:
-        """What sends it."""
+        """The producer that sends it."""
         return self.collector or self._given
 
     def __enter__(self) -> Self:

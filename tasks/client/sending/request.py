@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from tasks.client.sending.fleet_view import FleetView
     from worker_config.settings import Settings
 
-#: What ``generate`` takes.
+#: The form of ``generate``.
 GENERATION: Form[Parameters] = Form(Parameters.model_fields, normalise, check, with_previous, PROMPTS, check_prompt)
 
 
 class Prepared(NamedTuple):
-    """What ``apply_async`` sends. ``parameters`` is what they mean; ``response_model`` is the answer's type, if they have one."""
+    """The arguments that ``apply_async`` sends. ``parameters`` are its checked keywords, ``response_model`` the answer's type."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -82,7 +82,7 @@ def require_room(parameters: Any, fleet: FleetView) -> None:
 
 
 def arguments(args: Any, kwargs: Any) -> tuple[list[Any] | tuple[Any, ...], dict[str, Any]]:
-    """What ``apply_async`` and ``apply`` take first.
+    """The first two arguments of ``apply_async`` and ``apply``, checked.
 
     Raises:
         InvalidRequest: one of them is of another type.
