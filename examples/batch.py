@@ -15,8 +15,8 @@ requests: list[dict[str, Any]] = [
     for n in range(count)
 ]
 answers = {}
-# Whatever is interactive goes first. With a path as the second argument the answers are written there, and a job that was
-# killed goes on.
+# Interactive requests go first. With a path as the second argument of bulk the answers are written there, and the same call
+# continues a job that was killed.
 for line in generate.bulk(requests, max_tokens=24):
     answers[line.id] = line.text if line.error is None else f"failed: {line.error}"
     print(f"\r{len(answers)} of {count}", end="", flush=True)

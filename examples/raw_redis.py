@@ -21,7 +21,7 @@ def entries(client: Any, task_id: str) -> Iterator[dict[str, Any]]:
     name = f"celery-mlx:stream:{task_id}"
     position = "-"
     with client.pubsub() as bell:
-        # Subscribe before the first look: what is appended after that look rings, and nothing falls in between.
+        # Subscribe before the first look: an entry that is appended after that look is announced, and none is missed.
         bell.subscribe(name)
         while True:
             # A message may be lost, as pub/sub is at most once: after a second of silence, look anyway.
