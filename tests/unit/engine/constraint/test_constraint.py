@@ -502,6 +502,22 @@ def test_what_is_too_large_is_refused_before_it_joins(compiler: Compiler) -> Non
     assert compiler.compile(of_schema({"enum": choices})).matcher()
 
 
+@pytest.mark.parametrize(
+    ("count", "required", "error"),
+    [(250, False, ""), (376, False, "Current row has 1503 items; max is 1500"), (1000, True, "")],
+)
+def test_properties_of_an_object(compiler: Compiler, count: int, required: bool, error: str) -> None:
+    """As many as docs/structured.md says: all optional ones that may come next are places in the grammar."""
+    names = [f"p{number:04d}" for number in range(count)]
+    schema = {"type": "object", "properties": {name: {"type": "null"} for name in names}, "additionalProperties": False}
+    matcher = compiler.compile(of_schema({**schema, "required": names if required else []})).matcher()
+    for character in '{"p0000":null,"p0001":null':
+        masks.fill([matcher], 266)
+        matcher.take(id_of(character))
+    assert error in matcher.error
+    assert bool(matcher.error) == bool(error)
+
+
 def test_noise_by_generated_schemas_is_valid(simple: Loop) -> None:
     """A model whose words are noise, drawn at random, answers each of two dozen schemas with what another validator accepts."""
     schemas = list(islice(generate(seed=0), 24))
