@@ -26,7 +26,8 @@ web = FastAPI()
 async def chat(question: str, max_tokens: int = 128) -> StreamingResponse:
     """One answer as events; a client that leaves frees its place in the batch."""
     try:
-        result = await generate.adelay(messages=[{"role": "user", "content": question}], max_tokens=max_tokens)
+        messages = [{"role": "user", "content": question}]
+        result = await generate.adelay(messages=messages, max_tokens=max_tokens, require_worker=True)
     except InvalidRequest as error:
         raise HTTPException(400, str(error)) from error
     except QueueFull as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi import HTTPException
 
+from examples.fastapi_sse import chat
 from tasks import embed, generate, rerank
 from tasks.errors import InvalidRequest, NoWorker, UnknownModel
 
@@ -105,6 +108,14 @@ def test_a_model_that_no_worker_carries(caplog: pytest.LogCaptureFixture) -> Non
     for said in (caplog.text, str(caught.value)):
         assert "tier-7-13B" in said
         assert "15 GPU cores and 16 GB" in said
+
+
+def test_a_web_application_without_a_worker() -> None:
+    """The client of the FastAPI example gets 503 with the reason, where its request would only wait."""
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(chat("Why is the sky blue?"))
+    assert caught.value.status_code == 503
+    assert "no live worker consumes tier-under-3B" in caught.value.detail
 
 
 def test_a_queue_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
