@@ -21,6 +21,8 @@ FIELDS = (
     *("model_max_length", "max_context_length", "context_length", "max_seq_length", "max_target_positions"),
     "block_size",
 )
+#: The name that counts first for these types: Command R was trained for the 131,072 tokens there, beside 8,192 positions.
+FIRST_FIELD = {"cohere": "model_max_length"}
 #: Names of the part that is the language model.
 PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 #: What transformers takes where config.json leaves the field out: nested configs are saved without their defaults.
@@ -87,7 +89,7 @@ def learned_positions(config: dict[str, Any]) -> int | None:
 
 def _field(config: dict[str, Any]) -> tuple[str, int | None]:
     for prefix, place in (*_nested(config), ("", config)):
-        for name in FIELDS:
+        for name in (FIRST_FIELD.get(str(place.get("model_type")), ""), *FIELDS):
             number = number_of(place.get(name))
             tokens = UNBOUNDED_TOKENS if number is not None and number >= UNBOUNDED_TOKENS else whole(number)
             if tokens is not None:

@@ -27,6 +27,12 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         ({"n_positions": 1024, "n_ctx": 512}, 1024, "n_positions"),
         ({"n_ctx": 60, "text_config": None}, 60, "n_ctx"),
         ({"model_max_length": 1048576}, 1048576, "model_max_length"),
+        (
+            {"model_type": "cohere", "max_position_embeddings": 8192, "model_max_length": 131072},
+            *(131072, "model_max_length"),
+        ),
+        ({"model_type": "cohere", "max_position_embeddings": 8192}, 8192, "max_position_embeddings"),
+        ({"max_position_embeddings": 8192, "model_max_length": 131072}, 8192, "max_position_embeddings"),
         ({"max_context_length": 2048}, 2048, "max_context_length"),
         ({"block_size": 512}, 512, "block_size"),
         ({"seq_length": 8192}, 8192, "seq_length"),
