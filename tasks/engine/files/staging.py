@@ -12,13 +12,14 @@ import json
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tasks.errors import ModelLoadFailed
 from tasks.models.weights import PATTERN, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Mapping
 
 #: The longest byte order mark, with what tells the encodings apart.
 _BEGINNING_BYTES = 4
@@ -41,26 +42,31 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[Path]:
+def readable(folder: Path, instead: Mapping[Path, str] = MappingProxyType({})) -> Iterator[Path]:
     """The folder itself where all of its JSON is plain; else one of links and copies, for as long as it is needed.
+
+    Args:
+        folder: the model's.
+        instead: texts of files that are to be read in the place of their own.
 
     Raises:
         ModelLoadFailed: one that was raised within, about the folder itself.
     """
-    marked = _marked(folder)
-    if not marked:
+    texts = {**_marked(folder), **instead}
+    if not texts:
         yield folder
         return
-    with _copied(folder, marked) as links:
+    with _copied(folder, texts) as links:
         try:
             yield links
         except ModelLoadFailed as error:
             raise ModelLoadFailed(str(error).replace(str(links), str(folder))) from error
 
 
-def _marked(folder: Path) -> list[Path]:
-    """Files of JSON that begin with a byte order mark, or have another encoding than UTF-8."""
-    return [path for path in folder.glob("*.json") if path.is_file() and _encoding(path) != "utf-8"]
+def _marked(folder: Path) -> dict[Path, str]:
+    """The texts of JSON files that begin with a byte order mark, or have another encoding than UTF-8."""
+    encodings = {path: _encoding(path) for path in folder.glob("*.json") if path.is_file()}
+    return {path: path.read_text(encoding) for path, encoding in encodings.items() if encoding != "utf-8"}
 
 
 def _encoding(path: Path) -> str:
@@ -69,12 +75,12 @@ def _encoding(path: Path) -> str:
 
 
 @contextmanager
-def _copied(folder: Path, marked: Collection[Path]) -> Iterator[Path]:
+def _copied(folder: Path, texts: Mapping[Path, str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="celery-mlx-") as temporary:
         links = Path(temporary)
         for path in folder.iterdir():
-            if path in marked:
-                (links / path.name).write_text(path.read_text(_encoding(path)), encoding="utf-8")
+            if path in texts:
+                (links / path.name).write_text(texts[path], encoding="utf-8")
             else:
                 (links / path.name).symlink_to(path.absolute())
         yield links

@@ -20,7 +20,7 @@ from tasks.engine.failure import first_line
 from tasks.engine.files.staging import readable
 from tasks.engine.text.detokenizer import streamed_text
 from tasks.engine.text.spm import follow_file
-from tasks.engine.text.tokenizer_fields import corrected_fields
+from tasks.engine.text.tokenizer_fields import corrected_fields, without_empty_tokens
 from tasks.errors import ModelLoadFailed
 from tasks.models.reading import ModelFilesUnreadable, read_object_if_there
 from tasks.models.special_tokens import CONFIG, SPECIAL_TOKENS, read_end_token
@@ -72,7 +72,7 @@ def load_tokenizer(
         ModelLoadFailed: it says other text than it was given.
         Exception: transformers cannot load it, in whatever way.
     """
-    with readable(folder) as plain:
+    with readable(folder, without_empty_tokens(folder)) as plain:
         hf = _with_decoder(_checked(_load(plain, trust_remote_code), plain))
     hf.split_special_tokens = (
         False  # a template's own tokens are tokens; those in messages are told from them elsewhere
@@ -153,7 +153,7 @@ def _by_file(folder: Path) -> Any:
 
     if "auto_map" in read_object_if_there(folder / CONFIG):
         raise ModelLoadFailed(_own_code(folder))
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder, **corrected_fields(folder))
 
 
 def _own_code(folder: Path) -> str:

@@ -231,11 +231,15 @@ def test_json_as_editors_of_windows_write_it(tmp_path: Path, encoding: str) -> N
         {"additional_special_tokens": ["<s>", {"content": "</s>", "lstrip": False}]},
         {"model_max_length": "1e30"},
         {"split_special_tokens": True},
+        {"bos_token": "", "unk_token": {"content": ""}, "additional_special_tokens": ["", "<s>"]},
     ],
 )
-def test_fields_that_transformers_fails_with(tmp_path: Path, described: dict[str, Any]) -> None:
-    """Tokens as objects without a type, a bound as text; and one that would cut a template's own tokens into letters."""
-    tokenizer = load(save(byte_level(), tmp_path, **described))
+@pytest.mark.parametrize("cls", [None, "Qwen2Tokenizer"])
+def test_fields_that_transformers_fails_with(tmp_path: Path, described: dict[str, Any], cls: str | None) -> None:
+    """Tokens as objects without a type or without a text, a bound as text; and one that would cut a template's own tokens
+    into letters. The same where the file goes before the class."""
+    tokenizer = load(save(byte_level(), tmp_path, tokenizer_class=cls, **described))
+    assert tokenizer.bos_token is None
     assert tokenizer.encode("</s>", add_special_tokens=False) == tokenizer.convert_tokens_to_ids(["</s>"])
     assert tokenizer.eos_token == "</s>"
 
@@ -251,6 +255,15 @@ def test_an_end_token_in_the_older_file(tmp_path: Path) -> None:
     (folder / "special_tokens_map.json").write_text("{,}")
     with pytest.raises(ModelLoadFailed, match=r"special_tokens_map\.json: not valid JSON"):
         load(folder)
+
+
+def test_an_empty_text_is_no_token(tmp_path: Path) -> None:
+    """In the older file too, which goes before the other one: that one's token counts."""
+    folder = save(byte_level(), tmp_path)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "", "unk_token": "", "bos_token": "<s>"}))
+    tokenizer = load(folder)
+    assert (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token) == ("</s>", None, "<s>")
+    assert streamed_text(tokenizer, tokenizer.encode("a b", add_special_tokens=False)) == "a b"
 
 
 def test_end_tokens_come_from_the_model_and_from_the_tokenizer(tmp_path: Path) -> None:
