@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.engine.text.renamed import RenamedTokenizer, Segment, alternatives
 from tasks.engine.text.rendering import FIXED
+from tasks.engine.text.vocabulary import is_a_sign
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_canonical_json
 
@@ -69,7 +70,11 @@ def _added(tokenizer: TokenizerWrapper) -> dict[str, _AddedToken]:
         added: dict[int, Any] = hf.added_tokens_decoder
     except NotImplementedError:  # mistral-common's tokenizers, whose special ids are complete
         return {str(hf.convert_ids_to_tokens(token_id)): _AddedToken(token_id, True) for token_id in special}
-    return {token.content: _AddedToken(at, token.special or at in special) for at, token in added.items()}
+    return {
+        token.content: _AddedToken(at, token.special or at in special)
+        for at, token in added.items()
+        if not is_a_sign(token.content)
+    }
 
 
 def special_tokens(tokenizer: TokenizerWrapper) -> dict[str, int]:

@@ -71,4 +71,13 @@ def special_ids(hf: HuggingFace) -> frozenset[int]:
         added = hf.added_tokens_decoder
     except NotImplementedError:  # mistral-common's tokenizers, whose special ids are complete
         added = {}
-    return frozenset(hf.all_special_ids).union(token_id for token_id, token in added.items() if token.special)
+    called = frozenset(hf.all_special_ids).union(token_id for token_id, token in added.items() if token.special)
+    return frozenset(token_id for token_id in called if not is_a_sign(hf.convert_ids_to_tokens(token_id) or ""))
+
+
+def is_a_sign(token: str) -> bool:
+    """Whether this is a letter, digit or punctuation mark: it is text, although the files of a tokenizer may call it special.
+
+    Models that were trained with ``tokenizer.pad_token = "!"`` have such files; without text, no answer would have a ``!``.
+    """
+    return len(token) == 1 and token.isascii() and token.isprintable()

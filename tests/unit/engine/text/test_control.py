@@ -289,6 +289,16 @@ def test_what_counts_as_a_control_token() -> None:
     assert control("") == {*CONTROL, "<b>"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sign_that_files_call_special_is_text(kind: str) -> None:
+    """As in models that were trained with ``!`` for padding: it comes out of a message, also beside a control token."""
+    tokenizer = wrapper.__wrapped__(kind)
+    tokenizer._tokenizer.add_special_tokens({"pad_token": "!"})
+    found = tokens(tokenizer, encoder(tokenizer).encode(submit("a! the<|end|>!")).ids)
+    assert found.count("!") == 2
+    assert found.count("<|end|>") == 1
+
+
 def test_a_template_that_puts_a_control_token_together() -> None:
     """Its text is not in the template's, and the tokenizer does not call it special: it counts by its form."""
     made = tiny_tokenizers.byte_level()

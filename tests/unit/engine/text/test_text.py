@@ -182,6 +182,19 @@ def test_special_tokens_have_no_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_sign_that_files_call_special_is_text(kind: str) -> None:
+    """As in models that were trained with ``!`` for padding: their answers have it; where it ends an answer they do not."""
+    tokenizer = tokenizer_of.__wrapped__(kind)
+    tokenizer._tokenizer.add_special_tokens({"pad_token": "!"})
+    sign = tokenizer.convert_tokens_to_ids("!")
+    ids = [*encode(tokenizer, "ab"), sign, *encode(tokenizer, "<|user|>é"), sign]
+    assert assemble(TextAssembler(tokenizer), ids)[0] == "ab!é!"
+    assert assemble(TextAssembler(tokenizer, ("!",)), ids)[0] == "ab"
+    ends = TokenizerWrapper(tokenizer._tokenizer, eos_token_ids=[sign])
+    assert assemble(TextAssembler(ends), ids)[0] == "abé"
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_second_end_token_of_the_model_has_no_text(kind: str) -> None:
     """An end token that only the model's configuration names is as silent as the tokenizer's own."""
     original = tokenizer_of(kind)
