@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.engine.failure import first_line
 from tasks.engine.text import rendering
@@ -77,17 +77,32 @@ class PromptEncoder:
             raise InvalidRequest(f"{field}: cannot be tokenised: {first_line(error)}") from error
 
     def _raw_ids(self, prompt: str) -> list[int]:
-        """The ids of a raw prompt. One that begins with the first token already, as a rendered chat does, gets no second."""
-        is_begun = bool(self._first) and prompt.startswith(self._first)
-        return list(self._tokenizer.encode(prompt, add_special_tokens=not is_begun))
+        """The ids of a raw prompt. One that begins with the first token already, as a rendered chat does, gets no second.
+
+        The tokenizer's end token does not go behind it: the answer goes on from the prompt.
+        """
+        before, behind = self._around
+        first = before or str(self._tokenizer.bos_token or "")
+        is_begun = bool(first) and prompt.startswith(first)
+        ids = list(self._tokenizer.encode(prompt, add_special_tokens=not is_begun))
+        return ids if is_begun or not behind else ids[:-behind]
 
     @cached_property
-    def _first(self) -> str:
-        """What the tokenizer puts before a text: one token as a rule, two with GLM, and not always ``bos_token``."""
-        bare, ids = (list(self._tokenizer.encode("a", add_special_tokens=adds)) for adds in (False, True))
-        before = ids[: len(ids) - len(bare)] if ids[len(ids) - len(bare) :] == bare else []
-        added = "".join(map(str, self._tokenizer.convert_ids_to_tokens(before)))
-        return added or str(self._tokenizer.bos_token or "")
+    def _around(self) -> tuple[str, int]:
+        """The text of what the tokenizer puts before a text, and how many end tokens it puts behind one.
+
+        Before it is one token as a rule, two with GLM, and not always ``bos_token``. Behind it is one where the files are as a
+        training left them (``"add_eos_token": true``), or where they are BERT's.
+        """
+        tokenizer: Any = self._tokenizer
+        bare, ids = (list(tokenizer.encode("a", add_special_tokens=adds)) for adds in (False, True))
+        starts = range(len(ids) - len(bare), -1, -1)
+        start = next((start for start in starts if ids[start : start + len(bare)] == bare), None)
+        if start is None:
+            return "", 0
+        before, behind = ids[:start], ids[start + len(bare) :]
+        ends = {*tokenizer.eos_token_ids, getattr(tokenizer, "sep_token_id", None)}
+        return "".join(map(str, tokenizer.convert_ids_to_tokens(before))), len(behind) if ends.issuperset(behind) else 0
 
     def _chat(self, submit: Submit) -> Prompt:
         messages, wrapping = [joined_parts(message) for message in submit.messages or ()], None

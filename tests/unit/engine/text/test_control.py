@@ -120,6 +120,28 @@ def test_what_the_tokenizer_puts_before_a_text_comes_once(first: list[str]) -> N
     assert asked("".join(first) + "a the") == text
 
 
+@pytest.mark.parametrize(
+    ("first", "last"), [([], ["<|end|>"]), (["<|user|>"], ["<|end|>"]), (["<|user|>"], ["<|tool|>"])]
+)
+def test_what_the_tokenizer_puts_behind_a_text_does_not_end_a_prompt(first: list[str], last: list[str]) -> None:
+    """A training may leave its end token there, and BERT's files have a separator: an answer behind it would begin anew."""
+    made = tiny_tokenizers.byte_level()
+    made.add_special_tokens(["<|user|>", "<|end|>", "<|tool|>"])
+    ids = {name: made.token_to_id(name) for name in (*first, *last)}
+    made.post_processor = processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=list(ids.items()))
+    fast: Any = PreTrainedTokenizerFast
+    special = {"eos_token": "<|end|>", "sep_token": "<|tool|>", "chat_template": PLAIN}
+    prompts = encoder(TokenizerWrapper(fast(tokenizer_object=made, **special)))
+
+    def asked(prompt: str) -> list[int]:
+        return prompts.encode(Submit(task_id="t", messages=None, prompt=prompt, max_tokens=1)).ids
+
+    begin, text = [ids[name] for name in first], made.encode("a the", add_special_tokens=False).ids
+    assert asked("a the") == begin + text
+    assert asked(f"{''.join(first)}a the") == begin + text
+    assert asked(f"a the{last[0]}") == [*begin, *text, ids[last[0]]]
+
+
 def tokens(tokenizer: TokenizerWrapper, ids: list[int]) -> list[str]:
     return [str(tokenizer._tokenizer.convert_ids_to_tokens(token_id)) for token_id in ids]
 
