@@ -3,12 +3,16 @@
 Templates differ in two things. Most write a call's ``arguments`` with ``tojson``, and some put them into the text as they are,
 so that they want JSON and fail for an object, or write Python's ``{'a': 1}``. And some have a form for ids: Mistral's refuse one
 that has not nine letters or digits, and Kimi's have the function's name in it, which the model reads.
+
+Others fail for an assistant that says nothing beside its calls (Qwen3's first one), or write the first call of a message alone
+(gpt-oss), or refuse a second one (Llama 3).
 """
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import InvalidRequest
@@ -20,7 +24,15 @@ if TYPE_CHECKING:
     Conversation = list[dict[str, Any]]
 
 TOOL = "tool"
+_SILENT = {"role": "assistant", "content": ""}
 _MISTRAL_ID_CHARACTERS = 9
+
+
+class _CallsLeftOut(InvalidRequest):
+    """The template has passed over a call: many know none."""
+
+    def __init__(self) -> None:
+        super().__init__("messages: the model's chat template leaves out tool_calls; send what was called as content")
 
 
 def render_calls(render: Callable[[Conversation], str], messages: Conversation, source: str = "") -> str:
@@ -34,20 +46,48 @@ def render_calls(render: Callable[[Conversation], str], messages: Conversation, 
     Raises:
         InvalidRequest: the template refuses the messages, or leaves calls or their results out.
     """
-    told = _with_ids(messages, source)
-    text = _with_calls(render, told)
-    if _loses_results(render, told, text):
+    text = _with_calls(render, messages, source)
+    if _loses_results(render, messages, source, text):
         raise InvalidRequest(
             "messages: the model's chat template leaves out messages of the role 'tool'; say it in a message of the user"
         )
     return text
 
 
-def _with_calls(render: Callable[[Conversation], str], told: Conversation) -> str:
+def _with_calls(render: Callable[[Conversation], str], messages: Conversation, source: str) -> str:
+    """The conversation as text: as it is, else in another shape that says the same."""
+    if not any(_functions(messages)):
+        return render(messages)
+    filled = [{**message, "content": message.get("content") or ""} for message in messages]
+    if filled != messages:
+        with suppress(Exception):
+            return _checked(render, messages, source)
+    try:
+        return _checked(render, filled, source)
+    except Exception:
+        with suppress(Exception):  # it fails for another reason, and the first error says which
+            return _checked(render, _one_by_one(filled), source)
+        raise
+
+
+def _checked(render: Callable[[Conversation], str], messages: Conversation, source: str) -> str:
+    """The conversation as text, which has each of its calls."""
+    # The name of a function may be in the text for its description, so each call is given a word for a name.
+    numbers = count()
+    named = _changed(messages, lambda call: _named(call, f"call{next(numbers)}ofnobody"))
+    text = _with_arguments(render, _with_ids(messages, source))
+    try:
+        _with_arguments(render, _with_ids(named, source))
+    except _CallsLeftOut:
+        raise
+    except Exception:  # noqa: BLE001 - templates fail in ways of their own; with the real names this one did not
+        return text
+    return text
+
+
+def _with_arguments(render: Callable[[Conversation], str], told: Conversation) -> str:
     """The conversation as text, with arguments as the template wants them."""
     calls = list(_functions(told))
-    if not calls:
-        return render(told)
     try:
         text = render(told)
         if not any(call["arguments"] and str(call["arguments"]) in text for call in calls):
@@ -59,16 +99,16 @@ def _with_calls(render: Callable[[Conversation], str], told: Conversation) -> st
     return _complete(calls, render(_as_json(told)))
 
 
-def _loses_results(render: Callable[[Conversation], str], told: Conversation, text: str) -> bool:
+def _loses_results(render: Callable[[Conversation], str], messages: Conversation, source: str, text: str) -> bool:
     """Whether the template has passed over a result without a word: it may know no role ``tool``."""
-    results = [message for message in told if message["role"] == TOOL]
+    results = [message for message in messages if message["role"] == TOOL]
     if all(str(message.get("content") or "").strip() in text for message in results):
         return False
     # It may have escaped or cut them: a word in the place of each tells.
     word = "resultofnobody"
-    marked = [{**message, "content": word} if message["role"] == TOOL else message for message in told]
+    marked = [{**message, "content": word} if message["role"] == TOOL else message for message in messages]
     try:
-        return _with_calls(render, marked).casefold().count(word) < len(results)
+        return _with_calls(render, marked, source).casefold().count(word) < len(results)
     except Exception:  # noqa: BLE001 - templates fail in ways of their own; with the real results this one did not
         return False
 
@@ -80,12 +120,32 @@ def _functions(messages: Conversation) -> Iterator[dict[str, Any]]:
 
 
 def _complete(calls: list[dict[str, Any]], text: str) -> str:
-    """The text, if it has all calls: many templates know none, and pass over them without a word."""
+    """The text, if it has all calls."""
     if not all(call["name"] in text for call in calls):
-        raise InvalidRequest(
-            "messages: the model's chat template leaves out tool_calls; send what was called as content"
-        )
+        raise _CallsLeftOut
     return text
+
+
+def _named(call: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**call, "function": {**call["function"], "name": name}}
+
+
+def _one_by_one(messages: Conversation) -> Conversation:
+    """The conversation with each call in a message of its own, and its result behind it."""
+    told: Conversation = []
+    rest = list(messages)
+    while rest:
+        message = rest.pop(0)
+        calls = message.get("tool_calls") or ()
+        results = {result.get("tool_call_id"): result for result in rest[: len(calls)] if result["role"] == TOOL}
+        if len(results) <= 1 or {call.get("id") for call in calls} != results.keys() or len(results) < len(calls):
+            told.append(message)
+            continue
+        del rest[: len(calls)]
+        for number, call in enumerate(calls):
+            told.append({**(_SILENT if number else message), "tool_calls": [call]})
+            told.append(results[call.get("id")])
+    return told
 
 
 def _changed(messages: Conversation, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Conversation:

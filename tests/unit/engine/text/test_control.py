@@ -253,8 +253,10 @@ def test_every_text_of_a_message_counts() -> None:
 )
 def test_a_template_that_escapes_what_it_does_not_know(value: Any, template: str, text: str) -> None:
     """A list that is printed as Python prints it, and JSON in ASCII: a control token in them is text alone."""
-    source = "{% for m in messages %}<|user|>{% set x = m['tool_calls'][0]['function']['arguments']['x'] %}f"
-    tokenizer = wrapper("byte-level", source + template + "{% endfor %}<|end|>")
+    source = (
+        "{% for m in messages %}<|user|>{% set f = m['tool_calls'][0]['function'] %}{% set x = f['arguments']['x'] %}"
+    )
+    tokenizer = wrapper("byte-level", source + "{{ f['name'] }}" + template + "{% endfor %}<|end|>")
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": value}}}
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     found = encoder(tokenizer).encode(Submit(task_id="t", messages=[message], prompt=None, max_tokens=1)).ids

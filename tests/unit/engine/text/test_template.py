@@ -116,6 +116,15 @@ def test_conversations_with_tools_may_have_a_template_of_their_own() -> None:
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
 CALLED = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": 'it is "2"\n'}
+#: What is said, and behind all of it the calls.
+CONTENTS = (
+    "{% for t in tools or [] %}{{ t.function.name }}:{% endfor %}"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
+)
+CALLS = (
+    "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.name }}({{ c.function.arguments.a }}){% endfor %}"
+    "{% endfor %}"
+)
 #: A template that knows calls, and no results.
 NO_RESULTS = (
     "{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}"
@@ -130,6 +139,57 @@ def test_results_that_a_template_leaves_out_are_refused(told: list[dict[str, Any
         template_of(NO_RESULTS).render(told, Options())
     escaping = "{% for m in messages %}{% if m.role == 'tool' %}{{ m.content | tojson }}{% endif %}{% endfor %}"
     assert '"it is \\"2\\"\\n"' in template_of(NO_RESULTS + escaping).render(told, Options())
+
+
+def test_calls_that_a_template_leaves_out_are_refused() -> None:
+    """Also where the description of the function has its name."""
+    tools = [{"type": "function", "function": CALL["function"]}]
+    with pytest.raises(InvalidRequest, match="leaves out tool_calls; send what was called as content"):
+        template_of(CONTENTS).render([*CALLED, RESULT], Options(tools=tools))
+
+
+def test_an_assistant_that_says_nothing_beside_its_calls() -> None:
+    """Qwen3's first template puts its content behind other text."""
+    joining = "{% for m in messages %}{{ '' + m.content if m.role == 'assistant' }}{% endfor %}"
+    rendered = template_of(joining + CONTENTS + CALLS).render([*CALLED, RESULT], Options())
+    assert rendered == f"user:1+1?;assistant:;tool:{RESULT['content']};add(2)"
+
+
+SECOND = {"id": "c2", "type": "function", "function": {"name": "add", "arguments": {"a": 3}}}
+BOTH: list[dict[str, Any]] = [USER, {"role": "assistant", "content": "So:", "tool_calls": [CALL, SECOND]}]
+RESULTS = [
+    {"role": "tool", "tool_call_id": "c2", "content": "3+"},
+    {"role": "tool", "tool_call_id": "c1", "content": "2+"},
+]
+FIRST_CALL = (
+    "{% for m in messages %}{{ m.content }};{% if m.tool_calls %}"
+    "{{ m.tool_calls[0].function.name }}({{ m.tool_calls[0].function.arguments.a }});{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        FIRST_CALL,
+        "{% for m in messages if m.tool_calls and m.tool_calls | length > 1 %}{{ raise_exception('one') }}{% endfor %}"
+        + FIRST_CALL,
+    ],
+    ids=["passes over the second", "refuses a second"],
+)
+def test_calls_at_once_come_one_by_one_where_the_template_knows_one(source: str) -> None:
+    """Each with its own result behind it; where the results are not all there, it is an error."""
+    template = template_of(source)
+    assert template.render([*BOTH, *RESULTS, USER], Options()) == "1+1?;So:;add(2);2+;;add(3);3+;1+1?;"
+    for told in ([*BOTH, RESULTS[0]], [*BOTH, RESULTS[0], RESULTS[0]]):
+        with pytest.raises(InvalidRequest, match=r"leaves out tool_calls|chat template refuses"):
+            template.render(told, Options())
+
+
+def test_calls_at_once_stay_together_where_the_template_knows_that() -> None:
+    """Also where their text is in no message."""
+    told = [USER, {**BOTH[1], "content": None}, *RESULTS]
+    rendered = template_of(CONTENTS + CALLS).render(told, Options())
+    assert rendered == "user:1+1?;assistant:;tool:3+;tool:2+;add(2)add(3)"
 
 
 @pytest.mark.parametrize("source", [QWEN, GPT_OSS])
