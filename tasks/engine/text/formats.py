@@ -27,6 +27,12 @@ TOKENS = (
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Cohere
+    ("<mm:think>", "</mm:think>"),  # MiniMax M3, which has <think> too
+    # K2 (LLM360), by reasoning_effort
+    *(
+        (f"<{name}>", f"</{name}>")
+        for name in ("think_fast", "think_faster", "ifm|think", "ifm|think_fast", "ifm|think_faster")
+    ),
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("◁think▷", "◁/think▷"),  # Kimi
     ("<reasoning>", "</reasoning>"),

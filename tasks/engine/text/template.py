@@ -38,6 +38,8 @@ RESERVED = frozenset(
 
 #: The names of the variable that says whether the model is to think.
 _THINKING = ("enable_thinking", "thinking")
+#: MiniMax M3's, whose values are words.
+_MODE, _MODES = "thinking_mode", {True: "enabled", False: "disabled"}
 #: No template has it in its own text.
 _WORD = "wordofnobody"
 _NO_WORDS = (
@@ -118,7 +120,7 @@ class ChatTemplate:
         """Return the template's arguments, under the names that it has for them."""
         options = dict(given)
         if effort is not None:
-            if not self._variables & {"reasoning_effort", *_THINKING}:
+            if not self._variables & {"reasoning_effort", *_THINKING, *self._mode}:
                 raise InvalidRequest(
                     f"reasoning_effort={effort!r}: the model's chat template knows no such thing; leave it out"
                 )
@@ -128,7 +130,15 @@ class ChatTemplate:
                 options.setdefault(_THINKING[0], effort != "none")
         if _THINKING[0] in options and _THINKING[0] not in self._variables and _THINKING[1] in self._variables:
             options.setdefault(_THINKING[1], options[_THINKING[0]])  # DeepSeek's name for it
+        if _THINKING[0] in options:
+            options |= {name: _MODES[bool(options[_THINKING[0]])] for name in self._mode if name not in options}
         return options
+
+    @property
+    def _mode(self) -> tuple[str, ...]:
+        """The name of the variable for whether to think, where its values are these words."""
+        known = _MODE in self._variables and all(word in self._source for word in _MODES.values())
+        return (_MODE,) if known else ()
 
     def _roles_wanting_parts(self) -> Iterator[str]:
         """Templates of models that also see may look for parts alone, and leave out a text without a word."""

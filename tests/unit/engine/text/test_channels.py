@@ -70,6 +70,17 @@ CASES = [
         (), "Here is my thought process: Here is my response:", "",
         "Here is my thought process:\nhm\nHere is my response:\nYES", "\nhm\n", "YES", id="sentences",
     ),
+    pytest.param(
+        (*THINK, "<mm:think>", "</mm:think>"), "", "in <mm:think></mm:think>. ai\n<mm:think>", "hm</mm:think>YES", "hm", "YES",
+        id="MiniMax M3, opened",
+    ),
+    pytest.param(
+        (*THINK, "<mm:think>", "</mm:think>"), "", "in <mm:think></mm:think>. ai\n", "<mm:think>hm</mm:think>YES", "hm", "YES",
+        id="MiniMax M3, as it likes",
+    ),
+    pytest.param(
+        (*THINK, "<think_fast>", "</think_fast>"), "", "assistant\n<think_fast>", "hm</think_fast>\n\nYES", "hm", "YES", id="K2",
+    ),
     pytest.param(THINK, "", "<|Assistant|></think>", "YES", "", "YES", id="DeepSeek 3.1, not to think"),
     pytest.param(
         TOKENS[4], "", "", "<seed:think>a<seed:cot_budget_reflect>b</seed:cot_budget_reflect></seed:think>YES",

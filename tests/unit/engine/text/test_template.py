@@ -20,6 +20,7 @@ USER = {"role": "user", "content": "1+1?"}
 EFFORT = "effort {{ reasoning_effort }}"
 THINKING = "{{ enable_thinking is defined and enable_thinking }}"
 DEEPSEEK = "{{ thinking is defined and thinking }}"
+MINIMAX = "{{ thinking_mode if thinking_mode in ['enabled', 'disabled'] else 'other' }}"
 #: As Qwen3 writes what an assistant thought, and as gpt-oss does.
 QWEN = "{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }};{% endfor %}"
 GPT_OSS = "{% for m in messages %}{{ m.thinking }}|{{ m.content }};{% endfor %}"
@@ -45,6 +46,11 @@ def template_of(source: str, tool_source: str = "", *, added: Sequence[str] = ()
         (DEEPSEEK, {"enable_thinking": True}, None, "True"),
         (DEEPSEEK, {"enable_thinking": True, "thinking": False}, None, "False"),
         (f"{EFFORT} {THINKING}", {}, "none", "effort none False"),
+        (MINIMAX, {}, "none", "disabled"),
+        (MINIMAX, {}, "high", "enabled"),
+        (MINIMAX, {"enable_thinking": False}, None, "disabled"),
+        (MINIMAX, {"enable_thinking": False, "thinking_mode": "adaptive"}, None, "other"),
+        (MINIMAX, {}, None, "other"),
         ("{% generation %}x{% endgeneration %}" + EFFORT, {}, "low", "xeffort low"),
     ],
 )
@@ -114,7 +120,7 @@ def test_conversations_with_tools_may_have_a_template_of_their_own() -> None:
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
-CALLED = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+CALLED: list[dict[str, Any]] = [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": 'it is "2"\n'}
 #: What is said, and behind all of it the calls.
 CONTENTS = (
