@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from tasks.client.request.fields import size_bytes
+from tasks.client.request.fields import finite, refuse_number, size_bytes
 from tasks.errors import InvalidRequest
 from tasks.messages.depth import MAX_DEPTH, exceeds
 from tasks.messages.encoding import to_compact_json
@@ -100,7 +100,7 @@ class FunctionCall(BaseModel):
             return value
         try:
             # A model that calls a function without parameters may say nothing.
-            found = json.loads(value, parse_constant=_refuse_constant) if value.strip() else {}
+            found = json.loads(value, parse_constant=refuse_number, parse_float=finite) if value.strip() else {}
         except (ValueError, RecursionError):
             raise PydanticCustomError(
                 "json", "are not a JSON object; send one, or leave the call and its result out"
@@ -204,10 +204,6 @@ class ChatMessage(BaseModel):
         if self.tool_call_id is not None:
             found["tool_call_id"] = self.tool_call_id
         return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def tidied(message: Any, where: str) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import math
+from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -67,6 +68,19 @@ def size_bytes(value: Any, about: str) -> int:
             "json",
             f"{about} has a number that is none; JSON has no NaN and no infinity, so use another or leave it out",
         ) from None
+
+
+def finite(number: str) -> float:
+    """A number of a JSON text, for :func:`json.loads`. Raises ValueError for one that no float is, such as ``1e999``."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value
+
+
+def refuse_number(name: str) -> NoReturn:
+    """Refuse ``NaN`` and the infinities, which :func:`json.loads` reads although JSON has none."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def small_json(value: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from tasks.client.answers.answer_schema import narrowed
 from tasks.client.answers.answer_type import is_type, name_of, schema_of
-from tasks.client.request.fields import size_bytes
+from tasks.client.request.fields import finite, size_bytes
 from tasks.client.request.schema_form import fault_of_form, without_nulls
 from tasks.errors import InvalidRequest
 from tasks.messages.constraint import Constraint
@@ -166,13 +165,6 @@ def parsed(text: str, finish_reason: str) -> Any:
     if finish_reason != "stop":
         return None
     try:
-        return json.loads(text, parse_float=_finite)
+        return json.loads(text, parse_float=finite)
     except (ValueError, RecursionError):  # a stop string ended it, or it is nested too deeply to be read
         return None
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    if not math.isfinite(value):
-        raise ValueError(number)
-    return value

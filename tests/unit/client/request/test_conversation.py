@@ -160,7 +160,7 @@ class TestRefused:
         assert said.startswith("messages[1]")
         assert remedy in said
 
-    @pytest.mark.parametrize("arguments", ["{", "[1]", "5", '"x"', "[" * 5000, '{"a": NaN}', 5, ["a"]])
+    @pytest.mark.parametrize("arguments", ["{", "[1]", "5", '"x"', "[" * 5000, '{"a": NaN}', '{"a": -1e999}', 5, ["a"]])
     def test_arguments_that_are_no_object(self, arguments: Any) -> None:
         """A call's arguments are a JSON object; what is said shows none of them."""
         said = refused({"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]})
