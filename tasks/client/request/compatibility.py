@@ -245,10 +245,15 @@ def without_neutral(values: dict[str, Any]) -> dict[str, Any]:
                 f"max_completion_tokens={most!r:.60} and max_tokens={kept['max_tokens']!r:.60}: use only max_tokens"
             )
     if isinstance(thinks := kept.get("enable_thinking"), bool) and isinstance(
-        kept.get("chat_template_kwargs", {}), dict
+        told := kept.get("chat_template_kwargs", {}), dict
     ):
+        if told.get("enable_thinking") not in (None, thinks):
+            raise InvalidRequest(
+                f"enable_thinking={thinks} and chat_template_kwargs['enable_thinking']={told['enable_thinking']!r:.60}: "
+                "use only enable_thinking"
+            )
         del kept["enable_thinking"]
-        kept["chat_template_kwargs"] = {"enable_thinking": thinks, **kept.get("chat_template_kwargs", {})}
+        kept["chat_template_kwargs"] = {**told, "enable_thinking": thinks}
     if "user" in kept and isinstance(kept.get("metadata", {}), dict):
         kept["metadata"] = {"user": kept.pop("user"), **kept.get("metadata", {})}
     return kept

@@ -79,6 +79,14 @@ class TestOtherNames:
         with pytest.raises(InvalidRequest, match=r"max_tokens=0"):
             parse({"prompt": "x", "max_completion_tokens": 0})
 
+    def test_enable_thinking(self) -> None:
+        """It goes to the chat template; where that is told otherwise, neither is chosen."""
+        thinks = {"enable_thinking": False}
+        for told in ({}, thinks, {"enable_thinking": None}):
+            assert normalise({"prompt": "x", **thinks, "chat_template_kwargs": told})["chat_template_kwargs"] == thinks
+        with pytest.raises(InvalidRequest, match=r"^enable_thinking=False and .*=True: use only enable_thinking$"):
+            normalise({"prompt": "x", **thinks, "chat_template_kwargs": {"enable_thinking": True}})
+
     def test_user(self) -> None:
         """OpenAI's ``user`` goes into the metadata, unless that has its own."""
         assert parse({"prompt": "x", "user": "u1"}).metadata == {"user": "u1"}
