@@ -11,7 +11,7 @@ from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from tasks.gateway.endpoints.order import Kind
 
@@ -42,7 +42,7 @@ RESPONSES: Mapping[str, str] = MappingProxyType(
         "instructions": "the first system message",
         "max_output_tokens": "`max_tokens`",
         "previous_response_id": "refused: send the whole conversation as `input`",
-        "reasoning": "`effort`",
+        "reasoning": "`effort`; `context`, `generate_summary`, `mode` and `summary` change nothing",
         "service_tier": CHAT["service_tier"],
         "stream": "server-sent events; `starting_after` continues them",
         "stream_options": "`include_obfuscation` changes nothing",
@@ -56,11 +56,7 @@ RESPONSES: Mapping[str, str] = MappingProxyType(
 )
 #: How the entry of a field begins that only has its empty value.
 _REFUSED = "refused: "
-#: Fields of ``generate`` that an endpoint takes under another name, or not at all.
-NOT_CHAT = ("prompt",)
-NOT_COMPLETIONS = (*("messages", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),)
-NOT_RESPONSES = (*("messages", "prompt", "max_tokens", "logprobs", "response_format", "reasoning_effort"),)
-#: The names of some of them in ``/v1/responses``.
+#: Fields of ``generate``, and their names in ``/v1/responses``.
 _IN_RESPONSES: Mapping[str, str] = MappingProxyType(
     {
         "max_tokens": "max_output_tokens",
@@ -69,19 +65,42 @@ _IN_RESPONSES: Mapping[str, str] = MappingProxyType(
         "response_format": "text.format",
     }
 )
+#: Fields of ``generate`` that an endpoint takes under another name, or not at all, and what to do instead.
+NOT_CHAT: Mapping[str, str] = MappingProxyType({"prompt": "use messages"})
+NOT_COMPLETIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "messages": "use prompt, or /v1/chat/completions",
+        **dict.fromkeys(
+            ("tools", "tool_choice", "parallel_tool_calls", "reasoning_effort"),
+            "leave it out, or use /v1/chat/completions",
+        ),
+    }
+)
+NOT_RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: f"use {own}" for name, own in _IN_RESPONSES.items()},
+        "logprobs": "use top_logprobs, or leave it out",
+        "prompt": "use input",
+    }
+)
 #: Among the fields above, those that ``generate`` knows under this name.
 _THROUGH = frozenset({"max_completion_tokens", "user"})
 
 
-def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Iterable[str]) -> dict[str, Any]:
-    """The fields of a body that go to ``generate`` as they are; ``others`` are another endpoint's.
+def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a body that go to ``generate`` as they are.
+
+    Args:
+        body: all fields.
+        shaped: those that the gateway itself reads.
+        others: those of other endpoints, and what to do instead.
 
     Raises:
         InvalidRequest: the body has a field of another endpoint.
     """
-    for name in others:
+    for name, instead in others.items():
         if body.get(name) is not None:
-            raise InvalidRequest(f"{name}: this endpoint has no such field: leave it out")
+            raise InvalidRequest(f"{name}: not a field of this endpoint: {instead}")
     kept = (name for name in body if name in _THROUGH or not (name in shaped or name in IGNORED))
     return {name: body[name] for name in kept}
 

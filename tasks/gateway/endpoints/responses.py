@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tasks.client.request.explain import shown_alone, shown_name
+from tasks.client.request.suggestion import suggestion
 from tasks.errors import InvalidRequest
 from tasks.gateway.endpoints.fields import NOT_RESPONSES, RESPONSES, passed
 from tasks.gateway.endpoints.items import messages_of
@@ -30,6 +33,13 @@ _ECHOED = (
     ),
 )
 MAX_ECHO_CHARACTERS = 8_192
+#: The parts of two fields. Nothing follows from those after the first.
+_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "reasoning": ("effort", "context", "generate_summary", "mode", "summary"),
+        "text": ("format", "verbosity"),
+    }
+)
 #: Parts of an answer that may be asked for; of others there is nothing.
 _INCLUDES = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
@@ -80,6 +90,10 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name}={value!r:.60}: use an object")
+    for part, inner in value.items():
+        if inner is not None and part not in _PARTS[name]:
+            hint = suggestion(part, _PARTS[name], f"leave it out; there is {_PARTS[name][0]}")
+            raise InvalidRequest(f"{name}.{shown_name(part)}={shown_alone(part, inner)}: unknown field; {hint}")
     return value
 
 
@@ -87,6 +101,8 @@ def _format(given: Any) -> Any:
     """``text.format`` as ``response_format``, where a schema is one level further in."""
     if not isinstance(given, dict) or given.get("type") != "json_schema":
         return given
+    if given.get("schema") is None:
+        raise InvalidRequest('text.format: no schema; use {"type": "json_schema", "name": …, "schema": …}')
     return {"type": "json_schema", "json_schema": {name: value for name, value in given.items() if name != "type"}}
 
 

@@ -45,6 +45,62 @@ def test_it_is_refused_with_its_name(parse: Callable[[Any, str], Any], body: dic
 
 
 @pytest.mark.parametrize(
+    ("parse", "body", "said"),
+    [
+        (responses.parse, {"max_tokens": 5}, "max_tokens: not a field of this endpoint: use max_output_tokens"),
+        (
+            responses.parse,
+            {"reasoning_effort": "low"},
+            "reasoning_effort: not a field of this endpoint: use reasoning.effort",
+        ),
+        (responses.parse, {"response_format": {}}, "response_format: not a field of this endpoint: use text.format"),
+        (
+            responses.parse,
+            {"logprobs": True},
+            "logprobs: not a field of this endpoint: use top_logprobs, or leave it out",
+        ),
+        (
+            completions.parse,
+            {"messages": []},
+            "messages: not a field of this endpoint: use prompt, or /v1/chat/completions",
+        ),
+        (chat.parse, {"prompt": "hello"}, "prompt: not a field of this endpoint: use messages"),
+        (
+            responses.parse,
+            {"text": {"formt": {"type": "text"}}},
+            "text.formt=<dict>: unknown field; did you mean format?",
+        ),
+        (responses.parse, {"text": {"a b": 1}}, "text.'a b'=1: unknown field; leave it out; there is format"),
+        (
+            responses.parse,
+            {"reasoning": {"efort": "low"}},
+            "reasoning.efort=<str>: unknown field; did you mean effort?",
+        ),
+        (responses.parse, {"reasoning": {"max_tokens": 9}}, "reasoning.max_tokens=9: unknown field; leave it out"),
+        (
+            responses.parse,
+            {"text": {"format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}}},
+            'text.format: no schema; use {"type": "json_schema", "name": …, "schema": …}',
+        ),
+    ],
+)
+def test_what_to_send_instead_is_said(parse: Callable[[Any, str], Any], body: dict[str, Any], said: str) -> None:
+    """A field, or a part of one, that another endpoint or nobody has is not passed over, and its own one is named."""
+    with pytest.raises(InvalidRequest) as refused:
+        parse({"input": "hello", **body}, "fake:1")
+    assert str(refused.value).startswith(said), str(refused.value)
+
+
+def test_parts_from_which_nothing_follows() -> None:
+    """What OpenAI's SDK may send beside an effort and a format changes nothing; so does what is null."""
+    parts = {"summary": "auto", "generate_summary": None, "context": "auto", "mode": "standard", "other": None}
+    asked = {"input": "hello", "reasoning": {"effort": "low", **parts}, "text": {"format": None, "verbosity": "low"}}
+    (values,) = responses.parse(asked, "fake:1").values
+    (bare,) = responses.parse({"input": "hello", "reasoning": {"effort": "low"}}, "fake:1").values
+    assert values == bare
+
+
+@pytest.mark.parametrize(
     ("body", "param", "said"),
     [
         ({"max_output_tokens": 0}, "max_output_tokens", "max_output_tokens=0: "),
