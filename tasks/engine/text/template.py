@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-#: Arguments of ``apply_chat_template`` that are ours, or that would replace the model's own template.
+#: Arguments of ``apply_chat_template``, and of what it calls, that are ours, or that would replace the model's own template.
 RESERVED = frozenset(
     {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"}
+    | {"conversations", "messages", "self"}
     | {
         "padding",
         "return_assistant_tokens_mask",

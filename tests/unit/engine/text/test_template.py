@@ -59,6 +59,15 @@ def test_how_much_to_think(source: str, options: dict[str, Any], effort: str | N
     assert template_of(f"{source}{{% if messages %}}{{% endif %}}").render([USER], Options(options, effort)) == text
 
 
+@pytest.mark.parametrize("name", ["chat_template", "conversations", "messages", "self", "tokenize", "tools"])
+def test_what_a_request_cannot_set(name: str) -> None:
+    """A request says these in fields of their own, or not at all."""
+    with pytest.raises(
+        InvalidRequest, match=rf"^chat_template_kwargs\.{name}: cannot be set by a request; leave it out$"
+    ):
+        template_of("{{ messages }}").render([USER], Options({name: "x"}, None))
+
+
 #: Templates of models that also see: for parts alone, and for either form of a content.
 PARTS = (
     "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %};"
