@@ -1,11 +1,10 @@
 """Calls of functions in a conversation, in the shape that a model's chat template wants.
 
-Templates differ in two things. Most write a call's ``arguments`` with ``tojson``, and some put them into the text as they are,
+Templates differ in three things. Most write a call's ``arguments`` with ``tojson``, and some put them into the text as they are,
 so that they want JSON and fail for an object, or write Python's ``{'a': 1}``. And some have a form for ids: Mistral's refuse one
-that has not nine letters or digits, and Kimi's have the function's name in it, which the model reads.
-
-Others fail for an assistant that says nothing beside its calls (Qwen3's first one), or write the first call of a message alone
-(gpt-oss), or refuse a second one (Llama 3).
+that has not nine letters or digits, and Kimi's have the function's name in it, which the model reads. And some take only a part
+of the messages that there are: they fail for an assistant that says nothing beside its calls (Qwen3's first one), write the first
+call of a message alone (gpt-oss), or refuse a second one (Llama 3).
 """
 
 from __future__ import annotations
@@ -72,16 +71,16 @@ def _with_calls(render: Callable[[Conversation], str], messages: Conversation, s
 
 def _checked(render: Callable[[Conversation], str], messages: Conversation, source: str) -> str:
     """The conversation as text, which has each of its calls."""
+    text = _with_arguments(render, _with_ids(messages, source))
     # The name of a function may be in the text for its description, so each call is given a word for a name.
     numbers = count()
-    named = _changed(messages, lambda call: _named(call, f"call{next(numbers)}ofnobody"))
-    text = _with_arguments(render, _with_ids(messages, source))
+    named = _changed(messages, lambda call: _with(call, name=f"call{next(numbers)}ofnobody"))
     try:
         _with_arguments(render, _with_ids(named, source))
     except _CallsLeftOut:
         raise
-    except Exception:  # noqa: BLE001 - templates fail in ways of their own; with the real names this one did not
-        return text
+    except Exception:  # noqa: BLE001, S110 - templates fail in ways of their own; with the real names this one did not
+        pass
     return text
 
 
@@ -126,8 +125,9 @@ def _complete(calls: list[dict[str, Any]], text: str) -> str:
     return text
 
 
-def _named(call: dict[str, Any], name: str) -> dict[str, Any]:
-    return {**call, "function": {**call["function"], "name": name}}
+def _with(call: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The call with these fields of its function."""
+    return {**call, "function": {**call["function"], **fields}}
 
 
 def _one_by_one(messages: Conversation) -> Conversation:
@@ -161,11 +161,9 @@ def _changed(messages: Conversation, change: Callable[[dict[str, Any]], dict[str
 def _as_json(messages: Conversation) -> Conversation:
     """The conversation with arguments as JSON text, as OpenAI has them."""
 
-    def change(call: dict[str, Any]) -> dict[str, Any]:
-        arguments = to_json(call["function"]["arguments"], ensure_ascii=False)
-        return {**call, "function": {**call["function"], "arguments": arguments}}
-
-    return _changed(messages, change)
+    return _changed(
+        messages, lambda call: _with(call, arguments=to_json(call["function"]["arguments"], ensure_ascii=False))
+    )
 
 
 def _with_ids(messages: Conversation, source: str) -> Conversation:

@@ -1,4 +1,4 @@
-"""Fields of tokenizer_config.json that transformers fails with, as it reads them."""
+"""Fields of a tokenizer's files that transformers fails with, as it reads them."""
 
 from __future__ import annotations
 
