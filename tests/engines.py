@@ -35,7 +35,7 @@ class Deaf:
     def code_replaced(self, why: str) -> None:
         return
 
-    def lanes_changed(self) -> None:
+    def aside_lists_changed(self) -> None:
         return
 
 

@@ -58,9 +58,9 @@ def _try_mlx(found: dict[str, Any]) -> None:
     import mlx_lm.generate  # noqa: F401 -- that it can be imported is what is tried
 
     if found["blas"]:
-        from tasks.engine.model.layout.record import MOST_LANES, Record
+        from tasks.engine.model.layout.record import MOST_STREAMS, Record
 
-        threads = min(blas_threads(found["blas"]), MOST_LANES)
+        threads = min(blas_threads(found["blas"]), MOST_STREAMS)
         measured = Record(cache_folder()).current(describe_blas(found["blas"]), threads)
         found["layouts"] = [entry.says for entry in measured]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NewType
 if TYPE_CHECKING:
     from worker_config.catalogue import ModelEntry
 
-#: Today the model's name in the catalogue. Requests with one key share an engine, a batch and a lane.
+#: Today the model's name in the catalogue. Requests with one key share an engine, a batch and an aside list.
 EngineKey = NewType("EngineKey", str)
 
 

@@ -82,7 +82,7 @@ class InferenceWorker:
         self.backlog = Backlog(lambda: read_aside(self.links.client), profile.queues, peers, changes)
         self.engines = Engines(profile, changes, self.backlog, self.links.publisher, self, Failures())
         most_urgent = urgent_slots(slots.total, settings.batch_share)
-        self.room = Room(slots.by_queue, slots.total, self.engines.lanes, loop.refetch, most_urgent)
+        self.room = Room(slots.by_queue, slots.total, self.engines.aside_lists, loop.refetch, most_urgent)
         lanes = FleetLanes(self.links.client, profile.identity, lambda: self.room.slots(self._queues_now()))
         self.lanes = Lanes(
             profile.node, lanes, lambda: not self.room.closed, has_own=settings.affinity, on_change=loop.refetch
@@ -215,8 +215,8 @@ class InferenceWorker:
         )
         self.drain.leave(os.EX_TEMPFAIL)
 
-    def lanes_changed(self) -> None:
-        """Fetch from the lanes that are chosen now."""
+    def aside_lists_changed(self) -> None:
+        """Fetch from the aside lists that are chosen now."""
         self.loop.refetch()
 
     def _cancel(self, task_ids: set[str]) -> None:

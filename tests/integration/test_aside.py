@@ -61,7 +61,7 @@ class Room:
     def in_use() -> int:
         return 1
 
-    def lanes(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
+    def aside_lists(self, _queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return self.models
 
 
@@ -213,11 +213,11 @@ class TestBacklog:
             send(producer_app, model, QUEUE)
             put_aside(fetcher, model)
             time.sleep(0.01)
-        wait_until(lambda: [lane.key for lane in backlog.waiting()] == ["first", "second"])
+        wait_until(lambda: [aside.key for aside in backlog.waiting()] == ["first", "second"])
         assert changes.count
         room.models = (("first", "second"), ())
         fetcher.fetch()
-        wait_until(lambda: [lane.key for lane in backlog.waiting()] == ["second"])
+        wait_until(lambda: [aside.key for aside in backlog.waiting()] == ["second"])
         backlog.stop()
         other = Backlog(lambda: read_aside(client), ["tier-3-7B"], NoPeers(), Changes())
         other.look()
@@ -230,7 +230,7 @@ class TestBacklog:
             backlog = Backlog(lambda: read_aside(client), [QUEUE], NoPeers(), Changes(), noted_s=noted_s)
             backlog.note(QUEUE, MODEL)
             backlog.look()
-            found.append([(lane.queue, lane.key) for lane in backlog.waiting()])
+            found.append([(aside.queue, aside.key) for aside in backlog.waiting()])
         assert found == [[(QUEUE, MODEL)], []]
 
     def test_without_redis(self, redis_server: EmbeddedServer, client: redis.Redis) -> None:

@@ -53,7 +53,7 @@ class Room:
         return 2
 
     @staticmethod
-    def lanes(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
+    def aside_lists(_queue: str) -> tuple[Sequence[str], Sequence[str]]:
         return (), ()
 
 

@@ -249,7 +249,7 @@ class Channel(QueueingChannel):
         common = str(self._q_for_pri(queue, step))
         if self.holding.room is None:
             return [common]
-        first, last = self.holding.room.lanes(queue)
+        first, last = self.holding.room.aside_lists(queue)
         lanes = self.holding.lanes
         before, after = lanes.beside(queue, step, own=own) if lanes is not None else ((), ())
         return [

@@ -32,8 +32,8 @@ class Room(Protocol):
         """Return how many run."""
 
     @property
-    def lanes(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
-        """Says from which lanes of a queue requests are taken: before and after those of the queue's own lists."""
+    def aside_lists(self) -> Callable[[str], tuple[Sequence[str], Sequence[str]]]:
+        """Names the models whose aside lists of a queue are read: before and after the queue's own lists."""
 
 
 class Lanes(Protocol):
@@ -108,7 +108,7 @@ class Holding:
     taken: set[str] = field(default_factory=set)
 
     def set_aside(self, delivery_tag: str, key: str) -> None:
-        """Have a message go to the lane of this engine's key when it is given back."""
+        """Have a message go to the aside list of this engine's key when it is given back."""
         self.aside[delivery_tag] = key
 
     def transport_options(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Purging: a queue is emptied for good, and readers of the purged requests see that they were cancelled.
 
-One script takes the messages out of the queue, its lanes and its schedule, and marks the requests' ledger entries. So the
-sweep does not send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled`` in its journal. The
-sweep finishes this where the process that purges is killed, or may not write results and journals.
+One script takes the messages out of the queue's lists (lanes and aside lists, too) and its schedule, and marks their entries
+in the ledger. So the sweep does not send them again. Then every request gets its end: the result ``REVOKED``, and ``cancelled``
+in its journal. The sweep finishes this where the process that purges is killed, or may not write results and journals.
 """
 
 from __future__ import annotations

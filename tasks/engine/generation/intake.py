@@ -93,20 +93,20 @@ class Intake(Generic[Prepared]):
             tell: has the worker know what is prepared, before that begins.
         """
         self._prepare, self._tell = prepare, tell
-        lanes = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
-        for name, lane in lanes.items():
-            threading.Thread(target=self._tokenise, args=(lane,), name=name, daemon=True).start()
+        queues = {"intake": self._short, "intake-long": self._long, "intake-constrained": self._constrained}
+        for name, queue in queues.items():
+            threading.Thread(target=self._tokenise, args=(queue,), name=name, daemon=True).start()
 
     def _hand_on(self, work: Work) -> None:
         """Have a request prepared. The first short one that comes to an idle engine costs no hand-over to another thread."""
         self._pending[work.task_id] = None
-        lane = self._lane(work)
-        if self._is_idle and lane is self._short:
+        queue = self._queue_of(work)
+        if self._is_idle and queue is self._short:
             self._is_idle, self._for_idle = False, work
         else:
-            lane.put(work)
+            queue.put(work)
 
-    def _lane(self, work: Work) -> SimpleQueue[Work]:
+    def _queue_of(self, work: Work) -> SimpleQueue[Work]:
         if isinstance(work, Submit) and (work.is_bounded or work.tools is not None):
             return self._constrained
         return self._long if _characters(work) > LONG_CHARACTERS else self._short
@@ -174,9 +174,9 @@ class Intake(Generic[Prepared]):
         known = len(self._ready)
         return self._changed.wait_for(lambda: bool(self._pending) or len(self._ready) > known, within_s)
 
-    def _tokenise(self, lane: SimpleQueue[Work]) -> None:
+    def _tokenise(self, queue: SimpleQueue[Work]) -> None:
         while True:
-            self._tokenise_one(lane.get())
+            self._tokenise_one(queue.get())
 
     def _tokenise_one(self, work: Work) -> None:
         assert self._prepare is not None

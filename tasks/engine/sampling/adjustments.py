@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.engine.sampling import drawing
 from tasks.engine.sampling.part import Part
-from tasks.engine.sampling.row import Slot, stack
+from tasks.engine.sampling.row import Entry, stack
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,7 +67,7 @@ class Repeating(Part):
         seen = stack([row.seen for row in self.rows if row.seen])
         seen = seen.at[mx.arange(len(self.rows)), self.latest()].maximum(places)
         for index, row in enumerate(self.rows):
-            row.seen = Slot(seen, index)
+            row.seen = Entry(seen, index)
         before = self.column(lambda row: max(0, row.context_tokens - row.sampling.repetition_context_size))
         return drawing.penalise_repeats(logits, seen > before, self._penalty)
 
@@ -91,7 +91,7 @@ class Counted(Part):
         counts = stack([row.counts for row in self.rows if row.counts])
         counts = counts.at[mx.arange(len(self.rows)), self.latest()].add(more)
         for index, row in enumerate(self.rows):
-            row.counts = Slot(counts, index)
+            row.counts = Entry(counts, index)
         return drawing.penalise_counts(logits, counts, self._presence, self._frequency)
 
 

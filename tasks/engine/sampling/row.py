@@ -29,19 +29,19 @@ LOWEST_TEMPERATURE = 1e-5
 
 
 @dataclass(slots=True, frozen=True)
-class Slot:
+class Entry:
     """One row of an array on the device. Rows that stay together share their array, so nothing is copied."""
 
     array: mx.array
     index: int
 
 
-def stack(slots: list[Slot]) -> mx.array:
+def stack(entries: list[Entry]) -> mx.array:
     """One array of these rows."""
-    array = slots[0].array
-    if len(slots) == len(array) and all(slot.array is array and slot.index == n for n, slot in enumerate(slots)):
+    array = entries[0].array
+    if len(entries) == len(array) and all(entry.array is array and entry.index == n for n, entry in enumerate(entries)):
         return array
-    return mx.stack([slot.array[slot.index] for slot in slots])
+    return mx.stack([entry.array[entry.index] for entry in entries])
 
 
 class Row:
@@ -84,15 +84,15 @@ class Row:
         self.prompt_tokens = len(prompt)
         self.position = len(generated)
         self.has_drawn = False
-        self.latest = Slot(mx.zeros(1, dtype=mx.uint32), 0)
+        self.latest = Entry(mx.zeros(1, dtype=mx.uint32), 0)
         self.matcher: Matcher | None = None
-        self.counts: Slot | None = None
-        self.seen: Slot | None = None
+        self.counts: Entry | None = None
+        self.seen: Entry | None = None
         if sampling.presence_penalty or sampling.frequency_penalty:
-            self.counts = Slot(_dense(Counter(generated), vocabulary), 0)
+            self.counts = Entry(_dense(Counter(generated), vocabulary), 0)
         if sampling.repetition_penalty != 1:
             places = {token_id: n for n, token_id in enumerate(chain(prompt, generated), start=1)}
-            self.seen = Slot(_dense(places, vocabulary), 0)
+            self.seen = Entry(_dense(places, vocabulary), 0)
 
     @property
     def context_tokens(self) -> int:
@@ -129,7 +129,7 @@ class Row:
         """Whether its earlier tokens change its logits: a draft would have to change its memory of them."""
         return self.counts is not None or self.seen is not None
 
-    def take(self, token: Slot) -> None:
+    def take(self, token: Entry) -> None:
         """Note the token that was drawn."""
         self.latest = token
         self.has_drawn = True

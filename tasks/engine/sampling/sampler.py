@@ -22,7 +22,7 @@ from tasks.engine.sampling.adjustments import Biased, Constrained, Counted, Repe
 from tasks.engine.sampling.barred import NONE_BARRED
 from tasks.engine.sampling.chain import Chain, places
 from tasks.engine.sampling.choice import Drawing
-from tasks.engine.sampling.row import Row, Slot
+from tasks.engine.sampling.row import Entry, Row
 from tasks.engine.sampling.scores import Asking
 from tasks.errors import InvalidRequest
 
@@ -204,7 +204,7 @@ class BatchSampler:
             sound = drawing.are_numbers(logits, best)
         tokens = best if plan.random is None else plan.random.draw(logits, best, self._entropy)
         for index, row in enumerate(plan.rows):
-            row.take(Slot(tokens, index))
+            row.take(Entry(tokens, index))
         if plan.asking is None:
             return Drawn(tokens, sound)
         return Drawn(tokens, sound, plan.asking.score(logits, best, tokens, self._text))

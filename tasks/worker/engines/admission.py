@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Gives each request its engine, has it wait in its slot, or moves it to its model's lane.
+    """Gives each request its engine, has it wait in its slot, or sets it aside.
 
     Args:
         changes: the worker's lock.
         loading: the engines.
         known: the memory that models need.
-        backlog: the requests in lanes, and the other workers.
+        backlog: the set-aside requests, and the other workers.
         waits: the requests that wait in slots.
         closing: set once the worker ends.
         announce: says that an engine came or went.

@@ -1,4 +1,4 @@
-"""The requests that wait in the lanes of models, as this worker knows them. Times are monotonic seconds."""
+"""The requests that were set aside for their models, as this worker knows them. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-#: A request that this worker moved to a lane may not be in Redis yet.
+#: A request that this worker set aside may not be in Redis yet.
 NOTED_S = 2.0
 
 
 @dataclass(slots=True, frozen=True)
 class Waiting:
-    """A lane: requests of one queue that wait for one engine, since the first of them was moved there."""
+    """An aside list: requests of one queue that wait for one engine, since the first of them was set aside."""
 
     queue: str
     key: EngineKey
@@ -35,10 +35,10 @@ class Waiting:
 
 
 class Backlog(threading.Thread):
-    """Looks into Redis every :data:`LOOK_S`, and remembers the requests that this worker itself moves to lanes.
+    """Looks into Redis every :data:`LOOK_S`, and remembers the requests that this worker itself sets aside.
 
     Args:
-        read: reads the requests in the lanes of all queues.
+        read: reads the aside lists of all queues.
         queues: those that this worker serves; the others are not its business.
         peers: the other workers; asked to look too, while there is anything.
         changes: where it is noted that something came or went.
@@ -70,8 +70,8 @@ class Backlog(threading.Thread):
             try:
                 self.look()
             except Exception:
-                # Never let this thread die: without it no request leaves its lane.
-                logger.exception("a look at the lanes failed")
+                # Never let this thread die: without it no request leaves its aside list.
+                logger.exception("a look at the aside lists failed")
 
     def stop(self) -> None:
         """End the thread."""
@@ -80,34 +80,36 @@ class Backlog(threading.Thread):
             self.join()
 
     def note(self, queue: str, key: EngineKey) -> None:
-        """This worker moves a request to a lane."""
+        """This worker sets a request aside."""
         with self._lock:
             self._noted[queue, key] = time.monotonic()
 
     def waiting(self) -> list[Waiting]:
-        """The lanes that are not empty, the longest waiting first."""
+        """The aside lists that are not empty, the longest waiting first."""
         with self._lock:
             merged = {**self._noted, **self._since}
-        return sorted((Waiting(*lane, since) for lane, since in merged.items()), key=lambda waiting: waiting.since)
+        return sorted(
+            (Waiting(queue, key, since) for (queue, key), since in merged.items()), key=lambda waiting: waiting.since
+        )
 
     def look(self) -> None:
-        """Read the requests in lanes now."""
+        """Read the aside lists now."""
         started = time.monotonic()
         try:
             found = list(self._read())
         except BrokerUnavailable as error:
-            logger.debug("the lanes could not be read: %s", error)
+            logger.debug("the aside lists could not be read: %s", error)
             return
         since: dict[tuple[str, EngineKey], float] = {}
         for aside in found:
             if aside.queue in self.queues:
-                lane = (aside.queue, EngineKey(aside.model))
-                since[lane] = min(since.get(lane, started), started - aside.age_s)
+                place = aside.queue, EngineKey(aside.model)
+                since[place] = min(since.get(place, started), started - aside.age_s)
         if since:
             self.peers.look()
         with self._lock:
             before = self._since.keys() | self._noted.keys()
-            self._noted = {lane: at for lane, at in self._noted.items() if started - at < self._noted_s}
+            self._noted = {place: at for place, at in self._noted.items() if started - at < self._noted_s}
             self._since = since
             changed = before != self._since.keys() | self._noted.keys()
         if changed:

@@ -1,7 +1,7 @@
 """The engines of one worker: loaded on first request, watched, replaced when they die, ended for others or when they idle.
 
 A request whose model is not loaded waits here, in its slot, while the model loads. Where others have to end their work first,
-it moves to its model's lane (:mod:`tasks.broker.queues.aside`), where it takes no slot and any worker that can run it may
+it moves to its model's aside list (:mod:`tasks.broker.queues.aside`), where it takes no slot and any worker that can run it may
 take it. docs/models.md has the rules.
 
 Decisions are made with the lock of :class:`tasks.worker.engines.changes.Changes` held, and carried out after it is released.
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from tasks.worker.engines.engine import Engine
     from tasks.worker.engines.failures import Failures
     from tasks.worker.engines.listener import Listener
-    from tasks.worker.engines.turns import Lanes
+    from tasks.worker.engines.turns import AsideLists
     from tasks.worker.profile.profile import Profile
     from worker_config.catalogue import ModelEntry
 
@@ -56,7 +56,7 @@ class Engines:
     Args:
         profile: the worker's settings, models and machine.
         changes: the lock.
-        backlog: the requests in lanes, and the other workers.
+        backlog: the set-aside requests, and the other workers.
         publisher: where entries of requests go.
         listener: is told of changes.
         failures: which models cannot be loaded.
@@ -86,7 +86,7 @@ class Engines:
         self._preloads = Preloads(changes, self._loading, self.acquire, self.release, self._announce)
         self._demand = Demand(self._known, backlog, waits, self._loading, turns, settings.fair_wait_s)
         upkeep = Upkeep(settings, self._loading, self._preloads)
-        self._watch = EngineWatch(changes, upkeep, self._demand, listener.lanes_changed)
+        self._watch = EngineWatch(changes, upkeep, self._demand, listener.aside_lists_changed)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -139,9 +139,9 @@ class Engines:
                 actions.append(self._announce)
         return engine is not None
 
-    def lanes(self, queue: str) -> Lanes:
-        """The lanes of this queue that requests are taken from now. Never waits."""
-        return self._watch.lanes(queue)
+    def aside_lists(self, queue: str) -> AsideLists:
+        """The aside lists of this queue that requests are taken from now. Never waits."""
+        return self._watch.aside_lists(queue)
 
     @property
     def unknown(self) -> tuple[EngineKey, ...]:

@@ -20,5 +20,5 @@ class Listener(Protocol):
     def code_replaced(self, why: str) -> None:
         """The code on this machine is not this worker's any more, or not whole: it can start no engine. Called once."""
 
-    def lanes_changed(self) -> None:
-        """Requests are taken from other lanes from now on."""
+    def aside_lists_changed(self) -> None:
+        """Requests are taken from other aside lists from now on."""

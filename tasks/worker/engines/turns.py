@@ -1,4 +1,4 @@
-"""Decides which models a worker loads next, and from which lanes it takes requests.
+"""Decides which models a worker loads next, and from which aside lists it takes requests.
 
 Pure, except for the reservations that it marks as retiring. Times are monotonic seconds.
 """
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Lanes(NamedTuple):
-    """The lanes of one queue that a worker takes requests from: before and after those of the queue itself."""
+class AsideLists(NamedTuple):
+    """The aside lists of one queue that a worker takes requests from, by model: before and after the queue's own lists."""
 
     first: list[EngineKey]
     last: list[EngineKey]
@@ -30,10 +30,10 @@ class Lanes(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Wanted:
-    """A model that requests of a lane wait for and that is not loaded here.
+    """A model that set-aside requests wait for and that is not loaded here.
 
     Args:
-        waiting: the lane, and since when requests wait in it.
+        waiting: its aside list, and since when requests wait there.
         floor_bytes: the least that its engine needs.
         elsewhere: whether another worker has it loaded.
     """
@@ -82,26 +82,26 @@ class Turns:
                 )
             reservation.retiring = reservation in victims
 
-    def lanes(
+    def aside_lists(
         self,
         wanted: Iterable[Wanted],
         loaded: Iterable[tuple[str, EngineKey]],
         now: float,
         failing: Sequence[tuple[str, EngineKey]] = (),
-    ) -> dict[str, Lanes]:
-        """By queue, the lanes from which requests are taken.
+    ) -> dict[str, AsideLists]:
+        """By queue, the aside lists from which requests are taken.
 
         Args:
-            wanted: the models that wait to be loaded. Lanes of those for which there is room come last; the lane of the model
+            wanted: the models that wait to be loaded. The lists of those for which there is room come last; that of the model
                 whose turn it is comes first of all.
             loaded: queue and key of the models that are loaded.
             now: the time.
             failing: queue and key of the models whose requests are taken in order to fail.
         """
-        lanes: dict[str, Lanes] = {}
+        lists: dict[str, AsideLists] = {}
 
-        def of(queue: str) -> Lanes:
-            return lanes.setdefault(queue, Lanes([], []))
+        def of(queue: str) -> AsideLists:
+            return lists.setdefault(queue, AsideLists([], []))
 
         for model in wanted:
             queue, key = model.waiting.queue, model.waiting.key
@@ -110,4 +110,4 @@ class Turns:
         for queue, key in (*loaded, *failing):
             if key not in of(queue).first:
                 of(queue).first.append(key)
-        return lanes
+        return lists

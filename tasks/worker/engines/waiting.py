@@ -1,4 +1,4 @@
-"""A request that waits for its engine, and where it waits: in its slot, or in its model's lane."""
+"""A request that waits for its engine, and where it waits: in its slot, or in its model's aside list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WAIT_S = 0.5
 #: The longest time that a request keeps its slot while it waits for a model that should be ready soon.
 HOLD_S = 5.0
-#: Requests that a worker moves to lanes in a second, at most. Without a bound it would spend its time on a long queue that it
+#: Requests that a worker sets aside in a second, at most. Without a bound it would spend its time on a long queue that it
 #: cannot serve.
 MOVES_PER_S = 20.0
 
@@ -28,10 +28,10 @@ class Interrupted(Exception):
 
 
 class SetAside(Exception):
-    """This worker does not run the request now: it goes to the lane of ``key``, from which any worker may take it."""
+    """This worker does not run the request now: it goes to the aside list of ``key``, from which any worker may take it."""
 
     def __init__(self, key: EngineKey) -> None:
-        super().__init__(f"moved to the lane of {key}")
+        super().__init__(f"set aside for {key}")
         self.key = key
 
 
@@ -75,7 +75,7 @@ class Waits:
 
     Args:
         slots: the largest batch that a request can find itself in.
-        queues: those whose requests may move to lanes.
+        queues: those whose requests may be set aside.
     """
 
     def __init__(self, slots: int, queues: Container[str]) -> None:
@@ -97,11 +97,11 @@ class Waits:
         return list(self._waits)
 
     def may_move(self, wait: LoadWait) -> bool:
-        """Whether this request could wait in a lane instead."""
+        """Whether this request could be set aside instead."""
         return wait.queue in self._queues
 
     def stay_s(self, wait: LoadWait) -> float | None:
-        """Return for how long this request waits in its slot before it looks again; ``None`` if it moves to its model's lane."""
+        """Return for how long this request waits in its slot before it looks again; ``None`` if it is set aside."""
         if not self.may_move(wait) or self._has_reason_to_stay(wait):
             return WAIT_S
         left_s = self._next_move_at - time.monotonic()

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tasks.worker.engines.turns import Lanes
+from tasks.worker.engines.turns import AsideLists
 from tasks.worker.engines.waiting import WAIT_S
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ class EngineWatch(threading.Thread):
         changes: the worker's lock.
         upkeep: says which engines need an action.
         demand: the models that requests wait for.
-        on_lanes: called when :meth:`lanes` has another answer; on this thread.
+        on_change: called when :meth:`aside_lists` has another answer; on this thread.
     """
 
-    def __init__(self, changes: Changes, upkeep: Upkeep, demand: Demand, on_lanes: Callable[[], None]) -> None:
+    def __init__(self, changes: Changes, upkeep: Upkeep, demand: Demand, on_change: Callable[[], None]) -> None:
         super().__init__(name="engines", daemon=True)
         self._changes = changes
         self._upkeep = upkeep
         self._demand = demand
-        self._on_lanes = on_lanes
-        self._lanes: dict[str, Lanes] = {}
+        self._on_change = on_change
+        self._aside_lists: dict[str, AsideLists] = {}
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -62,16 +62,16 @@ class EngineWatch(threading.Thread):
         if self.is_alive():
             self.join()
 
-    def lanes(self, queue: str) -> Lanes:
-        """The lanes of this queue that requests are taken from now. Never waits."""
-        return self._lanes.get(queue) or Lanes([], [])
+    def aside_lists(self, queue: str) -> AsideLists:
+        """The aside lists of this queue that requests are taken from now. Never waits."""
+        return self._aside_lists.get(queue) or AsideLists([], [])
 
     def look(self, now: float) -> None:
-        """Run the actions that are due, and choose the lanes."""
+        """Run the actions that are due, and choose the aside lists."""
         look = self._demand.look()
         with self._changes.deciding() as actions:
             actions.extend(self._upkeep.due(now))
-            lanes = self._demand.answer(look, now)
-        if lanes != self._lanes:
-            self._lanes = lanes
-            self._on_lanes()
+            lists = self._demand.answer(look, now)
+        if lists != self._aside_lists:
+            self._aside_lists = lists
+            self._on_change()

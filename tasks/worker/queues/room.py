@@ -17,7 +17,7 @@ class Room:
         limits: slots by queue; a queue that is not named is bounded by ``total`` alone.
         total: slots in all.
         most_urgent: so many urgent requests run beyond the slots, each beside one of batch work.
-        lanes: the lanes of a queue that requests are taken from, before and after those of the queue itself.
+        aside_lists: the models whose aside lists of a queue are read, before and after the queue's own lists.
         on_change: called, on whatever thread, when a queue that had no room has some again, or the other way round by a pause.
     """
 
@@ -25,13 +25,13 @@ class Room:
         self,
         limits: Mapping[str, int],
         total: int,
-        lanes: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ()),
+        aside_lists: Callable[[str], tuple[Sequence[str], Sequence[str]]] = lambda _queue: ((), ()),
         on_change: Callable[[], None] = lambda: None,
         most_urgent: int = 0,
     ) -> None:
         self.limits = dict(limits)
         self.total = total
-        self.lanes = lanes
+        self.aside_lists = aside_lists
         self._on_change = on_change
         self.most_urgent = most_urgent
         self._busy: Counter[str] = Counter()

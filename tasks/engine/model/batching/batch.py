@@ -24,8 +24,8 @@ from tasks.engine.model.batching.head import Head
 from tasks.engine.model.batching.pace import (
     GATHER_STEPS,
     IDLE_FACTOR,
-    LANE_TOKENS,
     PREFILL_STEPS,
+    ROW_TOKENS,
     Pace,
     plan,
     worth_gathering,
@@ -165,7 +165,7 @@ class Batch:
         self._begin_step(pause)
         self._since_join += 1
         if not self._holds():
-            self._fill_lanes(self._bounds()[0])
+            self._extend_prefill(self._bounds()[0])
         self._promote()
         if self._prefilling.rows:
             self._held += self._compute_prompts()
@@ -264,16 +264,16 @@ class Batch:
         few = self._has_begun and len(self._queue) < len(self._decoding.rows)
         return few and not self._prefilling.rows and self._since_join <= HOLD_STEPS
 
-    def _fill_lanes(self, tokens: int) -> None:
+    def _extend_prefill(self, tokens: int) -> None:
         """Let queued rows join the prefill: a long prompt must not hold up all short ones behind it."""
-        lanes = len(self._prefilling.rows)
         longest = max(self._prefilling.todo(), default=0)
         count = 0
         for row, _ in self._queue:
             longest = max(longest, self._prefilling.todo_of(row))
-            if lanes and (lanes + 1) * min(longest, LANE_TOKENS) > tokens:
+            beside = len(self._prefilling.rows) + count
+            if beside and (beside + 1) * min(longest, ROW_TOKENS) > tokens:
                 break
-            lanes, count = lanes + 1, count + 1
+            count += 1
         joining, self._queue = self._queue[:count], self._queue[count:]
         if joining:
             self._since_join = 0

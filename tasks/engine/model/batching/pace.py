@@ -7,7 +7,7 @@ PREFILL_STEPS = 5
 #: While nobody decodes, a prefill step may be this many times as large.
 IDLE_FACTOR = 4
 #: Rows share a prefill step as long as each gets this number of its tokens.
-LANE_TOKENS = 32
+ROW_TOKENS = 32
 ROUND_TOKENS = 16
 STRETCH = 1.25
 #: Rows of a burst that are ready wait for the rest of it as long as that is so many times their own tokens, and in all so
@@ -41,18 +41,18 @@ class Pace:
             self._tokens, self._prefill_s = _mean(self._tokens, tokens), _mean(self._prefill_s, seconds)
 
     def tokens(self, steps: float, most: int) -> int:
-        """Prompt tokens that take about as long as so many decode steps: one lane at least."""
+        """Prompt tokens that take about as long as so many decode steps: one row's share at least."""
         if not self._prefill_s or not self.step_s:
-            return min(most, int(2 * LANE_TOKENS * steps / PREFILL_STEPS))
+            return min(most, int(2 * ROW_TOKENS * steps / PREFILL_STEPS))
         return self.tokens_in(steps * self.step_s, most)
 
     def tokens_in(self, seconds: float, most: int) -> int:
-        """Prompt tokens that take about so long: one lane at least, and as many as may be where nothing was measured."""
+        """Prompt tokens that take about so long: one row's share at least, and as many as may be where nothing was measured."""
         if not self._prefill_s:
             return most
         fixed_s, token_s = self._line()
         tokens = int((seconds - fixed_s) / token_s) // ROUND_TOKENS * ROUND_TOKENS
-        return min(most, max(tokens, LANE_TOKENS))
+        return min(most, max(tokens, ROW_TOKENS))
 
     def _line(self) -> tuple[float, float]:
         """Seconds of a step without tokens, and of each token."""

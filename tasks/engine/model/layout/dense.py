@@ -13,8 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from tasks.engine.model.layout.gated import GatedLayer, is_gated
 from tasks.engine.model.layout.host_trial import compute_on_host
-from tasks.engine.model.layout.panels import Lanes, Layout, put_into_panels
-from tasks.engine.model.layout.record import MOST_LANES, ROWS, Measured, name_of
+from tasks.engine.model.layout.panels import Layout, Streams, put_into_panels
+from tasks.engine.model.layout.record import MOST_STREAMS, ROWS, Measured, name_of
 from tasks.engine.model.layout.threads import limit_blas
 from tasks.engine.model.layout.trial import choose
 
@@ -49,34 +49,34 @@ def lay_out(
     shapes = _shapes(model)
     if 4 * sum(outputs * inputs * count for (outputs, inputs), count in shapes.items()) < LEAST_BYTES:
         return True
-    lanes = Lanes(min(threads, MOST_LANES))
-    lanes.host_threads.start()
+    streams = Streams(min(threads, MOST_STREAMS))
+    streams.host_threads.start()
     limit_blas()
     layouts = {
-        kind: _layout(kind, shape, record, machine, lanes, min(threads, MOST_LANES))
+        kind: _layout(kind, shape, record, machine, streams, min(threads, MOST_STREAMS))
         for kind, shape in _largest(shapes).items()
     }
     about = ("layouts", layouts)
     known = verdicts.find(about) if verdicts is not None else None
     if known is None:
-        is_right = apply(model, layouts, lanes, reference)
+        is_right = apply(model, layouts, streams, reference)
         if verdicts is not None:
             verdicts.keep(about, {"is_right": is_right})
         if not is_right:
             return False
     elif known.get("is_right") is True:
-        _give(model, layouts, lanes)
+        _give(model, layouts, streams)
     else:
         return True
-    model.host_threads = lanes.host_threads
+    model.host_threads = streams.host_threads
     compute_on_host(model, reference, verdicts, layouts)
     return True
 
 
-def apply(model: Module, layouts: Mapping[str, Layout], lanes: Lanes, reference: Reference) -> bool:
+def apply(model: Module, layouts: Mapping[str, Layout], streams: Streams, reference: Reference) -> bool:
     """Give weights their layouts, and compare what the model computes then; see :func:`lay_out`."""
     before = reference.logits[: sum(map(len, _pieces(reference)))]
-    _give(model, layouts, lanes)
+    _give(model, layouts, streams)
     try:
         after = _logits(model, _pieces(reference))
     except (ValueError, AttributeError, TypeError, KeyError):
@@ -85,12 +85,12 @@ def apply(model: Module, layouts: Mapping[str, Layout], lanes: Lanes, reference:
     return _largest_of(after - before) <= ROUNDING * _largest_of(before)
 
 
-def _give(model: Module, layouts: Mapping[str, Layout], lanes: Lanes) -> None:
+def _give(model: Module, layouts: Mapping[str, Layout], streams: Streams) -> None:
     """Give weights of each kind its layout, and gated layers their quick form."""
     for module in _layers(model):
         layout = layouts.get(_kind(module.weight.shape), Layout())
         if layout.suits(module.weight):
-            put_into_panels(module, layout, lanes)
+            put_into_panels(module, layout, streams)
     for _, module in model.named_modules():
         if is_gated(module):
             module.__class__ = GatedLayer
@@ -134,22 +134,22 @@ def _largest(shapes: Counter[tuple[int, int]]) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _layout(kind: str, shape: tuple[int, int], record: Record, machine: str, lanes: Lanes, threads: int) -> Layout:
+def _layout(kind: str, shape: tuple[int, int], record: Record, machine: str, streams: Streams, threads: int) -> Layout:
     name, load = name_of(kind, shape, threads), os.getloadavg()[0]
     measured = record.find(machine, name, load)
     if measured is None:
-        choice = choose(shape, lanes, threads, ROWS[:-1] if kind == "head" else ROWS)
+        choice = choose(shape, streams, threads, ROWS[:-1] if kind == "head" else ROWS)
         measured = Measured(
             machine=machine,
             kind=name,
             width=choice.layout.width,
-            lanes=choice.layout.lanes,
+            streams=choice.layout.streams,
             gains=choice.gains,
             load=round(load, 1),
         )
         record.add(measured)
     logger.debug("weights of %s", measured.says)
-    return Layout(measured.width, measured.lanes)
+    return Layout(measured.width, measured.streams)
 
 
 def _logits(model: Module, pieces: list[list[int]]) -> mx.array:

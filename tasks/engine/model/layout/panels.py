@@ -39,11 +39,11 @@ class Layout:
 
     Args:
         width: outputs of a panel; 0 leaves weights as they come, and ``WHOLE`` makes one panel of a weight.
-        lanes: among how many streams the panels are shared out, for each of :data:`tasks.engine.model.layout.record.ROWS`.
+        streams: among how many streams the panels are shared out, for each of :data:`tasks.engine.model.layout.record.ROWS`.
     """
 
     width: int = 0
-    lanes: tuple[int, ...] = (1,) * len(ROWS)
+    streams: tuple[int, ...] = (1,) * len(ROWS)
 
     def suits(self, weight: mx.array) -> bool:
         """Whether a weight can lie like this without padding."""
@@ -52,7 +52,7 @@ class Layout:
         return self.width == WHOLE or weight.shape[0] % self.width == 0
 
 
-class Lanes:
+class Streams:
     """Streams of MLX's CPU backend, the default one first, which have a thread each; and as many threads for numpy's products."""
 
     def __init__(self, count: int) -> None:
@@ -71,26 +71,26 @@ class Panels:
     Args:
         array: ``[panels, in, width]``, contiguous.
         layout: of this weight.
-        lanes: streams to compute on.
+        streams: streams to compute on.
     """
 
-    def __init__(self, array: mx.array, layout: Layout, lanes: Lanes) -> None:
+    def __init__(self, array: mx.array, layout: Layout, streams: Streams) -> None:
         self.array = array
         self.on_host = np.array(array, copy=False)  # the same memory, as numpy's
-        self._lanes = lanes
+        self._streams = streams
         most = len(array) if array.nbytes >= SHARED_BYTES else 1
-        self._counts = [min(count, most) for count in layout.lanes]
+        self._counts = [min(count, most) for count in layout.streams]
         self._is_whole = layout.width == WHOLE
         self._parts = {count: _shared_out(array, count) for count in set(self._counts)}
 
     @classmethod
-    def of(cls, weight: mx.array, layout: Layout, lanes: Lanes) -> Panels:
+    def of(cls, weight: mx.array, layout: Layout, streams: Streams) -> Panels:
         """Lay out ``[out, in]``; evaluated, so that the original can go."""
         outputs, inputs = weight.shape
         width = outputs if layout.width == WHOLE else layout.width
         array = mx.contiguous(weight.reshape(outputs // width, width, inputs).transpose(0, 2, 1))
         mx.eval(array)
-        return cls(array, layout, lanes)
+        return cls(array, layout, streams)
 
     def weight(self) -> mx.array:
         """The weight as it came, ``[out, in]``. A copy: for code that reads a layer's weight itself."""
@@ -105,7 +105,7 @@ class Panels:
 
     def streams(self, rows: int) -> list[mx.Stream]:
         """Return the streams that compute the parts of a product with so many rows."""
-        return self._lanes.take(self._counts[bisect_left(_LAST_ROWS, rows)])
+        return self._streams.take(self._counts[bisect_left(_LAST_ROWS, rows)])
 
     def parts(self, x: mx.array) -> list[mx.array]:
         """``x``, ``[rows, in]``, times the weight: a part for each of :meth:`streams`, ``[panels, rows, width]``."""
@@ -127,11 +127,11 @@ class Panels:
         if weights * self.array.nbytes * max(1, rows // READING_ROWS) < HOST_SHARED_BYTES:
             compute(0, panels)
         else:
-            self._lanes.host_threads.share(compute, panels)
+            self._streams.host_threads.share(compute, panels)
 
     def share_rows(self, compute: Callable[[int, int], None], rows: int) -> None:
         """Have ``compute(start, end)`` called for all rows, by several threads."""
-        self._lanes.host_threads.share(compute, rows)
+        self._streams.host_threads.share(compute, rows)
 
 
 def joined(parts: Sequence[mx.array], shape: Sequence[int]) -> mx.array:
@@ -211,9 +211,9 @@ class PanelEmbedding(nn.Embedding):
         return self._panels(x)
 
 
-def put_into_panels(module: nn.Linear | nn.Embedding, layout: Layout, lanes: Lanes) -> None:
+def put_into_panels(module: nn.Linear | nn.Embedding, layout: Layout, streams: Streams) -> None:
     """Give a layer another layout, in place; it never has its weight twice."""
-    panels = Panels.of(module.pop("weight"), layout, lanes)
+    panels = Panels.of(module.pop("weight"), layout, streams)
     module.__class__ = PanelEmbedding if isinstance(module, nn.Embedding) else PanelLinear
     module.panels = panels.array  # counted and evaluated as a parameter
     module._panels = panels

@@ -11,9 +11,9 @@ from tasks.engine.model.kept.kept_file import KeptFile
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILE = "layouts-2.json"
+FILE = "layouts-3.json"
 #: More streams than this were never measured.
-MOST_LANES = 4
+MOST_STREAMS = 4
 #: The numbers of rows that products are measured with.
 ROWS = (1, 4, 16, 128)
 
@@ -26,7 +26,7 @@ class Measured:
         machine: processor, BLAS and versions.
         kind: ``layers`` or ``head``, the shape that was tried, and the number of threads.
         width: see :class:`tasks.engine.model.layout.panels.Layout`.
-        lanes: see there.
+        streams: see there.
         gains: see :class:`tasks.engine.model.layout.trial.Choice`.
         load: how many processes wanted a core while it was measured.
     """
@@ -34,7 +34,7 @@ class Measured:
     machine: str
     kind: str
     width: int
-    lanes: tuple[int, ...]
+    streams: tuple[int, ...]
     gains: tuple[float, ...]
     load: float
 
@@ -92,4 +92,4 @@ def _counted(threads: int) -> str:
 
 
 def _measured(entry: dict[str, Any]) -> Measured:
-    return Measured(**{**entry, "lanes": tuple(entry["lanes"]), "gains": tuple(entry["gains"])})
+    return Measured(**{**entry, "streams": tuple(entry["streams"]), "gains": tuple(entry["gains"])})

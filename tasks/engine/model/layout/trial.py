@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from tasks.engine.model.layout.host_product import MANY_ROWS
-from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
+from tasks.engine.model.layout.panels import WHOLE, Layout, Panels, Streams
 from tasks.engine.model.layout.record import ROWS
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ MOST_S = 1.2
 #: The least gain of a layout over all numbers of rows, and the most that it may lose with one of them. Many rows count in the
 #: first alone: threads share them, and in a trial these find a core taken by those that the BLAS leaves spinning.
 LEAST_GAIN, WORST_GAIN = 1.05, 0.8
-#: The least gain of another lane: other engines may want the core, too.
-LEAST_LANE_GAIN = 1.1
+#: The least gain of another stream: other engines may want the core, too.
+LEAST_STREAM_GAIN = 1.1
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,7 +46,7 @@ class Choice:
 USUAL = Choice(Layout(), (1.0,) * len(ROWS))
 
 
-def choose(shape: tuple[int, int], lanes: Lanes, threads: int, rows: Sequence[int] = ROWS) -> Choice:
+def choose(shape: tuple[int, int], streams: Streams, threads: int, rows: Sequence[int] = ROWS) -> Choice:
     """Try products of ``rows`` rows with a weight ``[out, in]``."""
     outputs, inputs = shape
     outputs = max(min(outputs, MOST_BYTES // (4 * inputs)) // max(WIDTHS) * max(WIDTHS), 1)
@@ -59,17 +59,17 @@ def choose(shape: tuple[int, int], lanes: Lanes, threads: int, rows: Sequence[in
     for number, x in given.items():
         products[number, 0, 1] = _usual(weights, x)
     for width in widths:
-        for lanes_ in sorted({1, threads}):
-            panels = [Panels.of(weight, Layout(width, (lanes_,) * len(ROWS)), lanes) for weight in weights]
+        for shared in sorted({1, threads}):
+            panels = [Panels.of(weight, Layout(width, (shared,) * len(ROWS)), streams) for weight in weights]
             for number, x in given.items():
-                products[number, width, lanes_] = _paneled(panels, x)
+                products[number, width, shared] = _paneled(panels, x)
     return best(widths, rows, threads, _least_seconds(products))
 
 
 def best(
     widths: Sequence[int], rows: Sequence[int], threads: int, seconds: dict[tuple[int, int, int], float]
 ) -> Choice:
-    """The best layout by what products took: by number of rows, width (0 as weights come) and number of lanes."""
+    """The best layout by what products took: by number of rows, width (0 as weights come) and number of streams."""
     choices = [_choice(width, rows, threads, seconds) for width in widths]
     few = sum(number < MANY_ROWS for number in rows)
     good = [choice for choice in choices if min(choice.gains[:few]) >= WORST_GAIN and _mean(choice.gains) >= LEAST_GAIN]
@@ -107,12 +107,14 @@ def _least_seconds(products: dict[tuple[int, int, int], Callable[[], list[Any]]]
 
 def _choice(width: int, rows: Sequence[int], threads: int, seconds: dict[tuple[int, int, int], float]) -> Choice:
     quick = [
-        threads if seconds[number, width, 1] > LEAST_LANE_GAIN * seconds[number, width, threads] else 1
+        threads if seconds[number, width, 1] > LEAST_STREAM_GAIN * seconds[number, width, threads] else 1
         for number in rows
         if number < MANY_ROWS
     ]
     quick += quick[-1:] * (len(ROWS) - len(quick))
-    gains = [seconds[number, 0, 1] / seconds[number, width, lanes] for number, lanes in zip(rows, quick, strict=False)]
+    gains = [
+        seconds[number, 0, 1] / seconds[number, width, streams] for number, streams in zip(rows, quick, strict=False)
+    ]
     return Choice(Layout(width, tuple(quick)), tuple(round(gain, 2) for gain in gains))
 
 

@@ -13,12 +13,12 @@ from tasks.engine.files.folder import read_folder
 from tasks.engine.generation.loop import GenerationLoop
 from tasks.engine.generation.runner import OutOfDeviceMemory
 from tasks.engine.model.batching.batch import HOLD_STEPS, Batch
-from tasks.engine.model.batching.pace import LANE_TOKENS, Pace, plan, worth_gathering
+from tasks.engine.model.batching.pace import ROW_TOKENS, Pace, plan, worth_gathering
 from tasks.engine.model.batching.prefixes import SHARED_TOKENS, common_prefix
 from tasks.engine.model.batching.stepping import Stepping
 from tasks.engine.model.layout.dense import apply
 from tasks.engine.model.layout.host import prepare
-from tasks.engine.model.layout.panels import Lanes, Layout
+from tasks.engine.model.layout.panels import Layout, Streams
 from tasks.engine.model.loading import load_weights
 from tasks.engine.model.mlx import MlxRunner, load_model
 from tasks.engine.model.reference import Reference
@@ -72,7 +72,7 @@ def _numpys_loop(folder: Path) -> Loop:
     config = EngineConfig(model="tiny", source=str(folder), prefill_step_tokens=64)
     opened = read_folder(config)
     model = load_weights(opened, config)
-    assert apply(model, {"layers": Layout(8)}, Lanes(1), Reference(model))
+    assert apply(model, {"layers": Layout(8)}, Streams(1), Reference(model))
     prepare(model)
     model.host_tokens, model.host_prompts = 64, True
     tokenizer = load_tokenizer(folder, trust_remote_code=False, ends=opened.generation.ends, template=None)
@@ -328,16 +328,16 @@ def test_common_prefix() -> None:
 
 
 def test_the_pace_of_a_prefill_follows_the_machine() -> None:
-    """Until both are known two lanes; then as many as take five decode steps, within the bound, one lane at least."""
+    """Until both are known two rows; then as many as take five decode steps, within the bound, one row at least."""
     pace = Pace()
-    assert pace.tokens(5, 256) == 2 * LANE_TOKENS
-    assert pace.tokens(10, 256) == 4 * LANE_TOKENS
+    assert pace.tokens(5, 256) == 2 * ROW_TOKENS
+    assert pace.tokens(10, 256) == 4 * ROW_TOKENS
     pace.stepped(4, 0.1)
     pace.prefilled(64, 0.3, beside_a_step=True)
     assert pace.tokens(5, 256) == 240
     assert pace.tokens(5, 100) == 100
     pace.prefilled(64, 100.0, beside_a_step=False)
-    assert pace.tokens(5, 256) == LANE_TOKENS
+    assert pace.tokens(5, 256) == ROW_TOKENS
 
 
 @pytest.mark.parametrize("first", [15, 32, 256])
@@ -357,7 +357,7 @@ def test_the_pace_finds_its_way_out_of_small_steps(first: int) -> None:
 def test_a_crowd_joins_a_few_at_once(
     make_loop: Callable[..., Loop], endless: Sampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One row decodes and twelve short prompts come: they are computed in one turn, not a lane or two at a time."""
+    """One row decodes and twelve short prompts come: they are computed in one turn, not a row or two at a time."""
     for measured in ("stepped", "prefilled"):  # a busy machine would decide how many are few
         monkeypatch.setattr(Pace, measured, lambda *_, **__: None)
     loop = make_loop(prefill_step_tokens=256)

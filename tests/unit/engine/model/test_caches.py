@@ -27,12 +27,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     from tasks.engine.model.layout.dense import apply
     from tasks.engine.model.layout.host import prepare
-    from tasks.engine.model.layout.panels import Lanes
+    from tasks.engine.model.layout.panels import Streams
     from tasks.engine.model.reference import Reference
 
     folder: Path = make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
     model = load(str(folder))[0]
-    apply(model, {}, Lanes(1), Reference(model))
+    apply(model, {}, Streams(1), Reference(model))
     prepare(model)
     model.host_tokens, model.host_prompts = request.param, bool(request.param)
     return model

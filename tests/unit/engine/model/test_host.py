@@ -25,7 +25,7 @@ from tasks.engine.model.layout.host_trial import (
     supports_numpy,
     supports_prompts,
 )
-from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, Panels
+from tasks.engine.model.layout.panels import WHOLE, Layout, Panels, Streams
 from tasks.engine.model.layout.rotation import GROW_POSITIONS, Rotation
 from tasks.engine.model.layout.threads import HostThreads
 from tasks.engine.model.reference import Reference
@@ -43,7 +43,7 @@ def laid_out(name: str) -> tuple[Module, Reference]:
     model = build(name)
     model.set_dtype(mx.float32)
     reference = Reference(model)
-    assert apply(model, {"layers": Layout(8)}, Lanes(1), reference)
+    assert apply(model, {"layers": Layout(8)}, Streams(1), reference)
     return model, reference
 
 
@@ -111,7 +111,7 @@ def test_a_product_is_the_same_on_the_same_memory(rows: int) -> None:
     """Also where a BLAS call takes a part of the inputs; the weight is there once."""
     weight = mx.random.normal((128, 9000), key=mx.random.key(1))
     x = mx.random.normal((rows, 9000), key=mx.random.key(2))
-    panels = Panels.of(weight, Layout(64), Lanes(1))
+    panels = Panels.of(weight, Layout(64), Streams(1))
     assert np.allclose(panels(np.asarray(x)), np.asarray(x @ weight.T), atol=1e-2)
     assert np.array_equal(panels.rows(np.array([[0, 127]])), np.asarray(weight[mx.array([[0, 127]])]))
     assert np.shares_memory(panels.on_host, np.asarray(panels.array))
@@ -121,10 +121,10 @@ def test_a_product_is_the_same_on_the_same_memory(rows: int) -> None:
 @pytest.mark.parametrize("rows", [1, 8, MANY_ROWS + 1])
 def test_threads_share_a_product_out(rows: int, width: int) -> None:
     """Of one weight, and of two whose products are combined: its panels, or the rows where these are many."""
-    lanes = Lanes(2)
-    lanes.host_threads.start()
+    streams = Streams(2)
+    streams.host_threads.start()
     weights = [mx.random.normal((1024, 1024), key=mx.random.key(n)) for n in range(2)]
-    one, other = (Panels.of(weight, Layout(width), lanes) for weight in weights)
+    one, other = (Panels.of(weight, Layout(width), streams) for weight in weights)
     x = mx.random.normal((rows, 1024), key=mx.random.key(2))
     expected, by_other = (np.asarray(x @ weight.T) for weight in weights)
     assert np.allclose(one(np.asarray(x)), expected, atol=1e-2)

@@ -14,7 +14,15 @@ from mlx_lm.models.cache import make_prompt_cache
 from benchmarks.models.tiny import build
 from tasks.engine.model.layout.dense import apply, lay_out
 from tasks.engine.model.layout.gated import GatedLayer
-from tasks.engine.model.layout.panels import WHOLE, Lanes, Layout, PanelEmbedding, PanelLinear, Panels, put_into_panels
+from tasks.engine.model.layout.panels import (
+    WHOLE,
+    Layout,
+    PanelEmbedding,
+    PanelLinear,
+    Panels,
+    Streams,
+    put_into_panels,
+)
 from tasks.engine.model.layout.record import ROWS, Measured, Record
 from tasks.engine.model.layout.trial import best, choose
 from tasks.engine.model.reference import Reference
@@ -63,12 +71,12 @@ def test_a_product_is_the_same(width: int, rows: int) -> None:
     layer = nn.Linear(1024, 512)
     layer.weight = weight
     expected = layer(x)
-    put_into_panels(layer, Layout(width, TWO), Lanes(2))
+    put_into_panels(layer, Layout(width, TWO), Streams(2))
     assert isinstance(layer, PanelLinear)
     assert mx.allclose(layer(x), expected, atol=1e-3).item()
     assert mx.array_equal(layer.weight, weight).item()
     ids = mx.array([[0, 63, 511], [64, 65, 1]])
-    assert mx.array_equal(Panels.of(weight, Layout(width), Lanes(1)).rows(ids), weight[ids]).item()
+    assert mx.array_equal(Panels.of(weight, Layout(width), Streams(1)).rows(ids), weight[ids]).item()
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -77,7 +85,7 @@ def test_a_model_computes_the_same_with_as_many_bytes(tied: bool) -> None:
     model = small(tied=tied)
     expected, held = logits(model), sum(array.nbytes for _, array in tree_flatten(model.parameters()))
     mx.eval(expected)
-    assert apply(model, {"layers": PANELS}, Lanes(2), Reference(model))
+    assert apply(model, {"layers": PANELS}, Streams(2), Reference(model))
     assert mx.allclose(logits(model), expected, atol=1e-4).item()
     assert sum(array.nbytes for _, array in tree_flatten(model.parameters())) == held
     kinds = [type(module) for _, module in model.named_modules()]
@@ -90,7 +98,7 @@ def test_other_architectures_bear_it(name: str) -> None:
     """Layers with biases, experts, states, latent attention: what can lie in panels does, and the logits are the same."""
     model = build(name)
     model.set_dtype(mx.float32)
-    assert apply(model, {"layers": Layout(8, TWO)}, Lanes(2), Reference(model))
+    assert apply(model, {"layers": Layout(8, TWO)}, Streams(2), Reference(model))
     assert any(isinstance(module, PanelLinear) for _, module in model.named_modules())
 
 
@@ -99,7 +107,7 @@ def test_a_quantised_model_stays_as_it_is() -> None:
     model = small()
     nn.quantize(model, group_size=32)
     before = logits(model)
-    assert apply(model, {"layers": PANELS}, Lanes(1), Reference(model))
+    assert apply(model, {"layers": PANELS}, Streams(1), Reference(model))
     assert not any(isinstance(module, PanelLinear | PanelEmbedding) for _, module in model.named_modules())
     assert mx.array_equal(logits(model), before).item()
 
@@ -119,15 +127,15 @@ def test_code_that_does_not_bear_it_is_noticed() -> None:
     head = Peculiar(1, 1)
     head.inner = model.lm_head
     model.lm_head = head
-    assert not apply(model, {"layers": PANELS}, Lanes(1), Reference(model))
+    assert not apply(model, {"layers": PANELS}, Streams(1), Reference(model))
 
 
 def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     """A large model is laid out as the record says, without another measurement; the record outlives damage."""
-    record, lanes = Record(tmp_path / "new"), (2, 1, 2, 1)
+    record, streams = Record(tmp_path / "new"), (2, 1, 2, 1)
     for kind, width in (("layers 512x512, 2 threads", 64), ("head 32768x512, 2 threads", WHOLE)):
-        record.add(Measured(machine=MACHINE, kind=kind, width=width, lanes=lanes, gains=(2.0,) * 4, load=0.0))
-    written = (tmp_path / "new" / "layouts-2.json").read_text()
+        record.add(Measured(machine=MACHINE, kind=kind, width=width, streams=streams, gains=(2.0,) * 4, load=0.0))
+    written = (tmp_path / "new" / "layouts-3.json").read_text()
     model = small(hidden_size=512, intermediate_size=512, vocab_size=32768, num_hidden_layers=1)
     expected = logits(model)
     mx.eval(expected)
@@ -135,8 +143,8 @@ def test_what_was_measured_is_used_again(tmp_path: Path) -> None:
     assert mx.allclose(logits(model), expected, atol=1e-3).item()
     assert model.model.embed_tokens.panels.shape == (1, 512, 32768)
     assert model.layers[0].mlp.up_proj.panels.shape == (8, 512, 64)
-    assert (tmp_path / "new" / "layouts-2.json").read_text() == written
-    (tmp_path / "new" / "layouts-2.json").write_text("{")
+    assert (tmp_path / "new" / "layouts-3.json").read_text() == written
+    (tmp_path / "new" / "layouts-3.json").write_text("{")
     assert record.find(MACHINE, "layers 512x512, 2 threads", 0.0) is None
 
 
@@ -151,20 +159,20 @@ def test_only_what_an_engine_would_use_is_current(tmp_path: Path) -> None:
         "layers 9x9",
     ]
     for machine, kind in [*((MACHINE, kind) for kind in kinds), ("another", kinds[2])]:
-        record.add(Measured(machine=machine, kind=kind, width=0, lanes=(1,) * 4, gains=(1.0,) * 4, load=0.0))
+        record.add(Measured(machine=machine, kind=kind, width=0, streams=(1,) * 4, gains=(1.0,) * 4, load=0.0))
     assert [entry.kind for entry in record.current(MACHINE, 1)] == kinds[2:4]
 
 
 def test_a_measurement_on_a_busy_machine_is_made_again_on_an_idle_one(tmp_path: Path) -> None:
     """And not while it is as busy as it was."""
     record = Record(tmp_path)
-    record.add(Measured(machine=MACHINE, kind="layers", width=0, lanes=(1,) * 4, gains=(1.0,) * 4, load=1000.0))
+    record.add(Measured(machine=MACHINE, kind="layers", width=0, streams=(1,) * 4, gains=(1.0,) * 4, load=1000.0))
     assert record.find(MACHINE, "layers", 900.0) is not None
     assert record.find(MACHINE, "layers", 0.5) is None
 
 
 def test_the_choice_follows_what_products_took() -> None:
-    """The best width over all numbers of rows, more lanes where they gain, and weights as they come where nothing does."""
+    """The best width over all numbers of rows, more streams where they gain, and weights as they come where nothing does."""
     seconds = {(1, 0, 1): 1.0, (16, 0, 1): 4.0}
     seconds |= {(1, 64, 1): 0.5, (16, 64, 1): 4.0, (1, 64, 2): 0.49, (16, 64, 2): 2.0}
     seconds |= {(1, WHOLE, 1): 0.4, (16, WHOLE, 1): 8.0, (1, WHOLE, 2): 0.4, (16, WHOLE, 2): 8.0}
@@ -183,6 +191,6 @@ def test_many_rows_refuse_nothing_alone(many_s: float, width: int) -> None:
 
 def test_a_trial_measures_what_it_may_choose() -> None:
     """Products of real weights, by each layout that suits the shape: one of them is chosen, or none."""
-    choice = choose((96, 64), Lanes(2), 2)
+    choice = choose((96, 64), Streams(2), 2)
     assert choice.layout.width in {0, 32, WHOLE}
-    assert len(choice.gains) == len(choice.layout.lanes) == len(ROWS)
+    assert len(choice.gains) == len(choice.layout.streams) == len(ROWS)

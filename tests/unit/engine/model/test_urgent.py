@@ -9,7 +9,7 @@ import pytest
 from benchmarks.parts.tiny_model import end_id, make_tiny_model
 from tasks.engine.fake import fake_text
 from tasks.engine.generation.patience import Patience
-from tasks.engine.model.batching.pace import LANE_TOKENS, Pace
+from tasks.engine.model.batching.pace import ROW_TOKENS, Pace
 from tasks.engine.model.batching.urgent import EXPECTED_STEPS
 from tasks.engine.model.layout.host import prepare
 from tasks.engine.model.loading import load_laid_out
@@ -206,7 +206,7 @@ def test_smaller_prefills_while_urgent_requests_come(
     loop.finish()
     monkeypatch.setattr(batch, "_pace", pace := Pace())
     pace.prefilled(64, 60.0, beside_a_step=False)
-    assert batch._bounds() == (LANE_TOKENS, LANE_TOKENS) < usual
+    assert batch._bounds() == (ROW_TOKENS, ROW_TOKENS) < usual
     for _ in range(EXPECTED_STEPS):
         batch._begin_step(None)
     assert batch._bounds() == usual

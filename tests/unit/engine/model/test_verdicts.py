@@ -196,7 +196,7 @@ def test_a_layout_is_tried_once(tmp_path: Path) -> None:
         read_folder(EngineConfig(model="any", source=str(make_tiny_model(tmp_path / "model")))),
     )
     for kind in ("layers 512x512, 2 threads", "head 32768x512, 2 threads"):
-        record.add(Measured(machine=MACHINE, kind=kind, width=64, lanes=(1,) * 4, gains=(2.0,) * 4, load=0.0))
+        record.add(Measured(machine=MACHINE, kind=kind, width=64, streams=(1,) * 4, gains=(2.0,) * 4, load=0.0))
     verdicts = Verdicts(tmp_path / "cache", opened, "")
 
     def laid_out(known: Verdicts) -> tuple[bool, bool, bool]:

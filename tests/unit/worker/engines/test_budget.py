@@ -140,12 +140,12 @@ class TestVictims:
         assert shared.victims(2 * GB, 100, 30) == [reservation]
 
 
-class TestLanes:
+class TestAsideLists:
     def test_the_loaded_and_those_there_is_room_for(self) -> None:
         """Taken are requests for what is loaded, before those of the queue itself, and behind these for what fits."""
         turns = Turns(budget(10, ready("warm", 4, users=1)), STAY_S)
         cold = [Wanted(Waiting("q", LARGE, 0.0), 7 * GB, False), Wanted(Waiting("q", FITS, 1.0), 6 * GB, False)]
-        assert turns.lanes(cold, [("q", WARM), ("r", WARM)], 10.0) == {
+        assert turns.aside_lists(cold, [("q", WARM), ("r", WARM)], 10.0) == {
             "q": ([WARM], [FITS]),
             "r": ([WARM], []),
         }
@@ -157,9 +157,9 @@ class TestLanes:
         cold = [Wanted(Waiting("q", LARGE, 0.0), 7 * GB, False), Wanted(Waiting("q", FITS, 1.0), 6 * GB, False)]
         turns.choose(cold, 100.0)
         assert (turns.next_key, warm.retiring) == (LARGE, True)
-        assert turns.lanes(cold, [], 100.0) == {}
+        assert turns.aside_lists(cold, [], 100.0) == {}
         warm.users = 0
-        assert turns.lanes(cold, [("q", WARM)], 100.0) == {"q": ([LARGE, WARM], [])}
+        assert turns.aside_lists(cold, [("q", WARM)], 100.0) == {"q": ([LARGE, WARM], [])}
 
     def test_it_has_it_elsewhere(self) -> None:
         """Nobody makes room for a model that another worker has loaded."""
@@ -171,7 +171,7 @@ class TestLanes:
     def test_what_failed_is_taken_once(self) -> None:
         """Requests for what failed are taken, as those for what is loaded are, and each model is named once."""
         turns = Turns(budget(10), STAY_S)
-        assert turns.lanes([], [("q", A), ("q", A)], 0.0, [("q", B)]) == {"q": ([A, B], [])}
+        assert turns.aside_lists([], [("q", A), ("q", A)], 0.0, [("q", B)]) == {"q": ([A, B], [])}
 
 
 class TestShares:

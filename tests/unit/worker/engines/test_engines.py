@@ -833,12 +833,12 @@ class TestSettingAside:
 
     @pytest.fixture
     def aside(self) -> list[Aside]:
-        """What waits in lanes, as the test has it."""
+        """What was set aside, as the test has it."""
         return []
 
     @pytest.fixture
     def make_aside(self, make: Callable[..., Engines], aside: list[Aside]) -> Callable[..., Engines]:
-        """Makes engines that may move requests to lanes."""
+        """Makes engines that may set requests aside."""
 
         def make_aside(fleet: Fleet | None = None, **settings: Any) -> Engines:
             self.backlog = WatchedBacklog(lambda: aside, [self.QUEUE], fleet or Fleet())
@@ -847,7 +847,7 @@ class TestSettingAside:
         return make_aside
 
     def waits(self, aside: list[Aside], entry: ModelEntry, age_s: float = 0.0) -> None:
-        """A request waits in this model's lane, and in no other, since so long ago."""
+        """A request waits in this model's aside list, and in no other, since so long ago."""
         aside[:] = [Aside(self.QUEUE, entry.name, "", 1, age_s)]
         self.backlog.look()
 
@@ -862,10 +862,10 @@ class TestSettingAside:
             self.acquire(engines, sized("2"))
         assert caught.value.key == sized("2").name
         self.backlog.watched()
-        assert engines.lanes(self.QUEUE) == ([sized("1").name], [])
+        assert engines.aside_lists(self.QUEUE) == ([sized("1").name], [])
         engines.release(busy)
         self.waits(aside, sized("2"))
-        wait_until(lambda: engines.lanes(self.QUEUE) == ([sized("1").name], [sized("2").name]))
+        wait_until(lambda: engines.aside_lists(self.QUEUE) == ([sized("1").name], [sized("2").name]))
         assert self.acquire(engines, sized("2")).serves
 
     def test_what_waited_for_long_gets_its_turn(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
@@ -876,9 +876,9 @@ class TestSettingAside:
         wait_until(lambda: busy.reservation.retiring)
         with pytest.raises(SetAside):
             self.acquire(engines, sized("1"))
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
         engines.release(busy)
-        wait_until(lambda: engines.lanes(self.QUEUE).first == [sized("2").name])
+        wait_until(lambda: engines.aside_lists(self.QUEUE).first == [sized("2").name])
         assert self.acquire(engines, sized("2")).serves
 
     def test_a_turn_lasts(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
@@ -904,12 +904,12 @@ class TestSettingAside:
         waiting = [in_thread(lambda: self.acquire(engines, entry)) for _ in range(5)]
         wait_until(lambda: sum(bool(answers) for _, answers in waiting) == 3)
         assert engines.loading
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
         for thread, _ in waiting:
             thread.join(END_S)
         kinds = sorted(type(answers[0]).__name__ for _, answers in waiting)
         assert kinds == ["Engine", "Engine", "SetAside", "SetAside", "SetAside"]
-        wait_until(lambda: engines.lanes(self.QUEUE) == ([entry.name], []))
+        wait_until(lambda: engines.aside_lists(self.QUEUE) == ([entry.name], []))
 
     def test_what_is_set_aside_is_bounded(self, make_aside: Callable[..., Engines]) -> None:
         """A long queue that cannot be served is not taken apart at the machine's full speed."""
@@ -928,7 +928,7 @@ class TestSettingAside:
         with pytest.raises(ModelLoadFailed):
             self.acquire(engines, broken)
         self.waits(aside, broken)
-        wait_until(lambda: engines.lanes(self.QUEUE) == ([broken.name], []))
+        wait_until(lambda: engines.aside_lists(self.QUEUE) == ([broken.name], []))
 
     def test_a_model_that_failed_here_alone(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """Where another worker has the model loaded, its requests are left to that one."""
@@ -939,7 +939,7 @@ class TestSettingAside:
                 self.acquire(engines, broken)
         self.waits(aside, broken)
         self.backlog.watched()
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
 
     def test_what_fits_elsewhere(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """A model that can never fit here is left to the worker that it fits, and is not asked for again here."""
@@ -948,7 +948,7 @@ class TestSettingAside:
             self.acquire(engines, sized(weights_mb=1000))
         self.waits(aside, sized(weights_mb=1000), age_s=1000)
         self.backlog.watched()
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
 
     def test_what_fits_nowhere(self, make_aside: Callable[..., Engines]) -> None:
         """A model that fits no live worker is an error with everybody's numbers."""
@@ -965,7 +965,7 @@ class TestSettingAside:
             self.acquire(engines, large)
         self.waits(aside, large)
         fleet.fits = False
-        wait_until(lambda: engines.lanes(self.QUEUE) == ([large.name], []))
+        wait_until(lambda: engines.aside_lists(self.QUEUE) == ([large.name], []))
         with pytest.raises(OutOfMemory, match=r"needs 1.3\d GB"):
             self.acquire(engines, large)
 
@@ -979,16 +979,16 @@ class TestSettingAside:
         unknown = ModelEntry(name="who/knows", kind="hub", source="who/knows")
         self.waits(aside, unknown, age_s=1000)
         wait_until(lambda: engines.unknown == (unknown.name,))
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
         fleet.knows = False
-        wait_until(lambda: engines.lanes(self.QUEUE) == ([unknown.name], []))
+        wait_until(lambda: engines.aside_lists(self.QUEUE) == ([unknown.name], []))
 
     def test_what_another_will_know_again(self, make_aside: Callable[..., Engines], aside: list[Aside]) -> None:
         """A worker that knew the model and restarts has time to do so."""
         engines = make_aside(Fleet(), fair_wait_s=1000.0)
         self.waits(aside, ModelEntry(name="who/knows", kind="hub", source="who/knows"), age_s=500)
         wait_until(lambda: engines.unknown != ())
-        assert engines.lanes(self.QUEUE) == ([], [])
+        assert engines.aside_lists(self.QUEUE) == ([], [])
 
 
 def test_nothing_is_read_or_started_with_the_lock_held(make: Callable[..., Engines], tmp_path: Path) -> None:
