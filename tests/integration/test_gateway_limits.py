@@ -93,7 +93,7 @@ def test_a_clock_that_is_set_forward(clients: list[redis.Redis]) -> None:
         assert not store.admit(request, key).exceeded
     client.zadd(keys.gateway_open(key.id), {request.id: time.time() - HOUR_S for request in (lasting, ended)})
     assert not store.admit(record(3, key), key).exceeded  # takes lapsed ones away
-    Store(clients[1]).settle(ended, key, 1, 1)
+    Store(clients[1]).charge(ended, key, 1, 1)
     store.renew([lasting, ended])
     counted: Any = client.zrange(keys.gateway_open(key.id), 0, -1)
     assert {name.decode() for name in counted} == {lasting.id, "chatcmpl-3"}
@@ -118,11 +118,11 @@ def test_records_of_what_has_ended(clients: list[redis.Redis]) -> None:
     store, lost = Store(clients[0], record_ttl_s=60), record(1, key)
     store.admit(lost, key)
     clients[0].delete(keys.gateway_request(lost.id), keys.gateway_open(key.id))
-    assert store.unsettled([lost]) == [True]
+    assert store.uncharged([lost]) == [True]
     for gateway in (store, Store(clients[1])):
-        gateway.settle(lost, key, 3, 4)
+        gateway.charge(lost, key, 3, 4)
     assert gateway.record(lost.id) == lost
-    assert store.unsettled([record(2, key), lost]) == [True, False]
+    assert store.uncharged([record(2, key), lost]) == [True, False]
     assert 0 < clients[0].ttl(keys.gateway_request(lost.id)) <= 60
     assert (store.usage(key.id)["prompt_tokens"], store.usage(key.id)["completion_tokens"]) == (3, 4)
 
@@ -135,12 +135,12 @@ def test_redis_loses_the_end_too(clients: list[redis.Redis]) -> None:
     store.admit(lost, key)
 
     async def lose() -> Record:
-        await desk.settle(Ticket(lost, key, ()), 3, 4)
+        await desk.charge(Ticket(lost, key, ()), 3, 4)
         clients[0].flushall()
         found = await desk.find(lost.id, key)
         keeping = asyncio.create_task(desk.keep_open(0.01))
         async with asyncio.timeout(30):
-            while store.unsettled([lost])[0]:
+            while store.uncharged([lost])[0]:
                 await asyncio.sleep(0.01)
         keeping.cancel()
         return found.record

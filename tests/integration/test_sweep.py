@@ -118,9 +118,7 @@ def test_a_killed_worker_is_buried_and_its_work_returned(
         dead.die()
         wait_until(lambda: client.llen(QUEUE) == 2, about="the return of two requests")
         assert fetch_all(client, QUEUE) == ["t1", "t2"]
-        wait_until(
-            lambda: client.smembers(keys.OWNERS) == {b"living@lab#b1"}, about="the dead one's debts to be settled"
-        )
+        wait_until(lambda: client.smembers(keys.OWNERS) == {b"living@lab#b1"}, about="the dead one to be looked after")
         assert nodes(client) == {"living@lab"}
         assert client.hlen(keys.unacked(living.identity)) == 1
         (departed,) = Registry(client).history()

@@ -125,7 +125,7 @@ class Ledger:
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
-        return self._settle(lost, lost.message)
+        return self._replace(lost, lost.message)
 
     def give_up(self, lost: Lost) -> bool:
         """Delete its entry. ``False`` if it is another one now.
@@ -133,9 +133,9 @@ class Ledger:
         Raises:
             BrokerUnavailable: Redis cannot be reached or refuses for now.
         """
-        return self._settle(lost, "")
+        return self._replace(lost, "")
 
-    def _settle(self, lost: Lost, message: str) -> bool:
+    def _replace(self, lost: Lost, message: str) -> bool:
         script = self.client.register_script(with_references("resend"))
         self._missing.discard(lost.task_id)
         with translated(f"sending {lost.task_id} again"):

@@ -87,7 +87,7 @@ class Submission:
     def clear(self) -> list[str]:
         """Send nothing more; the ids of the requests that are in no queue."""
         try:
-            self._settle()
+            self._finish_page()
         except Refused as refused:
             return refused.unsent
         return [put.task_id for put in self._taken()]
@@ -98,7 +98,7 @@ class Submission:
         Raises:
             Refused: one of those that were sent before cannot be queued. None of these is.
         """
-        self._settle()
+        self._finish_page()
         self._under_way = UnderWay(client, self._taken())
 
     def send(self, client: redis.Redis | None = None) -> None:
@@ -110,7 +110,7 @@ class Submission:
         Raises:
             Refused: one cannot be queued. Those that have been queued stay so.
         """
-        self._settle()
+        self._finish_page()
         puts = self._taken()
         if not puts:
             return
@@ -124,7 +124,7 @@ class Submission:
         puts, self._puts, self._bytes = self._puts, [], 0
         return puts
 
-    def _settle(self) -> None:
+    def _finish_page(self) -> None:
         under_way, self._under_way = self._under_way, None
         if under_way is None:
             return

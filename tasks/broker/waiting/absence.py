@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 #: Live workers write entries that Redis has lost in an outage again, within this time once it is back.
-SETTLED_S = 10.0
+STEADY_S = 10.0
 #: So much is enough where one outage follows another, the time between them taken together.
-SETTLED_IN_ALL_S = 45.0
+STEADY_IN_ALL_S = 45.0
 
 
 class Absence:
@@ -14,12 +14,12 @@ class Absence:
     An outage does not end an absence: under one after the other a reader would never send a lost request again.
     """
 
-    __slots__ = ("_back_at", "_settled_s", "_since")
+    __slots__ = ("_back_at", "_since", "_steady_s")
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._back_at: float | None = None
-        self._settled_s = 0.0
+        self._steady_s = 0.0
 
     @property
     def is_on(self) -> bool:
@@ -34,17 +34,17 @@ class Absence:
     def interrupt(self, now: float) -> None:
         """Redis does not answer."""
         if self._back_at is not None:
-            self._settled_s += now - self._back_at
+            self._steady_s += now - self._back_at
         self._back_at = None
 
     def end(self) -> None:
         """The request is known, or is to be looked for from now on."""
         self._since = self._back_at = None
-        self._settled_s = 0.0
+        self._steady_s = 0.0
 
     def left_s(self, now: float, grace_s: float) -> float:
         """Return the seconds until it is given up after ``grace_s``; not before Redis has been back for a while."""
         if self._since is None:
             return grace_s
-        settled_s = min(grace_s, SETTLED_S, max(0.0, SETTLED_IN_ALL_S - self._settled_s))
-        return max(self._since + grace_s, (now if self._back_at is None else self._back_at) + settled_s) - now
+        steady_s = min(grace_s, STEADY_S, max(0.0, STEADY_IN_ALL_S - self._steady_s))
+        return max(self._since + grace_s, (now if self._back_at is None else self._back_at) + steady_s) - now

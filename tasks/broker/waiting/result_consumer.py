@@ -30,7 +30,7 @@ class ResultConsumer(BaseResultConsumer):
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._settling = threading.RLock()
+        self._giving = threading.RLock()
         self._waited_for: Counter[str] = Counter()
 
     def _wait_for_pending(
@@ -75,9 +75,9 @@ class ResultConsumer(BaseResultConsumer):
         meta: dict[str, Any] = self.backend.decode_result(payload)
         return meta
 
-    def settle(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None:
+    def give(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None:
         """Give a stored result to those that are waited for, and to all others of this process that have the same id."""
-        with self._settling:  # a promise that two threads fulfil at once calls back twice
+        with self._giving:  # a promise that two threads fulfil at once calls back twice
             for result in [*waiting, *self._pending(task_id)]:
                 if not result._cache:
                     # Each has its own: Python writes into an exception that is raised.

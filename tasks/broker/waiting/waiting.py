@@ -111,7 +111,7 @@ class Wait:
         self._taken[watch.task_id] = watch.payload
         if self._on_message is not None:
             self._on_message(self._consumer.decode(watch.payload))
-        self._consumer.settle(
+        self._consumer.give(
             watch.task_id, watch.payload, [leaf for leaf in self.waiting.values() if leaf.id == watch.task_id]
         )
 

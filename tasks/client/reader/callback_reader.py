@@ -35,6 +35,7 @@ class CallbackReader:
     """
 
     __slots__ = (
+        "_completing",
         "_events",
         "_fail",
         "_loop",
@@ -42,7 +43,6 @@ class CallbackReader:
         "_place",
         "_reading",
         "_result",
-        "_settling",
         "_take",
         "_timer",
     )
@@ -57,7 +57,7 @@ class CallbackReader:
         self._result, self._take, self._fail, self._mailbox = result, take, fail, mailbox
         self._loop = asyncio.get_running_loop()
         self._events: list[Event] = []
-        self._settling: asyncio.Task[None] | None = None
+        self._completing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         where = journals_of(result.app)
         self._place = JournalWatch(result.id, self._post, where.database)
@@ -74,8 +74,8 @@ class CallbackReader:
         self._place.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._settling is not None:
-            self._settling.cancel()
+        if self._completing is not None:
+            self._completing.cancel()
 
     def _post(self, events: list[Event]) -> None:
         """Called by the subscription's thread."""
@@ -86,7 +86,7 @@ class CallbackReader:
         if self._reading.is_over:
             return
         self._events += events
-        if self._settling is None:
+        if self._completing is None:
             self._proceed()
 
     def _proceed(self) -> None:
@@ -99,7 +99,7 @@ class CallbackReader:
                     break
                 if self._reading.doubts(event):
                     self._events = events[number + 1 :]
-                    self._settling = self._loop.create_task(self._settle(event))
+                    self._completing = self._loop.create_task(self._complete(event))
                     break
                 chunks += self._reading.take(event)
         except Exception as error:  # the answer's own  # noqa: BLE001
@@ -107,17 +107,17 @@ class CallbackReader:
         else:
             self._hand_over(chunks)
 
-    async def _settle(self, event: Event) -> None:
+    async def _complete(self, event: Event) -> None:
         chunks: list[Chunk] = []
         try:
-            chunks = self._reading.settle(event, await asyncio.to_thread(self._result._stored))
+            chunks = self._reading.complete(event, await asyncio.to_thread(self._result._stored))
             if self._reading.seems_unknown:
                 self._reading.conclude(is_mentioned=await asyncio.to_thread(self._result.is_mentioned))
         except Exception as error:  # whatever Celery has stored of a task that failed  # noqa: BLE001
-            self._settling = None
+            self._completing = None
             self._hand_over(chunks, error)
         else:
-            self._settling = None
+            self._completing = None
             self._hand_over(chunks)
             self._proceed()
 

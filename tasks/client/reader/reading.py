@@ -122,7 +122,7 @@ class Reading:
         self._absence.interrupt(time.monotonic())
         return []
 
-    def settle(self, event: Event, stored: Stored) -> list[Chunk]:
+    def complete(self, event: Event, stored: Stored) -> list[Chunk]:
         """Return the chunks that follow from the stored result, for a reader whose journal is silent.
 
         Raises:

@@ -95,7 +95,7 @@ def follow(
             except Empty:
                 continue
             for event in batch:
-                yield from reading.settle(event, stored()) if reading.doubts(event) else reading.take(event)
+                yield from reading.complete(event, stored()) if reading.doubts(event) else reading.take(event)
                 if reading.seems_unknown:
                     reading.conclude(is_mentioned=is_mentioned())
             reading.come_back()
@@ -146,7 +146,8 @@ async def afollow(
                 continue
             for event in batch:
                 doubts = reading.doubts(event)
-                for chunk in reading.settle(event, await asyncio.to_thread(stored)) if doubts else reading.take(event):
+                chunks = reading.complete(event, await asyncio.to_thread(stored)) if doubts else reading.take(event)
+                for chunk in chunks:
                     yield chunk
                 if reading.seems_unknown:
                     reading.conclude(is_mentioned=await asyncio.to_thread(is_mentioned))

@@ -115,7 +115,7 @@ class Desk:
         try:
             await self._send(order, record, key.most_urgent(asked_priority))
         except BaseException as error:
-            await asyncio.shield(asyncio.to_thread(self._store.settle, record, key, 0, 0))
+            await asyncio.shield(asyncio.to_thread(self._store.charge, record, key, 0, 0))
             if isinstance(error, InvalidRequest):
                 raise as_called(error, order.kind) from None
             raise
@@ -184,14 +184,14 @@ class Desk:
     async def close(self, ticket: Ticket, choices: Sequence[Choice]) -> None:
         """Count the cost of an answer: the usage of choices that have ended, and the tokens so far of others."""
         prompt = max((choice.finish.usage.get("prompt_tokens", 0) for choice in choices if choice.finish), default=0)
-        await self.settle(ticket, prompt, sum(choice.tokens for choice in choices))
+        await self.charge(ticket, prompt, sum(choice.tokens for choice in choices))
 
-    async def settle(self, ticket: Ticket, prompt: int, completion: int) -> None:
+    async def charge(self, ticket: Ticket, prompt: int, completion: int) -> None:
         """Count the tokens that an answer has cost; it is open no more."""
         self.open.pop(ticket, None)
         self._ended.append(Ended(time.monotonic(), ticket.record, ticket.key, prompt, completion))
         try:
-            await asyncio.to_thread(self._store.settle, ticket.record, ticket.key, prompt, completion)
+            await asyncio.to_thread(self._store.charge, ticket.record, ticket.key, prompt, completion)
         except GenerationError as error:
             logger.warning("the cost of %s is not counted yet: %s", ticket.record.id, error)
 
@@ -211,9 +211,9 @@ class Desk:
     def _keep(self, records: list[Record], ended: list[Ended]) -> None:
         if records:
             self._store.renew(records)
-        for each, lost in zip(ended, self._store.unsettled([each.record for each in ended]), strict=True):
+        for each, lost in zip(ended, self._store.uncharged([each.record for each in ended]), strict=True):
             if lost:
-                self._store.settle(each.record, each.key, each.prompt, each.completion)
+                self._store.charge(each.record, each.key, each.prompt, each.completion)
 
     def _ticket(self, record: Record, key: AccessKey, headers: dict[str, str]) -> Ticket:
         task = self._task(record.kind)

@@ -45,12 +45,12 @@ async def answer_result(service: Service, ticket: Ticket, receive: Receive, fiel
         if not waiting.done():
             waiting.cancel()
             await service.desk.cancel(ticket)
-        await service.desk.settle(ticket, 0, 0)
+        await service.desk.charge(ticket, 0, 0)
         if isinstance(error, GatewayCloses):
             closes = "this gateway stops: send the request again"
             raise Refusal(503, closes, "gateway_closing", retry_after_s=1) from None
         raise
-    await service.desk.settle(ticket, answer["usage"]["prompt_tokens"], 0)
+    await service.desk.charge(ticket, answer["usage"]["prompt_tokens"], 0)
     headers = {**ticket.headers, "x-request-id": ticket.record.id}
     shown = {"id": ticket.record.id, **answer}
     return JSONResponse({name: shown[name] for name in fields if name in shown}, headers=headers)

@@ -75,7 +75,7 @@ class Batches:
         """Return the path of a batch's answers while it runs, in one file."""
         return self._shelf.folder / f"{batch.id}.lines"
 
-    def sweep(self) -> None:
+    def forget_expired(self) -> None:
         """Forget batches that ended long ago."""
         for batch in self._all(self._shelf.names()):
             if batch.is_over:

@@ -92,8 +92,8 @@ class Drivers:
                 self._take(batch)
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + SWEEP_EVERY_S
-            self._context.batches.sweep()
-            self._context.files.sweep()
+            self._context.batches.forget_expired()
+            self._context.files.forget_expired()
 
     def _take(self, seen: Batch) -> None:
         """Drive a batch, unless another gateway does, or it was just tried in vain."""

@@ -120,7 +120,7 @@ class Files:
         self._shelf.remove(file_id)
         self.content(file_id).unlink(missing_ok=True)
 
-    def sweep(self) -> None:
+    def forget_expired(self) -> None:
         """Delete files that have expired.
 
         Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.broker.queues.limits import Position
 
 ADMIT = Script(scripts.source("admit"))
-SETTLE = Script(scripts.source("settle"))
+CHARGE = Script(scripts.source("charge"))
 LEASE = Script(scripts.source("lease"))
 #: The time that a request counts as open after its gateway has last renewed it.
 LEASE_S = 60
@@ -72,7 +72,7 @@ class Store:
             tokens_whole_in_s=float(tokens_s),
         )
 
-    def settle(self, record: Record, key: AccessKey, prompt_tokens: int, completion_tokens: int) -> None:
+    def charge(self, record: Record, key: AccessKey, prompt_tokens: int, completion_tokens: int) -> None:
         """Count the cost of a request, and keep its record, which Redis may have lost; the second call changes nothing.
 
         Raises:
@@ -82,7 +82,7 @@ class Store:
         cost = (key.tokens_a_minute, record.reserved, record.id, prompt_tokens, completion_tokens)
         arguments = (*cost, record.encode(), self.record_ttl_s)
         with translated(f"request {record.id}"):
-            SETTLE(self._client, names, arguments)
+            CHARGE(self._client, names, arguments)
 
     def count(self, record: Record, prompt_tokens: int, completion_tokens: int) -> None:
         """Count the cost of a record that was not admitted as a request; the second call changes nothing.
@@ -90,9 +90,9 @@ class Store:
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses this client.
         """
-        self.settle(record, AccessKey(id=record.owner, name=""), prompt_tokens, completion_tokens)
+        self.charge(record, AccessKey(id=record.owner, name=""), prompt_tokens, completion_tokens)
 
-    def unsettled(self, records: Sequence[Record]) -> list[bool]:
+    def uncharged(self, records: Sequence[Record]) -> list[bool]:
         """Whether nothing was counted of these requests yet, as far as Redis knows.
 
         Raises:
@@ -101,8 +101,8 @@ class Store:
         with translated("requests that have ended"):
             pipeline = self._client.pipeline(transaction=False)
             for record in records:
-                pipeline.hexists(keys.gateway_request(record.id), "settled")
-            return [not settled for settled in pipeline.execute()]
+                pipeline.hexists(keys.gateway_request(record.id), "charged")
+            return [not charged for charged in pipeline.execute()]
 
     def lease(self, batch_id: str, holder: str, lease_s: int) -> bool:
         """Take or keep a batch for so long; whether this holder has it now. With no time it is given up.
@@ -129,9 +129,9 @@ class Store:
             # A machine that slept, or whose clock was set, has let them lapse; Redis may have come back older. They still count.
             lapsed = [record for record, renewed in zip(records, pipeline.execute(), strict=True) if not renewed]
             for record in lapsed:
-                pipeline.hexists(keys.gateway_request(record.id), "settled")
-            for record, settled in zip(lapsed, pipeline.execute(), strict=True):
-                if not settled:
+                pipeline.hexists(keys.gateway_request(record.id), "charged")
+            for record, charged in zip(lapsed, pipeline.execute(), strict=True):
+                if not charged:
                     name = keys.gateway_request(record.id)
                     pipeline.zadd(keys.gateway_open(record.owner), {record.id: until})
                     pipeline.hsetnx(name, "record", record.encode())

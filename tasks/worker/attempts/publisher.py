@@ -214,7 +214,7 @@ class Publisher(threading.Thread):
             return
         statuses = self._patiently(partial(self._append, writings))
         for writing in writings:
-            self._settle(writing, [next(statuses) for _ in writing.items])
+            self._check(writing, [next(statuses) for _ in writing.items])
 
     def _append(self, writings: list[Writing]) -> Iterator[Status]:
         items = [item for writing in writings for item in writing.items]
@@ -223,7 +223,7 @@ class Publisher(threading.Thread):
         self.entries += len(items)
         return iter(statuses)
 
-    def _settle(self, writing: Writing, statuses: list[Status]) -> None:
+    def _check(self, writing: Writing, statuses: list[Status]) -> None:
         attempt = writing.attempt
         if "gone" in statuses or "behind" in statuses:
             logger.warning("Redis has lost a part of the journal of request %s; writing it again", attempt.task_id)

@@ -174,7 +174,7 @@ def _on_worker_ready(sender: Consumer, **_: Any) -> None:
     # such warnings is set with the log.
     warnings.filterwarnings("ignore", message=r"\s*In Celery 5\.1 we introduced an optional breaking change")
     worker.loop.attach(sender, worker.holding)
-    _settle()
+    _freeze()
     # Celery's loop subscribes to remote control at the end of its first turn, and commands of before are lost. So nobody sees the
     # worker until the second turn, and one that is refused for its name has fetched nothing.
     worker.room.close()
@@ -197,7 +197,7 @@ def _begin(worker: InferenceWorker) -> None:
     signal.signal(signal.SIGQUIT, _on_quit)
 
 
-def _settle() -> None:
+def _freeze() -> None:
     """Freeze the objects that start-up has made: a full garbage collection visits them for 30 ms, in which nothing streams."""
     gc.collect()
     gc.freeze()

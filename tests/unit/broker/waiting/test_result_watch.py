@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.broker.waiting.absence import SETTLED_IN_ALL_S, SETTLED_S
+from tasks.broker.waiting.absence import STEADY_IN_ALL_S, STEADY_S
 from tasks.broker.waiting.result_watch import LOST_AFTER_S, ResultWatch
 from tasks.errors import UnknownRequest
 
@@ -43,12 +43,12 @@ def test_one_outage_after_another() -> None:
     lost.take(QUEUED, 0)
     for now in range(10, 90, 20):
         lost.take(NOWHERE, now)
-        lost.take(NOWHERE, now + SETTLED_S - 1)
+        lost.take(NOWHERE, now + STEADY_S - 1)
         assert lost.error is None
-        lost.trouble("away", now + SETTLED_S - 1)
+        lost.trouble("away", now + STEADY_S - 1)
     lost.take(NOWHERE, 90)
     assert lost.error is None
-    lost.take(NOWHERE, 90 + SETTLED_S)
+    lost.take(NOWHERE, 90 + STEADY_S)
     assert isinstance(lost.error, UnknownRequest)
 
 
@@ -64,7 +64,7 @@ def test_an_outage_every_few_seconds() -> None:
             ended_at = now + 3
             break
         lost.trouble("away", now + 3)
-    assert ended_at == 10 + 5 * (SETTLED_IN_ALL_S / 3 - 1) + 3
+    assert ended_at == 10 + 5 * (STEADY_IN_ALL_S / 3 - 1) + 3
 
 
 @pytest.mark.parametrize(("after_s", "is_unknown"), [(5.0, True), (6.0, False)])

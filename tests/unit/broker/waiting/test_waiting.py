@@ -36,7 +36,7 @@ class Consumer:
     def decode(self, payload: bytes) -> Any:
         return json.loads(payload)
 
-    def settle(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None: ...
+    def give(self, task_id: str, payload: bytes, waiting: Iterable[Any]) -> None: ...
 
 
 def test_a_state_is_told_once() -> None:

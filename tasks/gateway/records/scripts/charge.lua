@@ -9,7 +9,7 @@ local allowance, open, usage, request = unpack(KEYS)
 local per_minute, reserved, id, prompt, completion = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 redis.call('ZREM', open, id)
 if redis.call('HSETNX', request, 'record', ARGV[6]) == 1 then redis.call('EXPIRE', request, ARGV[7]) end
-if redis.call('HSETNX', request, 'settled', 1) == 0 then return 0 end
+if redis.call('HSETNX', request, 'charged', 1) == 0 then return 0 end
 redis.call('HINCRBY', usage, 'prompt_tokens', prompt)
 redis.call('HINCRBY', usage, 'completion_tokens', completion)
 local tokens = redis.call('HGET', allowance, 'tokens')
