@@ -32,6 +32,7 @@ from tasks.client.request.plain import DATA, is_left_out, plain
 from tasks.client.request.prompt import Prompt
 from tasks.client.request.structure import (
     FIELDS,
+    FORMAT_HINT,
     ResponseFormat,
     as_response_format,
     check_choice,
@@ -95,13 +96,7 @@ class Parameters(Prompt):
     tool_choice: ToolChoice = Choice()
     parallel_tool_calls: Flag = True
     allow_control_tokens: Flag = False
-    response_format: Annotated[
-        ResponseFormat | None,
-        Field(
-            description='use a pydantic model, {"type": "json_object"}, or {"type": "json_schema", "json_schema": {"name": …, '
-            '"schema": …}}'
-        ),
-    ] = None
+    response_format: Annotated[ResponseFormat | None, Field(description=FORMAT_HINT)] = None
     regex: Annotated[
         Annotated[str, AfterValidator(check_text)] | None, Field(description="use a regular expression as text")
     ] = None

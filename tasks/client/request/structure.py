@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: A grammar of more takes seconds to compile, and says no more than a smaller one.
 MAX_CONSTRAINT_BYTES = 256 * 1024
 MAX_CHOICE_TEXTS = 4096
+FORMAT_HINT = (
+    'use a pydantic model, {"type": "json_object"}, or {"type": "json_schema", "json_schema": {"name": …, "schema": …}}'
+)
 #: The dialects that a worker reads, by their ``$schema`` without the scheme and the last ``#``.
 DIALECTS = frozenset(
     {f"json-schema.org/draft-0{number}/schema" for number in (4, 6, 7)}

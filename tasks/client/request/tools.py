@@ -17,6 +17,8 @@ MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 256 * 1024
 #: The parts of a function's name are letters and digits everywhere; some families of models read dots, too.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: Fields of a tool that change nothing with this value, and ask for what there is not with another.
+_NEUTRAL = {"defer_loading": False}
 TOOLS_HINT = 'give a list of {"type": "function", "function": {"name": …, "parameters": {a JSON Schema}}}'
 CHOICE_HINT = 'use "auto", "none", "required" or {"type": "function", "function": {"name": …}}'
 
@@ -93,13 +95,20 @@ ToolChoice = Annotated[Choice, PlainValidator(_read), Field(description=CHOICE_H
 
 
 def tidied_tool(tool: Any) -> Any:
-    """A tool without fields and keywords that are null; whatever else it is stays."""
-    kept = _without_nulls(tool)
+    """A tool without fields and keywords that are null or change nothing; whatever else it is stays."""
+    kept = _without_neutral(tool)
     if isinstance(kept, dict) and isinstance(kept.get("function"), dict):
-        function = kept["function"] = _without_nulls(kept["function"])
+        function = kept["function"] = _without_neutral(kept["function"])
         if "parameters" in function:
             function["parameters"] = without_nulls(function["parameters"])
     return kept
+
+
+def _without_neutral(tool: Any) -> Any:
+    kept = _without_nulls(tool)
+    if not isinstance(kept, dict):
+        return kept
+    return {name: value for name, value in kept.items() if not (name in _NEUTRAL and value is _NEUTRAL[name])}
 
 
 def _without_nulls(value: Any) -> Any:

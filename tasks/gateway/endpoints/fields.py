@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tasks.client.request.compatibility import IGNORED, INSTEAD, NEUTRAL
 from tasks.client.request.parameters import Parameters
+from tasks.client.request.structure import FORMAT_HINT
+from tasks.client.request.tools import CHOICE_HINT, TOOLS_HINT
 from tasks.errors import InvalidRequest
 from tasks.messages.encoding import to_json
 
@@ -65,6 +68,15 @@ _IN_RESPONSES: Mapping[str, str] = MappingProxyType(
         "response_format": "text.format",
     }
 )
+#: What is one level further in there than in ``/v1/responses``, and what ``generate`` says of the whole field.
+_FURTHER_IN = re.compile(r"(text\.format(?=\['json_schema'\]\[)|tools\[\d+\](?=\['function'\]\[))\['\w+'\]")
+_HINTS_IN_RESPONSES: Mapping[str, str] = MappingProxyType(
+    {
+        FORMAT_HINT: 'use {"type": "json_object"}, or {"type": "json_schema", "name": …, "schema": …}',
+        TOOLS_HINT: 'give a list of {"type": "function", "name": …, "parameters": {a JSON Schema}}',
+        CHOICE_HINT: 'use "auto", "none", "required" or {"type": "function", "name": …}',
+    }
+)
 #: Fields of ``generate`` that an endpoint takes under another name, or not at all, and what to do instead.
 NOT_CHAT: Mapping[str, str] = MappingProxyType({"prompt": "use messages"})
 NOT_COMPLETIONS: Mapping[str, str] = MappingProxyType(
@@ -106,13 +118,20 @@ def passed(body: Mapping[str, Any], shaped: Mapping[str, str], others: Mapping[s
 
 
 def as_called(error: InvalidRequest, kind: Kind) -> InvalidRequest:
-    """The same error, with the name that an endpoint has for the field of ``generate`` that it begins with."""
-    message = str(error)
-    name = next((name for name in _IN_RESPONSES if message.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
-    if kind != "response" or name is None:
+    """The same error, with an endpoint's own names and shapes where it says those of ``generate``."""
+    if kind != "response":
         return error
-    rest = f": {message}" if name == "messages" else message.removeprefix(name)  # items are not messages one by one
-    return type(error)(f"{_IN_RESPONSES[name]}{rest}")
+    message = given = str(error)
+    name = next((name for name in _IN_RESPONSES if message.startswith((f"{name}=", f"{name}[", f"{name}:"))), None)
+    if name is not None:
+        rest = f": {message}" if name == "messages" else message.removeprefix(name)  # items are not messages one by one
+        message = f"{_IN_RESPONSES[name]}{rest}"
+    if inner := _FURTHER_IN.match(message):
+        message = inner[1] + message.removeprefix(inner[0])
+    for hint, own in _HINTS_IN_RESPONSES.items():
+        if message.endswith(hint):
+            message = message.removesuffix(hint) + own
+    return error if message == given else type(error)(message)
 
 
 def treatment(name: str, shaped: Mapping[str, str]) -> tuple[str, str]:

@@ -70,7 +70,7 @@ class TestHarmless:
         sent = normalise(
             {
                 "messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call]}],
-                "tools": [{"type": "function", "function": function, "cache_control": None}],
+                "tools": [{"type": "function", "function": function, "cache_control": None, "defer_loading": False}],
             }
         )
         assert sent["messages"][1]["tool_calls"] == [{"id": "c1", "type": "function", "function": {"name": "add"}}]

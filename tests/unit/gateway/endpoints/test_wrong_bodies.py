@@ -112,6 +112,32 @@ def test_parts_from_which_nothing_follows() -> None:
         ),
         ({"text": {"format": {"type": "xml"}}}, "text", "text.format['type']='xml': "),
         ({"reasoning": {"effort": "most"}}, "reasoning", "reasoning.effort='most': "),
+        (
+            {"text": {"format": {"type": "json_schema", "name": 5, "schema": {}}}},
+            "text",
+            (
+                'text.format[\'name\']=5: input should be a valid string; use {"type": "json_object"}, or '
+                '{"type": "json_schema", "name": …, "schema": …}'
+            ),
+        ),
+        (
+            {"tools": [{"type": "function", "name": "f", "strict": "x"}]},
+            "tools",
+            (
+                "tools[0]['strict']=<str>: input should be a valid boolean, unable to interpret input; give a list of "
+                '{"type": "function", "name": …, "parameters": {a JSON Schema}}'
+            ),
+        ),
+        (
+            {"tools": [{"type": "function", "name": "f", "parameters": {"type": 5}}]},
+            "tools",
+            "tools[0]['parameters']=<dict>: ",
+        ),
+        (
+            {"tool_choice": "any"},
+            "tool_choice",
+            'tool_choice=\'any\': is not a choice; use "auto", "none", "required" or {"type": "function", "name": …}',
+        ),
         ({"topP": 1}, "topP", "topP=1: unknown field; did you mean top_p?"),
     ],
 )
