@@ -31,6 +31,9 @@ class Loop(Protocol):
     def fetching(self) -> bool:
         """Whether a fetch is out, which may still bring a message."""
 
+    def end_fetch(self, timeout_s: float) -> None:
+        """Have the fetch that is out bring nothing that is sent from now on; wait for that no longer than this."""
+
     def exit(self, status: int) -> None:
         """Begin Celery's own shutdown, with this exit status."""
 
@@ -67,7 +70,8 @@ class Drain:
         self._on_change = on_change
         self._end_engines = end_engines
         self._requeue_s, self._fetch_s = requeue_s, fetch_s
-        self._is_on = False
+        #: ``_closes``: the room stays closed. ``_is_on``: it is, and no fetch of before brings what is sent from now on.
+        self._closes = self._is_on = False
         self._leaving = threading.Event()
         self._hurry = threading.Event()
 
@@ -79,15 +83,17 @@ class Drain:
         return "told to stop" if self._leaving.is_set() else "told to take nothing more"
 
     def begin(self) -> None:
-        """Take nothing more; everything else goes on."""
-        self._is_on = True
+        """Take nothing more; everything else goes on. A request that is sent after the worker said so is not taken."""
+        self._closes = True
         self._room.close()
+        self._loop.end_fetch(0.0 if self._hurry.is_set() else self._fetch_s)
+        self._is_on = True
         self._on_change()
 
     def end(self) -> None:
         """Take requests again, unless the worker is stopping."""
         if not self._leaving.is_set():
-            self._is_on = False
+            self._closes = self._is_on = False
             self._room.reopen()
             self._on_change()
 
@@ -111,9 +117,7 @@ class Drain:
 
     def requeue_all(self) -> bool:
         """Requeue the running requests, and wait for that; ``False`` if it takes too long."""
-        fetched_by = time.monotonic() + self._fetch_s
-        while self._loop.fetching() and time.monotonic() < fetched_by:
-            time.sleep(POLL_S)  # a fetch that is out would take a requeued request
+        self._loop.end_fetch(self._fetch_s)  # it would take a requeued request
         if self._room.busy():
             logger.warning("giving %d requests back to their queues", sum(self._room.busy().values()))
             self._loop.requeue_all()
@@ -125,7 +129,7 @@ class Drain:
         while not self.requeue_all():
             logger.warning("requests of before are still being stopped: %s", self._room.busy())
         self._room.reopen()
-        if self._is_on:
+        if self._closes:
             self._room.close()
 
     def _leave(self, status: int) -> None:

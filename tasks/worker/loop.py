@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import state
@@ -14,16 +16,22 @@ if TYPE_CHECKING:
     from tasks.broker.channel.holding import Holding
 
 
+#: The time between two looks at a fetch that is out.
+POLL_S = 0.02
+
+
 class CeleryLoop:
     """Celery makes its consumer after the worker's parts, and calls :meth:`attach` once that is connected."""
 
     def __init__(self) -> None:
         self._consumer: Consumer | None = None
         self._holding: Holding | None = None
+        self._thread_id: int | None = None
 
     def attach(self, consumer: Consumer, holding: Holding) -> None:
-        """Take this consumer from now on, and the messages that its channels hold."""
+        """Take this consumer from now on, and the messages that its channels hold. On the consumer's thread."""
         self._consumer, self._holding = consumer, holding
+        self._thread_id = threading.get_ident()
 
     def requeue_all(self) -> None:
         """Stop every running request, and requeue it."""
@@ -52,6 +60,18 @@ class CeleryLoop:
         """Room has changed: have the fetch that is out look again."""
         if self._consumer is not None:
             self._consumer.hub.call_soon(self._refetch)
+
+    def end_fetch(self, timeout_s: float) -> None:
+        """Have the fetch that is out bring nothing that is sent from now on, in a room that was closed before.
+
+        The consumer's own thread ends it. Others wait until it has ended, at most so long: :meth:`refetch` has told the consumer.
+        """
+        if threading.get_ident() == self._thread_id:
+            self._refetch()
+            return
+        ended_by = time.monotonic() + timeout_s
+        while self.fetching() and time.monotonic() < ended_by:
+            time.sleep(POLL_S)
 
     def _refetch(self) -> None:
         channel = self._channel()

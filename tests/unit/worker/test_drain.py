@@ -21,6 +21,7 @@ class Loop:
 
     def __init__(self, room: Room, *, stops: bool = True) -> None:
         self.told: list[str] = []
+        self.on_end_of_fetch: Callable[[], None] = lambda: None
         self._room = room
         self._stops = stops
 
@@ -32,6 +33,9 @@ class Loop:
     @staticmethod
     def fetching() -> bool:
         return False
+
+    def end_fetch(self, _timeout_s: float) -> None:
+        self.on_end_of_fetch()
 
     def exit(self, status: int) -> None:
         self.told.append(f"exit {status}" if status else "exit")
@@ -62,10 +66,13 @@ class Parts:
 
 
 def test_a_pause() -> None:
-    """It takes nothing until it is told to go on, and says why."""
+    """It takes nothing until it is told to go on, and says why; the fetch that is out ends before it says so."""
     parts = Parts()
     parts.room.leave("q")
+    parts.loop.on_end_of_fetch = lambda: seen.append((parts.room.closed, parts.changes))
+    seen: list[tuple[bool, int]] = []
     parts.drain.begin()
+    assert seen == [(True, 0)]
     assert (parts.drain.reason, parts.room.has_room("q")) == ("told to take nothing more", False)
     parts.drain.end()
     assert (parts.drain.reason, parts.room.has_room("q")) == ("", True)
