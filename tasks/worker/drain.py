@@ -86,9 +86,11 @@ class Drain:
         """Take nothing more; everything else goes on. A request that is sent after the worker said so is not taken."""
         self._closes = True
         self._room.close()
-        self._loop.end_fetch(0.0 if self._hurry.is_set() else self._fetch_s)
-        self._is_on = True
-        self._on_change()
+        try:
+            self._loop.end_fetch(0.0 if self._hurry.is_set() else self._fetch_s)
+        finally:  # a Redis that cannot be asked brings nothing either
+            self._is_on = True
+            self._on_change()
 
     def end(self) -> None:
         """Take requests again, unless the worker is stopping."""

@@ -79,6 +79,19 @@ def test_a_pause() -> None:
     assert parts.changes == 2
 
 
+def test_redis_is_away_when_it_is_told_to_pause() -> None:
+    """Its room is closed, so it says that it drains, though the fetch that is out could not be ended."""
+    parts = Parts()
+
+    def fail() -> None:
+        raise ConnectionError("away")
+
+    parts.loop.on_end_of_fetch = fail
+    with pytest.raises(ConnectionError, match="away"):
+        parts.drain.begin()
+    assert (parts.drain.reason, parts.room.closed, parts.changes) == ("told to take nothing more", True, 1)
+
+
 class Busy(Loop):
     """Fetches a request for each one that it gives back, as long as there is room."""
 
